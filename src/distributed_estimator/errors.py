@@ -1,0 +1,62 @@
+"""What can go wrong, as one tree::
+
+    DistributedEstimatorError
+    ├── InputError (ValueError)        something the caller passed
+    │   ├── CircuitError               the circuit holds what cannot be estimated
+    │   ├── CutError                   labels or a cut search that give no plan
+    │   ├── ObservableError            an observable that does not fit
+    │   └── PlanTooLargeError          the plan would not fit in memory; nothing was allocated
+    ├── BackendError (RuntimeError)    a simulator or sampler failed or refused a circuit
+    ├── RecordError (ValueError)       a record file that cannot be read or written
+    └── MissingExtraError (ImportError)  an optional dependency is not installed
+
+Every message names the value, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class DistributedEstimatorError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(DistributedEstimatorError, ValueError):
+    """An argument is out of range, of the wrong shape or inconsistent with another."""
+
+
+class CircuitError(InputError):
+    """The circuit holds an operation that cannot be cut or estimated."""
+
+
+class CutError(InputError):
+    """The labels do not fit the circuit, or no cut satisfies the constraints."""
+
+
+class ObservableError(InputError):
+    """The observable is empty, of the wrong width or not Hermitian."""
+
+
+class PlanTooLargeError(InputError):
+    """The plan needs more memory than the limit; raised before any is taken."""
+
+
+class BackendError(DistributedEstimatorError, RuntimeError):
+    """A backend failed, or cannot run what the plan asks of it."""
+
+
+class RecordError(DistributedEstimatorError, ValueError):
+    """A record file is damaged, of a newer schema, or cannot be written."""
+
+
+class MissingExtraError(DistributedEstimatorError, ImportError):
+    """An optional dependency is missing; the message holds the install command."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(package, extra, purpose)
+
+    def __str__(self) -> str:
+        package, extra, purpose = self.args
+        return (
+            f"{purpose} needs `{package}`, which is not installed: "
+            f'run `pip install "distributed-estimator[{extra}]"`'
+        )
