@@ -1,0 +1,1 @@
+"""What the records of a run say: totals, tables and figures. Reads records and nothing else."""

@@ -1,0 +1,1 @@
+"""The command `dest`: one module per verb."""

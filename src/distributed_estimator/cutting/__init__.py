@@ -1,0 +1,21 @@
+"""From a circuit to a plan: which gates and wires are cut, into which fragments. Pure."""
+
+from .channels import LocalOperation, SettingBasis, Side, SlotBasis
+from .fragments import Cut, Fragment, GateStep, Slot, SlotStep
+from .plan import CutPlan, Labels
+from .search import AutoCut
+
+__all__ = [
+    "AutoCut",
+    "Cut",
+    "CutPlan",
+    "Fragment",
+    "GateStep",
+    "Labels",
+    "LocalOperation",
+    "SettingBasis",
+    "Side",
+    "Slot",
+    "SlotBasis",
+    "SlotStep",
+]

@@ -1,0 +1,1 @@
+"""Training of quantum neural networks on a `DistributedEstimator`."""

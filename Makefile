@@ -1,0 +1,62 @@
+# Every target makes its own environment in .venv, so `make demo` works in a fresh checkout.
+
+PYTHON ?= python3
+PYTEST_WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := --shots 1024 --maxiter 60 --workers 8 --optimizer adam --seed 7
+BENCHMARKS := query train_step cuts
+
+# Small circuits in parallel tasks: threads inside the linear algebra only get in each other's way.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench soak clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
+		echo "error: '$(PYTHON)' is not Python 3.11, 3.12 or 3.13 (it says: $$($(PYTHON) --version 2>&1))." \
+			"Name one, for example: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "Setting up $(VENV) (a minute or two) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		-c constraints.txt -e '.[aer,ml,report,dev]'
+	@touch $@
+
+demo: $(STAMP) ## Train Iris with 2 cuts and, beside it, uncut; results in runs/demo-*
+	@rm -rf runs/demo-cut runs/demo-uncut
+	$(BIN)/dest train iris --cuts 2 $(DEMO) --out runs/demo-cut
+	$(BIN)/dest train iris --cuts 0 $(DEMO) --out runs/demo-uncut
+
+test: $(STAMP) ## Run the tests (PYTEST_WORKERS=2, PYTEST_ARGS=...)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+lint: $(STAMP) ## Format, lint, types and the import contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(STAMP) ## Run the benchmarks; JSON documents in runs/bench/
+	@mkdir -p runs/bench
+	@set -e; for name in $(BENCHMARKS); do \
+		echo "benchmarks.$$name -> runs/bench/$$name.json"; \
+		$(BIN)/python -m benchmarks.$$name --json > runs/bench/$$name.json.part; \
+		mv runs/bench/$$name.json.part runs/bench/$$name.json; \
+	done
+
+soak: $(STAMP) ## Run the long tests that `make test` leaves out
+	@# 5 is pytest's "nothing to run": no test carries the mark.
+	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
+
+clean: ## Remove the environment, caches and what demo and bench wrote
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf runs/demo-cut runs/demo-uncut runs/bench
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,67 @@
+"""What every backend offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..subexperiments import (
+    FragmentEstimate,
+    FragmentExperiment,
+    MeasurementGroup,
+    SettingFamily,
+    Task,
+)
+
+Counts: TypeAlias = tuple[MeasurementGroup, SettingFamily, NDArray[Any]]
+"""Counts of a family's settings for one group, shape (rows, settings, outcomes)."""
+
+
+class Backend(Protocol):
+    """Evaluates the subexperiments of a task.
+
+    A backend holds no state that changes from task to task: tasks run in any order, on any
+    number of workers.
+    """
+
+    @property
+    def name(self) -> str:
+        """For records."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether it can give exact values (shots None)."""
+        ...
+
+    def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
+        """A rough guess of how long a task takes, by which short tasks are bundled."""
+        ...
+
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
+        """Evaluate all settings of the task's rows."""
+        ...
+
+
+def estimate_from_counts(
+    experiment: FragmentExperiment, task: Task, counts: Iterable[Counts]
+) -> FragmentEstimate:
+    """Reduce the counts of all groups and families of a task, group by group, to its estimate."""
+    assert task.shots is not None, "exact tasks have no counts"
+    rows, size = len(task.angles), prod(experiment.fragment.shape)
+    values = np.zeros((rows, len(experiment.paulis), size))
+    covariances = {
+        id(group): np.zeros((rows, len(group.paulis) ** 2, size * size))
+        for group in experiment.groups
+        if task.covariances
+    }
+    for group, family, table in counts:
+        frequencies = table / task.shots
+        values[:, list(group.paulis)] += family.means(frequencies, group)
+        if task.covariances:
+            covariances[id(group)] += family.covariances(frequencies, task.shots, group)
+    return FragmentEstimate(values, tuple(covariances.values()))

@@ -1,0 +1,125 @@
+"""Circuits from files: OpenQASM 2, OpenQASM 3 and QPY, told apart by what they hold."""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+
+from qiskit import QuantumCircuit, qasm2, qasm3, qpy
+
+from ..errors import InputError
+
+MAX_BYTES = 16 * 2**20
+MAX_BITS = 10_000
+
+# Before version 13, parameter expressions were stored as the dump of a symbolic algebra library,
+# which runs code to read them back; from 13 on, as a plain list of operations.
+OLDEST_QPY = 13
+_QPY_MAGIC = b"QISKIT"
+# Possessive, so that a file of nothing but comments is not tried in every way it can be split up.
+_VERSION = re.compile(r"\A(?>\s+|//[^\n]*|/\*.*?\*/)*+OPENQASM\s+([23])(?:\.\d+)?\s*;", re.DOTALL)
+_REGISTER = re.compile(r"\b(?:(?:qreg|creg)\s+\w+|qubit|bit)\s*\[\s*(\d+)\s*\]")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCircuit:
+    """A circuit as the estimator takes it, and what was changed to make it so.
+
+    Attributes:
+        circuit: The circuit, without final measurements.
+        notes: One line for each change, for the user to read.
+    """
+
+    circuit: QuantumCircuit
+    notes: tuple[str, ...] = ()
+
+
+def load_circuit(path: Path) -> LoadedCircuit:
+    """Reads a circuit and takes its final measurements off.
+
+    Most OpenQASM files end by measuring, which an expectation value has no use for. A measurement
+    that is followed by something stays, for the estimator to refuse.
+
+    Raises:
+        InputError: If the file is missing, too large, of no known format, or cannot be parsed.
+    """
+    content = _read(path)
+    parse = _parse_qpy if content.startswith(_QPY_MAGIC) else _parse_qasm
+    circuit = parse(path, content)
+    if not circuit.num_qubits:
+        raise InputError(f"`{path}` holds a circuit without qubits: declare at least one")
+    measured = circuit.count_ops().get("measure", 0)
+    stripped = circuit.remove_final_measurements(inplace=False)
+    removed = measured - stripped.count_ops().get("measure", 0)
+    if not removed:
+        return LoadedCircuit(circuit)
+    return LoadedCircuit(stripped, (f"final measurements taken off: {removed}",))
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        raise InputError(f"`{path}` {problem}: name an OpenQASM 2, OpenQASM 3 or QPY file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(
+            f"`{path}` holds {path.stat().st_size / 2**20:.1f} MiB, the most that is read is "
+            f"{MAX_BYTES // 2**20} MiB: give a smaller circuit, or use the Python interface"
+        )
+    return content
+
+
+def _parse_qpy(path: Path, content: bytes) -> QuantumCircuit:
+    version = content[len(_QPY_MAGIC)] if len(content) > len(_QPY_MAGIC) else 0
+    if version < OLDEST_QPY:
+        raise InputError(
+            f"`{path}` is QPY version {version}, and versions before {OLDEST_QPY} are not read "
+            f"because reading them can run code: save it again with Qiskit 1.3 or later"
+        )
+    try:
+        circuits = qpy.load(io.BytesIO(content))
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        raise InputError(f"`{path}` is no readable QPY file: {_first_line(error)}") from error
+    if len(circuits) != 1:
+        raise InputError(f"`{path}` holds {len(circuits)} circuits: save the one to estimate alone")
+    return circuits[0]
+
+
+def _parse_qasm(path: Path, content: bytes) -> QuantumCircuit:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"`{path}` is neither QPY nor OpenQASM text: {error.reason}") from error
+    match = _VERSION.match(text)
+    if match is None:
+        raise InputError(
+            f"`{path}` is neither QPY nor OpenQASM: an OpenQASM file begins with `OPENQASM 2.0;` "
+            f"or `OPENQASM 3.0;`"
+        )
+    # The parsers make every declared bit before they look further: 30 bytes can fill the memory.
+    declared = sum(int(size) for size in _REGISTER.findall(text))
+    if declared > MAX_BITS:
+        raise InputError(f"`{path}` declares {declared} bits, the most that is read is {MAX_BITS}")
+    complaints = io.StringIO()
+    try:
+        # The OpenQASM 3 parser prints what it finds wrong, and raises an error without a message.
+        with redirect_stderr(complaints):
+            if match.group(1) == "3":
+                return qasm3.loads(text)
+            return qasm2.loads(text, custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
+    except Exception as error:
+        detail = _first_line(error, complaints.getvalue())
+        language = f"OpenQASM {match.group(1)}"
+        raise InputError(f"`{path}` is no readable {language}: {detail}") from error
+
+
+def _first_line(error: Exception, printed: str = "") -> str:
+    lines = [line.strip() for line in (str(error) + "\n" + printed).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,224 @@
+"""What `dest plan` and `dest estimate` are both asked: a file, an observable, cuts, parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import click
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import SparsePauliOp
+
+from ..cutting import AutoCut
+from ..errors import InputError, ObservableError
+from ._files import load_circuit
+
+Cuts: TypeAlias = str | AutoCut | None
+Basis: TypeAlias = Literal["full", "minimal"]
+
+_PLUS = re.compile(r"(?<![eE])\+")  # not the one of 1e+3
+_TERM = re.compile(r"\s*(?:(?P<weight>[^*]+?)\s*\*\s*)?(?P<paulis>[IXYZ]+)\s*")
+
+_OPTIONS: Sequence[Callable[[Any], Any]] = (
+    click.argument("file", type=click.Path(path_type=Path)),
+    click.option(
+        "--observable",
+        metavar="PAULIS",
+        help="What to measure: ZZZZ, or a sum such as '0.5*ZZII + 0.25*IIXX'; the rightmost letter "
+        "acts on qubit 0, as in Qiskit. Default: Z on every qubit.",
+    ),
+    click.option(
+        "--label",
+        metavar="LABELS",
+        help="A letter per qubit, the first for qubit 0; gates between different letters are cut.",
+    ),
+    click.option(
+        "--max-qubits",
+        type=int,
+        metavar="N",
+        help="Search for cuts, into pieces of at most N qubits.",
+    ),
+    click.option(
+        "--parameter",
+        "parameters",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Value of a parameter of the circuit, in radians; once for each.",
+    ),
+    click.option("--shots", type=int, metavar="N", help="Shots for each circuit that is run."),
+    click.option("--precision", type=float, metavar="P", help="Standard error to meet."),
+    click.option("--exact", is_flag=True, help="The exact value, without shots."),
+    click.option(
+        "--basis",
+        type=click.Choice(["full", "minimal"]),
+        default="full",
+        show_default=True,
+        help="Settings at a cut: full takes fewer shots for an error, minimal runs fewer circuits.",
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        default=7,
+        show_default=True,
+        help="Of the shots and the cut search.",
+    ),
+    click.option(
+        "--workers",
+        type=int,
+        default=8,
+        show_default=True,
+        help="Tasks to run at the same time.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+)
+
+
+def query_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the file argument and the options of a query."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One query as the command line asks for it, checked as far as it can be without a plan.
+
+    Attributes:
+        file: Where the circuit comes from.
+        circuit: The circuit, parameterised or not.
+        observable: What to measure.
+        cuts: Labels, a search, or None for an uncut run.
+        values: The values given, by parameter name.
+        shots: Shots a circuit; None: as many as `precision` needs.
+        precision: The standard error to meet, 0 for the exact value; None: the default, or shots.
+        basis: Setting basis.
+        seed: Seed of shots and search.
+        workers: Size of the pool.
+        notes: Remarks for the user.
+    """
+
+    file: Path
+    circuit: QuantumCircuit
+    observable: SparsePauliOp
+    cuts: Cuts
+    values: dict[str, float]
+    shots: int | None
+    precision: float | None
+    basis: Basis
+    seed: int
+    workers: int
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        known = {parameter.name for parameter in self.circuit.parameters}
+        unknown = sorted(set(self.values) - known)
+        if unknown:
+            has = ", ".join(sorted(known)) if known else "none"
+            raise InputError(
+                f"`--parameter` names {', '.join(unknown)}, the circuit's parameters are: {has}"
+            )
+
+    def binding(self) -> list[float]:
+        """A value for every parameter, in the circuit's order.
+
+        Raises:
+            InputError: If a parameter has none.
+        """
+        names = [parameter.name for parameter in self.circuit.parameters]
+        missing = [name for name in names if name not in self.values]
+        if missing:
+            shown = ", ".join(missing[:8]) + (", …" if len(missing) > 8 else "")
+            raise InputError(
+                f"no value for {len(missing)} of {len(names)} parameters ({shown}): give each with "
+                f"`--parameter NAME=VALUE`"
+            )
+        return [self.values[name] for name in names]
+
+
+def read_query(
+    file: Path,
+    observable: str | None,
+    label: str | None,
+    max_qubits: int | None,
+    parameters: Sequence[str],
+    shots: int | None,
+    precision: float | None,
+    exact: bool,
+    basis: Basis,
+    seed: int,
+    workers: int,
+) -> Query:
+    """Parses the options of a query and reads its file.
+
+    Raises:
+        InputError: If an option, two options together, or the file is not right.
+    """
+    if label is not None and max_qubits is not None:
+        raise InputError("`--label` and `--max-qubits` both say where to cut: give one of them")
+    if (shots is not None) + (precision is not None) + exact > 1:
+        raise InputError("`--shots`, `--precision` and `--exact` exclude one another: give one")
+    loaded = load_circuit(file)
+    return Query(
+        file=file,
+        circuit=loaded.circuit,
+        observable=parse_observable(
+            "Z" * loaded.circuit.num_qubits if observable is None else observable
+        ),
+        cuts=AutoCut(max_qubits=max_qubits, seed=seed) if max_qubits is not None else label,
+        values=dict(parse_parameter(text) for text in parameters),
+        shots=shots,
+        precision=0.0 if exact else precision,
+        basis=basis,
+        seed=seed,
+        workers=workers,
+        notes=loaded.notes,
+    )
+
+
+def parse_observable(text: str) -> SparsePauliOp:
+    """A Pauli sum from text: terms `WEIGHT*PAULIS` or `PAULIS`, joined by plus signs.
+
+    Raises:
+        ObservableError: If a term cannot be read or the terms differ in width.
+
+    Example:
+        >>> parse_observable("ZZ + -0.5*XI")
+        SparsePauliOp(['ZZ', 'XI'],
+                      coeffs=[ 1. +0.j, -0.5+0.j])
+    """
+    terms: list[tuple[str, complex]] = []
+    for part in _PLUS.split(text):
+        match = _TERM.fullmatch(part)
+        try:
+            weight = complex(match["weight"] or 1) if match else None
+        except ValueError:
+            weight = None
+        if match is None or weight is None:
+            raise ObservableError(
+                f"`--observable` has the term `{part.strip()}`: give letters I, X, Y, Z with an "
+                f"optional weight, such as `0.5*ZZII`, and join terms by `+`"
+            )
+        terms.append((match["paulis"], weight))
+    if len({len(paulis) for paulis, _ in terms}) > 1:
+        raise ObservableError("the terms of `--observable` differ in width: give each the same")
+    return SparsePauliOp.from_list(terms)
+
+
+def parse_parameter(text: str) -> tuple[str, float]:
+    """A name and a number from `NAME=VALUE`.
+
+    Raises:
+        InputError: If the text has another form.
+    """
+    name, separator, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = None
+    if not (name.strip() and separator) or number is None:
+        raise InputError(f"`--parameter {text}` cannot be read: give NAME=VALUE, such as theta=0.5")
+    return name.strip(), number

@@ -1,0 +1,77 @@
+"""`dest`: the verbs under one command, and one way for all of them to fail."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from ..errors import DistributedEstimatorError
+from .estimate import estimate
+from .plan import plan
+from .train import train
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def _version() -> str:
+    try:
+        return version("distributed-estimator")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="dest")
+@click.pass_context
+def dest(context: click.Context) -> None:
+    """Estimate and train circuits that do not fit the device, by cutting them."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+dest.add_command(estimate)
+dest.add_command(plan)
+dest.add_command(train)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `dest` and returns its exit code.
+
+    What a user can put right ends in one line on stderr and exit code 2. Anything else is a defect,
+    and keeps its traceback.
+
+    Args:
+        arguments: The command line without the program's name; None: the process's own.
+    """
+    # A terminal that cannot draw a box should show a question mark, not end the program.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = dest.main(arguments, prog_name="dest", standalone_mode=False)
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except click.Abort:
+        _fail("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has left; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (DistributedEstimatorError, OSError) as error:
+        return _fail(str(error))
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    click.echo(f"dest: {' '.join(message.split())}", err=True)
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

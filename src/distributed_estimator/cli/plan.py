@@ -1,0 +1,196 @@
+"""`dest plan FILE`: what a query would cut and run, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from qiskit import QuantumCircuit
+from qiskit.circuit import Gate
+from rich.table import Table
+
+from ..cutting import Cut, CutPlan
+from ..subexperiments.observables import Observables, group, parse, restrict
+from ._output import note, print_json, print_table
+from ._query import Query, query_options, read_query
+
+MAX_DRAWN = 500
+"""Larger circuits are drawn only when asked: a drawing takes longer to make, and far longer to
+read, than the tables."""
+
+
+@click.command(short_help="Show how a circuit would be cut, before anything runs.")
+@query_options
+@click.option(
+    "--draw/--no-draw",
+    default=None,
+    help=f"Draw the circuit with its cuts. Default: up to {MAX_DRAWN} operations.",
+)
+def plan(as_json: bool, draw: bool | None, **options: Any) -> None:
+    """Show how the circuit in FILE would be cut: fragments, cuts, settings, circuits, overhead.
+
+    Takes the options of `dest estimate` and runs nothing. What cannot reach the observable is left
+    out, as it is when the circuit is run.
+    """
+    query = read_query(**options)
+    forecast = _forecast(query)
+    for text in query.notes:
+        note(text)
+    if as_json:
+        print_json(_as_dict(query, forecast))
+        return
+    _print_text(query, forecast)
+    if draw or (draw is None and len(forecast.plan.normal.operations) <= MAX_DRAWN):
+        click.echo()
+        click.echo(draw_cuts(forecast.plan).draw("text", idle_wires=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """A plan and the circuits it takes to measure an observable.
+
+    Attributes:
+        plan: The plan, without what the observable cannot see.
+        settings: Settings of each fragment.
+        groups: Measurement groups of each fragment; each group is run in every setting.
+    """
+
+    plan: CutPlan
+    settings: tuple[int, ...]
+    groups: tuple[int, ...]
+
+    @property
+    def circuits(self) -> tuple[int, ...]:
+        """Circuits of each fragment."""
+        return tuple(s * g for s, g in zip(self.settings, self.groups, strict=True))
+
+
+def draw_cuts(plan: CutPlan) -> QuantumCircuit:
+    """The circuit of a plan with a box ✂ in the place of each cut, numbered as in the tables."""
+    drawing = QuantumCircuit(plan.circuit.qubits)
+    upcoming = list(enumerate(plan.cuts))
+    for operation in plan.normal.operations:
+        if upcoming and _is_place_of(upcoming[0][1], operation.position, operation.qubits):
+            number, cut = upcoming.pop(0)
+            box = Gate(f"✂{number} {cut.name}", len(operation.qubits), [])
+            drawing.append(box, operation.qubits)
+        elif operation.instruction is not None:
+            drawing.append(operation.instruction, operation.qubits)
+    return drawing
+
+
+def _is_place_of(cut: Cut, position: int, qubits: Sequence[int]) -> bool:
+    return cut.position == position and set(cut.qubits) == set(qubits)
+
+
+def _forecast(query: Query) -> Forecast:
+    whole = CutPlan.build(query.circuit, query.cuts)
+    array = parse(query.observable, query.circuit.num_qubits)
+    observables = Observables.gather(array.sparse_observables_array().ravel())
+    reached = whole.for_observables(observables.support)
+    groups = tuple(
+        len(group(restrict(observables.terms, fragment)[0], fragment.num_qubits))
+        for fragment in reached.fragments
+    )
+    return Forecast(reached, reached.settings_per_fragment(query.basis), groups)
+
+
+def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
+    plan, circuits = forecast.plan, forecast.circuits
+    return {
+        "file": str(query.file),
+        "num_qubits": query.circuit.num_qubits,
+        "label": plan.label,
+        "setting_basis": query.basis,
+        "num_fragments": plan.num_fragments,
+        "num_cuts": plan.num_cuts,
+        "num_circuits": sum(circuits),
+        "shots_total": None if query.shots is None else query.shots * sum(circuits),
+        "sampling_overhead": plan.sampling_overhead,
+        "fragments": [
+            {
+                "qubits": list(fragment.qubits),
+                "slots": len(fragment.slots),
+                "settings": forecast.settings[index],
+                "measurement_groups": forecast.groups[index],
+                "circuits": circuits[index],
+            }
+            for index, fragment in enumerate(plan.fragments)
+        ],
+        "cuts": [
+            {
+                "kind": cut.kind,
+                "name": cut.name,
+                "qubits": list(cut.qubits),
+                "fragments": [fragment for fragment, _ in cut.ends],
+                "position": cut.position,
+                "rank": list(cut.rank),
+                "sampling_overhead": cut.sampling_overhead,
+            }
+            for cut in plan.cuts
+        ],
+        "plan_key": plan.key,
+        "notes": list(query.notes),
+    }
+
+
+def _print_text(query: Query, forecast: Forecast) -> None:
+    plan, circuits = forecast.plan, forecast.circuits
+    widest = max((fragment.num_qubits for fragment in plan.fragments), default=0)
+    print_table(_fragment_table(forecast))
+    if plan.cuts:
+        print_table(_cut_table(plan))
+    click.echo(
+        f"{query.circuit.num_qubits} qubits in {plan.num_fragments} fragments of at most {widest}; "
+        f"{plan.num_cuts} cuts; {sum(circuits)} circuits a binding ({query.basis} basis); "
+        f"sampling overhead {plan.sampling_overhead:.4g}"
+    )
+    if query.shots is not None:
+        click.echo(f"{query.shots} shots a circuit, {query.shots * sum(circuits)} in all")
+
+
+def _fragment_table(forecast: Forecast) -> Table:
+    table = Table(title="Fragments", title_justify="left")
+    table.add_column("#", justify="right")
+    table.add_column("qubits of the circuit")
+    for name in ("width", "cut ends", "settings", "groups", "circuits"):
+        table.add_column(name, justify="right")
+    counts = zip(forecast.settings, forecast.groups, forecast.circuits, strict=True)
+    for fragment, numbers in zip(forecast.plan.fragments, counts, strict=True):
+        row = (fragment.num_qubits, len(fragment.slots), *numbers)
+        table.add_row(str(fragment.index), _ranges(fragment.qubits), *map(str, row))
+    return table
+
+
+def _cut_table(plan: CutPlan) -> Table:
+    table = Table(title="Cuts", title_justify="left")
+    table.add_column("#", justify="right")
+    for name in ("kind", "gate", "qubits", "between fragments"):
+        table.add_column(name)
+    for name in ("instruction", "rank", "sampling overhead"):
+        table.add_column(name, justify="right")
+    for number, cut in enumerate(plan.cuts):
+        table.add_row(
+            str(number),
+            cut.kind,
+            cut.name,
+            " ".join(map(str, dict.fromkeys(cut.qubits))),
+            " ".join(str(fragment) for fragment, _ in cut.ends),
+            str(cut.position),
+            "×".join(map(str, cut.rank)),
+            f"{cut.sampling_overhead:.4g}",
+        )
+    return table
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers as text, runs of consecutive ones shortened: 0-3, 7."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -1,0 +1,161 @@
+"""The angles of a circuit's gates as functions of its parameters.
+
+Each angle of each gate occurrence is one column. Affine expressions, which is nearly all of them, are
+evaluated for a whole batch by one matrix product; the rest by walking their expression tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.circuit import Parameter, ParameterExpression
+
+from ..errors import CircuitError, InputError
+
+FloatArray = NDArray[np.float64]
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "Add": lambda *args: reduce(np.add, args),
+    "Mul": lambda *args: reduce(np.multiply, args),
+    "Pow": np.power,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "exp": np.exp,
+    "log": np.log,
+    "Abs": np.abs,
+    "sign": np.sign,
+    "conjugate": np.conjugate,
+    "re": np.real,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class AngleTable:
+    """Angles of gate occurrences, in the order the gates were met.
+
+    Attributes:
+        parameters: The circuit's parameters, in Qiskit's order.
+        expressions: One number or expression an angle.
+    """
+
+    parameters: tuple[Parameter, ...]
+    expressions: tuple[ParameterExpression | float, ...]
+    _offsets: FloatArray = field(init=False)
+    _slopes: FloatArray = field(init=False)
+    _nonlinear: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        offsets = np.zeros(len(self.expressions))
+        slopes = np.zeros((len(self.parameters), len(self.expressions)))
+        columns = {p: i for i, p in enumerate(self.parameters)}
+        nonlinear = []
+        for k, expression in enumerate(self.expressions):
+            affine = _affine(expression)
+            if affine is None:
+                nonlinear.append(k)
+                continue
+            offsets[k] = affine[0]
+            for parameter, slope in affine[1].items():
+                slopes[columns[parameter], k] = slope
+        object.__setattr__(self, "_offsets", offsets)
+        object.__setattr__(self, "_slopes", slopes)
+        object.__setattr__(self, "_nonlinear", tuple(nonlinear))
+
+    def evaluate(self, values: FloatArray) -> FloatArray:
+        """All angles in radians, (bindings, parameters) -> (bindings, angles)."""
+        angles = values @ self._slopes + self._offsets
+        for k in self._nonlinear:
+            angles[:, k] = _walk(self._trees[k], self._columns(values))
+        return np.asarray(angles, dtype=np.float64)
+
+    def jacobian(self, values: FloatArray) -> FloatArray:
+        """Slopes d angle / d parameter.
+
+        Returns:
+            Shape (1, parameters, angles) when every expression is affine, else
+            (bindings, parameters, angles).
+        """
+        if not self._nonlinear:
+            return self._slopes[None]
+        jacobian = np.repeat(self._slopes[None], len(values), axis=0)
+        for k in self._nonlinear:
+            tree = self._trees[k]
+            for symbol in tree.free_symbols:
+                row = self._names.index(symbol.name)
+                jacobian[:, row, k] = _walk(tree.diff(symbol), self._columns(values))
+        return jacobian
+
+    def depends_on(self, angle: int) -> frozenset[int]:
+        """Indices of the parameters that `angle` is a function of."""
+        expression = self.expressions[angle]
+        names = {p.name for p in getattr(expression, "parameters", ())}
+        return frozenset(i for i, name in enumerate(self._names) if name in names)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [p.name for p in self.parameters]
+
+    @cached_property
+    def _trees(self) -> dict[int, Any]:
+        return {k: self.expressions[k].sympify() for k in self._nonlinear}  # type: ignore[union-attr]
+
+    def _columns(self, values: FloatArray) -> dict[str, FloatArray]:
+        return dict(zip(self._names, values.T, strict=True))
+
+
+def _affine(
+    expression: ParameterExpression | float,
+) -> tuple[float, dict[Parameter, float]] | None:
+    """Offset and slopes of an affine expression; None for any other."""
+    if not isinstance(expression, ParameterExpression):
+        return float(expression), {}
+    slopes: dict[Parameter, float] = {}
+    for parameter in expression.parameters:
+        try:
+            slope = expression.gradient(parameter)
+            slopes[parameter] = _number(slope)
+        except (TypeError, ValueError, RuntimeError):
+            return None
+    return _number(expression.bind(dict.fromkeys(expression.parameters, 0.0))), slopes
+
+
+def _number(value: ParameterExpression | complex) -> float:
+    number = complex(value.numeric() if isinstance(value, ParameterExpression) else value)
+    if number.imag:
+        raise CircuitError(f"a gate angle is the complex number {number}: angles have to be real")
+    return number.real
+
+
+def _walk(node: Any, columns: dict[str, FloatArray]) -> Any:
+    """Evaluate a SymPy tree on columns of numbers, without generating code from it."""
+    if node.is_Symbol:
+        return columns[node.name]
+    if node.is_number:
+        return _number(complex(node))
+    name = type(node).__name__
+    if name not in _FUNCTIONS:
+        raise CircuitError(f"the parameter expression `{node}` uses `{name}`, which is not supported")
+    return _FUNCTIONS[name](*(_walk(argument, columns) for argument in node.args))
+
+
+def check_values(values: FloatArray, parameters: Sequence[Parameter]) -> None:
+    """Raise `InputError` unless `values` is a finite (bindings, parameters) array."""
+    if values.shape[-1] != len(parameters):
+        raise InputError(
+            f"{values.shape[-1]} parameter values were given, the circuit has {len(parameters)}: "
+            "give one value per parameter"
+        )
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values).all(axis=0))[0])
+        raise InputError(
+            f"parameter `{parameters[bad].name}` is NaN or infinite: bind finite numbers only"
+        )

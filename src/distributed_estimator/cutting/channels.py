@@ -1,0 +1,400 @@
+"""What happens at the two ends of a cut: local operations, their channels, and the core between them.
+
+A cut gate is a sum of products ``U = sum_ij u_ij E_i (x) G_j`` over a basis E of the operators its one side
+needs, and G of the other's. Its channel is then bilinear in the *coordinates* of the two sides: the
+Hermitian combinations of ``rho -> E_i rho E_j^+``. Every physical operation that can be run at a slot is a
+*functional* of these coordinates; enough of them determine the coordinates, and the coordinates of
+both sides are joined by one small matrix, the *core*. docs/mathematics.md derives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.circuit import Instruction
+from qiskit.circuit.library import SwapGate
+from qiskit_addon_cutting.instructions import Move
+from qiskit_addon_cutting.qpd import QPDBasis
+
+ComplexArray = NDArray[np.complex128]
+FloatArray = NDArray[np.float64]
+SettingBasis = Literal["full", "minimal"]
+End = Literal["gate", "wire_out", "wire_in"]
+
+_TOLERANCE = 1e-9
+_PAULIS = np.array(
+    [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], dtype=complex
+)
+_PROJECTORS = np.array([[[1, 0], [0, 0]], [[0, 0], [0, 1]]], dtype=complex)
+_MATRIX_UNITS = np.eye(4, dtype=complex).reshape(4, 2, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class LocalOperation:
+    """One physical choice at a slot: a rotation, or a measurement between two rotations.
+
+    Attributes:
+        name: For people: "I", "S", "M", …
+        rotations: One 2×2 unitary, or two around a measurement in the computational basis.
+    """
+
+    name: str
+    rotations: tuple[ComplexArray, ...]
+
+    @property
+    def measures(self) -> bool:
+        """Whether the operation yields an outcome."""
+        return len(self.rotations) == 2
+
+    @property
+    def num_functionals(self) -> int:
+        """1, or 2 for a measurement: its outcome as a sign, and its outcome ignored."""
+        return len(self.rotations)
+
+    @cached_property
+    def kraus(self) -> ComplexArray:
+        """One 2×2 Kraus operator per outcome, shape (outcomes, 2, 2)."""
+        if not self.measures:
+            return self.rotations[0][None]
+        before, after = self.rotations
+        return np.asarray(after @ _PROJECTORS @ before)
+
+    @cached_property
+    def ptm(self) -> FloatArray:
+        """The Pauli transfer matrix with the outcome as a sign, shape (4, 4)."""
+        signs = np.array([1.0, -1.0][: len(self.kraus)])
+        moved = np.einsum("o,oab,pbc,odc->pad", signs, self.kraus, _PAULIS, self.kraus.conj())
+        return np.einsum("qda,pad->qp", _PAULIS, moved).real / 2
+
+
+@dataclass(frozen=True, eq=False)
+class SlotBasis:
+    """The settings of a slot and how their functionals span its coordinates.
+
+    Attributes:
+        operations: The settings.
+        outcomes: Shape (outcomes of all settings, rank); row o maps coordinates to the
+            weight of outcome o.
+        functionals: Shape (functionals of all settings, rank).
+        inverse: Shape (rank, functionals); coordinates from functionals, of least norm.
+    """
+
+    operations: tuple[LocalOperation, ...]
+    outcomes: FloatArray
+    functionals: FloatArray
+    inverse: FloatArray
+
+    @cached_property
+    def first(self) -> NDArray[np.intp]:
+        """Index of each setting's first functional (and outcome: both are as many)."""
+        sizes = [operation.num_functionals for operation in self.operations]
+        return np.cumsum([0, *sizes[:-1]])
+
+    @cached_property
+    def first_pair(self) -> NDArray[np.intp]:
+        """Index of each setting's first pair of functionals."""
+        sizes = [operation.num_functionals**2 for operation in self.operations]
+        return np.cumsum([0, *sizes[:-1]])
+
+    @cached_property
+    def pair_inverse(self) -> FloatArray:
+        """`inverse` on pairs of functionals of one setting, shape (rank², pairs)."""
+        rank = len(self.inverse)
+        columns = []
+        for start, operation in zip(self.first, self.operations, strict=True):
+            block = self.inverse[:, start : start + operation.num_functionals]
+            columns.append(np.einsum("ra,sb->rsab", block, block).reshape(rank * rank, -1))
+        return np.concatenate(columns, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One end of a cut.
+
+    Attributes:
+        end: "gate", or the end or the start of a wire.
+        branches: The operators E_i, shape (k, 2, 2).
+        distinct: All distinct local operations known for this side.
+    """
+
+    end: End
+    branches: ComplexArray
+    distinct: tuple[LocalOperation, ...]
+
+    @property
+    def rank(self) -> int:
+        """Number of coordinates, k²."""
+        return len(self.branches) ** 2
+
+    @cached_property
+    def coordinates(self) -> ComplexArray:
+        """Rows h with ``x_r = sum_ij h[r, ij] <psi_j|O|psi_i>``, shape (rank, k²)."""
+        return _hermitian_basis(len(self.branches)).reshape(self.rank, -1)
+
+    def basis(self, kind: SettingBasis) -> SlotBasis:
+        """The settings to run: all distinct operations, or as few as span the coordinates."""
+        return self._minimal if kind == "minimal" else self._full
+
+    @cached_property
+    def _full(self) -> SlotBasis:
+        return self._basis_of(self.distinct)
+
+    @cached_property
+    def _minimal(self) -> SlotBasis:
+        return self._basis_of(_smallest_spanning(self))
+
+    def _basis_of(self, operations: tuple[LocalOperation, ...]) -> SlotBasis:
+        outcomes = np.concatenate([self.outcome_rows(op) for op in operations])
+        functionals = np.concatenate([self.functional_rows(op) for op in operations])
+        inverse = np.linalg.pinv(functionals, rcond=_TOLERANCE)
+        assert np.allclose(inverse @ functionals, np.eye(self.rank)), "settings do not span"
+        return SlotBasis(operations, outcomes, functionals, inverse)
+
+    def outcome_rows(self, operation: LocalOperation) -> FloatArray:
+        """Weights of the operation's outcomes as functions of the coordinates."""
+        rows = []
+        for kraus in operation.kraus:
+            parts = [self._expand(part) for part in self._completed(kraus)]
+            matrix = sum(np.outer(part, part.conj()) for part in parts)
+            rows.append((self.coordinates.conj() @ np.ravel(matrix)).real)
+        return np.array(rows)
+
+    def functional_rows(self, operation: LocalOperation) -> FloatArray:
+        """The operation's functionals: signed and unsigned, or the only one."""
+        rows = self.outcome_rows(operation)
+        return np.array([rows[0] - rows[1], rows[0] + rows[1]]) if operation.measures else rows
+
+    def _completed(self, kraus: ComplexArray) -> list[ComplexArray]:
+        """What becomes of a Kraus operator where a wire begins or ends."""
+        if self.end == "wire_out":  # the qubit is discarded afterwards
+            return [np.outer([1, 0], row) for row in kraus]
+        if self.end == "wire_in":  # the qubit was in |0> before
+            return [np.outer(kraus[:, 0], [1, 0])]
+        return [kraus]
+
+    def _expand(self, operator: ComplexArray) -> ComplexArray:
+        flat = self.branches.reshape(len(self.branches), 4).T
+        weights, *_ = np.linalg.lstsq(flat, operator.ravel(), rcond=None)
+        assert np.allclose(flat @ weights, operator.ravel(), atol=_TOLERANCE), "outside the span"
+        return np.asarray(weights)
+
+
+@lru_cache(maxsize=8)
+def _hermitian_basis(k: int) -> ComplexArray:
+    """An orthonormal basis of the Hermitian k×k matrices, shape (k², k, k)."""
+    basis = np.zeros((k * k, k, k), dtype=complex)
+    basis[np.arange(k), np.arange(k), np.arange(k)] = 1
+    for n, (i, j) in enumerate(combinations(range(k), 2)):
+        real, imaginary = k + 2 * n, k + 2 * n + 1
+        basis[real, i, j] = basis[real, j, i] = np.sqrt(0.5)
+        basis[imaginary, i, j], basis[imaginary, j, i] = 1j * np.sqrt(0.5), -1j * np.sqrt(0.5)
+    return basis
+
+
+def core_of(expansions: ComplexArray, slopes: ComplexArray | None = None) -> FloatArray:
+    """The core of a cut from its expansion ``U = sum_ij u_ij E_i (x) G_j``.
+
+    Args:
+        expansions: u, shape (rows, k, l).
+        slopes: Derivatives of u by an angle; given, the core's derivative is returned.
+
+    Returns:
+        Shape (rows, k², l²), real.
+    """
+    _, k, m = expansions.shape
+    left = _hermitian_basis(k).conj()
+    right = _hermitian_basis(m).conj()
+    varied = expansions if slopes is None else slopes
+    core = np.einsum(
+        "rxy,nxu,nyv,suv->nrs",
+        left,
+        varied,
+        expansions.conj(),
+        right,
+        optimize=True,
+    )
+    return np.asarray(core.real if slopes is None else 2 * core.real)
+
+
+def expand(unitaries: ComplexArray, first: Side, second: Side) -> ComplexArray:
+    """Coefficients u of two-qubit unitaries, shape (rows, 4, 4) -> (rows, k, l).
+
+    Qubit 0 of the gate is the `first` side, as Qiskit orders matrices.
+    """
+    left = np.linalg.pinv(first.branches.reshape(-1, 4).T)
+    right = np.linalg.pinv(second.branches.reshape(-1, 4).T)
+    return np.asarray(left @ _operator_schmidt(unitaries) @ right.T)
+
+
+def overhead(schmidt_weights: FloatArray) -> float:
+    """Sampling overhead γ² of one cut gate from its operator-Schmidt coefficients.
+
+    γ = 2 (Σ s)² − 1 with Σ s² = 1 (Schmitt, Piveteau, Sutter 2025): 3 for CX, 7 for SWAP.
+    """
+    weights = schmidt_weights / np.linalg.norm(schmidt_weights)
+    return float((2 * weights.sum() ** 2 - 1) ** 2)
+
+
+def schmidt_weights(unitary: ComplexArray) -> FloatArray:
+    """Operator-Schmidt coefficients of one two-qubit unitary, shape (4,)."""
+    return np.linalg.svd(_operator_schmidt(unitary[None])[0], compute_uv=False)
+
+
+def gate_sides(unitaries: ComplexArray) -> tuple[Side, Side]:
+    """Both sides of a gate from its unitaries at one or several angles, shape (rows, 4, 4)."""
+    matrices = _operator_schmidt(unitaries)
+    first = _gate_side(np.concatenate(list(matrices), axis=1))
+    second = _gate_side(np.concatenate(list(matrices), axis=0).T)
+    return first, second
+
+
+@lru_cache(maxsize=1)
+def wire_sides() -> tuple[Side, Side]:
+    """The end of a cut wire and the start of the wire that continues it."""
+    maps = QPDBasis.from_instruction(Move()).maps
+    out = _distinct(operations[0] for operations in maps)
+    start = _distinct(operations[1] for operations in maps)
+    kets = np.zeros((2, 2, 2), dtype=complex)
+    kets[[0, 1], [0, 1], 0] = 1
+    return Side("wire_out", kets.transpose(0, 2, 1), out), Side("wire_in", kets, start)
+
+
+def _operator_schmidt(unitaries: ComplexArray) -> ComplexArray:
+    """Rearrange (rows, 4, 4) unitaries to (rows, operators on qubit 0, operators on qubit 1)."""
+    tensor = unitaries.reshape(-1, 2, 2, 2, 2)  # row, out 1, out 0, in 1, in 0
+    return np.asarray(tensor.transpose(0, 2, 4, 1, 3).reshape(-1, 4, 4))
+
+
+def _gate_side(columns: ComplexArray) -> Side:
+    vectors, weights, _ = np.linalg.svd(columns, full_matrices=False)
+    span = vectors[:, weights > _TOLERANCE * weights[0]].T.reshape(-1, 2, 2)
+    if len(span) == 1:
+        unitary = _fix_phase(span[0] * np.sqrt(2))
+        return Side("gate", unitary[None], (LocalOperation("U", (unitary,)),))
+    frame = _common_frame(span) if len(span) == 2 else None
+    if frame is None:
+        return Side("gate", _MATRIX_UNITS, _universal_operations())
+    after, before = frame
+    return Side("gate", after @ _PROJECTORS @ before, _framed_operations(after, before))
+
+
+def _fix_phase(matrix: ComplexArray) -> ComplexArray:
+    pivot = matrix.ravel()[np.argmax(np.abs(matrix) > 0.1)]
+    return np.asarray(matrix * (abs(pivot) / pivot))
+
+
+def _common_frame(span: ComplexArray) -> tuple[ComplexArray, ComplexArray] | None:
+    """Unitaries V, W with span = V · diagonal · W, if there are any; V·W as near 1 as can be."""
+    best = max(
+        (span[0] * np.cos(t) + span[1] * np.sin(t) * phase for t, phase in _PROBES),
+        key=lambda m: float(np.ptp(np.linalg.svd(m, compute_uv=False))),
+    )
+    after, _, before = np.linalg.svd(best)
+    inside = after.conj().T @ span @ before.conj().T
+    if np.abs(inside[:, [0, 1], [1, 0]]).max() > _TOLERANCE:
+        return None
+    order = sorted((0, 1), key=lambda i: _frame_key(after[:, i]))
+    after, before = after[:, order], before[order]
+    for i in range(2):
+        pivot = after[np.argmax(np.abs(after[:, i]) > 0.1), i]
+        after[:, i] *= abs(pivot) / pivot
+        before[i] *= pivot / abs(pivot)
+        overlap = before[i] @ after[:, i]
+        if abs(overlap) > 0.1:
+            before[i] *= abs(overlap) / overlap
+    return after, before
+
+
+_PROBES = [(t, p) for t in (0.0, 0.4, 0.8, 1.2, 1.5708) for p in (1, 1j, -1, -1j)]
+
+
+def _frame_key(vector: ComplexArray) -> tuple[float, float, float]:
+    """|0> before |1>, |+> before |->, |+i> before |-i>."""
+    cross = np.conj(vector[0]) * vector[1]
+    return (-round(abs(vector[0]), 6), -round(cross.real, 6), -round(cross.imag, 6))
+
+
+def _framed_operations(
+    after: ComplexArray, before: ComplexArray
+) -> tuple[LocalOperation, ...]:
+    """The five distinct operations of a rank-4 gate, {I, Z, S, S†, M} in its own frame."""
+    diagonals = {"I": (1, 1), "Z": (1, -1), "S": (1, 1j), "S†": (1, -1j)}
+    rotations = tuple(
+        LocalOperation(name, (after @ np.diag(diagonal) @ before,))
+        for name, diagonal in diagonals.items()
+    )
+    return (*rotations, LocalOperation("M", (before, after)))
+
+
+@lru_cache(maxsize=1)
+def _universal_operations() -> tuple[LocalOperation, ...]:
+    """Operations that span every single-qubit map, from the decomposition of SWAP."""
+    maps = QPDBasis.from_instruction(SwapGate()).maps
+    return _distinct(operations[0] for operations in maps)
+
+
+def _distinct(sequences: Iterable[Sequence[Instruction]]) -> tuple[LocalOperation, ...]:
+    found: list[LocalOperation] = []
+    for sequence in sequences:
+        candidate = _parse(sequence)
+        if not any(
+            candidate.measures == other.measures and np.allclose(candidate.ptm, other.ptm)
+            for other in found
+        ):
+            found.append(candidate)
+    return tuple(found)
+
+
+def _parse(sequence: Sequence[Instruction]) -> LocalOperation:
+    """A `LocalOperation` from the addon's instructions; resets at a wire's end are implied."""
+    rotations = [np.eye(2, dtype=complex)]
+    names = []
+    for instruction in sequence:
+        name = instruction.name
+        if name == "reset":
+            continue
+        names.append("M" if name == "qpd_measure" else name)
+        if name == "qpd_measure":
+            rotations.append(np.eye(2, dtype=complex))
+        else:
+            rotations[-1] = instruction.to_matrix() @ rotations[-1]
+    return LocalOperation("·".join(names) or "I", tuple(rotations))
+
+
+def _smallest_spanning(side: Side) -> tuple[LocalOperation, ...]:
+    """As few operations as span the side's coordinates; among equals the best conditioned."""
+    rows = [side.functional_rows(operation) for operation in side.distinct]
+    if len(rows) > 8:
+        return tuple(side.distinct[i] for i in _greedy_spanning(rows, side.rank))
+    for size in range(1, len(rows) + 1):
+        candidates = []
+        for subset in combinations(range(len(rows)), size):
+            stacked = np.concatenate([rows[i] for i in subset])
+            if np.linalg.matrix_rank(stacked, _TOLERANCE) == side.rank:
+                norm = np.linalg.norm(np.linalg.pinv(stacked, rcond=_TOLERANCE))
+                candidates.append((round(float(norm), 6), subset))
+        if candidates:
+            return tuple(side.distinct[i] for i in min(candidates)[1])
+    raise AssertionError("the distinct operations do not span their side")
+
+
+def _greedy_spanning(rows: list[FloatArray], rank: int) -> list[int]:
+    chosen: list[int] = []
+    while True:
+        stacked = [rows[i] for i in chosen]
+        reached = np.linalg.matrix_rank(np.concatenate(stacked), _TOLERANCE) if chosen else 0
+        if reached == rank:
+            return sorted(chosen)
+
+        def gain(index: int, stacked: list[FloatArray] = stacked) -> tuple[int, float]:
+            values = np.linalg.svd(np.concatenate([*stacked, rows[index]]), compute_uv=False)
+            values = values[values > _TOLERANCE]
+            return len(values), float(values[-1])
+
+        chosen.append(max((i for i in range(len(rows)) if i not in chosen), key=gain))

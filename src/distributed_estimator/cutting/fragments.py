@@ -1,0 +1,344 @@
+"""From a circuit in normal form and a choice of cuts to fragments joined by cuts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.circuit import Instruction
+from rustworkx import PyGraph, connected_components
+
+from .angles import AngleTable
+from .channels import (
+    SettingBasis,
+    Side,
+    core_of,
+    expand,
+    gate_sides,
+    overhead,
+    schmidt_weights,
+    wire_sides,
+)
+from .circuit import NormalCircuit, Operation
+from .gates import GateKernel
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class GateStep:
+    """A gate of a fragment: local qubits, and columns of the fragment's own angles."""
+
+    instruction: Instruction
+    kernel: GateKernel
+    qubits: tuple[int, ...]
+    angles: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SlotStep:
+    """The place of slot number `slot` in the order of a fragment's gates."""
+
+    slot: int
+    qubit: int
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One end of a cut on a fragment."""
+
+    cut: int
+    qubit: int
+    side: Side
+
+
+@dataclass(frozen=True, eq=False)
+class Fragment:
+    """A piece of the circuit on its own qubits.
+
+    Attributes:
+        index: Its place in the plan.
+        qubits: The circuit qubit of each local qubit.
+        outputs: Local qubit by circuit qubit, for those that can be observed here.
+        steps: Gates and slots in order.
+        slots: Ends of cuts on this fragment, in order of their steps.
+        angles: Columns of the plan's angle table that its gates use, one per local angle.
+    """
+
+    index: int
+    qubits: tuple[int, ...]
+    outputs: dict[int, int]
+    steps: tuple[GateStep | SlotStep, ...]
+    slots: tuple[Slot, ...]
+    angles: tuple[int, ...]
+
+    @property
+    def num_qubits(self) -> int:
+        """Width of the fragment."""
+        return len(self.qubits)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rank of each slot: the shape of the fragment tensor after its batch axes."""
+        return tuple(slot.side.rank for slot in self.slots)
+
+    @property
+    def num_branches(self) -> int:
+        """State vectors the local simulator carries per binding."""
+        return int(np.prod([len(slot.side.branches) for slot in self.slots], dtype=object))
+
+    def num_settings(self, basis: SettingBasis) -> int:
+        """Circuits to run for one measurement basis of the observables."""
+        sizes = [len(slot.side.basis(basis).operations) for slot in self.slots]
+        return int(np.prod(sizes, dtype=object))
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash of the fragment's structure, without its angles' values."""
+        lines = [f"{self.num_qubits}"]
+        for step in self.steps:
+            if isinstance(step, SlotStep):
+                side = self.slots[step.slot].side
+                lines.append(f"slot {step.qubit} {side.end}")
+                lines.append(_digest(np.round(side.branches, 9)))
+            else:
+                lines.append(f"{step.instruction.name} {step.qubits} {step.angles}")
+                lines.append(_digest(np.round(step.kernel.coefficients, 9)))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """One cut gate or wire, and the slots it joins.
+
+    Attributes:
+        kind: "gate" or "wire".
+        name: Qiskit's name of the cut gate, "cut_wire" or "move".
+        qubits: Circuit qubits; the wire's one qubit before and after a wire cut.
+        position: Index of the cut instruction in the source circuit.
+        sides: What happens at either slot.
+        ends: (fragment, slot) of either slot.
+        kernel: The gate's unitary; None for a wire.
+        angles: Columns of the plan's angle table that the cut gate depends on.
+    """
+
+    kind: Literal["gate", "wire"]
+    name: str
+    qubits: tuple[int, int]
+    position: int
+    sides: tuple[Side, Side]
+    ends: tuple[tuple[int, int], tuple[int, int]]
+    kernel: GateKernel | None
+    angles: tuple[int, ...]
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Shape of the core."""
+        return self.sides[0].rank, self.sides[1].rank
+
+    def cores(self, angles: FloatArray) -> FloatArray:
+        """The core at each row of the plan's angles, shape (rows or 1, rank, rank)."""
+        if self.kernel is None:
+            return core_of(np.eye(2, dtype=complex)[None])
+        unitaries = self.kernel.matrices(angles[:, self.angles])
+        return core_of(expand(unitaries, *self.sides))
+
+    def core_slopes(self, angles: FloatArray, index: int) -> FloatArray:
+        """Derivative of the cores by the cut gate's angle number `index`."""
+        assert self.kernel is not None, "a cut wire has no angle"
+        local = angles[:, self.angles]
+        unitaries = expand(self.kernel.matrices(local), *self.sides)
+        slopes = expand(self.kernel.derivatives(local, index), *self.sides)
+        return core_of(unitaries, slopes)
+
+    @cached_property
+    def sampling_overhead(self) -> float:
+        """γ² of the cut; for a symbolic gate its largest over multiples of π/2."""
+        if self.kernel is None:
+            return 16.0
+        grid = np.array(list(product(np.arange(4) * np.pi / 2, repeat=self.kernel.num_angles)))
+        return max(overhead(schmidt_weights(u)) for u in self.kernel.matrices(grid))
+
+
+@dataclass(frozen=True, eq=False)
+class _Event:
+    """An operation on wire segments instead of qubits; `cut` numbers it if it is cut."""
+
+    operation: Operation
+    segments: tuple[int, ...]
+    cut: int | None
+
+
+def split(
+    normal: NormalCircuit, cut: Iterable[int], observed: Iterable[int]
+) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
+    """Split a circuit at the operations numbered `cut`.
+
+    Fragments are the connected components of what is left. A cut whose two ends lie in one
+    fragment separates nothing and is left whole.
+    """
+    chosen = frozenset(cut)
+    while True:
+        segments = _Segments(normal, chosen)
+        useless = segments.useless_cuts()
+        if not useless:
+            return segments.assemble(normal.angles, frozenset(observed))
+        chosen -= useless
+
+
+class _Segments:
+    """Wires between cuts: what a qubit is before and after each cut on it."""
+
+    def __init__(self, normal: NormalCircuit, chosen: frozenset[int]) -> None:
+        self.sources = list(range(normal.num_qubits))
+        self.current = list(range(normal.num_qubits))
+        self.events: list[_Event] = []
+        self._chosen: list[int] = []
+        for index, operation in enumerate(normal.operations):
+            self._add(operation, index, index in chosen)
+        graph: PyGraph[None, None] = PyGraph()
+        graph.add_nodes_from([None] * len(self.sources))
+        for event in self.events:
+            if event.cut is None:
+                first = event.segments[0]
+                graph.add_edges_from_no_data([(first, s) for s in event.segments[1:]])
+        self.component = np.empty(len(self.sources), dtype=int)
+        for number, members in enumerate(sorted(connected_components(graph), key=min)):
+            self.component[list(members)] = number
+
+    def _add(self, operation: Operation, index: int, chosen: bool) -> None:
+        if operation.kind == "cut_wire" and not chosen:
+            return
+        if operation.kind == "move" and not chosen:
+            source, target = operation.qubits
+            self.current[target] = self.current[source]
+            self._open(source)
+            return
+        segments = tuple(self.current[q] for q in operation.qubits)
+        if operation.kind == "cut_wire":
+            segments = (segments[0], self._open(operation.qubits[0]))
+        if operation.kind == "move":
+            segments = (segments[0], self._open(operation.qubits[1]))
+            self._open(operation.qubits[0])
+        number = len(self._chosen) if chosen else None
+        if chosen:
+            self._chosen.append(index)
+        self.events.append(_Event(operation, segments, number))
+
+    def _open(self, qubit: int) -> int:
+        self.sources.append(qubit)
+        self.current[qubit] = len(self.sources) - 1
+        return self.current[qubit]
+
+    def useless_cuts(self) -> frozenset[int]:
+        """Cut operations both ends of which lie in one component."""
+        return frozenset(
+            self._chosen[event.cut]
+            for event in self.events
+            if event.cut is not None
+            and self.component[event.segments[0]] == self.component[event.segments[1]]
+        )
+
+    def assemble(
+        self, angles: AngleTable, observed: frozenset[int]
+    ) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
+        """Fragments that do something or are observed, and the cuts between them."""
+        final = {self.current[q]: q for q in observed}
+        used = {s for event in self.events for s in event.segments} | set(final)
+        numbers = sorted({int(self.component[s]) for s in used})
+        builders = [
+            _FragmentBuilder(
+                index,
+                [s for s in range(len(self.sources)) if s in used and self.component[s] == number],
+            )
+            for index, number in enumerate(numbers)
+        ]
+        owner = {s: builder for builder in builders for s in builder.segments}
+        cuts: list[Cut] = []
+        for event in self.events:
+            if event.cut is None:
+                owner[event.segments[0]].add_gate(event)
+                continue
+            operation, sides = event.operation, _sides(event.operation, angles)
+            ends = tuple(
+                owner[segment].add_slot(event.cut, segment, side)
+                for segment, side in zip(event.segments, sides, strict=True)
+            )
+            cuts.append(
+                Cut(
+                    "gate" if operation.kind == "gate" else "wire",
+                    operation.name,
+                    (self.sources[event.segments[0]], self.sources[event.segments[1]]),
+                    operation.position,
+                    sides,
+                    (ends[0], ends[1]),
+                    operation.kernel,
+                    operation.angles,
+                )
+            )
+        return tuple(b.finish(self.sources, final) for b in builders), tuple(cuts)
+
+
+class _FragmentBuilder:
+    """Collects the steps of one fragment."""
+
+    def __init__(self, index: int, segments: Sequence[int]) -> None:
+        self.index = index
+        self.segments = segments
+        self._local = {segment: i for i, segment in enumerate(segments)}
+        self._steps: list[GateStep | SlotStep] = []
+        self._slots: list[Slot] = []
+        self._angles: list[int] = []
+
+    def add_gate(self, event: _Event) -> None:
+        operation = event.operation
+        start = len(self._angles)
+        self._angles.extend(operation.angles)
+        assert operation.instruction is not None
+        self._steps.append(
+            GateStep(
+                operation.instruction,
+                operation.unitary,
+                tuple(self._local[s] for s in event.segments),
+                tuple(range(start, start + len(operation.angles))),
+            )
+        )
+
+    def add_slot(self, cut: int, segment: int, side: Side) -> tuple[int, int]:
+        slot = Slot(cut, self._local[segment], side)
+        self._slots.append(slot)
+        self._steps.append(SlotStep(len(self._slots) - 1, slot.qubit))
+        return self.index, len(self._slots) - 1
+
+    def finish(self, sources: Sequence[int], final: dict[int, int]) -> Fragment:
+        return Fragment(
+            self.index,
+            tuple(sources[s] for s in self.segments),
+            {final[s]: i for i, s in enumerate(self.segments) if s in final},
+            tuple(self._steps),
+            tuple(self._slots),
+            tuple(self._angles),
+        )
+
+
+def _sides(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
+    if operation.kind != "gate":
+        return wire_sides()
+    kernel = operation.unitary
+    if not kernel.num_angles:
+        return gate_sides(kernel.coefficients)
+    samples = np.array([[0.37 + 1.13 * i + 0.71 * j for j in operation.angles] for i in range(5)])
+    for column, angle in enumerate(operation.angles):
+        if not angles.depends_on(angle):
+            samples[:, column] = float(angles.expressions[angle])
+    return gate_sides(kernel.matrices(samples))
+
+
+def _digest(array: NDArray[np.complex128]) -> str:
+    return hashlib.sha256((array + 0.0).tobytes()).hexdigest()

@@ -1,0 +1,230 @@
+"""Gate unitaries as functions of their angles, derived from samples rather than tabulated.
+
+Every angle of a gate in Qiskit's standard library enters its unitary through frequencies 0, 1/2 and 1
+alone, so five samples an angle determine the unitary everywhere. The same expansion says which
+parameter-shift rule an angle obeys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.circuit import ControlledGate, Gate, Instruction
+from qiskit.quantum_info import Operator
+
+ComplexArray = NDArray[np.complex128]
+FloatArray = NDArray[np.float64]
+
+MAX_MATRIX_QUBITS = 6
+"""Gates on more qubits run through their definition rather than as one matrix."""
+
+_MAX_SYMBOLIC_ANGLES = 4
+_NEGLIGIBLE = 1e-12
+# Multiples of a half angle that can occur in a matrix element, in the order of _trigonometric.
+_SAMPLE_ANGLES = 4 * np.pi * np.arange(5) / 5
+
+
+@dataclass(frozen=True, eq=False)
+class ShiftRule:
+    """A parameter-shift rule: ``f'(x) = sum_m weights[m] * f(x + shifts[m])``.
+
+    Two terms for frequency one (Schuld et al. 2019), more for gates with several
+    frequencies (Wierichs et al. 2022, general parameter-shift rules).
+    """
+
+    shifts: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class GateKernel:
+    """The unitary of one gate: a constant matrix, or a trigonometric polynomial of its angles.
+
+    Attributes:
+        num_qubits: Width of the gate.
+        exponents: Shape (terms, angles); which of 1, cos(x/2), sin(x/2), cos(x), sin(x)
+            each angle contributes to each term.
+        coefficients: Shape (terms, 2**num_qubits, 2**num_qubits).
+    """
+
+    num_qubits: int
+    exponents: NDArray[np.intp]
+    coefficients: ComplexArray
+    nonzero: NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nonzero", (np.abs(self.coefficients) > 0).any(axis=0))
+
+    @property
+    def num_angles(self) -> int:
+        """Number of angles; 0 for a constant gate."""
+        return int(self.exponents.shape[1])
+
+    def matrices(self, angles: FloatArray) -> ComplexArray:
+        """The unitaries at `angles`, shape (rows, num_angles) -> (rows, d, d).
+
+        A constant gate gives one row.
+        """
+        if not self.num_angles:
+            return self.coefficients
+        return self._combine(self._factors(angles))
+
+    def derivatives(self, angles: FloatArray, index: int) -> ComplexArray:
+        """Partial derivatives of the unitaries by angle `index`, shape (rows, d, d)."""
+        factors = self._factors(angles)
+        slopes = _trigonometric_slopes(angles[:, index])
+        factors[index] = slopes[:, self.exponents[:, index]]
+        return self._combine(factors)
+
+    def shift_rule(self, index: int) -> ShiftRule:
+        """The parameter-shift rule of angle `index`, from the frequencies that occur."""
+        levels = self._levels(index)
+        differences = {abs(a - b) for a, b in product(levels, levels)} - {0}
+        return _equidistant_rule(differences)
+
+    def _factors(self, angles: FloatArray) -> list[FloatArray]:
+        return [
+            _trigonometric(angles[:, j])[:, self.exponents[:, j]] for j in range(self.num_angles)
+        ]
+
+    def _combine(self, factors: list[FloatArray]) -> ComplexArray:
+        terms = factors[0]
+        for factor in factors[1:]:
+            terms = terms * factor
+        dim = 1 << self.num_qubits
+        flat = terms @ self.coefficients.reshape(len(self.exponents), -1)
+        return np.asarray(flat.reshape(-1, dim, dim), dtype=np.complex128)
+
+    def _levels(self, index: int) -> set[int]:
+        """Multiples n of a half for which exp(i n x / 2) occurs in the unitary."""
+        others = np.delete(self.exponents, index, axis=1)
+        levels: set[int] = set()
+        for rest in np.unique(others, axis=0):
+            row = np.zeros((5, *self.coefficients.shape[1:]), dtype=np.complex128)
+            for position in np.flatnonzero((others == rest).all(axis=1)):
+                row[self.exponents[position, index]] += self.coefficients[position]
+            for level, (even, odd) in ((1, (1, 2)), (2, (3, 4))):
+                for sign in (1, -1):
+                    if np.abs(row[even] - 1j * sign * row[odd]).max() > _NEGLIGIBLE:
+                        levels.add(sign * level)
+            if np.abs(row[0]).max() > _NEGLIGIBLE:
+                levels.add(0)
+        return levels
+
+
+def constant_kernel(matrix: ComplexArray) -> GateKernel:
+    """A kernel without angles from a unitary of shape (d, d)."""
+    matrix = np.asarray(matrix, dtype=np.complex128)
+    return GateKernel(matrix.shape[0].bit_length() - 1, np.zeros((1, 0), np.intp), matrix[None])
+
+
+def kernel_of(operation: Instruction) -> GateKernel | None:
+    """The kernel of a gate, or None when it has to be decomposed first.
+
+    A gate is decomposed when it is too wide to hold as a matrix, is defined by a circuit of its
+    own, or depends on its angles in a way that five samples each do not determine.
+    """
+    if not isinstance(operation, Gate) or operation.num_qubits > MAX_MATRIX_QUBITS:
+        return None
+    if any(_is_symbolic(p) for p in operation.params):
+        return _symbolic_kernel(operation)
+    try:
+        return constant_kernel(np.asarray(operation.to_matrix()))
+    except Exception:  # Qiskit raises CircuitError, TypeError or its own; all mean "no matrix".
+        return None if operation.definition is not None else _from_operator(operation)
+
+
+def _from_operator(operation: Gate) -> GateKernel | None:
+    try:
+        return constant_kernel(Operator(operation).data)
+    except Exception:  # as above
+        return None
+
+
+def _is_symbolic(value: object) -> bool:
+    return bool(getattr(value, "parameters", ()))
+
+
+def _symbolic_kernel(operation: Gate) -> GateKernel | None:
+    family = _GateFamily(operation)
+    if family.num_angles > _MAX_SYMBOLIC_ANGLES or not family.in_standard_library:
+        return None
+    return _fitted_kernel(family)
+
+
+class _GateFamily:
+    """A gate of any angles, as a cache key: equal for gates that differ in angles alone."""
+
+    def __init__(self, operation: Gate) -> None:
+        self._operation = operation
+        control = operation.ctrl_state if isinstance(operation, ControlledGate) else None
+        base = getattr(operation, "base_class", type(operation))
+        self._identity = (base, operation.name, operation.num_qubits, control)
+        self.num_angles = len(operation.params)
+        self.in_standard_library = base.__module__.startswith("qiskit.circuit.library")
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _GateFamily) and self._identity == other._identity
+
+    def matrix(self, angles: tuple[float, ...]) -> ComplexArray:
+        gate = self._operation.to_mutable()
+        gate.params = [float(a) for a in angles]
+        return np.asarray(gate.to_matrix(), dtype=np.complex128)
+
+
+@lru_cache(maxsize=256)
+def _fitted_kernel(family: _GateFamily) -> GateKernel | None:
+    count = family.num_angles
+    try:
+        samples = [family.matrix(point) for point in product(_SAMPLE_ANGLES, repeat=count)]
+    except Exception:  # no matrix for these angles: decompose
+        return None
+    dim = samples[0].shape[0]
+    tensor = np.array(samples).reshape(*(5,) * count, dim, dim)
+    inverse = np.linalg.inv(_trigonometric(_SAMPLE_ANGLES))
+    for axis in range(count):
+        tensor = np.moveaxis(np.tensordot(inverse, tensor, axes=(1, axis)), 0, axis)
+    tensor[np.abs(tensor) < _NEGLIGIBLE] = 0
+    exponents = np.argwhere(np.abs(tensor).max(axis=(-1, -2)) > 0)
+    kernel = GateKernel(dim.bit_length() - 1, exponents, tensor[tuple(exponents.T)])
+    probe = np.array([0.3 + 0.7 * j for j in range(count)])
+    error = np.abs(kernel.matrices(probe[None])[0] - family.matrix(tuple(probe))).max()
+    return kernel if error < 1e-12 else None
+
+
+def _trigonometric(angles: FloatArray) -> FloatArray:
+    half = angles / 2
+    columns = (np.ones_like(angles), np.cos(half), np.sin(half), np.cos(angles), np.sin(angles))
+    return np.stack(columns, axis=1)
+
+
+def _trigonometric_slopes(angles: FloatArray) -> FloatArray:
+    half = angles / 2
+    columns = (
+        np.zeros_like(angles),
+        -np.sin(half) / 2,
+        np.cos(half) / 2,
+        -np.sin(angles),
+        np.cos(angles),
+    )
+    return np.stack(columns, axis=1)
+
+
+def _equidistant_rule(differences: set[int]) -> ShiftRule:
+    """The rule for expectation frequencies `differences` (in halves)."""
+    if not differences:
+        return ShiftRule((), ())
+    unit = 2 if all(d % 2 == 0 for d in differences) else 1
+    order = max(differences) // unit
+    scale = unit / 2
+    points = (2 * np.arange(1, 2 * order + 1) - 1) * np.pi / (2 * order)
+    weights = (-1.0) ** np.arange(2 * order) / (4 * order * np.sin(points / 2) ** 2)
+    shifts = np.where(points > np.pi, points - 2 * np.pi, points) / scale
+    return ShiftRule(tuple(map(float, shifts)), tuple(map(float, weights * scale)))

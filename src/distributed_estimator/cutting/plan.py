@@ -1,0 +1,170 @@
+"""The cut plan: everything that depends on a circuit's structure alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import TypeAlias
+
+from qiskit import QuantumCircuit
+
+from ..errors import CutError, InputError
+from .channels import SettingBasis
+from .circuit import NormalCircuit, normalise
+from .fragments import Cut, Fragment, split
+from .search import AutoCut, find_cuts
+
+Labels: TypeAlias = Sequence[Hashable]
+
+
+@dataclass(frozen=True, eq=False)
+class CutPlan:
+    """A circuit, its fragments and the cuts that join them.
+
+    Built once from the parameterised circuit and used for every binding of its parameters.
+    Fragments are the connected components of the circuit without its cuts, so one label may
+    give several fragments, and a cut that separates nothing is not made.
+
+    Attributes:
+        circuit: The circuit the plan was built from.
+        label: The labels as text, for records; None where the circuit is not labelled.
+        normal: The circuit in normal form.
+        cut_operations: Numbers of the operations of `normal` that are cut.
+        observed: Circuit qubits that observables may act on.
+        fragments: The pieces, in order of their first qubit.
+        cuts: The cuts, in circuit order.
+
+    Example:
+        >>> from qiskit import QuantumCircuit
+        >>> circuit = QuantumCircuit(4)
+        >>> for qubit in range(3):
+        ...     circuit.cx(qubit, qubit + 1)
+        >>> plan = CutPlan.build(circuit, "AABB")
+        >>> plan.num_fragments, plan.num_cuts, round(plan.sampling_overhead)
+        (2, 1, 9)
+    """
+
+    circuit: QuantumCircuit = field(repr=False)
+    label: str | None
+    normal: NormalCircuit = field(repr=False)
+    cut_operations: frozenset[int]
+    observed: frozenset[int]
+    fragments: tuple[Fragment, ...] = field(init=False, repr=False)
+    cuts: tuple[Cut, ...] = field(init=False, repr=False)
+    _cones: dict[frozenset[int], CutPlan] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        fragments, cuts = split(self.normal, self.cut_operations, self.observed)
+        object.__setattr__(self, "fragments", fragments)
+        object.__setattr__(self, "cuts", cuts)
+
+    @staticmethod
+    def build(circuit: QuantumCircuit, cuts: Labels | AutoCut | CutPlan | None) -> CutPlan:
+        """Plan the cuts of a circuit.
+
+        Args:
+            circuit: A unitary circuit, which may hold the addon's `CutWire` and `Move`.
+            cuts: A label per qubit (character i of a string labels qubit i): gates and
+                moves between labels are cut, and every `CutWire`. `AutoCut`: searched for.
+                None: nothing is cut. A plan: returned as it is.
+
+        Raises:
+            CutError: Labels do not fit the circuit, or the search finds nothing.
+            CircuitError: The circuit cannot be cut or estimated.
+        """
+        if isinstance(cuts, CutPlan):
+            if cuts.circuit.num_qubits != circuit.num_qubits:
+                raise CutError(
+                    f"the plan was built for {cuts.circuit.num_qubits} qubits, the circuit has "
+                    f"{circuit.num_qubits}: build a plan from this circuit"
+                )
+            return cuts
+        everything = frozenset(range(circuit.num_qubits))
+        if cuts is None:
+            normal = normalise(circuit, lambda qubits: True)
+            return CutPlan(circuit, None, normal, frozenset(), everything)
+        if isinstance(cuts, AutoCut):
+            normal, chosen = find_cuts(normalise(circuit, lambda qubits: False), cuts)
+            plan = CutPlan(circuit, None, normal, chosen, everything)
+            cuts.check_width(max(f.num_qubits for f in plan.fragments))
+            return plan
+        labels = _check_labels(cuts, circuit.num_qubits)
+        normal = normalise(circuit, lambda qubits: len({labels[q] for q in qubits}) == 1)
+        chosen = frozenset(
+            index
+            for index, operation in enumerate(normal.operations)
+            if operation.kind == "cut_wire" or len({labels[q] for q in operation.qubits}) > 1
+        )
+        text = cuts if isinstance(cuts, str) else ",".join(map(str, labels))
+        return CutPlan(circuit, text, normal, chosen, everything)
+
+    def for_observables(self, support: Iterable[int]) -> CutPlan:
+        """The plan without what cannot reach an observable on the qubits of `support`."""
+        qubits = frozenset(support)
+        if qubits not in self._cones:
+            kept = self.normal.light_cone(qubits)
+            chosen = {self.normal.operations[i] for i in self.cut_operations}
+            numbers = frozenset(i for i, op in enumerate(kept.operations) if op in chosen)
+            self._cones[qubits] = CutPlan(self.circuit, self.label, kept, numbers, qubits)
+        return self._cones[qubits]
+
+    @property
+    def num_cuts(self) -> int:
+        """Number of cuts made."""
+        return len(self.cuts)
+
+    @property
+    def num_fragments(self) -> int:
+        """Number of fragments."""
+        return len(self.fragments)
+
+    @cached_property
+    def num_terms(self) -> int:
+        """Products a term-by-term reconstruction would sum: the product of the cuts' ranks."""
+        return prod(min(cut.rank) for cut in self.cuts)
+
+    @cached_property
+    def sampling_overhead(self) -> float:
+        """Factor in shots over an uncut run for the same error, were terms sampled: Π γ²."""
+        return prod((cut.sampling_overhead for cut in self.cuts), start=1.0)
+
+    def settings_per_fragment(self, basis: SettingBasis = "full") -> tuple[int, ...]:
+        """Circuits a fragment needs per measurement basis, one number per fragment."""
+        return tuple(fragment.num_settings(basis) for fragment in self.fragments)
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash of the plan: circuit structure, parameters by name, and cuts."""
+        lines = [f"{self.normal.num_qubits} {sorted(self.observed)}"]
+        expressions = self.normal.angles.expressions
+        for index, operation in enumerate(self.normal.operations):
+            angles = [str(expressions[a]) for a in operation.angles]
+            mark = "cut" if index in self.cut_operations else ""
+            lines.append(f"{operation.name} {operation.qubits} {angles} {mark}")
+            if operation.kernel is not None:
+                coefficients = operation.kernel.coefficients.round(9) + 0.0
+                lines.append(hashlib.sha256(coefficients.tobytes()).hexdigest())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def _check_labels(labels: Labels, num_qubits: int) -> list[Hashable]:
+    try:
+        given = list(labels)
+        hash(tuple(given))
+    except TypeError as error:
+        raise InputError(
+            f"`cuts` is {labels!r}: give one hashable label per qubit, an AutoCut, a CutPlan or None"
+        ) from error
+    if len(given) != num_qubits:
+        raise CutError(
+            f"`cuts` labels {len(given)} qubits, the circuit has {num_qubits}: "
+            "give one label per qubit"
+        )
+    if any(label is None for label in given):
+        raise CutError(
+            f"`cuts` leaves qubit {given.index(None)} without a label: give one label per qubit"
+        )
+    return given

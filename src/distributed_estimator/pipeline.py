@@ -1,0 +1,401 @@
+"""Algorithm 1: a batch of queries through its four stages, timed and recorded.
+
+partition   the plan and what of it can reach the observables            (cached by structure)
+generate    angles, distinct local bindings, tasks
+execute     tasks on the pool; fragment tensors fill up as results arrive
+reconstruct values and standard errors, or gradients, from the tensors
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit
+
+from .backends import Backend
+from .cutting import AutoCut, CutPlan, Labels, SettingBasis
+from .errors import BackendError, PlanTooLargeError
+from .execution import Pool, run_tasks
+from .preparation import Preparation
+from .reconstruction import FragmentTensor, Queries, Reconstruction
+from .records import CircuitInfo, QueryRecord, RecordWriter, Summary, new_run_id, utc_now
+from .subexperiments import (
+    FragmentEstimate,
+    Observables,
+    Shifts,
+    Task,
+    make_tasks,
+    unique_rows,
+)
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+
+logger = logging.getLogger(__name__)
+
+_PILOT_SHOTS = 256
+_MOST_ROUNDS = 12
+_MARGIN = 1.1
+"""Shots beyond what the pilot's variance asks for, as that variance is itself an estimate."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Queries on one circuit, evaluated together.
+
+    Attributes:
+        circuit: The circuit.
+        observables: The distinct observables.
+        observable: Shape (queries,): the observable each query asks for.
+        binding: Shape (queries,): the row of `values` it asks at.
+        values: Shape (bindings, parameters), in the order of `circuit.parameters`.
+    """
+
+    circuit: QuantumCircuit
+    observables: Observables
+    observable: IntArray
+    binding: IntArray
+    values: FloatArray
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well a value must be known: `shots` a subexperiment, or a target standard error.
+
+    Attributes:
+        shots: Shots per subexperiment; None where `precision` rules.
+        precision: Standard error to meet; 0 for the exact value.
+    """
+
+    shots: int | None
+    precision: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is sampled."""
+        return self.shots is None and self.precision == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Values or gradients of a batch.
+
+    Attributes:
+        values: Shape (queries,), or (queries, parameters) for gradients.
+        stderrs: Standard errors of values, shape (queries,); empty for gradients.
+        record: What was logged.
+    """
+
+    values: FloatArray
+    stderrs: FloatArray
+    record: QueryRecord
+
+
+class Pipeline:
+    """The four stages over a backend and a pool."""
+
+    def __init__(
+        self,
+        cuts: Labels | AutoCut | CutPlan | None,
+        backend: Backend,
+        pool: Pool,
+        *,
+        basis: SettingBasis = "full",
+        memory_limit: int | None = None,
+        log: RecordWriter | None = None,
+        seed: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.preparation = Preparation(cuts, basis)
+        self.backend = backend
+        self.pool = pool
+        self.basis = basis
+        self.log = log
+        self.clock = clock
+        self.seed = seed
+        self.run_id = new_run_id()
+        self._memory_limit = memory_limit
+
+    def evaluate(self, batch: Batch, accuracy: Accuracy, run: str) -> Evaluation:
+        """Values and standard errors of a batch.
+
+        Args:
+            batch: The queries.
+            accuracy: How well they must be known.
+            run: Names this evaluation; everything random derives from it.
+
+        Raises:
+            BackendError: The backend cannot give what is asked, or failed.
+            PlanTooLargeError: It would not fit in memory.
+        """
+        session = self._session(batch, accuracy)
+        values, stderrs = session.values_to(accuracy, run)
+        return self._finish(values, stderrs, session.record(values, stderrs, "value"))
+
+    def gradient(
+        self, batch: Batch, accuracy: Accuracy, run: str, parameters: Sequence[int]
+    ) -> Evaluation:
+        """Derivatives of a batch's values by some of the circuit's parameters.
+
+        Args:
+            batch: The queries.
+            accuracy: How well *values* must be known; derivatives take the same shots.
+            run: Names this evaluation; everything random derives from it.
+            parameters: Numbers of the parameters wanted.
+        """
+        session = self._session(batch, accuracy)
+        shots = session.shots_for(accuracy, run)
+        values, gradients = session.gradients(shots, f"{run} gradient", parameters)
+        stderrs = np.zeros(0)
+        record = session.record(values, stderrs, "gradient")
+        return self._finish(gradients, stderrs, record)
+
+    def memory_limit(self) -> int:
+        """Bytes a batch may take: as configured, or half of what is free now."""
+        return self._memory_limit or psutil.virtual_memory().available // 2
+
+    def _session(self, batch: Batch, accuracy: Accuracy) -> _Session:
+        if accuracy.exact and not self.backend.exact:
+            raise BackendError(
+                f"`precision` is 0, but the backend {self.backend.name} samples: ask for a "
+                "positive precision, set `shots`, or use the statevector backend (backend=None)"
+            )
+        return _Session(self, batch, accuracy)
+
+    def _finish(
+        self, values: FloatArray, stderrs: FloatArray, record: QueryRecord
+    ) -> Evaluation:
+        if self.log is not None:
+            self.log.write(record)
+        return Evaluation(values, stderrs, record)
+
+
+class _Session:
+    """One batch on its way through the stages."""
+
+    def __init__(self, pipeline: Pipeline, batch: Batch, accuracy: Accuracy) -> None:
+        self.pipeline = pipeline
+        self.batch = batch
+        self.accuracy = accuracy
+        self.started_at = utc_now()
+        self.times = dict.fromkeys(_STAGES, 0.0)
+        self.shots: int | None = None
+        self.num_subexperiments = 0
+        self.shots_total = 0
+        self.first_order = 0
+        self._mark = pipeline.clock()
+        self.prepared, self.plan_cached = pipeline.preparation.prepare(
+            batch.circuit, batch.observables
+        )
+        self.plan = self.prepared.plan
+        self._lap("partition")
+        self.angles = self.plan.normal.angles.evaluate(batch.values)
+
+    def values_to(self, accuracy: Accuracy, run: str) -> tuple[FloatArray, FloatArray]:
+        """Values and standard errors that meet `accuracy`."""
+        if accuracy.exact:
+            values, _ = self._values(None, run)
+            return values, np.zeros_like(values)
+        if accuracy.shots is not None:
+            return self._values(accuracy.shots, run)
+        shots = self.shots_for(accuracy, run)
+        assert shots is not None
+        for attempt in range(_MOST_ROUNDS):
+            values, stderrs = self._values(shots, f"{run} round {attempt}")
+            worst = float(stderrs.max(initial=0.0))
+            if worst <= accuracy.precision:
+                return values, stderrs
+            shots = _rescaled(shots, worst, accuracy.precision)
+        raise BackendError(
+            f"precision {accuracy.precision:g} was not met with {shots} shots a subexperiment "
+            f"(standard error {worst:.3g}): ask for a larger precision"
+        )
+
+    def shots_for(self, accuracy: Accuracy, run: str) -> int | None:
+        """Shots per subexperiment at which values meet `accuracy`, from a pilot of their own."""
+        if accuracy.exact or accuracy.shots is not None:
+            return accuracy.shots
+        _, stderrs = self._values(_PILOT_SHOTS, f"{run} pilot")
+        worst = float(stderrs.max(initial=0.0))
+        return _rescaled(_PILOT_SHOTS, worst, accuracy.precision) if worst else _PILOT_SHOTS
+
+    def _values(self, shots: int | None, run: str) -> tuple[FloatArray, FloatArray]:
+        rows, inverses = self._local_rows()
+        tensors = self._execute(rows, shots, run, covariances=True)
+        reconstruction = self._reconstruction(tensors, inverses)
+        values = reconstruction.values()
+        stderrs = np.zeros_like(values)
+        if shots is not None:
+            stderrs, self.first_order = reconstruction.standard_errors(values)
+        self._lap("reconstruct")
+        return values, stderrs
+
+    def gradients(
+        self, shots: int | None, run: str, parameters: Sequence[int]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Values, and derivatives of shape (queries, parameters)."""
+        table = self.plan.normal.angles
+        shifts = [Shifts.of(f, table, parameters) for f in self.plan.fragments]
+        base, inverses = self._local_rows()
+        rows = [s.rows(b) for s, b in zip(shifts, base, strict=True)]
+        tensors = self._execute(rows, shots, run, covariances=False)
+        reconstruction = self._reconstruction(tensors, inverses)
+        by_angle = self._by_angle(reconstruction, shifts, parameters)
+        jacobian = table.jacobian(self.batch.values)[:, list(parameters)]
+        if len(jacobian) > 1:
+            jacobian = jacobian[self.batch.binding]
+        gradients = (jacobian @ by_angle[:, :, None])[:, :, 0]
+        values = reconstruction.values()
+        self._lap("reconstruct")
+        return values, gradients
+
+    def _by_angle(
+        self, reconstruction: Reconstruction, shifts: Sequence[Shifts], parameters: Sequence[int]
+    ) -> FloatArray:
+        """Derivatives of every query by every gate angle, shape (queries, angles)."""
+        queries, plan = reconstruction.queries, self.plan
+        environments = reconstruction.environments()
+        result = np.zeros((len(queries.query), self.angles.shape[1]))
+        for number, shift in enumerate(shifts):
+            if not shift.angles:
+                continue
+            slopes = shift.derivatives(reconstruction.tensors[number].values)
+            chosen = slopes[:, queries.rows[number], queries.paulis[number]]
+            environment = environments[number].reshape(len(result), -1)
+            result[:, shift.columns] = np.einsum("aer,er->ea", chosen, environment)
+        wanted = frozenset(parameters)
+        for number, cut in enumerate(plan.cuts):
+            environment = environments[len(plan.fragments) + number]
+            for index, column in enumerate(cut.angles):
+                if wanted & plan.normal.angles.depends_on(column):
+                    slopes = cut.core_slopes(self.angles, index)[queries.binding]
+                    result[:, column] = np.einsum("ers,ers->e", slopes, environment)
+        return queries.sum(result)
+
+    def _local_rows(self) -> tuple[list[FloatArray], list[IntArray]]:
+        local = [unique_rows(self.angles[:, f.angles]) for f in self.plan.fragments]
+        return [rows for rows, _ in local], [inverse for _, inverse in local]
+
+    def _execute(
+        self, rows: Sequence[FloatArray], shots: int | None, run: str, *, covariances: bool
+    ) -> list[FragmentTensor]:
+        """Generate the tasks of all fragments and run them; fold results in as they arrive."""
+        experiments = self.prepared.experiments
+        self._check_memory(rows, sampled=shots is not None)
+        tensors = [FragmentTensor(e, len(r)) for e, r in zip(experiments, rows, strict=True)]
+        tasks = [
+            task
+            for number, (experiment, angles) in enumerate(zip(experiments, rows, strict=True))
+            if not experiment.is_trivial
+            for task in make_tasks(number, experiment, angles, shots, run, covariances=covariances)
+        ]
+        for task in tasks:
+            ran = len(task.angles) * experiments[task.experiment].num_circuits
+            self.num_subexperiments += ran
+            self.shots_total += ran * (shots or 0)
+        self.shots = shots
+        self._lap("generate")
+
+        def fold(task: Task, estimate: FragmentEstimate) -> None:
+            before = self.pipeline.clock()
+            tensors[task.experiment].add(task, estimate)
+            self.times["overlapped"] += self.pipeline.clock() - before
+
+        run_tasks(self.pipeline.pool, self.pipeline.backend, experiments, tasks, fold)
+        self._lap("execute")
+        return tensors
+
+    def _reconstruction(
+        self, tensors: Sequence[FragmentTensor], inverses: Sequence[IntArray]
+    ) -> Reconstruction:
+        queries = Queries.build(
+            self.batch.observables,
+            self.batch.observable,
+            self.batch.binding,
+            inverses,
+            self.prepared.term_paulis,
+        )
+        return Reconstruction(self.plan, self.prepared.network, tensors, queries, self.angles)
+
+    def _check_memory(self, rows: Sequence[FloatArray], *, sampled: bool) -> None:
+        needs = []
+        for experiment, angles in zip(self.prepared.experiments, rows, strict=True):
+            at_once = min(experiment.rows_per_task, len(angles)) * self.pipeline.pool.workers
+            worker = experiment.worker_bytes(sampled=sampled) * min(at_once, len(angles))
+            needs.append(worker + len(angles) * experiment.result_bytes(sampled=sampled))
+        network = 8 * self.prepared.network.elements_per_query(squared=sampled)
+        total, limit = sum(needs) + network, self.pipeline.memory_limit()
+        if total > limit:
+            self._refuse(total, limit, needs, network)
+
+    def _refuse(self, total: int, limit: int, needs: Sequence[int], network: int) -> None:
+        worst = int(np.argmax([float(n) for n in needs]))
+        fragment = self.plan.fragments[worst]
+        raise PlanTooLargeError(
+            f"the plan needs {_gib(total)} of memory, the limit is {_gib(limit)}: fragment {worst} "
+            f"({fragment.num_qubits} qubits, {len(fragment.slots)} slots, "
+            f"{fragment.num_branches} branches) takes {_gib(needs[worst])}, the contraction "
+            f"{_gib(network)}; cut fewer gates of that fragment, give it fewer qubits, send fewer "
+            "bindings a run, or raise `memory_limit`"
+        )
+
+    def _lap(self, stage: str) -> None:
+        now = self.pipeline.clock()
+        self.times[stage] += now - self._mark
+        self._mark = now
+
+    def record(self, values: FloatArray, stderrs: FloatArray, quantity: str) -> QueryRecord:
+        """The record of the batch as it stands."""
+        pipeline, plan, times = self.pipeline, self.plan, self.times
+        circuit = self.batch.circuit
+        return QueryRecord(
+            run_id=pipeline.run_id,
+            query_id=new_run_id(),
+            started_at=self.started_at,
+            pipeline="contracted",
+            quantity=quantity,
+            circuit=CircuitInfo(circuit.num_qubits, circuit.depth(), plan.key),
+            num_queries=len(self.batch.observable),
+            partition_label=plan.label,
+            num_cuts=plan.num_cuts,
+            num_fragments=plan.num_fragments,
+            num_terms=plan.num_terms,
+            num_subexperiments=self.num_subexperiments,
+            num_circuits=sum(e.num_circuits for e in self.prepared.experiments if not e.is_trivial),
+            shots=self.shots,
+            shots_total=self.shots_total,
+            setting_basis=pipeline.basis,
+            backend=pipeline.backend.name,
+            pool=pipeline.pool.name,
+            subexp_workers=pipeline.pool.workers,
+            policy="eager",
+            t_partition=times["partition"],
+            t_generate=times["generate"],
+            t_execute=times["execute"],
+            t_reconstruct=times["reconstruct"],
+            t_overlapped=times["overlapped"],
+            t_total=math.fsum(times[stage] for stage in _STAGES[:4]),
+            plan_cached=self.plan_cached,
+            value=Summary.of(values),
+            stderr=Summary.of(stderrs),
+            precision=None if self.accuracy.shots is not None else self.accuracy.precision,
+            seed=pipeline.seed,
+        )
+
+
+_STAGES = ("partition", "generate", "execute", "reconstruct", "overlapped")
+
+
+def _rescaled(shots: int, stderr: float, precision: float) -> int:
+    return max(16, math.ceil(shots * _MARGIN * (stderr / precision) ** 2))
+
+
+def _gib(size: float) -> str:
+    return f"{float(size) / 2**30:.3g} GiB"

@@ -1,0 +1,90 @@
+"""What depends on structure alone, made once: plans by circuit, networks and experiments by observable."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit
+
+from .cutting import AutoCut, CutPlan, Labels, SettingBasis
+from .reconstruction import Network
+from .subexperiments import FragmentExperiment, Observables, Pauli, restrict
+
+_MOST_CIRCUITS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A plan with everything its queries need besides bindings.
+
+    Attributes:
+        plan: The plan, reduced to what reaches the observables.
+        network: Its contraction.
+        experiments: What to run of each fragment.
+        term_paulis: Per fragment, the Pauli of each term of the observables.
+    """
+
+    plan: CutPlan
+    network: Network
+    experiments: tuple[FragmentExperiment, ...]
+    term_paulis: tuple[NDArray[np.intp], ...]
+
+
+class Preparation:
+    """Plans and what follows from them, remembered for circuits that come again."""
+
+    def __init__(self, cuts: Labels | AutoCut | CutPlan | None, basis: SettingBasis) -> None:
+        self._cuts = cuts
+        self._basis = basis
+        self._plans: OrderedDict[int, tuple[list[Any], CutPlan]] = OrderedDict()
+        self._prepared: dict[tuple[int, tuple[Pauli, ...]], Prepared] = {}
+        self._lock = Lock()
+
+    def prepare(self, circuit: QuantumCircuit, observables: Observables) -> tuple[Prepared, bool]:
+        """The prepared plan, and whether all of it was at hand."""
+        with self._lock:
+            plan, cached = self._plan(circuit)
+            key = (id(plan), observables.terms)
+            if key not in self._prepared:
+                cached = False
+                self._prepared[key] = self._make(plan, observables)
+            return self._prepared[key], cached
+
+    def _plan(self, circuit: QuantumCircuit) -> tuple[CutPlan, bool]:
+        structure = _structure(circuit)
+        for key, (known, plan) in reversed(self._plans.items()):
+            if known == structure:
+                self._plans.move_to_end(key)
+                return plan, True
+        plan = CutPlan.build(circuit.copy(), self._cuts)
+        self._plans[id(plan)] = structure, plan
+        if len(self._plans) > _MOST_CIRCUITS:
+            forgotten, _ = self._plans.popitem(last=False)
+            self._prepared = {k: v for k, v in self._prepared.items() if k[0] != forgotten}
+        return plan, False
+
+    def _make(self, plan: CutPlan, observables: Observables) -> Prepared:
+        cone = plan.for_observables(observables.support)
+        experiments, places = [], []
+        for fragment in cone.fragments:
+            paulis, index = restrict(observables.terms, fragment)
+            experiments.append(FragmentExperiment(fragment, tuple(paulis), self._basis))
+            places.append(index)
+        return Prepared(cone, Network(cone), tuple(experiments), tuple(places))
+
+
+def _structure(circuit: QuantumCircuit) -> list[Any]:
+    """What two circuits must share to share a plan; compared, never hashed.
+
+    Gates of the standard library are told by name and parameters, others by themselves, so that
+    two gates of one name and unlike definitions differ.
+    """
+    return [circuit.num_qubits, circuit.qubits] + [
+        (i.name, i.params, i.qubits) if i.is_standard_gate() else (i.operation, i.qubits, i.clbits)
+        for i in circuit.data
+    ]

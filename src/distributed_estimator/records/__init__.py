@@ -1,0 +1,41 @@
+"""What is logged: one JSON object a line, safe to append to, to tear and to merge.
+
+A file holds a `Header` (versions and machine), then a `QueryRecord` for each query or batch of
+queries and a `TrainingRecord` for each training step. `RecordWriter` appends, `read_records`
+reads and merges.
+"""
+
+from .codec import decode, encode, to_dict
+from .files import RecordWriter, read_records
+from .schema import (
+    SCHEMA_VERSION,
+    CircuitInfo,
+    Header,
+    Machine,
+    QueryRecord,
+    Record,
+    StragglerInfo,
+    Summary,
+    TrainingRecord,
+    new_run_id,
+    utc_now,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CircuitInfo",
+    "Header",
+    "Machine",
+    "QueryRecord",
+    "Record",
+    "RecordWriter",
+    "StragglerInfo",
+    "Summary",
+    "TrainingRecord",
+    "decode",
+    "encode",
+    "new_run_id",
+    "read_records",
+    "to_dict",
+    "utc_now",
+]

@@ -1,0 +1,205 @@
+"""Record files: appended to by any number of threads and processes, readable after any crash.
+
+**Torn lines.** A line and its newline are one write, so a writer that dies leaves at most one line
+without a newline, at the end. The next writer closes such a line with `TORN_MARK` and a newline,
+and only then appends. So an unreadable line is a crash remnant, and skipped, exactly when it
+carries the mark or when it is last and has no newline; any other unreadable line is damage and
+raises `RecordError`. A line that lost nothing but its newline is read like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import RecordError
+from .codec import decode, encode, parse
+from .schema import Header, Record
+
+try:
+    import fcntl
+except ImportError:  # no file locks on this system: threads are safe, processes are on their own
+    fcntl = None  # type: ignore[assignment]
+
+TORN_MARK = b" #torn"
+"""No record ends like this: the last byte of a record is its closing brace."""
+_MAX_HEADER = 1 << 16
+
+
+def read_records(*paths: str | os.PathLike[str]) -> Iterator[Record]:
+    """Reads files one after the other, in the order given, and skips crash remnants.
+
+    Raises:
+        RecordError: A file cannot be read, or a line is damaged or of a newer schema; names file
+            and line. Raised when the iteration gets there.
+    """
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                for number, line in enumerate(file, start=1):
+                    record = _read_line(line, f"{os.fspath(path)}, line {number}")
+                    if record is not None:
+                        yield record
+        except OSError as error:
+            raise RecordError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+
+
+def _read_line(line: bytes, place: str) -> Record | None:
+    """The record on a line; None for an empty line and for a crash remnant."""
+    remnant = not line.endswith(b"\n") or line.rstrip().endswith(TORN_MARK)
+    # Takes off whole and half-written marks; neither a record nor a piece of one can become JSON.
+    text = line.rstrip(TORN_MARK + b"\r\n") if remnant else line.strip()
+    if not text or (remnant and not _is_json(text)):
+        return None
+    try:
+        return decode(text)
+    except RecordError as error:
+        raise RecordError(f"{place} is unreadable: {error}") from error
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+class RecordWriter:
+    """Appends records to a file; threads and processes may share it.
+
+    The file and its folders are made with the first record, and the header goes before it. Each
+    record is one write in append mode, under a lock, and is with the operating system when `write`
+    returns (a crash of the program loses none; a power cut may). As a context manager it closes
+    its descriptor at the end; a closed or unpickled writer opens its path again when it needs to.
+
+    Args:
+        path: The file, new or with records in it; relative paths are resolved now.
+
+    Raises:
+        RecordError: The path is a folder or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from distributed_estimator.records import TrainingRecord
+        >>> step = TrainingRecord(
+        ...     run_id="r1", step=0, epoch=0, loss=0.5, metrics={}, queries=80, at=1.5
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "runs" / "training.jsonl"
+        ...     with RecordWriter(path) as log:
+        ...         log.write(step)
+        ...     [record.kind for record in read_records(path)]
+        ['header', 'training']
+    """
+
+    path: Path
+    _lock: threading.Lock
+    _descriptor: int | None
+    _owner: int
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self._reset()
+        if self.path.is_dir():
+            raise RecordError(f"{self.path} is a folder: give the path of a file in it")
+        nearest = next(place for place in (self.path, *self.path.parents) if place.exists())
+        is_place = nearest == self.path or nearest.is_dir()
+        if not (is_place and os.access(nearest, os.R_OK | os.W_OK)):
+            raise RecordError(
+                f"cannot write {self.path}: {nearest} must be a folder or file that can be read "
+                "and written; choose another path or change its permissions"
+            )
+
+    def write(self, record: Record) -> None:
+        """Appends one record, and before it what makes the file sound: torn mark, header.
+
+        Raises:
+            RecordError: The record cannot be written as JSON, or the operating system refused
+                (disk full, folder gone).
+        """
+        line = encode(record) + b"\n"
+        try:
+            with self._lock, _locked(self._open()) as descriptor:
+                _write_all(descriptor, _preamble(descriptor) + line)
+        except OSError as error:
+            raise RecordError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Closes the descriptor; closing twice does nothing, writing again reopens."""
+        with self._lock:
+            if self._descriptor is not None and self._owner == os.getpid():
+                os.close(self._descriptor)
+            self._descriptor = None
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._descriptor = None
+        self._owner = 0
+
+    def _open(self) -> int:
+        # A forked child shares its parent's descriptor, and with it the file lock: open another.
+        if self._descriptor is None or self._owner != os.getpid():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            self._descriptor = os.open(self.path, flags, 0o666)
+            self._owner = os.getpid()
+        return self._descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path = state["path"]
+        self._reset()
+
+
+@contextmanager
+def _locked(descriptor: int) -> Iterator[int]:
+    """Holds the file's advisory lock against other processes, where the system has one."""
+    if fcntl is None:
+        yield descriptor
+        return
+    with suppress(OSError):  # some network file systems have no locks: then do without
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield descriptor
+    finally:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _preamble(descriptor: int) -> bytes:
+    """What has to stand between the end of the file and the next record."""
+    size = os.fstat(descriptor).st_size
+    torn = size > 0 and _read_at(descriptor, size - 1, 1) != b"\n"
+    start = _read_at(descriptor, 0, _MAX_HEADER) if torn else b""
+    headless = size == 0 or (torn and b"\n" not in start and not _is_json(start))
+    mark = TORN_MARK + b"\n" if torn else b""
+    return mark + (encode(Header.current()) + b"\n" if headless else b"")
+
+
+def _read_at(descriptor: int, offset: int, count: int) -> bytes:
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, count)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:  # one write takes it all, unless the disk is full or a signal comes in
+        data = data[os.write(descriptor, data) :]

@@ -1,0 +1,207 @@
+"""What a record says: frozen dataclasses, one for each kind of line."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from ..errors import RecordError
+
+SCHEMA_VERSION = 1
+MAX_LISTED_VALUES = 16
+PACKAGES = ("distributed-estimator", "numpy", "qiskit", "qiskit-aer", "qiskit-addon-cutting")
+
+
+@dataclass(frozen=True)
+class CircuitInfo:
+    """A circuit's width, depth (layers of instructions) and structure hash `key`."""
+
+    num_qubits: int
+    depth: int
+    key: str
+
+
+@dataclass(frozen=True)
+class StragglerInfo:
+    """Injected stragglers (§III): each task slept `delay` seconds with probability `p`.
+
+    `injected` tasks did sleep, for `injected_seconds` in all.
+    """
+
+    p: float = 0.0
+    delay: float = 0.0
+    injected: int = 0
+    injected_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A number for every query of a batch, summed up; all of them if there are at most 16.
+
+    Example:
+        >>> Summary.of([1.0, 3.0])
+        Summary(count=2, mean=2.0, min=1.0, max=3.0, values=(1.0, 3.0))
+    """
+
+    count: int
+    mean: float
+    min: float
+    max: float
+    values: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, numbers: float | Sequence[float] | np.ndarray[Any, np.dtype[Any]]) -> Summary:
+        """Sums up numbers of any shape; of none, mean, min and max are NaN."""
+        flat = np.asarray(numbers, dtype=float).ravel()
+        values = tuple(flat.tolist()) if flat.size <= MAX_LISTED_VALUES else None
+        if not flat.size:
+            return cls(0, math.nan, math.nan, math.nan, values)
+        with np.errstate(all="ignore"):
+            mean = float(flat.mean())
+        return cls(flat.size, mean, float(flat.min()), float(flat.max()), values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryRecord:
+    """One query, or one batch of queries evaluated together (paper §III, Eq. 1).
+
+    All `t_…` fields are seconds: t_total = t_partition + t_generate + t_execute + t_reconstruct,
+    and t_overlapped is reconstruction done while tasks still ran (not part of the sum).
+
+    Raises:
+        RecordError: `pipeline` is unknown or `num_queries` negative.
+    """
+
+    kind: ClassVar[str] = "query"
+
+    run_id: str
+    query_id: str
+    started_at: str
+    """ISO-8601, UTC."""
+    pipeline: str
+    """"contracted" or "reference"."""
+    quantity: str = "value"
+    """"value" or "gradient": what was asked of every query."""
+    circuit: CircuitInfo
+    num_queries: int
+    partition_label: str | None
+    num_cuts: int
+    num_fragments: int
+    num_terms: int
+    """Terms of the quasi-probability decomposition."""
+    num_subexperiments: int
+    """Circuits times bindings really run."""
+    num_circuits: int
+    shots: int | None
+    """Shots a subexperiment; None: exact, or not one number for all."""
+    shots_total: int
+    setting_basis: str
+    backend: str
+    pool: str
+    subexp_workers: int
+    policy: str
+    straggler: StragglerInfo = StragglerInfo()
+    t_partition: float
+    t_generate: float
+    t_execute: float
+    t_reconstruct: float
+    t_overlapped: float = 0.0
+    t_total: float
+    plan_cached: bool = False
+    retries: int = 0
+    speculated: int = 0
+    value: Summary
+    stderr: Summary
+    precision: float | None
+    seed: int | None
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.pipeline not in ("contracted", "reference"):
+            raise RecordError(f'pipeline is {self.pipeline!r}: use "contracted" or "reference"')
+        if self.quantity not in ("value", "gradient"):
+            raise RecordError(f'quantity is {self.quantity!r}: use "value" or "gradient"')
+        if self.num_queries < 0:
+            raise RecordError(f"num_queries is {self.num_queries}: it must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """One step of training; `queries` counts those asked so far, `at` is seconds since start."""
+
+    kind: ClassVar[str] = "training"
+
+    run_id: str
+    step: int
+    epoch: int
+    loss: float
+    metrics: dict[str, float]
+    queries: int
+    at: float
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where records were made; names neither the host nor the user. None: not known."""
+
+    system: str
+    architecture: str
+    cpu_count: int | None
+    memory_bytes: int | None
+
+    @classmethod
+    def current(cls) -> Machine:
+        """Describes the machine this process runs on."""
+        try:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, OSError, ValueError):
+            memory = None
+        return cls(platform.system(), platform.machine(), os.cpu_count(), memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Stands first in a file: versions of Python and of `PACKAGES` (None: not installed)."""
+
+    kind: ClassVar[str] = "header"
+
+    versions: dict[str, str | None]
+    machine: Machine
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def current(cls) -> Header:
+        """Describes this process."""
+        versions = {name: _installed(name) for name in PACKAGES}
+        versions["python"] = platform.python_version()
+        return cls(versions=versions, machine=Machine.current())
+
+
+def new_run_id() -> str:
+    """Twelve hexadecimal digits that no other run has."""
+    return uuid.uuid4().hex[:12]
+
+
+def utc_now() -> str:
+    """The time now, ISO-8601 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+Record: TypeAlias = Header | QueryRecord | TrainingRecord

@@ -1,0 +1,5 @@
+"""The paper's own pipeline on qiskit-addon-cutting and Aer, for comparison."""
+
+from .estimator import ReferenceEstimator
+
+__all__ = ["ReferenceEstimator"]

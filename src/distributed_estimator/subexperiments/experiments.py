@@ -1,0 +1,165 @@
+"""What is to be run: a fragment with its Paulis, cut into tasks of bounded size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cutting import Fragment, SettingBasis
+from .observables import MeasurementGroup, Pauli, group
+from .settings import SettingFamily, setting_families
+
+FloatArray = NDArray[np.float64]
+
+_WORK_PER_TASK = 4e6
+"""State-vector amplitudes a task touches, about 20 ms of simulation."""
+
+
+@dataclass(frozen=True, eq=False)
+class FragmentExperiment:
+    """A fragment, the Paulis wanted of it and the settings that give them.
+
+    Attributes:
+        fragment: The piece of the circuit.
+        paulis: The observables' distinct parts on it.
+        basis: Settings to run where shots are counted.
+    """
+
+    fragment: Fragment
+    paulis: tuple[Pauli, ...]
+    basis: SettingBasis
+
+    @cached_property
+    def groups(self) -> tuple[MeasurementGroup, ...]:
+        """Paulis that share their shots."""
+        return group(self.paulis, self.fragment.num_qubits)
+
+    @cached_property
+    def families(self) -> tuple[SettingFamily, ...]:
+        """The fragment's settings."""
+        return setting_families(self.fragment, self.basis)
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether the fragment contributes a factor of one and need not run."""
+        return not self.fragment.slots and not any(self.paulis)
+
+    @property
+    def num_circuits(self) -> int:
+        """Settings times measurement bases: circuits per binding."""
+        return len(self.groups) * sum(family.num_settings for family in self.families)
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash of fragment, Paulis and setting basis."""
+        text = f"{self.fragment.key} {self.paulis} {self.basis}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def worker_bytes(self, *, sampled: bool) -> int:
+        """Memory the local simulator needs per binding of a task, in bytes."""
+        fragment = self.fragment
+        states = 16 * fragment.num_branches << fragment.num_qubits
+        outcomes = max(group.num_outcomes for group in self.groups)
+        grams = 16 * outcomes * fragment.num_branches**2
+        if not sampled:
+            return 3 * states + 2 * grams
+        counts = max(f.num_settings * f.num_slot_outcomes for f in self.families)
+        return 3 * states + 2 * grams + 24 * counts * outcomes
+
+    def result_bytes(self, *, sampled: bool) -> int:
+        """Memory the fragment tensor takes per binding, in bytes."""
+        size = prod(self.fragment.shape)
+        pairs = sum(len(group.paulis) ** 2 for group in self.groups) if sampled else 0
+        return 8 * (len(self.paulis) * size + pairs * size**2)
+
+    @cached_property
+    def row_work(self) -> int:
+        """Amplitudes touched per binding, over all gates."""
+        amplitudes = self.fragment.num_branches << self.fragment.num_qubits
+        return amplitudes * (len(self.fragment.steps) + 1) + 20 * self.num_circuits
+
+    @property
+    def rows_per_task(self) -> int:
+        """Bindings a task holds. A function of the experiment alone, as seeds depend on it."""
+        return max(1, int(_WORK_PER_TASK / self.row_work))
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Subexperiments handed to a worker together: all settings of some bindings of a fragment.
+
+    Attributes:
+        key: Content hash of what is run, and its place in the run.
+        experiment: Number of the experiment among those of the run.
+        start: Number of the first row among the experiment's rows.
+        angles: Local angles in radians, shape (rows, angles of the fragment).
+        shots: Shots per setting and row; None for exact values.
+        seed: Seed of everything random in the task.
+        covariances: Whether the covariances of sampled values are wanted, too.
+    """
+
+    key: str
+    experiment: int
+    start: int
+    angles: FloatArray
+    shots: int | None
+    seed: int
+    covariances: bool
+
+
+@dataclass(frozen=True, eq=False)
+class FragmentEstimate:
+    """Values of a fragment tensor for some rows.
+
+    Attributes:
+        values: Shape (rows, paulis, product of slot ranks), in slot coordinates.
+        covariances: One array per measurement group, shape (rows, paulis of the group
+            squared, product of squared slot ranks); empty where they are not wanted.
+    """
+
+    values: FloatArray
+    covariances: tuple[FloatArray, ...]
+
+
+def make_tasks(
+    number: int,
+    experiment: FragmentExperiment,
+    angles: FloatArray,
+    shots: int | None,
+    run: str,
+    *,
+    covariances: bool,
+) -> Iterator[Task]:
+    """Divide the rows of an experiment into tasks with their own keys and seeds.
+
+    Args:
+        number: The experiment's place in the run.
+        experiment: What is run.
+        angles: Local angles, shape (rows, angles of the fragment).
+        shots: Shots per subexperiment, None for exact.
+        run: Names the run and stage; every task's seed derives from it and from the task's key.
+        covariances: Whether the covariances of sampled values are wanted.
+    """
+    for start in range(0, len(angles), experiment.rows_per_task):
+        rows = np.ascontiguousarray(angles[start : start + experiment.rows_per_task])
+        digest = hashlib.sha256(f"{run} {number} {experiment.key} {start} {shots}".encode())
+        digest.update(rows.tobytes())
+        key = digest.hexdigest()
+        wanted = covariances and shots is not None
+        yield Task(key[:32], number, start, rows, shots, int(key[32:], 16), wanted)
+
+
+def unique_rows(angles: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Distinct local bindings and, for each given one, its place among them."""
+    if not angles.shape[1]:
+        return angles[:1], np.zeros(len(angles), dtype=np.intp)
+    if len(angles) == 1:
+        return angles, np.zeros(1, dtype=np.intp)
+    rows, inverse = np.unique(angles, axis=0, return_inverse=True)
+    return rows, inverse.reshape(-1)

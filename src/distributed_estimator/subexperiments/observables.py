@@ -1,0 +1,193 @@
+"""Pauli sums: taken apart into terms, restricted to fragments, grouped to be measured together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.primitives.containers.observables_array import ObservablesArray
+from qiskit.quantum_info import PauliList, SparseObservable
+
+from ..cutting import Fragment
+from ..errors import ObservableError
+
+Pauli = tuple[tuple[int, str], ...]
+"""A Pauli string as (qubit, "X" | "Y" | "Z") pairs in order of qubits; empty for the identity."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Observables:
+    """Several observables as weights on common Pauli terms.
+
+    Attributes:
+        terms: The distinct Pauli strings.
+        weights: Shape (observables, terms).
+    """
+
+    terms: tuple[Pauli, ...]
+    weights: FloatArray
+
+    @property
+    def support(self) -> frozenset[int]:
+        """Qubits that any term acts on."""
+        return frozenset(qubit for term in self.terms for qubit, _ in term)
+
+    @staticmethod
+    def gather(observables: Iterable[SparseObservable]) -> Observables:
+        """Collect the distinct terms of Hermitian observables on the same qubits."""
+        columns: dict[Pauli, int] = {}
+        rows: list[dict[int, float]] = []
+        for observable in observables:
+            row: dict[int, float] = {}
+            for letters, qubits, weight in observable.as_paulis().to_sparse_list():
+                term = tuple(sorted(zip(map(int, qubits), letters, strict=True)))
+                column = columns.setdefault(term, len(columns))
+                row[column] = row.get(column, 0.0) + float(np.real(weight))
+            rows.append(row)
+        weights = np.zeros((len(rows), len(columns)))
+        for i, row in enumerate(rows):
+            weights[i, list(row)] = list(row.values())
+        return Observables(tuple(columns), weights)
+
+
+def parse(observables: Any, num_qubits: int) -> ObservablesArray:
+    """Coerce to Qiskit's array of observables; says what does not fit.
+
+    Raises:
+        ObservableError: Empty, of another width, with complex or infinite weights, or of a type
+            Qiskit does not know.
+    """
+    try:
+        array = ObservablesArray.coerce(observables)
+    except (ValueError, TypeError) as error:
+        raise ObservableError(
+            f"the observable {_shortened(observables)} cannot be read ({error}): give a Hermitian "
+            "Pauli sum with real weights"
+        ) from error
+    if array.size == 0:
+        raise ObservableError("the observables array is empty: give at least one observable")
+    for observable in array.sparse_observables_array().ravel():
+        if observable.num_qubits != num_qubits:
+            raise ObservableError(
+                f"the observable acts on {observable.num_qubits} qubits, the circuit has "
+                f"{num_qubits}: give one Pauli letter per qubit"
+            )
+        if not np.isfinite(observable.coeffs).all():
+            raise ObservableError("an observable's weight is NaN or infinite: give finite weights")
+    return array
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@dataclass(frozen=True, eq=False)
+class MeasurementGroup:
+    """Pauli strings of a fragment that commute qubit by qubit and share their shots.
+
+    Attributes:
+        basis: (local qubit, letter) of every qubit that is measured.
+        paulis: Positions in the fragment's list of Paulis.
+        signs: Shape (paulis, outcomes): the eigenvalue ±1 of each Pauli at each outcome. An outcome
+            is the parity of every generator; bit b of its number is the parity of generator b.
+        generators: The measured qubits of each generator.
+    """
+
+    basis: tuple[tuple[int, str], ...]
+    paulis: tuple[int, ...]
+    signs: FloatArray
+    generators: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_outcomes(self) -> int:
+        """Number of distinguishable outcomes."""
+        return int(self.signs.shape[1])
+
+    @cached_property
+    def pair_signs(self) -> FloatArray:
+        """Products of eigenvalues, shape (paulis², outcomes)."""
+        product = self.signs[:, None, :] * self.signs[None, :, :]
+        return product.reshape(-1, self.num_outcomes)
+
+
+def restrict(terms: Sequence[Pauli], fragment: Fragment) -> tuple[list[Pauli], NDArray[np.intp]]:
+    """The distinct parts of the terms that lie on a fragment, on its local qubits.
+
+    Returns:
+        The local Pauli strings, and the position of each term's part among them.
+    """
+    found: dict[Pauli, int] = {}
+    index = np.empty(len(terms), dtype=np.intp)
+    for t, term in enumerate(terms):
+        part = ((fragment.outputs[q], letter) for q, letter in term if q in fragment.outputs)
+        index[t] = found.setdefault(tuple(sorted(part)), len(found))
+    return list(found), index
+
+
+def group(paulis: Sequence[Pauli], num_qubits: int) -> tuple[MeasurementGroup, ...]:
+    """Divide Pauli strings into as few groups as a greedy colouring finds.
+
+    The identity joins the first group: any setting yields it.
+    """
+    proper = [i for i, pauli in enumerate(paulis) if pauli]
+    identity = [i for i, pauli in enumerate(paulis) if not pauli]
+    if len(proper) <= 1:
+        return (_make_group(paulis, identity + proper),)
+    strings = PauliList([_dense(paulis[i], num_qubits) for i in proper])
+    positions = {strings[k].to_label(): i for k, i in enumerate(proper)}
+    members = [
+        [positions[label] for label in part.to_labels()]
+        for part in strings.group_commuting(qubit_wise=True)
+    ]
+    members = sorted(sorted(part) for part in members)
+    members[0] = identity + members[0]
+    return tuple(_make_group(paulis, part) for part in members)
+
+
+def _dense(pauli: Pauli, num_qubits: int) -> str:
+    letters = ["I"] * num_qubits
+    for qubit, letter in pauli:
+        letters[num_qubits - 1 - qubit] = letter
+    return "".join(letters)
+
+
+def _make_group(paulis: Sequence[Pauli], members: Sequence[int]) -> MeasurementGroup:
+    basis = dict(pair for i in members for pair in paulis[i])
+    parities = _ParityBasis()
+    combinations = [parities.express(sum(1 << q for q, _ in paulis[i])) for i in members]
+    outcomes = np.arange(1 << len(parities.generators))
+    odd = [np.bitwise_count(outcomes & combination) & 1 for combination in combinations]
+    return MeasurementGroup(
+        tuple(sorted(basis.items())),
+        tuple(members),
+        1.0 - 2.0 * np.array(odd),
+        tuple(tuple(q for q in sorted(basis) if g >> q & 1) for g in parities.generators),
+    )
+
+
+class _ParityBasis:
+    """Bit masks written as exclusive ors of few generators (a linear basis over GF(2))."""
+
+    def __init__(self) -> None:
+        self.generators: list[int] = []
+        self._pivots: list[tuple[int, int]] = []
+
+    def express(self, mask: int) -> int:
+        """The generators that make up `mask`, as a bit mask; adds one if they do not."""
+        rest, combination = mask, 0
+        for pivot, members in self._pivots:
+            if rest ^ pivot < rest:
+                rest, combination = rest ^ pivot, combination ^ members
+        if not rest:
+            return combination
+        bit = 1 << len(self.generators)
+        self.generators.append(mask)
+        self._pivots.append((rest, combination | bit))
+        return bit
