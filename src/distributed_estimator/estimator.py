@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from os import PathLike
@@ -11,8 +11,6 @@ from threading import Lock
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
-from qiskit import QuantumCircuit
 from qiskit.primitives import (
     BaseEstimatorV2,
     BaseSamplerV2,
@@ -22,20 +20,15 @@ from qiskit.primitives import (
     PrimitiveResult,
     PubResult,
 )
-from qiskit.primitives.containers import EstimatorPub
-from qiskit.primitives.containers.bindings_array import BindingsArray
 
-from .backends import Backend, StatevectorBackend
+from .backends import StatevectorBackend
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
-from .cutting.angles import check_values
 from .errors import InputError
 from .execution import make_pool
-from .pipeline import Accuracy, Batch, Evaluation, Pipeline
+from .pipeline import Accuracy, Evaluation, Pipeline
+from .pubs import Request, check_precision, merge, read_pubs
 from .records import RecordWriter, to_dict
-from .subexperiments import Observables, parse
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
+from .subexperiments import Backend
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class EstimatorOptions:
                 f"`shots` is {self.shots!r}: give a whole number of at least 1, or None to meet "
                 "a precision"
             )
-        _check_precision(self.default_precision, "default_precision")
+        check_precision(self.default_precision, "default_precision")
         if self.seed is not None and (not _is_whole(self.seed) or self.seed < 0):
             raise InputError(f"`seed` is {self.seed!r}: give a whole number of at least 0, or None")
         if self.setting_basis not in ("full", "minimal"):
@@ -88,8 +81,7 @@ class DistributedEstimator(BaseEstimatorV2):
         log: A JSONL file to which every batch of queries appends its record.
 
     Example:
-        >>> from qiskit import QuantumCircuit
-        >>> circuit = QuantumCircuit(4)
+        >>>         >>> circuit = QuantumCircuit(4)
         >>> circuit.h(0)
         <...>
         >>> for qubit in range(3):
@@ -151,8 +143,8 @@ class DistributedEstimator(BaseEstimatorV2):
                 runs).
         """
         if precision is not None:
-            _check_precision(precision, "precision")
-        requests = _read_pubs(pubs, precision)
+            check_precision(precision, "precision")
+        requests = read_pubs(pubs, precision)
         accuracies = [self.accuracy(request.precision) for request in requests]
         job: PrimitiveJob[PrimitiveResult[PubResult]] = PrimitiveJob(
             self._run, requests, accuracies, self.next_run()
@@ -173,7 +165,7 @@ class DistributedEstimator(BaseEstimatorV2):
             return f"{self._entropy} run {self._runs}"
 
     def _run(
-        self, requests: Sequence[_Request], accuracies: Sequence[Accuracy], run: str
+        self, requests: Sequence[Request], accuracies: Sequence[Accuracy], run: str
     ) -> PrimitiveResult[PubResult]:
         results: list[PubResult | None] = [None] * len(requests)
         groups: dict[tuple[int, Accuracy], list[int]] = {}
@@ -198,124 +190,7 @@ class DistributedEstimator(BaseEstimatorV2):
         self._start()
 
 
-@dataclass(frozen=True, eq=False)
-class _Request:
-    """A PUB, checked.
-
-    Attributes:
-        circuit: The circuit.
-        observables: Qiskit's sparse observables, any shape.
-        values: Shape (*bindings shape, parameters).
-        precision: The PUB's own precision or that of the run.
-    """
-
-    circuit: QuantumCircuit
-    observables: NDArray[np.object_]
-    values: FloatArray
-    precision: float | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return np.broadcast_shapes(self.observables.shape, self.values.shape[:-1])
-
-
-def _read_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[_Request]:
-    if isinstance(pubs, QuantumCircuit) or not isinstance(pubs, Iterable):
-        raise InputError(f"`pubs` is {type(pubs).__name__}: give a list of PUBs")
-    known: dict[int, tuple[Any, NDArray[np.object_]]] = {}
-    parameters: dict[int, tuple[Any, ...]] = {}
-    return [_read_pub(pub, precision, known, parameters) for pub in pubs]
-
-
-def _read_pub(
-    pub: EstimatorPubLike,
-    precision: float | None,
-    known: dict[int, tuple[Any, NDArray[np.object_]]],
-    parameters: dict[int, tuple[Any, ...]],
-) -> _Request:
-    """Read one PUB; observables and parameters seen before are not read again."""
-    if isinstance(pub, EstimatorPub):
-        pub = (pub.circuit, pub.observables, pub.parameter_values, pub.precision)
-    if isinstance(pub, QuantumCircuit) or not 2 <= len(pub) <= 4:
-        raise InputError(
-            "a PUB is (circuit, observables), (circuit, observables, values) or (circuit, "
-            f"observables, values, precision), not {type(pub).__name__} of that form: wrap it in "
-            "a list and a tuple"
-        )
-    circuit, observables, values, own = (*pub, None, None)[:4]
-    if not isinstance(circuit, QuantumCircuit):
-        raise InputError(f"a PUB starts with {type(circuit).__name__}: give a QuantumCircuit")
-    if own is not None:
-        _check_precision(own, "precision")
-    if id(observables) not in known:
-        array = parse(observables, circuit.num_qubits).sparse_observables_array()
-        known[id(observables)] = observables, np.asarray(array, dtype=object)
-    if id(circuit) not in parameters:
-        parameters[id(circuit)] = tuple(circuit.parameters)
-    request = _Request(
-        circuit,
-        known[id(observables)][1],
-        _read_values(values, parameters[id(circuit)]),
-        precision if own is None else float(own),
-    )
-    try:
-        request.shape  # noqa: B018
-    except ValueError as error:
-        raise InputError(
-            f"observables of shape {request.observables.shape} and parameter values of shape "
-            f"{request.values.shape[:-1]} do not broadcast: see Qiskit's rules for PUBs"
-        ) from error
-    return request
-
-
-def _read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
-    if values is None:
-        values = np.zeros(0)
-    if isinstance(values, Mapping | BindingsArray):
-        try:
-            values = BindingsArray.coerce(values).as_array(parameters)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"the parameter values do not fit the circuit: {error}") from error
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"the parameter values are not real numbers: {error}") from error
-    if array.ndim == 0 or (array.size == 0 and not parameters):
-        array = array.reshape(*array.shape[:-1], array.size) if array.ndim else array.reshape(1)
-    check_values(array, parameters)
-    return array
-
-
-def merge(requests: Sequence[_Request]) -> Batch:
-    """Queries of several PUBs on one circuit as one batch."""
-    distinct: dict[int, int] = {}
-    sparse: list[Any] = []
-    observable, binding, values = [], [], []
-    rows = 0
-    for request in requests:
-        flat = request.observables.reshape(-1)
-        for entry in flat:
-            if id(entry) not in distinct:
-                distinct[id(entry)] = len(sparse)
-                sparse.append(entry)
-        numbers = np.array([distinct[id(entry)] for entry in flat], dtype=np.intp)
-        shape, bindings = request.shape, request.values.shape[:-1]
-        count = int(np.prod(bindings, dtype=int))
-        places = np.arange(rows, rows + count).reshape(bindings)
-        observable.append(np.broadcast_to(numbers.reshape(request.observables.shape), shape))
-        binding.append(np.broadcast_to(places, shape))
-        values.append(request.values.reshape(count, -1))
-        rows += count
-    return Batch(
-        requests[0].circuit,
-        Observables.gather(sparse),
-        np.concatenate([part.reshape(-1) for part in observable]),
-        np.concatenate([part.reshape(-1) for part in binding]),
-        np.concatenate(values),
-    )
-
-
-def _split(evaluation: Evaluation, requests: Sequence[_Request]) -> Iterable[PubResult]:
+def _split(evaluation: Evaluation, requests: Sequence[Request]) -> Iterable[PubResult]:
     metadata = to_dict(evaluation.record)
     start = 0
     for request in requests:
@@ -346,14 +221,3 @@ def _backend(backend: BaseSamplerV2 | Backend | None) -> Backend:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _check_precision(value: Any, name: str) -> None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not 0 <= number < float("inf"):
-        raise InputError(
-            f"`{name}` is {value!r}: give a standard error greater than 0, or 0 for the exact value"
-        )

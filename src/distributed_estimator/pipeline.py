@@ -19,14 +19,14 @@ import psutil
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 
-from .backends import Backend
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .errors import BackendError, PlanTooLargeError
 from .execution import Pool, run_tasks
 from .preparation import Preparation
 from .reconstruction import FragmentTensor, Queries, Reconstruction
-from .records import CircuitInfo, QueryRecord, RecordWriter, Summary, new_run_id, utc_now
+from .records import QueryRecord, RecordWriter, Summary, new_run_id, utc_now
 from .subexperiments import (
+    Backend,
     FragmentEstimate,
     Observables,
     Shifts,
@@ -44,6 +44,8 @@ _PILOT_SHOTS = 256
 _MOST_ROUNDS = 12
 _MARGIN = 1.1
 """Shots beyond what the pilot's variance asks for, as that variance is itself an estimate."""
+
+_ALWAYS_FREE = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +159,12 @@ class Pipeline:
         record = session.record(values, stderrs, "gradient")
         return self._finish(gradients, stderrs, record)
 
+    def exceeds_memory(self, size: int) -> bool:
+        """Whether so many bytes are too many. Free memory is asked for only where it matters."""
+        if self._memory_limit is None and size < _ALWAYS_FREE:
+            return False
+        return size > self.memory_limit()
+
     def memory_limit(self) -> int:
         """Bytes a batch may take: as configured, or half of what is free now."""
         return self._memory_limit or psutil.virtual_memory().available // 2
@@ -242,7 +250,7 @@ class _Session:
     ) -> tuple[FloatArray, FloatArray]:
         """Values, and derivatives of shape (queries, parameters)."""
         table = self.plan.normal.angles
-        shifts = [Shifts.of(f, table, parameters) for f in self.plan.fragments]
+        shifts = self.prepared.shifts(tuple(parameters))
         base, inverses = self._local_rows()
         rows = [s.rows(b) for s, b in zip(shifts, base, strict=True)]
         tensors = self._execute(rows, shots, run, covariances=False)
@@ -331,11 +339,12 @@ class _Session:
             worker = experiment.worker_bytes(sampled=sampled) * min(at_once, len(angles))
             needs.append(worker + len(angles) * experiment.result_bytes(sampled=sampled))
         network = 8 * self.prepared.network.elements_per_query(squared=sampled)
-        total, limit = sum(needs) + network, self.pipeline.memory_limit()
-        if total > limit:
-            self._refuse(total, limit, needs, network)
+        total = sum(needs) + network
+        if self.pipeline.exceeds_memory(total):
+            self._refuse(total, needs, network)
 
-    def _refuse(self, total: int, limit: int, needs: Sequence[int], network: int) -> None:
+    def _refuse(self, total: int, needs: Sequence[int], network: int) -> None:
+        limit = self.pipeline.memory_limit()
         worst = int(np.argmax([float(n) for n in needs]))
         fragment = self.plan.fragments[worst]
         raise PlanTooLargeError(
@@ -354,14 +363,13 @@ class _Session:
     def record(self, values: FloatArray, stderrs: FloatArray, quantity: str) -> QueryRecord:
         """The record of the batch as it stands."""
         pipeline, plan, times = self.pipeline, self.plan, self.times
-        circuit = self.batch.circuit
         return QueryRecord(
             run_id=pipeline.run_id,
             query_id=new_run_id(),
             started_at=self.started_at,
             pipeline="contracted",
             quantity=quantity,
-            circuit=CircuitInfo(circuit.num_qubits, circuit.depth(), plan.key),
+            circuit=self.prepared.circuit_info,
             num_queries=len(self.batch.observable),
             partition_label=plan.label,
             num_cuts=plan.num_cuts,

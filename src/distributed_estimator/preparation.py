@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -13,7 +14,8 @@ from qiskit import QuantumCircuit
 
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .reconstruction import Network
-from .subexperiments import FragmentExperiment, Observables, Pauli, restrict
+from .records import CircuitInfo
+from .subexperiments import FragmentExperiment, Observables, Pauli, Shifts, restrict
 
 _MOST_CIRCUITS = 64
 
@@ -33,6 +35,25 @@ class Prepared:
     network: Network
     experiments: tuple[FragmentExperiment, ...]
     term_paulis: tuple[NDArray[np.intp], ...]
+
+    @cached_property
+    def circuit_info(self) -> CircuitInfo:
+        """The circuit, for records."""
+        circuit = self.plan.circuit
+        return CircuitInfo(circuit.num_qubits, circuit.depth(), self.plan.key)
+
+    def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
+        """Per fragment, the angles that depend on the parameters numbered so."""
+        if parameters not in self._shifts:
+            table = self.plan.normal.angles
+            self._shifts[parameters] = tuple(
+                Shifts.of(fragment, table, parameters) for fragment in self.plan.fragments
+            )
+        return self._shifts[parameters]
+
+    @cached_property
+    def _shifts(self) -> dict[tuple[int, ...], tuple[Shifts, ...]]:
+        return {}
 
 
 class Preparation:

@@ -1,6 +1,5 @@
 """What evaluates subexperiments."""
 
-from .base import Backend
 from .statevector import StatevectorBackend
 
-__all__ = ["Backend", "StatevectorBackend"]
+__all__ = ["StatevectorBackend"]

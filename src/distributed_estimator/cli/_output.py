@@ -82,6 +82,24 @@ def duration(seconds: float) -> str:
     return f"{seconds / 1e-6:.3g} µs"
 
 
+def with_error(value: float, stderr: float) -> str:
+    """A value to the second digit of its standard error.
+
+    Example:
+        >>> with_error(-0.0040460, 0.01532), with_error(0.5, 0.0)
+        ('-0.004 ± 0.015', '0.5 ± 0')
+    """
+    if not (math.isfinite(stderr) and stderr > 0):
+        return f"{value:.12g} ± {stderr:.2g}"
+    digits = max(0, 1 - math.floor(math.log10(stderr)))
+    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 cut, 2 cuts."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}

@@ -9,12 +9,14 @@ import click
 from ..analysis.tables import stages_of
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ._output import (
+    counted,
     note,
     print_json,
     print_table,
     progress_console,
     stages_as_dict,
     stages_as_table,
+    with_error,
 )
 from ._query import Query, query_options, read_query
 
@@ -72,10 +74,11 @@ def _as_dict(query: Query, value: float, stderr: float, metadata: dict[str, Any]
 
 
 def _print_text(query: Query, value: float, stderr: float, metadata: dict[str, Any]) -> None:
-    error = "exact" if query.precision == 0 else f"standard error {stderr:.2g}"
-    click.echo(f"value {value:.10g} ({error})")
+    exact = query.precision == 0
+    click.echo(f"value {value:.12g} (exact)" if exact else f"value {with_error(value, stderr)}")
+    counts = ("cut", "fragment", "circuit")
     click.echo(
-        f"{metadata['num_cuts']} cuts, {metadata['num_fragments']} fragments, "
-        f"{metadata['num_circuits']} circuits, {metadata['shots_total']} shots"
+        ", ".join(counted(metadata[f"num_{noun}s"], noun) for noun in counts)
+        + f", {counted(metadata['shots_total'], 'shot')}"
     )
     print_table(stages_as_table(stages_of(metadata), per_record=False))

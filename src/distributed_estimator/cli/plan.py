@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..cutting import Cut, CutPlan
 from ..subexperiments.observables import Observables, group, parse, restrict
-from ._output import note, print_json, print_table
+from ._output import counted, note, print_json, print_table
 from ._query import Query, query_options, read_query
 
 MAX_DRAWN = 500
@@ -143,8 +143,10 @@ def _print_text(query: Query, forecast: Forecast) -> None:
     if plan.cuts:
         print_table(_cut_table(plan))
     click.echo(
-        f"{query.circuit.num_qubits} qubits in {plan.num_fragments} fragments of at most {widest}; "
-        f"{plan.num_cuts} cuts; {sum(circuits)} circuits a binding ({query.basis} basis); "
+        f"{counted(query.circuit.num_qubits, 'qubit')} in "
+        f"{counted(plan.num_fragments, 'fragment')} of at most {widest}; "
+        f"{counted(plan.num_cuts, 'cut')}; "
+        f"{counted(sum(circuits), 'circuit')} a binding ({query.basis} basis); "
         f"sampling overhead {plan.sampling_overhead:.4g}"
     )
     if query.shots is not None:

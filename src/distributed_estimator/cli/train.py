@@ -18,6 +18,7 @@ from ..training import loop
 from ..training.runs import RunFolder, TrainingConfig, TrainingResult
 from ..training.workloads import WORKLOADS
 from ._output import (
+    counted,
     duration,
     print_json,
     print_table,
@@ -30,7 +31,7 @@ DEFAULT_SHOTS = 1024
 
 
 @click.command(short_help="Train a quantum neural network on a data set.")
-@click.argument("workload", type=click.Choice(sorted(WORKLOADS)))
+@click.argument("workload", type=click.Choice(sorted(WORKLOADS)), metavar="WORKLOAD")
 @click.option(
     "--cuts",
     type=click.IntRange(0, 3),
@@ -94,7 +95,7 @@ def train(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train the paper's quantum neural network on WORKLOAD and report accuracy and stage times.
+    """Train the paper's quantum neural network on WORKLOAD (iris); report accuracy and stage times.
 
     Runs that share a seed share data and initial weights, whatever is cut: run with --cuts 2 and
     with --cuts 0 to compare.
@@ -142,7 +143,7 @@ def _progress(steps: int) -> Iterator[Callable[[TrainingRecord], None]]:
 
 def _title(result: TrainingResult) -> str:
     config = result.config
-    cuts = f"{config.cuts} cuts ({result.label})" if result.label else "not cut"
+    cuts = f"{counted(config.cuts, 'cut')} ({result.label})" if result.label else "not cut"
     shots = "exact" if config.shots is None else f"{config.shots} shots a circuit"
     return f"{result.workload}, {cuts}, {shots}, {config.optimizer}, seed {config.seed}"
 
@@ -167,7 +168,7 @@ def _print_text(result: TrainingResult, rows: tuple[StageRow, ...]) -> None:
         f"loss {final.loss:.4f}"
     )
     click.echo(
-        f"{duration(result.seconds)} for {totals.queries} expectation values, "
+        f"{duration(result.seconds)} for {totals.queries} values and gradients, "
         f"{totals.subexperiments} subexperiments, {totals.shots} shots"
     )
     print_table(stages_as_table(rows, per_record=True))

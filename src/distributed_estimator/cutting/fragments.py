@@ -144,10 +144,17 @@ class Cut:
 
     def cores(self, angles: FloatArray) -> FloatArray:
         """The core at each row of the plan's angles, shape (rows or 1, rank, rank)."""
-        if self.kernel is None:
-            return core_of(np.eye(2, dtype=complex)[None])
+        if not self.angles:
+            return self._constant_core
+        assert self.kernel is not None, "a cut wire has no angle"
         unitaries = self.kernel.matrices(angles[:, self.angles])
         return core_of(expand(unitaries, *self.sides))
+
+    @cached_property
+    def _constant_core(self) -> FloatArray:
+        if self.kernel is None:
+            return core_of(np.eye(2, dtype=complex)[None])
+        return core_of(expand(self.kernel.coefficients, *self.sides))
 
     def core_slopes(self, angles: FloatArray, index: int) -> FloatArray:
         """Derivative of the cores by the cut gate's angle number `index`."""

@@ -7,8 +7,9 @@ parameter-shift rule an angle obeys.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
@@ -24,8 +25,22 @@ MAX_MATRIX_QUBITS = 6
 
 _MAX_SYMBOLIC_ANGLES = 4
 _NEGLIGIBLE = 1e-12
-# Multiples of a half angle that can occur in a matrix element, in the order of _trigonometric.
 _SAMPLE_ANGLES = 4 * np.pi * np.arange(5) / 5
+# What a matrix element can be made of, and its derivatives.
+_WAVES: tuple[Callable[[FloatArray], FloatArray], ...] = (
+    np.ones_like,
+    lambda x: np.cos(x / 2),
+    lambda x: np.sin(x / 2),
+    np.cos,
+    np.sin,
+)
+_SLOPES: tuple[Callable[[FloatArray], FloatArray], ...] = (
+    np.zeros_like,
+    lambda x: np.sin(x / 2) / -2,
+    lambda x: np.cos(x / 2) / 2,
+    lambda x: -np.sin(x),
+    np.cos,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,28 +91,45 @@ class GateKernel:
     def derivatives(self, angles: FloatArray, index: int) -> ComplexArray:
         """Partial derivatives of the unitaries by angle `index`, shape (rows, d, d)."""
         factors = self._factors(angles)
-        slopes = _trigonometric_slopes(angles[:, index])
-        factors[index] = slopes[:, self.exponents[:, index]]
+        used, place = self._used[index]
+        factors[index] = np.stack([_SLOPES[e](angles[:, index]) for e in used])[place]
         return self._combine(factors)
 
-    def shift_rule(self, index: int) -> ShiftRule:
-        """The parameter-shift rule of angle `index`, from the frequencies that occur."""
+    @cached_property
+    def shift_rules(self) -> tuple[ShiftRule, ...]:
+        """The parameter-shift rule of each angle."""
+        return tuple(self._shift_rule(index) for index in range(self.num_angles))
+
+    def _shift_rule(self, index: int) -> ShiftRule:
         levels = self._levels(index)
         differences = {abs(a - b) for a, b in product(levels, levels)} - {0}
         return _equidistant_rule(differences)
 
     def _factors(self, angles: FloatArray) -> list[FloatArray]:
+        """Per angle, its contribution to each term, shape (terms, rows)."""
         return [
-            _trigonometric(angles[:, j])[:, self.exponents[:, j]] for j in range(self.num_angles)
+            np.stack([_WAVES[e](angles[:, j]) for e in used])[place]
+            for j, (used, place) in enumerate(self._used)
         ]
 
+    @cached_property
+    def _used(self) -> list[tuple[list[int], NDArray[np.intp]]]:
+        """Per angle, the waves that occur and the place of each term's among them."""
+        found = [np.unique(column, return_inverse=True) for column in self.exponents.T]
+        return [([int(e) for e in used], place.reshape(-1)) for used, place in found]
+
     def _combine(self, factors: list[FloatArray]) -> ComplexArray:
+        """(terms, rows) factors to (rows, d, d), laid out so that each element is contiguous."""
         terms = factors[0]
         for factor in factors[1:]:
             terms = terms * factor
+        flat = self._columns @ terms
         dim = 1 << self.num_qubits
-        flat = terms @ self.coefficients.reshape(len(self.exponents), -1)
-        return np.asarray(flat.reshape(-1, dim, dim), dtype=np.complex128)
+        return np.asarray(flat.T.reshape(-1, dim, dim), dtype=np.complex128)
+
+    @cached_property
+    def _columns(self) -> ComplexArray:
+        return np.ascontiguousarray(self.coefficients.reshape(len(self.exponents), -1).T)
 
     def _levels(self, index: int) -> set[int]:
         """Multiples n of a half for which exp(i n x / 2) occurs in the unitary."""
@@ -188,7 +220,7 @@ def _fitted_kernel(family: _GateFamily) -> GateKernel | None:
         return None
     dim = samples[0].shape[0]
     tensor = np.array(samples).reshape(*(5,) * count, dim, dim)
-    inverse = np.linalg.inv(_trigonometric(_SAMPLE_ANGLES))
+    inverse = np.linalg.inv(np.stack([wave(_SAMPLE_ANGLES) for wave in _WAVES], axis=1))
     for axis in range(count):
         tensor = np.moveaxis(np.tensordot(inverse, tensor, axes=(1, axis)), 0, axis)
     tensor[np.abs(tensor) < _NEGLIGIBLE] = 0
@@ -197,24 +229,6 @@ def _fitted_kernel(family: _GateFamily) -> GateKernel | None:
     probe = np.array([0.3 + 0.7 * j for j in range(count)])
     error = np.abs(kernel.matrices(probe[None])[0] - family.matrix(tuple(probe))).max()
     return kernel if error < 1e-12 else None
-
-
-def _trigonometric(angles: FloatArray) -> FloatArray:
-    half = angles / 2
-    columns = (np.ones_like(angles), np.cos(half), np.sin(half), np.cos(angles), np.sin(angles))
-    return np.stack(columns, axis=1)
-
-
-def _trigonometric_slopes(angles: FloatArray) -> FloatArray:
-    half = angles / 2
-    columns = (
-        np.zeros_like(angles),
-        -np.sin(half) / 2,
-        np.cos(half) / 2,
-        -np.sin(angles),
-        np.cos(angles),
-    )
-    return np.stack(columns, axis=1)
 
 
 def _equidistant_rule(differences: set[int]) -> ShiftRule:

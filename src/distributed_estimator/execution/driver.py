@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 
-from ..backends import Backend
-from ..subexperiments import FragmentEstimate, FragmentExperiment, Task
+from ..subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
 from .pools import Pool
 
 Result = tuple[Task, FragmentEstimate]

@@ -156,10 +156,18 @@ def make_tasks(
 
 
 def unique_rows(angles: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
-    """Distinct local bindings and, for each given one, its place among them."""
-    if not angles.shape[1]:
+    """Distinct local bindings in order of appearance and, for each given one, its place there."""
+    angles = np.ascontiguousarray(angles)
+    size = angles.shape[1] * angles.itemsize
+    if not size:
         return angles[:1], np.zeros(len(angles), dtype=np.intp)
-    if len(angles) == 1:
-        return angles, np.zeros(1, dtype=np.intp)
-    rows, inverse = np.unique(angles, axis=0, return_inverse=True)
-    return rows, inverse.reshape(-1)
+    data = angles.tobytes()
+    places: dict[bytes, int] = {}
+    inverse = np.array(
+        [
+            places.setdefault(data[start : start + size], len(places))
+            for start in range(0, len(data), size)
+        ],
+        dtype=np.intp,
+    )
+    return np.frombuffer(b"".join(places)).reshape(-1, angles.shape[1]), inverse

@@ -36,7 +36,7 @@ class Shifts:
         wanted = frozenset(parameters)
         return Shifts(
             tuple(
-                ShiftedAngle(local, fragment.angles[local], step.kernel.shift_rule(index))
+                ShiftedAngle(local, fragment.angles[local], step.kernel.shift_rules[index])
                 for step in fragment.steps
                 if isinstance(step, GateStep)
                 for index, local in enumerate(step.angles)

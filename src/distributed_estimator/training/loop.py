@@ -6,14 +6,14 @@ import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DistributedEstimatorError, InputError, MissingExtraError
 from ..estimator import DistributedEstimator, EstimatorOptions
-from ..gradient import FragmentGradient
 from ..records import RecordWriter, TrainingRecord
 from ..reference import ReferenceEstimator
 from .models import Model, build_model, initial_weights, labels_for_cuts
@@ -63,8 +63,9 @@ def train(
     label = labels_for_cuts(workload.num_features, config.cuts) if config.cuts else None
     _check_budget(config, len(weights))
 
-    with QueryMeter(folder.queries) as meter, RecordWriter(folder.training) as log:
-        qnn = _build_qnn(model, config, label, meter)
+    qnn = _build_qnn(model, config, label, folder.queries)
+    meter = QueryMeter(folder.queries)
+    with RecordWriter(folder.training) as log:
         watch = _Watch(workload, qnn, meter, log, progress)
         optimize = _adam if config.optimizer == "adam" else _cobyla
         with _plain_errors():
@@ -115,6 +116,7 @@ def _adam(
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
     features = torch.as_tensor(workload.x_train)
     targets = torch.as_tensor(workload.y_train, dtype=torch.float32)
+    watch.start()  # only now: the optimizer's constructor imports for seconds
     for _ in range(config.maxiter):
         optimizer.zero_grad()
         outputs = network(features)[:, 0]
@@ -139,6 +141,7 @@ def _cobyla(
         outputs = qnn.forward(workload.x_train, candidate)[:, 0]
         return watch.observe(candidate, outputs).loss
 
+    watch.start()
     budget = {"maxiter": config.maxiter, "rhobeg": 1.0}
     return np.asarray(minimize(loss, weights, method="COBYLA", options=budget).x)
 
@@ -153,7 +156,11 @@ class _Watch:
     log: RecordWriter
     progress: Progress | None
     step: int = 0
-    started: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+
+    def start(self) -> None:
+        """Starts the clock."""
+        self.started = time.perf_counter()
 
     @property
     def seconds(self) -> float:
@@ -170,10 +177,11 @@ class _Watch:
             train_accuracy=_accuracy(outputs, self.workload.y_train),
             test_accuracy=_accuracy(unseen, self.workload.y_test),
         )
+        totals = self.meter.read()
         metrics = {
             "train_accuracy": scores.train_accuracy,
             "test_accuracy": scores.test_accuracy,
-            "shots": float(self.meter.totals.shots),
+            "shots": float(totals.shots),
         }
         if gradient is not None:
             metrics["gradient_norm"] = gradient
@@ -183,7 +191,7 @@ class _Watch:
             epoch=self.step,  # the whole training part is one batch
             loss=scores.loss,
             metrics=metrics,
-            queries=self.meter.totals.queries,
+            queries=totals.queries,
             at=self.seconds,
         )
         self.log.write(record)
@@ -193,10 +201,10 @@ class _Watch:
         return scores
 
 
-def _build_qnn(
-    model: Model, config: TrainingConfig, label: str | None, log: RecordWriter
-) -> EstimatorQNN:
+def _build_qnn(model: Model, config: TrainingConfig, label: str | None, log: Path) -> EstimatorQNN:
     from qiskit_machine_learning.neural_networks import EstimatorQNN
+
+    from ..gradient import FragmentGradient
 
     estimator: DistributedEstimator | ReferenceEstimator
     gradient: FragmentGradient | None = None

@@ -6,13 +6,13 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from ..analysis.load import QueryTotals
 from ..errors import InputError
-from ..records import QueryRecord, Record, RecordWriter
+from ..records import QueryRecord, decode
 
 Optimizer = Literal["adam", "cobyla"]
 Pipeline = Literal["contracted", "reference"]
@@ -75,23 +75,32 @@ class Scores:
     test_accuracy: float
 
 
-class QueryMeter(RecordWriter):
-    """A query log that keeps count of what goes through it.
+@dataclass
+class QueryMeter:
+    """Follows a query log while it grows.
 
     Attributes:
-        run_id: The run the records belong to; empty before the first.
-        totals: What they add up to so far.
+        path: The log.
+        totals: What its records came to when it was last read.
+        run_id: The run that they belong to; empty before the first.
     """
 
+    path: Path
+    totals: QueryTotals = field(default_factory=QueryTotals)
     run_id: str = ""
-    totals: QueryTotals = QueryTotals()
+    _position: int = 0
 
-    def write(self, record: Record) -> None:
-        """Appends a record and counts it."""
-        super().write(record)
-        if isinstance(record, QueryRecord):
-            self.run_id = record.run_id
-            self.totals += QueryTotals.of([record])
+    def read(self) -> QueryTotals:
+        """Reads what was appended since last time and returns the totals."""
+        with self.path.open("rb") as log:
+            log.seek(self._position)
+            for line in log:
+                record = decode(line)
+                if isinstance(record, QueryRecord):
+                    self.run_id = record.run_id
+                    self.totals += QueryTotals.of([record])
+            self._position = log.tell()
+        return self.totals
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ class TrainingResult:
         label: The partition label; None: not cut.
         run_id: The run in its records.
         final: Scores of the final weights.
-        seconds: Wall time from the first query to the last.
+        seconds: Wall time from the first query to the last, evaluation included.
         totals: What its queries cost.
         folder: Where its files are.
     """

@@ -1,10 +1,10 @@
-"""What every backend offers."""
+"""From counts to a task's estimate, for every backend that samples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from math import prod
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,32 +19,6 @@ from ..subexperiments import (
 
 Counts: TypeAlias = tuple[MeasurementGroup, SettingFamily, NDArray[Any]]
 """Counts of a family's settings for one group, shape (rows, settings, outcomes)."""
-
-
-class Backend(Protocol):
-    """Evaluates the subexperiments of a task.
-
-    A backend holds no state that changes from task to task: tasks run in any order, on any
-    number of workers.
-    """
-
-    @property
-    def name(self) -> str:
-        """For records."""
-        ...
-
-    @property
-    def exact(self) -> bool:
-        """Whether it can give exact values (shots None)."""
-        ...
-
-    def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
-        """A rough guess of how long a task takes, by which short tasks are bundled."""
-        ...
-
-    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
-        """Evaluate all settings of the task's rows."""
-        ...
 
 
 def estimate_from_counts(

@@ -1,0 +1,141 @@
+"""A fragment compiled for the local simulator: gates fused, angles gathered by kind of gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cutting import Fragment, GateStep, SlotStep
+from ..cutting.gates import GateKernel
+from .kernels import apply_branches, apply_gate, zero_state
+
+ComplexArray = NDArray[np.complex128]
+FloatArray = NDArray[np.float64]
+
+_FEW_AMPLITUDES = 8
+"""Below so many amplitudes, applying a gate is cheaper than multiplying two gates' matrices."""
+
+
+class _Fused:
+    """Gates that follow each other on the same qubit, applied as one; or one gate of any width.
+
+    Attributes:
+        qubits: The qubits acted on.
+        parts: (kernel number, occurrence) of each gate with angles, or a constant matrix.
+    """
+
+    def __init__(self, qubits: tuple[int, ...], part: ComplexArray | tuple[int, int]) -> None:
+        self.qubits = qubits
+        self.parts: list[ComplexArray | tuple[int, int]] = [part]
+        self.nonzero: list[list[int]] = []
+
+    def append(self, part: ComplexArray | tuple[int, int]) -> None:
+        """Follow with another gate, multiplying constants at once."""
+        last = self.parts[-1]
+        if isinstance(last, np.ndarray) and isinstance(part, np.ndarray):
+            self.parts[-1] = part @ last
+        else:
+            self.parts.append(part)
+
+    def close(self, kernels: list[GateKernel]) -> None:
+        """Find which matrix elements can differ from zero."""
+        total = np.eye(1 << len(self.qubits), dtype=int)
+        for part in self.parts:
+            constant = isinstance(part, np.ndarray)
+            pattern = np.abs(part) > 0 if constant else kernels[part[0]].nonzero
+            total = np.asarray(pattern, dtype=int) @ total
+        self.nonzero = [list(np.flatnonzero(row)) for row in total]
+
+    def matrices(self, tables: list[ComplexArray]) -> ComplexArray:
+        """Shape (d, d, rows or 1)."""
+        total: ComplexArray | None = None
+        for part in self.parts:
+            if isinstance(part, np.ndarray):
+                matrix = part[:, :, None]
+            else:
+                matrix = tables[part[0]][..., part[1], :]
+            total = matrix if total is None else np.einsum("ijr,jkr->ikr", matrix, total)
+        assert total is not None
+        return total
+
+
+class Program:
+    """A fragment's steps, ready to run on any number of rows."""
+
+    def __init__(self, fragment: Fragment) -> None:
+        self._fragment = fragment
+        self._kernels: list[GateKernel] = []
+        self._columns: list[list[tuple[int, ...]]] = []
+        self._steps = list(self._compile())
+        for step in self._steps:
+            if isinstance(step, _Fused):
+                step.close(self._kernels)
+
+    def run(self, angles: FloatArray) -> ComplexArray:
+        """Branch states, (rows, angles) -> (branches, 2**qubits, rows)."""
+        tables = [
+            self._table(kernel, columns, angles)
+            for kernel, columns in zip(self._kernels, self._columns, strict=True)
+        ]
+        states = zero_state(self._fragment.num_qubits, len(angles))
+        for step in self._steps:
+            if isinstance(step, SlotStep):
+                operators = self._fragment.slots[step.slot].side.branches
+                states = apply_branches(states, operators, step.qubit)
+            else:
+                states = apply_gate(states, step.matrices(tables), step.nonzero, step.qubits)
+        return states
+
+    @staticmethod
+    def _table(
+        kernel: GateKernel, columns: list[tuple[int, ...]], angles: FloatArray
+    ) -> ComplexArray:
+        """Matrices of all occurrences of one kind of gate, shape (d, d, occurrences, rows)."""
+        gathered = angles.T[np.array(columns)]  # occurrences, angles of the gate, rows
+        flat = gathered.transpose(0, 2, 1).reshape(-1, kernel.num_angles)
+        matrices = kernel.matrices(flat)
+        return matrices.transpose(1, 2, 0).reshape(*matrices.shape[1:], len(columns), -1)
+
+    def _compile(self) -> Iterator[_Fused | SlotStep]:
+        open_runs: dict[int, _Fused] = {}
+        amplitudes = 1 << self._fragment.num_qubits
+        for step in self._fragment.steps:
+            if isinstance(step, SlotStep):
+                open_runs.pop(step.qubit, None)
+                amplitudes *= len(self._fragment.slots[step.slot].side.branches)
+                yield step
+                continue
+            part = self._part(step)
+            run = open_runs.get(step.qubits[0]) if len(step.qubits) == 1 else None
+            if run is not None and (amplitudes > _FEW_AMPLITUDES or _both_constant(run, part)):
+                run.append(part)
+                continue
+            fused = _Fused(step.qubits, part)
+            for qubit in step.qubits:
+                open_runs.pop(qubit, None)
+            if len(step.qubits) == 1:
+                open_runs[step.qubits[0]] = fused
+            yield fused
+
+    def _part(self, step: GateStep) -> ComplexArray | tuple[int, int]:
+        if not step.angles:
+            return step.kernel.coefficients[0]
+        if step.kernel not in self._kernels:
+            self._kernels.append(step.kernel)
+            self._columns.append([])
+        number = self._kernels.index(step.kernel)
+        self._columns[number].append(step.angles)
+        return number, len(self._columns[number]) - 1
+
+
+def _both_constant(run: _Fused, part: ComplexArray | tuple[int, int]) -> bool:
+    return isinstance(part, np.ndarray) and isinstance(run.parts[-1], np.ndarray)
+
+
+@lru_cache(maxsize=512)
+def program_of(fragment: Fragment) -> Program:
+    """The fragment's program, compiled once."""
+    return Program(fragment)

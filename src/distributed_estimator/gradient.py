@@ -1,0 +1,161 @@
+"""Gradients at the cost of a fragment, behind Qiskit Machine Learning's gradient interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+
+from .errors import InputError, MissingExtraError
+from .estimator import DistributedEstimator
+from .pubs import batch_of, check_precision
+
+try:
+    from qiskit_machine_learning.algorithm_job import AlgorithmJob
+    from qiskit_machine_learning.gradients import BaseEstimatorGradient, EstimatorGradientResult
+except ImportError as error:
+    raise MissingExtraError("qiskit-machine-learning", "ml", "FragmentGradient") from error
+
+
+class FragmentGradient(BaseEstimatorGradient):
+    """Derivatives of expectation values by parameter shifts inside single fragments.
+
+    A parameter's gate lies in one fragment: only that fragment runs again, shifted, and the rest
+    of the network, its environment, turns the change into a change of the value. Gates with
+    more than one frequency take the general shift rule, expressions and repeated parameters
+    the chain rule, and a cut gate's own angle needs no circuit at all, only its core's slope.
+    All circuits of a call that are one object are evaluated in one batch.
+
+    Args:
+        estimator: Runs the fragments.
+        precision: Standard error that *values* must meet, as in `DistributedEstimator.run`;
+            gradients take the shots this needs. None: the estimator's options rule; 0: exact.
+
+    Example:
+        >>> from qiskit.circuit.library import real_amplitudes
+        >>> from qiskit.quantum_info import SparsePauliOp
+        >>> gradient = FragmentGradient(DistributedEstimator(cuts="AB"), precision=0)
+        >>> circuit = real_amplitudes(2, reps=1)
+        >>> job = gradient.run([circuit], [SparsePauliOp("ZZ")], [[0.1, 0.2, 0.3, 0.4]])
+        >>> job.result().gradients[0].round(3)
+        array([-0.564, -0.26 , -0.484, -0.521])
+    """
+
+    def __init__(self, estimator: DistributedEstimator, precision: float | None = None) -> None:
+        if not isinstance(estimator, DistributedEstimator):
+            raise InputError(
+                f"`estimator` is {type(estimator).__name__}: FragmentGradient needs a "
+                "DistributedEstimator; other estimators go with ParamShiftEstimatorGradient"
+            )
+        if precision is not None:
+            check_precision(precision, "precision")
+        super().__init__(estimator)
+        self._precision = precision
+
+    def run(
+        self,
+        circuits: Sequence[QuantumCircuit],
+        observables: Sequence[Any],
+        parameter_values: Sequence[Sequence[float]] | np.ndarray[Any, Any],
+        parameters: Sequence[Sequence[Parameter] | None] | None = None,
+        **options: Any,
+    ) -> AlgorithmJob:
+        """Start the gradients of `circuits[i]` and `observables[i]` at `parameter_values[i]`.
+
+        Args:
+            circuits: Parameterised circuits; one object may stand many times.
+            observables: One per circuit.
+            parameter_values: One row per circuit, in the order of `circuit.parameters`.
+            parameters: The parameters wanted of each circuit; None: all.
+            **options: `precision` overrides the gradient's own.
+
+        Returns:
+            A job whose result holds, per circuit, an array of shape (parameters wanted,).
+
+        Raises:
+            InputError: Lengths, parameters or values do not fit.
+        """
+        if isinstance(circuits, QuantumCircuit):
+            circuits, observables = [circuits], [observables]
+        counts = [len(circuits), len(observables), len(parameter_values)]
+        wanted = [None] * len(circuits) if parameters is None else list(parameters)
+        if len({*counts, len(wanted)}) > 1:
+            raise InputError(
+                f"{counts[0]} circuits, {counts[1]} observables, {counts[2]} rows of values and "
+                f"{len(wanted)} lists of parameters were given: give as many of each"
+            )
+        precision = options.get("precision", self._precision)
+        groups = _group(circuits, observables, parameter_values, wanted)
+        estimator: DistributedEstimator = self._estimator
+        job = AlgorithmJob(self._run, groups, estimator.accuracy(precision), estimator.next_run())
+        job.submit()
+        return job
+
+    def _run(self, groups: list[_Group], accuracy: Any, run: str) -> EstimatorGradientResult:
+        count = sum(len(group.members) for group in groups)
+        gradients: list[Any] = [None] * count
+        metadata: list[Any] = [None] * count
+        for number, group in enumerate(groups):
+            evaluation = self._estimator.pipeline.gradient(
+                group.batch(), accuracy, f"{run} group {number}", group.places
+            )
+            for member, row in zip(group.members, evaluation.values, strict=True):
+                gradients[member] = row
+                metadata[member] = {"parameters": group.wanted}
+        return EstimatorGradientResult(
+            gradients=gradients, metadata=metadata, options=self._estimator.options
+        )
+
+
+class _Group:
+    """Members of a call that share a circuit object and the parameters wanted."""
+
+    def __init__(self, circuit: QuantumCircuit, wanted: Sequence[Parameter] | None) -> None:
+        every = list(circuit.parameters)
+        self.circuit = circuit
+        self.wanted = every if wanted is None else list(wanted)
+        self.members: list[int] = []
+        self.observables: list[Any] = []
+        self.values: list[Any] = []
+        numbers = {parameter: number for number, parameter in enumerate(every)}
+        unknown = [p.name for p in self.wanted if p not in numbers]
+        if not every or unknown:
+            raise InputError(
+                f"the circuit has the parameters {[p.name for p in every]}, the gradient is asked "
+                f"by {unknown or 'none of them'}: ask by the circuit's own"
+            )
+        self.places = [numbers[p] for p in self.wanted]
+
+    def check(self) -> None:
+        """Read the members, so that bad input shows before anything runs."""
+        try:
+            values = np.array(self.values, dtype=np.float64)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"the parameter values are not rows of real numbers: {error}") from error
+        self._batch = batch_of(self.circuit, self.observables, values)
+
+    def batch(self) -> Any:
+        """The members' queries."""
+        return self._batch
+
+
+def _group(
+    circuits: Sequence[QuantumCircuit],
+    observables: Sequence[Any],
+    values: Sequence[Sequence[float]] | np.ndarray[Any, Any],
+    wanted: Sequence[Sequence[Parameter] | None],
+) -> list[_Group]:
+    groups: dict[tuple[int, int], _Group] = {}
+    for member, circuit in enumerate(circuits):
+        key = id(circuit), id(wanted[member])
+        if key not in groups:
+            groups[key] = _Group(circuit, wanted[member])
+        groups[key].members.append(member)
+        groups[key].observables.append(observables[member])
+        groups[key].values.append(values[member])
+    for group in groups.values():
+        group.check()
+    return list(groups.values())

@@ -1,0 +1,167 @@
+"""PUBs, read and checked, and brought together to batches of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit
+from qiskit.primitives import EstimatorPubLike
+from qiskit.primitives.containers import EstimatorPub
+from qiskit.primitives.containers.bindings_array import BindingsArray
+
+from .cutting.angles import check_values
+from .errors import InputError
+from .pipeline import Batch
+from .subexperiments import Observables, parse
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A PUB, checked.
+
+    Attributes:
+        circuit: The circuit.
+        observables: Qiskit's sparse observables, any shape.
+        values: Shape (*bindings shape, parameters).
+        precision: The PUB's own precision or that of the run.
+    """
+
+    circuit: QuantumCircuit
+    observables: NDArray[np.object_]
+    values: FloatArray
+    precision: float | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.broadcast_shapes(self.observables.shape, self.values.shape[:-1])
+
+
+def read_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[Request]:
+    if isinstance(pubs, QuantumCircuit) or not isinstance(pubs, Iterable):
+        raise InputError(f"`pubs` is {type(pubs).__name__}: give a list of PUBs")
+    known: dict[int, tuple[Any, NDArray[np.object_]]] = {}
+    parameters: dict[int, tuple[Any, ...]] = {}
+    return [_read_pub(pub, precision, known, parameters) for pub in pubs]
+
+
+def _read_pub(
+    pub: EstimatorPubLike,
+    precision: float | None,
+    known: dict[int, tuple[Any, NDArray[np.object_]]],
+    parameters: dict[int, tuple[Any, ...]],
+) -> Request:
+    """Read one PUB; observables and parameters seen before are not read again."""
+    if isinstance(pub, EstimatorPub):
+        pub = (pub.circuit, pub.observables, pub.parameter_values, pub.precision)
+    if isinstance(pub, QuantumCircuit) or not 2 <= len(pub) <= 4:
+        raise InputError(
+            "a PUB is (circuit, observables), (circuit, observables, values) or (circuit, "
+            f"observables, values, precision), not {type(pub).__name__} of that form: wrap it in "
+            "a list and a tuple"
+        )
+    circuit, observables, values, own = (*pub, None, None)[:4]
+    if not isinstance(circuit, QuantumCircuit):
+        raise InputError(f"a PUB starts with {type(circuit).__name__}: give a QuantumCircuit")
+    if own is not None:
+        check_precision(own, "precision")
+    if id(observables) not in known:
+        array = parse(observables, circuit.num_qubits).sparse_observables_array()
+        known[id(observables)] = observables, np.asarray(array, dtype=object)
+    if id(circuit) not in parameters:
+        parameters[id(circuit)] = tuple(circuit.parameters)
+    request = Request(
+        circuit,
+        known[id(observables)][1],
+        _read_values(values, parameters[id(circuit)]),
+        precision if own is None else float(own),
+    )
+    try:
+        request.shape  # noqa: B018
+    except ValueError as error:
+        raise InputError(
+            f"observables of shape {request.observables.shape} and parameter values of shape "
+            f"{request.values.shape[:-1]} do not broadcast: see Qiskit's rules for PUBs"
+        ) from error
+    return request
+
+
+def _read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
+    if values is None:
+        values = np.zeros(0)
+    if isinstance(values, Mapping | BindingsArray):
+        try:
+            values = BindingsArray.coerce(values).as_array(parameters)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"the parameter values do not fit the circuit: {error}") from error
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"the parameter values are not real numbers: {error}") from error
+    if array.ndim == 0 or (array.size == 0 and not parameters):
+        array = array.reshape(*array.shape[:-1], array.size) if array.ndim else array.reshape(1)
+    check_values(array, parameters)
+    return array
+
+
+def batch_of(
+    circuit: QuantumCircuit, observables: Sequence[Any], values: FloatArray
+) -> Batch:
+    """One query per row: observable i at binding i, shape of `values` (queries, parameters).
+
+    Observables given as the same object are read once.
+    """
+    check_values(values, tuple(circuit.parameters))
+    distinct: dict[int, int] = {}
+    sparse: list[Any] = []
+    for observable in observables:
+        if id(observable) not in distinct:
+            distinct[id(observable)] = len(sparse)
+            sparse.append(parse(observable, circuit.num_qubits).sparse_observables_array()[()])
+    numbers = np.array([distinct[id(observable)] for observable in observables], dtype=np.intp)
+    return Batch(circuit, Observables.gather(sparse), numbers, np.arange(len(numbers)), values)
+
+
+def merge(requests: Sequence[Request]) -> Batch:
+    """Queries of several PUBs on one circuit as one batch."""
+    distinct: dict[int, int] = {}
+    sparse: list[Any] = []
+    observable, binding, values = [], [], []
+    rows = 0
+    for request in requests:
+        flat = request.observables.reshape(-1)
+        for entry in flat:
+            if id(entry) not in distinct:
+                distinct[id(entry)] = len(sparse)
+                sparse.append(entry)
+        numbers = np.array([distinct[id(entry)] for entry in flat], dtype=np.intp)
+        shape, bindings = request.shape, request.values.shape[:-1]
+        count = int(np.prod(bindings, dtype=int))
+        places = np.arange(rows, rows + count).reshape(bindings)
+        observable.append(np.broadcast_to(numbers.reshape(request.observables.shape), shape))
+        binding.append(np.broadcast_to(places, shape))
+        values.append(request.values.reshape(count, -1))
+        rows += count
+    return Batch(
+        requests[0].circuit,
+        Observables.gather(sparse),
+        np.concatenate([part.reshape(-1) for part in observable]),
+        np.concatenate([part.reshape(-1) for part in binding]),
+        np.concatenate(values),
+    )
+
+
+def check_precision(value: Any, name: str) -> None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise InputError(
+            f"`{name}` is {value!r}: give a standard error greater than 0, or 0 for the exact value"
+        )

@@ -1,0 +1,33 @@
+"""What stands between tasks and whatever evaluates them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .experiments import FragmentEstimate, FragmentExperiment, Task
+
+
+class Backend(Protocol):
+    """Evaluates the subexperiments of a task.
+
+    A backend holds no state that changes from task to task: tasks run in any order, on any
+    number of workers.
+    """
+
+    @property
+    def name(self) -> str:
+        """For records."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether it can give exact values (shots None)."""
+        ...
+
+    def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
+        """A rough guess of how long a task takes, by which short tasks are bundled."""
+        ...
+
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
+        """Evaluate all settings of the task's rows."""
+        ...
