@@ -302,7 +302,15 @@ class _Session:
             task
             for number, (experiment, angles) in enumerate(zip(experiments, rows, strict=True))
             if not experiment.is_trivial
-            for task in make_tasks(number, experiment, angles, shots, run, covariances=covariances)
+            for task in make_tasks(
+                number,
+                experiment,
+                angles,
+                shots,
+                run,
+                rows_per_task=self.pipeline.backend.rows_per_task(experiment),
+                covariances=covariances,
+            )
         ]
         for task in tasks:
             ran = len(task.angles) * experiments[task.experiment].num_circuits
@@ -335,7 +343,7 @@ class _Session:
     def _check_memory(self, rows: Sequence[FloatArray], *, sampled: bool) -> None:
         needs = []
         for experiment, angles in zip(self.prepared.experiments, rows, strict=True):
-            at_once = min(experiment.rows_per_task, len(angles)) * self.pipeline.pool.workers
+            at_once = self.pipeline.backend.rows_per_task(experiment) * self.pipeline.pool.workers
             worker = experiment.worker_bytes(sampled=sampled) * min(at_once, len(angles))
             needs.append(worker + len(angles) * experiment.result_bytes(sampled=sampled))
         network = 8 * self.prepared.network.elements_per_query(squared=sampled)

@@ -24,6 +24,7 @@ from .program import program_of
 ComplexArray = NDArray[np.complex128]
 FloatArray = NDArray[np.float64]
 
+_WORK_PER_TASK = 4e6
 _TO_Z = {
     "X": np.array([[1, 1], [1, -1]], dtype=complex)[..., None] / np.sqrt(2),
     "Y": np.array([[1, -1j], [1, 1j]])[..., None] / np.sqrt(2),
@@ -48,6 +49,10 @@ class StatevectorBackend:
     def exact(self) -> bool:
         """It can."""
         return True
+
+    def rows_per_task(self, experiment: FragmentExperiment) -> int:
+        """As many as take about 20 ms."""
+        return max(1, int(_WORK_PER_TASK / experiment.row_work))
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """At 5 ns an amplitude and gate."""

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qiskit import QuantumCircuit, qasm2, qasm3, qpy
+from qiskit.circuit import Gate, Instruction
 
 from ..errors import InputError
 
 MAX_BYTES = 16 * 2**20
 MAX_BITS = 10_000
+MAX_OPERATIONS = 1_000_000
 
 # Before version 13, parameter expressions were stored as the dump of a symbolic algebra library,
 # which runs code to read them back; from 13 on, as a plain list of operations.
@@ -49,8 +51,7 @@ def load_circuit(path: Path) -> LoadedCircuit:
     content = _read(path)
     parse = _parse_qpy if content.startswith(_QPY_MAGIC) else _parse_qasm
     circuit = parse(path, content)
-    if not circuit.num_qubits:
-        raise InputError(f"`{path}` holds a circuit without qubits: declare at least one")
+    _check_size(path, circuit)
     measured = circuit.count_ops().get("measure", 0)
     stripped = circuit.remove_final_measurements(inplace=False)
     removed = measured - stripped.count_ops().get("measure", 0)
@@ -113,11 +114,50 @@ def _parse_qasm(path: Path, content: bytes) -> QuantumCircuit:
         with redirect_stderr(complaints):
             if match.group(1) == "3":
                 return qasm3.loads(text)
-            return qasm2.loads(text, custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
+            # No folder to include from but the parser's own: a circuit is one file.
+            return qasm2.loads(
+                text, include_path=(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS
+            )
     except Exception as error:
         detail = _first_line(error, complaints.getvalue())
         language = f"OpenQASM {match.group(1)}"
         raise InputError(f"`{path}` is no readable {language}: {detail}") from error
+
+
+def _check_size(path: Path, circuit: QuantumCircuit) -> None:
+    if not circuit.num_qubits:
+        raise InputError(f"`{path}` holds a circuit without qubits: declare at least one")
+    if circuit.num_qubits > MAX_BITS:
+        raise InputError(
+            f"`{path}` holds {circuit.num_qubits} qubits, the most that is read is {MAX_BITS}"
+        )
+    try:
+        operations = _count_operations(circuit, {})
+    except RecursionError as error:
+        raise InputError(f"`{path}` nests gate definitions too deeply: transpile it") from error
+    if operations > MAX_OPERATIONS:
+        raise InputError(
+            f"`{path}` comes to {operations} operations once its gates are written out, the most "
+            f"that is read is {MAX_OPERATIONS}"
+        )
+
+
+def _count_operations(circuit: QuantumCircuit, known: dict[str, int]) -> int:
+    """Operations of a circuit with the gates that its file defines written out.
+
+    Definitions that use one another twice, twenty times over, are a short file and a long circuit;
+    `known` counts each once.
+    """
+    total = 0
+    for item in circuit.data:
+        kind, name = type(item.operation), item.operation.name
+        if name not in known:
+            builtin = kind.__module__.startswith("qiskit.circuit")
+            defined = kind in (Gate, Instruction) or not builtin
+            definition = item.operation.definition if defined else None
+            known[name] = 1 if definition is None else _count_operations(definition, known)
+        total += known[name]
+    return total
 
 
 def _first_line(error: Exception, printed: str = "") -> str:

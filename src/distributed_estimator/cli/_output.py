@@ -95,6 +95,13 @@ def with_error(value: float, stderr: float) -> str:
     return f"{value:.{digits}f} ± {stderr:.{digits}f}"
 
 
+def printable(text: str) -> str:
+    """Text from a file without what would steer the terminal."""
+    return "".join(
+        letter for letter in click.unstyle(text) if letter.isprintable() or letter == "\n"
+    )
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun: 1 cut, 2 cuts."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

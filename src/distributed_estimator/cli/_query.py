@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
+from cmath import isfinite
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import click
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
-from ..cutting import AutoCut
+from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError, ObservableError
+from ..estimator import EstimatorOptions
 from ._files import load_circuit
 
 Cuts: TypeAlias = str | AutoCut | None
-Basis: TypeAlias = Literal["full", "minimal"]
 
 _PLUS = re.compile(r"(?<![eE])\+")  # not the one of 1e+3
 _TERM = re.compile(r"\s*(?:(?P<weight>[^*]+?)\s*\*\s*)?(?P<paulis>[IXYZ]+)\s*")
@@ -67,7 +68,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     ),
     click.option(
         "--workers",
-        type=int,
+        type=click.IntRange(min=1),
         default=8,
         show_default=True,
         help="Tasks to run at the same time.",
@@ -93,10 +94,7 @@ class Query:
         observable: What to measure.
         cuts: Labels, a search, or None for an uncut run.
         values: The values given, by parameter name.
-        shots: Shots a circuit; None: as many as `precision` needs.
-        precision: The standard error to meet, 0 for the exact value; None: the default, or shots.
-        basis: Setting basis.
-        seed: Seed of shots and search.
+        options: Shots or precision, seed and setting basis.
         workers: Size of the pool.
         notes: Remarks for the user.
     """
@@ -106,10 +104,7 @@ class Query:
     observable: SparsePauliOp
     cuts: Cuts
     values: dict[str, float]
-    shots: int | None
-    precision: float | None
-    basis: Basis
-    seed: int
+    options: EstimatorOptions
     workers: int
     notes: tuple[str, ...]
 
@@ -148,7 +143,7 @@ def read_query(
     shots: int | None,
     precision: float | None,
     exact: bool,
-    basis: Basis,
+    basis: SettingBasis,
     seed: int,
     workers: int,
 ) -> Query:
@@ -161,6 +156,8 @@ def read_query(
         raise InputError("`--label` and `--max-qubits` both say where to cut: give one of them")
     if (shots is not None) + (precision is not None) + exact > 1:
         raise InputError("`--shots`, `--precision` and `--exact` exclude one another: give one")
+    if precision is None:
+        precision = 0.0 if exact else EstimatorOptions().default_precision
     loaded = load_circuit(file)
     return Query(
         file=file,
@@ -170,10 +167,12 @@ def read_query(
         ),
         cuts=AutoCut(max_qubits=max_qubits, seed=seed) if max_qubits is not None else label,
         values=dict(parse_parameter(text) for text in parameters),
-        shots=shots,
-        precision=0.0 if exact else precision,
-        basis=basis,
-        seed=seed,
+        options=EstimatorOptions(
+            shots=shots,
+            default_precision=precision,
+            seed=seed,
+            setting_basis=basis,
+        ),
         workers=workers,
         notes=loaded.notes,
     )
@@ -194,13 +193,13 @@ def parse_observable(text: str) -> SparsePauliOp:
     for part in _PLUS.split(text):
         match = _TERM.fullmatch(part)
         try:
-            weight = complex(match["weight"] or 1) if match else None
+            weight = complex(match["weight"] or 1) if match else complex("nan")
         except ValueError:
-            weight = None
-        if match is None or weight is None:
+            weight = complex("nan")
+        if match is None or not isfinite(weight):
             raise ObservableError(
                 f"`--observable` has the term `{part.strip()}`: give letters I, X, Y, Z with an "
-                f"optional weight, such as `0.5*ZZII`, and join terms by `+`"
+                f"optional finite weight, such as `0.5*ZZII`, and join terms by `+`"
             )
         terms.append((match["paulis"], weight))
     if len({len(paulis) for paulis, _ in terms}) > 1:

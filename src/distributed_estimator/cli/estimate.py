@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..analysis.tables import stages_of
-from ..estimator import DistributedEstimator, EstimatorOptions
+from ..estimator import DistributedEstimator
 from ._output import (
     counted,
     note,
@@ -19,8 +19,6 @@ from ._output import (
     with_error,
 )
 from ._query import Query, query_options, read_query
-
-DEFAULT_PRECISION = 1 / 64
 
 
 @click.command(short_help="Estimate an expectation value of a circuit in a file.")
@@ -47,12 +45,7 @@ def _run(query: Query) -> tuple[float, float, dict[str, Any]]:
     estimator = DistributedEstimator(
         cuts=query.cuts,
         workers=query.workers,
-        options=EstimatorOptions(
-            shots=query.shots,
-            default_precision=DEFAULT_PRECISION if query.precision is None else query.precision,
-            seed=query.seed,
-            setting_basis=query.basis,
-        ),
+        options=query.options,
     )
     result = estimator.run([(query.circuit, query.observable, query.binding())]).result()[0]
     return float(result.data.evs), float(result.data.stds), dict(result.metadata)
@@ -74,7 +67,7 @@ def _as_dict(query: Query, value: float, stderr: float, metadata: dict[str, Any]
 
 
 def _print_text(query: Query, value: float, stderr: float, metadata: dict[str, Any]) -> None:
-    exact = query.precision == 0
+    exact = query.options.default_precision == 0
     click.echo(f"value {value:.12g} (exact)" if exact else f"value {with_error(value, stderr)}")
     counts = ("cut", "fragment", "circuit")
     click.echo(

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from ..errors import DistributedEstimatorError
+from ._output import printable
 from .estimate import estimate
 from .plan import plan
 from .train import train
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    click.echo(f"dest: {' '.join(message.split())}", err=True)
+    click.echo(f"dest: {' '.join(printable(message).split())}", err=True)
     return BAD_INPUT
 
 

@@ -10,10 +10,11 @@ import click
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate
 from rich.table import Table
+from rich.text import Text
 
 from ..cutting import Cut, CutPlan
 from ..subexperiments.observables import Observables, group, parse, restrict
-from ._output import counted, note, print_json, print_table
+from ._output import counted, note, print_json, print_table, printable
 from ._query import Query, query_options, read_query
 
 MAX_DRAWN = 500
@@ -44,7 +45,7 @@ def plan(as_json: bool, draw: bool | None, **options: Any) -> None:
     _print_text(query, forecast)
     if draw or (draw is None and len(forecast.plan.normal.operations) <= MAX_DRAWN):
         click.echo()
-        click.echo(draw_cuts(forecast.plan).draw("text", idle_wires=True))
+        click.echo(printable(str(draw_cuts(forecast.plan).draw("text", idle_wires=True))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ def _forecast(query: Query) -> Forecast:
         len(group(restrict(observables.terms, fragment)[0], fragment.num_qubits))
         for fragment in reached.fragments
     )
-    return Forecast(reached, reached.settings_per_fragment(query.basis), groups)
+    return Forecast(reached, reached.settings_per_fragment(query.options.setting_basis), groups)
 
 
 def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
@@ -103,11 +104,11 @@ def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
         "file": str(query.file),
         "num_qubits": query.circuit.num_qubits,
         "label": plan.label,
-        "setting_basis": query.basis,
+        "setting_basis": query.options.setting_basis,
         "num_fragments": plan.num_fragments,
         "num_cuts": plan.num_cuts,
         "num_circuits": sum(circuits),
-        "shots_total": None if query.shots is None else query.shots * sum(circuits),
+        "shots_total": None if query.options.shots is None else query.options.shots * sum(circuits),
         "sampling_overhead": plan.sampling_overhead,
         "fragments": [
             {
@@ -146,11 +147,13 @@ def _print_text(query: Query, forecast: Forecast) -> None:
         f"{counted(query.circuit.num_qubits, 'qubit')} in "
         f"{counted(plan.num_fragments, 'fragment')} of at most {widest}; "
         f"{counted(plan.num_cuts, 'cut')}; "
-        f"{counted(sum(circuits), 'circuit')} a binding ({query.basis} basis); "
+        f"{counted(sum(circuits), 'circuit')} a binding ({query.options.setting_basis} basis); "
         f"sampling overhead {plan.sampling_overhead:.4g}"
     )
-    if query.shots is not None:
-        click.echo(f"{query.shots} shots a circuit, {query.shots * sum(circuits)} in all")
+    if query.options.shots is not None:
+        click.echo(
+            f"{query.options.shots} shots a circuit, {query.options.shots * sum(circuits)} in all"
+        )
 
 
 def _fragment_table(forecast: Forecast) -> Table:
@@ -177,7 +180,7 @@ def _cut_table(plan: CutPlan) -> Table:
         table.add_row(
             str(number),
             cut.kind,
-            cut.name,
+            Text(printable(cut.name)),
             " ".join(map(str, dict.fromkeys(cut.qubits))),
             " ".join(str(fragment) for fragment, _ in cut.ends),
             str(cut.position),

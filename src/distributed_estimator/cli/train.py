@@ -132,13 +132,18 @@ def _progress(steps: int) -> Iterator[Callable[[TrainingRecord], None]]:
         TextColumn("time left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=progress_console()) as bar:
-        task = bar.add_task("training", total=steps, loss="–")
+    bar = Progress(*columns, console=progress_console())
+    task = bar.add_task("training", total=steps, loss="–")
 
-        def advance(record: TrainingRecord) -> None:
-            bar.update(task, completed=min(record.step, steps), loss=f"{record.loss:.4f}")
+    def advance(record: TrainingRecord) -> None:
+        bar.start()  # not before the first step, so that bad input ends in one line
+        bar.update(task, completed=min(record.step, steps), loss=f"{record.loss:.4f}")
 
+    try:
         yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _title(result: TrainingResult) -> str:

@@ -71,10 +71,24 @@ class AngleTable:
         object.__setattr__(self, "_nonlinear", tuple(nonlinear))
 
     def evaluate(self, values: FloatArray) -> FloatArray:
-        """All angles in radians, (bindings, parameters) -> (bindings, angles)."""
+        """All angles in radians, (bindings, parameters) -> (bindings, angles).
+
+        Raises:
+            InputError: An angle is NaN, infinite or complex at a binding.
+        """
         angles = values @ self._slopes + self._offsets
         for k in self._nonlinear:
-            angles[:, k] = _walk(self._trees[k], self._columns(values))
+            tree = self._trees[k]
+            if tree is None:
+                angles[:, k] = self._bound(self.expressions[k], values)
+            else:
+                with np.errstate(all="ignore"):  # what it leaves is refused below
+                    angles[:, k] = _walk(tree, self._columns(values))
+            if not np.isfinite(angles[:, k]).all():
+                raise InputError(
+                    f"the gate angle `{self.expressions[k]}` is not a finite real number at the "
+                    "parameter values given: bind others"
+                )
         return np.asarray(angles, dtype=np.float64)
 
     def jacobian(self, values: FloatArray) -> FloatArray:
@@ -89,9 +103,15 @@ class AngleTable:
         jacobian = np.repeat(self._slopes[None], len(values), axis=0)
         for k in self._nonlinear:
             tree = self._trees[k]
-            for symbol in tree.free_symbols:
-                row = self._names.index(symbol.name)
-                jacobian[:, row, k] = _walk(tree.diff(symbol), self._columns(values))
+            for parameter in self.expressions[k].parameters:  # type: ignore[union-attr]
+                row = self._names.index(parameter.name)
+                if tree is None:
+                    slope = self.expressions[k].gradient(parameter)  # type: ignore[union-attr]
+                    jacobian[:, row, k] = self._bound(slope, values)
+                    continue
+                for symbol in tree.free_symbols:
+                    if symbol.name == parameter.name:
+                        jacobian[:, row, k] = _walk(tree.diff(symbol), self._columns(values))
         return jacobian
 
     def depends_on(self, angle: int) -> frozenset[int]:
@@ -106,10 +126,28 @@ class AngleTable:
 
     @cached_property
     def _trees(self) -> dict[int, Any]:
-        return {k: self.expressions[k].sympify() for k in self._nonlinear}  # type: ignore[union-attr]
+        return {k: _tree(self.expressions[k]) for k in self._nonlinear}
+
+    def _bound(self, expression: Any, values: FloatArray) -> FloatArray:
+        """An expression at every row, one by one, with Qiskit's own arithmetic."""
+        chosen = [p for p in self.parameters if p in getattr(expression, "parameters", ())]
+        columns = [self.parameters.index(p) for p in chosen]
+        if not chosen:
+            return np.full(len(values), _number(expression))
+        rows = values[:, columns].tolist()
+        return np.array([_number(expression.bind(dict(zip(chosen, r, strict=True)))) for r in rows])
 
     def _columns(self, values: FloatArray) -> dict[str, FloatArray]:
         return dict(zip(self._names, values.T, strict=True))
+
+
+def _tree(expression: Any) -> Any:
+    """The expression as SymPy has it; None without SymPy, or where Qiskit cannot translate it."""
+    try:
+        tree = expression.sympify()
+    except Exception:  # Qiskit's MissingOptionalLibraryError, or whatever the translation raises
+        return None
+    return tree if hasattr(tree, "free_symbols") else None
 
 
 def _affine(
@@ -125,7 +163,10 @@ def _affine(
             slopes[parameter] = _number(slope)
         except (TypeError, ValueError, RuntimeError):
             return None
-    return _number(expression.bind(dict.fromkeys(expression.parameters, 0.0))), slopes
+    try:
+        return _number(expression.bind(dict.fromkeys(expression.parameters, 0.0))), slopes
+    except ZeroDivisionError:  # x * x / x
+        return None
 
 
 def _number(value: ParameterExpression | complex) -> float:
@@ -143,7 +184,9 @@ def _walk(node: Any, columns: dict[str, FloatArray]) -> Any:
         return _number(complex(node))
     name = type(node).__name__
     if name not in _FUNCTIONS:
-        raise CircuitError(f"the parameter expression `{node}` uses `{name}`, which is not supported")
+        raise CircuitError(
+            f"the parameter expression `{node}` uses `{name}`, which is not supported"
+        )
     return _FUNCTIONS[name](*(_walk(argument, columns) for argument in node.args))
 
 

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from qiskit.circuit import (
+    Barrier,
     ControlFlowOp,
+    Delay,
     Instruction,
+    Measure,
     ParameterExpression,
     QuantumCircuit,
+    Reset,
+    Store,
 )
+from qiskit.circuit.library import GlobalPhaseGate, IGate, Initialize
+from qiskit.transpiler.passes import HighLevelSynthesis
 from qiskit_addon_cutting.instructions import CutWire, Move
 
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import GateKernel, kernel_of
 
-_IGNORED = {"barrier", "delay", "global_phase", "id"}
-_REFUSED = {
-    "measure": "a measurement",
-    "reset": "a reset",
-    "initialize": "an `Initialize`, which resets its qubits",
-    "store": "a classical store",
+# Told by type: a user's own gate may have any name.
+_IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)
+_REFUSED: dict[type[Instruction], str] = {
+    Measure: "a measurement",
+    Reset: "a reset",
+    Initialize: "an `Initialize`, which resets its qubits",
+    Store: "a classical store",
 }
 _REMEDY = "the estimator takes unitary circuits: remove it, or split the circuit there"
 _MAX_NESTING = 64
@@ -78,6 +86,8 @@ class NormalCircuit:
                 continue
             if operation.kind == "move":
                 source, target = operation.qubits
+                if target not in live:  # only the source's reset counts: another operation, uncut
+                    operation = replace(operation)
                 live = (live - {source, target}) | ({source} if target in live else set())
             else:
                 live.update(operation.qubits)
@@ -130,7 +140,7 @@ def _flatten(
         operation = item.operation
         where = index if position is None else position
         targets = tuple(places[bit] for bit in item.qubits)
-        if operation.name in _IGNORED:
+        if isinstance(operation, _IGNORED):
             continue
         _refuse(operation, where, bool(item.clbits))
         if isinstance(operation, CutWire | Move):
@@ -140,7 +150,7 @@ def _flatten(
         if kernel is not None and (len(targets) <= 2 or together(targets)):
             yield operation, where, targets, kernel
             continue
-        definition = getattr(operation, "definition", None)
+        definition = _definition(operation)
         if definition is None:
             raise CircuitError(
                 f"`{operation.name}` on {len(targets)} qubits (instruction {where}) cannot be "
@@ -150,8 +160,21 @@ def _flatten(
         yield from _flatten(definition, targets, together, where, depth + 1)
 
 
-def _refuse(operation: Instruction, position: int, classical: bool) -> None:
-    what = _REFUSED.get(operation.name)
+def _definition(operation: Any) -> QuantumCircuit | None:
+    """The circuit an operation stands for; None if Qiskit knows none."""
+    try:
+        if isinstance(operation, Instruction):
+            return operation.definition
+        circuit = QuantumCircuit(operation.num_qubits)
+        circuit.append(operation, circuit.qubits)
+        circuit = HighLevelSynthesis()(circuit)
+    except Exception:  # Qiskit's own and TypeError, such as for unbound parameters
+        return None
+    return None if circuit.data and circuit.data[0].operation == operation else circuit
+
+
+def _refuse(operation: Any, position: int, classical: bool) -> None:
+    what = next((text for kind, text in _REFUSED.items() if isinstance(operation, kind)), None)
     if isinstance(operation, ControlFlowOp):
         what = f"classical control (`{operation.name}`)"
     if what is None and classical:

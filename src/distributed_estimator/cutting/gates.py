@@ -15,6 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import ControlledGate, Gate, Instruction
+from qiskit.circuit.library import PauliEvolutionGate
 from qiskit.quantum_info import Operator
 
 ComplexArray = NDArray[np.complex128]
@@ -158,9 +159,13 @@ def kernel_of(operation: Instruction) -> GateKernel | None:
     """The kernel of a gate, or None when it has to be decomposed first.
 
     A gate is decomposed when it is too wide to hold as a matrix, is defined by a circuit of its
-    own, or depends on its angles in a way that five samples each do not determine.
+    own, or depends on its angles in a way that five samples each do not determine. So is a
+    `PauliEvolutionGate`: its matrix is the exact exponential, but what a device runs, and what is
+    left where it is cut or its time is not bound yet, is the product formula of its synthesis.
     """
     if not isinstance(operation, Gate) or operation.num_qubits > MAX_MATRIX_QUBITS:
+        return None
+    if isinstance(operation, PauliEvolutionGate):
         return None
     if any(_is_symbolic(p) for p in operation.params):
         return _symbolic_kernel(operation)
@@ -183,7 +188,7 @@ def _is_symbolic(value: object) -> bool:
 
 def _symbolic_kernel(operation: Gate) -> GateKernel | None:
     family = _GateFamily(operation)
-    if family.num_angles > _MAX_SYMBOLIC_ANGLES or not family.in_standard_library:
+    if family.num_angles > _MAX_SYMBOLIC_ANGLES or not family.is_standard:
         return None
     return _fitted_kernel(family)
 
@@ -197,7 +202,8 @@ class _GateFamily:
         base = getattr(operation, "base_class", type(operation))
         self._identity = (base, operation.name, operation.num_qubits, control)
         self.num_angles = len(operation.params)
-        self.in_standard_library = base.__module__.startswith("qiskit.circuit.library")
+        # Only these gates are determined by name, width, control state and angles.
+        self.is_standard = base.__module__.startswith("qiskit.circuit.library.standard_gates.")
 
     def __hash__(self) -> int:
         return hash(self._identity)

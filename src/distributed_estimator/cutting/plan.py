@@ -69,18 +69,14 @@ class CutPlan:
             circuit: A unitary circuit, which may hold the addon's `CutWire` and `Move`.
             cuts: A label per qubit (character i of a string labels qubit i): gates and
                 moves between labels are cut, and every `CutWire`. `AutoCut`: searched for.
-                None: nothing is cut. A plan: returned as it is.
+                None: nothing is cut. A plan of this very circuit: returned as it is.
 
         Raises:
             CutError: Labels do not fit the circuit, or the search finds nothing.
             CircuitError: The circuit cannot be cut or estimated.
         """
         if isinstance(cuts, CutPlan):
-            if cuts.circuit.num_qubits != circuit.num_qubits:
-                raise CutError(
-                    f"the plan was built for {cuts.circuit.num_qubits} qubits, the circuit has "
-                    f"{circuit.num_qubits}: build a plan from this circuit"
-                )
+            cuts._check_circuit(circuit)
             return cuts
         everything = frozenset(range(circuit.num_qubits))
         if cuts is None:
@@ -100,6 +96,21 @@ class CutPlan:
         )
         text = cuts if isinstance(cuts, str) else ",".join(map(str, labels))
         return CutPlan(circuit, text, normal, chosen, everything)
+
+    def _check_circuit(self, circuit: QuantumCircuit) -> None:
+        """Raise `CutError` unless a circuit is the one the plan was built from."""
+        if self.circuit.num_qubits != circuit.num_qubits:
+            raise CutError(
+                f"the plan was built for {self.circuit.num_qubits} qubits, the circuit has "
+                f"{circuit.num_qubits}: build a plan from this circuit"
+            )
+        uncut = [CutPlan.build(c, None) for c in (self.circuit, circuit)]
+        names = [[p.name for p in c.parameters] for c in (self.circuit, circuit)]
+        if uncut[0].key != uncut[1].key or names[0] != names[1]:
+            raise CutError(
+                "the plan was built for another circuit, with other gates or parameters: build a "
+                "plan from this circuit"
+            )
 
     def for_observables(self, support: Iterable[int]) -> CutPlan:
         """The plan without what cannot reach an observable on the qubits of `support`."""

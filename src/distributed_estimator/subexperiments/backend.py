@@ -24,6 +24,10 @@ class Backend(Protocol):
         """Whether it can give exact values (shots None)."""
         ...
 
+    def rows_per_task(self, experiment: FragmentExperiment) -> int:
+        """Bindings of an experiment that make a task; a function of the experiment alone."""
+        ...
+
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """A rough guess of how long a task takes, by which short tasks are bundled."""
         ...

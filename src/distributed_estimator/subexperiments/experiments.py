@@ -17,10 +17,6 @@ from .settings import SettingFamily, setting_families
 
 FloatArray = NDArray[np.float64]
 
-_WORK_PER_TASK = 4e6
-"""State-vector amplitudes a task touches, about 20 ms of simulation."""
-
-
 @dataclass(frozen=True, eq=False)
 class FragmentExperiment:
     """A fragment, the Paulis wanted of it and the settings that give them.
@@ -84,11 +80,6 @@ class FragmentExperiment:
         amplitudes = self.fragment.num_branches << self.fragment.num_qubits
         return amplitudes * (len(self.fragment.steps) + 1) + 20 * self.num_circuits
 
-    @property
-    def rows_per_task(self) -> int:
-        """Bindings a task holds. A function of the experiment alone, as seeds depend on it."""
-        return max(1, int(_WORK_PER_TASK / self.row_work))
-
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -134,6 +125,7 @@ def make_tasks(
     shots: int | None,
     run: str,
     *,
+    rows_per_task: int,
     covariances: bool,
 ) -> Iterator[Task]:
     """Divide the rows of an experiment into tasks with their own keys and seeds.
@@ -144,10 +136,12 @@ def make_tasks(
         angles: Local angles, shape (rows, angles of the fragment).
         shots: Shots per subexperiment, None for exact.
         run: Names the run and stage; every task's seed derives from it and from the task's key.
+        rows_per_task: Rows a task holds; seeds depend on it, so it may depend on neither the pool
+            nor the time.
         covariances: Whether the covariances of sampled values are wanted.
     """
-    for start in range(0, len(angles), experiment.rows_per_task):
-        rows = np.ascontiguousarray(angles[start : start + experiment.rows_per_task])
+    for start in range(0, len(angles), rows_per_task):
+        rows = np.ascontiguousarray(angles[start : start + rows_per_task])
         digest = hashlib.sha256(f"{run} {number} {experiment.key} {start} {shots}".encode())
         digest.update(rows.tobytes())
         key = digest.hexdigest()

@@ -1,0 +1,186 @@
+"""Fragments on any Qiskit sampler: Aer, a noise model, a QPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import asdict, is_dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.primitives import BackendSamplerV2, BaseSamplerV2, StatevectorSampler
+
+from ..errors import BackendError, DistributedEstimatorError
+from ..subexperiments import FragmentEstimate, FragmentExperiment, SettingFamily, Task
+from .counts import Counts, estimate_from_counts
+from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
+
+BitTable = NDArray[np.uint8]
+
+_SUBEXPERIMENTS_PER_TASK = 512
+_LARGEST_SEED = 2**31
+
+
+class SamplerBackend:
+    """Runs the settings of fragments as PUBs of a sampler.
+
+    A fragment's settings that measure at the same slots are one PUB; a task is one job. Simulators that
+    are seeded are seeded anew for every task, so that tasks are independent and reproducible.
+
+    Args:
+        sampler: Any `BaseSamplerV2`. Where it names its backend, circuits are transpiled to it.
+        defer_measurements: Whether measurements inside a circuit are moved to its end by ancilla
+            qubits. None: for noiseless local simulators, which are far faster so or know no other
+            way; never where noise or hardware would tell the difference.
+    """
+
+    def __init__(self, sampler: BaseSamplerV2, defer_measurements: bool | None = None) -> None:
+        self.sampler = sampler
+        self.defer_measurements = (
+            _is_noiseless(sampler) if defer_measurements is None else defer_measurements
+        )
+        self._templates: dict[tuple[str, tuple[bool, ...]], Template] = {}
+        self._lock = Lock()
+
+    @property
+    def name(self) -> str:
+        """Package and class of the sampler."""
+        kind = type(self.sampler)
+        return f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+
+    @property
+    def exact(self) -> bool:
+        """A sampler never is."""
+        return False
+
+    def rows_per_task(self, experiment: FragmentExperiment) -> int:
+        """As many as make up a job of moderate size."""
+        return max(1, _SUBEXPERIMENTS_PER_TASK // experiment.num_circuits)
+
+    def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
+        """Long enough to be a job of its own."""
+        return 1.0
+
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
+        """Run all settings of the task's rows as one job; see `Backend`.
+
+        Raises:
+            BackendError: The sampler failed, or cannot run the circuits.
+        """
+        try:
+            return estimate_from_counts(experiment, task, self._counts(experiment, task))
+        except DistributedEstimatorError:
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"the sampler {self.name} failed on fragment {experiment.fragment.index} "
+                f"({experiment.fragment.num_qubits} qubits): {error}. If it lacks a gate, "
+                "transpile the circuit first; if it refuses measurements inside a circuit, pass "
+                "backend=SamplerBackend(sampler, defer_measurements=True)"
+            ) from error
+
+    def _counts(self, experiment: FragmentExperiment, task: Task) -> Iterator[Counts]:
+        templates = [self._template(experiment, family) for family in experiment.families]
+        pubs = []
+        for template in templates:
+            if template.circuit.num_parameters:
+                pubs.append((template.circuit, template.bind(task.angles)))
+            else:
+                pubs.append((template.circuit,))
+        results = _reseeded(self.sampler, task.seed).run(pubs, shots=task.shots).result()
+        for family, template, result in zip(experiment.families, templates, results, strict=True):
+            yield from _count(experiment, family, template, result.data, len(task.angles))
+
+    def _template(self, experiment: FragmentExperiment, family: SettingFamily) -> Template:
+        key = experiment.key, family.measured
+        with self._lock:
+            if key not in self._templates:
+                self._templates[key] = make_template(
+                    experiment, family, _target(self.sampler), defer=self.defer_measurements
+                )
+            return self._templates[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"sampler": self.sampler, "defer_measurements": self.defer_measurements}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def _count(
+    experiment: FragmentExperiment, family: SettingFamily, template: Template, data: Any, rows: int
+) -> Iterator[Counts]:
+    """Counts of every measurement group from the bits of one PUB."""
+    groups, settings = len(experiment.groups), family.num_settings
+    subexperiments = rows * groups * settings
+    slots = _bits(data, SLOT_REGISTER, subexperiments)
+    observed = _bits(data, MEASURE_REGISTER, subexperiments)
+    shots = max(slots.shape[1], observed.shape[1])
+    slot_outcomes = np.zeros((subexperiments, shots), dtype=np.int64)
+    for column in range(slots.shape[2]):  # the first slot is the slowest
+        slot_outcomes = 2 * slot_outcomes + slots[..., column]
+    shaped = observed.reshape(rows, groups, settings, -1, observed.shape[2])
+    places = {qubit: place for place, qubit in enumerate(template.observed)}
+    for number, group in enumerate(experiment.groups):
+        outcomes = np.zeros((rows, settings, shots), dtype=np.int64)
+        for bit, generator in enumerate(group.generators):
+            columns = [places[qubit] for qubit in generator]
+            parity = np.bitwise_xor.reduce(shaped[:, number][..., columns], axis=-1)
+            outcomes |= parity.astype(np.int64) << bit
+        outcomes *= family.num_slot_outcomes
+        outcomes += slot_outcomes.reshape(rows, groups, settings, shots)[:, number]
+        size = group.num_outcomes * family.num_slot_outcomes
+        offsets = size * np.arange(rows * settings).reshape(rows, settings, 1)
+        counts = np.bincount((outcomes + offsets).ravel(), minlength=rows * settings * size)
+        yield group, family, counts.reshape(rows, settings, size)
+
+
+def _bits(data: Any, register: str, subexperiments: int) -> BitTable:
+    """Measured bits of a register, shape (subexperiments, shots, bits); no bits if it is absent."""
+    if not hasattr(data, register):
+        return np.zeros((subexperiments, 1, 0), dtype=np.uint8)
+    found = getattr(data, register)
+    packed = found.array.reshape(subexperiments, found.num_shots, -1)
+    unpacked = np.unpackbits(packed[..., ::-1], axis=-1, bitorder="little")
+    return unpacked[..., : found.num_bits]
+
+
+def _target(sampler: BaseSamplerV2) -> Any:
+    backend = getattr(sampler, "backend", None) or getattr(sampler, "_backend", None)
+    if callable(backend) and not hasattr(backend, "target"):
+        backend = backend()
+    return getattr(backend, "target", None)
+
+
+def _is_aer(sampler: BaseSamplerV2) -> bool:
+    return type(sampler).__module__.startswith("qiskit_aer.")
+
+
+def _is_noiseless(sampler: BaseSamplerV2) -> bool:
+    if isinstance(sampler, StatevectorSampler):
+        return True
+    backend = getattr(sampler, "_backend", None)
+    is_aer = type(backend).__module__.startswith("qiskit_aer.")
+    return is_aer and getattr(backend.options, "noise_model", None) is None
+
+
+def _reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:
+    """A copy of a local simulator with a seed of its own; any other sampler as it is."""
+    seed %= _LARGEST_SEED
+    if isinstance(sampler, StatevectorSampler):
+        return StatevectorSampler(default_shots=sampler.default_shots, seed=seed)
+    if _is_aer(sampler):
+        fresh = copy.copy(sampler)
+        fresh._seed = seed
+        fresh._options = copy.copy(sampler.options)
+        # One thread a worker: on many small circuits Aer's own threads cost more than they gain.
+        chosen = {**sampler.options.backend_options, **sampler.options.run_options}
+        threads = {} if "max_parallel_threads" in chosen else {"max_parallel_threads": 1}
+        fresh._options.run_options = {**threads, **sampler.options.run_options}
+        return fresh
+    if type(sampler) is BackendSamplerV2 and is_dataclass(sampler.options):
+        options = {**asdict(sampler.options), "seed_simulator": seed}
+        return BackendSamplerV2(backend=sampler.backend, options=options)
+    return sampler

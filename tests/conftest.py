@@ -1,0 +1,16 @@
+"""What all tests share: one thread for linear algebra, and reproducible property tests in CI."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+
+# NumPy and torch read these once, when they are imported: later than this file.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+# Simulators warm up on their first call, so a deadline per example would fail by chance.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("reproducible", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("reproducible" if os.environ.get("CI") else "local")

@@ -1,0 +1,460 @@
+"""Records survive a round trip, a crash at any byte, and many writers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributed_estimator.errors import RecordError
+from distributed_estimator.records import (
+    SCHEMA_VERSION,
+    CircuitInfo,
+    Header,
+    Machine,
+    QueryRecord,
+    Record,
+    RecordWriter,
+    StragglerInfo,
+    Summary,
+    TrainingRecord,
+    decode,
+    encode,
+    read_records,
+    to_dict,
+)
+
+counts = st.integers(0, 2**53)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats()
+words = st.text(max_size=8)
+
+
+def summaries() -> st.SearchStrategy[Summary]:
+    return st.lists(numbers, max_size=20).map(Summary.of)
+
+
+def query_records() -> st.SearchStrategy[QueryRecord]:
+    special = {
+        "pipeline": st.sampled_from(["contracted", "reference"]),
+        "quantity": st.sampled_from(["value", "gradient"]),
+        "circuit": st.builds(CircuitInfo, num_qubits=counts, depth=counts, key=words),
+        "straggler": st.builds(StragglerInfo, numbers, numbers, counts, numbers),
+        "value": summaries(),
+        "stderr": summaries(),
+        "schema_version": st.just(SCHEMA_VERSION),
+        "precision": st.none() | finite,
+    }
+    by_type = {
+        "str": words,
+        "str | None": st.none() | words,
+        "int": counts,
+        "int | None": st.none() | counts,
+        "float": numbers,
+        "bool": st.booleans(),
+    }
+    fields = {
+        field.name: special[field.name] if field.name in special else by_type[str(field.type)]
+        for field in dataclasses.fields(QueryRecord)
+    }
+    return st.fixed_dictionaries(fields).map(lambda values: QueryRecord(**values))
+
+
+def training_records() -> st.SearchStrategy[TrainingRecord]:
+    return st.builds(
+        TrainingRecord,
+        run_id=words,
+        step=counts,
+        epoch=counts,
+        loss=numbers,
+        metrics=st.dictionaries(words, numbers, max_size=3),
+        queries=counts,
+        at=numbers,
+        schema_version=st.just(SCHEMA_VERSION),
+    )
+
+
+def headers() -> st.SearchStrategy[Header]:
+    machines = st.builds(Machine, words, words, st.none() | counts, st.none() | counts)
+    versions = st.dictionaries(words, st.none() | words, max_size=3)
+    return st.builds(
+        Header, versions=versions, machine=machines, schema_version=st.just(SCHEMA_VERSION)
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, where all that is not finite counts as NaN and NaN equals itself."""
+    if isinstance(a, float) and isinstance(b, float):
+        return a == b or not (math.isfinite(a) or math.isfinite(b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def step(number: int, **changes: Any) -> TrainingRecord:
+    record = TrainingRecord(
+        run_id="run", step=number, epoch=0, loss=0.25, metrics={"ä": 0.5}, queries=80, at=1.5
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def query(**changes: Any) -> QueryRecord:
+    values: dict[str, Any] = {
+        "run_id": "run",
+        "query_id": "0",
+        "started_at": "2030-01-01T00:00:00.000+00:00",
+        "pipeline": "contracted",
+        "circuit": CircuitInfo(4, 9, "abc"),
+        "num_queries": 1,
+        "partition_label": "AABB",
+        "num_cuts": 1,
+        "num_fragments": 2,
+        "num_terms": 6,
+        "num_subexperiments": 10,
+        "num_circuits": 10,
+        "shots": None,
+        "shots_total": 0,
+        "setting_basis": "full",
+        "backend": "statevector",
+        "pool": "threads",
+        "subexp_workers": 8,
+        "policy": "eager",
+        "t_partition": 0.0,
+        "t_generate": 0.0,
+        "t_execute": 0.5,
+        "t_reconstruct": 0.0,
+        "t_total": 0.5,
+        "value": Summary.of(0.5),
+        "stderr": Summary.of(0.0),
+        "precision": None,
+        "seed": None,
+    }
+    return QueryRecord(**(values | changes))
+
+
+def steps_in(*paths: Path) -> list[int]:
+    return [r.step for r in read_records(*paths) if isinstance(r, TrainingRecord)]
+
+
+def headers_in(path: Path) -> int:
+    return sum(isinstance(record, Header) for record in read_records(path))
+
+
+def write_steps(path: Path, numbers: range) -> None:
+    with RecordWriter(path) as log:
+        for number in numbers:
+            log.write(step(number))
+
+
+# --- what a record says -----------------------------------------------------------------------
+
+
+@given(query_records() | training_records() | headers())
+def test_a_record_comes_back_as_it_was_written(record: Record) -> None:
+    back = decode(encode(record))
+    assert type(back) is type(record)
+    assert same(to_dict(back), to_dict(record))
+
+
+@given(query_records() | training_records() | headers())
+def test_a_line_is_strict_json_on_one_line(record: Record) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    line = encode(record)
+    assert b"\n" not in line
+    assert json.loads(line, parse_constant=refuse)["kind"] == record.kind
+
+
+def test_not_a_number_is_written_as_null() -> None:
+    data = json.loads(encode(step(1, loss=math.nan, metrics={"a": math.inf})))
+    assert (data["loss"], data["metrics"]) == (None, {"a": None})
+
+
+def test_numpy_numbers_are_written_as_numbers() -> None:
+    record = step(np.int64(3), loss=np.float32(0.5), metrics={"a": np.float64(2)})  # type: ignore[arg-type]
+    assert decode(encode(record)) == step(3, loss=0.5, metrics={"a": 2.0})
+
+
+def test_what_json_cannot_say_is_refused() -> None:
+    with pytest.raises(RecordError, match="training record cannot be written as JSON"):
+        encode(step(1, metrics={"a": object()}))
+
+
+@given(st.lists(finite.filter(lambda x: abs(x) < 1e100), min_size=1, max_size=40))
+def test_a_summary_lists_its_values_up_to_sixteen(values: list[float]) -> None:
+    summary = Summary.of(np.array(values).reshape(-1, 1))
+    assert (summary.count, summary.min, summary.max) == (len(values), min(values), max(values))
+    assert summary.mean == pytest.approx(
+        math.fsum(values) / len(values), abs=1e-6 * max(map(abs, values))
+    )
+    assert summary.values == (tuple(values) if len(values) <= 16 else None)
+
+
+def test_a_summary_of_nothing_has_no_mean() -> None:
+    summary = Summary.of([])
+    assert summary.count == 0
+    assert math.isnan(summary.mean)
+
+
+def test_a_query_record_knows_its_words() -> None:
+    with pytest.raises(RecordError, match="pipeline is 'other'"):
+        query(pipeline="other")
+    with pytest.raises(RecordError, match="quantity is 'other'"):
+        query(quantity="other")
+    with pytest.raises(RecordError, match="num_queries is -1"):
+        query(num_queries=-1)
+
+
+def test_the_header_names_versions_and_machine_but_nobody() -> None:
+    header = Header.current()
+    assert header.versions["numpy"] == np.__version__
+    assert header.machine.cpu_count == os.cpu_count()
+    text = encode(header).decode()
+    for name in (os.uname().nodename, os.environ.get("USER") or "\0", str(Path.home())):
+        assert name not in text
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def test_files_are_merged_in_order(tmp_path: Path) -> None:
+    write_steps(tmp_path / "a.jsonl", range(2))
+    write_steps(tmp_path / "b.jsonl", range(2, 5))
+    assert steps_in(tmp_path / "b.jsonl", tmp_path / "a.jsonl") == [2, 3, 4, 0, 1]
+
+
+def test_unknown_keys_are_tolerated() -> None:
+    data = json.loads(encode(query())) | {"color": "red"}
+    data["circuit"]["shape"] = [1]
+    assert decode(json.dumps(data).encode()) == query()
+
+
+def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    write_steps(path, range(1))
+    newer = json.dumps({"schema_version": SCHEMA_VERSION + 1, "kind": "unheard-of"})
+    with path.open("a") as file:
+        file.write(newer)  # no newline: still not mistaken for a torn line
+    with pytest.raises(
+        RecordError, match=rf"line 3 .*version is {SCHEMA_VERSION + 1} .* {SCHEMA_VERSION}:"
+    ):
+        list(read_records(path))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data.pop("step"), "field `step` is missing"),
+        (lambda data: data.update(step="1"), "field `step` is '1', expected int"),
+        (lambda data: data.update(step=True), "field `step` is True, expected int"),
+        (lambda data: data.update(loss="low"), "field `loss` is 'low', expected float"),
+        (lambda data: data.update(metrics={"a": []}), r"field `metrics` is \[\]"),
+        (lambda data: data.update(kind="query"), "field `query_id` is missing"),
+        (lambda data: data.update(kind=["query"]), "kind is"),
+        (lambda data: data.pop("schema_version"), "schema_version"),
+    ],
+)
+def test_a_wrong_field_is_named(damage: Any, message: str) -> None:
+    data = json.loads(encode(step(1)))
+    damage(data)
+    with pytest.raises(RecordError, match=message):
+        decode(json.dumps(data).encode())
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b"3", b"\xff", b"NaN", b"[" * 100_000])
+def test_what_is_no_record_is_refused(line: bytes) -> None:
+    with pytest.raises(RecordError, match="JSON"):
+        decode(line)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_damage_in_the_middle_names_file_and_line(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "log.jsonl"
+    write_steps(path, range(3))
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[number - 1] = lines[number - 1][:30] + b"\n"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(RecordError, match=rf"log\.jsonl, line {number} is unreadable"):
+        list(read_records(path))
+
+
+def test_damage_in_the_last_whole_line_is_not_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    write_steps(path, range(2))
+    path.write_bytes(path.read_bytes()[:-5] + b"\n")
+    with pytest.raises(RecordError, match="line 3"):
+        list(read_records(path))
+
+
+def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"cannot read .*nowhere\.jsonl: No such file"):
+        list(read_records(tmp_path / "nowhere.jsonl"))
+
+
+# --- crashes ----------------------------------------------------------------------------------
+
+
+def test_a_crash_at_any_byte_costs_one_record_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    write_steps(path, range(3))
+    whole = path.read_bytes()
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for cut in range(last, len(whole) + 1):
+        survivors = [0, 1, 2] if cut >= len(whole) - 1 else [0, 1]
+        path.write_bytes(whole[:cut])
+        assert steps_in(path) == survivors
+        write_steps(path, range(3, 5))
+        assert steps_in(path) == [*survivors, 3, 4]
+        assert headers_in(path) == 1
+
+
+def test_a_crash_while_writing_the_header_leaves_a_file_with_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    write_steps(path, range(1))
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        write_steps(path, range(7, 8))
+        expected = [0, 7] if cut == len(whole) - 1 else [7]
+        assert (steps_in(path), headers_in(path)) == (expected, 1)
+
+
+@pytest.mark.parametrize("torn", [20, -1])
+def test_a_crash_while_closing_a_torn_line_changes_nothing(tmp_path: Path, torn: int) -> None:
+    path = tmp_path / "log.jsonl"
+    write_steps(path, range(1))
+    torn_line = encode(step(1))
+    torn_line = torn_line if torn == -1 else torn_line[:torn]
+    path.write_bytes(path.read_bytes() + torn_line)
+    start = path.stat().st_size
+    write_steps(path, range(2, 3))
+    whole = path.read_bytes()
+    survivors = [0, 1] if torn == -1 else [0]
+    for cut in range(start, len(whole)):
+        path.write_bytes(whole[:cut])
+        saved = [2] if cut == len(whole) - 1 else []
+        assert steps_in(path) == survivors + saved
+        write_steps(path, range(3, 4))
+        assert steps_in(path) == [*survivors, *saved, 3]
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def test_a_file_has_one_header_whoever_appends(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "log.jsonl"
+    write_steps(path, range(1))
+    write_steps(path, range(1, 2))
+    assert [record.kind for record in read_records(path)] == ["header", "training", "training"]
+
+
+def test_nothing_is_made_before_the_first_record(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "runs" / "log.jsonl"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_may_be_closed_twice_and_used_again(tmp_path: Path) -> None:
+    log = RecordWriter(tmp_path / "log.jsonl")
+    log.write(step(0))
+    log.close()
+    log.close()
+    log.write(step(1))
+    log.close()
+    assert steps_in(log.path) == [0, 1]
+
+
+def test_a_pickled_writer_appends_to_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RecordWriter("log.jsonl") as log:
+        log.write(step(0))
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        with pickle.loads(pickle.dumps(log)) as other:
+            other.write(step(1))
+        log.write(step(2))
+    assert steps_in(tmp_path / "log.jsonl") == [0, 1, 2]
+
+
+def test_a_folder_is_no_log(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="is a folder: give the path of a file"):
+        RecordWriter(tmp_path)
+
+
+def test_a_file_in_the_place_of_a_folder_is_found_at_once(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RecordError, match="runs must be a folder"):
+        RecordWriter(tmp_path / "runs" / "log.jsonl")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_write_permission_is_found_at_once(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(RecordError, match="cannot write"):
+        RecordWriter(tmp_path / "log.jsonl")
+
+
+def test_a_refusal_of_the_system_is_a_record_error(tmp_path: Path) -> None:
+    log = RecordWriter(tmp_path / "runs" / "log.jsonl")
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RecordError, match="cannot write"):
+        log.write(step(0))
+
+
+def test_a_record_that_cannot_be_written_leaves_the_file_alone(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "log.jsonl") as log:
+        with pytest.raises(RecordError):
+            log.write(step(0, metrics={"a": object()}))
+        assert not log.path.exists()
+
+
+def test_threads_do_not_interleave(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "log.jsonl") as log, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: log.write(step(number)), range(400)))
+    assert sorted(steps_in(log.path)) == list(range(400))
+    assert headers_in(log.path) == 1
+
+
+def test_processes_do_not_interleave(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=write_steps, args=(path, range(k * 300, (k + 1) * 300)))
+        for k in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert sorted(steps_in(path)) == list(range(600))
+    assert headers_in(path) == 1
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_a_forked_child_opens_the_file_for_itself(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "log.jsonl") as log:
+        log.write(step(0))
+        child = os.fork()
+        if not child:
+            log.write(step(1))
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        log.write(step(2))
+    assert steps_in(log.path) == [0, 1, 2]
