@@ -1,4 +1,6 @@
-"""What can go wrong, as one tree::
+"""What can go wrong, as one tree.
+
+::
 
     DistributedEstimatorError
     ├── InputError (ValueError)        something the caller passed

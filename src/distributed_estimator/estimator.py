@@ -22,10 +22,11 @@ from qiskit.primitives import (
 )
 
 from .backends import StatevectorBackend
+from .batch import Accuracy, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .errors import InputError
 from .execution import make_pool
-from .pipeline import Accuracy, Evaluation, Pipeline
+from .pipeline import Pipeline
 from .pubs import Request, check_precision, merge, read_pubs
 from .records import RecordWriter, to_dict
 from .subexperiments import Backend

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
+from .batch import Accuracy, Batch
 from .errors import InputError, MissingExtraError
 from .estimator import DistributedEstimator
 from .pubs import batch_of, check_precision
@@ -90,17 +91,32 @@ class FragmentGradient(BaseEstimatorGradient):
         precision = options.get("precision", self._precision)
         groups = _group(circuits, observables, parameter_values, wanted)
         estimator: DistributedEstimator = self._estimator
-        job = AlgorithmJob(self._run, groups, estimator.accuracy(precision), estimator.next_run())
+        job = AlgorithmJob(
+            self._evaluate, groups, estimator.accuracy(precision), estimator.next_run()
+        )
         job.submit()
         return job
 
-    def _run(self, groups: list[_Group], accuracy: Any, run: str) -> EstimatorGradientResult:
+    def _run(
+        self,
+        circuits: Sequence[QuantumCircuit],
+        observables: Sequence[Any],
+        parameter_values: Sequence[Sequence[float]] | np.ndarray[Any, Any],
+        parameters: Sequence[Sequence[Parameter]],
+        **options: Any,
+    ) -> EstimatorGradientResult:
+        job = self.run(circuits, observables, parameter_values, parameters, **options)
+        return cast(EstimatorGradientResult, job.result())
+
+    def _evaluate(
+        self, groups: list[_Group], accuracy: Accuracy, run: str
+    ) -> EstimatorGradientResult:
         count = sum(len(group.members) for group in groups)
         gradients: list[Any] = [None] * count
         metadata: list[Any] = [None] * count
         for number, group in enumerate(groups):
             evaluation = self._estimator.pipeline.gradient(
-                group.batch(), accuracy, f"{run} group {number}", group.places
+                group.batch, accuracy, f"{run} group {number}", group.places
             )
             for member, row in zip(group.members, evaluation.values, strict=True):
                 gradients[member] = row
@@ -129,17 +145,15 @@ class _Group:
             )
         self.places = [numbers[p] for p in self.wanted]
 
-    def check(self) -> None:
-        """Read the members, so that bad input shows before anything runs."""
+    def read(self) -> None:
+        """Make the members' queries; raises `InputError` where they are not well formed."""
         try:
             values = np.array(self.values, dtype=np.float64)
         except (ValueError, TypeError) as error:
-            raise InputError(f"the parameter values are not rows of real numbers: {error}") from error
-        self._batch = batch_of(self.circuit, self.observables, values)
-
-    def batch(self) -> Any:
-        """The members' queries."""
-        return self._batch
+            raise InputError(
+                f"the parameter values are not rows of real numbers: {error}"
+            ) from error
+        self.batch: Batch = batch_of(self.circuit, self.observables, values)
 
 
 def _group(
@@ -157,5 +171,5 @@ def _group(
         groups[key].observables.append(observables[member])
         groups[key].values.append(values[member])
     for group in groups.values():
-        group.check()
+        group.read()
     return list(groups.values())

@@ -12,13 +12,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
-from qiskit import QuantumCircuit
 
+from .batch import Accuracy, Batch, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .errors import BackendError, PlanTooLargeError
 from .execution import Pool, run_tasks
@@ -28,7 +27,6 @@ from .records import QueryRecord, RecordWriter, Summary, new_run_id, utc_now
 from .subexperiments import (
     Backend,
     FragmentEstimate,
-    Observables,
     Shifts,
     Task,
     make_tasks,
@@ -46,58 +44,6 @@ _MARGIN = 1.1
 """Shots beyond what the pilot's variance asks for, as that variance is itself an estimate."""
 
 _ALWAYS_FREE = 64 << 20
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Queries on one circuit, evaluated together.
-
-    Attributes:
-        circuit: The circuit.
-        observables: The distinct observables.
-        observable: Shape (queries,): the observable each query asks for.
-        binding: Shape (queries,): the row of `values` it asks at.
-        values: Shape (bindings, parameters), in the order of `circuit.parameters`.
-    """
-
-    circuit: QuantumCircuit
-    observables: Observables
-    observable: IntArray
-    binding: IntArray
-    values: FloatArray
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How well a value must be known: `shots` a subexperiment, or a target standard error.
-
-    Attributes:
-        shots: Shots per subexperiment; None where `precision` rules.
-        precision: Standard error to meet; 0 for the exact value.
-    """
-
-    shots: int | None
-    precision: float
-
-    @property
-    def exact(self) -> bool:
-        """Whether nothing is sampled."""
-        return self.shots is None and self.precision == 0
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Values or gradients of a batch.
-
-    Attributes:
-        values: Shape (queries,), or (queries, parameters) for gradients.
-        stderrs: Standard errors of values, shape (queries,); empty for gradients.
-        record: What was logged.
-    """
-
-    values: FloatArray
-    stderrs: FloatArray
-    record: QueryRecord
 
 
 class Pipeline:
@@ -177,9 +123,7 @@ class Pipeline:
             )
         return _Session(self, batch, accuracy)
 
-    def _finish(
-        self, values: FloatArray, stderrs: FloatArray, record: QueryRecord
-    ) -> Evaluation:
+    def _finish(self, values: FloatArray, stderrs: FloatArray, record: QueryRecord) -> Evaluation:
         if self.log is not None:
             self.log.write(record)
         return Evaluation(values, stderrs, record)

@@ -1,4 +1,4 @@
-"""What depends on structure alone, made once: plans by circuit, networks and experiments by observable."""
+"""What depends on structure alone, made once: plans, their networks and experiments."""
 
 from __future__ import annotations
 

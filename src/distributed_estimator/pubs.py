@@ -13,9 +13,9 @@ from qiskit.primitives import EstimatorPubLike
 from qiskit.primitives.containers import EstimatorPub
 from qiskit.primitives.containers.bindings_array import BindingsArray
 
+from .batch import Batch
 from .cutting.angles import check_values
 from .errors import InputError
-from .pipeline import Batch
 from .subexperiments import Observables, parse
 
 FloatArray = NDArray[np.float64]
@@ -39,10 +39,12 @@ class Request:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
         return np.broadcast_shapes(self.observables.shape, self.values.shape[:-1])
 
 
 def read_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[Request]:
+    """Check PUBs, with `precision` for those that name none; raises `InputError`."""
     if isinstance(pubs, QuantumCircuit) or not isinstance(pubs, Iterable):
         raise InputError(f"`pubs` is {type(pubs).__name__}: give a list of PUBs")
     known: dict[int, tuple[Any, NDArray[np.object_]]] = {}
@@ -109,9 +111,7 @@ def _read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
     return array
 
 
-def batch_of(
-    circuit: QuantumCircuit, observables: Sequence[Any], values: FloatArray
-) -> Batch:
+def batch_of(circuit: QuantumCircuit, observables: Sequence[Any], values: FloatArray) -> Batch:
     """One query per row: observable i at binding i, shape of `values` (queries, parameters).
 
     Observables given as the same object are read once.
@@ -157,6 +157,7 @@ def merge(requests: Sequence[Request]) -> Batch:
 
 
 def check_precision(value: Any, name: str) -> None:
+    """Raise `InputError` unless `value` is a finite number of at least zero."""
     try:
         number = float(value)
     except (TypeError, ValueError):

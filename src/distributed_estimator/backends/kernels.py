@@ -58,9 +58,7 @@ def apply_branches(states: ComplexArray, operators: ComplexArray, qubit: int) ->
     return result.reshape(-1, dim, rows)
 
 
-def outcome_grams(
-    states: ComplexArray, generators: tuple[tuple[int, ...], ...]
-) -> ComplexArray:
+def outcome_grams(states: ComplexArray, generators: tuple[tuple[int, ...], ...]) -> ComplexArray:
     """Inner products of branches, outcome by outcome.
 
     Args:

@@ -122,7 +122,7 @@ class Program:
 
     def _part(self, step: GateStep) -> ComplexArray | tuple[int, int]:
         if not step.angles:
-            return step.kernel.coefficients[0]
+            return np.asarray(step.kernel.coefficients[0])
         if step.kernel not in self._kernels:
             self._kernels.append(step.kernel)
             self._columns.append([])

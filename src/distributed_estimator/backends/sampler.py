@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from threading import Lock
 from typing import Any
 
@@ -26,8 +26,8 @@ _LARGEST_SEED = 2**31
 class SamplerBackend:
     """Runs the settings of fragments as PUBs of a sampler.
 
-    A fragment's settings that measure at the same slots are one PUB; a task is one job. Simulators that
-    are seeded are seeded anew for every task, so that tasks are independent and reproducible.
+    A fragment's settings that measure at the same slots are one PUB; a task is one job. Simulators
+    that take a seed get a new one for every task, so that tasks are independent and reproducible.
 
     Args:
         sampler: Any `BaseSamplerV2`. Where it names its backend, circuits are transpiled to it.
@@ -83,7 +83,7 @@ class SamplerBackend:
 
     def _counts(self, experiment: FragmentExperiment, task: Task) -> Iterator[Counts]:
         templates = [self._template(experiment, family) for family in experiment.families]
-        pubs = []
+        pubs: list[tuple[Any, ...]] = []
         for template in templates:
             if template.circuit.num_parameters:
                 pubs.append((template.circuit, template.bind(task.angles)))
@@ -161,7 +161,7 @@ def _is_aer(sampler: BaseSamplerV2) -> bool:
 def _is_noiseless(sampler: BaseSamplerV2) -> bool:
     if isinstance(sampler, StatevectorSampler):
         return True
-    backend = getattr(sampler, "_backend", None)
+    backend: Any = getattr(sampler, "_backend", None)
     is_aer = type(backend).__module__.startswith("qiskit_aer.")
     return is_aer and getattr(backend.options, "noise_model", None) is None
 
@@ -180,7 +180,7 @@ def _reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:
         threads = {} if "max_parallel_threads" in chosen else {"max_parallel_threads": 1}
         fresh._options.run_options = {**threads, **sampler.options.run_options}
         return fresh
-    if type(sampler) is BackendSamplerV2 and is_dataclass(sampler.options):
+    if type(sampler) is BackendSamplerV2:
         options = {**asdict(sampler.options), "seed_simulator": seed}
         return BackendSamplerV2(backend=sampler.backend, options=options)
     return sampler

@@ -105,6 +105,7 @@ def _exact(experiment: FragmentExperiment, tensors: list[FloatArray]) -> Fragmen
 def _draw(
     experiment: FragmentExperiment, task: Task, tensors: list[FloatArray]
 ) -> Iterator[Counts]:
+    assert task.shots is not None, "exact tasks draw nothing"
     rng = np.random.default_rng(task.seed)
     for group, tensor in zip(experiment.groups, tensors, strict=True):
         for family in experiment.families:
@@ -114,4 +115,3 @@ def _draw(
 @lru_cache(maxsize=512)
 def _coordinate_map(fragment: Fragment) -> SlotwiseMap:
     return SlotwiseMap([slot.side.coordinates for slot in fragment.slots])
-

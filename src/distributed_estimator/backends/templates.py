@@ -1,7 +1,7 @@
 """Circuits for samplers: one parameterised circuit per family of settings of a fragment.
 
-The settings of a family differ by one-qubit rotations alone, and so do the measurement bases of the
-observables. Both become parameters, so that a family is one PUB however many settings and bases it has.
+The settings of a family differ by one-qubit rotations alone, and so do the measurement bases of
+the observables. Both become parameters, so that a family is one PUB however many settings it has.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MEASURE_REGISTER = "observed"
 _BOUND_SAFELY = {"rx", "ry", "rz", "p", "u", "r", "rxx", "ryy", "rzz", "rzx"}
 _EULER = OneQubitEulerDecomposer("U")
 _IDENTITY = np.eye(2, dtype=complex)
-_TO_Z = {
+_TO_Z: dict[str, ComplexArray] = {
     "X": np.array([[1, 1], [1, -1]], dtype=complex) / np.sqrt(2),
     "Y": np.array([[1, -1j], [1, 1j]]) / np.sqrt(2),
     "Z": _IDENTITY,
@@ -110,9 +110,7 @@ def make_template(
 class _Builder:
     """Puts a fragment's gates, slot rotations and measurements in order."""
 
-    def __init__(
-        self, experiment: FragmentExperiment, family: SettingFamily, defer: bool
-    ) -> None:
+    def __init__(self, experiment: FragmentExperiment, family: SettingFamily, defer: bool) -> None:
         fragment = experiment.fragment
         self._experiment = experiment
         self._family = family
@@ -126,11 +124,7 @@ class _Builder:
         self._circuit = QuantumCircuit(
             QuantumRegister(fragment.num_qubits + sum(self._deferred), "q"),
             *([ClassicalRegister(measured, SLOT_REGISTER)] if measured else []),
-            *(
-                [ClassicalRegister(len(self.observed), MEASURE_REGISTER)]
-                if self.observed
-                else []
-            ),
+            *([ClassicalRegister(len(self.observed), MEASURE_REGISTER)] if self.observed else []),
         )
         self.angles = [Parameter(f"a{i:04d}") for i in range(len(fragment.angles))]
         self.slot_angles: list[Parameter] = []

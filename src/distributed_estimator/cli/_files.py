@@ -152,7 +152,7 @@ def _count_operations(circuit: QuantumCircuit, known: dict[str, int]) -> int:
     for item in circuit.data:
         kind, name = type(item.operation), item.operation.name
         if name not in known:
-            builtin = kind.__module__.startswith("qiskit.circuit")
+            builtin = (kind.__module__ or "").startswith("qiskit.circuit")
             defined = kind in (Gate, Instruction) or not builtin
             definition = item.operation.definition if defined else None
             known[name] = 1 if definition is None else _count_operations(definition, known)

@@ -1,7 +1,7 @@
 """The angles of a circuit's gates as functions of its parameters.
 
-Each angle of each gate occurrence is one column. Affine expressions, which is nearly all of them, are
-evaluated for a whole batch by one matrix product; the rest by walking their expression tree.
+Each angle of each gate occurrence is one column. Affine expressions, which is nearly all of them,
+are evaluated for a whole batch by one matrix product; the rest by walking their expression tree.
 """
 
 from __future__ import annotations

@@ -20,13 +20,12 @@ from .channels import (
     Side,
     core_of,
     expand,
-    gate_sides,
     overhead,
     schmidt_weights,
-    wire_sides,
 )
 from .circuit import NormalCircuit, Operation
 from .gates import GateKernel
+from .sides import gate_sides, wire_sides
 
 FloatArray = NDArray[np.float64]
 

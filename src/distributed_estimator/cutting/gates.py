@@ -1,8 +1,8 @@
 """Gate unitaries as functions of their angles, derived from samples rather than tabulated.
 
-Every angle of a gate in Qiskit's standard library enters its unitary through frequencies 0, 1/2 and 1
-alone, so five samples an angle determine the unitary everywhere. The same expansion says which
-parameter-shift rule an angle obeys.
+Every angle of a gate in Qiskit's standard library enters its unitary through frequencies 0, 1/2
+and 1 alone, so five samples an angle determine the unitary everywhere. The same expansion says
+which parameter-shift rule an angle obeys.
 """
 
 from __future__ import annotations

@@ -167,7 +167,8 @@ def _check_labels(labels: Labels, num_qubits: int) -> list[Hashable]:
         hash(tuple(given))
     except TypeError as error:
         raise InputError(
-            f"`cuts` is {labels!r}: give one hashable label per qubit, an AutoCut, a CutPlan or None"
+            f"`cuts` is {labels!r}: give one hashable label per qubit, an AutoCut, a CutPlan or "
+            "None"
         ) from error
     if len(given) != num_qubits:
         raise CutError(

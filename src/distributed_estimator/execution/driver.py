@@ -40,9 +40,7 @@ def run_tasks(
             future.cancel()
 
 
-def _run_job(
-    backend: Backend, job: Sequence[tuple[FragmentExperiment, Task]]
-) -> list[Result]:
+def _run_job(backend: Backend, job: Sequence[tuple[FragmentExperiment, Task]]) -> list[Result]:
     return [(task, backend.run(experiment, task)) for experiment, task in job]
 
 

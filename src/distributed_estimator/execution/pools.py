@@ -35,7 +35,7 @@ class Pool:
         return self._executor.submit(function, *arguments)
 
 
-def make_pool(pool: str | Executor, workers: int) -> Pool:
+def make_pool(pool: str | Executor, workers: Any) -> Pool:
     """A pool from its name or from an executor.
 
     Raises:
@@ -48,9 +48,7 @@ def make_pool(pool: str | Executor, workers: int) -> Pool:
         return Pool(type(pool).__name__, workers, lambda: pool, in_process=local)
     if pool == "threads":
         prefix = "distributed-estimator"
-        return Pool(
-            pool, workers, lambda: ThreadPoolExecutor(workers, prefix), in_process=True
-        )
+        return Pool(pool, workers, lambda: ThreadPoolExecutor(workers, prefix), in_process=True)
     raise InputError(
         f'`pool` is {pool!r}: give "threads" or an object of type `concurrent.futures.Executor`'
     )

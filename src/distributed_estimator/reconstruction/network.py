@@ -1,7 +1,7 @@
 """The tensor network of a plan: fragment tensors joined by cores, contracted along one fixed path.
 
-The path depends on the plan alone and is found once. Values are one pass along it, for all queries of a batch at
-once; the environments of all fragments and cores are one pass back.
+The path depends on the plan alone and is found once. Values are one pass along it, for all queries
+of a batch at once; the environments of all fragments and cores are one pass back.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def _matrices(tensors: Sequence[FloatArray], step: _Step) -> tuple[FloatArray, F
 def _multiply(left: FloatArray, right: FloatArray) -> FloatArray:
     if len(right) == 1 < len(left):
         flat = left.reshape(-1, left.shape[2]) @ right[0]
-        return flat.reshape(len(left), left.shape[1], -1)
-    return left @ right
+        return np.asarray(flat.reshape(len(left), left.shape[1], -1))
+    return np.asarray(left @ right)
 
 
 def _result_shape(tensors: Sequence[FloatArray], step: _Step) -> list[int]:

@@ -17,6 +17,7 @@ from .settings import SettingFamily, setting_families
 
 FloatArray = NDArray[np.float64]
 
+
 @dataclass(frozen=True, eq=False)
 class FragmentExperiment:
     """A fragment, the Paulis wanted of it and the settings that give them.

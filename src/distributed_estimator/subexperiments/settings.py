@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from itertools import product
 from math import prod
 
@@ -72,7 +72,9 @@ class SettingFamily:
         """
         rows, parities, _ = coordinates.shape
         flat = self._outcome_map(coordinates.reshape(rows * parities, -1))
-        sizes = [n for c, m in zip(self.choices, self.measured, strict=True) for n in (len(c), 1 + m)]
+        sizes = [
+            n for c, m in zip(self.choices, self.measured, strict=True) for n in (len(c), 1 + m)
+        ]
         table = flat.reshape(rows, parities, *sizes)
         slots = range(len(self.bases))
         order = [0, *(2 + 2 * s for s in slots), 1, *(3 + 2 * s for s in slots)]
@@ -177,4 +179,7 @@ def _places(first: NDArray[np.intp], choice: NDArray[np.intp], width: int) -> ND
 
 
 def _kron(matrices: Sequence[FloatArray]) -> FloatArray:
-    return reduce(np.kron, matrices, _UNMEASURED)
+    total = _UNMEASURED
+    for matrix in matrices:
+        total = np.kron(total, matrix).astype(np.float64)
+    return total

@@ -1,0 +1,67 @@
+"""What goes into the pipeline and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit
+
+from .records import QueryRecord
+from .subexperiments import Observables
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Queries on one circuit, evaluated together.
+
+    Attributes:
+        circuit: The circuit.
+        observables: The distinct observables.
+        observable: Shape (queries,): the observable each query asks for.
+        binding: Shape (queries,): the row of `values` it asks at.
+        values: Shape (bindings, parameters), in the order of `circuit.parameters`.
+    """
+
+    circuit: QuantumCircuit
+    observables: Observables
+    observable: IntArray
+    binding: IntArray
+    values: FloatArray
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well a value must be known: `shots` a subexperiment, or a target standard error.
+
+    Attributes:
+        shots: Shots per subexperiment; None where `precision` rules.
+        precision: Standard error to meet; 0 for the exact value.
+    """
+
+    shots: int | None
+    precision: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is sampled."""
+        return self.shots is None and self.precision == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Values or gradients of a batch.
+
+    Attributes:
+        values: Shape (queries,), or (queries, parameters) for gradients.
+        stderrs: Standard errors of values, shape (queries,); empty for gradients.
+        record: What was logged.
+    """
+
+    values: FloatArray
+    stderrs: FloatArray
+    record: QueryRecord
