@@ -23,6 +23,8 @@ OLDEST_QPY = 13
 _QPY_MAGIC = b"QISKIT"
 # Possessive, so that a file of nothing but comments is not tried in every way it can be split up.
 _VERSION = re.compile(r"\A(?>\s+|//[^\n]*|/\*.*?\*/)*+OPENQASM\s+([23])(?:\.\d+)?\s*;", re.DOTALL)
+_DEFINITION = re.compile(r"\bgate\s+(\w+)[^{}]*\{([^{}]*)\}")
+_NAME = re.compile(r"\s*(\w+)")
 _REGISTER = re.compile(r"\b(?:(?:qreg|creg)\s+\w+|qubit|bit)\s*\[\s*(\d+)\s*\]")
 
 
@@ -108,6 +110,7 @@ def _parse_qasm(path: Path, content: bytes) -> QuantumCircuit:
     declared = sum(int(size) for size in _REGISTER.findall(text))
     if declared > MAX_BITS:
         raise InputError(f"`{path}` declares {declared} bits, the most that is read is {MAX_BITS}")
+    _check_definitions(path, text)
     complaints = io.StringIO()
     try:
         # The OpenQASM 3 parser prints what it finds wrong, and raises an error without a message.
@@ -124,6 +127,23 @@ def _parse_qasm(path: Path, content: bytes) -> QuantumCircuit:
         raise InputError(f"`{path}` is no readable {language}: {detail}") from error
 
 
+def _check_definitions(path: Path, text: str) -> None:
+    """Refuses gates that come to too much written out, which the OpenQASM 3 parser does at once."""
+    sizes: dict[str, int] = {}
+    for name, body in _DEFINITION.findall(text):
+        used = (_NAME.match(line.rpartition("@")[2]) for line in body.split(";"))
+        sizes[name] = sum(sizes.get(gate[1], 1) for gate in used if gate)
+        _check_operations(path, sizes[name])
+
+
+def _check_operations(path: Path, count: int) -> None:
+    if count > MAX_OPERATIONS:
+        raise InputError(
+            f"`{path}` comes to {count} operations once its gates are written out, the most that "
+            f"is read is {MAX_OPERATIONS}"
+        )
+
+
 def _check_size(path: Path, circuit: QuantumCircuit) -> None:
     if not circuit.num_qubits:
         raise InputError(f"`{path}` holds a circuit without qubits: declare at least one")
@@ -135,18 +155,14 @@ def _check_size(path: Path, circuit: QuantumCircuit) -> None:
         operations = _count_operations(circuit, {})
     except RecursionError as error:
         raise InputError(f"`{path}` nests gate definitions too deeply: transpile it") from error
-    if operations > MAX_OPERATIONS:
-        raise InputError(
-            f"`{path}` comes to {operations} operations once its gates are written out, the most "
-            f"that is read is {MAX_OPERATIONS}"
-        )
+    _check_operations(path, operations)
 
 
 def _count_operations(circuit: QuantumCircuit, known: dict[str, int]) -> int:
     """Operations of a circuit with the gates that its file defines written out.
 
-    Definitions that use one another twice, twenty times over, are a short file and a long circuit;
-    `known` counts each once.
+    Gates that are each defined by the one before, twice, make a long circuit of a short file:
+    `known` holds what was counted, so that counting does not take as long.
     """
     total = 0
     for item in circuit.data:

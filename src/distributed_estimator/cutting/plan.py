@@ -85,7 +85,7 @@ class CutPlan:
         if isinstance(cuts, AutoCut):
             normal, chosen = find_cuts(normalise(circuit, lambda qubits: False), cuts)
             plan = CutPlan(circuit, None, normal, chosen, everything)
-            cuts.check_width(max(f.num_qubits for f in plan.fragments))
+            cuts.check_width(max((f.num_qubits for f in plan.fragments), default=0))
             return plan
         labels = _check_labels(cuts, circuit.num_qubits)
         normal = normalise(circuit, lambda qubits: len({labels[q] for q in qubits}) == 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,10 +126,14 @@ class Queries:
             tuple(paulis[term] for paulis in term_paulis),
         )
 
+    @cached_property
+    def _one_each(self) -> bool:
+        return np.array_equal(self.query, np.arange(self.count))
+
     def sum(self, entries: FloatArray) -> FloatArray:
         """Weighted sums of entries, shape (entries, …) -> (queries, …)."""
         weighted = entries * self.weight.reshape(-1, *[1] * (entries.ndim - 1))
-        if len(weighted) == self.count and self.query.size == self.count:
+        if self._one_each:
             return weighted
         result = np.zeros((self.count, *entries.shape[1:]))
         np.add.at(result, self.query, weighted)
@@ -136,9 +141,8 @@ class Queries:
 
     def pairs(self) -> tuple[IntArray, IntArray]:
         """All ordered pairs of entries of the same query."""
-        if self.query.size == self.count:
-            every = np.arange(self.count)
-            return every, every
+        if self._one_each:
+            return self.query, self.query
         sizes = np.bincount(self.query, minlength=self.count)
         starts = np.cumsum(sizes) - sizes
         left = np.repeat(np.arange(self.query.size), sizes[self.query])
@@ -168,7 +172,7 @@ class Reconstruction:
         """Expectation values, shape (queries,)."""
         entries = np.empty(self.queries.query.size)
         for part in self._chunks(len(entries), squared=False):
-            entries[part] = self.network.values(self._leaves(part))
+            entries[part] = self.network.values(self._leaves(part), part.stop - part.start)
         return self.queries.sum(entries)
 
     def environments(self) -> list[FloatArray]:
@@ -224,7 +228,7 @@ class Reconstruction:
             covariance = tensor.covariance(rows, paulis[left], paulis[right])
             leaves.append(moment - covariance.reshape(moment.shape))
         cores = [squared_core(self._at(core, left)) for core in self._cores]
-        return self.network.values(leaves + cores)
+        return self.network.values(leaves + cores, len(left))
 
     def _first_order(self) -> FloatArray:
         left, right = self.queries.pairs()

@@ -56,12 +56,14 @@ class Network:
         """Numbers held at once per query, also of the doubled network for standard errors."""
         return sum(size**2 if squared else size for size in self._held)
 
-    def values(self, leaves: Sequence[FloatArray]) -> FloatArray:
-        """Contract the network, shape (queries,)."""
-        return self._forward(leaves)[-1].reshape(-1)
+    def values(self, leaves: Sequence[FloatArray], queries: int) -> FloatArray:
+        """Contract the network, shape (queries,); one where there are no leaves."""
+        return self._forward(leaves)[-1].reshape(-1) if leaves else np.ones(queries)
 
     def environments(self, leaves: Sequence[FloatArray]) -> list[FloatArray]:
         """Derivative of every query's value by every leaf, each with the queries' batch axis."""
+        if not leaves:
+            return []
         tensors = self._forward(leaves)
         adjoints: list[FloatArray | None] = [None] * len(tensors)
         adjoints[-1] = np.ones_like(tensors[-1])
@@ -118,6 +120,8 @@ def _compile(
     indices: Sequence[Sequence[int]], sizes: dict[int, int]
 ) -> tuple[tuple[_Step, ...], list[int]]:
     """Steps along the path, and the size of every tensor on it."""
+    if not indices:
+        return (), [1]
     terms = ["".join(opt_einsum.get_symbol(i) for i in leaf) for leaf in indices]
     shapes = [tuple(sizes[i] for i in leaf) for leaf in indices]
     method = "optimal" if len(terms) <= _EXHAUSTIVE else "greedy"
