@@ -297,7 +297,7 @@ class _Session:
 
     def _refuse(self, total: int, needs: Sequence[int], network: int) -> None:
         limit = self.pipeline.memory_limit()
-        worst = int(np.argmax([float(n) for n in needs]))
+        worst = needs.index(max(needs))
         fragment = self.plan.fragments[worst]
         raise PlanTooLargeError(
             f"the plan needs {_gib(total)} of memory, the limit is {_gib(limit)}: fragment {worst} "
@@ -357,5 +357,5 @@ def _rescaled(shots: int, stderr: float, precision: float) -> int:
     return max(16, math.ceil(shots * _MARGIN * (stderr / precision) ** 2))
 
 
-def _gib(size: float) -> str:
-    return f"{float(size) / 2**30:.3g} GiB"
+def _gib(size: int) -> str:
+    return f"{min(size, 10**300) / 2**30:.3g} GiB"

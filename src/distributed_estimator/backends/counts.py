@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, TypeAlias
 
@@ -18,24 +18,33 @@ from ..subexperiments import (
 )
 
 Counts: TypeAlias = tuple[MeasurementGroup, SettingFamily, NDArray[Any]]
-"""Counts of a family's settings for one group, shape (rows, settings, outcomes)."""
+"""Counts of a family's settings for one group, (rows, settings, observable · slot outcomes)."""
 
 
 def estimate_from_counts(
     experiment: FragmentExperiment, task: Task, counts: Iterable[Counts]
 ) -> FragmentEstimate:
-    """Reduce the counts of all groups and families of a task, group by group, to its estimate."""
+    """Reduce the counts of all groups and families of a task to its estimate."""
     assert task.shots is not None, "exact tasks have no counts"
-    rows, size = len(task.angles), prod(experiment.fragment.shape)
-    values = np.zeros((rows, len(experiment.paulis), size))
-    covariances = {
-        id(group): np.zeros((rows, len(group.paulis) ** 2, size * size))
-        for group in experiment.groups
-        if task.covariances
-    }
+    rows, size = len(task.angles), experiment.layout.num_outcomes
+    tables = {id(group): np.zeros((rows, group.num_outcomes, size)) for group in experiment.groups}
     for group, family, table in counts:
-        frequencies = table / task.shots
-        values[:, list(group.paulis)] += family.means(frequencies, group)
+        shape = rows, family.num_settings, group.num_outcomes, family.num_slot_outcomes
+        frequencies = table.reshape(shape).transpose(0, 2, 1, 3) / task.shots
+        tables[id(group)][:, :, family.places] = frequencies
+    return estimate_from_frequencies(experiment, task, list(tables.values()))
+
+
+def estimate_from_frequencies(
+    experiment: FragmentExperiment, task: Task, tables: Sequence[NDArray[np.float64]]
+) -> FragmentEstimate:
+    """Reduce tables of relative frequencies, one per measurement group, to a task's estimate."""
+    assert task.shots is not None, "exact tasks have no frequencies"
+    layout = experiment.layout
+    values = np.empty((len(task.angles), len(experiment.paulis), prod(experiment.fragment.shape)))
+    covariances = []
+    for group, table in zip(experiment.groups, tables, strict=True):
+        values[:, list(group.paulis)] = layout.means(table, group)
         if task.covariances:
-            covariances[id(group)] += family.covariances(frequencies, task.shots, group)
-    return FragmentEstimate(values, tuple(covariances.values()))
+            covariances.append(layout.covariances(table, task.shots, group))
+    return FragmentEstimate(values, tuple(covariances))

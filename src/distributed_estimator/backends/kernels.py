@@ -49,12 +49,14 @@ def apply_gate(
 def apply_branches(states: ComplexArray, operators: ComplexArray, qubit: int) -> ComplexArray:
     """Split every branch into one per operator, shape (branches · operators, 2**n, rows)."""
     branches, dim, rows = states.shape
-    result = np.zeros((branches, len(operators), dim, rows), dtype=np.complex128)
-    views = _expose(states, [qubit])
-    for number, operator in enumerate(operators):
-        targets = _expose(result[:, number], [qubit])
-        for i, j in zip(*np.nonzero(operator), strict=True):
-            targets[i] += operator[i, j] * views[j]
+    split = states.reshape(branches, -1, 2, 1 << qubit, rows)
+    shape = branches, len(operators), dim >> qubit + 1, 2, 1 << qubit, rows
+    result = np.zeros(shape, dtype=np.complex128)
+    for number, operator in enumerate(operators.tolist()):
+        for i in range(2):
+            for j in range(2):
+                if operator[i][j]:
+                    result[:, number, :, i] += operator[i][j] * split[:, :, j]
     return result.reshape(-1, dim, rows)
 
 

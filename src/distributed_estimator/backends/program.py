@@ -15,9 +15,6 @@ from .kernels import apply_branches, apply_gate, zero_state
 ComplexArray = NDArray[np.complex128]
 FloatArray = NDArray[np.float64]
 
-_FEW_AMPLITUDES = 8
-"""Below so many amplitudes, applying a gate is cheaper than multiplying two gates' matrices."""
-
 
 class _Fused:
     """Gates that follow each other on the same qubit, applied as one; or one gate of any width.
@@ -70,6 +67,7 @@ class Program:
         self._kernels: list[GateKernel] = []
         self._columns: list[list[tuple[int, ...]]] = []
         self._steps = list(self._compile())
+        self._gathers = [np.array(columns) for columns in self._columns]
         for step in self._steps:
             if isinstance(step, _Fused):
                 step.close(self._kernels)
@@ -78,7 +76,7 @@ class Program:
         """Branch states, (rows, angles) -> (branches, 2**qubits, rows)."""
         tables = [
             self._table(kernel, columns, angles)
-            for kernel, columns in zip(self._kernels, self._columns, strict=True)
+            for kernel, columns in zip(self._kernels, self._gathers, strict=True)
         ]
         states = zero_state(self._fragment.num_qubits, len(angles))
         for step in self._steps:
@@ -90,27 +88,23 @@ class Program:
         return states
 
     @staticmethod
-    def _table(
-        kernel: GateKernel, columns: list[tuple[int, ...]], angles: FloatArray
-    ) -> ComplexArray:
+    def _table(kernel: GateKernel, columns: NDArray[np.intp], angles: FloatArray) -> ComplexArray:
         """Matrices of all occurrences of one kind of gate, shape (d, d, occurrences, rows)."""
-        gathered = angles.T[np.array(columns)]  # occurrences, angles of the gate, rows
+        gathered = angles.T[columns]  # occurrences, angles of the gate, rows
         flat = gathered.transpose(0, 2, 1).reshape(-1, kernel.num_angles)
         matrices = kernel.matrices(flat)
         return matrices.transpose(1, 2, 0).reshape(*matrices.shape[1:], len(columns), -1)
 
     def _compile(self) -> Iterator[_Fused | SlotStep]:
         open_runs: dict[int, _Fused] = {}
-        amplitudes = 1 << self._fragment.num_qubits
         for step in self._fragment.steps:
             if isinstance(step, SlotStep):
                 open_runs.pop(step.qubit, None)
-                amplitudes *= len(self._fragment.slots[step.slot].side.branches)
                 yield step
                 continue
             part = self._part(step)
             run = open_runs.get(step.qubits[0]) if len(step.qubits) == 1 else None
-            if run is not None and (amplitudes > _FEW_AMPLITUDES or _both_constant(run, part)):
+            if run is not None:
                 run.append(part)
                 continue
             fused = _Fused(step.qubits, part)
@@ -129,10 +123,6 @@ class Program:
         number = self._kernels.index(step.kernel)
         self._columns[number].append(step.angles)
         return number, len(self._columns[number]) - 1
-
-
-def _both_constant(run: _Fused, part: ComplexArray | tuple[int, int]) -> bool:
-    return isinstance(part, np.ndarray) and isinstance(run.parts[-1], np.ndarray)
 
 
 @lru_cache(maxsize=512)

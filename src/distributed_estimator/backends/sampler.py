@@ -82,7 +82,7 @@ class SamplerBackend:
             ) from error
 
     def _counts(self, experiment: FragmentExperiment, task: Task) -> Iterator[Counts]:
-        templates = [self._template(experiment, family) for family in experiment.families]
+        templates = [self._template(experiment, family) for family in experiment.layout.families]
         pubs: list[tuple[Any, ...]] = []
         for template in templates:
             if template.circuit.num_parameters:
@@ -90,7 +90,9 @@ class SamplerBackend:
             else:
                 pubs.append((template.circuit,))
         results = _reseeded(self.sampler, task.seed).run(pubs, shots=task.shots).result()
-        for family, template, result in zip(experiment.families, templates, results, strict=True):
+        for family, template, result in zip(
+            experiment.layout.families, templates, results, strict=True
+        ):
             yield from _count(experiment, family, template, result.data, len(task.angles))
 
     def _template(self, experiment: FragmentExperiment, family: SettingFamily) -> Template:

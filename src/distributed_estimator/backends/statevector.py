@@ -7,7 +7,6 @@ shots are drawn from the exact outcome distribution of each setting.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,14 +16,14 @@ from numpy.typing import NDArray
 from ..cutting import Fragment
 from ..subexperiments import FragmentEstimate, FragmentExperiment, MeasurementGroup, Task
 from ..subexperiments.slotwise import SlotwiseMap
-from .counts import Counts, estimate_from_counts
+from .counts import estimate_from_frequencies
 from .kernels import apply_gate, outcome_grams
 from .program import program_of
 
 ComplexArray = NDArray[np.complex128]
 FloatArray = NDArray[np.float64]
 
-_WORK_PER_TASK = 4e6
+_WORK_PER_TASK = 4_000_000
 _TO_Z = {
     "X": np.array([[1, 1], [1, -1]], dtype=complex)[..., None] / np.sqrt(2),
     "Y": np.array([[1, -1j], [1, 1j]])[..., None] / np.sqrt(2),
@@ -52,7 +51,7 @@ class StatevectorBackend:
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As many as take about 20 ms."""
-        return max(1, int(_WORK_PER_TASK / experiment.row_work))
+        return max(1, _WORK_PER_TASK // experiment.row_work)
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """At 5 ns an amplitude and gate."""
@@ -66,7 +65,10 @@ class StatevectorBackend:
         ]
         if task.shots is None:
             return _exact(experiment, tensors)
-        return estimate_from_counts(experiment, task, _draw(experiment, task, tensors))
+        rng = np.random.default_rng(task.seed)
+        layout = experiment.layout
+        drawn = [layout.draw(layout.probabilities(t), task.shots, rng) for t in tensors]
+        return estimate_from_frequencies(experiment, task, drawn)
 
 
 def group_coordinates(
@@ -100,16 +102,6 @@ def _exact(experiment: FragmentExperiment, tensors: list[FloatArray]) -> Fragmen
     for group, tensor in zip(experiment.groups, tensors, strict=True):
         values[:, list(group.paulis)] = group.signs @ tensor
     return FragmentEstimate(values, ())
-
-
-def _draw(
-    experiment: FragmentExperiment, task: Task, tensors: list[FloatArray]
-) -> Iterator[Counts]:
-    assert task.shots is not None, "exact tasks draw nothing"
-    rng = np.random.default_rng(task.seed)
-    for group, tensor in zip(experiment.groups, tensors, strict=True):
-        for family in experiment.families:
-            yield group, family, rng.multinomial(task.shots, family.probabilities(tensor))
 
 
 @lru_cache(maxsize=512)

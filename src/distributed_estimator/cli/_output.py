@@ -15,7 +15,7 @@ from ..analysis.tables import StageRow
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """Prints one JSON document on stdout; what is not finite becomes null."""
+    """Prints one JSON document on stdout; what no JSON number can hold becomes null."""
     click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
 
 
@@ -82,6 +82,19 @@ def duration(seconds: float) -> str:
     return f"{seconds / 1e-6:.3g} µs"
 
 
+def whole(number: int) -> str:
+    """A whole number, by its power of ten where it has too many digits to read.
+
+    Example:
+        >>> whole(12500), whole(5**40)
+        ('12500', '9.1e+27')
+    """
+    if number < 10**9:
+        return str(number)
+    exponent = math.log10(number)
+    return f"{10 ** (exponent % 1):.1f}e+{math.floor(exponent)}"
+
+
 def with_error(value: float, stderr: float) -> str:
     """A value to the second digit of its standard error.
 
@@ -104,7 +117,7 @@ def printable(text: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """A number with its noun: 1 cut, 2 cuts."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"1 {noun}" if number == 1 else f"{whole(number)} {noun}s"
 
 
 def _finite(value: Any) -> Any:
@@ -112,4 +125,6 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
+    if isinstance(value, int) and value.bit_length() > 63:  # more than most JSON readers take
+        value = float(value) if value.bit_length() < 1024 else math.inf
     return None if isinstance(value, float) and not math.isfinite(value) else value

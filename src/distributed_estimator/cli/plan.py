@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ..cutting import Cut, CutPlan
 from ..subexperiments.observables import Observables, group, parse, restrict
-from ._output import counted, note, print_json, print_table, printable
+from ._output import counted, note, print_json, print_table, printable, whole
 from ._query import Query, query_options, read_query
 
 MAX_DRAWN = 500
@@ -152,7 +152,8 @@ def _print_text(query: Query, forecast: Forecast) -> None:
     )
     if query.options.shots is not None:
         click.echo(
-            f"{query.options.shots} shots a circuit, {query.options.shots * sum(circuits)} in all"
+            f"{counted(query.options.shots, 'shot')} a circuit, "
+            f"{whole(query.options.shots * sum(circuits))} in all"
         )
 
 
@@ -165,7 +166,7 @@ def _fragment_table(forecast: Forecast) -> Table:
     counts = zip(forecast.settings, forecast.groups, forecast.circuits, strict=True)
     for fragment, numbers in zip(forecast.plan.fragments, counts, strict=True):
         row = (fragment.num_qubits, len(fragment.slots), *numbers)
-        table.add_row(str(fragment.index), _ranges(fragment.qubits), *map(str, row))
+        table.add_row(str(fragment.index), _ranges(fragment.qubits), *map(whole, row))
     return table
 
 

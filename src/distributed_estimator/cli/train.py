@@ -40,7 +40,7 @@ DEFAULT_SHOTS = 1024
     help="Places where the circuit is cut into contiguous pieces.",
 )
 @click.option(
-    "--shots", type=int, show_default=str(DEFAULT_SHOTS), help="Shots for each circuit that is run."
+    "--shots", type=int, help=f"Shots for each circuit that is run.  [default: {DEFAULT_SHOTS}]"
 )
 @click.option("--exact", is_flag=True, help="Exact expectation values, without shots.")
 @click.option(

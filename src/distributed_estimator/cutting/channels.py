@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import combinations
+from itertools import combinations, product
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 ComplexArray = NDArray[np.complex128]
 FloatArray = NDArray[np.float64]
@@ -92,20 +93,37 @@ class SlotBasis:
         return np.cumsum([0, *sizes[:-1]])
 
     @cached_property
-    def first_pair(self) -> NDArray[np.intp]:
-        """Index of each setting's first pair of functionals."""
-        sizes = [operation.num_functionals**2 for operation in self.operations]
-        return np.cumsum([0, *sizes[:-1]])
+    def signed(self) -> FloatArray:
+        """Functionals from outcomes, shape (functionals, outcomes): signs, or a plain sum."""
+        return self._blocks(np.array([[1.0, -1.0], [1.0, 1.0]]))
+
+    @cached_property
+    def paired(self) -> FloatArray:
+        """Products of two functionals of one setting from outcomes, shape (pairs, outcomes)."""
+        return self._blocks(np.array([[1.0, 1.0], [1.0, -1.0], [1.0, -1.0], [1.0, 1.0]]))
+
+    @cached_property
+    def pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The two functionals of every pair of one setting, two arrays of shape (pairs,)."""
+        pairs = [
+            (start + a, start + b)
+            for start, operation in zip(self.first, self.operations, strict=True)
+            for a, b in product(range(operation.num_functionals), repeat=2)
+        ]
+        left, right = np.array(pairs).T
+        return left, right
+
+    def _blocks(self, measured: FloatArray) -> FloatArray:
+        alone = np.ones((1, 1))
+        blocks = [measured if operation.measures else alone for operation in self.operations]
+        return np.asarray(block_diag(*blocks))
 
     @cached_property
     def pair_inverse(self) -> FloatArray:
         """`inverse` on pairs of functionals of one setting, shape (rank², pairs)."""
-        rank = len(self.inverse)
-        columns = []
-        for start, operation in zip(self.first, self.operations, strict=True):
-            block = self.inverse[:, start : start + operation.num_functionals]
-            columns.append(np.einsum("ra,sb->rsab", block, block).reshape(rank * rank, -1))
-        return np.concatenate(columns, axis=1)
+        left, right = self.pairs
+        pairs = self.inverse[:, None, left] * self.inverse[None, :, right]
+        return pairs.reshape(-1, len(left))
 
 
 @dataclass(frozen=True, eq=False)

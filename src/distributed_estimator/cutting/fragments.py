@@ -82,12 +82,12 @@ class Fragment:
         """Width of the fragment."""
         return len(self.qubits)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Rank of each slot: the shape of the fragment tensor after its batch axes."""
         return tuple(slot.side.rank for slot in self.slots)
 
-    @property
+    @cached_property
     def num_branches(self) -> int:
         """State vectors the local simulator carries per binding."""
         return int(np.prod([len(slot.side.branches) for slot in self.slots], dtype=object))

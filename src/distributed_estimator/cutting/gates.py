@@ -93,7 +93,7 @@ class GateKernel:
         """Partial derivatives of the unitaries by angle `index`, shape (rows, d, d)."""
         factors = self._factors(angles)
         used, place = self._used[index]
-        factors[index] = np.stack([_SLOPES[e](angles[:, index]) for e in used])[place]
+        factors[index] = _gather([_SLOPES[e](angles[:, index]) for e in used], place)
         return self._combine(factors)
 
     @cached_property
@@ -109,15 +109,19 @@ class GateKernel:
     def _factors(self, angles: FloatArray) -> list[FloatArray]:
         """Per angle, its contribution to each term, shape (terms, rows)."""
         return [
-            np.stack([_WAVES[e](angles[:, j]) for e in used])[place]
+            _gather([_WAVES[e](angles[:, j]) for e in used], place)
             for j, (used, place) in enumerate(self._used)
         ]
 
     @cached_property
-    def _used(self) -> list[tuple[list[int], NDArray[np.intp]]]:
-        """Per angle, the waves that occur and the place of each term's among them."""
-        found = [np.unique(column, return_inverse=True) for column in self.exponents.T]
-        return [([int(e) for e in used], place.reshape(-1)) for used, place in found]
+    def _used(self) -> list[tuple[list[int], NDArray[np.intp] | None]]:
+        """Per angle, the waves that occur and the place of each term's (None: in order)."""
+        used: list[tuple[list[int], NDArray[np.intp] | None]] = []
+        for column in self.exponents.T:
+            waves, place = np.unique(column, return_inverse=True)
+            in_order = np.array_equal(place, np.arange(len(waves)))
+            used.append(([int(e) for e in waves], None if in_order else place.reshape(-1)))
+        return used
 
     def _combine(self, factors: list[FloatArray]) -> ComplexArray:
         """(terms, rows) factors to (rows, d, d), laid out so that each element is contiguous."""
@@ -235,6 +239,11 @@ def _fitted_kernel(family: _GateFamily) -> GateKernel | None:
     probe = np.array([0.3 + 0.7 * j for j in range(count)])
     error = np.abs(kernel.matrices(probe[None])[0] - family.matrix(tuple(probe))).max()
     return kernel if error < 1e-12 else None
+
+
+def _gather(waves: list[FloatArray], place: NDArray[np.intp] | None) -> FloatArray:
+    stacked = np.array(waves)
+    return stacked if place is None else stacked[place]
 
 
 def _equidistant_rule(differences: set[int]) -> ShiftRule:

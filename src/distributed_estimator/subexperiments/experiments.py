@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..cutting import Fragment, SettingBasis
 from .observables import MeasurementGroup, Pauli, group
-from .settings import SettingFamily, setting_families
+from .settings import SettingLayout
 
 FloatArray = NDArray[np.float64]
 
@@ -38,9 +38,9 @@ class FragmentExperiment:
         return group(self.paulis, self.fragment.num_qubits)
 
     @cached_property
-    def families(self) -> tuple[SettingFamily, ...]:
+    def layout(self) -> SettingLayout:
         """The fragment's settings."""
-        return setting_families(self.fragment, self.basis)
+        return SettingLayout(self.fragment, self.basis)
 
     @property
     def is_trivial(self) -> bool:
@@ -50,7 +50,7 @@ class FragmentExperiment:
     @property
     def num_circuits(self) -> int:
         """Settings times measurement bases: circuits per binding."""
-        return len(self.groups) * sum(family.num_settings for family in self.families)
+        return len(self.groups) * self.fragment.num_settings(self.basis)
 
     @cached_property
     def key(self) -> str:
@@ -66,8 +66,7 @@ class FragmentExperiment:
         grams = 16 * outcomes * fragment.num_branches**2
         if not sampled:
             return 3 * states + 2 * grams
-        counts = max(f.num_settings * f.num_slot_outcomes for f in self.families)
-        return 3 * states + 2 * grams + 24 * counts * outcomes
+        return 3 * states + 2 * grams + 48 * outcomes * self.layout.num_outcomes
 
     def result_bytes(self, *, sampled: bool) -> int:
         """Memory the fragment tensor takes per binding, in bytes."""

@@ -95,20 +95,27 @@ class MeasurementGroup:
     Attributes:
         basis: (local qubit, letter) of every qubit that is measured.
         paulis: Positions in the fragment's list of Paulis.
-        signs: Shape (paulis, outcomes): the eigenvalue ±1 of each Pauli at each outcome. An outcome
-            is the parity of every generator; bit b of its number is the parity of generator b.
-        generators: The measured qubits of each generator.
+        generators: The measured qubits of each generator. An outcome is the parity of every
+            generator; bit b of its number is the parity of generator b.
+        combinations: Per Pauli, the generators it is the product of, as a bit mask.
     """
 
     basis: tuple[tuple[int, str], ...]
     paulis: tuple[int, ...]
-    signs: FloatArray
     generators: tuple[tuple[int, ...], ...]
+    combinations: tuple[int, ...]
 
     @property
     def num_outcomes(self) -> int:
         """Number of distinguishable outcomes."""
-        return int(self.signs.shape[1])
+        return 1 << len(self.generators)
+
+    @cached_property
+    def signs(self) -> FloatArray:
+        """The eigenvalue ±1 of each Pauli at each outcome, shape (paulis, outcomes)."""
+        outcomes = np.arange(self.num_outcomes)
+        odd = [np.bitwise_count(outcomes & combination) & 1 for combination in self.combinations]
+        return 1.0 - 2.0 * np.array(odd)
 
     @cached_property
     def pair_signs(self) -> FloatArray:
@@ -162,13 +169,11 @@ def _make_group(paulis: Sequence[Pauli], members: Sequence[int]) -> MeasurementG
     basis = dict(pair for i in members for pair in paulis[i])
     parities = _ParityBasis()
     combinations = [parities.express(sum(1 << q for q, _ in paulis[i])) for i in members]
-    outcomes = np.arange(1 << len(parities.generators))
-    odd = [np.bitwise_count(outcomes & combination) & 1 for combination in combinations]
     return MeasurementGroup(
         tuple(sorted(basis.items())),
         tuple(members),
-        1.0 - 2.0 * np.array(odd),
         tuple(tuple(q for q in sorted(basis) if g >> q & 1) for g in parities.generators),
+        tuple(combinations),
     )
 
 

@@ -1,8 +1,13 @@
-"""Which circuits a fragment needs, and how their counts become its tensor."""
+"""Which circuits a fragment needs, and how their outcomes become its tensor.
+
+The outcomes of all settings of a fragment are kept in one table, with an axis per slot that runs
+over the outcomes of all operations of that slot: one for a rotation, two for a measurement.
+Whatever is linear in them is one small matrix per slot.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -16,19 +21,14 @@ from .observables import MeasurementGroup
 from .slotwise import SlotwiseMap
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
 
-# Functionals of a measurement from its two outcomes: signed, unsigned; and the pairs of them.
-_SIGNED = np.array([[1.0, -1.0], [1.0, 1.0]])
-_PAIRED = np.array([[1.0, 1.0], [1.0, -1.0], [1.0, -1.0], [1.0, 1.0]])
-_UNMEASURED = np.ones((1, 1))
+_DRAWN_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class SettingFamily:
     """The settings of a fragment that measure at the same slots: one circuit, other rotations.
-
-    Counts of a family have the axes (rows, settings, observable outcomes · slot outcomes); the
-    first slot's choice and outcome vary slowest.
 
     Attributes:
         bases: The setting basis of each slot.
@@ -39,11 +39,11 @@ class SettingFamily:
     measured: tuple[bool, ...]
 
     @cached_property
-    def choices(self) -> tuple[NDArray[np.intp], ...]:
+    def choices(self) -> tuple[list[int], ...]:
         """Per slot, the operations of its basis that the family uses."""
         return tuple(
-            np.array([i for i, op in enumerate(basis.operations) if op.measures == m], dtype=int)
-            for basis, m in zip(self.bases, self.measured, strict=True)
+            [i for i, operation in enumerate(basis.operations) if operation.measures == measured]
+            for basis, measured in zip(self.bases, self.measured, strict=True)
         )
 
     @cached_property
@@ -57,129 +57,134 @@ class SettingFamily:
         return int(2 ** sum(self.measured))
 
     def settings(self) -> Iterator[tuple[LocalOperation, ...]]:
-        """The operations of each setting, in the order of the counts."""
+        """The operations of each setting, the last slot's varying fastest."""
         for choice in product(*self.choices):
             yield tuple(b.operations[i] for b, i in zip(self.bases, choice, strict=True))
 
+    @cached_property
+    def places(self) -> IntArray:
+        """Where its outcomes stand in the table of all, shape (settings, slot outcomes)."""
+        places = np.zeros((1, 1), dtype=np.intp)
+        for basis, choice, measured in zip(self.bases, self.choices, self.measured, strict=True):
+            own = basis.first[choice][:, None] + np.arange(1 + measured)
+            places = places[:, None, :, None] * len(basis.outcomes) + own[None, :, None, :]
+            places = places.reshape(places.shape[0] * len(choice), -1)
+        return places
+
+
+class SettingLayout:
+    """All settings of a fragment in one setting basis, and the maps between their outcomes.
+
+    Args:
+        fragment: The fragment.
+        kind: The setting basis.
+    """
+
+    def __init__(self, fragment: Fragment, kind: SettingBasis) -> None:
+        self.bases = tuple(slot.side.basis(kind) for slot in fragment.slots)
+        self.num_settings = prod(len(basis.operations) for basis in self.bases)
+        self.num_outcomes = prod(len(basis.outcomes) for basis in self.bases)
+        self._probabilities = SlotwiseMap([basis.outcomes for basis in self.bases])
+        self._functionals = SlotwiseMap([basis.signed for basis in self.bases])
+        self._means = SlotwiseMap([basis.inverse @ basis.signed for basis in self.bases])
+        self._seconds = SlotwiseMap([basis.pair_inverse @ basis.paired for basis in self.bases])
+        self._pairs = SlotwiseMap([basis.pair_inverse for basis in self.bases])
+
+    @cached_property
+    def families(self) -> tuple[SettingFamily, ...]:
+        """The settings by the slots they measure; made when used, being exponentially many."""
+        families = (
+            SettingFamily(self.bases, measured)
+            for measured in product((False, True), repeat=len(self.bases))
+        )
+        return tuple(family for family in families if family.num_settings)
+
     def probabilities(self, coordinates: FloatArray) -> FloatArray:
-        """Outcome distributions from the coordinates of each observable outcome.
+        """The table of outcome probabilities from the coordinates of each observable outcome.
 
         Args:
             coordinates: Shape (rows, observable outcomes, product of ranks).
 
         Returns:
-            Shape (rows, settings, observable outcomes · slot outcomes); each sums to one.
+            Shape (rows, observable outcomes, slot outcomes of all settings).
         """
-        rows, parities, _ = coordinates.shape
-        flat = self._outcome_map(coordinates.reshape(rows * parities, -1))
-        sizes = [
-            n for c, m in zip(self.choices, self.measured, strict=True) for n in (len(c), 1 + m)
-        ]
-        table = flat.reshape(rows, parities, *sizes)
-        slots = range(len(self.bases))
-        order = [0, *(2 + 2 * s for s in slots), 1, *(3 + 2 * s for s in slots)]
-        chances = table.transpose(order).reshape(rows, self.num_settings, -1)
-        chances = np.maximum(chances, 0.0)
-        return np.asarray(chances / chances.sum(axis=-1, keepdims=True))
+        rows, outcomes, size = coordinates.shape
+        table = self._probabilities(coordinates.reshape(rows * outcomes, size))
+        return np.asarray(np.maximum(table, 0.0).reshape(rows, outcomes, -1))
 
-    def means(self, frequencies: FloatArray, group: MeasurementGroup) -> FloatArray:
-        """This family's part of a fragment tensor; the parts of all families add up to it.
+    def draw(self, probabilities: FloatArray, shots: int, rng: np.random.Generator) -> FloatArray:
+        """Relative frequencies of outcomes when each setting is run with `shots` shots.
 
         Args:
-            frequencies: Counts over shots, shape (rows, settings, observable · slot outcomes).
+            probabilities: A table, shape (rows, observable outcomes, slot outcomes).
+            shots: Shots per setting.
+            rng: Draws them.
+
+        Returns:
+            A table of the same shape.
+        """
+        rows, outcomes, size = probabilities.shape
+        padded = np.concatenate([probabilities, np.zeros((rows, outcomes, 1))], axis=2)
+        result = np.empty_like(padded)
+        width = self._padded_places.shape[1]
+        block = max(1, _DRAWN_AT_ONCE // (rows * outcomes * width))
+        for start in range(0, self.num_settings, block):
+            places = self._padded_places[start : start + block]
+            chances = padded[:, :, places].transpose(0, 2, 1, 3).reshape(rows, len(places), -1)
+            chances /= chances.sum(axis=-1, keepdims=True)
+            counts = rng.multinomial(shots, chances).reshape(rows, -1, outcomes, width)
+            result[:, :, places] = counts.transpose(0, 2, 1, 3)
+        return result[:, :, :size] / shots
+
+    @cached_property
+    def _padded_places(self) -> IntArray:
+        """Places of every setting's outcomes, those of a slot not measured padded with nothing."""
+        blocks = []
+        for family in self.families:
+            places = np.full((family.num_settings, 1 << len(self.bases)), self.num_outcomes)
+            places[:, : family.num_slot_outcomes] = family.places
+            blocks.append(places)
+        return np.concatenate(blocks)
+
+    def means(self, frequencies: FloatArray, group: MeasurementGroup) -> FloatArray:
+        """The fragment tensor from a table of relative frequencies.
+
+        Args:
+            frequencies: Shape (rows, observable outcomes, slot outcomes of all settings).
             group: The Paulis measured.
 
         Returns:
             Shape (rows, paulis, product of ranks), in slot coordinates.
         """
-        return self._slotwise(self._functionals(frequencies, group), self._coordinate_map, 2)
+        return _apply(self._means, group.signs @ frequencies)
 
     def covariances(
         self, frequencies: FloatArray, shots: int, group: MeasurementGroup
     ) -> FloatArray:
         """Covariances of `means`, shape (rows, paulis², product of ranks²)."""
-        seconds = group.pair_signs @ self._table(frequencies, group) @ self._paired.T
-        spread = seconds - self._outer(self._functionals(frequencies, group))
-        # One shot says nothing of its spread; a sign's variance is at most one.
-        variance = spread / (shots - 1) if shots > 1 else np.ones_like(spread)
-        return self._slotwise(variance, self._pair_map, 4)
-
-    def _functionals(self, frequencies: FloatArray, group: MeasurementGroup) -> FloatArray:
-        return np.asarray(group.signs @ self._table(frequencies, group) @ self._signed.T)
-
-    @staticmethod
-    def _table(frequencies: FloatArray, group: MeasurementGroup) -> FloatArray:
-        rows, settings, _ = frequencies.shape
-        return frequencies.reshape(rows, settings, group.num_outcomes, -1)
+        if shots == 1:
+            # One shot says nothing of its spread; a sign's variance is at most one.
+            rows, paulis = len(frequencies), len(group.pair_signs)
+            return _apply(self._pairs, np.ones((rows, paulis, len(self._pair_places[0]))))
+        seconds = _apply(self._seconds, group.pair_signs @ frequencies)
+        functionals = _apply(self._functionals, group.signs @ frequencies)
+        left, right = self._pair_places
+        products = functionals[:, :, None, left] * functionals[:, None, :, right]
+        products = products.reshape(len(frequencies), -1, len(left))
+        return (seconds - _apply(self._pairs, products)) / (shots - 1)
 
     @cached_property
-    def _signed(self) -> FloatArray:
-        return _kron([_SIGNED if m else _UNMEASURED for m in self.measured])
-
-    @cached_property
-    def _paired(self) -> FloatArray:
-        return _kron([_PAIRED if m else _UNMEASURED for m in self.measured])
-
-    def _outer(self, means: FloatArray) -> FloatArray:
-        """Products of means in the order of `pair_signs` and `_PAIRED`."""
-        rows, settings, paulis, _ = means.shape
-        sizes = [1 + m for m in self.measured]
-        left = means.reshape(rows, settings, paulis, 1, *(x for n in sizes for x in (n, 1)))
-        right = means.reshape(rows, settings, 1, paulis, *(x for n in sizes for x in (1, n)))
-        return (left * right).reshape(rows, settings, paulis * paulis, -1)
-
-    def _slotwise(self, table: FloatArray, mapping: SlotwiseMap, width: int) -> FloatArray:
-        """Bring (rows, settings, paulis, functionals) slot by slot to coordinates."""
-        rows, _, paulis, _ = table.shape
-        slots = len(self.bases)
-        choices = [len(choice) for choice in self.choices]
-        functionals = [width if m else 1 for m in self.measured]
-        split = table.reshape(rows, *choices, paulis, *functionals)
-        order = [0, slots + 1, *(x for s in range(slots) for x in (1 + s, slots + 2 + s))]
-        flat = split.transpose(order).reshape(rows * paulis, -1)
-        return mapping(flat).reshape(rows, paulis, -1)
-
-    @cached_property
-    def _outcome_map(self) -> SlotwiseMap:
-        return SlotwiseMap(
-            [
-                basis.outcomes[_places(basis.first, choice, 1 + m)]
-                for basis, choice, m in zip(self.bases, self.choices, self.measured, strict=True)
-            ]
-        )
-
-    @cached_property
-    def _coordinate_map(self) -> SlotwiseMap:
-        return SlotwiseMap(
-            [
-                basis.inverse[:, _places(basis.first, choice, 1 + m)]
-                for basis, choice, m in zip(self.bases, self.choices, self.measured, strict=True)
-            ]
-        )
-
-    @cached_property
-    def _pair_map(self) -> SlotwiseMap:
-        return SlotwiseMap(
-            [
-                basis.pair_inverse[:, _places(basis.first_pair, choice, (1 + m) ** 2)]
-                for basis, choice, m in zip(self.bases, self.choices, self.measured, strict=True)
-            ]
-        )
+    def _pair_places(self) -> tuple[IntArray, IntArray]:
+        """The two functionals of every pair within one setting, over all slots."""
+        left = right = np.zeros(1, dtype=np.intp)
+        for basis in self.bases:
+            own_left, own_right = basis.pairs
+            size = len(basis.functionals)
+            left = (left[:, None] * size + own_left).ravel()
+            right = (right[:, None] * size + own_right).ravel()
+        return left, right
 
 
-def setting_families(fragment: Fragment, kind: SettingBasis) -> tuple[SettingFamily, ...]:
-    """All settings of a fragment in a setting basis, by the slots they measure."""
-    bases = tuple(slot.side.basis(kind) for slot in fragment.slots)
-    families = (SettingFamily(bases, m) for m in product((False, True), repeat=len(bases)))
-    return tuple(family for family in families if family.num_settings)
-
-
-def _places(first: NDArray[np.intp], choice: NDArray[np.intp], width: int) -> NDArray[np.intp]:
-    return np.asarray((first[choice][:, None] + np.arange(width)).ravel())
-
-
-def _kron(matrices: Sequence[FloatArray]) -> FloatArray:
-    total = _UNMEASURED
-    for matrix in matrices:
-        total = np.kron(total, matrix).astype(np.float64)
-    return total
+def _apply(mapping: SlotwiseMap, table: FloatArray) -> FloatArray:
+    rows, paulis, size = table.shape
+    return mapping(table.reshape(rows * paulis, size)).reshape(rows, paulis, -1)

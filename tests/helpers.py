@@ -1,0 +1,92 @@
+"""What the tests of the estimator share: reference values, random circuits and short calls."""
+
+from __future__ import annotations
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import Delay
+from qiskit.circuit.library import PauliEvolutionGate
+from qiskit.primitives.containers.observables_array import ObservablesArray
+from qiskit.quantum_info import SparsePauliOp, Statevector
+from qiskit_addon_cutting.instructions import CutWire, Move
+
+from distributed_estimator import DistributedEstimator, EstimatorOptions
+
+
+def reference(circuit, observable, values=None):
+    """The expectation value from Qiskit's `Statevector`.
+
+    A `CutWire` is the identity; a `Move` swaps and leaves its source in |0>, its target having
+    been reset before; a `PauliEvolutionGate` is the product formula of its synthesis.
+    """
+    bound = circuit
+    if values is not None:
+        bound = circuit.assign_parameters(np.asarray(values, dtype=float).tolist())
+    plain = without_marks(bound)
+    extra = "I" * (plain.num_qubits - circuit.num_qubits)
+    operator = as_operator(observable)
+    if extra:
+        operator = SparsePauliOp(extra).tensor(operator)
+    return float(np.real(Statevector(plain).expectation_value(operator)))
+
+
+def without_marks(circuit):
+    """The circuit for `Statevector`: one more qubit for every `Move`, to reset its target with."""
+    moves = sum(isinstance(item.operation, Move) for item in circuit.data)
+    plain = QuantumCircuit(circuit.num_qubits + moves)
+    fresh = iter(range(circuit.num_qubits, plain.num_qubits))
+    for item in circuit.data:
+        qubits = [circuit.find_bit(q).index for q in item.qubits]
+        if isinstance(item.operation, CutWire | Delay):
+            continue
+        if isinstance(item.operation, Move):
+            plain.swap(next(fresh), qubits[1])
+            plain.swap(*qubits)
+        elif isinstance(item.operation, PauliEvolutionGate):
+            plain.compose(item.operation.definition, qubits, inplace=True)
+        else:
+            plain.append(item.operation, qubits)
+    return plain
+
+
+def as_operator(observable):
+    """Anything that Qiskit takes as one observable, as a `SparsePauliOp`."""
+    array = ObservablesArray.coerce(observable)
+    assert array.ndim == 0, "one observable at a time"
+    return SparsePauliOp.from_sparse_observable(array.sparse_observables_array()[()])
+
+
+def run(circuit, observables, cuts=None, values=None, *, precision=0, estimator=None, **options):
+    """The result of one PUB on two threads; exact unless told otherwise."""
+    if estimator is None:
+        estimator = DistributedEstimator(cuts, workers=2, options=EstimatorOptions(**options))
+    pub = (circuit, observables) if values is None else (circuit, observables, values)
+    return estimator.run([pub], precision=precision).result()[0]
+
+
+def value(circuit, observable, cuts=None, values=None, **options):
+    """The exact value of one query."""
+    return float(run(circuit, observable, cuts, values, **options).data.evs)
+
+
+def entangled(num_qubits, seed, *, layers=2, gate="cx"):
+    """A chain of random rotations and two-qubit gates that give generic values."""
+    rng = np.random.default_rng(seed)
+    circuit = QuantumCircuit(num_qubits)
+    for _ in range(layers):
+        for qubit in range(num_qubits):
+            circuit.u(*rng.uniform(-3, 3, 3), qubit)
+        for qubit in range(num_qubits - 1):
+            getattr(circuit, gate)(qubit, qubit + 1)
+    for qubit in range(num_qubits):
+        circuit.u(*rng.uniform(-3, 3, 3), qubit)
+    return circuit
+
+
+def random_paulis(num_qubits, count, seed):
+    """A sum of distinct random Pauli strings with random weights."""
+    rng = np.random.default_rng(seed)
+    terms = {}
+    for _ in range(count):
+        terms["".join(rng.choice(list("IXYZ"), num_qubits))] = rng.normal()
+    return SparsePauliOp(list(terms), list(terms.values()))

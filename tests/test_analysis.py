@@ -1,0 +1,192 @@
+"""Records in, totals, tables and figures out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distributed_estimator.analysis.figures import require_matplotlib, training_figure
+from distributed_estimator.analysis.load import QueryTotals, load_queries, load_training
+from distributed_estimator.analysis.tables import stage_table, stages_of
+from distributed_estimator.errors import MissingExtraError, RecordError
+from distributed_estimator.records import (
+    CircuitInfo,
+    QueryRecord,
+    RecordWriter,
+    Summary,
+    TrainingRecord,
+    to_dict,
+)
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def query(partition=0.1, generate=0.2, execute=0.5, reconstruct=0.2, **changes) -> QueryRecord:
+    record = QueryRecord(
+        run_id="run",
+        query_id="0",
+        started_at="2030-01-01T00:00:00.000+00:00",
+        pipeline="contracted",
+        circuit=CircuitInfo(4, 5, "key"),
+        num_queries=80,
+        partition_label="AABB",
+        num_cuts=1,
+        num_fragments=2,
+        num_terms=4,
+        num_subexperiments=800,
+        num_circuits=10,
+        shots=1024,
+        shots_total=800 * 1024,
+        setting_basis="full",
+        backend="statevector",
+        pool="threads",
+        subexp_workers=8,
+        policy="eager",
+        t_partition=partition,
+        t_generate=generate,
+        t_execute=execute,
+        t_reconstruct=reconstruct,
+        t_total=partition + generate + execute + reconstruct,
+        value=Summary.of([0.5]),
+        stderr=Summary.of([0.1]),
+        precision=None,
+        seed=7,
+    )
+    return replace(record, **changes)
+
+
+def step(number: int, **metrics: float) -> TrainingRecord:
+    return TrainingRecord(
+        run_id="run",
+        step=number,
+        epoch=number,
+        loss=1 / (1 + number),
+        metrics=metrics,
+        queries=80 * number,
+        at=float(number),
+    )
+
+
+STEPS = [step(i, train_accuracy=0.5 + i / 10, test_accuracy=0.5) for i in range(4)]
+
+
+def test_stages_add_up_to_the_total_and_shares_to_one():
+    rows = stage_table([query(), query(execute=1.5), query(reconstruct=0.0)])
+    *stages, total = rows
+    assert [row.stage for row in rows] == [
+        "partition",
+        "generate",
+        "execute",
+        "reconstruct",
+        "total",
+    ]
+    assert sum(row.seconds for row in stages) == pytest.approx(total.seconds)
+    assert sum(row.share for row in stages) == pytest.approx(1.0)
+    assert total.share == pytest.approx(1.0)
+    assert total.seconds == pytest.approx(1.0 + 2.0 + 0.8)
+
+
+def test_medians_are_over_records_and_shares_within_a_record():
+    records = [query(0, 0, 0.8, 0.2), query(0, 0, 0.5, 0.5), query(0, 0, 9.0, 1.0)]
+    reconstruct = stage_table(records)[3]
+    assert reconstruct.median_seconds == pytest.approx(0.5)
+    assert reconstruct.median_share == pytest.approx(0.2)
+    assert reconstruct.p95_share == pytest.approx(0.47)  # 0.2 + 0.9 · (0.5 - 0.2)
+    assert reconstruct.share == pytest.approx(1.7 / 12.0)
+
+
+def test_order_of_records_changes_nothing():
+    records = [query(execute=0.25 * i) for i in range(8)]
+    assert stage_table(records) == stage_table(records[::-1])
+
+
+def test_records_that_took_no_time_have_no_share():
+    assert [row.share for row in stage_table([query(0, 0, 0, 0)])] == [0.0] * 5
+
+
+def test_metadata_of_a_call_gives_the_rows_of_its_record():
+    assert stages_of(to_dict(query())) == stage_table([query()])
+
+
+def test_a_table_of_nothing_is_refused():
+    with pytest.raises(RecordError, match="no query record to tabulate"):
+        stage_table([])
+
+
+def test_totals_of_two_halves_merge_to_those_of_the_whole():
+    records = [query(), query(num_queries=1, shots_total=0), query(num_subexperiments=3)]
+    whole = QueryTotals.of(records)
+    assert QueryTotals.of(records[:1]) + QueryTotals.of(records[1:]) == whole
+    assert (whole.records, whole.queries, whole.subexperiments) == (3, 161, 1603)
+    assert whole.shots == 2 * 800 * 1024
+    assert QueryTotals.of([]) == QueryTotals()
+
+
+def test_kinds_in_one_file_are_told_apart(tmp_path: Path):
+    with RecordWriter(tmp_path / "both.jsonl") as log:
+        for record in (query(query_id="a"), STEPS[0], query(query_id="b"), STEPS[1]):
+            log.write(record)
+    assert [r.query_id for r in load_queries(tmp_path / "both.jsonl")] == ["a", "b"]
+    assert load_training(tmp_path / "both.jsonl") == STEPS[:2]
+
+
+def test_a_file_without_the_kind_wanted_is_refused(tmp_path: Path):
+    with RecordWriter(tmp_path / "training.jsonl") as log:
+        log.write(STEPS[0])
+    with pytest.raises(RecordError, match=r"training\.jsonl` holds no query record"):
+        load_queries(tmp_path / "training.jsonl")
+    with pytest.raises(RecordError, match="cannot read"):
+        load_queries(tmp_path / "absent.jsonl")
+
+
+def test_figure_is_a_png_and_leaves_nothing_else(tmp_path: Path):
+    training_figure(STEPS, [query()], tmp_path / "run.png", "iris")
+    assert (tmp_path / "run.png").read_bytes().startswith(PNG)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.png"]
+
+
+def test_figure_draws_what_the_records_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda s, *a, **k: (drawn.append(s), save(s, *a, **k)))
+    training_figure(STEPS, [query()], tmp_path / "run.png", "iris, 1 cut")
+
+    loss, stages, accuracy = drawn[0].axes
+    assert drawn[0].get_suptitle() == "iris, 1 cut"
+    assert list(loss.lines[0].get_ydata()) == [record.loss for record in STEPS]
+    assert list(accuracy.lines[0].get_ydata()) == pytest.approx([50, 60, 70, 80])
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["training", "test"]
+    assert [bar.get_width() for bar in stages.patches] == pytest.approx([10, 20, 50, 20])
+    assert all(axes.get_title(loc="left") for axes in drawn[0].axes)
+
+
+def test_figure_needs_neither_accuracies_nor_pyplot(tmp_path: Path):
+    loaded = "matplotlib.pyplot" in sys.modules
+    training_figure([step(0), step(1)], [query()], tmp_path / "run.png", "loss alone")
+    assert (tmp_path / "run.png").exists()
+    assert ("matplotlib.pyplot" in sys.modules) == loaded
+
+
+def test_figure_that_cannot_be_saved_leaves_nothing(tmp_path: Path):
+    (tmp_path / "run.png").mkdir()
+    with pytest.raises(OSError, match=r"run\.png"):
+        training_figure(STEPS, [query()], tmp_path / "run.png", "iris")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.png"]
+
+
+def test_missing_matplotlib_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for draw in (
+        require_matplotlib,
+        lambda: training_figure(STEPS, [query()], tmp_path / "run.png", "iris"),
+    ):
+        with pytest.raises(MissingExtraError, match=r"distributed-estimator\[report\]"):
+            draw()
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,584 @@
+"""The command `dest`: what it prints, and how it ends when the input is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit, qasm2, qasm3, qpy
+from qiskit.circuit import Parameter
+from qiskit.circuit.library import UnitaryGate
+from qiskit.quantum_info import SparsePauliOp, Statevector
+
+from distributed_estimator.cli import _files
+from distributed_estimator.cli.main import main
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def dest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Done]:
+    """Runs the command in an empty folder, in this process."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments: object) -> Done:
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return run
+
+
+def chain(theta: float | Parameter = 0.4) -> QuantumCircuit:
+    circuit = QuantumCircuit(4)
+    for qubit in range(4):
+        circuit.ry(0.3 + qubit, qubit)
+    for qubit in range(3):
+        circuit.cx(qubit, qubit + 1)
+    circuit.rx(theta, 2)
+    return circuit
+
+
+def exact(circuit: QuantumCircuit, observable: str) -> float:
+    return float(np.real(Statevector(circuit).expectation_value(SparsePauliOp(observable))))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "chain.qasm"
+    path.write_text(qasm2.dumps(chain()), "utf-8")
+    return path
+
+
+@pytest.fixture
+def symbolic(tmp_path: Path) -> Path:
+    path = tmp_path / "symbolic.qasm3"
+    path.write_text(qasm3.dumps(chain(Parameter("theta"))), "utf-8")
+    return path
+
+
+def assert_refused(done: Done, message: str, folder: Path | None = None) -> None:
+    """Exit code 2, one line on stderr, nothing on stdout, nothing written."""
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("dest: ")
+    assert done.err.count("\n") == 1
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not list((folder or Path()).iterdir())
+
+
+# --- dest
+
+
+def test_help_and_version(dest: Callable[..., Done]):
+    assert "estimate" in dest().out
+    assert dest().out == dest("--help").out
+    assert dest("--version").out.startswith("dest, version ")
+    for verb in ("estimate", "plan", "train"):
+        assert dest(verb, "--help").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mine"], "No such command 'mine'"),
+        (["--mine"], "No such option"),
+        (["train", "mnist"], "Invalid value for 'WORKLOAD': 'mnist' is not 'iris'"),
+        (["train"], "Missing argument 'WORKLOAD'"),
+        (["estimate"], "Missing argument 'FILE'"),
+    ],
+)
+def test_a_command_line_that_means_nothing(
+    dest: Callable[..., Done], arguments: list[str], message: str
+):
+    assert_refused(dest(*arguments), message)
+
+
+def test_a_defect_keeps_its_traceback(
+    dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("distributed_estimator.cli.estimate._run", broken)
+    with pytest.raises(ZeroDivisionError):
+        dest("estimate", file)
+
+
+def test_an_interrupt_ends_without_a_traceback(
+    dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distributed_estimator.cli.estimate._run", interrupted)
+    done = dest("estimate", file)
+    assert done.code == 130
+    assert done.err.strip() == "dest: interrupted"
+
+
+# --- dest estimate
+
+
+@pytest.mark.parametrize("suffix", ["qasm", "qasm3", "qpy", "txt"])
+@pytest.mark.parametrize("version", ["qasm2", "qasm3", "qpy"])
+def test_formats_are_told_by_content_whatever_the_name(
+    dest: Callable[..., Done], tmp_path: Path, version: str, suffix: str
+):
+    path = tmp_path / f"circuit.{suffix}"
+    if version == "qpy":
+        with path.open("wb") as stream:
+            qpy.dump(chain(), stream)
+    else:
+        path.write_text({"qasm2": qasm2, "qasm3": qasm3}[version].dumps(chain()), "utf-8")
+    done = dest("estimate", path, "--exact", "--label", "AABB", "--json")
+    assert done.document["value"] == pytest.approx(exact(chain(), "ZZZZ"), abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    "cut", [[], ["--label", "AAAA"], ["--label", "ABCD"], ["--max-qubits", "2"]]
+)
+@pytest.mark.parametrize("basis", ["full", "minimal"])
+def test_exact_value_is_the_uncut_one(
+    dest: Callable[..., Done], file: Path, cut: list[str], basis: str
+):
+    done = dest("estimate", file, "--exact", "--basis", basis, *cut, "--json")
+    assert done.code == 0
+    assert done.document["value"] == pytest.approx(exact(chain(), "ZZZZ"), abs=1e-10)
+    assert done.document["stderr"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("precision", [0.05, 0.01])
+def test_precision_is_met(dest: Callable[..., Done], file: Path, precision: float):
+    document = dest(
+        "estimate", file, "--label", "AABB", "--precision", precision, "--json"
+    ).document
+    assert 0 < document["stderr"] <= precision
+    assert abs(document["value"] - exact(chain(), "ZZZZ")) < 5 * precision
+
+
+def test_shots_are_those_of_each_circuit(dest: Callable[..., Done], file: Path):
+    document = dest("estimate", file, "--label", "AABB", "--shots", 100, "--json").document
+    assert document["record"]["shots_total"] == 100 * document["record"]["num_subexperiments"]
+    again = dest("estimate", file, "--label", "AABB", "--shots", 100, "--json").document
+    assert again["value"] == document["value"]
+    other = dest("estimate", file, "--label", "AABB", "--shots", 100, "--seed", 8, "--json")
+    assert other.document["value"] != document["value"]
+
+
+def test_parameters_and_a_sum_of_paulis(dest: Callable[..., Done], symbolic: Path):
+    done = dest(
+        *("estimate", symbolic, "--exact", "--label", "AABB", "--json"),
+        *("--parameter", "theta=0.4", "--observable", "0.5*ZIZI + -2e+0*IXXI+YIII"),
+    )
+    circuit = chain()
+    parts = {"ZIZI": 0.5, "IXXI": -2.0, "YIII": 1.0}
+    value = sum(weight * exact(circuit, paulis) for paulis, weight in parts.items())
+    assert done.document["value"] == pytest.approx(value, abs=1e-10)
+    assert done.document["observable"] == [
+        {"paulis": paulis, "weight": weight} for paulis, weight in parts.items()
+    ]
+
+
+def test_text_shows_value_error_and_stages(dest: Callable[..., Done], file: Path):
+    done = dest("estimate", file, "--label", "AABB", "--shots", 100)
+    assert " ± " in done.out
+    for word in ("1 cut,", "2 fragments", "10 circuits", "partition", "reconstruct", "total"):
+        assert word in done.out
+    assert "(exact)" in dest("estimate", file, "--exact").out
+
+
+def test_final_measurements_are_taken_off_with_a_note(dest: Callable[..., Done], tmp_path: Path):
+    circuit = chain()
+    circuit.measure_all()
+    path = tmp_path / "measured.qasm"
+    path.write_text(qasm2.dumps(circuit), "utf-8")
+    done = dest("estimate", path, "--exact", "--json")
+    assert done.document["value"] == pytest.approx(exact(chain(), "ZZZZ"), abs=1e-10)
+    assert "note: final measurements taken off: 4" in done.err
+    assert done.document["notes"] == ["final measurements taken off: 4"]
+
+
+BAD_QUERIES = [
+    (["--label", "AAB"], "`cuts` labels 3 qubits, the circuit has 4: give one label per qubit"),
+    (["--label", "AABBB"], "`cuts` labels 5 qubits, the circuit has 4"),
+    (["--label", ""], "`cuts` labels 0 qubits, the circuit has 4"),
+    (["--max-qubits", "0"], "`max_qubits` is 0"),
+    (["--max-qubits", "two"], "Invalid value for '--max-qubits'"),
+    (["--label", "AABB", "--max-qubits", "2"], "both say where to cut: give one of them"),
+    (["--shots", "10", "--exact"], "exclude one another: give one"),
+    (["--shots", "10", "--precision", "0.1"], "exclude one another: give one"),
+    (["--observable", "ZZZ"], "acts on 3 qubits, the circuit has 4"),
+    (["--observable", ""], "`--observable` has the term ``"),
+    (["--observable", "ZZAZ"], "`--observable` has the term `ZZAZ`"),
+    (["--observable", "two*ZZZZ"], "`--observable` has the term `two*ZZZZ`"),
+    (["--observable", "ZZZZ+ZZ"], "the terms of `--observable` differ in width"),
+    (["--observable", "1j*ZZZZ"], "real weights"),
+    (["--observable", "nan*ZZZZ"], "`--observable` has the term `nan*ZZZZ`"),
+    (["--observable", "1e999*ZZZZ"], "optional finite weight"),
+    (["--parameter", "theta"], "`--parameter theta` cannot be read: give NAME=VALUE"),
+    (["--parameter", "=1"], "`--parameter =1` cannot be read"),
+    (["--parameter", "theta=pi"], "`--parameter theta=pi` cannot be read"),
+    (["--parameter", "phi=1"], "`--parameter` names phi, the circuit's parameters are: none"),
+    (["--basis", "half"], "'half' is not one of 'full', 'minimal'"),
+]
+
+
+@pytest.mark.parametrize("verb", ["estimate", "plan"])
+@pytest.mark.parametrize(("options", "message"), BAD_QUERIES)
+def test_bad_options_of_a_query(
+    dest: Callable[..., Done], file: Path, verb: str, options: list[str], message: str
+):
+    assert_refused(dest(verb, file, *options), message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shots", "0"], "`shots` is 0"),
+        (["--shots", "-5"], "`shots` is -5"),
+        (["--precision", "-0.1"], "-0.1: give a standard error"),
+        (["--precision", "nan"], "nan: give a standard error"),
+        (["--seed", "-1"], "`seed` is -1"),
+        (["--workers", "0"], "Invalid value for '--workers': 0"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["estimate", "plan"])
+def test_bad_numbers(
+    dest: Callable[..., Done], file: Path, verb: str, options: list[str], message: str
+):
+    assert_refused(dest(verb, file, *options), message)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "no value for 1 of 1 parameters (theta)"),
+        (["theta=nan"], "NaN or infinite"),
+        (["theta=inf"], "NaN or infinite"),
+        (["theta=1", "phi=2"], "names phi, the circuit's parameters are: theta"),
+    ],
+)
+def test_bad_parameters(dest: Callable[..., Done], symbolic: Path, values: list[str], message: str):
+    options = [part for value in values for part in ("--parameter", value)]
+    assert_refused(dest("estimate", symbolic, *options), message)
+
+
+# --- files
+
+
+def as_qpy(*circuits: QuantumCircuit, version: int | None = None) -> bytes:
+    stream = io.BytesIO()
+    qpy.dump(list(circuits), stream)
+    content = bytearray(stream.getvalue())
+    if version is not None:
+        content[6] = version
+    return bytes(content)
+
+
+HEADER_2 = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
+HEADER_3 = 'OPENQASM 3.0;\ninclude "stdgates.inc";\n'
+DOUBLED = "\n".join(f"gate g{i} a {{ g{i - 1} a; g{i - 1} a; }}" for i in range(1, 41))
+BAD_FILES = {
+    "empty": (b"", "is neither QPY nor OpenQASM"),
+    "prose": (b"circuit, please", "is neither QPY nor OpenQASM"),
+    "binary": (b"\xff\xfe\x00\x01", "is neither QPY nor OpenQASM text"),
+    "comments": (b"/**/" * 5000, "is neither QPY nor OpenQASM"),
+    "version": (b"OPENQASM 4.0;\nqubit q;", "is neither QPY nor OpenQASM"),
+    "unknown gate 2": (f"{HEADER_2}qreg q[1]; wobble q[0];".encode(), "no readable OpenQASM 2"),
+    "unknown gate 3": (f"{HEADER_3}qubit q; wobble q;".encode(), "no readable OpenQASM 3"),
+    "cut short 2": (f"{HEADER_2}qreg q[1]; h q".encode(), "no readable OpenQASM 2"),
+    "cut short 3": (f"{HEADER_3}qubit q; h".encode(), "no readable OpenQASM 3"),
+    "too deep": (HEADER_3.encode() + b"float x = " + b"(" * 5000, "no readable OpenQASM 3"),
+    "no qubits": (b"OPENQASM 2.0;\n", "without qubits"),
+    "too wide 2": (b"OPENQASM 2.0; qreg q[99999999999];", "declares 99999999999 bits"),
+    "too wide 3": (b"OPENQASM 3.0; qubit[99999999999] q;", "declares 99999999999 bits"),
+    "too long": (f"{HEADER_2}qreg q[1]; ".encode() + b"h q[0];" * 300, "the most that is read"),
+    "include": (b'OPENQASM 2.0; include "/etc/hosts"; qreg q[1];', "no readable OpenQASM 2"),
+    "include 3": (b'OPENQASM 3.0; include "/etc/hosts"; qubit q;', "no readable OpenQASM 3"),
+    "doubled 2": (
+        f"{HEADER_2}gate g0 a {{ h a; }}\n{DOUBLED} qreg q[1]; g40 q[0];".encode(),
+        "operations once its gates are written out",
+    ),
+    "doubled 3": (
+        f"{HEADER_3}gate g0 a {{ h a; }}\n{DOUBLED} qubit q; g40 q;".encode(),
+        "operations once its gates are written out",
+    ),
+    "qpy, magic alone": (b"QISKIT", "QPY version 0"),
+    "qpy, cut short": (as_qpy(chain())[:60], "is no readable QPY file"),
+    "qpy, newer": (as_qpy(chain(), version=200), "is no readable QPY file"),
+    "qpy, older": (as_qpy(chain(), version=12), "QPY version 12, and versions before 13"),
+    "qpy, two": (as_qpy(chain(), chain()), "holds 2 circuits"),
+}
+
+
+@pytest.mark.parametrize("verb", ["estimate", "plan"])
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_files(
+    dest: Callable[..., Done],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    kind: str,
+):
+    content, message = BAD_FILES[kind]
+    if kind == "too long":
+        monkeypatch.setattr(_files, "MAX_BYTES", 1024)
+    (tmp_path / "circuit.qasm").write_bytes(content)
+    done = dest(verb, tmp_path / "circuit.qasm")
+    assert_refused(done, message)
+    assert "circuit.qasm" in done.err
+
+
+def test_files_that_are_none(dest: Callable[..., Done], tmp_path: Path):
+    assert_refused(dest("estimate", tmp_path / "absent.qasm"), "does not exist")
+    assert_refused(dest("estimate", tmp_path), "is not a regular file")
+
+
+def test_a_file_at_the_limit_is_read(
+    dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_files, "MAX_BYTES", file.stat().st_size)
+    assert dest("plan", file).code == 0
+    monkeypatch.setattr(_files, "MAX_BYTES", file.stat().st_size - 1)
+    assert_refused(dest("plan", file), "the most that is read is")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("h q[0]; measure q[0] -> c[0]; h q[0];", "a measurement"),
+        ("reset q[0]; h q[0];", "a reset"),
+        ("if (c==1) h q[0];", "classical control"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["estimate", "plan"])
+def test_circuits_that_are_not_unitary(
+    dest: Callable[..., Done], tmp_path: Path, verb: str, lines: str, message: str
+):
+    path = tmp_path / "circuit.qasm"
+    path.write_text(f"{HEADER_2}qreg q[2]; creg c[2]; cx q[0],q[1]; {lines}", "utf-8")
+    assert_refused(dest(verb, path), message)
+
+
+def test_a_gate_that_cannot_be_decomposed(dest: Callable[..., Done], tmp_path: Path):
+    from qiskit.circuit import Gate
+
+    circuit = QuantumCircuit(3)
+    circuit.append(Gate("opaque", 3, []), [0, 1, 2])
+    (tmp_path / "circuit.qpy").write_bytes(as_qpy(circuit))
+    assert_refused(dest("plan", tmp_path / "circuit.qpy", "--label", "ABC"), "opaque")
+
+
+# --- dest plan
+
+
+def test_plan_says_what_estimate_then_runs(dest: Callable[..., Done], file: Path):
+    options = ("--label", "AABC", "--observable", "ZZZZ + XXII", "--shots", 10, "--json")
+    plan = dest("plan", file, *options).document
+    record = dest("estimate", file, *options).document["record"]
+    for field in ("num_cuts", "num_fragments", "num_circuits", "shots_total"):
+        assert plan[field] == record[field], field
+    assert [fragment["qubits"] for fragment in plan["fragments"]] == [[0, 1], [2], [3]]
+    assert [cut["qubits"] for cut in plan["cuts"]] == [[1, 2], [2, 3]]
+    assert plan["sampling_overhead"] == pytest.approx(81)
+
+
+@pytest.mark.parametrize(("basis", "circuits"), [("full", 10), ("minimal", 6)])
+def test_plan_counts_circuits_by_basis(
+    dest: Callable[..., Done], file: Path, basis: str, circuits: int
+):
+    plan = dest("plan", file, "--label", "AABB", "--basis", basis, "--json").document
+    assert plan["num_circuits"] == circuits
+
+
+def test_plan_leaves_out_what_the_observable_cannot_see(dest: Callable[..., Done], file: Path):
+    plan = dest("plan", file, "--label", "AABB", "--observable", "IIIZ", "--json").document
+    assert plan["num_cuts"] == 0
+    assert [fragment["qubits"] for fragment in plan["fragments"]] == [[0, 1]]
+
+
+@pytest.fixture
+def star(tmp_path: Path) -> Path:
+    """One qubit that is cut from each of 60 others."""
+    circuit = QuantumCircuit(61)
+    for qubit in range(1, 61):
+        circuit.cx(0, qubit)
+    (tmp_path / "star.qpy").write_bytes(as_qpy(circuit))
+    return tmp_path / "star.qpy"
+
+
+def test_numbers_beyond_reading_are_shortened(dest: Callable[..., Done], star: Path):
+    label = ("--label", "A" + "B" * 60)
+    done = dest("plan", star, *label, "--no-draw", "--shots", 10)
+    assert "8.7e+41 circuits" in done.out
+    document = dest("plan", star, *label, "--json").document
+    assert document["num_circuits"] == pytest.approx(5.0**60)
+    assert document["num_cuts"] == 60
+
+
+def test_a_plan_too_large_to_run_is_refused(dest: Callable[..., Done], star: Path):
+    assert_refused(dest("estimate", star, "--exact", "--label", "A" + "B" * 60), "the plan needs")
+
+
+def test_plan_text_has_tables_and_a_drawing_with_the_cuts(dest: Callable[..., Done], file: Path):
+    done = dest("plan", file, "--label", "AABC", "--shots", 100)
+    for word in ("Fragments", "Cuts", "0-1", "3 fragments of at most 2", "2 cuts", "✂0 cx", "✂1"):
+        assert word in done.out, word
+    assert "sampling overhead 81" in done.out
+    assert "100 shots a circuit" in done.out
+    assert "✂" not in dest("plan", file, "--label", "AABC", "--no-draw").out
+    assert "✂" not in dest("plan", file, "--label", "AAAA").out
+
+
+def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):
+    circuit = QuantumCircuit(5)
+    for first, second in ((0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (2, 4)):
+        circuit.ry(0.3, first)
+        circuit.cx(first, second)
+    (tmp_path / "circuit.qpy").write_bytes(as_qpy(circuit))
+    done = dest("plan", tmp_path / "circuit.qpy", "--max-qubits", 3)
+    assert "wire" in done.out
+    assert "✂0 cut_wire" in done.out
+    value = dest("estimate", tmp_path / "circuit.qpy", "--max-qubits", 3, "--exact", "--json")
+    assert value.document["value"] == pytest.approx(exact(circuit, "ZZZZZ"), abs=1e-10)
+
+
+def test_plan_of_a_large_circuit_is_drawn_only_on_demand(
+    dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN", 2)
+    assert "✂" not in dest("plan", file, "--label", "AABB").out
+    assert "✂" in dest("plan", file, "--label", "AABB", "--draw").out
+
+
+def test_names_in_a_file_do_not_reach_the_terminal_raw(dest: Callable[..., Done], tmp_path: Path):
+    circuit = QuantumCircuit(2)
+    gate = UnitaryGate(np.diag([1, 1, 1, -1]), label="\x1b[31m[/bold]")
+    gate.name = "\x1b[31m[/bold]"
+    circuit.append(gate, [0, 1])
+    circuit.h(0)
+    circuit.append(gate, [0, 1])
+    (tmp_path / "circuit.qpy").write_bytes(as_qpy(circuit))
+    for options in ([], ["--label", "AB"]):
+        done = dest("plan", tmp_path / "circuit.qpy", *options)
+        assert "\x1b" not in done.out + done.err
+
+
+# --- dest train
+
+
+def test_train_reports_and_keeps_a_run(dest: Callable[..., Done]):
+    done = dest("train", "iris", "--cuts", 2, "--shots", 64, "--maxiter", 2, "--out", "run")
+    assert done.code == 0
+    for word in (
+        "iris, 2 cuts (AABC), 64 shots",
+        "test accuracy",
+        "reconstruct",
+        "run/training.png",
+    ):
+        assert word in done.out, word
+    assert Path("run/training.png").read_bytes().startswith(PNG)
+    assert json.loads(Path("run/summary.json").read_text("utf-8"))["config"]["shots"] == 64
+    assert "loss" in done.err
+
+
+def test_train_prints_one_json_document(dest: Callable[..., Done]):
+    done = dest("train", "iris", "--exact", "--maxiter", 1, "--no-figure", "--json")
+    document = done.document
+    assert document["config"]["shots"] is None
+    assert document["totals"]["shots"] == 0
+    assert set(document["stages"]) == {"partition", "generate", "execute", "reconstruct", "total"}
+    assert set(document["files"]) == {"queries", "training", "weights", "summary"}
+    assert all(Path(path).exists() for path in document["files"].values())
+    assert str(Path("runs/iris/summary.json")) == document["files"]["summary"]
+
+
+def test_train_passes_its_options_on(dest: Callable[..., Done]):
+    config = dest(
+        *("train", "iris", "--cuts", 1, "--shots", 8, "--maxiter", 10, "--workers", 2),
+        *("--optimizer", "cobyla", "--lr", 0.2, "--basis", "minimal", "--seed", 3),
+        *("--no-figure", "--json"),
+    ).document["config"]
+    assert config == {
+        "cuts": 1,
+        "shots": 8,
+        "maxiter": 10,
+        "workers": 2,
+        "optimizer": "cobyla",
+        "lr": 0.2,
+        "seed": 3,
+        "setting_basis": "minimal",
+        "pipeline": "contracted",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cuts", "4"], "Invalid value for '--cuts': 4 is not in the range 0<=x<=3"),
+        (["--cuts", "-1"], "Invalid value for '--cuts'"),
+        (["--shots", "0"], "`shots` is 0: give a whole number of at least 1"),
+        (["--shots", "-1"], "`shots` is -1: give a whole number of at least 1"),
+        (["--shots", "1.5"], "'1.5' is not a valid integer"),
+        (["--shots", "10", "--exact"], "exclude one another: give one"),
+        (["--maxiter", "0"], "`maxiter` is 0"),
+        (["--maxiter", "9", "--optimizer", "cobyla"], "COBYLA takes 10 evaluations"),
+        (["--workers", "0"], "`workers` is 0"),
+        (["--optimizer", "sgd"], "'sgd' is not one of 'adam', 'cobyla'"),
+        (["--lr", "0"], "`lr` is 0.0: give a positive learning rate"),
+        (["--lr", "nan"], "`lr` is nan: give a positive learning rate"),
+        (["--seed", "-1"], "`seed` is -1"),
+        (["--pipeline", "reference", "--exact"], "the reference pipeline has no exact values"),
+    ],
+)
+def test_bad_options_of_train(dest: Callable[..., Done], options: list[str], message: str):
+    assert_refused(dest("train", "iris", *options), message)
+
+
+def test_train_leaves_another_run_alone(dest: Callable[..., Done], tmp_path: Path):
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "summary.json").write_text("theirs", "utf-8")
+    done = dest("train", "iris", "--out", taken)
+    assert_refused(done, "taken` already holds a run (summary.json): name another folder")
+    assert [path.read_text("utf-8") for path in taken.iterdir()] == ["theirs"]
+    assert_refused(dest("train", "iris", "--out", taken / "summary.json"), "is a file")
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("torch", "ml"),
+        ("qiskit_machine_learning", "ml"),
+        ("sklearn.datasets", "ml"),
+        ("matplotlib.figure", "report"),
+    ],
+)
+def test_train_without_an_extra_writes_nothing(
+    dest: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, module: str, extra: str
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert_refused(dest("train", "iris"), f'run `pip install "distributed-estimator[{extra}]"`')

@@ -1,0 +1,944 @@
+"""Exact values of cut circuits equal those of the circuit, to 1e-10."""
+
+from __future__ import annotations
+
+import inspect
+from functools import reduce
+from operator import mul
+
+import gate_catalogue as catalogue
+import numpy as np
+import pytest
+from helpers import as_operator, entangled, random_paulis, reference, run, value
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qiskit import QuantumCircuit
+from qiskit.circuit import (
+    AnnotatedOperation,
+    Gate,
+    InverseModifier,
+    Parameter,
+    ParameterVector,
+    PowerModifier,
+)
+from qiskit.circuit.library import (
+    C3XGate,
+    C4XGate,
+    DiagonalGate,
+    MCPhaseGate,
+    MCXGate,
+    PauliEvolutionGate,
+    PauliProductRotationGate,
+    PermutationGate,
+    RC3XGate,
+    RYGate,
+    RZZGate,
+    SwapGate,
+    TGate,
+    UnitaryGate,
+    XGate,
+    efficient_su2,
+    qaoa_ansatz,
+    real_amplitudes,
+    z_feature_map,
+    zz_feature_map,
+)
+from qiskit.circuit.library import standard_gates as standard_library
+from qiskit.quantum_info import Clifford, Pauli, SparseObservable, SparsePauliOp, random_unitary
+from qiskit_addon_cutting.instructions import CutWire, Move
+
+from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
+from distributed_estimator.cutting import CutPlan
+
+TOLERANCE = 1e-10
+PAULI_PAIRS = [a + b for a in "IXYZ" for b in "IXYZ"][1:]
+
+
+def assert_exact(circuit, observable, cuts=None, values=None, **options):
+    """The value of one query equals the reference; returns the metadata."""
+    result = run(circuit, observable, cuts, values, **options)
+    expected = reference(circuit, observable, values)
+    assert abs(float(result.data.evs) - expected) <= TOLERANCE
+    assert float(result.data.stds) == 0
+    return result.metadata
+
+
+def surrounded(gate, qubits, num_qubits, seed):
+    """A gate between random one-qubit gates, so that every element of its channel matters."""
+    rng = np.random.default_rng(seed)
+    circuit = QuantumCircuit(num_qubits)
+    for qubit in range(num_qubits):
+        circuit.u(*rng.uniform(-3, 3, 3), qubit)
+    circuit.append(gate, qubits)
+    for qubit in range(num_qubits):
+        circuit.u(*rng.uniform(-3, 3, 3), qubit)
+    return circuit
+
+
+# --- every gate of the standard library -----------------------------------------------------------
+
+
+def test_the_catalogue_names_every_gate_of_the_standard_library():
+    """A gate that a new Qiskit adds is to be added to the catalogue, and so to these tests."""
+    fixed = set()
+    for name, kind in vars(standard_library).items():
+        if not (inspect.isclass(kind) and issubclass(kind, Gate)) or name == "GlobalPhaseGate":
+            continue
+        if "num_ctrl_qubits" in inspect.signature(kind.__init__).parameters:
+            continue  # of any width
+        if kind(*[0.1] * catalogue.ANGLES.get(name, 0)).num_qubits in (1, 2):
+            fixed.add(name)
+    assert fixed == {*catalogue.ONE_QUBIT, *catalogue.TWO_QUBIT}
+
+
+@pytest.mark.parametrize(("name", "state"), catalogue.VARIANTS)
+@pytest.mark.parametrize("qubits", [(0, 1), (1, 0)])
+def test_every_two_qubit_gate_is_cut_exactly(name, state, qubits):
+    """All fifteen Paulis of a cut gate between random gates, with numbers for angles."""
+    rng = np.random.default_rng(len(name))
+    gate = catalogue.make(name, rng.uniform(-3, 3, catalogue.ANGLES[name]), state)
+    circuit = surrounded(gate, qubits, 2, seed=3)
+    result = run(circuit, PAULI_PAIRS, "AB")
+    expected = [reference(circuit, pauli) for pauli in PAULI_PAIRS]
+    assert result.metadata["num_cuts"] == 1
+    assert np.abs(result.data.evs - expected).max() <= TOLERANCE
+
+
+SYMBOLIC = [v for v in catalogue.VARIANTS if catalogue.ANGLES[v[0]]]
+
+
+@pytest.mark.parametrize(("name", "state"), SYMBOLIC)
+@pytest.mark.parametrize("labels", ["AB", "AA"])
+def test_every_symbolic_two_qubit_gate_is_exact(name, state, labels):
+    """One plan serves all bindings, also those at which a gate is local or the identity."""
+    count = catalogue.ANGLES[name]
+    parameters = ParameterVector("p", count)
+    circuit = surrounded(catalogue.make(name, parameters, state), (1, 0), 2, seed=4)
+    rng = np.random.default_rng(count)
+    bindings = np.concatenate(
+        [rng.uniform(-7, 7, (4, count)), np.zeros((1, count)), np.full((1, count), np.pi)]
+    )
+    result = run(circuit, PAULI_PAIRS, labels, bindings[:, None, :])
+    assert result.metadata["num_cuts"] == (labels == "AB")
+    expected = [[reference(circuit, pauli, row) for pauli in PAULI_PAIRS] for row in bindings]
+    assert np.abs(result.data.evs - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", list(catalogue.ONE_QUBIT))
+def test_every_one_qubit_gate_is_exact(name):
+    count = catalogue.ANGLES[name]
+    parameters = ParameterVector("p", count)
+    circuit = surrounded(catalogue.make(name, parameters), (1,), 2, seed=5)
+    circuit.cz(0, 1)
+    circuit.h([0, 1])
+    rng = np.random.default_rng(6)
+    bindings = rng.uniform(-7, 7, (3, count)) if count else None
+    result = run(circuit, PAULI_PAIRS, "AB", None if bindings is None else bindings[:, None, :])
+    rows = [None] if bindings is None else bindings
+    expected = np.squeeze([[reference(circuit, p, row) for p in PAULI_PAIRS] for row in rows])
+    assert np.abs(result.data.evs - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("labels", ["AAA", "AAB", "ABA", "BAA", "ABC"])
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [(n, None) for n in catalogue.THREE_QUBIT] + [("CCXGate", 1), ("CCZGate", 0), ("CSwapGate", 0)],
+)
+def test_three_qubit_gates_are_exact_inside_a_fragment_and_across(name, state, labels):
+    circuit = surrounded(catalogue.make(name, (), state), (2, 0, 1), 3, seed=6)
+    metadata = assert_exact(circuit, random_paulis(3, 6, seed=1), labels)
+    assert (metadata["num_cuts"] == 0) == (labels == "AAA")
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        C3XGate(),
+        C3XGate(ctrl_state=2),
+        RC3XGate(),
+        MCPhaseGate(0.7, 3),
+        MCXGate(3, ctrl_state=5),
+        C4XGate(),
+        DiagonalGate(np.exp(1j * np.arange(8))),
+        PermutationGate([2, 0, 3, 1]),
+        UnitaryGate(random_unitary(8, seed=1)),
+    ],
+    ids=lambda gate: gate.name,
+)
+def test_wide_gates_run_whole_inside_one_fragment(gate):
+    width = gate.num_qubits + 1
+    circuit = surrounded(gate, range(gate.num_qubits), width, seed=7)
+    circuit.cx(gate.num_qubits - 1, gate.num_qubits)
+    circuit.ry(0.3, range(width))
+    metadata = assert_exact(circuit, random_paulis(width, 4, 2), "A" * gate.num_qubits + "B")
+    assert metadata["num_cuts"] == 1
+
+
+def test_symbolic_wide_gates_run_inside_one_fragment():
+    angle = Parameter("a")
+    circuit = surrounded(MCPhaseGate(angle, 2), (0, 1, 2), 4, seed=7)
+    circuit.crx(2 * angle, 2, 3)
+    assert_exact(circuit, "XYZX", "AAAB", [0.7])
+
+
+def test_a_two_qubit_unitary_across_labels_is_cut():
+    circuit = surrounded(UnitaryGate(random_unitary(4, seed=3)), (0, 1), 2, seed=1)
+    assert assert_exact(circuit, "XY", "AB")["num_cuts"] == 1
+
+
+def test_a_three_qubit_unitary_across_labels_is_decomposed():
+    circuit = surrounded(UnitaryGate(random_unitary(2, seed=3)).control(2), (0, 1, 2), 3, seed=1)
+    assert_exact(circuit, random_paulis(3, 4, 1), "AAB")
+
+
+# --- random circuits ------------------------------------------------------------------------------
+
+
+@st.composite
+def queries(draw, max_qubits=5):
+    """A random circuit with labels, a Pauli sum and values for its parameters.
+
+    At most four cuts are made; gates that would exceed them are put on qubits of one label.
+    """
+    width = draw(st.integers(2, max_qubits))
+    labels = draw(st.lists(st.sampled_from("ABC"), min_size=width, max_size=width))
+    parameters = ParameterVector("x", 3)
+    circuit = QuantumCircuit(width, global_phase=draw(st.floats(-3, 3)))
+    cuts = draw(st.integers(1, 4))
+    angle = st.floats(-6.5, 6.5)
+    expressions = [
+        lambda c: c,
+        lambda c: parameters[0],
+        lambda c: 2 * parameters[1] + c,
+        lambda c: parameters[0] + parameters[2],
+        lambda c: (np.pi - parameters[1]) * (np.pi - parameters[2]),
+        lambda c: c * parameters[2].sin(),
+    ]
+    for _ in range(draw(st.integers(2, 14))):
+        name = draw(st.sampled_from([*catalogue.ONE_QUBIT, *catalogue.TWO_QUBIT, *EXTRA]))
+        count = 0 if name in EXTRA else catalogue.ANGLES[name]
+        angles = [draw(st.sampled_from(expressions))(draw(angle)) for _ in range(count)]
+        if name in catalogue.ONE_QUBIT:
+            circuit.append(catalogue.make(name, angles), [draw(st.integers(0, width - 1))])
+            continue
+        pair = draw(st.permutations(range(width)))[:2]
+        price = {"CutWire": 1, "Move": 1}.get(name, int(labels[pair[0]] != labels[pair[1]]))
+        if name == "barrier":
+            circuit.barrier(*pair)
+        elif name == "delay":
+            circuit.delay(10, pair[0])
+        elif price <= cuts:
+            cuts -= price
+            if name == "CutWire":
+                circuit.append(CutWire(), pair[:1])
+            elif name == "Move":
+                circuit.append(Move(), pair)
+            else:
+                state = draw(st.sampled_from([None, 0])) if name in catalogue.CONTROLLED else None
+                circuit.append(catalogue.make(name, angles, state), pair)
+    letters = st.text("IIXYZ01+-rl", min_size=width, max_size=width)
+    weights = st.floats(-2, 2).filter(lambda w: abs(w) > 1e-3)
+    terms = draw(st.dictionaries(letters, weights, min_size=1, max_size=4))
+    values = draw(st.lists(angle, min_size=3, max_size=3))
+    used = {p.name: v for p, v in zip(parameters, values, strict=True)}
+    return circuit, "".join(labels), terms, [used[p.name] for p in circuit.parameters]
+
+
+EXTRA = ["barrier", "delay", "CutWire", "Move"]
+SLOW_TO_DRAW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@settings(max_examples=150, suppress_health_check=SLOW_TO_DRAW)
+@given(queries())
+def test_random_cut_circuits_equal_the_statevector(query):
+    circuit, labels, terms, values = query
+    assert_exact(circuit, as_operator(terms), labels, values)
+
+
+@settings(max_examples=25, suppress_health_check=SLOW_TO_DRAW)
+@given(queries(max_qubits=10))
+def test_wider_random_cut_circuits_equal_the_statevector(query):
+    circuit, labels, terms, values = query
+    assert_exact(circuit, as_operator(terms), labels, values)
+
+
+@pytest.mark.soak
+@settings(max_examples=3000, suppress_health_check=SLOW_TO_DRAW)
+@given(queries(max_qubits=7))
+def test_very_many_random_cut_circuits_equal_the_statevector(query):
+    circuit, labels, terms, values = query
+    assert_exact(circuit, as_operator(terms), labels, values)
+
+
+class ExpectedCounts:
+    """A stand-in for NumPy's generator that draws every outcome exactly as often as expected."""
+
+    def multinomial(self, shots, probabilities):
+        assert np.allclose(np.sum(probabilities, axis=-1), 1)
+        return shots * np.asarray(probabilities)
+
+
+@pytest.mark.parametrize("basis", ["full", "minimal"])
+@pytest.mark.parametrize(
+    "gate", ["CXGate", "RZZGate", "SwapGate", "iSwapGate", "XXPlusYYGate", "CutWire", "Move"]
+)
+def test_settings_of_both_bases_give_the_exact_value_from_exact_frequencies(
+    basis, gate, monkeypatch
+):
+    """With frequencies equal to probabilities, sampling leaves nothing but the mathematics."""
+    rng = np.random.default_rng(5)
+    circuit = QuantumCircuit(3)
+    turn = lambda: [circuit.u(*rng.uniform(-3, 3, 3), qubit) for qubit in range(3)]  # noqa: E731
+    turn()
+    circuit.cx(0, 1)
+    if gate == "CutWire":
+        circuit.append(CutWire(), [1])
+    elif gate == "Move":
+        circuit.append(Move(), [1, 2])
+    else:
+        circuit.append(catalogue.make(gate, [0.7, 0.3][: catalogue.ANGLES[gate]]), [1, 2])
+    turn()
+    if gate not in {"SwapGate", "iSwapGate"}:  # 22 settings a slot are enough
+        circuit.rzz(0.4, 1, 2)
+        turn()
+    observable = random_paulis(3, 8, seed=3)
+    expected = reference(circuit, observable)
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: ExpectedCounts())
+    estimated = run(
+        circuit, observable, "AAB", shots=1000, seed=1, setting_basis=basis, precision=None
+    )
+    assert estimated.metadata["shots"] == 1000
+    assert estimated.metadata["num_cuts"] >= 1
+    assert abs(float(estimated.data.evs) - expected) <= TOLERANCE
+
+
+# --- shapes of plans ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cuts", [1, 2, 3, 4])
+def test_several_cuts_between_the_same_two_fragments(cuts):
+    circuit = QuantumCircuit(4)
+    rng = np.random.default_rng(cuts)
+    for number in range(cuts):
+        for qubit in range(4):
+            circuit.u(*rng.uniform(-3, 3, 3), qubit)
+        circuit.cx(0, 1)
+        circuit.crx(0.9, 3, 2)
+        circuit.rzz(0.4 + number, 1, 2)
+    circuit.h(range(4))
+    metadata = assert_exact(circuit, random_paulis(4, 5, 1), "AABB")
+    assert metadata["num_cuts"] == cuts
+    assert metadata["num_fragments"] == 2
+
+
+def test_loops_of_fragments():
+    circuit = QuantumCircuit(3)
+    rng = np.random.default_rng(1)
+    for pair in [(0, 1), (1, 2), (2, 0), (1, 0)]:
+        for qubit in range(3):
+            circuit.u(*rng.uniform(-3, 3, 3), qubit)
+        circuit.cz(*pair)
+    circuit.h(range(3))
+    metadata = assert_exact(circuit, random_paulis(3, 6, 2), "ABC")
+    assert (metadata["num_cuts"], metadata["num_fragments"]) == (4, 3)
+
+
+def test_a_large_loop_of_fragments():
+    """More tensors than the exhaustive path search takes."""
+    width = 9
+    circuit = entangled(width, 4, layers=1)
+    circuit.cx(width - 1, 0)
+    circuit.h(range(width))
+    assert_exact(circuit, random_paulis(width, 3, 2), range(width))
+
+
+@pytest.mark.parametrize("width", [2, 3, 10])
+def test_a_chain_with_every_bond_cut(width):
+    circuit = entangled(width, 4, layers=1)
+    metadata = assert_exact(circuit, "Z" * width, range(width))
+    assert metadata["num_cuts"] == width - 1
+
+
+def test_labels_may_be_any_hashables():
+    circuit = entangled(4, 9)
+    expected = value(circuit, "XYZZ", "AABB")
+    for labels in ([0, 0, 1, 1], [("a", 1), ("a", 1), "b", "b"], (True, True, False, False)):
+        assert value(circuit, "XYZZ", labels) == expected
+
+
+def test_a_label_with_two_unconnected_parts_gives_two_fragments():
+    circuit = entangled(3, 2, layers=1)
+    metadata = assert_exact(circuit, random_paulis(3, 5, 1), "ABA")
+    assert (metadata["num_cuts"], metadata["num_fragments"]) == (2, 3)
+
+
+def test_fragments_joined_later_by_their_own_gates():
+    circuit = entangled(4, 3, layers=1)
+    circuit.rxx(0.4, 0, 3)
+    circuit.ry(0.7, range(4))
+    assert_exact(circuit, random_paulis(4, 5, 1), "ABBA")
+
+
+@pytest.mark.parametrize("labels", ["AAAA", None, "BBBB"])
+def test_labels_that_cut_nothing_run_uncut(labels):
+    metadata = assert_exact(entangled(4, 8), random_paulis(4, 5, 1), labels)
+    assert (metadata["num_cuts"], metadata["num_terms"]) == (0, 1)
+
+
+def test_a_swap_as_the_only_link():
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.4, 0)
+    circuit.swap(0, 1)
+    assert assert_exact(circuit, "ZI", "AB")["num_cuts"] == 1
+
+
+def test_a_local_gate_across_labels():
+    """A two-qubit gate that does not entangle: rank one, and still exact."""
+    local = np.kron(random_unitary(2, seed=1).data, random_unitary(2, seed=2).data)
+    circuit = surrounded(UnitaryGate(local), (0, 1), 2, seed=4)
+    assert_exact(circuit, "XY", "AB")
+
+
+# --- wires ----------------------------------------------------------------------------------------
+
+
+def wire_chain(marks):
+    circuit = QuantumCircuit(3)
+    rng = np.random.default_rng(8)
+    for qubit in range(3):
+        circuit.u(*rng.uniform(-3, 3, 3), qubit)
+    circuit.cx(0, 1)
+    for _ in range(marks):
+        circuit.append(CutWire(), [1])
+        circuit.u(*rng.uniform(-3, 3, 3), 1)
+    circuit.cx(1, 2)
+    circuit.u(*rng.uniform(-3, 3, 3), 2)
+    return circuit
+
+
+@pytest.mark.parametrize("marks", [1, 2, 3])
+def test_wire_cuts_are_the_identity(marks):
+    metadata = assert_exact(wire_chain(marks), random_paulis(3, 6, 2), "AAA")
+    assert (metadata["num_cuts"], metadata["num_fragments"]) == (marks, marks + 1)
+
+
+def test_wire_and_gate_cuts_together():
+    circuit = wire_chain(1)
+    circuit.rzz(0.3, 0, 1)
+    circuit.ry(0.2, range(3))
+    assert assert_exact(circuit, random_paulis(3, 6, 2), "ABB")["num_cuts"] >= 2
+
+
+def test_a_wire_cut_that_separates_nothing_is_not_made():
+    circuit = wire_chain(1)
+    circuit.cx(0, 2)
+    circuit.cx(0, 1)
+    circuit.ry(0.2, range(3))
+    assert assert_exact(circuit, random_paulis(3, 6, 2), "AAA")["num_cuts"] == 0
+
+
+def test_a_wire_cut_at_the_start_and_at_the_end():
+    circuit = QuantumCircuit(2)
+    circuit.append(CutWire(), [0])
+    circuit.ry(0.3, 0)
+    circuit.cx(0, 1)
+    circuit.append(CutWire(), [1])
+    for observable in ("ZZ", "XY", "ZI", "IZ"):
+        assert_exact(circuit, observable, "AA")
+
+
+def moved(target_used):
+    circuit = QuantumCircuit(4)
+    rng = np.random.default_rng(9)
+    for qubit in range(4):
+        if target_used or qubit != 2:
+            circuit.u(*rng.uniform(-3, 3, 3), qubit)
+    circuit.cx(0, 1)
+    if target_used:
+        circuit.cx(2, 3)
+    circuit.append(Move(), [1, 2])
+    circuit.cx(2, 3)
+    for qubit in range(4):
+        circuit.u(*rng.uniform(-3, 3, 3), qubit)
+    return circuit
+
+
+@pytest.mark.parametrize("target_used", [False, True])
+@pytest.mark.parametrize("labels", ["AABB", "AAAA", "ABBB", None])
+def test_a_move_swaps_with_a_reset_target(labels, target_used):
+    """The source goes on from |0>; what the target held is lost."""
+    circuit = moved(target_used)
+    for observable in ("ZZZZ", "IXII", "IIXI", "XYZX"):
+        assert_exact(circuit, observable, labels)
+
+
+def test_a_move_there_and_back():
+    circuit = moved(target_used=False)
+    circuit.append(Move(), [2, 1])
+    circuit.cx(1, 0)
+    circuit.ry(0.4, range(4))
+    assert assert_exact(circuit, random_paulis(4, 5, 3), "AABB")["num_cuts"] == 2
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+X, Y = Parameter("x"), Parameter("y")
+EXPRESSIONS = {
+    "2*x": 2 * X,
+    "x+y": X + Y,
+    "x-y/3+1": X - Y / 3 + 1,
+    "x*y": X * Y,
+    "x**2": X**2,
+    "2**x": 2**X,
+    "1/x": 1 / X,
+    "x*x/x": X * X / X,
+    "x-x": X - X,
+    "sin(x)": X.sin(),
+    "cos(x)*y": X.cos() * Y,
+    "tan(x)": X.tan(),
+    "exp(y)": Y.exp(),
+    "log(x)": X.log(),
+    "asin(y)": Y.arcsin(),
+    "acos(y)": Y.arccos(),
+    "atan(x*y)": (X * Y).arctan(),
+    "abs(-x)": abs(-X),
+    "sign(-x)": (-X).sign() * 1.3,
+    "(pi-x)(pi-y)": (np.pi - X) * (np.pi - Y),
+    "conjugate": X.conjugate() + Y,
+}
+
+
+def bindings_of(circuit):
+    values = {"x": [1.3, 0.2, 2.9], "y": [0.4, -0.7, 0.01]}
+    return np.array([values[p.name] for p in circuit.parameters]).reshape(-1, 3).T
+
+
+@pytest.mark.parametrize("name", list(EXPRESSIONS))
+@pytest.mark.parametrize("labels", ["AAB", "ABB"])
+def test_parameter_expressions(name, labels):
+    """In a fragment's gate and in a cut gate, for several bindings at once."""
+    circuit = entangled(3, 11, layers=1)
+    circuit.rx(EXPRESSIONS[name], 0)
+    circuit.crx(EXPRESSIONS[name], 0, 1)
+    circuit.ryy(EXPRESSIONS[name], 1, 2)
+    circuit.h(range(3))
+    bindings = bindings_of(circuit)
+    result = run(circuit, "XYZ", labels, bindings)
+    expected = [reference(circuit, "XYZ", row) for row in bindings]
+    assert np.abs(result.data.evs - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", list(EXPRESSIONS))
+def test_parameter_expressions_without_sympy(name, monkeypatch):
+    """SymPy only makes them faster: Qiskit itself does not need it."""
+
+    circuit = QuantumCircuit(1)
+    circuit.rx(EXPRESSIONS[name], 0)
+    bindings = bindings_of(circuit)
+    expected = [reference(circuit, "Z", row) for row in bindings]
+    plan = CutPlan.build(circuit, None)
+    monkeypatch.setattr("distributed_estimator.cutting.angles._tree", lambda expression: None)
+    angles = plan.normal.angles.evaluate(bindings)[:, 0]
+    assert np.cos(angles) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_parameters_are_bound_in_the_circuits_order():
+    """Qiskit sorts by name, and vectors by index: x[10] comes after x[2]."""
+    vector, late, early = ParameterVector("x", 11), Parameter("z"), Parameter("a")
+    circuit = QuantumCircuit(2)
+    circuit.rx(late, 0)
+    for element in reversed(vector):
+        circuit.ry(element, 0)
+        circuit.rx(early, 1)
+        circuit.rz(element / 2, 0)
+    circuit.crz(vector[10] + early, 0, 1)
+    values = np.linspace(-1, 1, 13)
+    assert_exact(circuit, "XY", "AB", values)
+
+
+def test_repeated_parameters_and_parameters_that_do_nothing():
+    unused = Parameter("unused")
+    circuit = QuantumCircuit(3, global_phase=unused)
+    circuit.ry(X, range(3))
+    circuit.rzz(X, 0, 1)
+    circuit.rzz(-X, 1, 2)
+    circuit.rx(X + Y, range(3))
+    circuit.p(0 * Y, 0)
+    assert_exact(circuit, random_paulis(3, 4, 1), "ABC", [0.3, 0.8, 0.5])
+
+
+@pytest.mark.parametrize("labels", ["AABB", "ABAB", "ABCD"])
+@pytest.mark.parametrize(
+    "circuit",
+    [
+        z_feature_map(4).compose(real_amplitudes(4, reps=1)),
+        zz_feature_map(4, reps=1, entanglement="linear"),
+        efficient_su2(4, reps=1, entanglement="linear"),
+        qaoa_ansatz(SparsePauliOp(["IIZZ", "IZZI", "ZZII", "IIIZ"], [1, -0.5, 0.7, 0.2])),
+    ],
+    ids=["qnn", "zz_feature_map", "efficient_su2", "qaoa"],
+)
+def test_circuits_of_quantum_machine_learning(circuit, labels):
+    values = np.random.default_rng(3).uniform(-2, 2, circuit.num_parameters)
+    assert_exact(circuit, random_paulis(4, 4, 5), labels, values)
+
+
+# --- composite gates ------------------------------------------------------------------------------
+
+
+def inner(parameter=None):
+    circuit = QuantumCircuit(3, name="inner")
+    circuit.h(0)
+    circuit.cx(0, 2)
+    circuit.crx(0.4 if parameter is None else parameter, 1, 0)
+    circuit.rzz(0.4 if parameter is None else 2 * parameter, 1, 2)
+    return circuit
+
+
+@pytest.mark.parametrize("labels", ["AAAB", "AABB", "ABAB"])
+@pytest.mark.parametrize("make", [QuantumCircuit.to_gate, QuantumCircuit.to_instruction])
+def test_composite_gates_numeric_and_symbolic(make, labels):
+    circuit = entangled(4, 1, layers=1)
+    circuit.append(make(inner()), [2, 0, 1])
+    circuit.append(make(inner(X)), [3, 1, 2])
+    circuit.ry(X, range(4))
+    assert_exact(circuit, random_paulis(4, 4, 2), labels, [0.9])
+
+
+def test_nested_composite_gates_with_parameters():
+    middle = QuantumCircuit(3, global_phase=0.3)
+    middle.append(inner(X).to_gate(), [1, 2, 0])
+    middle.rx(Y, 1)
+    outer = QuantumCircuit(3)
+    outer.append(middle.to_gate({X: 2 * Y + 1, Y: Y}), [2, 0, 1])
+    outer.append(middle.to_instruction(), [0, 1, 2])
+    circuit = entangled(4, 2, layers=1)
+    circuit.append(outer.to_instruction(), [0, 1, 2])
+    circuit.cx(2, 3)
+    assert_exact(circuit, random_paulis(4, 4, 2), "AABB", [0.9, -0.4])
+
+
+class SquareRootOfX(Gate):
+    """A user's gate with a definition and no matrix."""
+
+    def __init__(self):
+        super().__init__("mine", 1, [])
+
+    def _define(self):
+        self.definition = QuantumCircuit(1)
+        self.definition.sx(0)
+
+
+class Coupling(Gate):
+    """A user's symbolic two-qubit gate."""
+
+    def __init__(self, strength, name="coupling"):
+        super().__init__(name, 2, [strength])
+
+    def _define(self):
+        self.definition = QuantumCircuit(2)
+        self.definition.rxx(self.params[0], 0, 1)
+        self.definition.rz(self.params[0] / 2, 1)
+
+
+@pytest.mark.parametrize("labels", ["AAB", "ABB", "ABC"])
+def test_custom_gates_and_their_controlled_and_inverted_kin(labels):
+    circuit = entangled(3, 1, layers=1)
+    circuit.append(SquareRootOfX(), [0])
+    circuit.append(SquareRootOfX().control(1), [0, 1])
+    circuit.append(SquareRootOfX().control(1, ctrl_state=0), [2, 1])
+    circuit.append(Coupling(X), [1, 2])
+    circuit.append(Coupling(X).inverse(), [0, 1])
+    circuit.append(Coupling(0.3).repeat(2), [0, 2])
+    circuit.ry(0.3, range(3))
+    assert_exact(circuit, random_paulis(3, 4, 2), labels, [0.6])
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        RYGate(0.7).control(1, annotated=True),
+        RYGate(0.7).control(1),
+        AnnotatedOperation(TGate().control(1), [InverseModifier()]),
+        AnnotatedOperation(RZZGate(0.3), [PowerModifier(3)]),
+        Clifford(SwapGate().definition),
+        UnitaryGate(random_unitary(2, seed=5)).control(1),
+        XGate().control(1, ctrl_state=0),
+        PauliProductRotationGate(Pauli("XY"), 0.4),
+    ],
+    ids=lambda operation: operation.name,
+)
+def test_operations_beyond_gates(operation):
+    circuit = surrounded(operation, (0, 1), 2, seed=2)
+    assert_exact(circuit, "XY", "AB")
+    assert_exact(circuit, "XY", "AA")
+
+
+@pytest.mark.parametrize("make", [PauliEvolutionGate, PauliProductRotationGate])
+def test_symbolic_gates_of_one_class_and_width_are_told_apart(make):
+    """They differ in their operator, which is not among their parameters."""
+    for pauli in ("ZZ", "XX", "ZX", "XY"):
+        operator = SparsePauliOp(pauli) if make is PauliEvolutionGate else Pauli(pauli)
+        gate = make(operator, X)
+        for labels in ("AB", "AA"):
+            assert_exact(surrounded(gate, (0, 1), 2, seed=3), "XY", labels, [0.3])
+
+
+@pytest.mark.parametrize("labels", ["AAB", "ABC", "AAA", None])
+def test_pauli_evolution_is_its_product_formula_wherever_it_is_cut(labels):
+    """Bound or not, cut or not: a circuit has one value, that of the circuit a device would run."""
+    operator = SparsePauliOp(["IXX", "ZZI", "IZI", "YIY"], [0.4, -0.3, 0.7, 0.2])
+    circuit = surrounded(PauliEvolutionGate(operator, X), (0, 1, 2), 3, seed=1)
+    assert_exact(circuit, random_paulis(3, 4, 1), labels, [0.9])
+    assert_exact(circuit.assign_parameters([0.9]), random_paulis(3, 4, 1), labels)
+
+
+@pytest.mark.parametrize("name", ["id", "delay", "barrier", "measure", "reset", "global_phase"])
+def test_what_a_gate_does_is_not_read_from_its_name(name):
+    flip = QuantumCircuit(1, name=name)
+    flip.x(0)
+    circuit = QuantumCircuit(1)
+    circuit.append(flip.to_gate(), [0])
+    assert value(circuit, "Z") == -1
+
+
+def test_two_custom_gates_of_one_name_do_not_share_anything():
+    estimator = DistributedEstimator("AB", workers=1, options=EstimatorOptions(default_precision=0))
+    values = []
+    for angle in (0.3, 1.1):
+        body = QuantumCircuit(2, name="mine")
+        body.rxx(angle, 0, 1)
+        circuit = QuantumCircuit(2)
+        circuit.append(body.to_gate(), [0, 1])
+        values.append(float(estimator.run([(circuit, "ZI")]).result()[0].data.evs))
+    assert values == pytest.approx([np.cos(0.3), np.cos(1.1)], abs=TOLERANCE)
+
+
+# --- idle, disconnected, phases -------------------------------------------------------------------
+
+
+def test_barriers_delays_idle_qubits_and_phases_change_nothing():
+    circuit = QuantumCircuit(5, global_phase=0.7)
+    circuit.ry(0.4, 0)
+    circuit.barrier()
+    circuit.delay(100, 2, unit="ns")
+    circuit.cx(0, 4)
+    circuit.barrier(0, 4)
+    circuit.ry(0.3, [0, 4])
+    for observable in ("ZIIIZ", "IZIII", "XZZZX", "IIZIX"):
+        assert_exact(circuit, observable, "ABBCC")
+
+
+def test_disconnected_parts():
+    circuit = entangled(2, 1).tensor(entangled(2, 2)).tensor(QuantumCircuit(1))
+    for labels in (None, "AAAAA", "ABABA"):
+        assert_exact(circuit, random_paulis(5, 5, 1), labels)
+
+
+def test_an_empty_circuit():
+    assert value(QuantumCircuit(3), "ZZZ", "ABC") == 1
+    assert value(QuantumCircuit(3), "XZZ", "ABC") == 0
+
+
+# --- light cone -----------------------------------------------------------------------------------
+
+
+def test_what_cannot_reach_the_observable_costs_nothing():
+    """Of a chain with all bonds cut, an observable on its first qubit sees the first bond alone."""
+    circuit = QuantumCircuit(5)
+    circuit.ry(0.4, range(5))
+    for qubit in range(4):
+        circuit.cx(qubit, qubit + 1)
+    metadata = assert_exact(circuit, "IIIIZ", range(5))
+    assert (metadata["num_cuts"], metadata["num_fragments"]) == (1, 2)
+    whole = assert_exact(circuit, "ZIIII", range(5))
+    assert (whole["num_cuts"], whole["num_fragments"]) == (4, 5)
+    assert metadata["num_subexperiments"] < whole["num_subexperiments"]
+
+
+def test_fragments_without_an_observable_and_without_cuts_do_not_run():
+    circuit = entangled(2, 1).tensor(entangled(3, 2))
+    metadata = assert_exact(circuit, "IIIZI", "AAABB")
+    assert metadata["num_fragments"] == 1
+    assert metadata["num_subexperiments"] == 1
+
+
+def test_a_gate_after_the_last_observed_one_is_outside_the_cone():
+    circuit = entangled(2, 1)
+    late = circuit.copy()
+    late.append(CutWire(), [0])
+    late.swap(0, 1)
+    late.cx(0, 1)
+    before = assert_exact(circuit, "ZI", "AB")
+    after = assert_exact(late.compose(QuantumCircuit(2)), "ZI", "AB")
+    assert after["num_cuts"] > before["num_cuts"]
+    wide = circuit.tensor(QuantumCircuit(1))
+    wide.cx(1, 0)
+    metadata = assert_exact(wide, "ZII", "CAB")
+    assert metadata["num_cuts"] == before["num_cuts"]
+
+
+def test_the_cone_of_a_move_does_not_pass_its_reset():
+    """What is observed on the source of a move starts there: nothing before it matters."""
+    metadata = assert_exact(moved(target_used=False), "IIXI", "AABB")
+    assert (metadata["num_cuts"], metadata["num_fragments"]) == (0, 1)
+
+
+def test_identity_terms_run_nothing_of_their_own():
+    circuit = entangled(4, 3)
+    plain = run(circuit, SparsePauliOp(["ZIIZ"], [2.0]), "AABB")
+    shifted = run(circuit, SparsePauliOp(["ZIIZ", "IIII"], [2.0, -3.5]), "AABB")
+    assert abs(shifted.data.evs - plain.data.evs + 3.5) <= TOLERANCE
+    assert shifted.metadata["num_subexperiments"] == plain.metadata["num_subexperiments"]
+
+
+@pytest.mark.parametrize("labels", ["AABB", "AAAA", None])
+@pytest.mark.parametrize("options", [{}, {"shots": 100, "precision": None}, {"precision": 0.01}])
+def test_the_identity_alone_is_its_weight_and_costs_nothing(labels, options):
+    result = run(entangled(4, 3), SparsePauliOp(["IIII"], [2.5]), labels, **options)
+    assert (float(result.data.evs), float(result.data.stds)) == (2.5, 0)
+    assert result.metadata["num_subexperiments"] == 0
+
+
+# --- observables ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("letter", "0+-1rlXYZ")
+def test_projectors(letter):
+    circuit = entangled(3, 6)
+    for observable in (letter * 3, "I" + letter + "Z", {letter + "I" + letter: 0.7, "XII": -1}):
+        expected = reference(circuit, observable)
+        assert value(circuit, observable, "AAB") == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_every_kind_of_observable():
+    circuit = entangled(2, 6)
+    zz, xi = reference(circuit, "ZZ"), reference(circuit, "XI")
+    for observable, expected in [
+        ("ZZ", zz),
+        (Pauli("ZZ"), zz),
+        (Pauli("-ZZ"), -zz),
+        (SparsePauliOp(["ZZ", "XI"], [2, -1]), 2 * zz - xi),
+        (SparsePauliOp(["ZZ", "ZZ"], [2, -1]), zz),
+        (SparseObservable.from_list([("ZZ", 2), ("XI", 1)]), 2 * zz + xi),
+        ({"ZZ": 1, "XI": 3}, zz + 3 * xi),
+    ]:
+        assert value(circuit, observable, "AB") == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_observables_whose_terms_cancel():
+    """|0><0| + |1><1| is the identity, and Z − |0><0| + |1><1| is nothing at all."""
+    circuit = entangled(2, 6)
+    nothing = {"IZ": 1.0, "I0": -1.0, "I1": 1.0}
+    observables = [nothing, {"ZZ": 1.0, "XX": 0.5}, {"I0": 1.0, "I1": 1.0}]
+    expected = [reference(circuit, observable) for observable in observables]
+    assert expected[0] == pytest.approx(0)
+    for labels in ("AB", "AA"):
+        for chosen in ([0, 1], [0, 1, 2], [0], [2, 0]):
+            given = [observables[i] for i in chosen]
+            found = run(circuit, given, labels).data.evs
+            assert np.abs(found - [expected[i] for i in chosen]).max() <= TOLERANCE
+
+
+def test_many_terms():
+    circuit = entangled(4, 12)
+    observable = random_paulis(4, 200, seed=1)
+    assert_exact(circuit, observable, "AABB")
+
+
+# --- automatic cuts -------------------------------------------------------------------------------
+
+
+def ladder(width, seed):
+    circuit = QuantumCircuit(2 * width)
+    rng = np.random.default_rng(seed)
+    for qubit in range(2 * width):
+        circuit.u(*rng.uniform(-3, 3, 3), qubit)
+    for rung in range(width):
+        circuit.cx(2 * rung, 2 * rung + 1)
+        if rung + 1 < width:
+            circuit.rzz(0.4, 2 * rung, 2 * rung + 2)
+    circuit.ry(0.3, range(2 * width))
+    return circuit
+
+
+def brickwork(width, seed):
+    circuit = QuantumCircuit(width)
+    rng = np.random.default_rng(seed)
+    for layer in range(2):
+        for qubit in range(width):
+            circuit.u(*rng.uniform(-3, 3, 3), qubit)
+        for qubit in range(layer % 2, width - 1, 2):
+            circuit.cz(qubit, qubit + 1)
+    circuit.h(range(width))
+    return circuit
+
+
+AUTOMATIC = {
+    "chain": (entangled(6, 1, layers=1), None),
+    "ladder": (ladder(3, 2), None),
+    "brickwork": (brickwork(6, 3), None),
+    "parameterised": (
+        z_feature_map(5, reps=1).compose(real_amplitudes(5, reps=1, entanglement="linear")),
+        np.linspace(-1, 1, 15),
+    ),
+    "three qubit gates": (
+        surrounded(catalogue.make("CCXGate"), (0, 1, 2), 5, 3).compose(
+            surrounded(catalogue.make("CCZGate"), (4, 3, 2), 5, 4)
+        ),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(AUTOMATIC))
+@pytest.mark.parametrize("max_qubits", [3, 4])
+def test_cuts_found_respect_the_width_and_are_exact(name, max_qubits):
+    circuit, values = AUTOMATIC[name]
+    search = AutoCut(max_qubits, seed=5)
+    plan = CutPlan.build(circuit, search)
+    assert max(fragment.num_qubits for fragment in plan.fragments) <= max_qubits
+    assert plan.num_cuts >= 1
+    observable = random_paulis(circuit.num_qubits, 3, 1)
+    assert_exact(circuit, observable, search, values)
+    assert CutPlan.build(circuit, search).key == plan.key
+
+
+def test_a_circuit_that_fits_is_not_cut():
+    assert CutPlan.build(entangled(4, 1), AutoCut(4)).num_cuts == 0
+
+
+@pytest.mark.parametrize(
+    ("search", "kind"),
+    [(AutoCut(3, wire_cuts=False), "gate"), (AutoCut(3, gate_cuts=False), "wire")],
+)
+def test_only_the_kinds_of_cut_that_are_allowed_are_made(search, kind):
+    circuit = entangled(5, 1, layers=1)
+    plan = CutPlan.build(circuit, search)
+    assert {cut.kind for cut in plan.cuts} == {kind}
+    assert_exact(circuit, random_paulis(5, 3, 1), search)
+
+
+def test_a_plan_may_be_given_as_cuts():
+    circuit = entangled(4, 1)
+    plan = CutPlan.build(circuit, "AABB")
+    assert value(circuit, "XYZX", plan) == value(circuit, "XYZX", "AABB")
+
+
+def test_a_plan_serves_a_circuit_that_was_built_anew():
+    """Other objects, the same gates and parameter names."""
+    plan = CutPlan.build(real_amplitudes(4, reps=1), "AABB")
+    assert_exact(real_amplitudes(4, reps=1), "XYZX", plan, np.linspace(0, 1, 8))
+
+
+# --- limits of the plan ---------------------------------------------------------------------------
+
+
+def test_the_product_of_ranks_is_the_number_of_terms():
+    circuit = QuantumCircuit(3)
+    circuit.cx(0, 1)
+    circuit.swap(1, 2)
+    circuit.rx(0.1, range(3))
+    plan = CutPlan.build(circuit, "ABC")
+    assert plan.num_terms == reduce(mul, (min(cut.rank) for cut in plan.cuts)) == 64
