@@ -285,15 +285,16 @@ class _Session:
         return Reconstruction(self.plan, self.prepared.network, tensors, queries, self.angles)
 
     def _check_memory(self, rows: Sequence[FloatArray], *, sampled: bool) -> None:
+        cost = self.prepared.sampled_cost if sampled else self.prepared.exact_cost
+        workers = self.pipeline.pool.workers
         needs = []
-        for experiment, angles in zip(self.prepared.experiments, rows, strict=True):
-            at_once = self.pipeline.backend.rows_per_task(experiment) * self.pipeline.pool.workers
-            worker = experiment.worker_bytes(sampled=sampled) * min(at_once, len(angles))
-            needs.append(worker + len(angles) * experiment.result_bytes(sampled=sampled))
-        network = 8 * self.prepared.network.elements_per_query(squared=sampled)
-        total = sum(needs) + network
+        for number, experiment in enumerate(self.prepared.experiments):
+            count = len(rows[number])
+            at_once = min(count, workers * self.pipeline.backend.rows_per_task(experiment))
+            needs.append(at_once * cost.worker[number] + count * cost.result[number])
+        total = sum(needs) + cost.query
         if self.pipeline.exceeds_memory(total):
-            self._refuse(total, needs, network)
+            self._refuse(total, needs, cost.query)
 
     def _refuse(self, total: int, needs: Sequence[int], network: int) -> None:
         limit = self.pipeline.memory_limit()

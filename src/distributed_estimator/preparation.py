@@ -20,6 +20,15 @@ from .subexperiments import FragmentExperiment, Observables, Pauli, Shifts, rest
 _MOST_CIRCUITS = 64
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Bytes a batch takes: per row of each experiment at a worker and in its result, per query."""
+
+    worker: tuple[int, ...]
+    result: tuple[int, ...]
+    query: int
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A plan with everything its queries need besides bindings.
@@ -50,6 +59,23 @@ class Prepared:
                 Shifts.of(fragment, table, parameters) for fragment in self.plan.fragments
             )
         return self._shifts[parameters]
+
+    @cached_property
+    def exact_cost(self) -> Cost:
+        """Memory of exact values."""
+        return self._cost(sampled=False)
+
+    @cached_property
+    def sampled_cost(self) -> Cost:
+        """Memory of sampled values."""
+        return self._cost(sampled=True)
+
+    def _cost(self, *, sampled: bool) -> Cost:
+        return Cost(
+            tuple(e.worker_bytes(sampled=sampled) for e in self.experiments),
+            tuple(e.result_bytes(sampled=sampled) for e in self.experiments),
+            8 * self.network.elements_per_query(squared=sampled),
+        )
 
     @cached_property
     def _shifts(self) -> dict[tuple[int, ...], tuple[Shifts, ...]]:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 ComplexArray = NDArray[np.complex128]
 
+_SMALL = 1 << 10
+"""Amplitudes up to which one call that multiplies zeros too is faster than several without."""
+
 
 def zero_state(num_qubits: int, rows: int) -> ComplexArray:
     """|0…0> in one branch, shape (1, 2**num_qubits, rows)."""
@@ -36,6 +39,9 @@ def apply_gate(
         nonzero: Per matrix row, the columns that can differ from zero.
         qubits: The qubits acted on.
     """
+    if len(qubits) == 1 and states.size <= _SMALL:
+        split = states.reshape(len(states), -1, 2, 1 << qubits[0], states.shape[2])
+        return np.asarray(np.einsum("ijr,bajcr->baicr", matrices, split)).reshape(states.shape)
     views = _expose(states, qubits)
     result = np.empty_like(states)
     for i, target in enumerate(_expose(result, qubits)):
@@ -50,6 +56,8 @@ def apply_branches(states: ComplexArray, operators: ComplexArray, qubit: int) ->
     """Split every branch into one per operator, shape (branches · operators, 2**n, rows)."""
     branches, dim, rows = states.shape
     split = states.reshape(branches, -1, 2, 1 << qubit, rows)
+    if states.size <= _SMALL:
+        return np.asarray(np.einsum("kij,bajcr->bkaicr", operators, split)).reshape(-1, dim, rows)
     shape = branches, len(operators), dim >> qubit + 1, 2, 1 << qubit, rows
     result = np.zeros(shape, dtype=np.complex128)
     for number, operator in enumerate(operators.tolist()):

@@ -198,7 +198,8 @@ def check_values(values: FloatArray, parameters: Sequence[Parameter]) -> None:
             "give one value per parameter"
         )
     if not np.isfinite(values).all():
-        bad = int(np.flatnonzero(~np.isfinite(values).all(axis=0))[0])
+        rows = values.reshape(-1, len(parameters))
+        bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=0))[0])
         raise InputError(
             f"parameter `{parameters[bad].name}` is NaN or infinite: bind finite numbers only"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any, Literal
 
 from qiskit.circuit import (
@@ -146,6 +147,7 @@ def _flatten(
         if isinstance(operation, CutWire | Move):
             yield operation, where, targets, None
             continue
+        _check_angles(operation, where)
         kernel = kernel_of(operation)
         if kernel is not None and (len(targets) <= 2 or together(targets)):
             yield operation, where, targets, kernel
@@ -158,6 +160,15 @@ def _flatten(
                 "its qubits one label"
             )
         yield from _flatten(definition, targets, together, where, depth + 1)
+
+
+def _check_angles(operation: Any, position: int) -> None:
+    for angle in getattr(operation, "params", ()):
+        if isinstance(angle, float) and not isfinite(angle):
+            raise CircuitError(
+                f"`{operation.name}` (instruction {position}) has the angle {angle}, which is not "
+                "finite: give a finite number or a parameter"
+            )
 
 
 def _definition(operation: Any) -> QuantumCircuit | None:

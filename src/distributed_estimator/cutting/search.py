@@ -38,8 +38,12 @@ class AutoCut:
     max_backjumps: int | None = 10_000
 
     def __post_init__(self) -> None:
-        if self.max_qubits < 1:
-            raise InputError(f"`max_qubits` is {self.max_qubits}: a fragment has at least 1 qubit")
+        whole = isinstance(self.max_qubits, int | np.integer)
+        if not whole or isinstance(self.max_qubits, bool) or self.max_qubits < 1:
+            raise InputError(
+                f"`max_qubits` is {self.max_qubits!r}: give a whole number, as a fragment has at "
+                "least 1 qubit"
+            )
         if not (self.gate_cuts or self.wire_cuts):
             raise InputError("`gate_cuts` and `wire_cuts` are both off: allow one of them")
 

@@ -34,11 +34,6 @@ class FragmentTensor:
         fill = np.ones if experiment.is_trivial else np.zeros
         self.values: FloatArray = fill((rows, len(experiment.paulis), size))
         self.covariances: list[FloatArray] = []
-        self._places = {
-            pauli: (number, place, len(group.paulis))
-            for number, group in enumerate(experiment.groups)
-            for place, pauli in enumerate(group.paulis)
-        }
 
     def add(self, task: Task, estimate: FragmentEstimate) -> None:
         """Fold the result of one task in; each task is folded in once."""
@@ -60,16 +55,15 @@ class FragmentTensor:
 
         Zero between groups, which share no shots.
         """
-        size = self.values.shape[2]
-        result = np.zeros((len(rows), size * size))
+        result = np.zeros((len(rows), self.values.shape[2] ** 2))
         if not self.covariances:
             return result
-        places = np.array([self._places[p] for p in range(self.values.shape[1])])
-        group, place, width = places[first].T
-        other, partner, _ = places[second].T
+        group, place = self.experiment.group_places
+        shared = group[first] == group[second]
         for number, covariance in enumerate(self.covariances):
-            chosen = np.flatnonzero((group == number) & (other == number))
-            pair = place[chosen] * width[chosen] + partner[chosen]
+            chosen = np.flatnonzero(shared & (group[first] == number))
+            width = len(self.experiment.groups[number].paulis)
+            pair = place[first[chosen]] * width + place[second[chosen]]
             result[chosen] = covariance[rows[chosen], pair]
         return result
 

@@ -38,6 +38,15 @@ class FragmentExperiment:
         return group(self.paulis, self.fragment.num_qubits)
 
     @cached_property
+    def group_places(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Per Pauli, the number of its group and its place there."""
+        places = np.empty((2, len(self.paulis)), dtype=np.intp)
+        for number, members in enumerate(self.groups):
+            places[0, list(members.paulis)] = number
+            places[1, list(members.paulis)] = np.arange(len(members.paulis))
+        return places[0], places[1]
+
+    @cached_property
     def layout(self) -> SettingLayout:
         """The fragment's settings."""
         return SettingLayout(self.fragment, self.basis)
