@@ -248,7 +248,7 @@ EXTRA = ["barrier", "delay", "CutWire", "Move"]
 SLOW_TO_DRAW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=150, suppress_health_check=SLOW_TO_DRAW)
+@settings(max_examples=100, suppress_health_check=SLOW_TO_DRAW)
 @given(queries())
 def test_random_cut_circuits_equal_the_statevector(query):
     circuit, labels, terms, values = query

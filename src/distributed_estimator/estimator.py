@@ -29,7 +29,7 @@ from .execution import make_pool
 from .pipeline import Pipeline
 from .pubs import Request, check_precision, merge, read_pubs
 from .records import RecordWriter, to_dict
-from .subexperiments import Backend
+from .subexperiments import MOST_SHOTS, Backend
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class EstimatorOptions:
                 f"`shots` is {self.shots!r}: give a whole number of at least 1, or None to meet "
                 "a precision"
             )
+        if self.shots is not None and self.shots > MOST_SHOTS:
+            raise InputError(f"`shots` is {self.shots}: {MOST_SHOTS} a subexperiment is the most")
         check_precision(self.default_precision, "default_precision")
         if self.seed is not None and (not _is_whole(self.seed) or self.seed < 0):
             raise InputError(f"`seed` is {self.seed!r}: give a whole number of at least 0, or None")

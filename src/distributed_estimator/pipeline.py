@@ -25,11 +25,15 @@ from .preparation import Preparation
 from .reconstruction import FragmentTensor, Queries, Reconstruction
 from .records import QueryRecord, RecordWriter, Summary, new_run_id, utc_now
 from .subexperiments import (
+    PILOT_SHOTS,
+    PILOTS,
     Backend,
     FragmentEstimate,
     Shifts,
     Task,
     make_tasks,
+    shots_after_failing,
+    shots_to_meet,
     unique_rows,
 )
 
@@ -38,10 +42,7 @@ IntArray = NDArray[np.intp]
 
 logger = logging.getLogger(__name__)
 
-_PILOT_SHOTS = 256
 _MOST_ROUNDS = 12
-_MARGIN = 1.1
-"""Shots beyond what the pilot's variance asks for, as that variance is itself an estimate."""
 
 _ALWAYS_FREE = 64 << 20
 
@@ -164,30 +165,37 @@ class _Session:
             worst = float(stderrs.max(initial=0.0))
             if worst <= accuracy.precision:
                 return values, stderrs
-            shots = _rescaled(shots, worst, accuracy.precision)
+            shots = shots_after_failing(shots, worst, accuracy.precision)
         raise BackendError(
             f"precision {accuracy.precision:g} was not met with {shots} shots a subexperiment "
             f"(standard error {worst:.3g}): ask for a larger precision"
         )
 
     def shots_for(self, accuracy: Accuracy, run: str) -> int | None:
-        """Shots per subexperiment at which values meet `accuracy`, from a pilot of their own."""
+        """Shots per subexperiment at which values meet `accuracy`, from pilots of their own."""
         if accuracy.exact or accuracy.shots is not None:
             return accuracy.shots
-        _, stderrs = self._values(_PILOT_SHOTS, f"{run} pilot")
-        worst = float(stderrs.max(initial=0.0))
-        return _rescaled(_PILOT_SHOTS, worst, accuracy.precision) if worst else _PILOT_SHOTS
+        pilots = [self._sample(PILOT_SHOTS, f"{run} pilot {p}") for p in range(PILOTS)]
+        shots = shots_to_meet(
+            accuracy.precision,
+            lambda shots: np.array([p.variances_at(PILOT_SHOTS / shots) for p in pilots]),
+        )
+        self._lap("reconstruct")
+        return shots
 
     def _values(self, shots: int | None, run: str) -> tuple[FloatArray, FloatArray]:
-        rows, inverses = self._local_rows()
-        tensors = self._execute(rows, shots, run, covariances=True)
-        reconstruction = self._reconstruction(tensors, inverses)
+        reconstruction = self._sample(shots, run)
         values = reconstruction.values()
         stderrs = np.zeros_like(values)
         if shots is not None:
             stderrs, self.first_order = reconstruction.standard_errors(values)
         self._lap("reconstruct")
         return values, stderrs
+
+    def _sample(self, shots: int | None, run: str) -> Reconstruction:
+        rows, inverses = self._local_rows()
+        tensors = self._execute(rows, shots, run, covariances=True)
+        return self._reconstruction(tensors, inverses)
 
     def gradients(
         self, shots: int | None, run: str, parameters: Sequence[int]
@@ -352,10 +360,6 @@ class _Session:
 
 
 _STAGES = ("partition", "generate", "execute", "reconstruct", "overlapped")
-
-
-def _rescaled(shots: int, stderr: float, precision: float) -> int:
-    return max(16, math.ceil(shots * _MARGIN * (stderr / precision) ** 2))
 
 
 def _gib(size: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
+from qiskit.circuit import ControlledGate, Operation, Parameter, ParameterExpression
 
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .reconstruction import Network
@@ -128,10 +129,32 @@ class Preparation:
 def _structure(circuit: QuantumCircuit) -> list[Any]:
     """What two circuits must share to share a plan; compared, never hashed.
 
-    Gates of the standard library are told by name and parameters, others by themselves, so that
-    two gates of one name and unlike definitions differ.
+    Qiskit compares gates to a tolerance, which is no ground to return one circuit's value for
+    another's; this compares numbers exactly.
     """
     return [circuit.num_qubits, circuit.qubits] + [
-        (i.name, i.params, i.qubits) if i.is_standard_gate() else (i.operation, i.qubits, i.clbits)
+        (i.name, [_exactly(p) for p in i.params], i.qubits)
+        if i.is_standard_gate()
+        else (_gate_structure(i.operation), i.qubits, i.clbits)
         for i in circuit.data
     ]
+
+
+def _gate_structure(operation: Operation) -> list[Any]:
+    parameters = [_exactly(p) for p in getattr(operation, "params", ())]
+    structure: list[Any] = [type(operation), operation.name, parameters]
+    if isinstance(operation, ControlledGate):
+        return [*structure, operation.ctrl_state, _gate_structure(operation.base_gate)]
+    if any(isinstance(p, bytes) for p in parameters):  # a matrix says it all
+        return structure
+    definition = getattr(operation, "definition", None)
+    return structure if definition is None else [*structure, _structure(definition)]
+
+
+def _exactly(parameter: Any) -> Any:
+    """A gate's parameter as something that is equal to nothing but itself."""
+    if isinstance(parameter, np.ndarray):
+        return parameter.tobytes()
+    if isinstance(parameter, Parameter) or not isinstance(parameter, ParameterExpression):
+        return parameter
+    return str(parameter), parameter.parameters

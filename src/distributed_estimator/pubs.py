@@ -47,7 +47,7 @@ def read_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list
     """Check PUBs, with `precision` for those that name none; raises `InputError`."""
     if isinstance(pubs, QuantumCircuit) or not isinstance(pubs, Iterable):
         raise InputError(f"`pubs` is {type(pubs).__name__}: give a list of PUBs")
-    known: dict[int, tuple[Any, NDArray[np.object_]]] = {}
+    known: dict[tuple[int, int], tuple[Any, NDArray[np.object_]]] = {}
     parameters: dict[int, tuple[Any, ...]] = {}
     return [_read_pub(pub, precision, known, parameters) for pub in pubs]
 
@@ -55,13 +55,13 @@ def read_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list
 def _read_pub(
     pub: EstimatorPubLike,
     precision: float | None,
-    known: dict[int, tuple[Any, NDArray[np.object_]]],
+    known: dict[tuple[int, int], tuple[Any, NDArray[np.object_]]],
     parameters: dict[int, tuple[Any, ...]],
 ) -> Request:
     """Read one PUB; observables and parameters seen before are not read again."""
     if isinstance(pub, EstimatorPub):
         pub = (pub.circuit, pub.observables, pub.parameter_values, pub.precision)
-    if isinstance(pub, QuantumCircuit) or not 2 <= len(pub) <= 4:
+    if not isinstance(pub, Sequence) or isinstance(pub, str) or not 2 <= len(pub) <= 4:
         raise InputError(
             "a PUB is (circuit, observables), (circuit, observables, values) or (circuit, "
             f"observables, values, precision), not {type(pub).__name__} of that form: wrap it in "
@@ -72,14 +72,15 @@ def _read_pub(
         raise InputError(f"a PUB starts with {type(circuit).__name__}: give a QuantumCircuit")
     if own is not None:
         check_precision(own, "precision")
-    if id(observables) not in known:
+    key = id(observables), circuit.num_qubits
+    if key not in known:
         array = parse(observables, circuit.num_qubits).sparse_observables_array()
-        known[id(observables)] = observables, np.asarray(array, dtype=object)
+        known[key] = observables, np.asarray(array, dtype=object)
     if id(circuit) not in parameters:
         parameters[id(circuit)] = tuple(circuit.parameters)
     request = Request(
         circuit,
-        known[id(observables)][1],
+        known[key][1],
         _read_values(values, parameters[id(circuit)]),
         precision if own is None else float(own),
     )
@@ -105,8 +106,10 @@ def _read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
         array = np.asarray(values, dtype=np.float64)
     except (ValueError, TypeError) as error:
         raise InputError(f"the parameter values are not real numbers: {error}") from error
-    if array.ndim == 0 or (array.size == 0 and not parameters):
-        array = array.reshape(*array.shape[:-1], array.size) if array.ndim else array.reshape(1)
+    if not parameters and array.ndim == 0:
+        array = array[None][:0]
+    if len(parameters) == 1 and array.shape[-1:] != (1,):
+        array = array[..., None]  # Qiskit's rule: the last axis may be left out for one parameter
     check_values(array, parameters)
     return array
 
@@ -145,7 +148,7 @@ def merge(requests: Sequence[Request]) -> Batch:
         places = np.arange(rows, rows + count).reshape(bindings)
         observable.append(np.broadcast_to(numbers.reshape(request.observables.shape), shape))
         binding.append(np.broadcast_to(places, shape))
-        values.append(request.values.reshape(count, -1))
+        values.append(request.values.reshape(count, request.values.shape[-1]))
         rows += count
     return Batch(
         requests[0].circuit,

@@ -16,12 +16,15 @@ from qiskit.circuit import Instruction
 from qiskit.circuit.library import SwapGate
 from qiskit_addon_cutting.instructions import Move
 from qiskit_addon_cutting.qpd import QPDBasis
+from scipy.linalg import polar, schur
 
 from .channels import PROJECTORS, LocalOperation, Side, operator_schmidt
 
 ComplexArray = NDArray[np.complex128]
+FloatArray = NDArray[np.float64]
 
-_TOLERANCE = 1e-9
+# Relative to the largest: what is left out of a gate is an error of the value.
+_NEGLIGIBLE = 1e-12
 _MATRIX_UNITS = np.eye(4, dtype=complex).reshape(4, 2, 2)
 _PROBES = [(t, p) for t in (0.0, 0.4, 0.8, 1.2, 1.5708) for p in (1, 1j, -1, -1j)]
 
@@ -47,11 +50,12 @@ def wire_sides() -> tuple[Side, Side]:
 
 def _gate_side(columns: ComplexArray) -> Side:
     vectors, weights, _ = np.linalg.svd(columns, full_matrices=False)
-    span = vectors[:, weights > _TOLERANCE * weights[0]].T.reshape(-1, 2, 2)
+    weights = weights[weights > _NEGLIGIBLE * weights[0]] / weights[0]
+    span = vectors[:, : len(weights)].T.reshape(-1, 2, 2)
     if len(span) == 1:
         unitary = _fix_phase(span[0] * np.sqrt(2))
         return Side("gate", unitary[None], (LocalOperation("U", (unitary,)),))
-    frame = _common_frame(span) if len(span) == 2 else None
+    frame = _common_frame(span, weights) if len(span) == 2 else None
     if frame is None:
         return Side("gate", _MATRIX_UNITS, _universal_operations())
     after, before = frame
@@ -63,15 +67,24 @@ def _fix_phase(matrix: ComplexArray) -> ComplexArray:
     return np.asarray(matrix * (abs(pivot) / pivot))
 
 
-def _common_frame(span: ComplexArray) -> tuple[ComplexArray, ComplexArray] | None:
-    """Unitaries V, W with span = V · diagonal · W, if there are any; V·W as near 1 as can be."""
-    best = max(
-        (span[0] * np.cos(t) + span[1] * np.sin(t) * phase for t, phase in _PROBES),
-        key=lambda m: float(np.ptp(np.linalg.svd(m, compute_uv=False))),
+def _common_frame(
+    span: ComplexArray, weights: FloatArray
+) -> tuple[ComplexArray, ComplexArray] | None:
+    """Unitaries V, W with span = V · diagonal · W, if there are any; V·W as near 1 as can be.
+
+    In a gate that hardly entangles, the second operator has little weight and is known badly. The
+    first is nearly unitary then, and diagonal in any frame found so: no weight is lost.
+    """
+    mixtures = [span[0] * np.cos(t) + span[1] * np.sin(t) * phase for t, phase in _PROBES]
+    regular = span[0] if _regularity(span[0]) > 0.3 else max(mixtures, key=_regularity)
+    unitary, _ = polar(regular)
+    turned = unitary.conj().T @ span
+    _, vectors = schur(
+        max(turned, key=lambda m: abs(np.subtract(*np.linalg.eigvals(m)))), "complex"
     )
-    after, _, before = np.linalg.svd(best)
+    after, before = unitary @ vectors, vectors.conj().T
     inside = after.conj().T @ span @ before.conj().T
-    if np.abs(inside[:, [0, 1], [1, 0]]).max() > _TOLERANCE:
+    if np.abs(inside[:, [0, 1], [1, 0]] * weights[:, None]).max() > _NEGLIGIBLE:
         return None
     order = sorted((0, 1), key=lambda i: _frame_key(after[:, i]))
     after, before = after[:, order], before[order]
@@ -83,6 +96,12 @@ def _common_frame(span: ComplexArray) -> tuple[ComplexArray, ComplexArray] | Non
         if abs(overlap) > 0.1:
             before[i] *= abs(overlap) / overlap
     return after, before
+
+
+def _regularity(matrix: ComplexArray) -> float:
+    """Smallest singular value over the largest: 1 for a unitary, 0 for a projector."""
+    largest, smallest = np.linalg.svd(matrix, compute_uv=False)
+    return float(smallest / largest)
 
 
 def _frame_key(vector: ComplexArray) -> tuple[float, float, float]:

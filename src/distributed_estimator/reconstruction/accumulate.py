@@ -178,6 +178,18 @@ class Reconstruction:
         ]
         return [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
 
+    def variances_at(self, scale: float) -> FloatArray:
+        """Variances the queries would have, were all tensors' covariances `scale` times as large.
+
+        Taking 1 / scale times the shots does that.
+        """
+        left, right = self.queries.pairs()
+        changes = np.empty(len(left))
+        for part in self._chunks(len(left), squared=True):
+            moments = self._moments(left[part], right[part], scale)
+            changes[part] = moments - self._moments(left[part], right[part], 0.0)
+        return np.maximum(self._sum_pairs(left, right, changes), 0.0)
+
     def standard_errors(self, values: FloatArray) -> tuple[FloatArray, int]:
         """Standard errors of `values`, and for how many only the first order was left.
 
@@ -187,12 +199,8 @@ class Reconstruction:
         left, right = self.queries.pairs()
         moments = np.empty(len(left))
         for part in self._chunks(len(left), squared=True):
-            moments[part] = self._true_moments(left[part], right[part])
-        weights = self.queries.weight[left] * self.queries.weight[right]
-        squares = np.bincount(
-            self.queries.query[left], weights * moments, minlength=self.queries.count
-        )
-        variances = values**2 - squares
+            moments[part] = self._moments(left[part], right[part], 0.0)
+        variances = values**2 - self._sum_pairs(left, right, moments)
         # What is left of exact cancellation is rounding, not variance.
         variances[np.abs(variances) < 1e-14 * np.maximum(values**2, 1e-3)] = 0.0
         negative = variances < 0
@@ -212,21 +220,28 @@ class Reconstruction:
     def _at(self, core: FloatArray, part: slice | IntArray) -> FloatArray:
         return core if len(core) == 1 else core[self.queries.binding[part]]
 
-    def _true_moments(self, left: IntArray, right: IntArray) -> FloatArray:
-        """Unbiased estimates of products of two entries' true values."""
+    def _sum_pairs(self, left: IntArray, right: IntArray, numbers: FloatArray) -> FloatArray:
+        weights = self.queries.weight[left] * self.queries.weight[right]
+        query = self.queries.query[left]
+        return np.bincount(query, weights * numbers, self.queries.count).astype(np.float64)
+
+    def _moments(self, left: IntArray, right: IntArray, scale: float) -> FloatArray:
+        """Unbiased estimates of mean products of two entries at `scale` times the covariances.
+
+        At scale 0, which is without any noise, these are products of true values.
+        """
         leaves = []
         for number, tensor in enumerate(self.tensors):
             rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
             first, second = tensor.values[rows, paulis[left]], tensor.values[rows, paulis[right]]
             moment = outer_product(first, second, self._ranks[number])
             covariance = tensor.covariance(rows, paulis[left], paulis[right])
-            leaves.append(moment - covariance.reshape(moment.shape))
+            leaves.append(moment - (1 - scale) * covariance.reshape(moment.shape))
         cores = [squared_core(self._at(core, left)) for core in self._cores]
         return self.network.values(leaves + cores, len(left))
 
     def _first_order(self) -> FloatArray:
         left, right = self.queries.pairs()
-        weights = self.queries.weight[left] * self.queries.weight[right]
         environments = self.environments()
         variances = np.zeros(self.queries.count)
         for number, tensor in enumerate(self.tensors):
@@ -236,9 +251,7 @@ class Reconstruction:
             forms = quadratic_form(
                 environment[left], covariance, environment[right], self._ranks[number]
             )
-            variances += np.bincount(
-                self.queries.query[left], weights * forms, minlength=self.queries.count
-            )
+            variances += self._sum_pairs(left, right, forms)
         return np.maximum(variances, 0.0)
 
     def _chunks(self, count: int, *, squared: bool) -> list[slice]:

@@ -5,8 +5,12 @@ from .experiments import FragmentEstimate, FragmentExperiment, Task, make_tasks,
 from .observables import MeasurementGroup, Observables, Pauli, parse, restrict
 from .settings import SettingFamily
 from .shifts import Shifts
+from .shots import MOST_SHOTS, PILOT_SHOTS, PILOTS, shots_after_failing, shots_to_meet
 
 __all__ = [
+    "MOST_SHOTS",
+    "PILOTS",
+    "PILOT_SHOTS",
     "Backend",
     "FragmentEstimate",
     "FragmentExperiment",
@@ -19,5 +23,7 @@ __all__ = [
     "make_tasks",
     "parse",
     "restrict",
+    "shots_after_failing",
+    "shots_to_meet",
     "unique_rows",
 ]

@@ -173,4 +173,4 @@ def unique_rows(angles: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
         ],
         dtype=np.intp,
     )
-    return np.frombuffer(b"".join(places)).reshape(-1, angles.shape[1]), inverse
+    return np.frombuffer(b"".join(places)).reshape(len(places), angles.shape[1]), inverse

@@ -1,0 +1,71 @@
+"""How many shots a precision needs, from pilots that are thrown away afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+FloatArray = NDArray[np.float64]
+
+PILOTS = 4
+PILOT_SHOTS = 128
+"""Shots per subexperiment of each pilot."""
+FEWEST_SHOTS = 256
+"""However coarse the precision: fewer say little of their own standard error."""
+
+MOST_SHOTS = 10**12
+"""Shots a subexperiment can have."""
+_MOST_STEPS = 10
+_SAFETY = 3.0
+"""Standard deviations by which a standard error may come out larger than planned."""
+
+
+def shots_to_meet(precision: float, predict: Callable[[int], FloatArray]) -> int:
+    """Shots per subexperiment at which all standard errors come out at most `precision`.
+
+    A run whose standard error comes out too large has to be repeated, and choosing among runs by
+    their standard error chooses among their values, too. So that it hardly ever happens, the
+    plan allows for how much variances scatter between pilots, both as the pilots' mean is
+    off and as the run's own will be.
+
+    Args:
+        precision: Standard error wanted, greater than 0.
+        predict: What each pilot says the variances are at so many shots, shape
+            (`PILOTS`, queries).
+    """
+
+    def excess(shots: int) -> float:
+        variances = predict(shots)
+        mean, scatter = variances.mean(axis=0), variances.std(axis=0, ddof=1)
+        own = min(1.0, math.sqrt(PILOT_SHOTS / shots))
+        planned = mean + _SAFETY * scatter * (own + 1 / math.sqrt(PILOTS))
+        return float(planned.max(initial=0.0)) / precision**2
+
+    # Variances fall like 1 / shots, or faster where several tensors are uncertain at once.
+    shots = FEWEST_SHOTS
+    for _ in range(_MOST_STEPS):
+        ratio = excess(shots)
+        better = max(FEWEST_SHOTS, math.ceil(shots * ratio))
+        if better == shots or 0.98 <= ratio <= 1.0:
+            return shots
+        shots = _countable(better, precision)
+    return _countable(math.ceil(shots * max(1.0, excess(shots))), precision)
+
+
+def _countable(shots: int, precision: float) -> int:
+    if shots > MOST_SHOTS:
+        raise InputError(
+            f"precision {precision:g} takes {shots:.3g} shots a subexperiment, {MOST_SHOTS:.0e} is "
+            "the most: ask for a larger precision, or 0 for the exact value"
+        )
+    return shots
+
+
+def shots_after_failing(shots: int, stderr: float, precision: float) -> int:
+    """More shots, after `shots` gave the standard error `stderr` instead of `precision`."""
+    return _countable(math.ceil(1.5 * shots * (stderr / precision) ** 2), precision)
