@@ -273,4 +273,4 @@ def test_settings_per_fragment():
     plan = CutPlan.build(circuit, "ABCD")
     assert plan.settings_per_fragment() == (5, 25, 25, 5)
     assert plan.settings_per_fragment("minimal") == (3, 9, 9, 3)
-    assert plan.num_terms == 64
+    assert plan.num_terms == 6**3

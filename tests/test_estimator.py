@@ -583,7 +583,7 @@ def test_metadata_is_the_record_and_the_record_says_what_ran(tmp_path):
     assert metadata["circuit"]["depth"] == circuit.depth()
     assert metadata["num_queries"] == 14
     assert metadata["partition_label"] == "AABB"
-    assert (metadata["num_cuts"], metadata["num_fragments"], metadata["num_terms"]) == (1, 2, 4)
+    assert (metadata["num_cuts"], metadata["num_fragments"], metadata["num_terms"]) == (1, 2, 6)
     assert (metadata["shots"], metadata["precision"], metadata["seed"]) == (100, None, 7)
     assert metadata["shots_total"] == 100 * metadata["num_subexperiments"]
     # Five settings a fragment, two bases, seven bindings.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import reduce
-from operator import mul
 
 import gate_catalogue as catalogue
 import numpy as np
@@ -24,6 +22,8 @@ from qiskit.circuit import (
 from qiskit.circuit.library import (
     C3XGate,
     C4XGate,
+    CXGate,
+    CZGate,
     DiagonalGate,
     MCPhaseGate,
     MCXGate,
@@ -38,6 +38,7 @@ from qiskit.circuit.library import (
     UnitaryGate,
     XGate,
     efficient_su2,
+    iSwapGate,
     qaoa_ansatz,
     real_amplitudes,
     z_feature_map,
@@ -46,6 +47,7 @@ from qiskit.circuit.library import (
 from qiskit.circuit.library import standard_gates as standard_library
 from qiskit.quantum_info import Clifford, Pauli, SparseObservable, SparsePauliOp, random_unitary
 from qiskit_addon_cutting.instructions import CutWire, Move
+from qiskit_addon_cutting.qpd import QPDBasis
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
 from distributed_estimator.cutting import CutPlan
@@ -932,13 +934,21 @@ def test_a_plan_serves_a_circuit_that_was_built_anew():
     assert_exact(real_amplitudes(4, reps=1), "XYZX", plan, np.linspace(0, 1, 8))
 
 
-# --- limits of the plan ---------------------------------------------------------------------------
+# --- numbers of a plan ----------------------------------------------------------------------------
 
 
-def test_the_product_of_ranks_is_the_number_of_terms():
+@pytest.mark.parametrize("mark", [CXGate(), CZGate(), SwapGate(), iSwapGate(), CutWire()])
+def test_the_number_of_terms_is_that_of_the_addons_decomposition(mark):
+    """What a reconstruction term by term would sum: 6 for a CX, multiplied over the cuts."""
     circuit = QuantumCircuit(3)
+    circuit.h(range(3))
     circuit.cx(0, 1)
-    circuit.swap(1, 2)
+    circuit.append(mark, [1, 2][: mark.num_qubits])
+    circuit.ry(0.3, range(3))
+    if mark.num_qubits == 1:
+        circuit.cx(1, 2)
     circuit.rx(0.1, range(3))
-    plan = CutPlan.build(circuit, "ABC")
-    assert plan.num_terms == reduce(mul, (min(cut.rank) for cut in plan.cuts)) == 64
+    plan = CutPlan.build(circuit, "ABB" if mark.num_qubits == 1 else "ABC")
+    weights = QPDBasis.from_instruction(Move() if mark.num_qubits == 1 else mark).coeffs
+    assert plan.num_cuts == 2
+    assert plan.num_terms == 6 * np.count_nonzero(np.abs(weights) > 1e-12)

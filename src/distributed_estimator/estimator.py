@@ -84,9 +84,9 @@ class DistributedEstimator(BaseEstimatorV2):
         log: A JSONL file to which every batch of queries appends its record.
 
     Example:
-        >>>         >>> circuit = QuantumCircuit(4)
-        >>> circuit.h(0)
-        <...>
+        >>> from qiskit import QuantumCircuit
+        >>> circuit = QuantumCircuit(4)
+        >>> _ = circuit.h(0)
         >>> for qubit in range(3):
         ...     _ = circuit.cx(qubit, qubit + 1)
         >>> estimator = DistributedEstimator(cuts="AABB")

@@ -8,7 +8,6 @@ reconstruct values and standard errors, or gradients, from the tensors
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -39,8 +38,6 @@ from .subexperiments import (
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
-
-logger = logging.getLogger(__name__)
 
 _MOST_ROUNDS = 12
 
@@ -221,23 +218,30 @@ class _Session:
     ) -> FloatArray:
         """Derivatives of every query by every gate angle, shape (queries, angles)."""
         queries, plan = reconstruction.queries, self.plan
-        environments = reconstruction.environments()
-        result = np.zeros((len(queries.query), self.angles.shape[1]))
-        for number, shift in enumerate(shifts):
-            if not shift.angles:
-                continue
-            slopes = shift.derivatives(reconstruction.tensors[number].values)
-            chosen = slopes[:, queries.rows[number], queries.paulis[number]]
-            environment = environments[number].reshape(len(result), -1)
-            result[:, shift.columns] = np.einsum("aer,er->ea", chosen, environment)
+        fragments = [
+            (number, shift.columns, shift.derivatives(reconstruction.tensors[number].values))
+            for number, shift in enumerate(shifts)
+            if shift.angles
+        ]
         wanted = frozenset(parameters)
-        for number, cut in enumerate(plan.cuts):
-            environment = environments[len(plan.fragments) + number]
-            for index, column in enumerate(cut.angles):
-                if wanted & plan.normal.angles.depends_on(column):
-                    slopes = cut.core_slopes(self.angles, index)[queries.binding]
-                    result[:, column] = np.einsum("ers,ers->e", slopes, environment)
-        return queries.sum(result)
+        cores = [
+            (len(plan.fragments) + number, column, cut.core_slopes(self.angles, index))
+            for number, cut in enumerate(plan.cuts)
+            for index, column in enumerate(cut.angles)
+            if wanted & plan.normal.angles.depends_on(column)
+        ]
+        result = np.zeros((queries.count, self.angles.shape[1]))
+        for part, environments in reconstruction.environments():
+            entries = np.zeros((part.stop - part.start, result.shape[1]))
+            for number, columns, slopes in fragments:
+                chosen = slopes[:, queries.rows[number][part], queries.paulis[number][part]]
+                environment = environments[number].reshape(len(entries), -1)
+                entries[:, columns] = np.einsum("aer,er->ea", chosen, environment)
+            for leaf, column, slopes in cores:
+                chosen = slopes[queries.binding[part]]
+                entries[:, column] = np.einsum("ers,ers->e", chosen, environments[leaf])
+            np.add.at(result, queries.query[part], queries.weight[part, None] * entries)
+        return result
 
     def _local_rows(self) -> tuple[list[FloatArray], list[IntArray]]:
         local = [unique_rows(self.angles[:, f.angles]) for f in self.plan.fragments]
@@ -271,10 +275,11 @@ class _Session:
         self.shots = shots
         self._lap("generate")
 
-        def fold(task: Task, estimate: FragmentEstimate) -> None:
+        def fold(task: Task, estimate: FragmentEstimate, overlapped: bool) -> None:
             before = self.pipeline.clock()
             tensors[task.experiment].add(task, estimate)
-            self.times["overlapped"] += self.pipeline.clock() - before
+            if overlapped:
+                self.times["overlapped"] += self.pipeline.clock() - before
 
         run_tasks(self.pipeline.pool, self.pipeline.backend, experiments, tasks, fold)
         self._lap("execute")
@@ -354,6 +359,7 @@ class _Session:
             plan_cached=self.plan_cached,
             value=Summary.of(values),
             stderr=Summary.of(stderrs),
+            stderr_first_order=self.first_order,
             precision=None if self.accuracy.shots is not None else self.accuracy.precision,
             seed=pipeline.seed,
         )

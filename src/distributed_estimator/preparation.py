@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
-from qiskit.circuit import ControlledGate, Operation, Parameter, ParameterExpression
 
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .reconstruction import Network
 from .records import CircuitInfo
+from .structure import structure_key, structure_of
 from .subexperiments import FragmentExperiment, Observables, Pauli, Shifts, restrict
 
 _MOST_CIRCUITS = 64
+_MOST_PREPARED = 256
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Prepared:
     def circuit_info(self) -> CircuitInfo:
         """The circuit, for records."""
         circuit = self.plan.circuit
-        return CircuitInfo(circuit.num_qubits, circuit.depth(), self.plan.key)
+        return CircuitInfo(circuit.num_qubits, circuit.depth(), structure_key(circuit))
 
     def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
         """Per fragment, the angles that depend on the parameters numbered so."""
@@ -90,7 +91,7 @@ class Preparation:
         self._cuts = cuts
         self._basis = basis
         self._plans: OrderedDict[int, tuple[list[Any], CutPlan]] = OrderedDict()
-        self._prepared: dict[tuple[int, tuple[Pauli, ...]], Prepared] = {}
+        self._prepared: OrderedDict[tuple[int, tuple[Pauli, ...]], Prepared] = OrderedDict()
         self._lock = Lock()
 
     def prepare(self, circuit: QuantumCircuit, observables: Observables) -> tuple[Prepared, bool]:
@@ -101,10 +102,12 @@ class Preparation:
             if key not in self._prepared:
                 cached = False
                 self._prepared[key] = self._make(plan, observables)
+                if len(self._prepared) > _MOST_PREPARED:
+                    self._prepared.popitem(last=False)
             return self._prepared[key], cached
 
     def _plan(self, circuit: QuantumCircuit) -> tuple[CutPlan, bool]:
-        structure = _structure(circuit)
+        structure = structure_of(circuit)
         for key, (known, plan) in reversed(self._plans.items()):
             if known == structure:
                 self._plans.move_to_end(key)
@@ -113,7 +116,8 @@ class Preparation:
         self._plans[id(plan)] = structure, plan
         if len(self._plans) > _MOST_CIRCUITS:
             forgotten, _ = self._plans.popitem(last=False)
-            self._prepared = {k: v for k, v in self._prepared.items() if k[0] != forgotten}
+            for known_key in [k for k in self._prepared if k[0] == forgotten]:
+                del self._prepared[known_key]
         return plan, False
 
     def _make(self, plan: CutPlan, observables: Observables) -> Prepared:
@@ -124,37 +128,3 @@ class Preparation:
             experiments.append(FragmentExperiment(fragment, tuple(paulis), self._basis))
             places.append(index)
         return Prepared(cone, Network(cone), tuple(experiments), tuple(places))
-
-
-def _structure(circuit: QuantumCircuit) -> list[Any]:
-    """What two circuits must share to share a plan; compared, never hashed.
-
-    Qiskit compares gates to a tolerance, which is no ground to return one circuit's value for
-    another's; this compares numbers exactly.
-    """
-    return [circuit.num_qubits, circuit.qubits] + [
-        (i.name, [_exactly(p) for p in i.params], i.qubits)
-        if i.is_standard_gate()
-        else (_gate_structure(i.operation), i.qubits, i.clbits)
-        for i in circuit.data
-    ]
-
-
-def _gate_structure(operation: Operation) -> list[Any]:
-    parameters = [_exactly(p) for p in getattr(operation, "params", ())]
-    structure: list[Any] = [type(operation), operation.name, parameters]
-    if isinstance(operation, ControlledGate):
-        return [*structure, operation.ctrl_state, _gate_structure(operation.base_gate)]
-    if any(isinstance(p, bytes) for p in parameters):  # a matrix says it all
-        return structure
-    definition = getattr(operation, "definition", None)
-    return structure if definition is None else [*structure, _structure(definition)]
-
-
-def _exactly(parameter: Any) -> Any:
-    """A gate's parameter as something that is equal to nothing but itself."""
-    if isinstance(parameter, np.ndarray):
-        return parameter.tobytes()
-    if isinstance(parameter, Parameter) or not isinstance(parameter, ParameterExpression):
-        return parameter
-    return str(parameter), parameter.parameters

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import BackendError
 from ..subexperiments import (
     FragmentEstimate,
     FragmentExperiment,
@@ -29,6 +30,11 @@ def estimate_from_counts(
     rows, size = len(task.angles), experiment.layout.num_outcomes
     tables = {id(group): np.zeros((rows, group.num_outcomes, size)) for group in experiment.groups}
     for group, family, table in counts:
+        if (table.sum(axis=-1) != task.shots).any():
+            raise BackendError(
+                f"{int(table.sum(axis=-1).min())} shots came back where {task.shots} were asked "
+                "for: choose a number of shots that the sampler can take"
+            )
         shape = rows, family.num_settings, group.num_outcomes, family.num_slot_outcomes
         frequencies = table.reshape(shape).transpose(0, 2, 1, 3) / task.shots
         tables[id(group)][:, :, family.places] = frequencies

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
-from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +126,16 @@ class Program:
         return number, len(self._columns[number]) - 1
 
 
-@lru_cache(maxsize=512)
+_programs: OrderedDict[str, Program] = OrderedDict()
+_lock = Lock()
+_MOST_PROGRAMS = 1024
+
+
 def program_of(fragment: Fragment) -> Program:
-    """The fragment's program, compiled once."""
-    return Program(fragment)
+    """The fragment's program; fragments of the same content share one, in any process."""
+    with _lock:
+        if fragment.key not in _programs:
+            _programs[fragment.key] = Program(fragment)
+            if len(_programs) > _MOST_PROGRAMS:
+                _programs.popitem(last=False)
+        return _programs[fragment.key]

@@ -17,10 +17,11 @@ from ..subexperiments import FragmentEstimate, FragmentExperiment, SettingFamily
 from .counts import Counts, estimate_from_counts
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
-BitTable = NDArray[np.uint8]
+BitTable = NDArray[np.int64]
 
 _SUBEXPERIMENTS_PER_TASK = 512
 _LARGEST_SEED = 2**31
+_MOST_TEMPLATES = 1024
 
 
 class SamplerBackend:
@@ -82,23 +83,31 @@ class SamplerBackend:
             ) from error
 
     def _counts(self, experiment: FragmentExperiment, task: Task) -> Iterator[Counts]:
-        templates = [self._template(experiment, family) for family in experiment.layout.families]
-        pubs: list[tuple[Any, ...]] = []
-        for template in templates:
-            if template.circuit.num_parameters:
-                pubs.append((template.circuit, template.bind(task.angles)))
-            else:
-                pubs.append((template.circuit,))
-        results = _reseeded(self.sampler, task.seed).run(pubs, shots=task.shots).result()
-        for family, template, result in zip(
-            experiment.layout.families, templates, results, strict=True
-        ):
-            yield from _count(experiment, family, template, result.data, len(task.angles))
+        families = experiment.layout.families
+        templates = {
+            family: self._template(experiment, family)
+            for family in families
+            if experiment.measures or family.num_slot_outcomes > 1
+        }
+        pubs: list[tuple[Any, ...]] = [
+            (t.circuit, t.bind(task.angles)) if t.circuit.num_parameters else (t.circuit,)
+            for t in templates.values()
+        ]
+        results = iter(_reseeded(self.sampler, task.seed).run(pubs, shots=task.shots).result())
+        for family in families:
+            if family in templates:
+                data = next(results).data
+                yield from _count(experiment, family, templates[family], data, len(task.angles))
+            else:  # nothing is measured: every shot has the one outcome there is
+                sure = np.full((len(task.angles), family.num_settings, 1), task.shots)
+                yield experiment.groups[0], family, sure
 
     def _template(self, experiment: FragmentExperiment, family: SettingFamily) -> Template:
         key = experiment.key, family.measured
         with self._lock:
             if key not in self._templates:
+                if len(self._templates) >= _MOST_TEMPLATES:
+                    self._templates.clear()
                 self._templates[key] = make_template(
                     experiment, family, _target(self.sampler), defer=self.defer_measurements
                 )
@@ -116,37 +125,34 @@ def _count(
 ) -> Iterator[Counts]:
     """Counts of every measurement group from the bits of one PUB."""
     groups, settings = len(experiment.groups), family.num_settings
-    subexperiments = rows * groups * settings
-    slots = _bits(data, SLOT_REGISTER, subexperiments)
-    observed = _bits(data, MEASURE_REGISTER, subexperiments)
-    shots = max(slots.shape[1], observed.shape[1])
-    slot_outcomes = np.zeros((subexperiments, shots), dtype=np.int64)
-    for column in range(slots.shape[2]):  # the first slot is the slowest
-        slot_outcomes = 2 * slot_outcomes + slots[..., column]
-    shaped = observed.reshape(rows, groups, settings, -1, observed.shape[2])
+    shape = rows, groups, settings
+    measured = sum(family.measured)
+    observed = _bits(data, MEASURE_REGISTER, shape, len(template.observed))
+    slots = _bits(data, SLOT_REGISTER, shape, measured)
+    shots = max(observed.shape[3], slots.shape[3])
+    # The first slot is the slowest.
+    slot_outcomes = slots @ (1 << np.arange(measured)[::-1])
     places = {qubit: place for place, qubit in enumerate(template.observed)}
     for number, group in enumerate(experiment.groups):
         outcomes = np.zeros((rows, settings, shots), dtype=np.int64)
         for bit, generator in enumerate(group.generators):
             columns = [places[qubit] for qubit in generator]
-            parity = np.bitwise_xor.reduce(shaped[:, number][..., columns], axis=-1)
-            outcomes |= parity.astype(np.int64) << bit
-        outcomes *= family.num_slot_outcomes
-        outcomes += slot_outcomes.reshape(rows, groups, settings, shots)[:, number]
+            outcomes |= (observed[:, number][..., columns].sum(axis=-1) & 1) << bit
+        outcomes = outcomes * family.num_slot_outcomes + slot_outcomes[:, number]
         size = group.num_outcomes * family.num_slot_outcomes
         offsets = size * np.arange(rows * settings).reshape(rows, settings, 1)
         counts = np.bincount((outcomes + offsets).ravel(), minlength=rows * settings * size)
         yield group, family, counts.reshape(rows, settings, size)
 
 
-def _bits(data: Any, register: str, subexperiments: int) -> BitTable:
-    """Measured bits of a register, shape (subexperiments, shots, bits); no bits if it is absent."""
-    if not hasattr(data, register):
-        return np.zeros((subexperiments, 1, 0), dtype=np.uint8)
+def _bits(data: Any, register: str, shape: tuple[int, int, int], width: int) -> BitTable:
+    """Measured bits of a register of `width`, shape (rows, groups, settings, shots, width)."""
+    if not width:
+        return np.zeros((*shape, 1, 0), dtype=np.int64)
     found = getattr(data, register)
-    packed = found.array.reshape(subexperiments, found.num_shots, -1)
+    packed = found.array.reshape(*shape, found.num_shots, -1)
     unpacked = np.unpackbits(packed[..., ::-1], axis=-1, bitorder="little")
-    return unpacked[..., : found.num_bits]
+    return unpacked[..., :width].astype(np.int64)
 
 
 def _target(sampler: BaseSamplerV2) -> Any:
@@ -164,8 +170,11 @@ def _is_noiseless(sampler: BaseSamplerV2) -> bool:
     if isinstance(sampler, StatevectorSampler):
         return True
     backend: Any = getattr(sampler, "_backend", None)
-    is_aer = type(backend).__module__.startswith("qiskit_aer.")
-    return is_aer and getattr(backend.options, "noise_model", None) is None
+    if not type(backend).__module__.startswith("qiskit_aer."):
+        return False
+    chosen = getattr(sampler.options, "run_options", None) or {}
+    models = chosen.get("noise_model"), getattr(backend.options, "noise_model", None)
+    return all(model is None for model in models)
 
 
 def _reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:

@@ -25,9 +25,10 @@ from .channels import (
 )
 from .circuit import NormalCircuit, Operation
 from .gates import GateKernel
-from .sides import gate_sides, wire_sides
+from .sides import gate_sides, qpd_terms, wire_sides
 
 FloatArray = NDArray[np.float64]
+ComplexArray = NDArray[np.complex128]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +106,10 @@ class Fragment:
             if isinstance(step, SlotStep):
                 side = self.slots[step.slot].side
                 lines.append(f"slot {step.qubit} {side.end}")
-                lines.append(_digest(np.round(side.branches, 9)))
+                lines.append(_digest(side.branches))
             else:
                 lines.append(f"{step.instruction.name} {step.qubits} {step.angles}")
-                lines.append(_digest(np.round(step.kernel.coefficients, 9)))
+                lines.append(_digest(step.kernel.coefficients))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
@@ -164,12 +165,23 @@ class Cut:
         return core_of(unitaries, slopes)
 
     @cached_property
+    def num_terms(self) -> int:
+        """Terms of its quasi-probability decomposition: 6 for CX, 58 for SWAP, 8 for a wire."""
+        return qpd_terms(None if self.kernel is None else self._samples[0])
+
+    @cached_property
     def sampling_overhead(self) -> float:
         """γ² of the cut; for a symbolic gate its largest over multiples of π/2."""
         if self.kernel is None:
             return 16.0
-        grid = np.array(list(product(np.arange(4) * np.pi / 2, repeat=self.kernel.num_angles)))
-        return max(overhead(schmidt_weights(u)) for u in self.kernel.matrices(grid))
+        return max(overhead(schmidt_weights(unitary)) for unitary in self._samples)
+
+    @cached_property
+    def _samples(self) -> ComplexArray:
+        """The gate at angles that are multiples of π/2, none of them 0 in the first."""
+        assert self.kernel is not None, "a cut wire has no unitary"
+        angles = np.arange(1, 5) * np.pi / 2
+        return self.kernel.matrices(np.array(list(product(angles, repeat=self.kernel.num_angles))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,8 @@ from .search import AutoCut, find_cuts
 
 Labels: TypeAlias = Sequence[Hashable]
 
+_MOST_CONES = 256
+
 
 @dataclass(frozen=True, eq=False)
 class CutPlan:
@@ -119,6 +121,8 @@ class CutPlan:
             kept = self.normal.light_cone(qubits)
             chosen = {self.normal.operations[i] for i in self.cut_operations}
             numbers = frozenset(i for i, op in enumerate(kept.operations) if op in chosen)
+            if len(self._cones) >= _MOST_CONES:
+                self._cones.clear()
             self._cones[qubits] = CutPlan(self.circuit, self.label, kept, numbers, qubits)
         return self._cones[qubits]
 
@@ -134,8 +138,8 @@ class CutPlan:
 
     @cached_property
     def num_terms(self) -> int:
-        """Products a term-by-term reconstruction would sum: the product of the cuts' ranks."""
-        return prod(min(cut.rank) for cut in self.cuts)
+        """Terms of the quasi-probability decomposition, which nothing here enumerates."""
+        return prod(cut.num_terms for cut in self.cuts)
 
     @cached_property
     def sampling_overhead(self) -> float:
@@ -156,7 +160,7 @@ class CutPlan:
             mark = "cut" if index in self.cut_operations else ""
             lines.append(f"{operation.name} {operation.qubits} {angles} {mark}")
             if operation.kernel is not None:
-                coefficients = operation.kernel.coefficients.round(9) + 0.0
+                coefficients = operation.kernel.coefficients + 0.0
                 lines.append(hashlib.sha256(coefficients.tobytes()).hexdigest())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 

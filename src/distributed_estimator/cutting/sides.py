@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.circuit import Instruction
-from qiskit.circuit.library import SwapGate
+from qiskit.circuit.library import SwapGate, UnitaryGate
 from qiskit_addon_cutting.instructions import Move
 from qiskit_addon_cutting.qpd import QPDBasis
 from scipy.linalg import polar, schur
@@ -35,6 +35,13 @@ def gate_sides(unitaries: ComplexArray) -> tuple[Side, Side]:
     first = _gate_side(np.concatenate(list(matrices), axis=1))
     second = _gate_side(np.concatenate(list(matrices), axis=0).T)
     return first, second
+
+
+def qpd_terms(unitary: ComplexArray | None) -> int:
+    """Terms of the addon's decomposition of a two-qubit unitary, or of a wire (None)."""
+    gate = Move() if unitary is None else UnitaryGate(unitary)
+    weights = np.abs(QPDBasis.from_instruction(gate).coeffs)
+    return int((weights > _NEGLIGIBLE).sum())
 
 
 @lru_cache(maxsize=1)

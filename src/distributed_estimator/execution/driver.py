@@ -19,22 +19,25 @@ def run_tasks(
     backend: Backend,
     experiments: Sequence[FragmentExperiment],
     tasks: Sequence[Task],
-    fold: Callable[[Task, FragmentEstimate], None],
+    fold: Callable[[Task, FragmentEstimate, bool], None],
 ) -> None:
     """Run every task once and fold its result, in whatever order they finish.
+
+    `fold` also learns whether other tasks still run meanwhile.
 
     The first task that fails cancels those not yet started; its error is raised.
     """
     jobs = list(_bundle(backend, experiments, tasks))
     if len(jobs) == 1 and pool.in_process:
         for task, estimate in _run_job(backend, jobs[0]):
-            fold(task, estimate)
+            fold(task, estimate, False)
         return
     futures = [pool.submit(_run_job, backend, job) for job in jobs]
     try:
         for future in as_completed(futures):
+            overlapped = not all(other.done() for other in futures)
             for task, estimate in future.result():
-                fold(task, estimate)
+                fold(task, estimate, overlapped)
     finally:
         for future in futures:
             future.cancel()

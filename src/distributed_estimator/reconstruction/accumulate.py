@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 _CHUNK_BYTES = 64 << 20
+_ROUNDING = 1e-13
 
 
 class FragmentTensor:
@@ -133,16 +134,20 @@ class Queries:
         np.add.at(result, self.query, weighted)
         return result
 
-    def pairs(self) -> tuple[IntArray, IntArray]:
-        """All ordered pairs of entries of the same query."""
-        if self._one_each:
-            return self.query, self.query
-        sizes = np.bincount(self.query, minlength=self.count)
-        starts = np.cumsum(sizes) - sizes
-        left = np.repeat(np.arange(self.query.size), sizes[self.query])
-        first = np.repeat(np.cumsum(sizes[self.query]) - sizes[self.query], sizes[self.query])
-        right = starts[self.query[left]] + np.arange(len(left)) - first
-        return left, right
+    def pair_blocks(self, size: int) -> Iterator[tuple[IntArray, IntArray]]:
+        """All ordered pairs of entries of the same query, about `size` pairs at a time."""
+        counts = np.bincount(self.query, minlength=self.count)
+        starts = np.cumsum(counts) - counts
+        partners = counts[self.query]
+        ends = np.cumsum(partners)
+        first = 0
+        while first < len(partners):
+            done = ends[first] - partners[first]
+            last = max(first + 1, int(np.searchsorted(ends, done + size, side="right")))
+            left = np.repeat(np.arange(first, last), partners[first:last])
+            own = np.repeat(ends[first:last] - partners[first:last], partners[first:last])
+            yield left, starts[self.query[left]] + np.arange(done, done + len(left)) - own
+            first = last
 
 
 class Reconstruction:
@@ -165,48 +170,41 @@ class Reconstruction:
     def values(self) -> FloatArray:
         """Expectation values, shape (queries,)."""
         entries = np.empty(self.queries.query.size)
-        for part in self._chunks(len(entries), squared=False):
+        for part in self._parts():
             entries[part] = self.network.values(self._leaves(part), part.stop - part.start)
         return self.queries.sum(entries)
 
-    def environments(self) -> list[FloatArray]:
-        """Derivatives of entries by fragment tensors and cores, shape (entries, axes…) each."""
-        count = self.queries.query.size
-        parts = [
-            self.network.environments(self._leaves(part))
-            for part in self._chunks(count, squared=False)
-        ]
-        return [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
+    def environments(self) -> Iterator[tuple[slice, list[FloatArray]]]:
+        """Derivatives of entries by fragment tensors and cores, some entries at a time.
+
+        Yields:
+            Which entries, and per leaf an array of shape (entries, axes…).
+        """
+        for part in self._parts():
+            yield part, self.network.environments(self._leaves(part))
 
     def variances_at(self, scale: float) -> FloatArray:
         """Variances the queries would have, were all tensors' covariances `scale` times as large.
 
         Taking 1 / scale times the shots does that.
         """
-        left, right = self.queries.pairs()
-        changes = np.empty(len(left))
-        for part in self._chunks(len(left), squared=True):
-            moments = self._moments(left[part], right[part], scale)
-            changes[part] = moments - self._moments(left[part], right[part], 0.0)
-        return np.maximum(self._sum_pairs(left, right, changes), 0.0)
+        changes, _ = self._sum_pairs(
+            lambda left, right: self._moments(left, right, scale) - self._moments(left, right, 0.0)
+        )
+        return np.maximum(changes, 0.0)
 
     def standard_errors(self, values: FloatArray) -> tuple[FloatArray, int]:
         """Standard errors of `values`, and for how many only the first order was left.
 
-        Where few shots make the unbiased variance negative, the first-order variance stands in,
-        which is larger on average.
+        Where few shots make the unbiased variance negative, or leave nothing of it but rounding,
+        the first-order variance stands in, which is larger on average.
         """
-        left, right = self.queries.pairs()
-        moments = np.empty(len(left))
-        for part in self._chunks(len(left), squared=True):
-            moments[part] = self._moments(left[part], right[part], 0.0)
-        variances = values**2 - self._sum_pairs(left, right, moments)
-        # What is left of exact cancellation is rounding, not variance.
-        variances[np.abs(variances) < 1e-14 * np.maximum(values**2, 1e-3)] = 0.0
-        negative = variances < 0
-        if negative.any():
-            variances[negative] = self._first_order()[negative]
-        return np.sqrt(variances), int(negative.sum())
+        squares, size = self._sum_pairs(lambda left, right: self._moments(left, right, 0.0))
+        variances = values**2 - squares
+        doubtful = variances <= _ROUNDING * (values**2 + size)
+        if doubtful.any():
+            variances[doubtful] = self._first_order()[doubtful]
+        return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
 
     def _leaves(self, part: slice | IntArray) -> list[FloatArray]:
         leaves = [
@@ -220,10 +218,17 @@ class Reconstruction:
     def _at(self, core: FloatArray, part: slice | IntArray) -> FloatArray:
         return core if len(core) == 1 else core[self.queries.binding[part]]
 
-    def _sum_pairs(self, left: IntArray, right: IntArray, numbers: FloatArray) -> FloatArray:
-        weights = self.queries.weight[left] * self.queries.weight[right]
-        query = self.queries.query[left]
-        return np.bincount(query, weights * numbers, self.queries.count).astype(np.float64)
+    def _sum_pairs(
+        self, term: Callable[[IntArray, IntArray], FloatArray]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Weighted sums over pairs of entries of each query, and of the terms' magnitudes."""
+        queries = self.queries
+        total, size = np.zeros(queries.count), np.zeros(queries.count)
+        for left, right in queries.pair_blocks(self._at_once(squared=True)):
+            terms = queries.weight[left] * queries.weight[right] * term(left, right)
+            total += np.bincount(queries.query[left], terms, queries.count)
+            size += np.bincount(queries.query[left], np.abs(terms), queries.count)
+        return total, size
 
     def _moments(self, left: IntArray, right: IntArray, scale: float) -> FloatArray:
         """Unbiased estimates of mean products of two entries at `scale` times the covariances.
@@ -241,20 +246,24 @@ class Reconstruction:
         return self.network.values(leaves + cores, len(left))
 
     def _first_order(self) -> FloatArray:
-        left, right = self.queries.pairs()
-        environments = self.environments()
-        variances = np.zeros(self.queries.count)
-        for number, tensor in enumerate(self.tensors):
-            rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
-            covariance = tensor.covariance(rows, paulis[left], paulis[right])
-            environment = environments[number]
-            forms = quadratic_form(
-                environment[left], covariance, environment[right], self._ranks[number]
-            )
-            variances += self._sum_pairs(left, right, forms)
-        return np.maximum(variances, 0.0)
+        parts = [leaves for _, leaves in self.environments()]
+        environments = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
 
-    def _chunks(self, count: int, *, squared: bool) -> list[slice]:
-        elements = self.network.elements_per_query(squared=squared)
-        size = max(1, int(_CHUNK_BYTES / (8 * elements)))
+        def term(left: IntArray, right: IntArray) -> FloatArray:
+            total = np.zeros(len(left))
+            for number, tensor in enumerate(self.tensors):
+                rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
+                covariance = tensor.covariance(rows, paulis[left], paulis[right])
+                own = environments[number]
+                total += quadratic_form(own[left], covariance, own[right], self._ranks[number])
+            return total
+
+        return np.maximum(self._sum_pairs(term)[0], 0.0)
+
+    def _parts(self) -> list[slice]:
+        count, size = self.queries.query.size, self._at_once(squared=False)
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def _at_once(self, *, squared: bool) -> int:
+        elements = self.network.elements_per_query(squared=squared)
+        return max(1, _CHUNK_BYTES // (8 * elements))

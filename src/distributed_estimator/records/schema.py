@@ -97,9 +97,9 @@ class QueryRecord:
     num_cuts: int
     num_fragments: int
     num_terms: int
-    """Terms of the quasi-probability decomposition."""
+    """Terms of the quasi-probability decomposition, summed one by one or not."""
     num_subexperiments: int
-    """Circuits times bindings really run."""
+    """Circuits times bindings really run; for exact values, that their tensors stand for."""
     num_circuits: int
     shots: int | None
     """Shots a subexperiment; None: exact, or not one number for all."""
@@ -121,6 +121,8 @@ class QueryRecord:
     speculated: int = 0
     value: Summary
     stderr: Summary
+    stderr_first_order: int = 0
+    """Queries whose unbiased variance was not positive, so that the first-order one stands in."""
     precision: float | None
     seed: int | None
     schema_version: int = SCHEMA_VERSION

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -139,13 +138,3 @@ def defer_measurements(circuit: QuantumCircuit) -> QuantumCircuit:
     for qubit, clbit in late:
         result.measure(qubit, clbit)
     return result
-
-
-def structure_key(circuit: QuantumCircuit) -> str:
-    """A content hash of the circuit's gates, qubits and (symbolic) angles: 16 hex digits."""
-    digest = hashlib.sha256(str(circuit.num_qubits).encode())
-    for item in circuit.data:
-        places = [circuit.find_bit(bit).index for bit in item.qubits]
-        angles = [p.tobytes() if isinstance(p, np.ndarray) else str(p) for p in item.params]
-        digest.update(repr((item.operation.name, places, angles)).encode())
-    return digest.hexdigest()[:16]

@@ -16,7 +16,8 @@ from qiskit.quantum_info import PauliList, SparsePauliOp
 
 from ..errors import CutError, InputError, ObservableError
 from ..records import CircuitInfo
-from .circuits import Spans, flatten, structure_key
+from ..structure import structure_key
+from .circuits import Spans, flatten
 from .stages import CutStages, FloatArray, Stages, UncutStages
 
 
@@ -36,10 +37,9 @@ class Problem:
 
     @property
     def info(self) -> CircuitInfo:
-        """The flattened circuit, as records describe it."""
-        return CircuitInfo(
-            self.circuit.num_qubits, self.circuit.depth(), structure_key(self.circuit)
-        )
+        """The circuit as it was given, for records."""
+        circuit = self.pub.circuit
+        return CircuitInfo(circuit.num_qubits, circuit.depth(), structure_key(circuit))
 
     def bind(self, index: tuple[int, ...]) -> QuantumCircuit:
         """The circuit with the parameter values of one query."""

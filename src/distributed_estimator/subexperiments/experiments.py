@@ -57,9 +57,24 @@ class FragmentExperiment:
         return not self.fragment.slots and not any(self.paulis)
 
     @property
+    def measures(self) -> bool:
+        """Whether any qubit is measured for the observables."""
+        return any(self.paulis)
+
+    @cached_property
     def num_circuits(self) -> int:
-        """Settings times measurement bases: circuits per binding."""
-        return len(self.groups) * self.fragment.num_settings(self.basis)
+        """Settings times measurement bases: circuits per binding.
+
+        Where nothing is observed, settings that measure nothing either need not run.
+        """
+        settings = len(self.groups) * self.fragment.num_settings(self.basis)
+        if self.measures:
+            return settings
+        silent = [
+            sum(not operation.measures for operation in slot.side.basis(self.basis).operations)
+            for slot in self.fragment.slots
+        ]
+        return settings - prod(silent)
 
     @cached_property
     def key(self) -> str:

@@ -87,7 +87,7 @@ class SettingLayout:
         self._probabilities = SlotwiseMap([basis.outcomes for basis in self.bases])
         self._functionals = SlotwiseMap([basis.signed for basis in self.bases])
         self._means = SlotwiseMap([basis.inverse @ basis.signed for basis in self.bases])
-        self._seconds = SlotwiseMap([basis.pair_inverse @ basis.paired for basis in self.bases])
+        self._seconds = SlotwiseMap([basis.paired for basis in self.bases])
         self._pairs = SlotwiseMap([basis.pair_inverse for basis in self.bases])
 
     @cached_property
@@ -161,17 +161,14 @@ class SettingLayout:
     def covariances(
         self, frequencies: FloatArray, shots: int, group: MeasurementGroup
     ) -> FloatArray:
-        """Covariances of `means`, shape (rows, paulis², product of ranks²)."""
-        if shots == 1:
-            # One shot says nothing of its spread; a sign's variance is at most one.
-            rows, paulis = len(frequencies), len(group.pair_signs)
-            return _apply(self._pairs, np.ones((rows, paulis, len(self._pair_places[0]))))
+        """Covariances of `means`, shape (rows, paulis², product of ranks²); NaN for one shot."""
         seconds = _apply(self._seconds, group.pair_signs @ frequencies)
         functionals = _apply(self._functionals, group.signs @ frequencies)
         left, right = self._pair_places
         products = functionals[:, :, None, left] * functionals[:, None, :, right]
         products = products.reshape(len(frequencies), -1, len(left))
-        return (seconds - _apply(self._pairs, products)) / (shots - 1)
+        # One shot says nothing of its spread.
+        return _apply(self._pairs, seconds - products) / (shots - 1 if shots > 1 else np.nan)
 
     @cached_property
     def _pair_places(self) -> tuple[IntArray, IntArray]:

@@ -1,0 +1,110 @@
+"""When two circuits are the same: to the bit, and before anything is cut."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import (
+    AnnotatedOperation,
+    ControlledGate,
+    Instruction,
+    Operation,
+    Parameter,
+    ParameterExpression,
+)
+
+from .cutting.gates import MAX_MATRIX_QUBITS
+
+
+def structure_key(circuit: QuantumCircuit) -> str:
+    """A content hash of a circuit: its gates, qubits and angles, parameters by name."""
+    places = {bit: number for number, bit in enumerate(circuit.qubits)}
+    lines = [str(circuit.num_qubits)]
+    for item in circuit.data:
+        qubits = [places[bit] for bit in item.qubits]
+        content = [] if item.is_standard_gate() else _content(item.operation)
+        lines.append(f"{item.name} {qubits} {[_told(p) for p in item.params]} {content}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def _content(operation: Operation) -> list[str]:
+    """What tells a gate from others of its name, besides its parameters."""
+    if isinstance(operation, AnnotatedOperation):
+        return [str(operation.modifiers), operation.base_op.name, *_content(operation.base_op)]
+    if not isinstance(operation, Instruction):
+        return [repr(operation)]
+    if isinstance(operation, ControlledGate):
+        base = operation.base_gate
+        return [base.name, *map(_told, base.params), *_content(base)]
+    matrix = _matrix(operation)
+    if matrix is not None:
+        return [matrix.hex()]
+    definition = _definition(operation)
+    return [] if definition is None else [structure_key(definition)]
+
+
+def _definition(operation: Operation) -> QuantumCircuit | None:
+    """A gate's definition, if it has one; some have one only when their angles are numbers."""
+    try:
+        return getattr(operation, "definition", None)
+    except Exception:  # Qiskit raises CircuitError, TypeError or its own
+        return None
+
+
+def _matrix(operation: Instruction) -> bytes | None:
+    """The matrix of a gate that brings its own, to the bit; None where it has to be looked into."""
+    given = [p for p in operation.params if isinstance(p, np.ndarray)]
+    if given:
+        return b"".join(p.tobytes() for p in given)
+    if operation.num_qubits > MAX_MATRIX_QUBITS:
+        return None
+    try:
+        return np.asarray(operation.to_matrix()).tobytes()
+    except Exception:  # Qiskit raises CircuitError, TypeError or AttributeError
+        return None
+
+
+def _told(parameter: Any) -> str:
+    return parameter.tobytes().hex() if isinstance(parameter, np.ndarray) else str(parameter)
+
+
+def structure_of(circuit: QuantumCircuit) -> list[Any]:
+    """What two circuits must share to share a plan; compared, never hashed.
+
+    Qiskit compares gates to a tolerance, which is no ground to return one circuit's value for
+    another's; this compares numbers exactly.
+    """
+    return [circuit.num_qubits, circuit.qubits] + [
+        (i.name, [_exactly(p) for p in i.params], i.qubits)
+        if i.is_standard_gate()
+        else (_gate_structure(i.operation), i.qubits, i.clbits)
+        for i in circuit.data
+    ]
+
+
+def _gate_structure(operation: Operation) -> list[Any]:
+    parameters = [_exactly(p) for p in getattr(operation, "params", ())]
+    structure: list[Any] = [type(operation), operation.name, parameters]
+    if isinstance(operation, AnnotatedOperation):
+        return [*structure, operation.modifiers, _gate_structure(operation.base_op)]
+    if not isinstance(operation, Instruction):  # a Clifford, say: compares exactly by itself
+        return [*structure, operation]
+    if isinstance(operation, ControlledGate):
+        return [*structure, operation.ctrl_state, _gate_structure(operation.base_gate)]
+    matrix = _matrix(operation)
+    if matrix is not None:
+        return [*structure, matrix]
+    definition = _definition(operation)
+    return structure if definition is None else [*structure, structure_of(definition)]
+
+
+def _exactly(parameter: Any) -> Any:
+    """A gate's parameter as something that is equal to nothing but itself."""
+    if isinstance(parameter, np.ndarray):
+        return parameter.tobytes()
+    if isinstance(parameter, Parameter) or not isinstance(parameter, ParameterExpression):
+        return parameter
+    return str(parameter), parameter.parameters
