@@ -67,7 +67,9 @@ class EstimatorOptions:
             raise InputError(f"`seed` is {self.seed!r}: give a whole number of at least 0, or None")
         if self.setting_basis not in ("full", "minimal"):
             raise InputError(f'`setting_basis` is {self.setting_basis!r}: use "full" or "minimal"')
-        if self.memory_limit is not None and self.memory_limit <= 0:
+        if self.memory_limit is not None and (
+            not _is_whole(self.memory_limit) or self.memory_limit <= 0
+        ):
             raise InputError(f"`memory_limit` is {self.memory_limit!r}: give bytes, or None")
 
 
@@ -177,7 +179,9 @@ class DistributedEstimator(BaseEstimatorV2):
         for place, ((_, accuracy), members) in enumerate(groups.items()):
             chosen = [requests[number] for number in members]
             evaluation = self.pipeline.evaluate(merge(chosen), accuracy, f"{run} batch {place}")
-            for number, result in zip(members, _split(evaluation, chosen), strict=True):
+            for number, result in zip(
+                members, _split(evaluation, chosen, accuracy.precision), strict=True
+            ):
                 results[number] = result
         return PrimitiveResult(cast(list[PubResult], results), metadata={"version": 2})
 
@@ -190,11 +194,15 @@ class DistributedEstimator(BaseEstimatorV2):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        if self.options.seed is None:  # copies are not to repeat each other's noise
+            self._entropy = secrets.randbits(64)
         self._start()
 
 
-def _split(evaluation: Evaluation, requests: Sequence[Request]) -> Iterable[PubResult]:
-    metadata = to_dict(evaluation.record)
+def _split(
+    evaluation: Evaluation, requests: Sequence[Request], precision: float
+) -> Iterable[PubResult]:
+    metadata = {**to_dict(evaluation.record), "target_precision": precision}
     start = 0
     for request in requests:
         stop = start + int(np.prod(request.shape, dtype=int))
@@ -203,7 +211,7 @@ def _split(evaluation: Evaluation, requests: Sequence[Request]) -> Iterable[PubR
             stds=evaluation.stderrs[start:stop].reshape(request.shape),
             shape=request.shape,
         )
-        yield PubResult(data, metadata={**metadata, "target_precision": request.precision})
+        yield PubResult(data, metadata=dict(metadata))
         start = stop
 
 

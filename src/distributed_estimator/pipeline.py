@@ -32,6 +32,7 @@ from .subexperiments import (
     Task,
     make_tasks,
     shots_after_failing,
+    shots_for_slopes,
     shots_to_meet,
     unique_rows,
 )
@@ -92,12 +93,16 @@ class Pipeline:
 
         Args:
             batch: The queries.
-            accuracy: How well *values* must be known; derivatives take the same shots.
+            accuracy: How well *values* must be known; derivatives take the same shots, and at
+                least as many as an uncut derivative would.
             run: Names this evaluation; everything random derives from it.
             parameters: Numbers of the parameters wanted.
         """
         session = self._session(batch, accuracy)
         shots = session.shots_for(accuracy, run)
+        if shots is not None and accuracy.shots is None:
+            weights = batch.observables.weights
+            shots = max(shots, shots_for_slopes(accuracy.precision, weights))
         values, gradients = session.gradients(shots, f"{run} gradient", parameters)
         stderrs = np.zeros(0)
         record = session.record(values, stderrs, "gradient")
@@ -173,10 +178,8 @@ class _Session:
         if accuracy.exact or accuracy.shots is not None:
             return accuracy.shots
         pilots = [self._sample(PILOT_SHOTS, f"{run} pilot {p}") for p in range(PILOTS)]
-        shots = shots_to_meet(
-            accuracy.precision,
-            lambda shots: np.array([p.variances_at(PILOT_SHOTS / shots) for p in pilots]),
-        )
+        orders = np.array([pilot.variance_orders() for pilot in pilots])
+        shots = shots_to_meet(accuracy.precision, orders[:, 0], orders[:, 1])
         self._lap("reconstruct")
         return shots
 
@@ -252,7 +255,8 @@ class _Session:
     ) -> list[FragmentTensor]:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         experiments = self.prepared.experiments
-        self._check_memory(rows, sampled=shots is not None)
+        covariances = covariances and shots is not None
+        self._check_memory(rows, shots, covariances=covariances)
         tensors = [FragmentTensor(e, len(r)) for e, r in zip(experiments, rows, strict=True)]
         tasks = [
             task
@@ -297,17 +301,20 @@ class _Session:
         )
         return Reconstruction(self.plan, self.prepared.network, tensors, queries, self.angles)
 
-    def _check_memory(self, rows: Sequence[FloatArray], *, sampled: bool) -> None:
-        cost = self.prepared.sampled_cost if sampled else self.prepared.exact_cost
-        workers = self.pipeline.pool.workers
+    def _check_memory(
+        self, rows: Sequence[FloatArray], shots: int | None, *, covariances: bool
+    ) -> None:
+        backend, workers = self.pipeline.backend, self.pipeline.pool.workers
         needs = []
-        for number, experiment in enumerate(self.prepared.experiments):
-            count = len(rows[number])
-            at_once = min(count, workers * self.pipeline.backend.rows_per_task(experiment))
-            needs.append(at_once * cost.worker[number] + count * cost.result[number])
-        total = sum(needs) + cost.query
+        for experiment, angles in zip(self.prepared.experiments, rows, strict=True):
+            at_once = min(len(angles), workers * backend.rows_per_task(experiment))
+            worker = 0 if experiment.is_trivial else backend.row_bytes(experiment, shots)
+            result = experiment.result_bytes(covariances=covariances)
+            needs.append(at_once * worker + len(angles) * result)
+        query = 8 * self.prepared.network.elements_per_query(squared=covariances)
+        total = sum(needs) + query
         if self.pipeline.exceeds_memory(total):
-            self._refuse(total, needs, cost.query)
+            self._refuse(total, needs, query)
 
     def _refuse(self, total: int, needs: Sequence[int], network: int) -> None:
         limit = self.pipeline.memory_limit()

@@ -22,15 +22,6 @@ _MOST_CIRCUITS = 64
 _MOST_PREPARED = 256
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Bytes a batch takes: per row of each experiment at a worker and in its result, per query."""
-
-    worker: tuple[int, ...]
-    result: tuple[int, ...]
-    query: int
-
-
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A plan with everything its queries need besides bindings.
@@ -63,23 +54,6 @@ class Prepared:
         return self._shifts[parameters]
 
     @cached_property
-    def exact_cost(self) -> Cost:
-        """Memory of exact values."""
-        return self._cost(sampled=False)
-
-    @cached_property
-    def sampled_cost(self) -> Cost:
-        """Memory of sampled values."""
-        return self._cost(sampled=True)
-
-    def _cost(self, *, sampled: bool) -> Cost:
-        return Cost(
-            tuple(e.worker_bytes(sampled=sampled) for e in self.experiments),
-            tuple(e.result_bytes(sampled=sampled) for e in self.experiments),
-            8 * self.network.elements_per_query(squared=sampled),
-        )
-
-    @cached_property
     def _shifts(self) -> dict[tuple[int, ...], tuple[Shifts, ...]]:
         return {}
 
@@ -107,7 +81,7 @@ class Preparation:
             return self._prepared[key], cached
 
     def _plan(self, circuit: QuantumCircuit) -> tuple[CutPlan, bool]:
-        structure = structure_of(circuit)
+        structure = [structure_of(circuit), tuple(circuit.parameters)]
         for key, (known, plan) in reversed(self._plans.items()):
             if known == structure:
                 self._plans.move_to_end(key)

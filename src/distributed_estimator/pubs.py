@@ -103,6 +103,8 @@ def _read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"the parameter values do not fit the circuit: {error}") from error
     try:
+        if np.iscomplexobj(values):
+            raise TypeError("some are complex")
         array = np.asarray(values, dtype=np.float64)
     except (ValueError, TypeError) as error:
         raise InputError(f"the parameter values are not real numbers: {error}") from error
@@ -125,7 +127,12 @@ def batch_of(circuit: QuantumCircuit, observables: Sequence[Any], values: FloatA
     for observable in observables:
         if id(observable) not in distinct:
             distinct[id(observable)] = len(sparse)
-            sparse.append(parse(observable, circuit.num_qubits).sparse_observables_array()[()])
+            array = parse(observable, circuit.num_qubits).sparse_observables_array()
+            if array.shape:
+                raise InputError(
+                    f"an array of {array.size} observables stands for one: give one per circuit"
+                )
+            sparse.append(array[()])
     numbers = np.array([distinct[id(observable)] for observable in observables], dtype=np.intp)
     return Batch(circuit, Observables.gather(sparse), numbers, np.arange(len(numbers)), values)
 

@@ -15,6 +15,7 @@ from qiskit.circuit import (
     Parameter,
     ParameterExpression,
 )
+from qiskit.circuit.library import UnitaryGate
 
 from .cutting.gates import MAX_MATRIX_QUBITS
 
@@ -22,62 +23,22 @@ from .cutting.gates import MAX_MATRIX_QUBITS
 def structure_key(circuit: QuantumCircuit) -> str:
     """A content hash of a circuit: its gates, qubits and angles, parameters by name."""
     places = {bit: number for number, bit in enumerate(circuit.qubits)}
-    lines = [str(circuit.num_qubits)]
+    lines = [f"{circuit.num_qubits}"]
     for item in circuit.data:
         qubits = [places[bit] for bit in item.qubits]
-        content = [] if item.is_standard_gate() else _content(item.operation)
+        content = "" if item.is_standard_gate() else _content(item.operation)
         lines.append(f"{item.name} {qubits} {[_told(p) for p in item.params]} {content}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
-
-
-def _content(operation: Operation) -> list[str]:
-    """What tells a gate from others of its name, besides its parameters."""
-    if isinstance(operation, AnnotatedOperation):
-        return [str(operation.modifiers), operation.base_op.name, *_content(operation.base_op)]
-    if not isinstance(operation, Instruction):
-        return [repr(operation)]
-    if isinstance(operation, ControlledGate):
-        base = operation.base_gate
-        return [base.name, *map(_told, base.params), *_content(base)]
-    matrix = _matrix(operation)
-    if matrix is not None:
-        return [matrix.hex()]
-    definition = _definition(operation)
-    return [] if definition is None else [structure_key(definition)]
-
-
-def _definition(operation: Operation) -> QuantumCircuit | None:
-    """A gate's definition, if it has one; some have one only when their angles are numbers."""
-    try:
-        return getattr(operation, "definition", None)
-    except Exception:  # Qiskit raises CircuitError, TypeError or its own
-        return None
-
-
-def _matrix(operation: Instruction) -> bytes | None:
-    """The matrix of a gate that brings its own, to the bit; None where it has to be looked into."""
-    given = [p for p in operation.params if isinstance(p, np.ndarray)]
-    if given:
-        return b"".join(p.tobytes() for p in given)
-    if operation.num_qubits > MAX_MATRIX_QUBITS:
-        return None
-    try:
-        return np.asarray(operation.to_matrix()).tobytes()
-    except Exception:  # Qiskit raises CircuitError, TypeError or AttributeError
-        return None
-
-
-def _told(parameter: Any) -> str:
-    return parameter.tobytes().hex() if isinstance(parameter, np.ndarray) else str(parameter)
 
 
 def structure_of(circuit: QuantumCircuit) -> list[Any]:
     """What two circuits must share to share a plan; compared, never hashed.
 
     Qiskit compares gates to a tolerance, which is no ground to return one circuit's value for
-    another's; this compares numbers exactly.
+    another's; this compares numbers exactly, and definitions and matrices where gates have any.
     """
-    return [circuit.num_qubits, circuit.qubits] + [
+    structure = [circuit.num_qubits, circuit.qubits, _exactly(circuit.global_phase)]
+    return structure + [
         (i.name, [_exactly(p) for p in i.params], i.qubits)
         if i.is_standard_gate()
         else (_gate_structure(i.operation), i.qubits, i.clbits)
@@ -93,12 +54,50 @@ def _gate_structure(operation: Operation) -> list[Any]:
     if not isinstance(operation, Instruction):  # a Clifford, say: compares exactly by itself
         return [*structure, operation]
     if isinstance(operation, ControlledGate):
-        return [*structure, operation.ctrl_state, _gate_structure(operation.base_gate)]
-    matrix = _matrix(operation)
-    if matrix is not None:
-        return [*structure, matrix]
-    definition = _definition(operation)
-    return structure if definition is None else [*structure, structure_of(definition)]
+        structure += [operation.ctrl_state, _gate_structure(operation.base_gate)]
+    if type(operation) is UnitaryGate:
+        return structure
+    definition, matrix = _definition(operation), _matrix(operation)
+    if definition is not None:
+        structure.append(structure_of(definition))
+    # Without either there is nothing to compare but the object itself.
+    structure.append(operation if definition is matrix is None else matrix)
+    return structure
+
+
+def _content(operation: Operation) -> str:
+    """What tells a gate from others of its name, besides its parameters, as text."""
+    if isinstance(operation, AnnotatedOperation):
+        base = operation.base_op
+        return f"{operation.modifiers} {base.name} {_content(base)}"
+    if not isinstance(operation, Instruction):
+        return repr(operation)
+    if isinstance(operation, ControlledGate):
+        base = operation.base_gate
+        return f"{base.name} {[_told(p) for p in base.params]} {_content(base)}"
+    definition, matrix = _definition(operation), _matrix(operation)
+    told = "" if matrix is None else matrix.hex()
+    return told or ("" if definition is None else structure_key(definition))
+
+
+def _definition(operation: Instruction) -> QuantumCircuit | None:
+    """A gate's definition, if it has one; some have one only when their angles are numbers."""
+    if type(operation) is UnitaryGate:  # its definition is a synthesis of its matrix
+        return None
+    try:
+        return operation.definition
+    except Exception:  # Qiskit raises CircuitError, TypeError or its own
+        return None
+
+
+def _matrix(operation: Instruction) -> bytes | None:
+    """The matrix of a gate that brings its own, to the bit."""
+    if operation.num_qubits > MAX_MATRIX_QUBITS and type(operation) is not UnitaryGate:
+        return None
+    try:
+        return np.asarray(operation.to_matrix()).tobytes()
+    except Exception:  # Qiskit raises CircuitError, TypeError or AttributeError
+        return None
 
 
 def _exactly(parameter: Any) -> Any:
@@ -108,3 +107,7 @@ def _exactly(parameter: Any) -> Any:
     if isinstance(parameter, Parameter) or not isinstance(parameter, ParameterExpression):
         return parameter
     return str(parameter), parameter.parameters
+
+
+def _told(parameter: Any) -> str:
+    return parameter.tobytes().hex() if isinstance(parameter, np.ndarray) else str(parameter)

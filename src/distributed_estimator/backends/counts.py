@@ -29,28 +29,32 @@ def estimate_from_counts(
     assert task.shots is not None, "exact tasks have no counts"
     rows, size = len(task.angles), experiment.layout.num_outcomes
     tables = {id(group): np.zeros((rows, group.num_outcomes, size)) for group in experiment.groups}
+    taken: set[int] = set()
     for group, family, table in counts:
-        if (table.sum(axis=-1) != task.shots).any():
-            raise BackendError(
-                f"{int(table.sum(axis=-1).min())} shots came back where {task.shots} were asked "
-                "for: choose a number of shots that the sampler can take"
-            )
+        taken.update(np.unique(table.sum(axis=-1)).tolist())
         shape = rows, family.num_settings, group.num_outcomes, family.num_slot_outcomes
-        frequencies = table.reshape(shape).transpose(0, 2, 1, 3) / task.shots
-        tables[id(group)][:, :, family.places] = frequencies
-    return estimate_from_frequencies(experiment, task, list(tables.values()))
+        arranged = table.reshape(shape).transpose(0, 2, 1, 3)
+        tables[id(group)][:, :, family.places] = arranged
+    if len(taken) != 1:
+        raise BackendError(
+            f"between {min(taken)} and {max(taken)} shots came back where {task.shots} were asked "
+            "for: choose a number of shots that the sampler can take"
+        )
+    shots = taken.pop()
+    return estimate_from_frequencies(
+        experiment, task, [table / shots for table in tables.values()], shots
+    )
 
 
 def estimate_from_frequencies(
-    experiment: FragmentExperiment, task: Task, tables: Sequence[NDArray[np.float64]]
+    experiment: FragmentExperiment, task: Task, tables: Sequence[NDArray[np.float64]], shots: int
 ) -> FragmentEstimate:
-    """Reduce tables of relative frequencies, one per measurement group, to a task's estimate."""
-    assert task.shots is not None, "exact tasks have no frequencies"
+    """Reduce tables of relative frequencies of `shots` shots, one per group, to an estimate."""
     layout = experiment.layout
     values = np.empty((len(task.angles), len(experiment.paulis), prod(experiment.fragment.shape)))
     covariances = []
     for group, table in zip(experiment.groups, tables, strict=True):
         values[:, list(group.paulis)] = layout.means(table, group)
         if task.covariances:
-            covariances.append(layout.covariances(table, task.shots, group))
+            covariances.append(layout.covariances(table, shots, group))
     return FragmentEstimate(values, tuple(covariances))

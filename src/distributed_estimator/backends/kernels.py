@@ -80,13 +80,13 @@ def outcome_grams(states: ComplexArray, generators: tuple[tuple[int, ...], ...])
     """
     branches, dim, rows = states.shape
     if generators:
-        states = states[:, _outcome_order(dim.bit_length() - 1, generators)]
+        order = _kept_outcome_order if dim <= _SMALL_ORDER else _outcome_order
+        states = states[:, order(dim.bit_length() - 1, generators)]
     parts = states.reshape(branches, 1 << len(generators), -1, rows).transpose(3, 1, 0, 2)
     parts = np.ascontiguousarray(parts)
     return np.asarray(parts @ parts.conj().swapaxes(-1, -2))
 
 
-@lru_cache(maxsize=256)
 def _outcome_order(num_qubits: int, generators: tuple[tuple[int, ...], ...]) -> NDArray[np.intp]:
     """Basis states sorted by their outcome, equally many for each."""
     states = np.arange(1 << num_qubits)
@@ -95,6 +95,10 @@ def _outcome_order(num_qubits: int, generators: tuple[tuple[int, ...], ...]) -> 
         mask = sum(1 << q for q in qubits)
         outcome |= (np.bitwise_count(states & mask) & 1).astype(states.dtype) << bit
     return np.argsort(outcome, kind="stable")
+
+
+_SMALL_ORDER = 1 << 14
+_kept_outcome_order = lru_cache(maxsize=256)(_outcome_order)
 
 
 def _expose(states: ComplexArray, qubits: Sequence[int]) -> list[ComplexArray]:

@@ -58,7 +58,13 @@ class SamplerBackend:
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As many as make up a job of moderate size."""
-        return max(1, _SUBEXPERIMENTS_PER_TASK // experiment.num_circuits)
+        return max(1, _SUBEXPERIMENTS_PER_TASK // max(1, experiment.num_circuits))
+
+    def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
+        """The bits of all shots, and tables of their outcomes; no state vector."""
+        bits = experiment.fragment.num_qubits + len(experiment.fragment.slots)
+        runs = experiment.num_circuits * (shots or 0)
+        return 16 * runs * bits + experiment.table_bytes()
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """Long enough to be a job of its own."""
@@ -93,7 +99,8 @@ class SamplerBackend:
             (t.circuit, t.bind(task.angles)) if t.circuit.num_parameters else (t.circuit,)
             for t in templates.values()
         ]
-        results = iter(_reseeded(self.sampler, task.seed).run(pubs, shots=task.shots).result())
+        sampler = _reseeded(self.sampler, task.seed)
+        results = iter(sampler.run(pubs, shots=task.shots).result() if pubs else ())
         for family in families:
             if family in templates:
                 data = next(results).data
@@ -180,8 +187,10 @@ def _is_noiseless(sampler: BaseSamplerV2) -> bool:
 def _reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:
     """A copy of a local simulator with a seed of its own; any other sampler as it is."""
     seed %= _LARGEST_SEED
-    if isinstance(sampler, StatevectorSampler):
-        return StatevectorSampler(default_shots=sampler.default_shots, seed=seed)
+    if type(sampler) is StatevectorSampler:
+        # A generator, not a number: with a number every circuit would draw the same.
+        rng = np.random.default_rng(seed)
+        return StatevectorSampler(default_shots=sampler.default_shots, seed=rng)
     if _is_aer(sampler):
         fresh = copy.copy(sampler)
         fresh._seed = seed

@@ -53,6 +53,14 @@ class StatevectorBackend:
         """As many as take about 20 ms."""
         return max(1, _WORK_PER_TASK // experiment.row_work)
 
+    def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
+        """Branch states and what is made of them."""
+        fragment = experiment.fragment
+        states = 16 * fragment.num_branches << fragment.num_qubits
+        outcomes = sum(group.num_outcomes for group in experiment.groups)
+        grams = 16 * outcomes * fragment.num_branches**2
+        return 4 * states + 3 * grams + (0 if shots is None else experiment.table_bytes())
+
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """At 5 ns an amplitude and gate."""
         return 5e-9 * len(task.angles) * experiment.row_work
@@ -68,7 +76,7 @@ class StatevectorBackend:
         rng = np.random.default_rng(task.seed)
         layout = experiment.layout
         drawn = [layout.draw(layout.probabilities(t), task.shots, rng) for t in tensors]
-        return estimate_from_frequencies(experiment, task, drawn)
+        return estimate_from_frequencies(experiment, task, drawn, task.shots)
 
 
 def group_coordinates(

@@ -35,6 +35,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sign": np.sign,
     "conjugate": np.conjugate,
     "re": np.real,
+    "DiracDelta": np.zeros_like,  # the slope of sign(x), away from 0
 }
 
 
@@ -111,8 +112,19 @@ class AngleTable:
                     continue
                 for symbol in tree.free_symbols:
                     if symbol.name == parameter.name:
-                        jacobian[:, row, k] = _walk(tree.diff(symbol), self._columns(values))
+                        slope = self._slope(k, symbol)
+                        jacobian[:, row, k] = _walk(slope, self._columns(values))
         return jacobian
+
+    def _slope(self, angle: int, symbol: Any) -> Any:
+        key = angle, symbol.name
+        if key not in self._slopes_known:
+            self._slopes_known[key] = self._trees[angle].diff(symbol)
+        return self._slopes_known[key]
+
+    @cached_property
+    def _slopes_known(self) -> dict[tuple[int, str], Any]:
+        return {}
 
     def depends_on(self, angle: int) -> frozenset[int]:
         """Indices of the parameters that `angle` is a function of."""
@@ -144,10 +156,13 @@ class AngleTable:
 def _tree(expression: Any) -> Any:
     """The expression as SymPy has it; None without SymPy, or where Qiskit cannot translate it."""
     try:
+        from sympy import Symbol
+
         tree = expression.sympify()
+        # Real symbols, as the slopes of |x| and sign(x) need.
+        return tree.xreplace({s: Symbol(s.name, real=True) for s in tree.free_symbols})
     except Exception:  # Qiskit's MissingOptionalLibraryError, or whatever the translation raises
         return None
-    return tree if hasattr(tree, "free_symbols") else None
 
 
 def _affine(

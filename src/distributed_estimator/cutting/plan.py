@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -167,6 +167,8 @@ class CutPlan:
 
 def _check_labels(labels: Labels, num_qubits: int) -> list[Hashable]:
     try:
+        if isinstance(labels, Mapping | Set):
+            raise TypeError("labels need an order")
         given = list(labels)
         hash(tuple(given))
     except TypeError as error:

@@ -28,7 +28,7 @@ def run_tasks(
     The first task that fails cancels those not yet started; its error is raised.
     """
     jobs = list(_bundle(backend, experiments, tasks))
-    if len(jobs) == 1 and pool.in_process:
+    if len(jobs) == 1 and pool.in_process and _is_short(backend, jobs[0]):
         for task, estimate in _run_job(backend, jobs[0]):
             fold(task, estimate, False)
         return
@@ -41,6 +41,10 @@ def run_tasks(
     finally:
         for future in futures:
             future.cancel()
+
+
+def _is_short(backend: Backend, job: Sequence[tuple[FragmentExperiment, Task]]) -> bool:
+    return sum(backend.expected_seconds(*item) for item in job) < _SECONDS_PER_JOB
 
 
 def _run_job(backend: Backend, job: Sequence[tuple[FragmentExperiment, Task]]) -> list[Result]:

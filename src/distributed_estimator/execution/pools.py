@@ -15,8 +15,8 @@ class Pool:
     Attributes:
         name: For records.
         workers: Tasks that run at a time.
-        in_process: Whether workers share this process, so that running a lone job where it is
-            asked for is the same.
+        in_process: Whether workers share this process, so that a lone short job may run where it
+            is asked for.
     """
 
     def __init__(

@@ -135,10 +135,9 @@ class Queries:
         return result
 
     def pair_blocks(self, size: int) -> Iterator[tuple[IntArray, IntArray]]:
-        """All ordered pairs of entries of the same query, about `size` pairs at a time."""
+        """Pairs of entries of the same query, each once, about `size` pairs at a time."""
         counts = np.bincount(self.query, minlength=self.count)
-        starts = np.cumsum(counts) - counts
-        partners = counts[self.query]
+        partners = np.cumsum(counts)[self.query] - np.arange(self.query.size)
         ends = np.cumsum(partners)
         first = 0
         while first < len(partners):
@@ -146,7 +145,7 @@ class Queries:
             last = max(first + 1, int(np.searchsorted(ends, done + size, side="right")))
             left = np.repeat(np.arange(first, last), partners[first:last])
             own = np.repeat(ends[first:last] - partners[first:last], partners[first:last])
-            yield left, starts[self.query[left]] + np.arange(done, done + len(left)) - own
+            yield left, left + np.arange(done, done + len(left)) - own
             first = last
 
 
@@ -183,15 +182,24 @@ class Reconstruction:
         for part in self._parts():
             yield part, self.network.environments(self._leaves(part))
 
-    def variances_at(self, scale: float) -> FloatArray:
-        """Variances the queries would have, were all tensors' covariances `scale` times as large.
+    def variance_orders(self) -> tuple[FloatArray, FloatArray]:
+        """How variances depend on shots, to first and second order in 1 / shots.
 
-        Taking 1 / scale times the shots does that.
+        Returns:
+            a and b, shape (queries,) each: with x times the shots, the variance is a/x + b/x².
         """
-        changes, _ = self._sum_pairs(
-            lambda left, right: self._moments(left, right, scale) - self._moments(left, right, 0.0)
-        )
-        return np.maximum(changes, 0.0)
+        scale = 1 / 16
+        full, part = self._excess(1.0), self._excess(scale)
+        second = (full - part / scale) / (1 - scale)
+        return full - second, second
+
+    def _excess(self, scale: float) -> FloatArray:
+        """Variances the queries would have, were all covariances `scale` times as large."""
+
+        def term(left: IntArray, right: IntArray) -> FloatArray:
+            return self._moments(left, right, scale) - self._moments(left, right, 0.0)
+
+        return self._sum_pairs(term)[0]
 
     def standard_errors(self, values: FloatArray) -> tuple[FloatArray, int]:
         """Standard errors of `values`, and for how many only the first order was left.
@@ -225,7 +233,8 @@ class Reconstruction:
         queries = self.queries
         total, size = np.zeros(queries.count), np.zeros(queries.count)
         for left, right in queries.pair_blocks(self._at_once(squared=True)):
-            terms = queries.weight[left] * queries.weight[right] * term(left, right)
+            twice = np.where(left == right, 1.0, 2.0)
+            terms = twice * queries.weight[left] * queries.weight[right] * term(left, right)
             total += np.bincount(queries.query[left], terms, queries.count)
             size += np.bincount(queries.query[left], np.abs(terms), queries.count)
         return total, size

@@ -5,7 +5,14 @@ from .experiments import FragmentEstimate, FragmentExperiment, Task, make_tasks,
 from .observables import MeasurementGroup, Observables, Pauli, parse, restrict
 from .settings import SettingFamily
 from .shifts import Shifts
-from .shots import MOST_SHOTS, PILOT_SHOTS, PILOTS, shots_after_failing, shots_to_meet
+from .shots import (
+    MOST_SHOTS,
+    PILOT_SHOTS,
+    PILOTS,
+    shots_after_failing,
+    shots_for_slopes,
+    shots_to_meet,
+)
 
 __all__ = [
     "MOST_SHOTS",
@@ -24,6 +31,7 @@ __all__ = [
     "parse",
     "restrict",
     "shots_after_failing",
+    "shots_for_slopes",
     "shots_to_meet",
     "unique_rows",
 ]

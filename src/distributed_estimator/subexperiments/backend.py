@@ -28,6 +28,10 @@ class Backend(Protocol):
         """Bindings of an experiment that make a task; a function of the experiment alone."""
         ...
 
+    def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
+        """Memory a worker needs at its peak per binding of a task, in bytes."""
+        ...
+
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """A rough guess of how long a task takes, by which short tasks are bundled."""
         ...

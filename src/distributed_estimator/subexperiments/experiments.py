@@ -82,21 +82,17 @@ class FragmentExperiment:
         text = f"{self.fragment.key} {self.paulis} {self.basis}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def worker_bytes(self, *, sampled: bool) -> int:
-        """Memory the local simulator needs per binding of a task, in bytes."""
-        fragment = self.fragment
-        states = 16 * fragment.num_branches << fragment.num_qubits
-        outcomes = max(group.num_outcomes for group in self.groups)
-        grams = 16 * outcomes * fragment.num_branches**2
-        if not sampled:
-            return 3 * states + 2 * grams
-        return 3 * states + 2 * grams + 48 * outcomes * self.layout.num_outcomes
+    def table_bytes(self) -> int:
+        """Memory that tables of outcomes and what is made of them take per binding, in bytes."""
+        outcomes = sum(group.num_outcomes for group in self.groups)
+        pairs = max(len(group.paulis) for group in self.groups) ** 2
+        return 8 * self.layout.num_outcomes * (6 * outcomes + 4 * pairs)
 
-    def result_bytes(self, *, sampled: bool) -> int:
+    def result_bytes(self, *, covariances: bool) -> int:
         """Memory the fragment tensor takes per binding, in bytes."""
         size = prod(self.fragment.shape)
-        pairs = sum(len(group.paulis) ** 2 for group in self.groups) if sampled else 0
-        return 8 * (len(self.paulis) * size + pairs * size**2)
+        pairs = sum(len(group.paulis) ** 2 for group in self.groups) if covariances else 0
+        return 8 * (len(self.paulis) * size + 2 * pairs * size**2)
 
     @cached_property
     def row_work(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,9 @@ Pauli = tuple[tuple[int, str], ...]
 """A Pauli string as (qubit, "X" | "Y" | "Z") pairs in order of qubits; empty for the identity."""
 
 FloatArray = NDArray[np.float64]
+
+_MOST_GENERATORS = 12
+"""Independent parities a measurement group may have: its outcomes are 2 to that power."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +120,24 @@ class MeasurementGroup:
         odd = [np.bitwise_count(outcomes & combination) & 1 for combination in self.combinations]
         return 1.0 - 2.0 * np.array(odd)
 
-    @cached_property
-    def pair_signs(self) -> FloatArray:
-        """Products of eigenvalues, shape (paulis², outcomes)."""
-        product = self.signs[:, None, :] * self.signs[None, :, :]
-        return product.reshape(-1, self.num_outcomes)
+    def pair_means(self, table: FloatArray) -> FloatArray:
+        """Sums of a table weighted by the products of two Paulis' eigenvalues.
+
+        Args:
+            table: Shape (rows, outcomes, anything).
+
+        Returns:
+            Shape (rows, paulis², anything).
+        """
+        # A product of Paulis is a product of generators again: all of these at once are the
+        # table's Walsh-Hadamard transform.
+        rows, outcomes, size = table.shape
+        for bit in range(len(self.generators)):
+            split = table.reshape(rows, -1, 2, (1 << bit) * size)
+            even, odd = split[:, :, 0], split[:, :, 1]
+            table = np.stack([even + odd, even - odd], axis=2).reshape(rows, outcomes, size)
+        combinations = np.array(self.combinations)
+        return table[:, (combinations[:, None] ^ combinations).ravel()]
 
 
 def restrict(terms: Sequence[Pauli], fragment: Fragment) -> tuple[list[Pauli], NDArray[np.intp]]:
@@ -155,7 +171,25 @@ def group(paulis: Sequence[Pauli], num_qubits: int) -> tuple[MeasurementGroup, .
     ]
     members = sorted(sorted(part) for part in members)
     members[0] = identity + members[0]
-    return tuple(_make_group(paulis, part) for part in members)
+    return tuple(_make_group(paulis, part) for whole in members for part in _narrow(paulis, whole))
+
+
+def _narrow(paulis: Sequence[Pauli], members: Sequence[int]) -> Iterator[list[int]]:
+    """Divide a group whose outcomes would be too many to tabulate."""
+    part: list[int] = []
+    parities = _ParityBasis()
+    for i in members:
+        parities.express(_mask(paulis[i]))
+        if len(parities.generators) > _MOST_GENERATORS:
+            yield part
+            part, parities = [], _ParityBasis()
+            parities.express(_mask(paulis[i]))
+        part.append(i)
+    yield part
+
+
+def _mask(pauli: Pauli) -> int:
+    return sum(1 << qubit for qubit, _ in pauli)
 
 
 def _dense(pauli: Pauli, num_qubits: int) -> str:
@@ -168,7 +202,7 @@ def _dense(pauli: Pauli, num_qubits: int) -> str:
 def _make_group(paulis: Sequence[Pauli], members: Sequence[int]) -> MeasurementGroup:
     basis = dict(pair for i in members for pair in paulis[i])
     parities = _ParityBasis()
-    combinations = [parities.express(sum(1 << q for q, _ in paulis[i])) for i in members]
+    combinations = [parities.express(_mask(paulis[i])) for i in members]
     return MeasurementGroup(
         tuple(sorted(basis.items())),
         tuple(members),

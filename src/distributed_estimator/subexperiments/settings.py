@@ -162,7 +162,7 @@ class SettingLayout:
         self, frequencies: FloatArray, shots: int, group: MeasurementGroup
     ) -> FloatArray:
         """Covariances of `means`, shape (rows, paulis², product of ranks²); NaN for one shot."""
-        seconds = _apply(self._seconds, group.pair_signs @ frequencies)
+        seconds = _apply(self._seconds, group.pair_means(frequencies))
         functionals = _apply(self._functionals, group.signs @ frequencies)
         left, right = self._pair_places
         products = functionals[:, :, None, left] * functionals[:, None, :, right]

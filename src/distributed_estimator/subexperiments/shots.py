@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ _SAFETY = 3.0
 """Standard deviations by which a standard error may come out larger than planned."""
 
 
-def shots_to_meet(precision: float, predict: Callable[[int], FloatArray]) -> int:
+def shots_to_meet(precision: float, first: FloatArray, second: FloatArray) -> int:
     """Shots per subexperiment at which all standard errors come out at most `precision`.
 
     A run whose standard error comes out too large has to be repeated, and choosing among runs by
@@ -35,26 +34,45 @@ def shots_to_meet(precision: float, predict: Callable[[int], FloatArray]) -> int
 
     Args:
         precision: Standard error wanted, greater than 0.
-        predict: What each pilot says the variances are at so many shots, shape
-            (`PILOTS`, queries).
+        first: What each pilot says of the variances to first order, shape (`PILOTS`, queries):
+            with x times the pilot's shots they are first / x + second / x².
+        second: The same to second order.
+
+    Raises:
+        InputError: It takes more shots than can be counted.
     """
 
     def excess(shots: int) -> float:
-        variances = predict(shots)
+        x = shots / PILOT_SHOTS
+        variances = np.maximum(first / x + second / x**2, 0.0)
         mean, scatter = variances.mean(axis=0), variances.std(axis=0, ddof=1)
-        own = min(1.0, math.sqrt(PILOT_SHOTS / shots))
+        own = min(1.0, math.sqrt(1 / x))
         planned = mean + _SAFETY * scatter * (own + 1 / math.sqrt(PILOTS))
         return float(planned.max(initial=0.0)) / precision**2
 
-    # Variances fall like 1 / shots, or faster where several tensors are uncertain at once.
-    shots = FEWEST_SHOTS
+    # An outcome too rare for the pilots to have seen may still be worth a few shots' weight.
+    fewest = _countable(max(FEWEST_SHOTS, math.ceil(4 / precision)), precision)
+    shots = fewest
     for _ in range(_MOST_STEPS):
         ratio = excess(shots)
-        better = max(FEWEST_SHOTS, math.ceil(shots * ratio))
+        better = max(fewest, math.ceil(shots * ratio))
         if better == shots or 0.98 <= ratio <= 1.0:
             return shots
         shots = _countable(better, precision)
     return _countable(math.ceil(shots * max(1.0, excess(shots))), precision)
+
+
+def shots_for_slopes(precision: float, weights: FloatArray) -> int:
+    """Shots at which the derivative of an uncut observable meets `precision`, whatever its value.
+
+    A value may be known exactly where its derivative is not: at θ = 0, say.
+
+    Args:
+        precision: Standard error wanted, greater than 0.
+        weights: Weights of the observables' terms, shape (observables, terms).
+    """
+    largest = float((weights**2).sum(axis=1).max(initial=0.0))
+    return _countable(math.ceil(largest / precision**2), precision)
 
 
 def _countable(shots: int, precision: float) -> int:
