@@ -361,6 +361,14 @@ def test_a_chain_with_every_bond_cut(width):
     assert metadata["num_cuts"] == width - 1
 
 
+def test_character_i_labels_qubit_i():
+    """Qiskit's order of qubits, not that of Pauli strings."""
+    circuit = entangled(3, 1, layers=1)
+    circuit.data = [item for item in circuit.data if item.qubits != tuple(circuit.qubits[1:])]
+    assert CutPlan.build(circuit, "ABB").num_cuts == 1
+    assert CutPlan.build(circuit, "AAB").num_cuts == 0
+
+
 def test_labels_may_be_any_hashables():
     circuit = entangled(4, 9)
     expected = value(circuit, "XYZZ", "AABB")

@@ -42,7 +42,7 @@ class FragmentGradient(BaseEstimatorGradient):
         >>> circuit = real_amplitudes(2, reps=1)
         >>> job = gradient.run([circuit], [SparsePauliOp("ZZ")], [[0.1, 0.2, 0.3, 0.4]])
         >>> job.result().gradients[0].round(3)
-        array([-0.564, -0.26 , -0.484, -0.521])
+        array([ 0.122, -0.538, -0.207, -0.511])
     """
 
     def __init__(self, estimator: DistributedEstimator, precision: float | None = None) -> None:

@@ -43,7 +43,7 @@ class CutPlan:
         >>> from qiskit import QuantumCircuit
         >>> circuit = QuantumCircuit(4)
         >>> for qubit in range(3):
-        ...     circuit.cx(qubit, qubit + 1)
+        ...     _ = circuit.cx(qubit, qubit + 1)
         >>> plan = CutPlan.build(circuit, "AABB")
         >>> plan.num_fragments, plan.num_cuts, round(plan.sampling_overhead)
         (2, 1, 9)
