@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
 from threading import Lock
@@ -16,7 +16,6 @@ from qiskit.primitives import (
     BaseSamplerV2,
     DataBin,
     EstimatorPubLike,
-    PrimitiveJob,
     PrimitiveResult,
     PubResult,
 )
@@ -26,10 +25,13 @@ from .batch import Accuracy, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .errors import InputError
 from .execution import make_pool
+from .job import EstimatorJob
 from .pipeline import Pipeline
 from .pubs import Request, check_precision, merge, read_pubs
 from .records import RecordWriter, to_dict
 from .subexperiments import MOST_SHOTS, Backend
+
+_JOBS_AT_A_TIME = 32
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class DistributedEstimator(BaseEstimatorV2):
 
     def _start(self) -> None:
         self._lock = Lock()
+        self._jobs = ThreadPoolExecutor(_JOBS_AT_A_TIME, "distributed-estimator-job")
         self.pipeline = Pipeline(
             self.cuts,
             self.backend,
@@ -130,7 +133,7 @@ class DistributedEstimator(BaseEstimatorV2):
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
-    ) -> PrimitiveJob[PrimitiveResult[PubResult]]:
+    ) -> EstimatorJob:
         """Estimate expectation values.
 
         Args:
@@ -151,11 +154,7 @@ class DistributedEstimator(BaseEstimatorV2):
             check_precision(precision, "precision")
         requests = read_pubs(pubs, precision)
         accuracies = [self.accuracy(request.precision) for request in requests]
-        job: PrimitiveJob[PrimitiveResult[PubResult]] = PrimitiveJob(
-            self._run, requests, accuracies, self.next_run()
-        )
-        job._submit()
-        return job
+        return EstimatorJob(self._jobs, self._run, requests, accuracies, self.next_run())
 
     def accuracy(self, precision: float | None) -> Accuracy:
         """What a precision means under these options (DESIGN: 0 is exact, `shots` wins)."""
@@ -187,7 +186,7 @@ class DistributedEstimator(BaseEstimatorV2):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["pipeline"], state["_lock"]
+        del state["pipeline"], state["_lock"], state["_jobs"]
         if isinstance(self.pool, Executor):
             state["pool"] = "threads"
         return state

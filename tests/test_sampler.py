@@ -1,0 +1,460 @@
+"""Fragments on samplers for real: Aer, a noise model, a device with a layout, Qiskit's own."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from helpers import entangled
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter, ParameterVector, library
+from qiskit.primitives import (
+    BackendSamplerV2,
+    BaseSamplerV2,
+    BitArray,
+    DataBin,
+    PrimitiveJob,
+    PrimitiveResult,
+    SamplerPubResult,
+    StatevectorSampler,
+)
+from qiskit.primitives.containers.sampler_pub import SamplerPub
+from qiskit.providers.fake_provider import GenericBackendV2
+from qiskit.quantum_info import SparsePauliOp
+from qiskit.transpiler import CouplingMap
+from qiskit_addon_cutting.instructions import CutWire
+
+from distributed_estimator import DistributedEstimator, EstimatorOptions
+from distributed_estimator.backends.sampler import SamplerBackend
+from distributed_estimator.errors import BackendError
+
+pytest.importorskip("qiskit_aer")
+
+from qiskit_aer import AerSimulator
+from qiskit_aer.noise import NoiseModel, depolarizing_error
+from qiskit_aer.primitives import SamplerV2
+
+MOST = 5.0
+"""Standard errors a value may be off by: a normal does so once in two million values, and fewer
+than a thousand are drawn here, with fixed seeds."""
+
+
+def device(**options):
+    """A line of five qubits without noise: circuits are routed and measured on the way."""
+    return GenericBackendV2(
+        5, coupling_map=CouplingMap.from_line(5), noise_info=False, seed=1, **options
+    )
+
+
+SAMPLERS = {
+    "aer": lambda: SamplerV2(),
+    "statevector": lambda: StatevectorSampler(),
+    "backend on aer": lambda: BackendSamplerV2(backend=AerSimulator()),
+    "backend on a line": lambda: BackendSamplerV2(backend=device()),
+    "aer on a line": lambda: SamplerV2.from_backend(AerSimulator.from_backend(device())),
+}
+
+
+def estimate(
+    sampler, circuit, observables, labels, values=None, *, shots=1024, workers=2, **options
+):
+    options = EstimatorOptions(**{"seed": 3, "shots": shots, **options})
+    estimator = DistributedEstimator(labels, backend=sampler, workers=workers, options=options)
+    pub = (circuit, observables) if values is None else (circuit, observables, values)
+    return estimator.run([pub]).result()[0]
+
+
+def scores(sampler, circuit, observables, labels, values=None, **options):
+    """(value − exact) / stderr."""
+    pub = (circuit, observables) if values is None else (circuit, observables, values)
+    exact = DistributedEstimator(labels, workers=2).run([pub], precision=0).result()[0].data.evs
+    data = estimate(sampler, circuit, observables, labels, values, **options).data
+    assert (data.stds > 0).all()
+    return (data.evs - exact) / data.stds
+
+
+def assert_close(*args, **options):
+    z = scores(*args, **options)
+    assert np.abs(z).max() <= MOST, z
+
+
+def noise(rate=0.1):
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(depolarizing_error(rate, 2), ["cx"])
+    return model
+
+
+BASES = SparsePauliOp(["ZZZ", "XIX", "YYI", "IZX", "III"], [1, 0.5, -0.7, 0.3, 2])
+
+
+def gates():
+    """Two cuts of random gates and a symbolic one, a parameter on each side."""
+    x = ParameterVector("x", 3)
+    circuit = entangled(3, 1, layers=1)
+    circuit.ry(x[0], 0)
+    circuit.rzz(x[1], 0, 1)
+    circuit.rx(x[2], 1)
+    circuit.cx(1, 2)
+    return circuit.compose(entangled(3, 2, layers=1, gate="cz"))
+
+
+def wires():
+    x = ParameterVector("x", 3)
+    circuit = entangled(3, 3, layers=1)
+    circuit.ry(x[0], 0)
+    circuit.cx(0, 1)
+    circuit.append(CutWire(), [1])
+    circuit.rx(x[1], 1)
+    circuit.crx(x[2], 1, 2)
+    circuit.u(0.3, 0.4, 0.5, 1)
+    return circuit
+
+
+POINTS = np.array([[0.3, -0.8, 1.1], [1.3, 0.5, -0.4], [0.3, 2.2, 1.1]])
+
+
+# --- Every sampler --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("basis", ["full", "minimal"])
+def test_gate_cuts(name, basis):
+    """One cut rzz and three between qubits 1 and 2, would be too many circuits: labels AAB."""
+    observables = [[BASES], ["ZZZ"], ["XYX"]]
+    labels = "ABB"
+    assert_close(
+        SAMPLERS[name](), gates(), observables, labels, POINTS, shots=512, setting_basis=basis
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("basis", ["full", "minimal"])
+def test_wire_cuts(name, basis):
+    observables = [[BASES], ["XZY"]]
+    assert_close(
+        SAMPLERS[name](), wires(), observables, None, POINTS, shots=512, setting_basis=basis
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_uncut(name):
+    circuit = entangled(3, 6)
+    assert_close(SAMPLERS[name](), circuit, [BASES, "XXX", "IZI"], None)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_fragments_that_are_not_observed(name):
+    """The last fragment is cut off and not measured: what matters of it are its slots."""
+    circuit = entangled(3, 8)
+    assert_close(SAMPLERS[name](), circuit, ["IIZ", "IXX"], "AAB", shots=256)
+
+
+def test_errors_of_aer_are_as_said():
+    """Mean z² of n independent normal z is 1 within √(2/n): for n = 300, five of them are 0.41,
+    and five of the mean z, 1/√n, are 0.29."""
+    points = POINTS[0] + np.random.default_rng(1).uniform(-0.4, 0.4, (300, 3))
+    z = scores(SamplerV2(), gates(), ["ZZZ"], "ABB", points, shots=256)
+    assert z.shape == (300,)
+    assert abs(z.mean()) <= 5 / np.sqrt(300)
+    assert abs((z**2).mean() - 1) <= 5 * np.sqrt(2 / 300)
+
+
+# --- Controlled rotations, which Aer binds wrongly ------------------------------------------------
+
+CONTROLLED = {
+    "crx": library.CRXGate,
+    "cry": library.CRYGate,
+    "crz": library.CRZGate,
+    "cp": library.CPhaseGate,
+    "cu": library.CUGate,
+    "cu1": library.CU1Gate,
+    "cu3": library.CU3Gate,
+    "xx_plus_yy": library.XXPlusYYGate,
+}
+NUM_ANGLES = {"cu": 4, "cu3": 3, "xx_plus_yy": 2}
+
+
+@pytest.mark.parametrize("name", ["aer", "statevector", "backend on aer"])
+@pytest.mark.parametrize("gate", CONTROLLED)
+def test_parameterised_controlled_rotations(name, gate):
+    angles = ParameterVector("x", NUM_ANGLES.get(gate, 1))
+    circuit = entangled(3, 4, layers=1)
+    circuit.append(CONTROLLED[gate](*angles), [0, 1])
+    circuit.h(range(3))
+    points = np.random.default_rng(2).uniform(-3, 3, (4, 1, len(angles)))
+    observables = ["IZZ", "IIX", "IYI"]
+    assert_close(SAMPLERS[name](), circuit, observables, "AAB", points, shots=1024)
+
+
+@pytest.mark.parametrize("control", [0, 1])
+def test_control_states(control):
+    angle = Parameter("x")
+    circuit = entangled(3, 4, layers=1)
+    circuit.append(library.CRYGate(angle, ctrl_state=control), [0, 1])
+    assert_close(SamplerV2(), circuit, ["IZZ", "IIX"], "AAB", [[[0.7]], [[2.1]]])
+
+
+# --- Deferral -------------------------------------------------------------------------------------
+
+
+def test_measurements_are_deferred_for_noiseless_local_simulators_alone():
+    options = {"noise_model": noise()}
+    deferred = [
+        SamplerV2(),
+        SamplerV2(options={"backend_options": {"method": "statevector"}}),
+        StatevectorSampler(),
+        BackendSamplerV2(backend=AerSimulator()),
+    ]
+    kept = [
+        SamplerV2(options={"backend_options": options}),
+        SamplerV2(options={"run_options": options}),
+        SamplerV2.from_backend(AerSimulator(**options)),
+        SamplerV2.from_backend(GenericBackendV2(3, seed=1)),
+        BackendSamplerV2(backend=AerSimulator(**options)),
+        BackendSamplerV2(backend=AerSimulator(), options={"run_options": options}),
+        BackendSamplerV2(backend=device()),
+        Recording(),
+    ]
+    assert [SamplerBackend(sampler).defer_measurements for sampler in deferred] == [True] * 4
+    assert [SamplerBackend(sampler).defer_measurements for sampler in kept] == [False] * 8
+    assert SamplerBackend(kept[0], defer_measurements=True).defer_measurements
+    assert not SamplerBackend(deferred[0], defer_measurements=False).defer_measurements
+
+
+@pytest.mark.parametrize("name", ["aer", "backend on aer"])
+def test_measurements_inside_circuits_give_the_same(name):
+    backend = SamplerBackend(SAMPLERS[name](), defer_measurements=False)
+    assert_close(backend, gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None], shots=512)
+
+
+@pytest.mark.parametrize("where", ["backend_options", "run_options"])
+def test_noise_changes_values(where):
+    """Two cx inside a fragment of a GHZ state, each depolarised by 0.3: ⟨ZZ⟩ falls well below 1."""
+    circuit = QuantumCircuit(4)
+    circuit.h(0)
+    for qubit in range(3):
+        circuit.cx(qubit, qubit + 1)
+    quiet = estimate(SamplerV2(), circuit, ["IIZZ", "XXXX"], "AAAB", shots=4096).data
+    sampler = SamplerV2(options={where: {"noise_model": noise(0.3)}})
+    loud = estimate(sampler, circuit, ["IIZZ", "XXXX"], "AAAB", shots=4096)
+    assert loud.metadata["backend"] == "qiskit_aer.SamplerV2"
+    assert np.abs(quiet.evs - 1).max() <= MOST * quiet.stds.max()
+    # Depolarising by 0.3 leaves ZZ at 0.7, and the second cx can but lower it.
+    assert loud.data.evs[0] <= 0.7 + MOST * loud.data.stds[0]
+    assert loud.data.evs[1] <= 0.7 + MOST * loud.data.stds[1]
+
+
+def test_noisy_device_runs():
+    backend = GenericBackendV2(5, coupling_map=CouplingMap.from_line(5), seed=1)
+    for sampler in (BackendSamplerV2(backend=backend), SamplerV2.from_backend(backend)):
+        data = estimate(sampler, gates(), [BASES], "ABB", POINTS[0], shots=128).data
+        assert np.isfinite(data.evs).all()
+        assert (data.stds > 0).all()
+
+
+# --- What is refused ------------------------------------------------------------------------------
+
+
+def test_exact_values_are_refused():
+    estimator = DistributedEstimator("ABB", backend=SamplerV2())
+    job = estimator.run([(gates(), "ZZZ", POINTS[0])], precision=0)
+    with pytest.raises(BackendError, match=r"`precision` is 0, but .* qiskit_aer\.SamplerV2"):
+        job.result()
+
+
+def test_sampler_that_refuses_measurements_inside_a_circuit():
+    backend = SamplerBackend(StatevectorSampler(), defer_measurements=False)
+    with pytest.raises(BackendError, match="defer_measurements=True") as caught:
+        estimate(backend, gates(), "ZZZ", "ABB", POINTS[0])
+    assert "StatevectorSampler" in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+class Recording(BaseSamplerV2):
+    """Qiskit's own sampler, with a list of the jobs it was given and shots of its own choice."""
+
+    def __init__(self, take=lambda shots, pub: shots, lacks=()):
+        self.jobs = []
+        self._take = take
+        self._lacks = set(lacks)
+
+    def run(self, pubs, *, shots=None):
+        pubs = [SamplerPub.coerce(pub, shots) for pub in pubs]
+        self.jobs.append(pubs)
+        job = PrimitiveJob(self._run, pubs)
+        job._submit()
+        return job
+
+    def _run(self, pubs):
+        results = []
+        for number, pub in enumerate(pubs):
+            missing = self._lacks & set(pub.circuit.count_ops())
+            if missing:
+                raise ValueError(f"unknown instruction: {missing.pop()}")
+            inner = StatevectorSampler(seed=np.random.default_rng((1, len(self.jobs), number)))
+            results += inner.run([pub], shots=self._take(pub.shots, number)).result()
+        return PrimitiveResult(results)
+
+
+def deferring(**options):
+    sampler = Recording(**options)
+    return sampler, SamplerBackend(sampler, defer_measurements=True)
+
+
+def test_sampler_that_lacks_a_gate():
+    circuit = entangled(3, 4, gate="ecr")
+    _, backend = deferring(lacks=["ecr"])
+    with pytest.raises(BackendError, match=r"unknown instruction: ecr.*transpile the circuit"):
+        estimate(backend, circuit, "ZZZ", "AAB")
+
+
+def test_other_numbers_of_shots_are_taken_if_they_agree():
+    """Twice the shots asked for give standard errors of twice the shots."""
+    _, double = deferring(take=lambda shots, pub: 2 * shots)
+    _, plain = deferring()
+    call = gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None]
+    z = scores(double, *call, shots=512)
+    assert np.abs(z).max() <= MOST
+    more, fewer = (estimate(backend, *call, shots=512).data.stds for backend in (double, plain))
+    # Standard errors of 512 shots are known to some per cent; 1/√2 = 0.71 lies well inside.
+    np.testing.assert_allclose(more / fewer, np.sqrt(0.5), rtol=0.15)
+
+
+def test_other_numbers_of_shots_where_nothing_is_observed():
+    _, backend = deferring(take=lambda shots, pub: 2 * shots)
+    assert_close(backend, entangled(3, 8), ["IIZ"], "AAB", shots=256)
+
+
+def test_numbers_of_shots_that_differ_are_refused():
+    _, backend = deferring(take=lambda shots, pub: shots + pub)
+    with pytest.raises(BackendError, match="between 512 and 513 shots came back where 512"):
+        estimate(backend, gates(), "ZZZ", "ABB", POINTS[0], shots=512)
+
+
+class Silent(Recording):
+    """Answers with registers of other names."""
+
+    def _run(self, pubs):
+        bits = BitArray(np.zeros((*pubs[0].shape, 4, 1), dtype=np.uint8), 1)
+        return PrimitiveResult(
+            [SamplerPubResult(DataBin(other=bits, shape=pubs[0].shape))] * len(pubs)
+        )
+
+
+def test_answers_that_do_not_fit():
+    with pytest.raises(BackendError, match="Silent failed on fragment"):
+        estimate(Silent(), gates(), "ZZZ", "ABB", POINTS[0])
+
+
+# --- Jobs, shots and seeds ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("basis", ["full", "minimal"])
+def test_a_family_is_a_pub_and_a_fragment_a_job(basis):
+    """Each of two one-qubit fragments with one slot: settings that measure there, and others."""
+    circuit = QuantumCircuit(2)
+    x = ParameterVector("x", 2)
+    circuit.ry(x[0], 0)
+    circuit.ry(x[1], 1)
+    circuit.cx(0, 1)
+    circuit.ry(0.3, [0, 1])
+    sampler, backend = deferring()
+    points = np.random.default_rng(1).uniform(-1, 1, (7, 2))
+    observable = SparsePauliOp(["ZZ", "XX"])
+    result = estimate(backend, circuit, observable, "AB", points, shots=16, setting_basis=basis)
+    assert [len(job) for job in sampler.jobs] == [2, 2]
+    sizes = [[pub.parameter_values.size for pub in job] for job in sampler.jobs]
+    total = sum(map(sum, sizes))
+    assert total == result.metadata["num_subexperiments"]
+    assert all(size % (7 * 2) == 0 for job in sizes for size in job)
+    assert result.metadata["shots_total"] == 16 * total
+    assert {pub.shots for job in sampler.jobs for pub in job} == {16}
+    one = estimate(backend, circuit, observable, "AB", points[0], shots=16, setting_basis=basis)
+    assert 7 * one.metadata["num_subexperiments"] == total
+
+
+def test_circuits_are_built_once():
+    sampler, backend = deferring()
+    options = EstimatorOptions(shots=16)
+    estimator = DistributedEstimator("ABB", backend=backend, options=options, workers=1)
+    circuit = gates()
+    for values in POINTS:
+        estimator.run([(circuit, "ZZZ", values)]).result()
+    circuits = {id(pub.circuit) for job in sampler.jobs for pub in job}
+    assert len(sampler.jobs) == 6
+    assert len(circuits) == len(sampler.jobs[0]) + len(sampler.jobs[1])
+
+
+def test_precision_is_met():
+    for sampler in (SamplerV2(), StatevectorSampler()):
+        options = EstimatorOptions(seed=1)
+        estimator = DistributedEstimator("ABB", backend=sampler, options=options)
+        result = estimator.run([(gates(), ["ZZZ", "XYX"], POINTS[0])], precision=0.05).result()[0]
+        assert (result.data.stds <= 0.05).all()
+        assert result.metadata["shots"] >= 256
+        assert result.metadata["target_precision"] == 0.05
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_same_seed_same_bits(name):
+    def values(seed, workers=2):
+        options = EstimatorOptions(shots=64, seed=seed)
+        estimator = DistributedEstimator(
+            "ABB", backend=SAMPLERS[name](), options=options, workers=workers
+        )
+        pub = (gates(), ["ZZZ", "XYX"], POINTS[:, None])
+        return [estimator.run([pub]).result()[0].data.evs for _ in range(2)]
+
+    first, second, other = values(5), values(5, workers=1), values(6)
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first, other)
+
+
+def test_own_seed_and_options_of_the_sampler_stay():
+    sampler = SamplerV2(default_shots=7, seed=42, options={"run_options": {"shot_branching": True}})
+    assert_close(sampler, gates(), "ZZZ", "ABB", POINTS[0])
+    assert (sampler.seed, sampler.default_shots) == (42, 7)
+    assert sampler.options.run_options == {"shot_branching": True}
+
+
+def test_tasks_do_not_repeat_each_others_noise():
+    """Two equal fragments in one run: equal seeds would give them equal frequencies."""
+    circuit = QuantumCircuit(2)
+    circuit.ry(1.1, [0, 1])
+    for sampler in (SamplerV2(), StatevectorSampler(), SamplerV2(seed=1)):
+        data = [
+            estimate(sampler, circuit, ["IZ", "ZI"], "AB", shots=999, seed=seed).data.evs
+            for seed in range(5)
+        ]
+        assert any(one != other for one, other in data)
+
+
+@pytest.mark.parametrize("name", ["aer", "statevector"])
+def test_estimators_with_samplers_pickle(name):
+    options = EstimatorOptions(shots=64, seed=5)
+    estimator = DistributedEstimator("ABB", backend=SAMPLERS[name](), options=options, workers=2)
+    pub = (gates(), "ZZZ", POINTS[0])
+    copied = pickle.loads(pickle.dumps(estimator))
+    one, two = (each.run([pub]).result()[0].data.evs for each in (estimator, copied))
+    np.testing.assert_array_equal(one, two)
+    assert copied.backend.defer_measurements
+    third = pickle.loads(pickle.dumps(estimator)).run([pub]).result()[0].data.evs
+    assert not np.array_equal(one, third)
+
+
+# --- Wide fragments -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["stabilizer", "matrix_product_state"])
+def test_wide_fragments(method):
+    """A state vector of 34 qubits would take 256 GiB: the sampler knows better."""
+    circuit = QuantumCircuit(36)
+    circuit.h(0)
+    for qubit in range(35):
+        circuit.cx(qubit, qubit + 1)
+    sampler = SamplerV2(options={"backend_options": {"method": method}})
+    observables = ["Z" * 36, "X" * 36]
+    data = estimate(sampler, circuit, observables, "A" * 34 + "B" * 2, shots=256).data
+    assert (np.abs(data.evs - 1) <= MOST * data.stds + 1e-9).all()
