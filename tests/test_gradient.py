@@ -555,12 +555,12 @@ def test_rules_of_precision(tmp_path):
     zero = sampled.run(*call, precision=0).result().gradients[0]
     make("AABB", 0, log=log, shots=77).run(*call).result()
     make("AABB", None, log=log, default_precision=0).run(*call).result()
-    make("AABB", None, log=log, default_precision=0.25, seed=1).run(*call).result()
-    make("AABB", 0.125, log=log, default_precision=0.25, seed=1).run(*call).result()
-    make("AABB", 0.125, log=log, seed=1).run(*call, precision=0.0625).result()
+    make("AABB", None, log=log, default_precision=0.0625, seed=1).run(*call).result()
+    make("AABB", 0.03125, log=log, default_precision=0.0625, seed=1).run(*call).result()
+    make("AABB", 0.03125, log=log, seed=1).run(*call, precision=0.02).result()
     records = queries(log)
     assert [r.shots for r in records[:5]] == [77, 77, None, None, None]
-    assert [r.precision for r in records] == [None, None, 0, 0, 0, 0.25, 0.125, 0.0625]
+    assert [r.precision for r in records] == [None, None, 0, 0, 0, 0.0625, 0.03125, 0.02]
     coarse, middle, fine = [r.shots for r in records[5:]]
     assert coarse < middle < fine
     assert np.abs(zero - uncut(circuit, SparsePauliOp("ZZZZ"), call[2][0])).max() <= 1e-10

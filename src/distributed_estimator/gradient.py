@@ -88,7 +88,11 @@ class FragmentGradient(BaseEstimatorGradient):
                 f"{counts[0]} circuits, {counts[1]} observables, {counts[2]} rows of values and "
                 f"{len(wanted)} lists of parameters were given: give as many of each"
             )
-        precision = options.get("precision", self._precision)
+        precision = options.pop("precision", self._precision)
+        if precision is not None:
+            check_precision(precision, "precision")
+        if options:
+            raise InputError(f"unknown options {sorted(options)}: only `precision` is known here")
         groups = _group(circuits, observables, parameter_values, wanted)
         estimator: DistributedEstimator = self._estimator
         job = AlgorithmJob(
@@ -130,6 +134,8 @@ class _Group:
     """Members of a call that share a circuit object and the parameters wanted."""
 
     def __init__(self, circuit: QuantumCircuit, wanted: Sequence[Parameter] | None) -> None:
+        if not isinstance(circuit, QuantumCircuit):
+            raise InputError(f"a circuit is {type(circuit).__name__}: give a QuantumCircuit")
         every = list(circuit.parameters)
         self.circuit = circuit
         self.wanted = every if wanted is None else list(wanted)
@@ -149,6 +155,8 @@ class _Group:
         """Make the members' queries; raises `InputError` where they are not well formed."""
         try:
             values = np.array(self.values, dtype=np.float64)
+            if values.ndim != 2:
+                raise ValueError(f"they have {values.ndim} axes")
         except (ValueError, TypeError) as error:
             raise InputError(
                 f"the parameter values are not rows of real numbers: {error}"

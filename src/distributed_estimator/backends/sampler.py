@@ -101,12 +101,17 @@ class SamplerBackend:
         ]
         sampler = _reseeded(self.sampler, task.seed)
         results = iter(sampler.run(pubs, shots=task.shots).result() if pubs else ())
+        measured = [
+            item
+            for family, template in templates.items()
+            for item in _count(experiment, family, template, next(results).data, len(task.angles))
+        ]
+        yield from measured
+        # Where nothing is measured, every shot has the one outcome there is.
+        shots = measured[0][2].sum(axis=-1).flat[0] if measured else task.shots
         for family in families:
-            if family in templates:
-                data = next(results).data
-                yield from _count(experiment, family, templates[family], data, len(task.angles))
-            else:  # nothing is measured: every shot has the one outcome there is
-                sure = np.full((len(task.angles), family.num_settings, 1), task.shots)
+            if family not in templates:
+                sure = np.full((len(task.angles), family.num_settings, 1), shots)
                 yield experiment.groups[0], family, sure
 
     def _template(self, experiment: FragmentExperiment, family: SettingFamily) -> Template:
@@ -120,11 +125,8 @@ class SamplerBackend:
                 )
             return self._templates[key]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"sampler": self.sampler, "defer_measurements": self.defer_measurements}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.sampler, self.defer_measurements)
 
 
 def _count(
