@@ -305,7 +305,7 @@ def test_meeting_a_precision_biases_nothing_where_outcomes_are_rare(precision):
 @pytest.mark.parametrize("cuts", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["cx", "rzz", "CutWire", "cy", "ecr"])
 def test_coverage_of_many_runs(kind, cuts, basis, shots):
-    """20,000 repetitions: 0.15 is far off chance, so tighter where shots are many.
+    """6,000 repetitions: 0.15 is far off chance, so tighter where shots are many.
 
     For S shots a studentised mean is off by its skewness over √S: no more than 0.2 at 200 shots
     and the shot-hungry basis. The two-sided 95 % intervals cover 93 to 97 %.
@@ -315,7 +315,7 @@ def test_coverage_of_many_runs(kind, cuts, basis, shots):
         sample(
             circuit, labels, observables(cuts + 1), 2000, shots=shots, setting_basis=basis, seed=s
         )
-        for s in range(10)
+        for s in range(3)
     ]
     errors = np.concatenate([part[0] for part in parts])
     stderrs = np.concatenate([part[1] for part in parts])

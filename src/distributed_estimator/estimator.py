@@ -67,6 +67,9 @@ class EstimatorOptions:
         check_precision(self.default_precision, "default_precision")
         if self.seed is not None and (not _is_whole(self.seed) or self.seed < 0):
             raise InputError(f"`seed` is {self.seed!r}: give a whole number of at least 0, or None")
+        for name in ("shots", "seed", "memory_limit"):  # NumPy's integers are no JSON
+            value = getattr(self, name)
+            object.__setattr__(self, name, int(value) if _is_whole(value) else value)
         if self.setting_basis not in ("full", "minimal"):
             raise InputError(f'`setting_basis` is {self.setting_basis!r}: use "full" or "minimal"')
         if self.memory_limit is not None and (

@@ -48,17 +48,17 @@ def read_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list
     if isinstance(pubs, QuantumCircuit) or not isinstance(pubs, Iterable):
         raise InputError(f"`pubs` is {type(pubs).__name__}: give a list of PUBs")
     known: dict[tuple[int, int], tuple[Any, NDArray[np.object_]]] = {}
-    parameters: dict[int, tuple[Any, ...]] = {}
-    return [_read_pub(pub, precision, known, parameters) for pub in pubs]
+    circuits: dict[int, tuple[QuantumCircuit, QuantumCircuit, tuple[Any, ...]]] = {}
+    return [_read_pub(pub, precision, known, circuits) for pub in pubs]
 
 
 def _read_pub(
     pub: EstimatorPubLike,
     precision: float | None,
     known: dict[tuple[int, int], tuple[Any, NDArray[np.object_]]],
-    parameters: dict[int, tuple[Any, ...]],
+    circuits: dict[int, tuple[QuantumCircuit, QuantumCircuit, tuple[Any, ...]]],
 ) -> Request:
-    """Read one PUB; observables and parameters seen before are not read again."""
+    """Read one PUB; observables and circuits seen before are not read again."""
     if isinstance(pub, EstimatorPub):
         pub = (pub.circuit, pub.observables, pub.parameter_values, pub.precision)
     if not isinstance(pub, Sequence) or isinstance(pub, str) or not 2 <= len(pub) <= 4:
@@ -76,12 +76,14 @@ def _read_pub(
     if key not in known:
         array = parse(observables, circuit.num_qubits).sparse_observables_array()
         known[key] = observables, np.asarray(array, dtype=object)
-    if id(circuit) not in parameters:
-        parameters[id(circuit)] = tuple(circuit.parameters)
+    if id(circuit) not in circuits:
+        # The run goes on while its caller may change the circuit.
+        circuits[id(circuit)] = circuit, circuit.copy(), tuple(circuit.parameters)
+    _, own_circuit, parameters = circuits[id(circuit)]
     request = Request(
-        circuit,
+        own_circuit,
         known[key][1],
-        _read_values(values, parameters[id(circuit)]),
+        _read_values(values, parameters),
         precision if own is None else float(own),
     )
     try:

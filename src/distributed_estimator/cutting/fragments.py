@@ -166,7 +166,7 @@ class Cut:
 
     @cached_property
     def num_terms(self) -> int:
-        """Terms of its quasi-probability decomposition: 6 for CX, 58 for SWAP, 8 for a wire."""
+        """Terms of its quasi-probability decomposition: 6 for CX, 34 for SWAP, 8 for a wire."""
         return qpd_terms(None if self.kernel is None else self._samples[0])
 
     @cached_property

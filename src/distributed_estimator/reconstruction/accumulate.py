@@ -56,6 +56,8 @@ class FragmentTensor:
 
         Zero between groups, which share no shots.
         """
+        if self.values.shape[1] == len(self.covariances) == 1:
+            return np.asarray(self.covariances[0][rows, 0])
         result = np.zeros((len(rows), self.values.shape[2] ** 2))
         if not self.covariances:
             return result
@@ -136,6 +138,10 @@ class Queries:
 
     def pair_blocks(self, size: int) -> Iterator[tuple[IntArray, IntArray]]:
         """Pairs of entries of the same query, each once, about `size` pairs at a time."""
+        if self._one_each:
+            for start in range(0, self.count, size):
+                yield self.query[start : start + size], self.query[start : start + size]
+            return
         counts = np.bincount(self.query, minlength=self.count)
         partners = np.cumsum(counts)[self.query] - np.arange(self.query.size)
         ends = np.cumsum(partners)
@@ -251,8 +257,12 @@ class Reconstruction:
             moment = outer_product(first, second, self._ranks[number])
             covariance = tensor.covariance(rows, paulis[left], paulis[right])
             leaves.append(moment - (1 - scale) * covariance.reshape(moment.shape))
-        cores = [squared_core(self._at(core, left)) for core in self._cores]
+        cores = [self._at(core, left) for core in self._squared_cores]
         return self.network.values(leaves + cores, len(left))
+
+    @cached_property
+    def _squared_cores(self) -> list[FloatArray]:
+        return [squared_core(core) for core in self._cores]
 
     def _first_order(self) -> FloatArray:
         parts = [leaves for _, leaves in self.environments()]

@@ -84,11 +84,26 @@ class SettingLayout:
         self.bases = tuple(slot.side.basis(kind) for slot in fragment.slots)
         self.num_settings = prod(len(basis.operations) for basis in self.bases)
         self.num_outcomes = prod(len(basis.outcomes) for basis in self.bases)
-        self._probabilities = SlotwiseMap([basis.outcomes for basis in self.bases])
-        self._functionals = SlotwiseMap([basis.signed for basis in self.bases])
-        self._means = SlotwiseMap([basis.inverse @ basis.signed for basis in self.bases])
-        self._seconds = SlotwiseMap([basis.paired for basis in self.bases])
-        self._pairs = SlotwiseMap([basis.pair_inverse for basis in self.bases])
+
+    @cached_property
+    def _probabilities(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.outcomes for basis in self.bases])
+
+    @cached_property
+    def _functionals(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.signed for basis in self.bases])
+
+    @cached_property
+    def _means(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.inverse @ basis.signed for basis in self.bases])
+
+    @cached_property
+    def _seconds(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.paired for basis in self.bases])
+
+    @cached_property
+    def _pairs(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.pair_inverse for basis in self.bases])
 
     @cached_property
     def families(self) -> tuple[SettingFamily, ...]:
