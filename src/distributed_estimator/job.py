@@ -1,10 +1,8 @@
-"""A primitive's job on a thread that outlives it."""
+"""A run of the estimator as Qiskit's job."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import Any
+from concurrent.futures import Future
 from uuid import uuid4
 
 from qiskit.primitives import BasePrimitiveJob, PrimitiveResult, PubResult
@@ -15,19 +13,12 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
     """A run of the estimator, which can be waited for.
 
     Args:
-        executor: Runs the call.
-        function: Computes the result from `arguments`.
-        *arguments: Given to `function`.
+        future: The run.
     """
 
-    def __init__(
-        self,
-        executor: Executor,
-        function: Callable[..., PrimitiveResult[PubResult]],
-        *arguments: Any,
-    ) -> None:
+    def __init__(self, future: Future[PrimitiveResult[PubResult]]) -> None:
         super().__init__(str(uuid4()))
-        self._future = executor.submit(function, *arguments)
+        self._future = future
 
     def result(self) -> PrimitiveResult[PubResult]:
         """Wait for the result; raises what the run raised."""
