@@ -54,7 +54,7 @@ bench: $(STAMP) ## Run the benchmarks; JSON documents in runs/bench/
 
 soak: $(STAMP) ## Run the long tests that `make test` leaves out
 	@# 5 is pytest's "nothing to run": no test carries the mark.
-	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m soak $(PYTEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
 clean: ## Remove the environment, caches and what demo and bench wrote
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

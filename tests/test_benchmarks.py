@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("qiskit_aer")
 pytest.importorskip("qiskit_machine_learning")
 
-from benchmarks._harness import Budget, Contestant, slope, take_turns
+from benchmarks._harness import CALLS_A_TURN, Budget, Contestant, slope, take_turns
 from benchmarks._report import Bar
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
 
@@ -122,8 +122,8 @@ def test_contestants_take_turns() -> None:
         return Contestant(name, call, slow)
 
     timings = take_turns([contestant("a", False), contestant("b", False)], 3, allowance=60)
-    warm_up_and_rounds = ["a", "a", "b", "b"] * 4
-    assert seen == warm_up_and_rounds
+    warm_up, turn = ["a"] * 2 + ["b"] * 2, ["a"] * CALLS_A_TURN + ["b"] * CALLS_A_TURN
+    assert seen == warm_up + turn * 3
     assert timings["a"].repeats == timings["b"].repeats == 3
     seen.clear()
     timings = take_turns([contestant("a", False), contestant("slow", True)], 3, allowance=60)
