@@ -125,7 +125,7 @@ class DistributedEstimator(BaseEstimatorV2):
 
     def _start(self) -> None:
         self._lock = Lock()
-        self._pace: tuple[tuple[int, int], float] = (0, 0), float("inf")
+        self._pace: tuple[Any, float] = None, float("inf")
         self._jobs = ThreadPoolExecutor(_JOBS_AT_A_TIME, "distributed-estimator-job")
         self.pipeline = Pipeline(
             self.cuts,
@@ -161,7 +161,7 @@ class DistributedEstimator(BaseEstimatorV2):
         requests = read_pubs(pubs, precision)
         accuracies = [self.accuracy(request.precision) for request in requests]
         run = self.next_run()
-        if not self._is_brief(requests):
+        if not self._is_brief(requests, accuracies):
             return EstimatorJob(self._jobs.submit(self._run, requests, accuracies, run))
         future: Future[PrimitiveResult[PubResult]] = Future()
         try:
@@ -170,13 +170,14 @@ class DistributedEstimator(BaseEstimatorV2):
             future.set_exception(error)
         return EstimatorJob(future)
 
-    def _is_brief(self, requests: Sequence[Request]) -> bool:
+    def _is_brief(self, requests: Sequence[Request], accuracies: Sequence[Accuracy]) -> bool:
         """Whether a run is sooner done than handed to a thread, judged by the last one like it."""
         if len({id(request.circuit) for request in requests}) != 1:
             return False
         kind, seconds = self._pace
         queries = sum(int(np.prod(request.shape, dtype=int)) for request in requests)
-        return kind == _kind(requests[0].circuit) and queries * seconds < _BRIEF
+        alike = all(kind == _kind(requests[0].circuit, accuracy) for accuracy in accuracies)
+        return alike and queries * seconds < _BRIEF
 
     def accuracy(self, precision: float | None) -> Accuracy:
         """What a precision means under these options (DESIGN: 0 is exact, `shots` wins)."""
@@ -201,7 +202,8 @@ class DistributedEstimator(BaseEstimatorV2):
             chosen = [requests[number] for number in members]
             evaluation = self.pipeline.evaluate(merge(chosen), accuracy, f"{run} batch {place}")
             record = evaluation.record
-            self._pace = _kind(chosen[0].circuit), record.t_total / max(1, record.num_queries)
+            seconds = record.t_total / max(1, record.num_queries)
+            self._pace = _kind(chosen[0].circuit, accuracy), seconds
             for number, result in zip(
                 members, _split(evaluation, chosen, accuracy.precision), strict=True
             ):
@@ -253,8 +255,8 @@ def _backend(backend: BaseSamplerV2 | Backend | None) -> Backend:
     return backend
 
 
-def _kind(circuit: QuantumCircuit) -> tuple[int, int]:
-    return circuit.num_qubits, len(circuit.data)
+def _kind(circuit: QuantumCircuit, accuracy: Accuracy) -> tuple[int, int, Accuracy]:
+    return circuit.num_qubits, len(circuit.data), accuracy
 
 
 def _is_whole(value: object) -> bool:
