@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (a minute or two) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		-c constraints.txt -e '.[aer,ml,report,dev]'
+		-c constraints.txt -e '.[aer,ml,data,track,report,dev]'
 	@touch $@
 
 demo: $(STAMP) ## Train Iris with 2 cuts and, beside it, uncut; results in runs/demo-*
@@ -59,4 +59,4 @@ soak: $(STAMP) ## Run the long tests that `make test` leaves out
 clean: ## Remove the environment, caches and what demo and bench wrote
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf runs/demo-cut runs/demo-uncut runs/bench
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
