@@ -671,6 +671,14 @@ def test_the_default_precision_is_qiskits():
     assert 0 < result.data.stds <= 1 / 64
 
 
+def test_the_default_precision_is_read_as_on_qiskits_own():
+    """qiskit-algorithms reads it (`run_estimator_job`, version 0.4)."""
+    for precision in (0, 0.3):
+        qiskits = StatevectorEstimator(default_precision=precision)
+        ours = estimator(default_precision=precision)
+        assert ours.default_precision == qiskits.default_precision == precision
+
+
 def test_a_default_precision_of_zero_is_exact():
     circuit = entangled(4, 1)
     result = estimator(default_precision=0).run([(circuit, "ZXZX")]).result()[0]

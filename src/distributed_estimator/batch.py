@@ -54,14 +54,16 @@ class Accuracy:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Values or gradients of a batch.
+    """Values of a batch, and their derivatives where they were asked for.
 
     Attributes:
-        values: Shape (queries,), or (queries, parameters) for gradients.
-        stderrs: Standard errors of values, shape (queries,); empty for gradients.
+        values: Shape (queries,).
+        stderrs: Standard errors of values, shape (queries,); empty beside gradients.
         record: What was logged.
+        gradients: Shape (queries, parameters); None where only values were asked for.
     """
 
     values: FloatArray
     stderrs: FloatArray
     record: QueryRecord
+    gradients: FloatArray | None = None

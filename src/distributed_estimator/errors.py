@@ -10,6 +10,8 @@
     │   └── PlanTooLargeError          the plan would not fit in memory; nothing was allocated
     ├── BackendError (RuntimeError)    a simulator or sampler failed or refused a circuit
     ├── RecordError (ValueError)       a record file that cannot be read or written
+    ├── CheckpointError (ValueError)   a checkpoint that cannot be read, written or gone on from
+    ├── TrainingStoppedError           training was asked to stop, and can go on from there
     └── MissingExtraError (ImportError)  an optional dependency is not installed
 
 Every message names the value, what was expected and what to do.
@@ -48,6 +50,14 @@ class BackendError(DistributedEstimatorError, RuntimeError):
 
 class RecordError(DistributedEstimatorError, ValueError):
     """A record file is damaged, of a newer schema, or cannot be written."""
+
+
+class CheckpointError(DistributedEstimatorError, ValueError):
+    """A checkpoint is missing, damaged or of another run, or cannot be written."""
+
+
+class TrainingStoppedError(DistributedEstimatorError):
+    """Training ended early because it was asked to; everything up to then is kept."""
 
 
 class MissingExtraError(DistributedEstimatorError, ImportError):

@@ -179,6 +179,11 @@ class DistributedEstimator(BaseEstimatorV2):
         alike = all(kind == _kind(requests[0].circuit, accuracy) for accuracy in accuracies)
         return alike and queries * seconds < _BRIEF
 
+    @property
+    def default_precision(self) -> float:
+        """The options' own; Qiskit's estimators have it, and qiskit-algorithms reads it."""
+        return self.options.default_precision
+
     def accuracy(self, precision: float | None) -> Accuracy:
         """What a precision means under these options (DESIGN: 0 is exact, `shots` wins)."""
         if precision is None:
@@ -190,6 +195,25 @@ class DistributedEstimator(BaseEstimatorV2):
         with self._lock:
             self._runs += 1
             return f"{self._entropy} run {self._runs}"
+
+    @property
+    def run_id(self) -> str:
+        """The run that this estimator's records belong to."""
+        return self.pipeline.run_id
+
+    @property
+    def num_runs(self) -> int:
+        """How many runs were begun; with the seed it decides the noise of the next."""
+        return self._runs
+
+    def continue_run(self, run_id: str, num_runs: int) -> None:
+        """Go on where another estimator with this one's seed stopped.
+
+        The next run draws what the other's next would have drawn, and its record joins theirs.
+        """
+        with self._lock:
+            self.pipeline.run_id = run_id
+            self._runs = num_runs
 
     def _run(
         self, requests: Sequence[Request], accuracies: Sequence[Accuracy], run: str

@@ -6,19 +6,24 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
+from qiskit.primitives import EstimatorPubLike
 
 from .batch import Accuracy, Batch
 from .errors import InputError, MissingExtraError
 from .estimator import DistributedEstimator
-from .pubs import batch_of, check_precision
+from .pubs import batch_of, check_precision, merge, read_pubs
 
 try:
     from qiskit_machine_learning.algorithm_job import AlgorithmJob
     from qiskit_machine_learning.gradients import BaseEstimatorGradient, EstimatorGradientResult
 except ImportError as error:
     raise MissingExtraError("qiskit-machine-learning", "ml", "FragmentGradient") from error
+
+
+FloatArray = NDArray[np.float64]
 
 
 class FragmentGradient(BaseEstimatorGradient):
@@ -101,6 +106,46 @@ class FragmentGradient(BaseEstimatorGradient):
         job.submit()
         return job
 
+    def values_and_gradients(
+        self, pub: EstimatorPubLike, parameters: Sequence[Parameter] | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Expectation values of a PUB and their derivatives, from one evaluation.
+
+        With shots, both come from the same ones: a product of the two is biased in the order of
+        one over the shots. Ask for values in a run of their own where that matters.
+
+        Args:
+            pub: As in `DistributedEstimator.run`.
+            parameters: The parameters to differentiate by; None: all, in the circuit's order.
+
+        Returns:
+            Values of the PUB's shape, and derivatives of shape (*that shape, parameters).
+
+        Raises:
+            InputError: The PUB or the parameters do not fit.
+
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> gradient = FragmentGradient(DistributedEstimator(cuts="AB"), precision=0)
+            >>> circuit = real_amplitudes(2, reps=1)
+            >>> values, gradients = gradient.values_and_gradients(
+            ...     (circuit, ["ZZ", "XI"], [0.1, 0.2, 0.3, 0.4]), circuit.parameters[:1]
+            ... )
+            >>> values.shape, gradients.shape
+            ((2,), (2, 1))
+        """
+        (request,) = read_pubs([pub], self._precision)
+        places = _places(request.circuit, parameters)
+        estimator: DistributedEstimator = self._estimator
+        evaluation = estimator.pipeline.gradient(
+            merge([request]), estimator.accuracy(request.precision), estimator.next_run(), places
+        )
+        assert evaluation.gradients is not None
+        return (
+            evaluation.values.reshape(request.shape),
+            evaluation.gradients.reshape(*request.shape, len(places)),
+        )
+
     def _run(
         self,
         circuits: Sequence[QuantumCircuit],
@@ -122,7 +167,8 @@ class FragmentGradient(BaseEstimatorGradient):
             evaluation = self._estimator.pipeline.gradient(
                 group.batch, accuracy, f"{run} group {number}", group.places
             )
-            for member, row in zip(group.members, evaluation.values, strict=True):
+            assert evaluation.gradients is not None
+            for member, row in zip(group.members, evaluation.gradients, strict=True):
                 gradients[member] = row
                 metadata[member] = {"parameters": group.wanted}
         return EstimatorGradientResult(
@@ -136,20 +182,12 @@ class _Group:
     def __init__(self, circuit: QuantumCircuit, wanted: Sequence[Parameter] | None) -> None:
         if not isinstance(circuit, QuantumCircuit):
             raise InputError(f"a circuit is {type(circuit).__name__}: give a QuantumCircuit")
-        every = list(circuit.parameters)
         self.circuit = circuit
-        self.wanted = every if wanted is None else list(wanted)
+        self.places = _places(circuit, wanted)
+        self.wanted = [circuit.parameters[place] for place in self.places]
         self.members: list[int] = []
         self.observables: list[Any] = []
         self.values: list[Any] = []
-        numbers = {parameter: number for number, parameter in enumerate(every)}
-        unknown = [p.name for p in self.wanted if p not in numbers]
-        if not every or unknown:
-            raise InputError(
-                f"the circuit has the parameters {[p.name for p in every]}, the gradient is asked "
-                f"by {unknown or 'none of them'}: ask by the circuit's own"
-            )
-        self.places = [numbers[p] for p in self.wanted]
 
     def read(self) -> None:
         """Make the members' queries; raises `InputError` where they are not well formed."""
@@ -162,6 +200,19 @@ class _Group:
                 f"the parameter values are not rows of real numbers: {error}"
             ) from error
         self.batch: Batch = batch_of(self.circuit, self.observables, values)
+
+
+def _places(circuit: QuantumCircuit, wanted: Sequence[Parameter] | None) -> list[int]:
+    """Numbers of the parameters wanted in the circuit's order; None: all."""
+    every = list(circuit.parameters)
+    numbers = {parameter: number for number, parameter in enumerate(every)}
+    unknown = [p.name for p in wanted or () if p not in numbers]
+    if not every or unknown:
+        raise InputError(
+            f"the circuit has the parameters {[p.name for p in every]}, the gradient is asked "
+            f"by {unknown or 'none of them'}: ask by the circuit's own"
+        )
+    return [numbers[p] for p in (every if wanted is None else wanted)]
 
 
 def _group(

@@ -89,7 +89,7 @@ class Pipeline:
     def gradient(
         self, batch: Batch, accuracy: Accuracy, run: str, parameters: Sequence[int]
     ) -> Evaluation:
-        """Derivatives of a batch's values by some of the circuit's parameters.
+        """A batch's values and their derivatives by some of the circuit's parameters.
 
         Args:
             batch: The queries.
@@ -106,7 +106,7 @@ class Pipeline:
         values, gradients = session.gradients(shots, f"{run} gradient", parameters)
         stderrs = np.zeros(0)
         record = session.record(values, stderrs, "gradient")
-        return self._finish(gradients, stderrs, record)
+        return self._finish(values, stderrs, record, gradients)
 
     def exceeds_memory(self, size: int) -> bool:
         """Whether so many bytes are too many. Free memory is asked for only where it matters."""
@@ -126,10 +126,16 @@ class Pipeline:
             )
         return _Session(self, batch, accuracy)
 
-    def _finish(self, values: FloatArray, stderrs: FloatArray, record: QueryRecord) -> Evaluation:
+    def _finish(
+        self,
+        values: FloatArray,
+        stderrs: FloatArray,
+        record: QueryRecord,
+        gradients: FloatArray | None = None,
+    ) -> Evaluation:
         if self.log is not None:
             self.log.write(record)
-        return Evaluation(values, stderrs, record)
+        return Evaluation(values, stderrs, record, gradients)
 
 
 class _Session:

@@ -23,6 +23,10 @@ class QueryTotals:
         subexperiments: Circuits times bindings that were run.
         shots: Shots over all of them; 0 for an exact run.
         seconds: T_total over all records.
+        t_partition: Seconds of that stage over all records; so the next three.
+        t_generate: See `t_partition`.
+        t_execute: See `t_partition`.
+        t_reconstruct: See `t_partition`.
     """
 
     records: int = 0
@@ -30,15 +34,14 @@ class QueryTotals:
     subexperiments: int = 0
     shots: int = 0
     seconds: float = 0.0
+    t_partition: float = 0.0
+    t_generate: float = 0.0
+    t_execute: float = 0.0
+    t_reconstruct: float = 0.0
 
     def __add__(self, other: QueryTotals) -> QueryTotals:
-        return QueryTotals(
-            records=self.records + other.records,
-            queries=self.queries + other.queries,
-            subexperiments=self.subexperiments + other.subexperiments,
-            shots=self.shots + other.shots,
-            seconds=self.seconds + other.seconds,
-        )
+        mine, theirs = vars(self), vars(other)
+        return QueryTotals(**{name: mine[name] + theirs[name] for name in mine})
 
     @classmethod
     def of(cls, records: Iterable[QueryRecord]) -> QueryTotals:
@@ -53,6 +56,10 @@ class QueryTotals:
             subexperiments=record.num_subexperiments,
             shots=record.shots_total,
             seconds=record.t_total,
+            t_partition=record.t_partition,
+            t_generate=record.t_generate,
+            t_execute=record.t_execute,
+            t_reconstruct=record.t_reconstruct,
         )
 
 

@@ -6,7 +6,7 @@ reads and merges.
 """
 
 from .codec import decode, encode, to_dict
-from .files import RecordWriter, read_records
+from .files import RecordWriter, read_records, truncate_records
 from .schema import (
     SCHEMA_VERSION,
     CircuitInfo,
@@ -37,5 +37,6 @@ __all__ = [
     "new_run_id",
     "read_records",
     "to_dict",
+    "truncate_records",
     "utc_now",
 ]

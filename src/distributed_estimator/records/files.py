@@ -70,6 +70,31 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
+def truncate_records(
+    path: str | os.PathLike[str], size: int, *, check_only: bool = False
+) -> None:
+    """Takes off what was appended to a file after it had `size` bytes, as `RecordWriter.sync` said.
+
+    With `check_only`, says whether that can be done and changes nothing.
+
+    Raises:
+        RecordError: The file is missing or shorter, no line ends there, or it cannot be written.
+    """
+    try:
+        with open(path, "r+b") as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            if size > length or (size and file.read(1) != b"\n"):
+                raise RecordError(
+                    f"{os.fspath(path)} has {length} bytes and no line that ends after {size}: it "
+                    "is not the file it was, restore it"
+                )
+            if not check_only:
+                file.truncate(size)
+    except OSError as error:
+        raise RecordError(f"cannot write {os.fspath(path)}: {error.strerror}") from error
+
+
 class RecordWriter:
     """Appends records to a file; threads and processes may share it.
 
@@ -127,6 +152,20 @@ class RecordWriter:
         try:
             with self._lock, _locked(self._open()) as descriptor:
                 _write_all(descriptor, _preamble(descriptor) + line)
+        except OSError as error:
+            raise RecordError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def sync(self) -> int:
+        """Waits until every record is on the disk; returns the file's size in bytes.
+
+        Raises:
+            RecordError: The operating system refused.
+        """
+        try:
+            with self._lock:
+                descriptor = self._open()
+                os.fsync(descriptor)
+                return os.fstat(descriptor).st_size
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror}") from error
 

@@ -127,6 +127,21 @@ class ReferenceEstimator(BaseEstimatorV2):
         job._submit()
         return job
 
+    @property
+    def run_id(self) -> str:
+        """The run that this estimator's records belong to."""
+        return self._run_id
+
+    @property
+    def num_runs(self) -> int:
+        """How many runs were begun; with the seed it decides the noise of the next."""
+        return self._calls
+
+    def continue_run(self, run_id: str, num_runs: int) -> None:
+        """Go on where another estimator with this one's seed stopped."""
+        with self._lock:
+            self._run_id, self._calls = run_id, num_runs
+
     def _run(self, call: int, problems: list[Problem]) -> PrimitiveResult[PubResult]:
         return PrimitiveResult(
             [self._run_pub((call, i), problem) for i, problem in enumerate(problems)],
