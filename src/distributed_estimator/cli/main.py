@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from ..errors import DistributedEstimatorError
+from ..errors import DistributedEstimatorError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
 from .plan import plan
@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         code = dest.main(arguments, prog_name="dest", standalone_mode=False)
+    except TrainingStoppedError as error:
+        _fail(str(error))
+        return INTERRUPTED
     except click.ClickException as error:
         return _fail(error.format_message())
     except click.Abort:

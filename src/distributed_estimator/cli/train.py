@@ -2,116 +2,196 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..analysis.figures import require_matplotlib, training_figure
 from ..analysis.load import load_queries, load_training
 from ..analysis.tables import StageRow, stage_table
 from ..records import TrainingRecord
-from ..training import loop
-from ..training.runs import RunFolder, TrainingConfig, TrainingResult
-from ..training.workloads import WORKLOADS
+from ..training.config import TrainingConfig
+from ..training.runs import RunFolder, TrainingResult
+from ..training.workloads import WORKLOADS, load_workload
 from ._output import (
     counted,
     duration,
+    note,
     print_json,
     print_table,
     progress_console,
     stages_as_dict,
     stages_as_table,
 )
+from ._train_options import build_config, training_options
 
-DEFAULT_SHOTS = 1024
+_WITH_RESUME = {"resume", "figure", "as_json", "track"}
+_NAMES = ", ".join(name.removesuffix("_binary_pml").removesuffix("_binary") for name in WORKLOADS)
 
 
 @click.command(short_help="Train a quantum neural network on a data set.")
-@click.argument("workload", type=click.Choice(sorted(WORKLOADS)), metavar="WORKLOAD")
-@click.option(
-    "--cuts",
-    type=click.IntRange(0, 3),
-    default=0,
-    show_default=True,
-    help="Places where the circuit is cut into contiguous pieces.",
-)
-@click.option(
-    "--shots", type=int, help=f"Shots for each circuit that is run.  [default: {DEFAULT_SHOTS}]"
-)
-@click.option("--exact", is_flag=True, help="Exact expectation values, without shots.")
-@click.option(
-    "--maxiter",
-    type=int,
-    default=60,
-    show_default=True,
-    help="Adam steps over the whole training part, or COBYLA evaluations.",
-)
-@click.option(
-    "--workers", type=int, default=8, show_default=True, help="Tasks to run at the same time."
-)
-@click.option(
-    "--optimizer", type=click.Choice(["adam", "cobyla"]), default="adam", show_default=True
-)
-@click.option("--lr", type=float, default=0.1, show_default=True, help="Learning rate of Adam.")
-@click.option(
-    "--basis",
-    "setting_basis",
-    type=click.Choice(["full", "minimal"]),
-    default="full",
-    show_default=True,
-    help="Settings at a cut: full takes fewer shots for an error, minimal runs fewer circuits.",
-)
-@click.option(
-    "--pipeline",
-    type=click.Choice(["contracted", "reference"]),
-    default="contracted",
-    show_default=True,
-    help="reference: the paper's own, on qiskit-addon-cutting and Aer; many times slower.",
-)
-@click.option(
-    "--seed",
-    type=int,
-    default=7,
-    show_default=True,
-    help="Of the split, the initial weights and the shots.",
-)
+@click.argument("workload", required=False, metavar="WORKLOAD")
+@training_options
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Folder for the run's files; it may not hold another run.  [default: runs/WORKLOAD]",
 )
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Go on with the run in DIR, as it was configured.",
+)
+@click.option(
+    "--track",
+    type=click.Choice(["tensorboard", "mlflow"]),
+    multiple=True,
+    help="Write curves for that tool as well, into the run's folder.",
+)
 @click.option("--figure/--no-figure", default=True, help="Draw loss, accuracy and stage shares.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
 def train(
-    workload: str,
+    context: click.Context,
+    /,
+    workload: str | None,
     out: Path | None,
-    exact: bool,
-    shots: int | None,
+    resume: Path | None,
+    track: tuple[str, ...],
     figure: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train the paper's quantum neural network on WORKLOAD (iris); report accuracy and stage times.
+    """Train a quantum neural network on WORKLOAD; report accuracy and stage times.
 
-    Runs that share a seed share data and initial weights, whatever is cut: run with --cuts 2 and
-    with --cuts 0 to compare.
+    WORKLOAD is iris, mnist, breast_cancer, wine, digits, or a CSV or Parquet file. Runs that share
+    a seed share data and initial weights, whatever is cut: run with --cuts 2 and with --cuts 0 to
+    compare. Ctrl-C ends a run after the step it is at; --resume goes on with it, and with one that
+    was killed.
     """
-    if exact and shots is not None:
-        raise click.UsageError("`--shots` and `--exact` exclude one another: give one")
-    if shots is None and not exact:
-        shots = DEFAULT_SHOTS
-    config = TrainingConfig(shots=shots, **settings)
-    folder = RunFolder(out if out is not None else Path("runs") / workload).check_free()
-    loop.require_ml()
     if figure:
         require_matplotlib()
-    task = WORKLOADS[workload](config.seed)
-    with _progress(config.maxiter) as advance:
-        result = loop.train(task, config, folder, advance)
+    if resume is not None:
+        _check_alone(context)
+        result = _resume(RunFolder(resume), track)
+    elif workload is None:
+        raise click.UsageError(f"Missing argument 'WORKLOAD': {_NAMES}, or a CSV or Parquet file")
+    else:
+        place = out if out is not None else Path("runs") / Path(workload).stem
+        result = _begin(build_config(workload, settings), RunFolder(place).check_free(), track)
+    _report(result, figure=figure, as_json=as_json)
+
+
+def _begin(config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
+    from ..training import loop  # PyTorch takes seconds to import
+
+    task = load_workload(config.workload)
+    with _watched(config, folder, track) as progress, _stop_on_interrupt() as stop:
+        return loop.train(task, config, folder, progress=progress, stop=stop)
+
+
+def _resume(folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
+    from ..training import loop
+
+    config = loop.config_of(folder)
+    with _watched(config, folder, track) as progress, _stop_on_interrupt() as stop:
+        return loop.resume(folder, progress=progress, stop=stop)
+
+
+def _check_alone(context: click.Context) -> None:
+    given = [
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        and name not in _WITH_RESUME
+    ]
+    if given:
+        names = ", ".join(f"`{name}`" for name in given)
+        raise click.UsageError(
+            f"`--resume` goes on with a run as it was configured: leave out {names}"
+        )
+
+
+@contextmanager
+def _watched(
+    config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]
+) -> Iterator[Callable[[TrainingRecord], None]]:
+    """What is called with every record: the progress bar, and the trackers."""
+    with ExitStack() as stack:
+        watchers = [stack.enter_context(_progress(config.epochs))]
+        if track:
+            from ..training.tracking import tracked
+
+            watchers.append(stack.enter_context(tracked(track, folder, config)))
+
+        def watch(record: TrainingRecord) -> None:
+            for watcher in watchers:
+                watcher(record)
+
+        yield watch
+
+
+@contextmanager
+def _progress(epochs: int) -> Iterator[Callable[[TrainingRecord], None]]:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TextColumn("test {task.fields[accuracy]}"),
+        TextColumn("time left"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=progress_console())
+    task = bar.add_task("training", total=epochs, loss="–", accuracy="–")
+
+    def advance(record: TrainingRecord) -> None:
+        bar.start()  # not before the first epoch, so that bad input ends in one line
+        bar.update(
+            task,
+            completed=min(record.epoch, epochs),
+            loss=f"{record.loss:.4f}",
+            accuracy=f"{record.metrics['test_accuracy']:.3f}",
+        )
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks training to stop after its step; a second one ends it where it is."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+        note("finishing this step; press Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
+    folder = result.folder
     queries = load_queries(folder.queries)
     if figure:
         training_figure(load_training(folder.training), queries, folder.figure, _title(result))
@@ -122,33 +202,13 @@ def train(
         _print_text(result, rows)
 
 
-@contextmanager
-def _progress(steps: int) -> Iterator[Callable[[TrainingRecord], None]]:
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TextColumn("time left"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=progress_console())
-    task = bar.add_task("training", total=steps, loss="–")
-
-    def advance(record: TrainingRecord) -> None:
-        bar.start()  # not before the first step, so that bad input ends in one line
-        bar.update(task, completed=min(record.step, steps), loss=f"{record.loss:.4f}")
-
-    try:
-        yield advance
-    finally:
-        if bar.live.is_started:
-            bar.stop()
-
-
 def _title(result: TrainingResult) -> str:
     config = result.config
-    cuts = f"{counted(config.cuts, 'cut')} ({result.label})" if result.label else "not cut"
+    cuts = "not cut"
+    if config.max_qubits is not None:
+        cuts = f"cut for {counted(config.max_qubits, 'qubit')}"
+    elif result.label:
+        cuts = f"cut {result.label}"
     shots = "exact" if config.shots is None else f"{config.shots} shots a circuit"
     return f"{result.workload}, {cuts}, {shots}, {config.optimizer}, seed {config.seed}"
 
@@ -158,6 +218,7 @@ def _files(result: TrainingResult) -> dict[str, str]:
     files = {
         "queries": folder.queries,
         "training": folder.training,
+        "checkpoint": folder.checkpoint,
         "weights": folder.weights,
         "summary": folder.summary,
         "figure": folder.figure,
@@ -178,4 +239,4 @@ def _print_text(result: TrainingResult, rows: tuple[StageRow, ...]) -> None:
     )
     print_table(stages_as_table(rows, per_record=True))
     for name, path in _files(result).items():
-        click.echo(f"{name:<9}{path}")
+        click.echo(f"{name:<11}{path}")

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ..errors import RecordError
 from .codec import decode, encode, parse
@@ -25,6 +25,8 @@ try:
     import fcntl
 except ImportError:  # no file locks on this system: threads are safe, processes are on their own
     fcntl = None  # type: ignore[assignment]
+
+T = TypeVar("T")
 
 TORN_MARK = b" #torn"
 """No record ends like this: the last byte of a record is its closing brace."""
@@ -73,7 +75,7 @@ def _is_json(text: bytes) -> bool:
 def truncate_records(
     path: str | os.PathLike[str], size: int, *, check_only: bool = False
 ) -> None:
-    """Takes off what was appended to a file after it had `size` bytes, as `RecordWriter.sync` said.
+    """Takes off what was appended to a file after it had `size` bytes, as `RecordWriter.size` said.
 
     With `check_only`, says whether that can be done and changes nothing.
 
@@ -155,17 +157,26 @@ class RecordWriter:
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror}") from error
 
-    def sync(self) -> int:
-        """Waits until every record is on the disk; returns the file's size in bytes.
+    def sync(self) -> None:
+        """Waits until every record is on the disk, where a power cut does not reach it.
 
         Raises:
             RecordError: The operating system refused.
         """
+        self._with_descriptor(os.fsync)
+
+    def size(self) -> int:
+        """The size of the file in bytes; makes the file if there is none.
+
+        Raises:
+            RecordError: The operating system refused.
+        """
+        return self._with_descriptor(os.fstat).st_size
+
+    def _with_descriptor(self, call: Callable[[int], T]) -> T:
         try:
             with self._lock:
-                descriptor = self._open()
-                os.fsync(descriptor)
-                return os.fstat(descriptor).st_size
+                return call(self._open())
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror}") from error
 

@@ -2,263 +2,240 @@
 
 from __future__ import annotations
 
-import importlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 import numpy as np
+import torch
 
-from ..errors import DistributedEstimatorError, InputError, MissingExtraError
-from ..estimator import DistributedEstimator, EstimatorOptions
-from ..records import RecordWriter, TrainingRecord
-from ..reference import ReferenceEstimator
-from .models import Model, build_model, initial_weights, labels_for_cuts
-from .runs import (
-    QueryMeter,
-    RunFolder,
-    Scores,
-    TrainingConfig,
-    TrainingResult,
-    write_json,
-)
-from .workloads import FloatArray, Workload
-
-if TYPE_CHECKING:
-    from qiskit_machine_learning.neural_networks import EstimatorQNN
-
-Progress = Callable[[TrainingRecord], None]
+from ..errors import InputError
+from .checkpoints import Checkpoint
+from .classifier import Classifier, build_classifier
+from .config import TrainingConfig
+from .models import Model, initial_weights
+from .runs import RunFolder, TrainingResult, write_json
+from .search import search, weights_vector
+from .session import Progress, Session, Stop
+from .workloads import FloatArray, Workload, load_workload
 
 
 def train(
     workload: Workload,
     config: TrainingConfig,
     folder: RunFolder,
+    *,
+    head: torch.nn.Module | None = None,
     progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> TrainingResult:
-    """Trains the paper's model on a workload.
+    """Trains a model on a workload.
 
-    Every step leaves a record in `folder.training` and its queries in `folder.queries`; the weights
-    and the summary are written at the end. Step k's record holds the scores after k steps, so the
-    last one, which has no gradient, describes the final weights.
+    Every epoch leaves a record in `folder.training`, its queries in `folder.queries`, and a
+    checkpoint to go on from; weights and summary are written at the end. The record of epoch k
+    holds the scores after k epochs, so the first describes the initial weights.
 
     Args:
         workload: The data.
         config: How to train.
         folder: A folder that holds no run.
-        progress: Called with each record when it is made.
+        head: A classical module after the circuit, which `config.head` then calls "custom".
+        progress: Called with each record once it is safe on the disk.
+        stop: Asked after every step; training stops where it says so.
 
     Raises:
-        InputError: If the configuration does not fit the workload or the folder is taken; nothing
-            is written.
-        MissingExtraError: If the extra `ml` is not installed; nothing is written.
+        InputError: The configuration does not fit the workload or the folder is taken; nothing
+            is left behind.
+        TrainingStoppedError: `stop` said so.
+        CheckpointError, RecordError: The folder cannot be written; what was written is intact.
     """
-    require_ml()
     folder.check_free()
-    model = build_model(workload.num_features)
-    weights = initial_weights(model, config.seed)
-    label = labels_for_cuts(workload.num_features, config.cuts) if config.cuts else None
-    _check_budget(config, len(weights))
+    if head is not None:
+        config = replace(config, head="custom")
+    with _random_state_of_its_own(config.seed):
+        model, classifier = build_classifier(config, workload.num_features, folder.queries, head)
+        _check_budget(config, classifier)
+        start = weights_vector(classifier)
+        session = _session(workload, config, folder, classifier, progress, stop)
+        with folder.held():
+            try:
+                _begin(session)
+            except BaseException:
+                folder.clear()
+                raise
+            return _go_on(session, model, start)
 
-    qnn = _build_qnn(model, config, label, folder.queries)
-    meter = QueryMeter(folder.queries)
-    with RecordWriter(folder.training) as log:
-        watch = _Watch(workload, qnn, meter, log, progress)
-        optimize = _adam if config.optimizer == "adam" else _cobyla
-        with _plain_errors():
-            final = optimize(qnn, workload, config, weights, watch)
-            scores = watch.observe(final, qnn.forward(workload.x_train, final)[:, 0])
 
+def resume(
+    folder: RunFolder,
+    *,
+    workload: Workload | None = None,
+    head: torch.nn.Module | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> TrainingResult:
+    """Goes on with a run that was stopped or killed, to the weights it would have had anyway.
+
+    Args:
+        folder: The run's folder.
+        workload: The data; None: loaded as the run's configuration says.
+        head: The classical module, where the run has one of the caller's.
+        progress: As for `train`.
+        stop: As for `train`.
+
+    Raises:
+        CheckpointError: There is no checkpoint, it is damaged, or of other data or another head;
+            nothing was changed.
+        TrainingStoppedError: `stop` said so.
+    """
+    config = config_of(folder)
+    workload = workload or load_workload(config.workload)
+    with _random_state_of_its_own(config.seed), folder.held():
+        model, classifier = build_classifier(config, workload.num_features, folder.queries, head)
+        start = weights_vector(classifier)
+        session = _session(workload, config, folder, classifier, progress, stop)
+        session.restore(Checkpoint.load(folder.checkpoint))  # none may have trained since
+        return _go_on(session, model, start)
+
+
+def config_of(folder: RunFolder) -> TrainingConfig:
+    """How the run in a folder is trained.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it is damaged.
+    """
+    return TrainingConfig.from_dict(Checkpoint.load(folder.checkpoint).state["config"])
+
+
+def _session(
+    workload: Workload,
+    config: TrainingConfig,
+    folder: RunFolder,
+    classifier: Classifier,
+    progress: Progress | None,
+    stop: Stop | None,
+) -> Session:
+    optimizer = None if config.is_gradient_free else _optimizer(config, classifier)
+    return Session(
+        config,
+        workload,
+        folder,
+        classifier,
+        optimizer,
+        progress or (lambda record: None),
+        stop or (lambda: False),
+    )
+
+
+def _begin(session: Session) -> None:
+    """The first checkpoint comes before anything is run: from here on, a run can be resumed."""
+    session.save()
+    session.close_epoch()
+
+
+def _go_on(session: Session, model: Model, start: FloatArray) -> TrainingResult:
+    if session.config.is_gradient_free:
+        search(session, start)
+    else:
+        _descend(session)
+    return _finish(session, model)
+
+
+def _descend(session: Session) -> None:
+    """Mini-batches along the gradient."""
+    position = session.position
+    while not session.is_done:
+        batches = _batches(session.config, len(session.targets), position.epoch)
+        for batch in batches[position.batch :]:
+            _step(session, session.features[batch], session.targets[batch])
+            position.step += 1
+            position.batch += 1
+            session.norms.append(_gradient_norm(session.classifier))
+            session.check_weights()
+            if position.batch < len(batches):
+                session.stop_if_asked()
+        position.epoch += 1
+        position.batch = 0
+        session.close_epoch()
+        if not session.is_done:
+            session.stop_if_asked()
+
+
+def _step(session: Session, features: torch.Tensor, targets: torch.Tensor) -> None:
+    optimizer = session.optimizer
+    assert optimizer is not None
+
+    def loss() -> float:
+        session.check_weights()
+        optimizer.zero_grad()
+        value = session.loss(session.classifier(features), targets)
+        value.backward()
+        return float(value.detach())
+
+    optimizer.step(loss)
+
+
+def _batches(config: TrainingConfig, count: int, epoch: int) -> list[torch.Tensor]:
+    """The samples of each step of an epoch: a function of seed and epoch, so nothing to keep."""
+    if config.batch_size is None or config.batch_size >= count:
+        return [torch.arange(count)]
+    order = np.random.default_rng([config.seed, epoch]).permutation(count)
+    return list(torch.from_numpy(order).split(config.batch_size))
+
+
+def _optimizer(config: TrainingConfig, classifier: Classifier) -> torch.optim.Optimizer:
+    parameters = list(classifier.parameters())
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=config.lr)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr)
+    return torch.optim.LBFGS(parameters, lr=config.lr, line_search_fn="strong_wolfe")
+
+
+def _gradient_norm(classifier: Classifier) -> float:
+    gradients = [p.grad for p in classifier.parameters() if p.grad is not None]
+    return float(torch.linalg.vector_norm(torch.cat([g.reshape(-1) for g in gradients])))
+
+
+def _finish(session: Session, model: Model) -> TrainingResult:
+    config, folder, classifier = session.config, session.folder, session.classifier
+    cuts = config.cuts_for(model.circuit.num_qubits)
     result = TrainingResult(
-        workload=workload.name,
+        workload=session.workload.name,
         config=config,
-        label=label,
-        run_id=meter.run_id,
-        final=scores,
-        seconds=watch.seconds,
-        totals=meter.totals,
+        label=cuts if isinstance(cuts, str) else None,
+        num_qubits=model.circuit.num_qubits,
+        num_weights=sum(parameter.numel() for parameter in classifier.parameters()),
+        run_id=classifier.layer.network.estimator.run_id,
+        final=session.scores,
+        seconds=session.position.seconds,
+        totals=session.totals,
         folder=folder,
     )
-    names = [parameter.name for parameter in model.weights]
-    write_json(
-        folder.weights, {"names": names, "initial": weights.tolist(), "final": final.tolist()}
-    )
+    head = {} if classifier.head is None else classifier.head.state_dict()
+    document = {
+        "names": [parameter.name for parameter in model.weights],
+        "initial": initial_weights(model, config.seed).tolist(),
+        "final": classifier.layer.weights.tolist(),
+        "head": {name: tensor.tolist() for name, tensor in head.items()},
+    }
+    write_json(folder.weights, document)
     write_json(folder.summary, result.as_dict())
     return result
 
 
-def require_ml() -> None:
-    """Raises MissingExtraError, with the install command, if a network cannot be trained."""
-    for module, package in (
-        ("torch", "torch"),
-        ("qiskit_machine_learning", "qiskit-machine-learning"),
-    ):
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise MissingExtraError(package, "ml", "training") from error
-
-
-def _adam(
-    qnn: EstimatorQNN,
-    workload: Workload,
-    config: TrainingConfig,
-    weights: FloatArray,
-    watch: _Watch,
-) -> FloatArray:
-    import torch
-    from qiskit_machine_learning.connectors import TorchConnector
-
-    network = TorchConnector(qnn, initial_weights=weights)
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
-    features = torch.as_tensor(workload.x_train)
-    targets = torch.as_tensor(workload.y_train, dtype=torch.float32)
-    watch.start()  # only now: the optimizer's constructor imports for seconds
-    for _ in range(config.maxiter):
-        optimizer.zero_grad()
-        outputs = network(features)[:, 0]
-        loss = torch.nn.functional.mse_loss(outputs, targets)
-        loss.backward()
-        gradient = float(torch.linalg.vector_norm(network.weight.grad))
-        watch.observe(_as_array(network.weight), _as_array(outputs), gradient)
-        optimizer.step()
-    return _as_array(network.weight)
-
-
-def _cobyla(
-    qnn: EstimatorQNN,
-    workload: Workload,
-    config: TrainingConfig,
-    weights: FloatArray,
-    watch: _Watch,
-) -> FloatArray:
-    from scipy.optimize import minimize
-
-    def loss(candidate: FloatArray) -> float:
-        outputs = qnn.forward(workload.x_train, candidate)[:, 0]
-        return watch.observe(candidate, outputs).loss
-
-    watch.start()
-    budget = {"maxiter": config.maxiter, "rhobeg": 1.0}
-    return np.asarray(minimize(loss, weights, method="COBYLA", options=budget).x)
-
-
-@dataclass
-class _Watch:
-    """Scores the weights of each step on both parts of the workload and records them."""
-
-    workload: Workload
-    qnn: EstimatorQNN
-    meter: QueryMeter
-    log: RecordWriter
-    progress: Progress | None
-    step: int = 0
-    started: float = 0.0
-
-    def start(self) -> None:
-        """Starts the clock."""
-        self.started = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start."""
-        return time.perf_counter() - self.started
-
-    def observe(
-        self, weights: FloatArray, outputs: FloatArray, gradient: float | None = None
-    ) -> Scores:
-        """Records weights with their outputs on the training part and the gradient's norm."""
-        unseen = self.qnn.forward(self.workload.x_test, weights)[:, 0]
-        scores = Scores(
-            loss=float(np.mean((outputs - self.workload.y_train) ** 2)),
-            train_accuracy=_accuracy(outputs, self.workload.y_train),
-            test_accuracy=_accuracy(unseen, self.workload.y_test),
-        )
-        totals = self.meter.read()
-        metrics = {
-            "train_accuracy": scores.train_accuracy,
-            "test_accuracy": scores.test_accuracy,
-            "shots": float(totals.shots),
-        }
-        if gradient is not None:
-            metrics["gradient_norm"] = gradient
-        record = TrainingRecord(
-            run_id=self.meter.run_id,
-            step=self.step,
-            epoch=self.step,  # the whole training part is one batch
-            loss=scores.loss,
-            metrics=metrics,
-            queries=totals.queries,
-            at=self.seconds,
-        )
-        self.log.write(record)
-        if self.progress is not None:
-            self.progress(record)
-        self.step += 1
-        return scores
-
-
-def _build_qnn(model: Model, config: TrainingConfig, label: str | None, log: Path) -> EstimatorQNN:
-    from qiskit_machine_learning.neural_networks import EstimatorQNN
-
-    from ..gradient import FragmentGradient
-
-    estimator: DistributedEstimator | ReferenceEstimator
-    gradient: FragmentGradient | None = None
-    if config.pipeline == "reference":
-        assert config.shots is not None
-        estimator = ReferenceEstimator(
-            label, shots=config.shots, workers=config.workers, seed=config.seed, log=log
-        )
-    else:
-        options = EstimatorOptions(
-            shots=config.shots,
-            default_precision=0.0 if config.shots is None else 1 / 64,
-            seed=config.seed,
-            setting_basis=config.setting_basis,
-        )
-        estimator = DistributedEstimator(
-            cuts=label, pool="threads", workers=config.workers, options=options, log=log
-        )
-        gradient = FragmentGradient(estimator)
-    return EstimatorQNN(
-        circuit=model.circuit,
-        observables=model.observable,
-        input_params=model.inputs,
-        weight_params=model.weights,
-        estimator=estimator,
-        gradient=gradient,
-        # None: the estimator's options decide. The network's own default would hide them.
-        default_precision=None,  # type: ignore[arg-type]
-    )
-
-
-def _check_budget(config: TrainingConfig, num_weights: int) -> None:
-    least = num_weights + 2
-    if config.optimizer == "cobyla" and config.maxiter < least:
+def _check_budget(config: TrainingConfig, classifier: Classifier) -> None:
+    count = sum(parameter.numel() for parameter in classifier.parameters())
+    if config.optimizer == "cobyla" and config.epochs < count + 2:
         raise InputError(
-            f"`maxiter` is {config.maxiter}, and COBYLA takes {least} evaluations to build its "
-            f"first model of {num_weights} weights: give {least} or more"
+            f"`maxiter` is {config.epochs}, and COBYLA takes {count + 2} evaluations to build its "
+            f"first model of {count} weights: give {count + 2} or more"
         )
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Brings the package's own errors out of those that Qiskit Machine Learning wraps them in."""
-    try:
+def _random_state_of_its_own(seed: int) -> Iterator[None]:
+    """Seeds PyTorch, and gives the caller's random state back at the end."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         yield
-    except Exception as error:
-        if isinstance(error.__cause__, DistributedEstimatorError):
-            raise error.__cause__ from None
-        raise
-
-
-def _accuracy(outputs: FloatArray, targets: FloatArray) -> float:
-    return float(np.mean(np.where(outputs >= 0, 1.0, -1.0) == targets))
-
-
-def _as_array(tensor: Any) -> FloatArray:
-    return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float64)

@@ -1,63 +1,24 @@
-"""What a training run is asked to do, what it came to, and the folder that keeps it."""
+"""The folder that keeps a training run, and what the run came to."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import IO, Any, Self
 
 from ..analysis.load import QueryTotals
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 from ..records import QueryRecord, decode
+from .config import TrainingConfig
 
-Optimizer = Literal["adam", "cobyla"]
-Pipeline = Literal["contracted", "reference"]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train. Runs that differ in `cuts` alone see the same data and initial weights.
-
-    Attributes:
-        cuts: Places where the chain of qubits is cut.
-        shots: Shots a subexperiment; None: exact values.
-        maxiter: Adam steps, or COBYLA evaluations.
-        workers: Size of the thread pool.
-        optimizer: "adam" (full batch, fragment-local gradients) or "cobyla" (no gradients).
-        lr: Learning rate of Adam; COBYLA has none.
-        seed: Of the split, the initial weights and the shots.
-        setting_basis: "full" or "minimal" (DistributedEstimator only).
-        pipeline: "contracted" for DistributedEstimator, "reference" for the paper's own.
-    """
-
-    cuts: int = 0
-    shots: int | None = 1024
-    maxiter: int = 60
-    workers: int = 8
-    optimizer: Optimizer = "adam"
-    lr: float = 0.1
-    seed: int = 7
-    setting_basis: Literal["full", "minimal"] = "full"
-    pipeline: Pipeline = "contracted"
-
-    def __post_init__(self) -> None:
-        for name, least in (("cuts", 0), ("maxiter", 1), ("workers", 1), ("seed", 0)):
-            _check_least(name, getattr(self, name), least)
-        if self.shots is not None:
-            _check_least("shots", self.shots, 1)
-        _check_choice("optimizer", self.optimizer, ("adam", "cobyla"))
-        _check_choice("setting_basis", self.setting_basis, ("full", "minimal"))
-        _check_choice("pipeline", self.pipeline, ("contracted", "reference"))
-        if self.seed >= 2**32:
-            raise InputError(f"`seed` is {self.seed}: give a number below 2**32")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"`lr` is {self.lr}: give a positive learning rate, such as 0.1")
-        if self.pipeline == "reference" and self.shots is None:
-            raise InputError("the reference pipeline has no exact values: give `shots`")
+try:
+    import fcntl
+except ImportError:  # no file locks on this system: two processes in one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -65,7 +26,7 @@ class Scores:
     """How well some weights do on a workload.
 
     Attributes:
-        loss: Mean squared error on the training part, targets ±1.
+        loss: Mean over the training part.
         train_accuracy: Share of training samples on the right side of 0.
         test_accuracy: The same for the test part.
     """
@@ -82,24 +43,22 @@ class QueryMeter:
     Attributes:
         path: The log.
         totals: What its records came to when it was last read.
-        run_id: The run that they belong to; empty before the first.
+        position: Bytes read so far.
     """
 
     path: Path
     totals: QueryTotals = field(default_factory=QueryTotals)
-    run_id: str = ""
-    _position: int = 0
+    position: int = 0
 
     def read(self) -> QueryTotals:
         """Reads what was appended since last time and returns the totals."""
         with self.path.open("rb") as log:
-            log.seek(self._position)
+            log.seek(self.position)
             for line in log:
                 record = decode(line)
                 if isinstance(record, QueryRecord):
-                    self.run_id = record.run_id
                     self.totals += QueryTotals.of([record])
-            self._position = log.tell()
+            self.position = log.tell()
         return self.totals
 
 
@@ -120,6 +79,11 @@ class RunFolder:
         return self.path / "training.jsonl"
 
     @property
+    def checkpoint(self) -> Path:
+        """Where the run stands."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
     def weights(self) -> Path:
         """Initial and final weights by parameter name."""
         return self.path / "weights.json"
@@ -134,6 +98,11 @@ class RunFolder:
         """Where a figure of the run belongs."""
         return self.path / "training.png"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains here; empty."""
+        return self.path / ".lock"
+
     def check_free(self) -> Self:
         """Returns itself if no run is in the folder; makes nothing.
 
@@ -142,12 +111,11 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"`{self.path}` is a file: name a folder for the run")
-        files = (self.queries, self.training, self.weights, self.summary, self.figure)
-        found = [file.name for file in files if file.exists()]
+        found = [file.name for file in self._files() if file.exists()]
         if found:
             raise InputError(
-                f"`{self.path}` already holds a run ({', '.join(found)}): name another folder, or "
-                f"remove this one"
+                f"`{self.path}` already holds a run ({', '.join(found)}): name another folder, "
+                f"remove this one, or go on with it: dest train --resume {self.path}"
             )
         nearest = next(
             place for place in (self.path, *self.path.absolute().parents) if place.exists()
@@ -155,6 +123,46 @@ class RunFolder:
         if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
             raise InputError(f"`{self.path}` cannot be made: `{nearest}` is no folder to write to")
         return self
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder, which is made if need be.
+
+        Raises:
+            CheckpointError: Another process trains there, or the folder cannot be written.
+        """
+        with self._locked():
+            yield
+
+    def _locked(self) -> IO[str]:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = self.lock.open("w")
+        except OSError as error:
+            raise CheckpointError(
+                f"`{self.path}` cannot be written ({error.strerror}): give a run a folder of its "
+                "own"
+            ) from error
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.close()
+                raise CheckpointError(
+                    f"another process trains in `{self.path}`: wait for it, or name another folder"
+                ) from error
+        return file
+
+    def clear(self) -> None:
+        """Removes the run's files, and the folder if nothing else is in it."""
+        for file in (*self._files(), self.lock):
+            file.unlink(missing_ok=True)
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def _files(self) -> tuple[Path, ...]:
+        logs = (self.queries, self.training)
+        return (*logs, self.checkpoint, self.weights, self.summary, self.figure)
 
 
 @dataclass(frozen=True)
@@ -164,10 +172,12 @@ class TrainingResult:
     Attributes:
         workload: Name of the task.
         config: How it was trained.
-        label: The partition label; None: not cut.
+        label: The partition label; None: not cut by label.
+        num_qubits: Width of the circuit.
+        num_weights: Weights that were trained, those of a head included.
         run_id: The run in its records.
         final: Scores of the final weights.
-        seconds: Wall time from the first query to the last, evaluation included.
+        seconds: Wall time of training, evaluation included, over all sessions of the run.
         totals: What its queries cost.
         folder: Where its files are.
     """
@@ -175,6 +185,8 @@ class TrainingResult:
     workload: str
     config: TrainingConfig
     label: str | None
+    num_qubits: int
+    num_weights: int
     run_id: str
     final: Scores
     seconds: float
@@ -185,24 +197,24 @@ class TrainingResult:
         """The result for a JSON document, without the place of its files."""
         fields = asdict(self)
         del fields["folder"]
-        return {"schema_version": 1, **fields}
+        return {"schema_version": 2, **fields}
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Writes a JSON file that is there whole or not at all, even if the program dies meanwhile."""
+    with atomic(path) as unfinished:
+        unfinished.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+@contextmanager
+def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A path to write to, which replaces `path` at the end, unless something was raised."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", "utf-8")
+        yield unfinished
+        if durable:
+            with unfinished.open("rb+") as file:
+                os.fsync(file)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _check_least(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or value < least:
-        raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"`{name}` is {value!r}: give one of {', '.join(choices)}")

@@ -1,0 +1,90 @@
+"""The network that is trained: a circuit, a classical head or none, a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss, softplus
+
+from ..errors import InputError
+from .config import Loss, TrainingConfig
+from .layer import QuantumLayer
+from .models import Model, build_model, initial_weights
+from .networks import build_network
+
+
+class Classifier(torch.nn.Module):
+    """Scores samples, shape (samples, features) to (samples,): the sign is the predicted class.
+
+    Args:
+        layer: The circuit.
+        head: Maps its outputs, shape (samples, outputs), to one score a sample; None: their mean.
+    """
+
+    def __init__(self, layer: QuantumLayer, head: torch.nn.Module | None) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head = head
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The scores of a batch."""
+        outputs = self.layer(features)
+        if self.head is None:
+            return torch.mean(outputs, dim=1)
+        scores: Tensor = self.head(outputs)
+        if scores.numel() != len(features):
+            raise InputError(
+                f"the head gives scores of shape {tuple(scores.shape)} for {len(features)} "
+                "samples: it must give one a sample"
+            )
+        return scores.reshape(len(features))
+
+
+def build_classifier(
+    config: TrainingConfig, num_features: int, log: Path | None, head: torch.nn.Module | None
+) -> tuple[Model, Classifier]:
+    """The model of a configuration and a network for it, at its initial weights.
+
+    Args:
+        config: What to build.
+        num_features: Features a sample.
+        log: Where the queries are recorded.
+        head: The classical head, where the configuration says "custom".
+
+    Raises:
+        InputError: The model cannot be built or cut so, or the head is missing or not asked for.
+    """
+    if (head is not None) != (config.head == "custom"):
+        raise InputError(
+            f"`head` is {config.head!r} in the configuration and {'a' if head else 'no'} module "
+            'was given: a module goes with "custom", and with nothing else'
+        )
+    model = build_model(config.model, num_features)
+    network = build_network(model, config, log)
+    layer = QuantumLayer(network, initial_weights(model, config.seed))
+    if config.head == "linear":
+        head = torch.nn.Linear(len(model.observables), 1, dtype=torch.float64)
+    return model, Classifier(layer, None if head is None else head.to(torch.float64))
+
+
+def mean_loss(kind: Loss) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of scores against targets ±1, both of shape (samples,)."""
+    return _mean_squared_error if kind == "mse" else _cross_entropy
+
+
+def _mean_squared_error(scores: Tensor, targets: Tensor) -> Tensor:
+    return mse_loss(scores, targets)
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    # The score is the logit: noise may carry an expectation value past ±1, where (1 + y) / 2 is
+    # no probability any more.
+    return softplus(-targets * scores).mean()
+
+
+def accuracy(scores: Tensor, targets: Tensor) -> float:
+    """The share of scores with the sign of their target; 0 counts as +1."""
+    return float(((scores >= 0) == (targets > 0)).double().mean())

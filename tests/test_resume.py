@@ -1,0 +1,398 @@
+"""A run that stops, is killed or meets a full disk goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distributed_estimator.analysis.load import load_queries, load_training
+from distributed_estimator.errors import (
+    CheckpointError,
+    DistributedEstimatorError,
+    RecordError,
+    TrainingStoppedError,
+)
+from distributed_estimator.training import checkpoints
+from distributed_estimator.training.checkpoints import Checkpoint, flatten, unflatten
+from distributed_estimator.training.config import TrainingConfig
+from distributed_estimator.training.loop import resume, train
+from distributed_estimator.training.models import ModelConfig
+from distributed_estimator.training.runs import RunFolder, TrainingResult
+from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
+
+BASE = TrainingConfig(WorkloadConfig("iris", seed=7, samples=10, test_samples=6), shots=16, cuts=1)
+CONFIGS = {
+    "adam": replace(BASE, epochs=3, batch_size=4),
+    "sgd": replace(BASE, epochs=3, batch_size=4, optimizer="sgd"),
+    "lbfgs": replace(BASE, epochs=3, optimizer="lbfgs", lr=1.0),
+    "cobyla": replace(BASE, epochs=12, optimizer="cobyla"),
+    "spsa": replace(BASE, epochs=3, optimizer="spsa"),
+    "linear head": replace(
+        BASE, epochs=2, batch_size=5, head="linear", model=ModelConfig(observable="z_each")
+    ),
+    "exact": replace(BASE, epochs=3, shots=None),
+}
+CHANGING = ("run_id", "query_id", "started_at", "plan_cached", "at")
+
+
+@pytest.fixture(scope="module")
+def task() -> Workload:
+    return load_workload(BASE.workload)
+
+
+def every(count: int) -> Callable[[], bool]:
+    """Says stop at every `count`-th time it is asked."""
+    asked = iter(range(1, 10**9))
+    return lambda: next(asked) % count == 0
+
+
+def story(folder: RunFolder) -> dict[str, object]:
+    """All that a run has logged and learnt, without times and names."""
+    lines = []
+    for log in (folder.queries, folder.training):
+        for line in log.read_text("utf-8").splitlines():
+            record = json.loads(line)
+            times = [name for name in record if name.startswith("t_")]
+            for name in (*CHANGING, *times):
+                record.pop(name, None)
+            for name in [name for name in record.get("metrics", ()) if name.startswith("t_")]:
+                del record["metrics"][name]
+            lines.append(record)
+    summary = json.loads(folder.summary.read_text("utf-8"))
+    totals = {n: v for n, v in summary["totals"].items() if isinstance(v, int)}
+    return {
+        "records": lines,
+        "weights": json.loads(folder.weights.read_text("utf-8")),
+        "final": summary["final"],
+        "totals": totals,
+    }
+
+
+def check_sound(folder: RunFolder) -> None:
+    """No record lost or doubled: one run, ids of their own, sums that agree."""
+    queries, training = load_queries(folder.queries), load_training(folder.training)
+    assert len({record.query_id for record in queries}) == len(queries)
+    assert len({record.run_id for record in (*queries, *training)}) == 1
+    assert [record.epoch for record in training] == list(range(len(training)))
+    assert training[-1].queries == sum(record.num_queries for record in queries)
+    assert training[-1].metrics["shots"] == sum(record.shots_total for record in queries)
+    times = [record.at for record in training]
+    assert times == sorted(times)
+
+
+def resume_to_the_end(folder: RunFolder, stop: Callable[[], bool]) -> TrainingResult:
+    for _ in range(1000):
+        try:
+            return resume(folder, stop=stop)
+        except TrainingStoppedError:
+            continue
+    raise AssertionError("it never ends")
+
+
+# --- stopping and going on
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_that_was_stopped_ends_as_if_it_had_not(task: Workload, tmp_path: Path, name: str):
+    config = CONFIGS[name]
+    whole = RunFolder(tmp_path / "whole")
+    train(task, config, whole)
+    parts = RunFolder(tmp_path / "parts")
+    stop = every(2)
+    with pytest.raises(TrainingStoppedError, match=r"go on with: dest train --resume .*parts"):
+        train(task, config, parts, stop=stop)
+    resume_to_the_end(parts, stop)
+    assert story(parts) == story(whole)
+    check_sound(parts)
+
+
+@pytest.mark.parametrize("name", ["adam", "lbfgs", "spsa"])
+def test_what_was_done_after_the_last_checkpoint_is_done_again(
+    task: Workload, tmp_path: Path, name: str
+):
+    """As after a kill: the checkpoint is older than the logs, which end in half a line."""
+    config = CONFIGS[name]
+    whole = RunFolder(tmp_path / "whole")
+    kept = tmp_path / "kept.safetensors"
+
+    def keep(record: object) -> None:
+        if record.epoch == 1:
+            shutil.copy(whole.checkpoint, kept)
+
+    train(task, config, whole, progress=keep)
+    expected = story(whole)
+    for log in (whole.queries, whole.training):
+        with log.open("ab") as file:
+            file.write(b'{"schema_version": 1, "kind": "qu')
+    shutil.copy(kept, whole.checkpoint)
+    resume(whole)
+    assert story(whole) == expected
+    check_sound(whole)
+
+
+def test_a_finished_run_is_finished(task: Workload, tmp_path: Path):
+    for name in ("adam", "cobyla"):
+        folder = RunFolder(tmp_path / name)
+        result = train(task, CONFIGS[name], folder)
+        before = folder.queries.read_bytes(), folder.training.read_bytes()
+        folder.summary.unlink()  # as if it had been killed just before it wrote this
+        again = resume(folder)
+        assert (again.final, again.totals, again.run_id) == (
+            result.final,
+            result.totals,
+            result.run_id,
+        )
+        assert (folder.queries.read_bytes(), folder.training.read_bytes()) == before
+
+
+def test_a_head_of_the_callers_goes_on_with_its_dropout(task: Workload, tmp_path: Path):
+    def head() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(1, 1))
+
+    config = replace(BASE, epochs=4)
+    torch.manual_seed(5)
+    first = head()
+    start = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    train(task, config, whole, head=first)
+    again = head()
+    again.load_state_dict(start)
+    with pytest.raises(TrainingStoppedError):
+        train(task, config, parts, head=again, stop=every(2))
+    resume(parts, head=head())
+    assert story(parts) == story(whole)
+    with pytest.raises(DistributedEstimatorError, match="`head` is 'custom'"):
+        resume(parts)
+    other = torch.nn.Linear(1, 1)
+    with pytest.raises(CheckpointError, match=r"of another network .*give the same head"):
+        resume(parts, head=other)
+
+
+def test_nested_state_survives_the_round_trip():
+    state = {"a": [1, 2.5, None, "x", True, torch.arange(3)], 0: {"b": (torch.eye(2), [])}, "c": {}}
+    tensors: dict[str, torch.Tensor] = {}
+    left = json.loads(json.dumps(flatten(state, "state", tensors)))
+    again = unflatten(left, tensors)
+    assert list(again) == ["a", 0, "c"]
+    assert again["a"][:5] == [1, 2.5, None, "x", True]
+    assert torch.equal(again["a"][5], torch.arange(3))
+    assert torch.equal(again[0]["b"][0], torch.eye(2))
+    assert isinstance(again[0]["b"], tuple)
+
+
+# --- killed
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "distributed_estimator.cli.main", "train", *options]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+RUN = ("iris", "--cuts", "2", "--epochs", "30", "--batch-size", "16", "--no-figure")
+
+
+def wait_for(path: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while not (path.exists() and text in path.read_bytes()):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
+    """Trains to the end, killed so often at random moments, and compares with a run in peace."""
+    rng = np.random.default_rng(seed)
+    peace = start(folder, *RUN, "--out", "peace")
+    peace.communicate()
+    assert peace.returncode == 0
+    command: tuple[str, ...] = (*RUN, "--out", "war")
+    happened = 0
+    while True:
+        process = start(folder, *command)
+        if happened < kills:
+            if command[0] == "--resume" or happened % 2:
+                time.sleep(2.0)  # imports
+            else:
+                wait_for(folder / "war" / "training.jsonl", b"training", process)
+            time.sleep(rng.uniform(0, 1.2))
+            process.kill()
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors.decode()
+        happened += 1
+        if (folder / "war" / "checkpoint.safetensors").exists():
+            command = ("--resume", "war", "--no-figure")
+    assert happened >= 1
+    assert story(RunFolder(folder / "war")) == story(RunFolder(folder / "peace"))
+    check_sound(RunFolder(folder / "war"))
+
+
+def test_a_run_that_was_killed_twice_ends_as_if_it_had_not(tmp_path: Path):
+    kill_and_resume(tmp_path, kills=2, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_that_was_killed_ten_times_ends_as_if_it_had_not(tmp_path: Path, seed: int):
+    kill_and_resume(tmp_path, kills=10, seed=seed)
+
+
+def test_ctrl_c_ends_the_step_and_says_how_to_go_on(tmp_path: Path):
+    process = start(tmp_path, *RUN, "--epochs", "100000", "--out", "my run")
+    wait_for(tmp_path / "my run" / "training.jsonl", b'"epoch": 1', process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == b""
+    message = err.decode().splitlines()[-1]
+    assert "everything is kept, go on with: dest train --resume 'my run'" in message
+    assert "Traceback" not in err.decode()
+    assert not (tmp_path / "my run" / "summary.json").exists()
+    Checkpoint.load(tmp_path / "my run" / "checkpoint.safetensors")
+
+
+# --- bad input: one clear error each, and the earlier state intact
+
+
+def contents(folder: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.path.iterdir()}
+
+
+@pytest.fixture
+def stopped(task: Workload, tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(TrainingStoppedError):
+        train(task, CONFIGS["adam"], folder, stop=every(5))
+    return folder
+
+
+def test_a_folder_without_a_run_cannot_be_gone_on_with(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"`.*nowhere` holds no checkpoint"):
+        resume(RunFolder(tmp_path / "nowhere"))
+    assert not list(tmp_path.iterdir())
+
+
+def damage(content: bytes, how: str) -> bytes:
+    if how == "cut short":
+        return content[: len(content) // 2]
+    if how == "empty":
+        return b""
+    if how == "a flipped bit":
+        return content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
+    if how == "another file":
+        return b"PK\x03\x04" + b"x" * 400
+    return content.replace(b'\\"epoch\\": 1', b'\\"epoch\\": 0', 1)
+
+
+@pytest.mark.parametrize(
+    "how", ["cut short", "empty", "a flipped bit", "another file", "an edited state"]
+)
+def test_a_damaged_checkpoint_is_refused(stopped: RunFolder, how: str):
+    content = stopped.checkpoint.read_bytes()
+    stopped.checkpoint.write_bytes(damage(content, how))
+    assert stopped.checkpoint.read_bytes() != content
+    before = contents(stopped)
+    with pytest.raises(CheckpointError, match=r"is damaged .*: restore it from a copy"):
+        resume(stopped)
+    assert contents(stopped) == before
+
+
+def test_a_checkpoint_of_a_later_version_is_refused(stopped: RunFolder, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SCHEMA_VERSION", 99)
+    checkpoint = stopped.checkpoint
+    with pytest.raises(CheckpointError, match="of another version: go on with the release"):
+        Checkpoint.load(checkpoint)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(stopped: RunFolder, tmp_path: Path):
+    other = RunFolder(tmp_path / "other")
+    config = replace(CONFIGS["adam"], workload=replace(BASE.workload, num_features=3))
+    train(load_workload(config.workload), config, other)
+    stopped.checkpoint.write_bytes(other.checkpoint.read_bytes())
+    before = contents(stopped)
+    with pytest.raises(RecordError, match=r"queries.jsonl has .* bytes and no line that ends"):
+        resume(stopped)
+    assert contents(stopped) == before
+
+
+def test_other_data_is_refused(stopped: RunFolder, task: Workload):
+    before = contents(stopped)
+    with pytest.raises(CheckpointError, match="data of workload `iris_binary_pml` is not what"):
+        resume(stopped, workload=replace(task, x_train=task.x_train * 0.5))
+    assert contents(stopped) == before
+
+
+@pytest.mark.parametrize("name", ["queries.jsonl", "training.jsonl"])
+def test_a_log_that_lost_records_is_refused(stopped: RunFolder, name: str):
+    log = stopped.path / name
+    log.write_bytes(b"\n".join(log.read_bytes().split(b"\n")[:2]) + b"\n")
+    before = contents(stopped)
+    with pytest.raises(RecordError, match=f"{name} has [0-9]+ bytes .*restore it"):
+        resume(stopped)
+    assert contents(stopped) == before
+
+
+def test_two_processes_do_not_train_in_one_folder(stopped: RunFolder):
+    with (
+        stopped.held(),
+        pytest.raises(CheckpointError, match=r"another process trains in `.*run`: wait"),
+    ):
+        resume(stopped)
+    resume(stopped)
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "log"])
+def test_a_full_disk_is_one_error_and_the_run_goes_on_later(
+    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+):
+    whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
+    train(task, CONFIGS["adam"], whole)
+    asked = 0
+
+    def fill(record: object) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:  # after the first epoch
+            target = (Path, "write_bytes") if place == "checkpoint" else (os, "write")
+            monkeypatch.setattr(*target, no_space)
+
+    error = CheckpointError if place == "checkpoint" else RecordError
+    with pytest.raises(error, match=r"cannot write .*: No space left on device"):
+        train(task, CONFIGS["adam"], run, progress=fill)
+    monkeypatch.undo()
+    assert not list(run.path.glob(".checkpoint*"))
+    resume(run)
+    assert story(run) == story(whole)
+
+
+def test_a_full_disk_at_the_start_leaves_nothing(
+    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Path, "write_bytes", no_space)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        train(task, CONFIGS["adam"], RunFolder(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_refused(task: Workload):
+    """Nobody, whatever the user, makes a folder below this one."""
+    with pytest.raises(DistributedEstimatorError, match=r"cannot be (made|written)"):
+        train(task, CONFIGS["adam"], RunFolder(Path("/proc/self/fdinfo/run")))
