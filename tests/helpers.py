@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Delay
@@ -90,3 +93,24 @@ def random_paulis(num_qubits, count, seed):
     for _ in range(count):
         terms["".join(rng.choice(list("IXYZ"), num_qubits))] = rng.normal()
     return SparsePauliOp(list(terms), list(terms.values()))
+
+
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+{program}
+"""
+
+
+def run_without(module, program, folder=None):
+    """Run a program in a process of its own in which a module is not installed."""
+    code = WITHOUT.format(module=module, program=program)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )

@@ -33,6 +33,7 @@ from distributed_estimator.records import (
     encode,
     read_records,
     to_dict,
+    truncate_records,
 )
 
 counts = st.integers(0, 2**53)
@@ -423,6 +424,35 @@ def test_a_record_that_cannot_be_written_leaves_the_file_alone(tmp_path: Path) -
         with pytest.raises(RecordError):
             log.write(step(0, metrics={"a": object()}))
         assert not log.path.exists()
+
+
+def test_a_file_goes_back_to_what_it_was(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path / "log.jsonl") as log:
+        assert log.size() == 0
+        log.write(step(0))
+        log.sync()
+        size = log.size()
+        assert size == log.path.stat().st_size
+        log.write(step(1))
+        with log.path.open("ab") as file:
+            file.write(b"half a li")
+        truncate_records(log.path, size, check_only=True)
+        assert log.path.stat().st_size > size
+        truncate_records(log.path, size)
+        log.write(step(2))
+    assert steps_in(log.path) == [0, 2]
+
+
+@pytest.mark.parametrize("size", [5, 10**6])
+def test_a_file_that_never_was_so_long_is_left_alone(tmp_path: Path, size: int) -> None:
+    with RecordWriter(tmp_path / "log.jsonl") as log:
+        log.write(step(0))
+    before = log.path.read_bytes()
+    with pytest.raises(RecordError, match=f"no line that ends after {size}"):
+        truncate_records(log.path, size)
+    assert log.path.read_bytes() == before
+    with pytest.raises(RecordError, match=r"cannot write .*nothing\.jsonl: No such file"):
+        truncate_records(tmp_path / "nothing.jsonl", 0)
 
 
 def test_threads_do_not_interleave(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import run_without
 from qiskit.quantum_info import Statevector
 
 from distributed_estimator.analysis.load import load_queries, load_training
@@ -330,8 +329,5 @@ def test_a_folder_that_cannot_be_one_is_refused(task: Workload, tmp_path: Path):
 @pytest.mark.parametrize("module", ["torch", "qiskit_machine_learning"])
 def test_a_missing_library_is_named_with_its_extra(module: str):
     """In a process of its own: here the library has long been imported."""
-    program = (
-        f"import sys; sys.modules[{module!r}] = None\nimport distributed_estimator.training.loop"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = run_without(module, "import distributed_estimator.training.loop")
     assert 'run `pip install "distributed-estimator[ml]"`' in done.stderr

@@ -109,15 +109,17 @@ def _resume(folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
 
 def _check_alone(context: click.Context) -> None:
     given = [
-        name
-        for name in context.params
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        and name not in _WITH_RESUME
+        parameter.human_readable_name
+        if isinstance(parameter, click.Argument)
+        else parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in _WITH_RESUME
+        and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
     ]
     if given:
-        names = ", ".join(f"`{name}`" for name in given)
         raise click.UsageError(
-            f"`--resume` goes on with a run as it was configured: leave out {names}"
+            "`--resume` goes on with a run as it was configured: leave out "
+            + ", ".join(f"`{name}`" for name in given)
         )
 
 

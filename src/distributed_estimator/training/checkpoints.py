@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-
 from ..errors import CheckpointError
+from ._ml import safetensors, torch
 from .runs import atomic
 
 SCHEMA_VERSION = 1
@@ -49,7 +46,7 @@ class Checkpoint:
         metadata = {"state": text, "digest": _digest(text, self.tensors)}
         try:
             with atomic(path, durable=durable) as unfinished:
-                unfinished.write_bytes(save(self.tensors, metadata))
+                unfinished.write_bytes(safetensors.torch.save(self.tensors, metadata))
         except OSError as error:
             raise CheckpointError(
                 f"cannot write {path}: {error.strerror}; the checkpoint before it is intact"
@@ -68,14 +65,14 @@ class Checkpoint:
                 "`dest train` began"
             )
         try:
-            with safe_open(path, framework="pt") as file:
+            with safetensors.safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 names = file.keys()
                 tensors = {name: file.get_tensor(name) for name in names}
             text = metadata["state"]
             state = json.loads(text)
             sound = metadata["digest"] == _digest(text, tensors)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"`{path}` is damaged ({error}): restore it from a copy"
             ) from error

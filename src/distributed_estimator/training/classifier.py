@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from torch import Tensor
-from torch.nn.functional import mse_loss, softplus
-
 from ..errors import InputError
+from ._ml import torch
 from .config import Loss, TrainingConfig
 from .layer import QuantumLayer
 from .models import Model, build_model, initial_weights
@@ -29,12 +26,12 @@ class Classifier(torch.nn.Module):
         self.layer = layer
         self.head = head
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """The scores of a batch."""
         outputs = self.layer(features)
         if self.head is None:
             return torch.mean(outputs, dim=1)
-        scores: Tensor = self.head(outputs)
+        scores: torch.Tensor = self.head(outputs)
         if scores.numel() != len(features):
             raise InputError(
                 f"the head gives scores of shape {tuple(scores.shape)} for {len(features)} "
@@ -70,21 +67,21 @@ def build_classifier(
     return model, Classifier(layer, None if head is None else head.to(torch.float64))
 
 
-def mean_loss(kind: Loss) -> Callable[[Tensor, Tensor], Tensor]:
+def mean_loss(kind: Loss) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """The loss of scores against targets ±1, both of shape (samples,)."""
     return _mean_squared_error if kind == "mse" else _cross_entropy
 
 
-def _mean_squared_error(scores: Tensor, targets: Tensor) -> Tensor:
-    return mse_loss(scores, targets)
+def _mean_squared_error(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.mse_loss(scores, targets)
 
 
-def _cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+def _cross_entropy(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     # The score is the logit: noise may carry an expectation value past ±1, where (1 + y) / 2 is
     # no probability any more.
-    return softplus(-targets * scores).mean()
+    return torch.nn.functional.softplus(-targets * scores).mean()
 
 
-def accuracy(scores: Tensor, targets: Tensor) -> float:
+def accuracy(scores: torch.Tensor, targets: torch.Tensor) -> float:
     """The share of scores with the sign of their target; 0 counts as +1."""
     return float(((scores >= 0) == (targets > 0)).double().mean())

@@ -8,13 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MissingExtraError
+from ._ml import torch
 from .networks import Network, Wanted
-
-try:
-    import torch
-except ImportError as error:
-    raise MissingExtraError("torch", "ml", "training") from error
 
 
 class QuantumLayer(torch.nn.Module):

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from ..errors import InputError
+from ._ml import torch
 from .checkpoints import Checkpoint
 from .classifier import Classifier, build_classifier
 from .config import TrainingConfig
@@ -57,11 +57,12 @@ def train(
         _check_budget(config, classifier)
         start = weights_vector(classifier)
         session = _session(workload, config, folder, classifier, progress, stop)
+        missing = folder.missing()
         with folder.held():
             try:
                 _begin(session)
             except BaseException:
-                folder.clear()
+                folder.clear(missing)
                 raise
             return _go_on(session, model, start)
 

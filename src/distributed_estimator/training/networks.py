@@ -12,17 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from qiskit.circuit import Parameter
 
-from ..errors import DistributedEstimatorError, MissingExtraError
+from ..cutting import CutPlan
+from ..errors import DistributedEstimatorError
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ..gradient import FragmentGradient
 from ..reference import ReferenceEstimator
+from ._ml import qiskit_machine_learning
 from .config import TrainingConfig
 from .models import Model
-
-try:
-    from qiskit_machine_learning.neural_networks import EstimatorQNN
-except ImportError as error:
-    raise MissingExtraError("qiskit-machine-learning", "ml", "training") from error
 
 FloatArray = npt.NDArray[np.float64]
 Estimator = DistributedEstimator | ReferenceEstimator
@@ -122,7 +119,7 @@ class ReferenceNetwork:
 
     def __init__(self, model: Model, estimator: ReferenceEstimator) -> None:
         self.estimator: Estimator = estimator
-        self._qnn = EstimatorQNN(
+        self._qnn = qiskit_machine_learning.neural_networks.EstimatorQNN(
             circuit=model.circuit,
             observables=list(model.observables),
             input_params=model.inputs,
@@ -172,7 +169,11 @@ def build_network(model: Model, config: TrainingConfig, log: Path | None) -> Net
         setting_basis=config.setting_basis,
     )
     estimator = DistributedEstimator(
-        cuts=cuts, pool="threads", workers=config.workers, options=options, log=log
+        cuts=CutPlan.build(model.circuit, cuts),
+        pool="threads",
+        workers=config.workers,
+        options=options,
+        log=log,
     )
     return FragmentNetwork(model, estimator)
 

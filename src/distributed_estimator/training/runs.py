@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
@@ -153,12 +153,18 @@ class RunFolder:
                 ) from error
         return file
 
-    def clear(self) -> None:
-        """Removes the run's files, and the folder if nothing else is in it."""
+    def missing(self) -> list[Path]:
+        """Folders that have to be made for the run, the innermost first."""
+        path = self.path.absolute()
+        return [place for place in (path, *path.parents) if not place.exists()]
+
+    def clear(self, made: Sequence[Path]) -> None:
+        """Removes the run's files, and those of the folders in `made` that are empty then."""
         for file in (*self._files(), self.lock):
             file.unlink(missing_ok=True)
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
 
     def _files(self) -> tuple[Path, ...]:
         logs = (self.queries, self.training)

@@ -13,12 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from qiskit_machine_learning.optimizers import COBYLA, SPSA
-from qiskit_machine_learning.utils import algorithm_globals
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from ..errors import CheckpointError
+from ._ml import qiskit_machine_learning, torch
 from .classifier import Classifier
 from .session import Session
 
@@ -52,7 +49,7 @@ def _cobyla(session: Session, start: FloatArray) -> FloatArray:
         session.stop_if_asked()
         return session.losses[-1]
 
-    optimizer = COBYLA(maxiter=session.config.epochs, rhobeg=1.0)
+    optimizer = qiskit_machine_learning.optimizers.COBYLA(maxiter=session.config.epochs, rhobeg=1.0)
     return np.asarray(optimizer.minimize(loss, start).x)
 
 
@@ -81,7 +78,9 @@ def _spsa(session: Session, start: FloatArray) -> FloatArray:
             session.stop_if_asked()
         return False
 
-    optimizer = SPSA(maxiter=session.config.epochs, termination_checker=end_of_iteration)
+    optimizer = qiskit_machine_learning.optimizers.SPSA(
+        maxiter=session.config.epochs, termination_checker=end_of_iteration
+    )
     return np.asarray(optimizer.minimize(loss, start).x)
 
 
@@ -113,7 +112,7 @@ class _Replay:
 
 def weights_vector(classifier: Classifier) -> FloatArray:
     """All weights of a network as one vector."""
-    vector = parameters_to_vector(classifier.parameters())
+    vector = torch.nn.utils.parameters_to_vector(classifier.parameters())
     return np.array(vector.detach().numpy(), dtype=np.float64)
 
 
@@ -125,7 +124,7 @@ def _advance(session: Session, point: FloatArray) -> None:
 
 def _set_weights(session: Session, point: FloatArray) -> None:
     with torch.no_grad():
-        vector_to_parameters(
+        torch.nn.utils.vector_to_parameters(
             torch.tensor(point, dtype=torch.float64), session.classifier.parameters()
         )
 
@@ -133,9 +132,10 @@ def _set_weights(session: Session, point: FloatArray) -> None:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seeds the generator that SPSA draws from, which is global, and gives back the caller's."""
-    before = algorithm_globals.random_seed
-    algorithm_globals.random_seed = seed
+    generator = qiskit_machine_learning.utils.algorithm_globals
+    before = generator.random_seed
+    generator.random_seed = seed
     try:
         yield
     finally:
-        algorithm_globals.random_seed = before
+        generator.random_seed = before

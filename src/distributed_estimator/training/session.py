@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ..analysis.load import QueryTotals
 from ..errors import CheckpointError, InputError, TrainingStoppedError
 from ..records import RecordWriter, TrainingRecord, truncate_records
+from ._ml import torch
 from .checkpoints import Checkpoint, Tensors, flatten, unflatten
 from .classifier import Classifier, accuracy, mean_loss
 from .config import TrainingConfig
@@ -77,7 +76,7 @@ class Session:
     progress: Progress
     stop: Stop
     position: Position = field(default_factory=Position)
-    points: list[Tensor] = field(default_factory=list)
+    points: list[torch.Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     scores: Scores = UNSCORED

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
+from ._ml import torch
 from .checkpoints import Checkpoint
 from .classifier import Classifier, build_classifier
 from .config import TrainingConfig

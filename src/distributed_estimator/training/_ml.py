@@ -1,0 +1,15 @@
+"""What the extra `ml` brings, imported in one place, so that what is missing is named with it."""
+
+from ..errors import MissingExtraError
+
+try:
+    import qiskit_machine_learning.neural_networks
+    import qiskit_machine_learning.optimizers
+    import qiskit_machine_learning.utils
+    import safetensors
+    import safetensors.torch
+    import torch
+except ImportError as error:
+    raise MissingExtraError(str(error.name), "ml", "training") from error
+
+__all__ = ["qiskit_machine_learning", "safetensors", "torch"]
