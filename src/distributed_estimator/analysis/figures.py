@@ -30,7 +30,7 @@ DPI = 160
 
 def require_matplotlib() -> None:
     """Raises MissingExtraError, with the install command, if figures cannot be drawn."""
-    _new_figure()
+    new_figure()
 
 
 def training_figure(
@@ -53,7 +53,7 @@ def training_figure(
         RecordError: If there is no query record.
     """
     rows = stage_table(queries)
-    figure = _new_figure()
+    figure = new_figure()
     panels = figure.subplot_mosaic(
         [["loss", "stages"], ["accuracy", "stages"]], width_ratios=[3, 2]
     )
@@ -62,10 +62,11 @@ def training_figure(
     _draw_accuracy(panels["accuracy"], training)
     panels["accuracy"].sharex(panels["loss"])
     _draw_stages(panels["stages"], rows)
-    _save(figure, Path(path))
+    save(figure, Path(path))
 
 
-def _new_figure() -> Figure:
+def new_figure() -> Figure:
+    """An empty figure; raises MissingExtraError if Matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -76,11 +77,11 @@ def _new_figure() -> Figure:
 def _draw_loss(axes: Axes, training: Sequence[TrainingRecord]) -> None:
     steps = [record.step for record in training]
     axes.plot(steps, [record.loss for record in training], color=BLUE, linewidth=2)
-    axes.set_title("Training loss", **_TITLE)
+    axes.set_title("Training loss", **TITLE)
     axes.set_ylabel("mean squared error")
     axes.set_ylim(bottom=0)
     axes.tick_params(labelbottom=False)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _draw_accuracy(axes: Axes, training: Sequence[TrainingRecord]) -> None:
@@ -93,13 +94,13 @@ def _draw_accuracy(axes: Axes, training: Sequence[TrainingRecord]) -> None:
         ]
         if points:
             axes.plot(*zip(*points, strict=True), line, color=colour, linewidth=2, label=label)
-    axes.set_title("Accuracy", **_TITLE)
+    axes.set_title("Accuracy", **TITLE)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("correct (%)")
     axes.set_ylim(0, 104)
     if axes.lines:
         axes.legend(loc="lower right", frameon=False)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _draw_stages(axes: Axes, rows: Sequence[StageRow]) -> None:
@@ -118,23 +119,25 @@ def _draw_stages(axes: Axes, rows: Sequence[StageRow]) -> None:
     # Room for the label of a bar that fills the axis.
     axes.set_xlim(0, 155)
     axes.set_xticks([0, 25, 50, 75, 100])
-    axes.set_title(f"Estimator time by stage, {total.seconds:.3g} s in all", **_TITLE)
+    axes.set_title(f"Estimator time by stage, {total.seconds:.3g} s in all", **TITLE)
     axes.set_xlabel("share of $T_{total}$ (%)")
-    _tidy(axes)
+    tidy(axes)
     axes.grid(visible=False, axis="y")
     axes.spines["bottom"].set_bounds(0, 100)
 
 
-_TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "color": INK}
+TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "color": INK}
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Takes off what says nothing, and puts the grid behind."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=GREY, linewidth=0.6, alpha=0.5)
     axes.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG that is there whole or not at all."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         figure.savefig(unfinished, dpi=DPI, format="png")

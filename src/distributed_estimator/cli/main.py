@@ -13,6 +13,7 @@ from ..errors import DistributedEstimatorError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
 from .plan import plan
+from .robustness import robustness
 from .train import train
 
 BAD_INPUT = 2
@@ -37,6 +38,7 @@ def dest(context: click.Context) -> None:
 
 dest.add_command(estimate)
 dest.add_command(plan)
+dest.add_command(robustness)
 dest.add_command(train)
 
 

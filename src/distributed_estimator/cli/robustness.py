@@ -1,0 +1,178 @@
+"""`dest robustness DIR`: how the network of a run does on perturbed samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..analysis.robustness_figure import AccuracyCurve, AccuracyPoint
+from ._output import duration, print_json, print_table, progress_console
+
+if TYPE_CHECKING:
+    from ..training.attacks import Attack
+    from ..training.robustness import RobustnessResult
+
+NAMES = {"gaussian": "Gaussian noise", "fgsm": "FGSM", "pgd": "PGD"}
+
+
+def _grid(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise click.BadParameter(
+            f"`{text}` is no list of numbers: give one such as 0,0.1,0.2"
+        ) from error
+
+
+@click.command(short_help="Measure a trained network's accuracy under noise and attack.")
+@click.argument(
+    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR"
+)
+@click.option(
+    "--attack",
+    "attacks",
+    type=click.Choice(list(NAMES)),
+    multiple=True,
+    help="May be given several times.  [default: all]",
+)
+@click.option(
+    "--sigma",
+    callback=_grid,
+    metavar="LIST",
+    help="Standard deviations of the noise, in radians.  [default: 0,0.05,0.1,0.2,0.3]",
+)
+@click.option(
+    "--epsilon",
+    callback=_grid,
+    metavar="LIST",
+    help="Radii of FGSM and PGD, in radians.  [default: 0,0.05,0.1,0.2,0.3]",
+)
+@click.option("--draws", type=int, help="Noisy copies of a sample.  [default: 10]")
+@click.option("--pgd-steps", type=int, help="Steps of PGD.  [default: 10]")
+@click.option("--samples", type=int, help="At most so many test samples.  [default: all]")
+@click.option(
+    "--seed", type=int, help="Of noise, starts and choice of samples.  [default: the run's]"
+)
+@click.option("--exact", is_flag=True, help="Without shots, whatever the run was trained with.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The result's JSON file; figure and query log go beside it.  "
+    "[default: DIR/robustness.json]",
+)
+@click.option("--figure/--no-figure", default=True, help="Draw accuracy over magnitude.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def robustness(
+    folder: Path,
+    attacks: tuple[Attack, ...],
+    out: Path | None,
+    exact: bool,
+    figure: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Perturb the test samples of the run in DIR, and report the accuracy at each magnitude.
+
+    Gaussian noise, FGSM and PGD move the scaled features, clipped to their range; the gradients go
+    through the cut circuit. The summary is the paper's: the mean accuracy over all magnitudes but
+    0, averaged over Gaussian noise and FGSM.
+
+    DIR is the folder of a `dest train`, finished or not; its files are only read.
+    """
+    from ..training.attacks import AttackConfig
+    from ..training.robustness import RobustnessFiles, evaluate_robustness
+    from ..training.runs import RunFolder
+
+    if attacks:
+        settings["attacks"] = attacks
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = AttackConfig(**given)
+    files = RobustnessFiles(folder / "robustness.json" if out is None else out)
+    with _progress() as advance:
+        result = evaluate_robustness(
+            RunFolder(folder), config, files, exact=exact, figure=figure, advance=advance
+        )
+    if as_json:
+        print_json({**result.as_dict(), "files": _files(result)})
+    else:
+        _print_text(result)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    columns = (
+        TextColumn("attacking"),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total} evaluations, time left"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=progress_console())
+    task = bar.add_task("attacking", total=None)
+
+    def advance(done: int, total: int) -> None:
+        bar.start()  # not before the first batch, so that bad input ends in one line
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def _files(result: RobustnessResult) -> dict[str, str]:
+    files = result.files
+    paths = {"result": files.result, "figure": files.figure, "queries": files.queries}
+    return {name: str(path) for name, path in paths.items() if path.exists()}
+
+
+def _print_text(result: RobustnessResult) -> None:
+    measured, totals = result.measured, result.totals
+    clean = measured.clean
+    click.echo(result.title)
+    click.echo(
+        f"{measured.samples} test samples, clean accuracy {clean.accuracy:.3f} "
+        f"({_interval(clean)}), loss {clean.loss:.4f}"
+    )
+    for curve in measured.curves:
+        print_table(_table(curve))
+    click.echo(_summary(result))
+    click.echo(
+        f"{duration(result.seconds)} for {totals.queries} values and gradients, "
+        f"{totals.subexperiments} subexperiments, {totals.shots} shots"
+    )
+    for name, path in _files(result).items():
+        click.echo(f"{name:<9}{path}")
+
+
+def _table(curve: AccuracyCurve) -> Table:
+    table = Table(title=NAMES[curve.attack], title_justify="left")
+    for heading in ("σ" if curve.attack == "gaussian" else "ε", "accuracy", "95 %", "loss"):
+        table.add_column(heading, justify="right")
+    for point in curve.points:
+        cells = (f"{point.accuracy:.3f}", _interval(point), f"{point.loss:.4f}")
+        table.add_row(f"{point.magnitude:g}", *cells)
+    return table
+
+
+def _interval(point: AccuracyPoint) -> str:
+    return f"{point.low:.3f} to {point.high:.3f}"
+
+
+def _summary(result: RobustnessResult) -> str:
+    measured = result.measured
+    means = ", ".join(f"{NAMES[c.attack]} {c.mean_accuracy:.3f}" for c in measured.curves)
+    text = f"mean accuracy over magnitudes above 0: {means}"
+    if measured.summary is None:
+        return text
+    return f"{text}\nsummary (without PGD): {measured.summary:.3f}"
