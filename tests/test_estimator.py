@@ -762,3 +762,19 @@ def test_a_backend_of_ones_own_sees_every_fragment():
     backend = Noting()
     estimator("ABCD", backend=backend).run([(ansatz(), "ZZZZ", bindings(1))], precision=0).result()
     assert len(backend.seen) == 4
+
+
+# --- going on where another estimator stopped
+
+
+def test_an_estimator_goes_on_where_another_stopped(tmp_path):
+    pub = (ansatz(), "ZZZZ", np.linspace(-1, 1, 8))
+    first = sampled(log=tmp_path / "log.jsonl")
+    values = [float(first.run([pub]).result()[0].data.evs) for _ in range(4)]
+    assert len(set(values)) == 4
+    second = sampled(log=tmp_path / "log.jsonl")
+    second.continue_run(first.run_id, 2)
+    assert second.num_runs == 2
+    assert [float(second.run([pub]).result()[0].data.evs) for _ in range(2)] == values[2:]
+    assert second.num_runs == first.num_runs == 4
+    assert len({record.run_id for record in queries(tmp_path / "log.jsonl")}) == 1

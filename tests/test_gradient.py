@@ -692,3 +692,48 @@ def test_labels_that_do_not_fit_show_in_the_result():
     job = make("ABC").run([circuit], ["ZZ"], [point(circuit)])
     with pytest.raises(CutError, match="label"):
         job.result()
+
+
+# --- values and gradients together
+
+
+@pytest.mark.parametrize("cuts", [None, "AABB", "ABCD"])
+def test_values_come_with_their_gradients(cuts):
+    circuit = real_amplitudes(4, reps=1)
+    observables = [[SparsePauliOp("ZZZZ")], [SparsePauliOp(["XIIX", "IYYI"], [0.5, -2.0])]]
+    points = np.random.default_rng(3).uniform(-2, 2, (3, 8))
+    gradient = make(cuts)
+    values, gradients = gradient.values_and_gradients((circuit, observables, points))
+    assert (values.shape, gradients.shape) == ((2, 3), (2, 3, 8))
+    for i, (observable,) in enumerate(observables):
+        for j, row in enumerate(points):
+            estimator = DistributedEstimator(cuts, workers=2)
+            value = estimator.run([(circuit, observable, row)], precision=0).result()[0].data.evs
+            assert values[i, j] == pytest.approx(value, abs=1e-12)
+            assert gradients[i, j] == pytest.approx(uncut(circuit, observable, row), abs=1e-10)
+
+
+def test_values_and_gradients_by_some_parameters_are_one_batch(tmp_path):
+    log = tmp_path / "log.jsonl"
+    circuit = real_amplitudes(2, reps=1)
+    points = np.random.default_rng(3).uniform(-2, 2, (5, 4))
+    wanted = [circuit.parameters[2], circuit.parameters[0]]
+    gradient = make("AB", log=log)
+    _, gradients = gradient.values_and_gradients((circuit, "ZZ", points), wanted)
+    assert len(queries(log)) == 1
+    for row, found in zip(points, gradients, strict=True):
+        assert found == pytest.approx(uncut(circuit, SparsePauliOp("ZZ"), row)[[2, 0]], abs=1e-10)
+
+
+def test_values_and_gradients_keep_to_the_precision_and_the_pub():
+    circuit = real_amplitudes(2, reps=1)
+    sampling = make("AB", precision=None, shots=64, seed=3)
+    pub = (circuit, "ZZ", [0.1, 0.2, 0.3, 0.4])
+    first, again = (sampling.values_and_gradients(pub)[0] for _ in range(2))
+    assert first != again
+    exact_values, _ = sampling.values_and_gradients((*pub, 0.0))
+    assert exact_values == make("AB").values_and_gradients(pub)[0]
+    with pytest.raises(InputError, match="ask by the circuit's own"):
+        sampling.values_and_gradients(pub, [Parameter("other")])
+    with pytest.raises(InputError, match="parameter"):
+        sampling.values_and_gradients((circuit, "ZZ", [0.1]))

@@ -506,3 +506,14 @@ def test_a_missing_aer_ends_in_an_install_hint(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(MissingExtraError, match=r"reference pipeline needs `qiskit-aer`.*\[aer\]"):
         ReferenceEstimator("AB")
     ReferenceEstimator("AB", sampler=StatevectorSampler())
+
+
+def test_it_goes_on_where_another_stopped() -> None:
+    pub = (bell(0.4), "ZZ")
+    first = ReferenceEstimator("AB", shots=64, seed=7, workers=2)
+    values = [float(first.run([pub]).result()[0].data.evs) for _ in range(3)]
+    second = ReferenceEstimator("AB", shots=64, seed=7, workers=2)
+    second.continue_run(first.run_id, 2)
+    assert float(second.run([pub]).result()[0].data.evs) == values[2]
+    assert (second.run_id, second.num_runs) == (first.run_id, 3)
+    assert len(set(values)) > 1
