@@ -20,6 +20,7 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 
 from distributed_estimator.cli import _files
 from distributed_estimator.cli.main import main
+from distributed_estimator.errors import InputError
 
 # The package's attribute `train` is the command; this is the module it is defined in.
 train_command = importlib.import_module("distributed_estimator.cli.train")
@@ -100,7 +101,7 @@ def test_help_and_version(dest: Callable[..., Done]):
     assert "estimate" in dest().out
     assert dest().out == dest("--help").out
     assert dest("--version").out.startswith("dest, version ")
-    for verb in ("estimate", "plan", "train"):
+    for verb in ("estimate", "plan", "robustness", "train"):
         assert dest(verb, "--help").code == 0
 
 
@@ -592,6 +593,26 @@ def test_budgets_are_those_of_the_paper_unless_told(
     assert main(["train", *options]) == 0
     (config,) = seen
     assert (config.epochs, config.batch_size, config.lr) == (epochs, batch_size, lr)
+
+
+def test_train_writes_curves_for_other_tools(dest: Callable[..., Done]):
+    options = ("--exact", "--maxiter", 1, "--no-figure", "--json")
+    done = dest("train", "iris", *options, "--track", "tensorboard", "--track", "mlflow")
+    assert done.document["totals"]["shots"] == 0
+    assert list(Path("runs/iris/tensorboard").glob("events.out.tfevents.*"))
+    assert Path("runs/iris/mlruns").is_dir()
+
+
+def test_warnings_of_the_library_are_shown(
+    dest: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+):
+    def warn(*_: object) -> None:
+        logging.getLogger("distributed_estimator.training.tracking").warning("mlflow is gone")
+        raise InputError("no")
+
+    monkeypatch.setattr(train_command, "_begin", warn)
+    done = dest("train", "iris")
+    assert done.err == "dest: WARNING: mlflow is gone\ndest: no\n"
 
 
 def test_train_takes_a_file_of_the_users(dest: Callable[..., Done]):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import click
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        code = dest.main(arguments, prog_name="dest", standalone_mode=False)
+        with _warnings_shown():
+            code = dest.main(arguments, prog_name="dest", standalone_mode=False)
     except TrainingStoppedError as error:
         _fail(str(error))
         return INTERRUPTED
@@ -72,6 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DistributedEstimatorError, OSError) as error:
         return _fail(str(error))
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Shows on stderr what the library warns of: a tracker that failed, say."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("dest: %(levelname)s: %(message)s"))
+    logger = logging.getLogger("distributed_estimator")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _fail(message: str) -> int:

@@ -72,9 +72,7 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def truncate_records(
-    path: str | os.PathLike[str], size: int, *, check_only: bool = False
-) -> None:
+def truncate_records(path: str | os.PathLike[str], size: int, *, check_only: bool = False) -> None:
     """Takes off what was appended to a file after it had `size` bytes, as `RecordWriter.size` said.
 
     With `check_only`, says whether that can be done and changes nothing.
