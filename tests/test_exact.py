@@ -10,7 +10,7 @@ import pytest
 from helpers import as_operator, entangled, random_paulis, reference, run, value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import (
     AnnotatedOperation,
     Gate,
@@ -30,11 +30,15 @@ from qiskit.circuit.library import (
     PauliEvolutionGate,
     PauliProductRotationGate,
     PermutationGate,
+    PhaseGate,
     RC3XGate,
+    RXGate,
     RYGate,
+    RZGate,
     RZZGate,
     SwapGate,
     TGate,
+    U1Gate,
     UnitaryGate,
     XGate,
     efficient_su2,
@@ -45,12 +49,14 @@ from qiskit.circuit.library import (
     zz_feature_map,
 )
 from qiskit.circuit.library import standard_gates as standard_library
+from qiskit.primitives import StatevectorSampler
 from qiskit.quantum_info import Clifford, Pauli, SparseObservable, SparsePauliOp, random_unitary
 from qiskit_addon_cutting.instructions import CutWire, Move
 from qiskit_addon_cutting.qpd import QPDBasis
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
 from distributed_estimator.cutting import CutPlan
+from distributed_estimator.errors import CircuitError
 
 TOLERANCE = 1e-10
 PAULI_PAIRS = [a + b for a in "IXYZ" for b in "IXYZ"][1:]
@@ -940,6 +946,174 @@ def test_a_plan_serves_a_circuit_that_was_built_anew():
     """Other objects, the same gates and parameter names."""
     plan = CutPlan.build(real_amplitudes(4, reps=1), "AABB")
     assert_exact(real_amplitudes(4, reps=1), "XYZX", plan, np.linspace(0, 1, 8))
+
+
+# --- two-qubit rotations that a circuit spells out ------------------------------------------------
+
+ANGLES = (0.7, X, 2 * X - 0.3, X * X)
+SPELT = [
+    (CXGate, (0, 1), RZGate, 1, "rzz", (0, 1)),
+    (CXGate, (0, 1), PhaseGate, 1, "rzz", (0, 1)),
+    (CXGate, (1, 0), U1Gate, 0, "rzz", (1, 0)),
+    (CXGate, (1, 0), RXGate, 1, "rxx", (1, 0)),
+    (CZGate, (0, 1), RXGate, 1, "rzx", (0, 1)),
+    (CZGate, (0, 1), RXGate, 0, "rzx", (1, 0)),
+]
+
+
+def spelt(entangler, pair, rotation, qubit, angles):
+    """Rotations of one qubit between two entanglers, between random one-qubit gates."""
+    body = QuantumCircuit(2)
+    body.append(entangler(), pair)
+    body.barrier()
+    for angle in angles:
+        body.append(rotation(angle), [qubit])
+    body.append(entangler(), pair)
+    circuit = surrounded(RYGate(0.2), (0,), 2, seed=1)
+    return circuit.compose(body).compose(surrounded(RYGate(0.3), (1,), 2, seed=2))
+
+
+@pytest.mark.parametrize("case", SPELT, ids=lambda case: f"{case[0].__name__}-{case[2].__name__}")
+@pytest.mark.parametrize("angles", [*((a,) for a in ANGLES), (X, 0.4, -Y)], ids=str)
+def test_a_rotation_between_two_entanglers_is_one_cut(case, angles):
+    """CX·RZ(φ)·CX is RZZ(φ) up to a phase, for any expression φ."""
+    *parts, name, qubits = case
+    circuit = spelt(*parts, angles)
+    plan = CutPlan.build(circuit, "AB")
+    assert [(cut.name, cut.qubits) for cut in plan.cuts] == [(name, qubits)]
+    values = np.array([[0.4, -1.3], [2.1, 0.0]])[:, : circuit.num_parameters]
+    result = run(circuit, PAULI_PAIRS, "AB", values[:, None, :])
+    expected = [[reference(circuit, pauli, row) for pauli in PAULI_PAIRS] for row in values]
+    assert np.abs(result.data.evs - expected).max() <= TOLERANCE
+
+
+def interrupted(gate, qubits):
+    circuit = spelt(CXGate, (0, 1), RZGate, 1, [X])
+    place = next(i for i, item in enumerate(circuit.data) if item.operation.name == "rz") + 1
+    wider = QuantumCircuit(3)
+    for index, item in enumerate(circuit.data):
+        if index == place:
+            wider.append(gate, qubits)
+        wider.append(item.operation, [circuit.find_bit(q).index for q in item.qubits])
+    return wider
+
+
+@pytest.mark.parametrize(
+    ("gate", "qubits"),
+    [
+        (RXGate(0.3), [1]),
+        (RZGate(0.3), [0]),
+        (CXGate(), [1, 2]),
+        (CZGate(), [2, 0]),
+        (CutWire(), [1]),
+        (Move(), [0, 2]),
+        (CXGate(ctrl_state=0), [0, 1]),
+    ],
+    ids=lambda item: getattr(item, "name", ""),
+)
+def test_a_rotation_is_not_merged_across_anything_else(gate, qubits):
+    circuit = interrupted(gate, qubits)
+    names = {operation.name for operation in CutPlan.build(circuit, None).normal.operations}
+    assert "rzz" not in names
+    assert_exact(circuit, random_paulis(3, 5, 1), "ABC", [0.4])
+
+
+def test_gates_elsewhere_do_not_keep_a_rotation_from_being_merged():
+    circuit = interrupted(RXGate(0.3), [2])
+    assert CutPlan.build(circuit, "ABC").num_cuts == 1
+    assert_exact(circuit, random_paulis(3, 5, 1), "ABC", [0.4])
+
+
+def test_entanglers_unlike_or_with_nothing_between_stay_as_they_are():
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.4, [0, 1])
+    circuit.cx(0, 1)
+    circuit.cx(0, 1)
+    circuit.rz(0.3, 1)
+    circuit.cx(1, 0)
+    circuit.rx(0.2, 1)
+    circuit.cz(1, 0)
+    circuit.append(CXGate(ctrl_state=0), [0, 1])
+    circuit.rz(X, 1)
+    circuit.append(CXGate(ctrl_state=0), [0, 1])
+    plan = CutPlan.build(circuit, "AB")
+    assert [cut.name for cut in plan.cuts] == ["cx", "cx", "cx", "cz", "cx_o0", "cx_o0"]
+    assert_exact(circuit, random_paulis(2, 5, 1), "AB", [0.9])
+
+
+def test_a_custom_gate_that_is_called_cx_is_not_taken_for_one():
+    body = QuantumCircuit(2, name="cx")
+    body.iswap(0, 1)
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.4, [0, 1])
+    circuit.append(body.to_gate(), [0, 1])
+    circuit.rz(0.7, 1)
+    circuit.append(body.to_gate(), [0, 1])
+    circuit.ry(0.4, [0, 1])
+    assert assert_exact(circuit, "XY", "AB")["num_cuts"] == 2
+
+
+def test_a_merged_rotation_keeps_its_place_and_its_light_cone():
+    """Positions are those of the source circuit: of the rotation, and of whatever is wrong."""
+    circuit = QuantumCircuit(3)
+    circuit.h([0, 1, 2])
+    for low, angle in ((0, X), (1, Y)):
+        circuit.cx(low, low + 1)
+        circuit.p(angle, low + 1)
+        circuit.cx(low, low + 1)
+    circuit.rx(0.3, [0, 1, 2])
+    plan = CutPlan.build(circuit, "ABC")
+    assert [(cut.name, cut.position) for cut in plan.cuts] == [("rzz", 4), ("rzz", 7)]
+    assert plan.for_observables([0]).num_cuts == 1
+    assert plan.for_observables([2]).num_cuts == 2
+    for observable in ("IIZ", "IZI", "ZII"):
+        assert_exact(circuit, observable, "ABC", [0.3, 0.8])
+    circuit.reset(0)
+    with pytest.raises(CircuitError, match=r"a reset \(instruction 12\)"):
+        CutPlan.build(circuit, "ABC")
+
+
+@pytest.mark.parametrize("search", [AutoCut(2, seed=1), AutoCut(2, seed=1, wire_cuts=False)])
+def test_a_search_sees_merged_rotations(search):
+    circuit = zz_feature_map(4, reps=1, entanglement="linear").compose(real_amplitudes(4, reps=1))
+    values = np.linspace(-1, 1, circuit.num_parameters)
+    plan = CutPlan.build(zz_feature_map(4, reps=1, entanglement="linear"), search)
+    assert plan.num_cuts == 1
+    assert_exact(zz_feature_map(4, 1, "linear"), random_paulis(4, 4, 2), search, values[:4])
+    assert_exact(circuit, random_paulis(4, 4, 2), search, values)
+
+
+@pytest.mark.parametrize(("labels", "cuts"), [("AABB", 4), ("ABCD", 6), ("AAAA", 0), (None, 0)])
+def test_a_feature_map_of_all_pairs_costs_one_cut_a_pair(labels, cuts):
+    circuit = zz_feature_map(4, reps=1, entanglement="full")
+    circuit.ry(0.4, range(4))
+    metadata = assert_exact(circuit, random_paulis(4, 6, 1), labels, [0.3, -0.8, 1.2, 0.1])
+    assert metadata["num_cuts"] == cuts
+
+
+def test_transpiled_qaoa_costs_one_cut_an_edge():
+    operator = SparsePauliOp(["IIZZ", "IZZI", "ZZII", "ZIIZ"], [1, -0.5, 0.7, 0.2])
+    native = transpile(qaoa_ansatz(operator), basis_gates=["cx", "rz", "rx", "h"])
+    assert native.count_ops()["cx"] == 8
+    values = np.linspace(0.2, 0.9, native.num_parameters)
+    assert assert_exact(native, operator, "AABB", values)["num_cuts"] == 2
+
+
+@pytest.mark.parametrize("make", [StatevectorSampler, None], ids=["statevector", "aer"])
+def test_samplers_run_merged_rotations(make):
+    """Cut and whole ones: within five standard errors of the value."""
+    if make is None:
+        make = pytest.importorskip("qiskit_aer.primitives").SamplerV2
+    circuit = zz_feature_map(3, reps=1, entanglement="full")
+    circuit.ry(0.4, range(3))
+    values = [0.3, -0.8, 1.2]
+    options = EstimatorOptions(shots=4000, seed=3)
+    estimator = DistributedEstimator("AAB", backend=make(seed=1), workers=1, options=options)
+    result = run(circuit, ["ZZZ", "XIX"], estimator=estimator, values=values, precision=None)
+    expected = [reference(circuit, pauli, values) for pauli in ("ZZZ", "XIX")]
+    assert result.metadata["num_cuts"] == 2
+    assert (np.abs(result.data.evs - expected) <= 5 * result.data.stds).all()
+    assert (result.data.stds < 0.2).all()
 
 
 # --- numbers of a plan ----------------------------------------------------------------------------

@@ -320,19 +320,26 @@ class _Session:
         query = 8 * self.prepared.network.elements_per_query(squared=covariances)
         total = sum(needs) + query
         if self.pipeline.exceeds_memory(total):
-            self._refuse(total, needs, query)
+            self._refuse(total, needs, query, sampled=shots is not None)
 
-    def _refuse(self, total: int, needs: Sequence[int], network: int) -> None:
+    def _refuse(self, total: int, needs: Sequence[int], network: int, *, sampled: bool) -> None:
         limit = self.pipeline.memory_limit()
         worst = needs.index(max(needs))
         fragment = self.plan.fragments[worst]
+        exact = "ask for exact values, " if sampled and self.pipeline.backend.exact else ""
         raise PlanTooLargeError(
             f"the plan needs {_gib(total)} of memory, the limit is {_gib(limit)}: fragment {worst} "
             f"({fragment.num_qubits} qubits, {len(fragment.slots)} slots, "
-            f"{fragment.num_branches} branches) takes {_gib(needs[worst])}, the contraction "
-            f"{_gib(network)}; cut fewer gates of that fragment, give it fewer qubits, send fewer "
-            "bindings a run, or raise `memory_limit`"
+            f"{_short(fragment.num_branches)} branches) takes {_gib(needs[worst])}, the "
+            f"contraction {_gib(network)} (number of cuts {self.plan.num_cuts}, circuits a "
+            f"binding {_short(self._num_circuits)}, sampling overhead "
+            f"{self.plan.sampling_overhead:.3g}); cut fewer gates of that fragment, give it fewer "
+            f"qubits, send fewer bindings a run, {exact}or raise `memory_limit`"
         )
+
+    @property
+    def _num_circuits(self) -> int:
+        return sum(e.num_circuits for e in self.prepared.experiments if not e.is_trivial)
 
     def _lap(self, stage: str) -> None:
         now = self.pipeline.clock()
@@ -355,7 +362,7 @@ class _Session:
             num_fragments=plan.num_fragments,
             num_terms=plan.num_terms,
             num_subexperiments=self.num_subexperiments,
-            num_circuits=sum(e.num_circuits for e in self.prepared.experiments if not e.is_trivial),
+            num_circuits=self._num_circuits,
             shots=self.shots,
             shots_total=self.shots_total,
             setting_basis=pipeline.basis,
@@ -383,3 +390,7 @@ _STAGES = ("partition", "generate", "execute", "reconstruct", "overlapped")
 
 def _gib(size: int) -> str:
     return f"{min(size, 10**300) / 2**30:.3g} GiB"
+
+
+def _short(count: int) -> str:
+    return str(count) if count < 10**7 else f"{min(count, 10**300):.3g}"

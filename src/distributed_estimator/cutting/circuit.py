@@ -25,6 +25,7 @@ from qiskit_addon_cutting.instructions import CutWire, Move
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import GateKernel, kernel_of
+from .merge import PlacedGate, merge_rotations
 
 # Told by type: a user's own gate may have any name.
 _IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)
@@ -97,7 +98,7 @@ class NormalCircuit:
 
 
 def normalise(circuit: QuantumCircuit, together: Together) -> NormalCircuit:
-    """Bring a circuit into normal form.
+    """Bring a circuit into normal form, two-qubit rotations that it spells out merged to one gate.
 
     Args:
         circuit: Any unitary circuit, parameterised or not, with the addon's `CutWire` and `Move`.
@@ -109,8 +110,9 @@ def normalise(circuit: QuantumCircuit, together: Together) -> NormalCircuit:
     """
     expressions: list[ParameterExpression | float] = []
     operations: list[Operation] = []
-    for item in _flatten(circuit, tuple(range(circuit.num_qubits)), together, None, 0):
-        operation, position, qubits, kernel = item
+    flat = _flatten(circuit, tuple(range(circuit.num_qubits)), together, None, 0)
+    for gate in merge_rotations(flat):
+        operation, kernel = gate.operation, gate.kernel
         columns: tuple[int, ...] = ()
         if kernel is not None and kernel.num_angles:
             columns = tuple(range(len(expressions), len(expressions) + kernel.num_angles))
@@ -120,7 +122,9 @@ def normalise(circuit: QuantumCircuit, together: Together) -> NormalCircuit:
             kind = "move" if isinstance(operation, Move) else "cut_wire"
         instruction = None if kernel is None else operation
         operations.append(
-            Operation(kind, operation.name, qubits, position, instruction, kernel, columns)
+            Operation(
+                kind, operation.name, gate.qubits, gate.position, instruction, kernel, columns
+            )
         )
     angles = AngleTable(tuple(circuit.parameters), tuple(expressions))
     return NormalCircuit(circuit.num_qubits, tuple(operations), angles)
@@ -132,8 +136,8 @@ def _flatten(
     together: Together,
     position: int | None,
     depth: int,
-) -> Iterator[tuple[Instruction, int, tuple[int, ...], GateKernel | None]]:
-    """Yield (operation, source position, qubits, kernel), decomposing where it must be."""
+) -> Iterator[PlacedGate]:
+    """Yield the operations one by one, decomposing where it must be."""
     if depth > _MAX_NESTING:
         raise CircuitError(f"gate definitions nest deeper than {_MAX_NESTING}: transpile first")
     places = {bit: qubits[i] for i, bit in enumerate(circuit.qubits)}
@@ -145,12 +149,12 @@ def _flatten(
             continue
         _refuse(operation, where, bool(item.clbits))
         if isinstance(operation, CutWire | Move):
-            yield operation, where, targets, None
+            yield PlacedGate(operation, where, targets, None)
             continue
         _check_angles(operation, where)
         kernel = kernel_of(operation)
         if kernel is not None and (len(targets) <= 2 or together(targets)):
-            yield operation, where, targets, kernel
+            yield PlacedGate(operation, where, targets, kernel)
             continue
         definition = _definition(operation)
         if definition is None:

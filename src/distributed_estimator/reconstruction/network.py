@@ -21,6 +21,9 @@ FloatArray = NDArray[np.float64]
 _EXHAUSTIVE = 8
 """Networks of up to this many tensors get the best path there is, larger ones a greedy one."""
 
+_LARGEST_TENSOR = 1 << 60
+"""Elements of a tensor that no memory holds: such a plan is refused, and no path is looked for."""
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -50,7 +53,10 @@ class Network:
                 sizes[2 * number + side] = cut.rank[side]
             indices.append([2 * number, 2 * number + 1])
         self._leaf_indices = indices
-        self._steps, self._held = _compile(indices, sizes)
+        self._held = [prod(sizes[i] for i in leaf) for leaf in indices]
+        self._steps: tuple[_Step, ...] = ()
+        if max(self._held, default=0) <= _LARGEST_TENSOR:
+            self._steps, self._held = _compile(indices, sizes)
 
     def elements_per_query(self, *, squared: bool) -> int:
         """Numbers held at once per query, also of the doubled network for standard errors."""

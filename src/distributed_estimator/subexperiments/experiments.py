@@ -86,7 +86,8 @@ class FragmentExperiment:
         """Memory that tables of outcomes and what is made of them take per binding, in bytes."""
         outcomes = sum(group.num_outcomes for group in self.groups)
         pairs = max(len(group.paulis) for group in self.groups) ** 2
-        return 8 * self.layout.num_outcomes * (6 * outcomes + 4 * pairs)
+        tables = 8 * self.layout.num_outcomes * (6 * outcomes + 4 * pairs)
+        return tables + self.layout.place_bytes
 
     def result_bytes(self, *, covariances: bool) -> int:
         """Memory the fragment tensor takes per binding, in bytes."""

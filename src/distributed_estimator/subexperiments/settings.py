@@ -24,6 +24,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 _DRAWN_AT_ONCE = 1 << 20
+_NARROWEST = 8
+"""Outcomes that settings with fewer are padded to: one large draw is faster than several small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,25 +143,36 @@ class SettingLayout:
         rows, outcomes, size = probabilities.shape
         padded = np.concatenate([probabilities, np.zeros((rows, outcomes, 1))], axis=2)
         result = np.empty_like(padded)
-        width = self._padded_places.shape[1]
-        block = max(1, _DRAWN_AT_ONCE // (rows * outcomes * width))
-        for start in range(0, self.num_settings, block):
-            places = self._padded_places[start : start + block]
+        for places in self._blocks(rows * outcomes):
             chances = padded[:, :, places].transpose(0, 2, 1, 3).reshape(rows, len(places), -1)
             chances /= chances.sum(axis=-1, keepdims=True)
-            counts = rng.multinomial(shots, chances).reshape(rows, -1, outcomes, width)
+            counts = rng.multinomial(shots, chances).reshape(rows, -1, outcomes, places.shape[1])
             result[:, :, places] = counts.transpose(0, 2, 1, 3)
         return result[:, :, :size] / shots
 
+    def _blocks(self, size: int) -> Iterator[IntArray]:
+        """Places of the outcomes of some settings at a time, each drawn `size` times at once."""
+        for places in self._padded_places:
+            block = max(1, _DRAWN_AT_ONCE // (size * places.shape[1]))
+            for start in range(0, len(places), block):
+                yield places[start : start + block]
+
+    @property
+    def place_bytes(self) -> int:
+        """Memory that `draw` takes to know where outcomes stand, whatever the rows, in bytes."""
+        return 8 * (_NARROWEST * self.num_settings + 2 * self.num_outcomes)
+
     @cached_property
-    def _padded_places(self) -> IntArray:
-        """Places of every setting's outcomes, those of a slot not measured padded with nothing."""
-        blocks = []
+    def _padded_places(self) -> list[IntArray]:
+        """Places of every setting's outcomes, by their number; few are padded with nothing."""
+        blocks: dict[int, list[IntArray]] = {}
         for family in self.families:
-            places = np.full((family.num_settings, 1 << len(self.bases)), self.num_outcomes)
+            narrowest = min(_NARROWEST, 1 << len(self.bases))
+            width = max(family.num_slot_outcomes, narrowest)
+            places = np.full((family.num_settings, width), self.num_outcomes)
             places[:, : family.num_slot_outcomes] = family.places
-            blocks.append(places)
-        return np.concatenate(blocks)
+            blocks.setdefault(width, []).append(places)
+        return [np.concatenate(parts) for parts in blocks.values()]
 
     def means(self, frequencies: FloatArray, group: MeasurementGroup) -> FloatArray:
         """The fragment tensor from a table of relative frequencies.

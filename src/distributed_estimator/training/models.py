@@ -250,7 +250,8 @@ def _efficient_su2(config: ModelConfig, width: int) -> QuantumCircuit:
 
 
 def _two_local(config: ModelConfig, width: int) -> QuantumCircuit:
-    return n_local(width, "ry", "cz", config.entanglement, reps=config.ansatz_reps)
+    pairs = "cz" if width > 1 else []
+    return n_local(width, "ry", pairs, config.entanglement, reps=config.ansatz_reps)
 
 
 _Builder = Callable[[ModelConfig, int], QuantumCircuit]
