@@ -78,7 +78,7 @@ def _draw_loss(axes: Axes, training: Sequence[TrainingRecord]) -> None:
     steps = [record.step for record in training]
     axes.plot(steps, [record.loss for record in training], color=BLUE, linewidth=2)
     axes.set_title("Training loss", **TITLE)
-    axes.set_ylabel("mean squared error")
+    axes.set_ylabel("mean over the training part")
     axes.set_ylim(bottom=0)
     axes.tick_params(labelbottom=False)
     tidy(axes)
