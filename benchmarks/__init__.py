@@ -1,8 +1,9 @@
 """Benchmarks: ours and its counterpart, measured in the same run, in turns.
 
-``python -m benchmarks.query|train_step|cuts [--json] [--quick]``. Importing this package pins the
-numeric libraries to one thread each, which has to happen before NumPy is loaded: a ratio between
-two single threads says something about the methods, a ratio between two thread pools does not.
+``python -m benchmarks.query|train_step|cuts|training|accuracy [--json] [--quick]``. Importing this
+package pins the numeric libraries to one thread each, which has to happen before NumPy is loaded: a
+ratio between two single threads says something about the methods, a ratio between two thread pools
+does not.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""PennyLane as a counterpart: its wire cuts, and uncut training by backpropagation."""
+"""PennyLane as a counterpart: its wire cuts, and uncut training."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,18 @@ MISSING = "pennylane is not installed: pip install pennylane"
 def installed() -> bool:
     """Whether PennyLane is there."""
     return find_spec("pennylane") is not None
+
+
+def missing() -> str | None:
+    """Why training with it cannot be measured, or None if it can."""
+    return None if installed() else MISSING
+
+
+def lightning_missing() -> str | None:
+    """The same for its simulator in C++."""
+    if installed() and find_spec("pennylane_lightning") is not None:
+        return None
+    return "pennylane-lightning is not installed: pip install pennylane-lightning"
 
 
 def cut_query(load: Workload, cut_before: Sequence[int]) -> Callable[[], Outcome]:
@@ -87,20 +100,20 @@ def _z_on_all(num_qubits: int) -> object:
     return qml.expval(qml.prod(*(qml.Z(q) for q in range(num_qubits))))
 
 
-def backprop_step(load: Workload, targets: Floats) -> Callable[[], Outcome]:
-    """Forward and backward of the summed squared error on `default.qubit`, uncut.
+def qnode(num_qubits: int, device: str, diff_method: str) -> Callable[..., Any]:
+    """The uncut QNN for PyTorch, from one column a feature and the weights to one value a sample.
 
-    The batch is broadcast through one simulation in double precision, on one PyTorch thread.
-    The outcome's values are the gradient of the loss.
+    A batch is broadcast where the device can, and becomes a list of circuits where it cannot.
+
+    Args:
+        num_qubits: One feature each, and two weights.
+        device: "default.qubit" or "lightning.qubit".
+        diff_method: "backprop" or "adjoint".
     """
     import pennylane as qml
-    import torch
 
-    torch.set_num_threads(1)
-    num_qubits = load.num_qubits
-
-    @qml.qnode(qml.device("default.qubit"), interface="torch", diff_method="backprop")  # type: ignore[untyped-decorator]
-    def model(columns: torch.Tensor, weights: torch.Tensor) -> object:
+    @qml.qnode(qml.device(device), interface="torch", diff_method=diff_method)  # type: ignore[untyped-decorator]
+    def model(columns: Any, weights: Any) -> object:
         for qubit in range(num_qubits):
             for _ in range(2):
                 qml.Hadamard(qubit)
@@ -112,6 +125,19 @@ def backprop_step(load: Workload, targets: Floats) -> Callable[[], Outcome]:
             qml.RY(weights[num_qubits + qubit], qubit)
         return _z_on_all(num_qubits)
 
+    return model  # type: ignore[no-any-return]
+
+
+def backprop_step(load: Workload, targets: Floats) -> Callable[[], Outcome]:
+    """Forward and backward of the summed squared error on `default.qubit`, uncut.
+
+    The batch is broadcast through one simulation in double precision, on one PyTorch thread.
+    The outcome's values are the gradient of the loss.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    model = qnode(load.num_qubits, "default.qubit", "backprop")
     columns = torch.tensor(load.features.T.copy())
     weights = torch.tensor(load.weights, requires_grad=True)
     wanted = torch.tensor(targets)

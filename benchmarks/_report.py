@@ -29,10 +29,12 @@ _PACKAGES = (
     "numpy",
     "opt_einsum",
     "pennylane",
+    "pennylane-lightning",
     "qiskit",
     "qiskit-addon-cutting",
     "qiskit-aer",
     "qiskit-machine-learning",
+    "scikit-learn",
     "scipy",
     "torch",
 )

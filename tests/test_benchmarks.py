@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("qiskit_aer")
 pytest.importorskip("qiskit_machine_learning")
+pytest.importorskip("torch")
+pytest.importorskip("mlxtend")
 
 from benchmarks._harness import CALLS_A_TURN, Budget, Contestant, slope, take_turns
+from benchmarks._learning import Cell, Score, Setting, markdown, statement
+from benchmarks._paired import holm, paired
 from benchmarks._report import Bar
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
 
@@ -36,6 +41,7 @@ EXPECTED = {
     "query": Expected(cuts={0, 1}, cases=4, rows_a_case=10),
     "train_step": Expected(cuts={0, 1}, cases=2, rows_a_case=6),
     "cuts": Expected(cuts={1, 2, 3}, cases=3, rows_a_case=2),
+    "training": Expected(cuts={0, 1}, cases=2, rows_a_case=5),
 }
 
 
@@ -43,17 +49,41 @@ EXPECTED = {
 def test_a_smoke_run_prints_one_complete_document(name: str) -> None:
     """One test for all of it: a run takes seconds, and test workers share nothing."""
     document = smoke_run(name)
-    assert document["benchmark"] == name
-    assert all(math.isfinite(number) for number in numbers(document))
-    assert {"python", "qiskit", "qiskit-aer"} <= set(document["versions"])
-    assert not {"node", "host", "hostname"} & set(document["machine"])
+    check_document(name, document)
     check_rows(document["rows"])
     check_coverage(document, EXPECTED[name])
 
 
-def smoke_run(name: str) -> dict[str, Any]:
+def test_a_smoke_run_of_learning_holds_every_seed_and_writes_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "table.md"
+    document = smoke_run("accuracy", "--processes", "1", "--markdown", str(table))
+    check_document("accuracy", document)
+    cells = document["cells"]
+    assert [(cell["workload"], cell["cuts"]) for cell in cells] == [
+        *(("iris", 0), ("iris", 1)),
+        *(("mnist", 0), ("mnist", 1)),
+    ]
+    for cell in cells:
+        shares = [seed["test_accuracy"] for seed in cell["seeds"]]
+        assert len(shares) == len(document["settings"]["seeds"]) == 2
+        assert cell["test_accuracy"] == pytest.approx(sum(shares) / 2)
+        assert (cell["against_uncut"] is None) == (cell["cuts"] == 0)
+    lines = table.read_text().splitlines()
+    assert len([line for line in lines if line.startswith("|")]) == 2 + len(cells)
+    assert lines[-1] == document["statement"]
+
+
+def check_document(name: str, document: dict[str, Any]) -> None:
+    """What every benchmark says of itself and of the machine."""
+    assert document["benchmark"] == name
+    assert all(math.isfinite(number) for number in numbers(document))
+    assert {"python", "qiskit", "qiskit-aer"} <= set(document["versions"])
+    assert not {"node", "host", "hostname"} & set(document["machine"])
+
+
+def smoke_run(name: str, *options: str) -> dict[str, Any]:
     """What the benchmark prints on standard output, which has to be JSON and nothing else."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json"]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", *options]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )
@@ -140,3 +170,53 @@ def test_a_budget_refuses_what_no_longer_fits() -> None:
 @pytest.mark.parametrize(("relation", "met"), [("<=", False), (">=", True)])
 def test_a_bar_reads_its_own_direction(relation: Any, met: bool) -> None:
     assert Bar("figure", 2.0, relation, 1.0).met is met
+
+
+def cell(cuts: int, shares: list[float], linear: float, against: list[float]) -> Cell:
+    scores = tuple(Score(share, linear, "AB" if cuts else None, 1.0) for share in shares)
+    found = paired(against) if cuts else None
+    return Cell(Setting("iris", 4, epochs=1, batch_size=None), cuts, scores, found)
+
+
+def test_seeds_that_agree_make_no_difference_and_those_that_differ_alike_make_one() -> None:
+    assert paired([0.0] * 5).contains_zero
+    alike = paired([0.8 - 0.75, 0.45 - 0.4])  # not the same double
+    assert (alike.mean, alike.half_width, alike.p_value) == (0.05, 0.0, 0.0)
+    assert not alike.contains_zero
+
+
+def test_an_interval_contains_0_where_its_test_is_above_the_level() -> None:
+    for shift in (0.0, 0.02, 0.04, 0.06, 0.08):
+        found = paired([shift + step for step in (-0.04, -0.01, 0.0, 0.02, 0.03)])
+        assert found.contains_zero == (found.p_value > 0.05)
+
+
+def test_an_interval_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(7)
+    hits = [paired(row).contains_zero for row in rng.normal(size=(2000, 5))]
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.02)
+
+
+def test_one_interval_of_many_that_misses_0_is_reported_and_corrected() -> None:
+    steps = [0.02, 0.03, 0.04, 0.05, 0.01]
+    cells = [
+        cell(0, [0.9] * 5, 0.92, []),
+        cell(1, [0.9 + step for step in steps], 0.92, steps),
+        *(cell(cuts, [0.9] * 5, 0.92, [0.0] * 5) for cuts in range(2, 12)),
+    ]
+    assert "10 of 11 95 % intervals contain 0" in statement(cells)
+    assert "no difference at the 5% level" in statement(cells)
+    assert "| iris | 4 | 1 (AB) | 93.0% | 91.0% to 95.0% | +3.0 [+1.0, +5.0] | 92.0% |" in markdown(
+        cells
+    )
+
+
+def test_holms_correction_never_falls_below_what_came_before_it() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("share", "met"), [(0.87, True), (0.86, False)])
+def test_a_linear_model_may_be_5_points_ahead(share: float, met: bool) -> None:
+    (bar,) = cell(0, [share], 0.92, []).bars()
+    assert bar.met is met

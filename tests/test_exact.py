@@ -974,7 +974,9 @@ def spelt(entangler, pair, rotation, qubit, angles):
 
 
 @pytest.mark.parametrize("case", SPELT, ids=lambda case: f"{case[0].__name__}-{case[2].__name__}")
-@pytest.mark.parametrize("angles", [*((a,) for a in ANGLES), (X, 0.4, -Y)], ids=str)
+@pytest.mark.parametrize(
+    "angles", [*((a,) for a in ANGLES), (X, 0.4, -Y)], ids=lambda angles: ",".join(map(str, angles))
+)
 def test_a_rotation_between_two_entanglers_is_one_cut(case, angles):
     """CX·RZ(φ)·CX is RZZ(φ) up to a phase, for any expression φ."""
     *parts, name, qubits = case
