@@ -1,4 +1,4 @@
-"""The README's example runs as it stands, and its promises name what exists."""
+"""Examples in the README and the docs run as they stand, and promises name what exists."""
 
 from __future__ import annotations
 
@@ -24,10 +24,27 @@ def test_the_python_example_runs(
     assert (tmp_path / "runs" / "queries.jsonl").exists()
 
 
-def test_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert targets
-    assert [t for t in targets if not (ROOT / t).exists()] == []
+def test_the_training_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "training.md", "exec"), {})
+    accuracy, shots = map(float, capsys.readouterr().out.split())
+    assert accuracy >= 0.9
+    assert shots > 0
+    assert (tmp_path / "runs" / "mine" / "summary.json").exists()
+
+
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "examples" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert [t for t in targets if not (page.parent / t).exists()] == []
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

@@ -63,8 +63,7 @@ def _spsa(session: Session, start: FloatArray) -> FloatArray:
         if replayed.covers(point):
             return replayed.answer()
         _set_weights(session, point)
-        with torch.no_grad():
-            value = session.loss(session.classifier(session.features), session.targets)
+        value = session.loss(session.score(session.features), session.targets)
         session.note(point, float(value))
         session.stop_if_asked()
         return session.losses[-1]

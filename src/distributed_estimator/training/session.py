@@ -27,6 +27,9 @@ FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[TrainingRecord], None]
 Stop = Callable[[], bool]
 
+SCORED_AT_ONCE = 256
+"""A constant, not a share of free memory: the number of runs decides the shots that are drawn."""
+
 _SECONDS_TO_SYNC = 1.0
 
 UNSCORED = Scores(math.nan, math.nan, math.nan)
@@ -121,9 +124,13 @@ class Session:
         self.save()
         self.progress(record)
 
+    def score(self, features: torch.Tensor) -> torch.Tensor:
+        """The scores of many samples, without a gradient; some at a time, to bound the memory."""
+        with torch.no_grad():
+            return torch.cat([self.classifier(part) for part in features.split(SCORED_AT_ONCE)])
+
     def _observe(self) -> TrainingRecord:
-        with torch.no_grad():  # both parts in one evaluation
-            scores = self.classifier(self._everything)
+        scores = self.score(self._everything)
         seen, unseen = scores.split([len(self.targets), len(self._unseen)])
         self.scores = Scores(
             loss=float(self.loss(seen, self.targets)),
