@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from ..cutting import Fragment, GateStep, SlotStep
 from ..cutting.gates import GateKernel
-from .kernels import apply_branches, apply_gate, zero_state
+from .kernels import apply_branches, apply_gate, apply_real_gate, product_state
 
 ComplexArray = NDArray[np.complex128]
 FloatArray = NDArray[np.float64]
+
+
+_ZERO = np.array([[1], [0]], dtype=np.complex128)
 
 
 class _Fused:
@@ -29,6 +32,7 @@ class _Fused:
         self.qubits = qubits
         self.parts: list[ComplexArray | tuple[int, int]] = [part]
         self.nonzero: list[list[int]] = []
+        self.is_real = False
 
     def append(self, part: ComplexArray | tuple[int, int]) -> None:
         """Follow with another gate, multiplying constants at once."""
@@ -39,25 +43,37 @@ class _Fused:
             self.parts.append(part)
 
     def close(self, kernels: list[GateKernel]) -> None:
-        """Find which matrix elements can differ from zero."""
+        """Find which matrix elements can differ from zero, and whether all are real."""
         total = np.eye(1 << len(self.qubits), dtype=int)
+        self.is_real = True
         for part in self.parts:
             constant = isinstance(part, np.ndarray)
             pattern = np.abs(part) > 0 if constant else kernels[part[0]].nonzero
             total = np.asarray(pattern, dtype=int) @ total
+            elements = kernels[part[0]].coefficients if isinstance(part, tuple) else part
+            self.is_real = self.is_real and not np.any(elements.imag)
         self.nonzero = [list(np.flatnonzero(row)) for row in total]
 
     def matrices(self, tables: list[ComplexArray]) -> ComplexArray:
         """Shape (d, d, rows or 1)."""
-        total: ComplexArray | None = None
-        for part in self.parts:
-            if isinstance(part, np.ndarray):
-                matrix = part[:, :, None]
-            else:
-                matrix = tables[part[0]][..., part[1], :]
-            total = matrix if total is None else np.einsum("ijr,jkr->ikr", matrix, total)
-        assert total is not None
-        return total
+        first, *rest = self._factors(tables)
+        for matrix in rest:
+            first = np.einsum("ijr,jkr->ikr", matrix, first)
+        return first
+
+    def column(self, tables: list[ComplexArray]) -> ComplexArray:
+        """What the gates make of |0>, shape (d, rows or 1)."""
+        first, *rest = self._factors(tables)
+        column = first[:, 0]
+        for matrix in rest:
+            column = np.einsum("ijr,jr->ir", matrix, column)
+        return column
+
+    def _factors(self, tables: list[ComplexArray]) -> list[ComplexArray]:
+        return [
+            part[:, :, None] if isinstance(part, np.ndarray) else tables[part[0]][..., part[1], :]
+            for part in self.parts
+        ]
 
 
 class Program:
@@ -67,9 +83,10 @@ class Program:
         self._fragment = fragment
         self._kernels: list[GateKernel] = []
         self._columns: list[list[tuple[int, ...]]] = []
-        self._steps = list(self._compile())
+        self._first: dict[int, _Fused] = {}
+        self._steps = list(self._split(self._compile()))
         self._gathers = [np.array(columns) for columns in self._columns]
-        for step in self._steps:
+        for step in (*self._first.values(), *self._steps):
             if isinstance(step, _Fused):
                 step.close(self._kernels)
 
@@ -79,13 +96,19 @@ class Program:
             self._table(kernel, columns, angles)
             for kernel, columns in zip(self._kernels, self._gathers, strict=True)
         ]
-        states = zero_state(self._fragment.num_qubits, len(angles))
+        columns = [
+            self._first[qubit].column(tables) if qubit in self._first else _ZERO
+            for qubit in range(self._fragment.num_qubits)
+        ]
+        states = product_state(columns, len(angles))
         for step in self._steps:
             if isinstance(step, SlotStep):
                 operators = self._fragment.slots[step.slot].side.branches
                 states = apply_branches(states, operators, step.qubit)
             else:
-                states = apply_gate(states, step.matrices(tables), step.nonzero, step.qubits)
+                matrices = step.matrices(tables)
+                apply = apply_real_gate if step.is_real else apply_gate
+                states = apply(states, matrices, step.nonzero, step.qubits)
         return states
 
     @staticmethod
@@ -114,6 +137,17 @@ class Program:
             if len(step.qubits) == 1:
                 open_runs[step.qubits[0]] = fused
             yield fused
+
+    def _split(self, steps: Iterator[_Fused | SlotStep]) -> Iterator[_Fused | SlotStep]:
+        """Takes out what is first on its qubit alone: the state before all else is a product."""
+        touched: set[int] = set()
+        for step in steps:
+            qubits = (step.qubit,) if isinstance(step, SlotStep) else step.qubits
+            if isinstance(step, _Fused) and len(qubits) == 1 and touched.isdisjoint(qubits):
+                self._first[qubits[0]] = step
+            else:
+                yield step
+            touched.update(qubits)
 
     def _part(self, step: GateStep) -> ComplexArray | tuple[int, int]:
         if not step.angles:
