@@ -517,7 +517,7 @@ def test_train_prints_one_json_document(dest: Callable[..., Done]):
     assert document["config"]["shots"] is None
     assert document["totals"]["shots"] == 0
     assert set(document["stages"]) == {"partition", "generate", "execute", "reconstruct", "total"}
-    files = {"queries", "training", "checkpoint", "weights", "summary"}
+    files = {"queries", "training", "data", "checkpoint", "weights", "summary"}
     assert set(document["files"]) == files
     assert all(Path(path).exists() for path in document["files"].values())
     assert str(Path("runs/iris/summary.json")) == document["files"]["summary"]
@@ -635,7 +635,7 @@ def test_train_goes_on_with_a_run(dest: Callable[..., Done]):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "`nowhere` holds no checkpoint (checkpoint.safetensors): name the folder of a run"),
+        ([], "`nowhere` holds no checkpoint.safetensors: name the folder of a run"),
         (["--cuts", "1"], "goes on with a run as it was configured: leave out `--cuts`"),
         (["--lr", "0.1", "--exact"], "leave out `--exact`, `--lr`"),
     ],
@@ -665,8 +665,8 @@ def test_bad_ways_to_go_on(dest: Callable[..., Done], options: list[str], messag
         (["--lr", "nan"], "`lr` is nan: give a positive learning rate"),
         (["--seed", "-1"], "`seed` is -1"),
         (["--classes", "3"], "`--classes` is '3': give two, such as 3,6"),
-        (["--features", "9"], "9"),
-        (["--observable", "ZQ"], "ZQ"),
+        (["--features", "9"], "`num_features` is 9"),
+        (["--observable", "ZQ"], "`observable` is 'ZQ'"),
         (["--track", "paper"], "'paper' is not one of 'tensorboard', 'mlflow'"),
         (["--pipeline", "reference", "--exact"], "the reference pipeline has no exact values"),
     ],

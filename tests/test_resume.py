@@ -22,15 +22,18 @@ from distributed_estimator.analysis.load import load_queries, load_training
 from distributed_estimator.errors import (
     CheckpointError,
     DistributedEstimatorError,
+    InputError,
     RecordError,
     TrainingStoppedError,
 )
-from distributed_estimator.training import checkpoints
+from distributed_estimator.records import TrainingRecord, files
+from distributed_estimator.training import checkpoints, loop, runs, session
 from distributed_estimator.training.checkpoints import Checkpoint, flatten, unflatten
 from distributed_estimator.training.config import TrainingConfig
 from distributed_estimator.training.loop import resume, train
 from distributed_estimator.training.models import ModelConfig
-from distributed_estimator.training.runs import RunFolder, TrainingResult
+from distributed_estimator.training.runs import RunFolder, Scores, TrainingResult
+from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
 BASE = TrainingConfig(WorkloadConfig("iris", seed=7, samples=10, test_samples=6), shots=16, cuts=1)
@@ -38,12 +41,14 @@ CONFIGS = {
     "adam": replace(BASE, epochs=3, batch_size=4),
     "sgd": replace(BASE, epochs=3, batch_size=4, optimizer="sgd"),
     "lbfgs": replace(BASE, epochs=3, optimizer="lbfgs", lr=1.0),
+    "lbfgs in batches": replace(BASE, epochs=2, batch_size=5, optimizer="lbfgs", lr=1.0),
     "cobyla": replace(BASE, epochs=12, optimizer="cobyla"),
     "spsa": replace(BASE, epochs=3, optimizer="spsa"),
     "linear head": replace(
         BASE, epochs=2, batch_size=5, head="linear", model=ModelConfig(observable="z_each")
     ),
     "exact": replace(BASE, epochs=3, shots=None),
+    "cut search": replace(BASE, cuts=0, max_qubits=2, epochs=3),
 }
 CHANGING = ("run_id", "query_id", "started_at", "plan_cached", "at")
 
@@ -158,27 +163,106 @@ def test_a_finished_run_is_finished(task: Workload, tmp_path: Path):
         assert (folder.queries.read_bytes(), folder.training.read_bytes()) == before
 
 
-def test_a_head_of_the_callers_goes_on_with_its_dropout(task: Workload, tmp_path: Path):
-    def head() -> torch.nn.Module:
-        return torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(1, 1))
+def dropout() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(1, 1))
 
-    config = replace(BASE, epochs=4)
+
+def normed() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.BatchNorm1d(1), torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("head", [dropout, normed])
+@pytest.mark.parametrize("optimizer", ["adam", "cobyla"])
+def test_a_head_of_the_callers_goes_on(
+    task: Workload, tmp_path: Path, head: Callable[[], torch.nn.Module], optimizer: str
+):
+    """Into a fresh module, whose own initial weights do not matter."""
+    config = replace(BASE, epochs=4 if optimizer == "adam" else 14, optimizer=optimizer)
     torch.manual_seed(5)
-    first = head()
-    start = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    first, again = head(), head()
+    again.load_state_dict(first.state_dict())
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     train(task, config, whole, head=first)
-    again = head()
-    again.load_state_dict(start)
     with pytest.raises(TrainingStoppedError):
         train(task, config, parts, head=again, stop=every(2))
     resume(parts, head=head())
     assert story(parts) == story(whole)
+
+
+def test_a_head_that_is_missing_or_another_is_refused(task: Workload, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    train(task, replace(BASE, epochs=1), folder, head=dropout())
+    before = contents(folder)
     with pytest.raises(DistributedEstimatorError, match="`head` is 'custom'"):
-        resume(parts)
-    other = torch.nn.Linear(1, 1)
+        resume(folder)
     with pytest.raises(CheckpointError, match=r"of another network .*give the same head"):
-        resume(parts, head=other)
+        resume(folder, head=torch.nn.Linear(1, 1))
+    assert contents(folder) == before
+
+
+def test_the_reference_pipeline_goes_on(task: Workload, tmp_path: Path):
+    parts_of = {"x_train": task.x_train[:2], "y_train": task.y_train[:2]}
+    few = replace(task, **parts_of, x_test=task.x_test[:1], y_test=task.y_test[:1])
+    config = replace(BASE, epochs=2, cuts=0, pipeline="reference", workers=2)
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    train(few, config, whole)
+    with pytest.raises(TrainingStoppedError):
+        train(few, config, parts, stop=every(1))
+    resume(parts)
+    assert story(parts)["final"] == story(whole)["final"]
+    assert story(parts)["weights"] == story(whole)["weights"]
+
+
+def test_a_run_goes_on_wherever_its_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The data stand beside it: neither the user's file nor the same processor is needed."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    rows = [f"{i % 7},{(i * i) % 5},{'yes' if i % 2 else 'no'}" for i in range(20)]
+    Path("survey.csv").write_text("\n".join(["a,b,answer", *rows]), "utf-8")
+    config = replace(BASE, workload=WorkloadConfig("survey.csv"), epochs=3)
+    data = load_workload(config.workload)
+    train(data, config, RunFolder("whole"))
+    with pytest.raises(TrainingStoppedError):
+        train(data, config, RunFolder("parts"), stop=every(1))
+    Path("survey.csv").unlink()
+    shutil.move("parts", tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    resume(RunFolder("elsewhere"))
+    assert story(RunFolder("elsewhere")) == story(RunFolder("here/whole"))
+    assert load_trained(RunFolder("elsewhere")).workload.name == "survey.csv"
+
+
+def test_a_gradient_free_run_is_not_finished_before_its_choice(task: Workload, tmp_path: Path):
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(TrainingStoppedError, match="stopped after 12 of 12 epochs"):
+        train(task, CONFIGS["cobyla"], folder, stop=every(12))
+    assert not load_trained(folder).finished
+    resume(folder)
+    assert load_trained(folder).finished
+
+
+def test_a_progress_that_fails_costs_nothing(task: Workload, tmp_path: Path):
+    def fail(record: object) -> None:
+        raise ZeroDivisionError
+
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    train(task, CONFIGS["adam"], whole)
+    with pytest.raises(ZeroDivisionError):
+        train(task, CONFIGS["adam"], parts, progress=fail)
+    resume(parts)
+    assert story(parts) == story(whole)
+
+
+def test_runs_leave_no_file_open(task: Workload, tmp_path: Path):
+    def opened() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    config = replace(BASE, epochs=1)
+    train(task, config, RunFolder(tmp_path / "first"))
+    before = opened()
+    for number in range(3):
+        train(task, config, RunFolder(tmp_path / str(number)))
+    assert opened() <= before
 
 
 def test_nested_state_survives_the_round_trip():
@@ -194,6 +278,69 @@ def test_nested_state_survives_the_round_trip():
 
 
 # --- killed
+
+
+def events(train_it: Callable[[], object], last: int) -> int:
+    """Runs something in a child that is killed just before its `last`-th change on the disk.
+
+    Returns the number of changes it made if it came to its end, else 0.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        made = 0
+
+        def counted(call: Callable[..., object]) -> Callable[..., object]:
+            def change(*arguments: object, **settings: object) -> object:
+                nonlocal made
+                made += 1
+                if made == last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*arguments, **settings)
+
+            return change
+
+        files._write_all = counted(files._write_all)
+        Path.replace = counted(Path.replace)
+        session.truncate_records = counted(session.truncate_records)
+        try:
+            train_it()
+            os.write(writer, made.to_bytes(4, "big"))
+        finally:
+            os._exit(1)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        return int.from_bytes(pipe.read(), "big")
+
+
+def check_every_kill(task: Workload, config: TrainingConfig, folder: Path, step: int = 1) -> None:
+    whole = RunFolder(folder / "whole")
+    count = events(lambda: train(task, config, whole), 0)
+    assert count > 10
+    for last in range(1, count + 1, step):
+        run = RunFolder(folder / f"run {last}")
+        assert not events(lambda run=run: train(task, config, run), last)
+        if run.checkpoint.exists():
+            events(lambda run=run: resume(run), 3)  # killed once more
+            resume(run)
+        else:
+            train(task, config, run)  # as if nothing had been
+        assert story(run) == story(whole), last
+        check_sound(run)
+        shutil.rmtree(run.path)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_kill_before_any_change_on_the_disk_changes_nothing(task: Workload, tmp_path: Path):
+    check_every_kill(task, replace(BASE, epochs=2, batch_size=5), tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "adam"])
+def test_so_it_is_for_every_optimiser(task: Workload, tmp_path: Path, name: str):
+    check_every_kill(task, CONFIGS[name], tmp_path, step=3)
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -281,7 +428,7 @@ def stopped(task: Workload, tmp_path: Path) -> RunFolder:
 
 
 def test_a_folder_without_a_run_cannot_be_gone_on_with(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"`.*nowhere` holds no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"`.*nowhere` holds no checkpoint.safetensors"):
         resume(RunFolder(tmp_path / "nowhere"))
     assert not list(tmp_path.iterdir())
 
@@ -324,7 +471,25 @@ def test_a_checkpoint_of_another_configuration_is_refused(stopped: RunFolder, tm
     train(load_workload(config.workload), config, other)
     stopped.checkpoint.write_bytes(other.checkpoint.read_bytes())
     before = contents(stopped)
-    with pytest.raises(RecordError, match=r"queries.jsonl has .* bytes and no line that ends"):
+    with pytest.raises(CheckpointError, match=r"is not what `.*run` was trained on: give the same"):
+        resume(stopped)
+    assert contents(stopped) == before
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_a_checkpoint_of_another_run_is_refused(
+    stopped: RunFolder, task: Workload, tmp_path: Path, epoch: int
+):
+    """Even one that speaks of shorter logs, and of the same data and network."""
+    other = RunFolder(tmp_path / "other")
+
+    def keep(record: TrainingRecord) -> None:
+        if record.epoch == epoch:
+            stopped.checkpoint.write_bytes(other.checkpoint.read_bytes())
+
+    train(task, replace(CONFIGS["adam"], seed=8), other, progress=keep)
+    before = contents(stopped)
+    with pytest.raises(CheckpointError, match=r"queries.jsonl` is of run .*belong together"):
         resume(stopped)
     assert contents(stopped) == before
 
@@ -355,6 +520,38 @@ def test_two_processes_do_not_train_in_one_folder(stopped: RunFolder):
     resume(stopped)
 
 
+def test_a_run_that_came_first_is_left_alone(
+    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Another process may begin a run while this one still makes its plan."""
+    folder = RunFolder(tmp_path / "run")
+    build = loop.build_classifier
+
+    def slow(*arguments: object) -> object:
+        monkeypatch.setattr(loop, "build_classifier", build)
+        train(task, CONFIGS["adam"], folder)
+        return build(*arguments)
+
+    monkeypatch.setattr(loop, "build_classifier", slow)
+    with pytest.raises(InputError, match="already holds a run"):
+        train(task, CONFIGS["adam"], folder)
+    assert resume(folder).final == load_final(folder)
+
+
+def load_final(folder: RunFolder) -> Scores:
+    return Scores(**json.loads(folder.summary.read_text("utf-8"))["final"])
+
+
+def test_a_file_system_without_locks_will_do(
+    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runs.fcntl, "flock", no_locks)
+    train(task, replace(BASE, epochs=1), RunFolder(tmp_path / "run"))
+
+
 def no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -381,6 +578,24 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_later(
     assert not list(run.path.glob(".checkpoint*"))
     resume(run)
     assert story(run) == story(whole)
+
+
+@pytest.mark.parametrize("name", ["weights.json", "summary.json"])
+def test_a_full_disk_at_the_end_is_one_error_too(
+    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    write = Path.write_text
+
+    def fill(path: Path, *arguments: object) -> object:
+        return no_space() if name in path.name else write(path, *arguments)
+
+    folder = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(Path, "write_text", fill)
+    with pytest.raises(RecordError, match=f"cannot write .*{name}: No space left on device"):
+        train(task, CONFIGS["adam"], folder)
+    monkeypatch.undo()
+    resume(folder)
+    check_sound(folder)
 
 
 def test_a_full_disk_at_the_start_leaves_nothing(

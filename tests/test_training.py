@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from helpers import run_without
 from qiskit.quantum_info import Statevector
+from qiskit_machine_learning.utils import algorithm_globals
 
 from distributed_estimator.analysis.load import load_queries, load_training
 from distributed_estimator.errors import InputError
@@ -23,8 +25,9 @@ from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
 FILES = [
-    ".lock",
+    ".dest-lock",
     "checkpoint.safetensors",
+    "data.safetensors",
     "queries.jsonl",
     "summary.json",
     "training.jsonl",
@@ -237,6 +240,81 @@ def test_a_head_of_the_callers_is_trained_and_read_back(small: Workload, tmp_pat
         assert torch.equal(mine, theirs)
 
 
+class Normed(torch.nn.Module):
+    """A head that behaves otherwise while it is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = torch.nn.Sequential(
+            torch.nn.BatchNorm1d(1), torch.nn.Dropout(0.5), torch.nn.Linear(1, 1)
+        )
+
+    def forward(self, outputs: torch.Tensor) -> torch.Tensor:
+        return self.parts(outputs)
+
+
+def test_a_head_learns_nothing_from_being_scored(small: Workload, tmp_path: Path):
+    """Neither from the test part, nor anything but the same score twice."""
+    other = replace(small, x_test=small.x_test[::-1] * 0.5, y_test=-small.y_test)
+    states = []
+    for number, workload in enumerate((small, other)):
+        torch.manual_seed(1)
+        module = Normed()
+        result = train(workload, EXACT, RunFolder(tmp_path / str(number)), head=module)
+        states.append({name: tensor.tolist() for name, tensor in module.state_dict().items()})
+        assert module.training
+        trained = load_trained(result.folder, head=Normed())
+        with torch.no_grad():
+            scores = trained.classifier(torch.from_numpy(workload.x_train)).numpy()
+        assert np.mean((scores - workload.y_train) ** 2) == pytest.approx(result.final.loss)
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "cobyla"])
+def test_what_is_frozen_stays(small: Workload, tmp_path: Path, optimizer: str):
+    head = torch.nn.Linear(1, 1)
+    head.bias.requires_grad_(False)
+    bias = float(head.bias)
+    config = replace(EXACT, optimizer=optimizer, epochs=12)
+    train(small, config, RunFolder(tmp_path / "run"), head=head)
+    assert float(head.bias) == bias
+
+
+def test_spsa_gives_the_global_generator_back(small: Workload, tmp_path: Path):
+    algorithm_globals.random_seed = 4
+    wanted = algorithm_globals.random.random(3)
+    algorithm_globals.random_seed = 4
+    train(small, replace(EXACT, optimizer="spsa", epochs=1), RunFolder(tmp_path / "run"))
+    assert np.array_equal(algorithm_globals.random.random(3), wanted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: array[::-1][::-1],
+        lambda array: array.astype(">f8"),
+        lambda array: array.astype(np.longdouble),
+        lambda array: array.tolist(),
+        lambda array: np.asfortranarray(array),
+    ],
+    ids=["reversed", "big-endian", "long", "lists", "by columns"],
+)
+def test_arrays_of_the_callers_come_in_any_form(
+    small: Workload, tmp_path: Path, change: Callable[[np.ndarray], object]
+):
+    names = ("x_train", "y_train", "x_test", "y_test")
+    workload = replace(small, **{name: change(getattr(small, name)) for name in names})
+    here, there = (RunFolder(tmp_path / name) for name in ("here", "there"))
+    assert losses(train(workload, EXACT, here)) == losses(train(small, EXACT, there))
+
+
+def test_arrays_of_no_numbers_are_refused(small: Workload):
+    with pytest.raises(InputError, match=r"`y_test` of workload `iris_binary_pml` is no array of"):
+        replace(small, y_test=["yes", "no", "yes"])
+    with pytest.raises(InputError, match="some are complex"):
+        replace(small, x_train=small.x_train + 0j)
+
+
 def test_the_reference_pipeline_trains_too(small: Workload, tmp_path: Path):
     tiny = replace(small, x_train=small.x_train[:1], y_train=small.y_train[:1])
     config = TrainingConfig(shots=16, epochs=1, pipeline="reference", workers=2, cuts=1)
@@ -265,6 +343,8 @@ def test_the_reference_pipeline_trains_too(small: Workload, tmp_path: Path):
         ({"seed": -1}, "`seed` is -1: give a whole number of at least 0"),
         ({"seed": 2**32}, "`seed` is 4294967296: give a number below"),
         ({"lr": 0.0}, "`lr` is 0.0: give a positive learning rate"),
+        ({"lr": "0.1"}, "`lr` is '0.1': give a positive learning rate"),
+        ({"lr": 10**400}, "give a positive learning rate"),
         ({"lr": float("nan")}, "`lr` is nan: give a positive learning rate"),
         ({"optimizer": "newton"}, "`optimizer` is 'newton': give one of adam, sgd, lbfgs, cobyla"),
         ({"loss": "hinge"}, "`loss` is 'hinge': give one of mse, cross_entropy"),
@@ -286,7 +366,10 @@ def test_a_configuration_out_of_range_is_refused(change: dict[str, object], mess
         (TrainingConfig(cuts=4), "a chain of 4 qubits takes 0 to 3 cuts"),
         (TrainingConfig(label="AAB"), "`cuts` labels 3 qubits, the circuit has 4"),
         (TrainingConfig(optimizer="cobyla", epochs=9), "COBYLA takes 10 evaluations"),
-        (TrainingConfig(model=ModelConfig(observable="ZZ")), "4"),
+        (
+            TrainingConfig(model=ModelConfig(observable="ZZ")),
+            "is ZZ, with 2 letters a term, the circuit has 4 qubits",
+        ),
         (TrainingConfig(head="custom"), "`head` is 'custom' in the configuration and no module"),
     ],
 )
@@ -302,6 +385,13 @@ def test_a_head_of_the_wrong_shape_writes_nothing(small: Workload, tmp_path: Pat
     with pytest.raises(InputError, match=r"scores of shape \(9, 2\) for 9 samples: it must give"):
         train(small, EXACT, RunFolder(tmp_path / "run"), head=torch.nn.Linear(1, 2))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_no_number_can_hold_is_null(small: Workload, tmp_path: Path):
+    config = replace(EXACT, optimizer="sgd", lr=1e160, epochs=1, head="linear")
+    result = train(small, config, RunFolder(tmp_path / "run"))
+    assert result.final.loss == float("inf")
+    assert json.loads(result.folder.summary.read_text("utf-8"))["final"]["loss"] is None
 
 
 def test_a_run_that_diverges_says_so(small: Workload, tmp_path: Path):

@@ -90,7 +90,7 @@ class DistributedEstimator(BaseEstimatorV2):
         pool: "threads", or a `concurrent.futures.Executor`.
         workers: Tasks that run at a time.
         options: Accuracy, seed and settings.
-        log: A JSONL file to which every batch of queries appends its record.
+        log: A path or `RecordWriter` that gets a record for every batch of queries.
 
     Example:
         >>> from qiskit import QuantumCircuit
@@ -111,14 +111,14 @@ class DistributedEstimator(BaseEstimatorV2):
         pool: str | Executor = "threads",
         workers: int = 8,
         options: EstimatorOptions | None = None,
-        log: str | PathLike[str] | None = None,
+        log: str | PathLike[str] | RecordWriter | None = None,
     ) -> None:
         self.cuts = cuts
         self.backend = _backend(backend)
         self.pool = pool
         self.workers = workers
         self.options = options or EstimatorOptions()
-        self.log = None if log is None else RecordWriter(log)
+        self.log = log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
         self._entropy = secrets.randbits(64) if self.options.seed is None else self.options.seed
         self._runs = 0
         self._start()

@@ -206,7 +206,7 @@ def _places(circuit: QuantumCircuit, wanted: Sequence[Parameter] | None) -> list
     """Numbers of the parameters wanted in the circuit's order; None: all."""
     every = list(circuit.parameters)
     numbers = {parameter: number for number, parameter in enumerate(every)}
-    unknown = [p.name for p in wanted or () if p not in numbers]
+    unknown = [getattr(p, "name", p) for p in wanted or () if p not in numbers]
     if not every or unknown:
         raise InputError(
             f"the circuit has the parameters {[p.name for p in every]}, the gradient is asked "

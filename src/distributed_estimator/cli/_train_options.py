@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from ..training.config import Head, Loss, Optimizer, TrainingConfig
+from ..training.config import GRADIENT_FREE, Head, Loss, Optimizer, TrainingConfig
 from ..training.models import ANSATZES, ENTANGLEMENTS, FEATURE_MAPS, ModelConfig, feature_range
 from ..training.workloads import WorkloadConfig
 
@@ -160,7 +160,7 @@ def _budget(data: WorkloadConfig, settings: dict[str, Any]) -> dict[str, Any]:
     if exact and shots is not None:
         raise click.UsageError("`--shots` and `--exact` exclude one another: give one")
     left["shots"] = None if exact else DEFAULT_SHOTS if shots is None else shots
-    gradient_free = left["optimizer"] in ("cobyla", "spsa")
+    gradient_free = left["optimizer"] in GRADIENT_FREE
     is_mnist = data.name == "mnist_binary" and not gradient_free
     maxiter, epochs = left.pop("maxiter"), left.pop("epochs")
     if maxiter is not None and epochs is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from ..analysis.tables import StageRow, stage_table
 from ..records import TrainingRecord
 from ..training.config import TrainingConfig
 from ..training.runs import RunFolder, TrainingResult
-from ..training.workloads import WORKLOADS, load_workload
+from ..training.workloads import ALIASES, WORKLOADS, load_workload
 from ._output import (
     counted,
     duration,
@@ -34,7 +35,8 @@ from ._output import (
 from ._train_options import build_config, training_options
 
 _WITH_RESUME = {"resume", "figure", "as_json", "track"}
-_NAMES = ", ".join(name.removesuffix("_binary_pml").removesuffix("_binary") for name in WORKLOADS)
+_SHORT = {name: alias for alias, name in ALIASES.items()}
+_NAMES = ", ".join(_SHORT.get(name, name) for name in WORKLOADS)
 
 
 @click.command(short_help="Train a quantum neural network on a data set.")
@@ -95,7 +97,7 @@ def _begin(config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]) ->
     from ..training import loop  # PyTorch takes seconds to import
 
     task = load_workload(config.workload)
-    with _watched(config, folder, track) as progress, _stop_on_interrupt() as stop:
+    with _watched(config, folder, track) as progress, _stop_on_interrupt(folder) as stop:
         return loop.train(task, config, folder, progress=progress, stop=stop)
 
 
@@ -103,7 +105,7 @@ def _resume(folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
     from ..training import loop
 
     config = loop.config_of(folder)
-    with _watched(config, folder, track) as progress, _stop_on_interrupt() as stop:
+    with _watched(config, folder, track) as progress, _stop_on_interrupt(folder) as stop:
         return loop.resume(folder, progress=progress, stop=stop)
 
 
@@ -173,10 +175,11 @@ def _progress(epochs: int) -> Iterator[Callable[[TrainingRecord], None]]:
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+def _stop_on_interrupt(folder: RunFolder) -> Iterator[Callable[[], bool]]:
     """Ctrl-C asks training to stop after its step; a second one ends it where it is."""
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield asked.is_set
         return
 
@@ -185,9 +188,12 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
         note("finishing this step; press Ctrl-C again to stop at once")
 
-    before = signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGINT, ask)
     try:
         yield asked.is_set
+    except KeyboardInterrupt:
+        note(f"go on with: dest train --resume {shlex.quote(str(folder.path))}")
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -220,6 +226,7 @@ def _files(result: TrainingResult) -> dict[str, str]:
     files = {
         "queries": folder.queries,
         "training": folder.training,
+        "data": folder.data,
         "checkpoint": folder.checkpoint,
         "weights": folder.weights,
         "summary": folder.summary,

@@ -5,7 +5,7 @@ queries and a `TrainingRecord` for each training step. `RecordWriter` appends, `
 reads and merges.
 """
 
-from .codec import decode, encode, to_dict
+from .codec import decode, encode, plain, to_dict
 from .files import RecordWriter, read_records, truncate_records
 from .schema import (
     SCHEMA_VERSION,
@@ -34,6 +34,7 @@ __all__ = [
     "TrainingRecord",
     "decode",
     "encode",
+    "plain",
     "new_run_id",
     "read_records",
     "to_dict",

@@ -57,7 +57,7 @@ def encode(record: Record) -> bytes:
         try:
             line = json.dumps(data, allow_nan=False)
         except (TypeError, ValueError):  # NaN, infinite or NumPy's: seldom, so looked for only now
-            line = json.dumps(_plain(data), allow_nan=False)
+            line = json.dumps(plain(data), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RecordError(f"a {record.kind} record cannot be written as JSON: {error}") from error
     return line.encode("ascii")
@@ -138,14 +138,14 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """NumPy's numbers and arrays as Python's, NaN and infinities as None, all the way down."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

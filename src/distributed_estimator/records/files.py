@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from ..errors import RecordError
 from .codec import decode, encode, parse
@@ -25,8 +25,6 @@ try:
     import fcntl
 except ImportError:  # no file locks on this system: threads are safe, processes are on their own
     fcntl = None  # type: ignore[assignment]
-
-T = TypeVar("T")
 
 TORN_MARK = b" #torn"
 """No record ends like this: the last byte of a record is its closing brace."""
@@ -161,22 +159,15 @@ class RecordWriter:
         Raises:
             RecordError: The operating system refused.
         """
-        self._with_descriptor(os.fsync)
-
-    def size(self) -> int:
-        """The size of the file in bytes; makes the file if there is none.
-
-        Raises:
-            RecordError: The operating system refused.
-        """
-        return self._with_descriptor(os.fstat).st_size
-
-    def _with_descriptor(self, call: Callable[[int], T]) -> T:
         try:
             with self._lock:
-                return call(self._open())
+                os.fsync(self._open())
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def size(self) -> int:
+        """The size of the file in bytes; 0 before the first record."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
     def close(self) -> None:
         """Closes the descriptor; closing twice does nothing, writing again reopens."""

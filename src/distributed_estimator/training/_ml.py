@@ -10,6 +10,6 @@ try:
     import safetensors.torch
     import torch
 except ImportError as error:
-    raise MissingExtraError(str(error.name), "ml", "training") from error
+    raise MissingExtraError(error.name or "torch", "ml", "training") from error
 
 __all__ = ["qiskit_machine_learning", "safetensors", "torch"]

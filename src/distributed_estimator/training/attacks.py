@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ._checks import check_whole
 
 FloatArray = npt.NDArray[np.float64]
 Attack = Literal["gaussian", "fgsm", "pgd"]
@@ -65,7 +66,8 @@ class AttackConfig:
         for name in ("sigma", "epsilon"):
             object.__setattr__(self, name, _grid(name, getattr(self, name)))
         for name, least in (("draws", 1), ("pgd_steps", 1), ("seed", 0), ("samples", 1)):
-            _check_whole(name, getattr(self, name), least)
+            if name not in ("seed", "samples") or getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
 
     def grid(self, attack: Attack) -> tuple[float, ...]:
         """The magnitudes of an attack."""
@@ -145,10 +147,3 @@ def _grid(name: str, magnitudes: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(grid)) < len(grid):
         raise InputError(f"`{name}` is {grid}, a magnitude twice: give each once")
     return grid
-
-
-def _check_whole(name: str, value: object, least: int) -> None:
-    if value is None and name in ("seed", "samples"):
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")

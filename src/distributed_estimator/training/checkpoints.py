@@ -42,15 +42,21 @@ class Checkpoint:
         Raises:
             CheckpointError: The operating system refused (disk full, read-only folder).
         """
-        text = json.dumps({"schema_version": SCHEMA_VERSION, **self.state}, allow_nan=False)
-        metadata = {"state": text, "digest": _digest(text, self.tensors)}
+        metadata = {"state": self._text, "digest": self.digest}
         try:
             with atomic(path, durable=durable) as unfinished:
                 unfinished.write_bytes(safetensors.torch.save(self.tensors, metadata))
         except OSError as error:
-            raise CheckpointError(
-                f"cannot write {path}: {error.strerror}; the checkpoint before it is intact"
-            ) from error
+            raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
+
+    @property
+    def digest(self) -> str:
+        """Of everything in it."""
+        return _digest(self._text, self.tensors)
+
+    @property
+    def _text(self) -> str:
+        return json.dumps({"schema_version": SCHEMA_VERSION, **self.state}, allow_nan=False)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -61,8 +67,8 @@ class Checkpoint:
         """
         if not path.is_file():
             raise CheckpointError(
-                f"`{path.parent}` holds no checkpoint ({path.name}): name the folder of a run that "
-                "`dest train` began"
+                f"`{path.parent}` holds no {path.name}: name the folder of a run that `dest train` "
+                "began"
             )
         try:
             with safetensors.safe_open(path, framework="pt") as file:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError
+from ._checks import check_seed, check_whole
 from .models import ModelConfig, labels_for_cuts
 from .workloads import WorkloadConfig
 
@@ -65,16 +66,14 @@ class TrainingConfig:
     pipeline: Pipeline = "contracted"
 
     def __post_init__(self) -> None:
-        for name, least in (("cuts", 0), ("epochs", 1), ("workers", 1), ("seed", 0)):
-            _check_least(name, getattr(self, name), least)
+        for name, least in (("cuts", 0), ("epochs", 1), ("workers", 1)):
+            check_whole(name, getattr(self, name), least)
         for name in ("max_qubits", "shots", "batch_size"):
             if getattr(self, name) is not None:
-                _check_least(name, getattr(self, name), 1)
+                check_whole(name, getattr(self, name), 1)
         _check_choices(self)
-        if self.seed >= 2**32:
-            raise InputError(f"`seed` is {self.seed}: give a number below 2**32")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"`lr` is {self.lr}: give a positive learning rate, such as 0.1")
+        check_seed(self.seed)
+        _check_rate(self.lr)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -157,6 +156,6 @@ def _check_choices(config: TrainingConfig) -> None:
             raise InputError(f"`{name}` is {value!r}: give one of {', '.join(choices)}")
 
 
-def _check_least(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")
+def _check_rate(value: object) -> None:
+    if not isinstance(value, int | float) or not 0 < value < sys.float_info.max:
+        raise InputError(f"`lr` is {value!r}: give a positive learning rate, such as 0.1")

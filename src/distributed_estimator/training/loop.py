@@ -17,7 +17,9 @@ from .models import Model, initial_weights
 from .runs import RunFolder, TrainingResult, write_json
 from .search import search, weights_vector
 from .session import Progress, Session, Stop
-from .workloads import FloatArray, Workload, load_workload
+from .state import RunState, snapshot
+from .trained import data_of
+from .workloads import Workload
 
 
 def train(
@@ -52,19 +54,23 @@ def train(
     folder.check_free()
     if head is not None:
         config = replace(config, head="custom")
+    data = snapshot(workload)
     with _random_state_of_its_own(config.seed):
         model, classifier = build_classifier(config, workload.num_features, folder.queries, head)
         _check_budget(config, classifier)
-        start = weights_vector(classifier)
-        session = _session(workload, config, folder, classifier, progress, stop)
+        session = _session(workload, data, config, folder, classifier, progress, stop)
         missing = folder.missing()
-        with folder.held():
+        with folder.held(), _closing(session):
+            folder.check_free()  # another process may have come first
             try:
-                _begin(session)
+                session.save()  # before anything is run: from here on, the run can be resumed
+                data.save(folder.data)
+                record = session.score_start()
             except BaseException:
                 folder.clear(missing)
                 raise
-            return _go_on(session, model, start)
+            session.progress(record)
+            return _go_on(session, model)
 
 
 def resume(
@@ -79,7 +85,7 @@ def resume(
 
     Args:
         folder: The run's folder.
-        workload: The data; None: loaded as the run's configuration says.
+        workload: The data; None: as it was kept beside the run.
         head: The classical module, where the run has one of the caller's.
         progress: As for `train`.
         stop: As for `train`.
@@ -89,14 +95,19 @@ def resume(
             nothing was changed.
         TrainingStoppedError: `stop` said so.
     """
-    config = config_of(folder)
-    workload = workload or load_workload(config.workload)
+    state = RunState.load(folder.checkpoint)
+    config = state.config
+    workload, data = data_of(state, folder, workload)
     with _random_state_of_its_own(config.seed), folder.held():
         model, classifier = build_classifier(config, workload.num_features, folder.queries, head)
-        start = weights_vector(classifier)
-        session = _session(workload, config, folder, classifier, progress, stop)
-        session.restore(Checkpoint.load(folder.checkpoint))  # none may have trained since
-        return _go_on(session, model, start)
+        session = _session(workload, data, config, folder, classifier, progress, stop)
+        with _closing(session):
+            session.restore(RunState.load(folder.checkpoint))  # none may have trained since
+            if not folder.data.exists():
+                data.save(folder.data)
+            if not session.position.scored:
+                session.progress(session.score_start())
+            return _go_on(session, model)
 
 
 def config_of(folder: RunFolder) -> TrainingConfig:
@@ -105,38 +116,42 @@ def config_of(folder: RunFolder) -> TrainingConfig:
     Raises:
         CheckpointError: There is no checkpoint, or it is damaged.
     """
-    return TrainingConfig.from_dict(Checkpoint.load(folder.checkpoint).state["config"])
+    return RunState.load(folder.checkpoint).config
 
 
 def _session(
     workload: Workload,
+    data: Checkpoint,
     config: TrainingConfig,
     folder: RunFolder,
     classifier: Classifier,
     progress: Progress | None,
     stop: Stop | None,
 ) -> Session:
-    optimizer = None if config.is_gradient_free else _optimizer(config, classifier)
     return Session(
-        config,
-        workload,
-        folder,
-        classifier,
-        optimizer,
-        progress or (lambda record: None),
-        stop or (lambda: False),
+        config=config,
+        workload=workload,
+        data=data.digest,
+        folder=folder,
+        classifier=classifier,
+        optimizer=None if config.is_gradient_free else _optimizer(config, classifier),
+        progress=progress or (lambda record: None),
+        stop=stop or (lambda: False),
+        start=weights_vector(classifier),
     )
 
 
-def _begin(session: Session) -> None:
-    """The first checkpoint comes before anything is run: from here on, a run can be resumed."""
-    session.save()
-    session.close_epoch()
+@contextmanager
+def _closing(session: Session) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        session.close()
 
 
-def _go_on(session: Session, model: Model, start: FloatArray) -> TrainingResult:
+def _go_on(session: Session, model: Model) -> TrainingResult:
     if session.config.is_gradient_free:
-        search(session, start)
+        search(session)
     else:
         _descend(session)
     return _finish(session, model)
@@ -207,7 +222,7 @@ def _finish(session: Session, model: Model) -> TrainingResult:
         label=cuts if isinstance(cuts, str) else None,
         num_qubits=model.circuit.num_qubits,
         num_weights=sum(parameter.numel() for parameter in classifier.parameters()),
-        run_id=classifier.layer.network.estimator.run_id,
+        run_id=session.run_id,
         final=session.scores,
         seconds=session.position.seconds,
         totals=session.totals,

@@ -11,7 +11,7 @@ import numpy as np
 from ..analysis.robustness_figure import AccuracyCurve, AccuracyPoint, wilson_interval
 from ._ml import torch
 from .attacks import Attack, AttackConfig, FloatArray, fgsm, gaussian, pgd
-from .classifier import Classifier, mean_loss
+from .classifier import Classifier, evaluating, mean_loss
 from .config import Loss
 from .trained import Trained
 from .workloads import Workload
@@ -65,12 +65,16 @@ class Probe:
 
     def scores(self, features: FloatArray) -> FloatArray:
         """Scores of samples, shape (samples, features) to (samples,)."""
-        with torch.no_grad():
+        with evaluating(self._classifier), torch.no_grad():
             return np.concatenate([self._scores(batch) for (batch,) in self._split(features)])
 
     def slope(self, features: FloatArray, targets: FloatArray) -> FloatArray:
         """The derivative of each sample's own loss by its features, shape (samples, features)."""
-        with _weights_fixed(self._classifier), torch.enable_grad():
+        with (
+            evaluating(self._classifier),
+            _weights_fixed(self._classifier),
+            torch.enable_grad(),
+        ):
             parts = [self._slope(*batch) for batch in self._split(features, targets)]
         return np.concatenate(parts)
 

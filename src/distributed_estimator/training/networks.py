@@ -16,6 +16,7 @@ from ..cutting import CutPlan
 from ..errors import DistributedEstimatorError
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ..gradient import FragmentGradient
+from ..records import RecordWriter
 from ..reference import ReferenceEstimator
 from ._ml import qiskit_machine_learning
 from .config import TrainingConfig
@@ -66,6 +67,9 @@ class Network(Protocol):
         """Outputs at features of shape (samples, features) and weights of shape (weights,)."""
         ...
 
+    def close(self) -> None:
+        """Closes the query log."""
+
 
 class FragmentNetwork:
     """A model on a `DistributedEstimator`.
@@ -77,6 +81,7 @@ class FragmentNetwork:
 
     def __init__(self, model: Model, estimator: DistributedEstimator) -> None:
         self.estimator: Estimator = estimator
+        self._log = estimator.log
         self._gradient = FragmentGradient(estimator)
         self._exact = estimator.accuracy(None).exact
         self._model = model
@@ -96,6 +101,11 @@ class FragmentNetwork:
             return Response(values, lambda: jacobians)
         values = np.asarray(self.estimator.run([pub]).result()[0].data.evs)
         return Response(values.T, lambda: self._differentiate(pub, wanted)[1])
+
+    def close(self) -> None:
+        """As `Network` says."""
+        if self._log is not None:
+            self._log.close()
 
     def _differentiate(
         self, pub: tuple[object, ...], wanted: Wanted
@@ -117,8 +127,11 @@ class FragmentNetwork:
 class ReferenceNetwork:
     """A model on the paper's own pipeline, through Qiskit Machine Learning's parameter shifts."""
 
-    def __init__(self, model: Model, estimator: ReferenceEstimator) -> None:
+    def __init__(
+        self, model: Model, estimator: ReferenceEstimator, log: RecordWriter | None
+    ) -> None:
         self.estimator: Estimator = estimator
+        self._log = log
         self._qnn = qiskit_machine_learning.neural_networks.EstimatorQNN(
             circuit=model.circuit,
             observables=list(model.observables),
@@ -145,6 +158,11 @@ class ReferenceNetwork:
 
         return Response(outputs, differentiate)
 
+    def close(self) -> None:
+        """As `Network` says."""
+        if self._log is not None:
+            self._log.close()
+
 
 def build_network(model: Model, config: TrainingConfig, log: Path | None) -> Network:
     """The network that a configuration asks for.
@@ -153,15 +171,14 @@ def build_network(model: Model, config: TrainingConfig, log: Path | None) -> Net
         InputError: The model cannot be cut as asked.
     """
     cuts = config.cuts_for(model.circuit.num_qubits)
+    writer = None if log is None else RecordWriter(log)
     if config.pipeline == "reference":
         assert config.shots is not None
         assert cuts is None or isinstance(cuts, str)
-        return ReferenceNetwork(
-            model,
-            ReferenceEstimator(
-                cuts, shots=config.shots, workers=config.workers, seed=config.seed, log=log
-            ),
+        reference = ReferenceEstimator(
+            cuts, shots=config.shots, workers=config.workers, seed=config.seed, log=writer
         )
+        return ReferenceNetwork(model, reference, writer)
     options = EstimatorOptions(
         shots=config.shots,
         default_precision=0.0 if config.shots is None else 1 / 64,
@@ -173,7 +190,7 @@ def build_network(model: Model, config: TrainingConfig, log: Path | None) -> Net
         pool="threads",
         workers=config.workers,
         options=options,
-        log=log,
+        log=writer,
     )
     return FragmentNetwork(model, estimator)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from ..analysis.load import QueryTotals
-from ..errors import CheckpointError, InputError
-from ..records import QueryRecord, decode
+from ..errors import CheckpointError, InputError, RecordError
+from ..records import QueryRecord, decode, plain
 from .config import TrainingConfig
 
 try:
@@ -36,6 +37,9 @@ class Scores:
     test_accuracy: float
 
 
+UNSCORED = Scores(math.nan, math.nan, math.nan)
+
+
 @dataclass
 class QueryMeter:
     """Follows a query log while it grows.
@@ -52,6 +56,8 @@ class QueryMeter:
 
     def read(self) -> QueryTotals:
         """Reads what was appended since last time and returns the totals."""
+        if not self.path.exists():
+            return self.totals
         with self.path.open("rb") as log:
             log.seek(self.position)
             for line in log:
@@ -87,6 +93,11 @@ class RunFolder:
         return self.path / "checkpoint.safetensors"
 
     @property
+    def data(self) -> Path:
+        """The samples, as they were split and scaled."""
+        return self.path / "data.safetensors"
+
+    @property
     def weights(self) -> Path:
         """Initial and final weights by parameter name."""
         return self.path / "weights.json"
@@ -104,7 +115,7 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         """Held by the process that trains here; empty."""
-        return self.path / ".lock"
+        return self.path / ".dest-lock"
 
     def check_free(self) -> Self:
         """Returns itself if no run is in the folder; makes nothing.
@@ -134,10 +145,6 @@ class RunFolder:
         Raises:
             CheckpointError: Another process trains there, or the folder cannot be written.
         """
-        with self._locked():
-            yield
-
-    def _locked(self) -> IO[str]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = self.lock.open("w")
@@ -146,15 +153,21 @@ class RunFolder:
                 f"`{self.path}` cannot be written ({error.strerror}): give a run a folder of its "
                 "own"
             ) from error
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.close()
-                raise CheckpointError(
-                    f"another process trains in `{self.path}`: wait for it, or name another folder"
-                ) from error
-        return file
+        with file:
+            self._lock(file)
+            yield
+
+    def _lock(self, file: IO[str]) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"another process trains in `{self.path}`: wait for it, or name another folder"
+            ) from error
+        except OSError:  # some network file systems have no locks: then do without
+            return
 
     def missing(self) -> list[Path]:
         """Folders that have to be made for the run, the innermost first."""
@@ -171,7 +184,8 @@ class RunFolder:
 
     def _files(self) -> tuple[Path, ...]:
         logs = (self.queries, self.training)
-        return (*logs, self.checkpoint, self.weights, self.summary, self.figure)
+        ends = (self.weights, self.summary, self.figure)
+        return (*logs, self.data, self.checkpoint, *ends)
 
 
 @dataclass(frozen=True)
@@ -210,15 +224,23 @@ class TrainingResult:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes a JSON file that is there whole or not at all, even if the program dies meanwhile."""
-    with atomic(path) as unfinished:
-        unfinished.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", "utf-8")
+    """Writes a JSON file that is there whole or not at all; what no number can hold is null.
+
+    Raises:
+        RecordError: The operating system refused.
+    """
+    text = json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
+    try:
+        with atomic(path) as unfinished:
+            unfinished.write_text(text, "utf-8")
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager
 def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A path to write to, which replaces `path` at the end, unless something was raised."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.new")
     try:
         yield unfinished
         if durable:

@@ -23,15 +23,16 @@ FloatArray = npt.NDArray[np.float64]
 Point = float | npt.NDArray[Any]
 
 
-def search(session: Session, start: FloatArray) -> None:
-    """Trains from `start` until the budget is spent, and leaves the optimiser's choice set."""
-    if session.position.finished:
+def search(session: Session) -> None:
+    """Trains until the budget is spent, and leaves the optimiser's choice set."""
+    if session.is_done:
         return
+    start = session.start.numpy().copy()
     optimize = _cobyla if session.config.optimizer == "cobyla" else _spsa
     with _seeded(session.config.seed):
         chosen = optimize(session, start)
     _set_weights(session, chosen)
-    session.position.finished = True
+    session.position.chosen = True
     session.position.epoch += 1
     session.close_epoch()
 
@@ -109,10 +110,13 @@ class _Replay:
         return self._session.losses[self._asked - 1]
 
 
-def weights_vector(classifier: Classifier) -> FloatArray:
-    """All weights of a network as one vector."""
-    vector = torch.nn.utils.parameters_to_vector(classifier.parameters())
-    return np.array(vector.detach().numpy(), dtype=np.float64)
+def weights_vector(classifier: Classifier) -> torch.Tensor:
+    """The weights of a network that are trained, as one vector."""
+    return torch.nn.utils.parameters_to_vector(_trained(classifier)).detach().clone()
+
+
+def _trained(classifier: Classifier) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in classifier.parameters() if parameter.requires_grad]
 
 
 def _advance(session: Session, point: FloatArray) -> None:
@@ -123,18 +127,18 @@ def _advance(session: Session, point: FloatArray) -> None:
 
 def _set_weights(session: Session, point: FloatArray) -> None:
     with torch.no_grad():
-        torch.nn.utils.vector_to_parameters(
-            torch.tensor(point, dtype=torch.float64), session.classifier.parameters()
-        )
+        vector = torch.tensor(point, dtype=torch.float64)
+        torch.nn.utils.vector_to_parameters(vector, _trained(session.classifier))
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the generator that SPSA draws from, which is global, and gives back the caller's."""
-    generator = qiskit_machine_learning.utils.algorithm_globals
-    before = generator.random_seed
-    generator.random_seed = seed
+    """Seeds the generator that SPSA draws from, which is global, and gives the caller's back."""
+    shared = qiskit_machine_learning.utils.algorithm_globals
+    before = shared.random_seed, shared.random
+    shared.random_seed = seed
     try:
         yield
     finally:
-        generator.random_seed = before
+        shared.random_seed = before[0]
+        shared._random = before[1]

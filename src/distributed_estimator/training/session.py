@@ -1,26 +1,24 @@
-"""A run while it trains: what it has done, its logs, its checkpoints."""
+"""A run while it trains: its network, where it stands, what it logs and keeps."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ..analysis.load import QueryTotals
-from ..errors import CheckpointError, InputError, TrainingStoppedError
-from ..records import RecordWriter, TrainingRecord, truncate_records
+from ..errors import CheckpointError, InputError, RecordError, TrainingStoppedError
+from ..records import Header, RecordWriter, TrainingRecord, read_records, truncate_records
 from ._ml import torch
-from .checkpoints import Checkpoint, Tensors, flatten, unflatten
-from .classifier import Classifier, accuracy, mean_loss
+from .classifier import Classifier, accuracy, evaluating, mean_loss
 from .config import TrainingConfig
-from .runs import QueryMeter, RunFolder, Scores
+from .runs import UNSCORED, QueryMeter, RunFolder, Scores
+from .state import Logs, Position, RunState
 from .workloads import Workload
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,52 +30,37 @@ SCORED_AT_ONCE = 256
 
 _SECONDS_TO_SYNC = 1.0
 
-UNSCORED = Scores(math.nan, math.nan, math.nan)
-
-
-@dataclass
-class Position:
-    """How far a run is.
-
-    Attributes:
-        epoch: Epochs finished, and so records written after the first.
-        batch: Batches finished of the epoch that has begun.
-        step: Optimiser steps taken.
-        seconds: Wall time spent.
-        finished: Whether nothing is left to do.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-
 
 @dataclass
 class Session:
-    """Everything that a checkpoint keeps, and the files it is kept in.
+    """A run between its first step in this process and its last.
 
     Attributes:
         config: How to train.
         workload: The data.
+        data: Digest of the data.
         folder: Where the files are.
         classifier: The network.
         optimizer: What steps, for gradient optimisers.
         progress: Called with every training record once it is safe on the disk.
         stop: Asked after every step whether to stop there.
+        start: Initial weights as one vector.
+        position: How far the run is.
         points: Weights that a gradient-free optimiser has asked for, in order.
         losses: The loss at each of them.
         norms: Gradient norms of the epoch that has begun.
+        scores: Of the last epoch that ended.
     """
 
     config: TrainingConfig
     workload: Workload
+    data: str
     folder: RunFolder
     classifier: Classifier
     optimizer: torch.optim.Optimizer | None
     progress: Progress
     stop: Stop
+    start: torch.Tensor
     position: Position = field(default_factory=Position)
     points: list[torch.Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -98,6 +81,16 @@ class Session:
         self._started = self._synced = time.perf_counter()
 
     @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.position.is_done(self.config)
+
+    @property
+    def run_id(self) -> str:
+        """The run in every record."""
+        return self.classifier.layer.network.estimator.run_id
+
+    @property
     def totals(self) -> QueryTotals:
         """What all queries so far came to."""
         return self._meter.read()
@@ -107,29 +100,19 @@ class Session:
         """Wall time of the run, earlier sessions included."""
         return self.position.seconds + time.perf_counter() - self._started
 
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing is left to do."""
-        by_gradient = not self.config.is_gradient_free
-        return self.position.finished or (by_gradient and self.position.epoch >= self.config.epochs)
+    def score_start(self) -> TrainingRecord:
+        """Scores the initial weights; every run does so once, before its first step."""
+        self.position.scored = True
+        return self._end_epoch()
 
     def close_epoch(self, asked: FloatArray | None = None) -> None:
         """Scores and records the weights as they are, writes a checkpoint, and says so.
 
         `asked`: the point whose loss a gradient-free optimiser is waiting for, if one is.
         """
-        record = self._observe()
-        if asked is not None:
-            self.note(asked, self.scores.loss)
-        self.save()
-        self.progress(record)
+        self.progress(self._end_epoch(asked))
 
-    def score(self, features: torch.Tensor) -> torch.Tensor:
-        """The scores of many samples, without a gradient; some at a time, to bound the memory."""
-        with torch.no_grad():
-            return torch.cat([self.classifier(part) for part in features.split(SCORED_AT_ONCE)])
-
-    def _observe(self) -> TrainingRecord:
+    def _end_epoch(self, asked: FloatArray | None = None) -> TrainingRecord:
         scores = self.score(self._everything)
         seen, unseen = scores.split([len(self.targets), len(self._unseen)])
         self.scores = Scores(
@@ -140,7 +123,15 @@ class Session:
         record = self._record()
         self.norms = []
         self._log.write(record)
+        if asked is not None:
+            self.note(asked, self.scores.loss)
+        self.save()
         return record
+
+    def score(self, features: torch.Tensor) -> torch.Tensor:
+        """The scores of many samples as in use: no gradient, no dropout; some at a time."""
+        with evaluating(self.classifier), torch.no_grad():
+            return torch.cat([self.classifier(part) for part in features.split(SCORED_AT_ONCE)])
 
     def _record(self) -> TrainingRecord:
         totals = self._meter.read()
@@ -157,7 +148,7 @@ class Session:
         if self.norms:
             metrics["gradient_norm"] = float(np.mean(self.norms))
         return TrainingRecord(
-            run_id=self.classifier.layer.network.estimator.run_id,
+            run_id=self.run_id,
             step=self.position.step,
             epoch=self.position.epoch,
             loss=self.scores.loss,
@@ -198,7 +189,6 @@ class Session:
         Raises:
             CheckpointError, RecordError: The operating system refused.
         """
-        estimator = self.classifier.layer.network.estimator
         now = time.perf_counter()
         self.position.seconds += now - self._started
         self._started = now
@@ -207,74 +197,71 @@ class Session:
             self._synced = now
             self._queries.sync()
             self._log.sync()
-        tensors: Tensors = {"random.torch": torch.get_rng_state()}
-        state = {
-            "config": self.config.as_dict(),
-            "data": _digest(self.workload),
-            "position": asdict(self.position),
-            "run_id": estimator.run_id,
-            "num_runs": estimator.num_runs,
-            "logs": {"queries": self._queries.size(), "training": self._log.size()},
-            "totals": asdict(self._meter.read()),
-            "classifier": flatten(dict(self.classifier.state_dict()), "classifier", tensors),
-            "optimizer": None,
-        }
-        if self.optimizer is not None:
-            state["optimizer"] = flatten(self.optimizer.state_dict(), "optimizer", tensors)
-        # Numbers that may be NaN, which JSON has no word for.
-        tensors["norms"] = torch.tensor(self.norms, dtype=torch.float64)
-        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        tensors["scores"] = torch.tensor(list(asdict(self.scores).values()), dtype=torch.float64)
-        if self.points:
-            tensors["points"] = torch.stack(self.points)
-        Checkpoint(state, tensors).save(self.folder.checkpoint, durable=durable)
+        self._state().save(self.folder.checkpoint, durable=durable)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def _state(self) -> RunState:
+        numbers = {
+            "start": self.start,
+            "points": torch.stack(self.points) if self.points else torch.empty(0),
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "norms": torch.tensor(self.norms, dtype=torch.float64),
+            "scores": torch.tensor(astuple(self.scores), dtype=torch.float64),
+            "random": torch.get_rng_state(),
+        }
+        return RunState(
+            config=self.config,
+            data=self.data,
+            position=self.position,
+            logs=Logs(self.run_id, self._queries.size(), self._log.size()),
+            num_runs=self.classifier.layer.network.estimator.num_runs,
+            totals=self._meter.read(),
+            classifier=dict(self.classifier.state_dict()),
+            optimizer=None if self.optimizer is None else self.optimizer.state_dict(),
+            numbers=numbers,
+        )
+
+    def restore(self, state: RunState) -> None:
         """Goes back to a checkpoint; what was logged after it will be logged anew.
 
         Raises:
-            CheckpointError: The checkpoint does not fit the data or the network, or the logs are
+            CheckpointError, RecordError: The checkpoint does not fit the network, or the logs are
                 not those it speaks of; nothing was changed on the disk.
         """
-        state, tensors = checkpoint.state, checkpoint.tensors
-        check_data(checkpoint, self.workload, self.folder)
-        load_classifier(checkpoint, self.classifier, self.folder)
-        if self.optimizer is not None:
-            self.optimizer.load_state_dict(unflatten(state["optimizer"], tensors))
-        self.position = Position(**state["position"])
-        self.norms = tensors["norms"].tolist()
-        self.losses = tensors["losses"].tolist()
-        self.points = list(tensors["points"]) if "points" in tensors else []
-        self.scores = Scores(*tensors["scores"].tolist())
-        torch.set_rng_state(tensors["random.torch"])
-        self.classifier.layer.network.estimator.continue_run(state["run_id"], state["num_runs"])
+        load_classifier(state, self.classifier, self.folder)
+        if self.optimizer is not None and state.optimizer is not None:
+            self.optimizer.load_state_dict(state.optimizer)
+        self.position = state.position
+        numbers = state.numbers
+        self.start = numbers["start"]
+        self.points = list(numbers["points"])
+        self.losses = numbers["losses"].tolist()
+        self.norms = numbers["norms"].tolist()
+        self.scores = Scores(*numbers["scores"].tolist())
+        torch.set_rng_state(numbers["random"])
+        self.classifier.layer.network.estimator.continue_run(state.logs.run_id, state.num_runs)
         self._rewind(state)
 
-    def _rewind(self, state: dict[str, Any]) -> None:
-        sizes = {
-            self.folder.queries: state["logs"]["queries"],
-            self.folder.training: state["logs"]["training"],
-        }
+    def _rewind(self, state: RunState) -> None:
+        sizes = {self.folder.queries: state.logs.queries, self.folder.training: state.logs.training}
+        present = {path: size for path, size in sizes.items() if size or path.exists()}
+        for path in present:
+            _check_run(path, state.logs.run_id)
         for check_only in (True, False):
-            for path, size in sizes.items():
+            for path, size in present.items():
                 truncate_records(path, size, check_only=check_only)
-        totals = QueryTotals(**state["totals"])
-        self._meter = QueryMeter(self.folder.queries, totals, sizes[self.folder.queries])
+        self._meter = QueryMeter(self.folder.queries, state.totals, state.logs.queries)
+
+    def close(self) -> None:
+        """Closes the logs."""
+        self._log.close()
+        self._queries.close()
+        self.classifier.layer.network.close()
 
 
-def check_data(checkpoint: Checkpoint, workload: Workload, folder: RunFolder) -> None:
-    """Raises `CheckpointError` unless a run was trained on this very data."""
-    if checkpoint.state["data"] != _digest(workload):
-        raise CheckpointError(
-            f"the data of workload `{workload.name}` is not what `{folder.path}` was trained on: "
-            "give the same data, or begin a new run"
-        )
-
-
-def load_classifier(checkpoint: Checkpoint, classifier: Classifier, folder: RunFolder) -> None:
+def load_classifier(state: RunState, classifier: Classifier, folder: RunFolder) -> None:
     """Sets a network's weights; raises `CheckpointError` if they are of another network."""
     try:
-        classifier.load_state_dict(unflatten(checkpoint.state["classifier"], checkpoint.tensors))
+        classifier.load_state_dict(state.classifier)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
@@ -282,9 +269,14 @@ def load_classifier(checkpoint: Checkpoint, classifier: Classifier, folder: RunF
         ) from error
 
 
-def _digest(workload: Workload) -> str:
-    digest = hashlib.sha256()
-    for part in (workload.x_train, workload.y_train, workload.x_test, workload.y_test):
-        digest.update(f"{part.shape} {part.dtype}".encode())
-        digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
+def _check_run(log: Path, run_id: str) -> None:
+    """Raises `CheckpointError` if a log is another run's."""
+    try:
+        found = next((r.run_id for r in read_records(log) if not isinstance(r, Header)), run_id)
+    except RecordError:  # damaged, of which more is said where it is cut
+        return
+    if found != run_id:
+        raise CheckpointError(
+            f"`{log}` is of run {found}, the checkpoint beside it of run {run_id}: restore the "
+            "files that belong together"
+        )

@@ -14,19 +14,17 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, Protocol
 
 from ..analysis.load import load_training
 from ..errors import InputError, TrainingStoppedError
 from ..records import TrainingRecord
+from ._extras import optional_import
 from .config import TrainingConfig
 from .runs import RunFolder
 from .session import Progress
-from .workloads.raw import optional_import
-
-TRACKERS = ("tensorboard", "mlflow")
 
 _log = logging.getLogger(__name__)
 _RUN_ID_TAG = "distributed_estimator.run_id"
@@ -110,11 +108,7 @@ class _Follower:
     def __init__(self, name: str, folder: RunFolder, config: TrainingConfig) -> None:
         self._name = name
         self._folder = folder
-        self._tracker: _Tracker
-        if name == "tensorboard":
-            self._tracker = _TensorBoard(folder, config)
-        else:
-            self._tracker = _MLflow(folder, config)
+        self._tracker: _Tracker = _TRACKERS[name](folder, config)
         self._held: _Held | None = None
         self._failed = False
 
@@ -356,3 +350,10 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+_TRACKERS: dict[str, Callable[[RunFolder, TrainingConfig], _Tracker]] = {
+    "tensorboard": _TensorBoard,
+    "mlflow": _MLflow,
+}
+TRACKERS = tuple(_TRACKERS)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import CheckpointError
 from ._ml import torch
 from .checkpoints import Checkpoint
 from .classifier import Classifier, build_classifier
 from .config import TrainingConfig
 from .models import Model
 from .runs import RunFolder
-from .session import check_data, load_classifier
+from .session import load_classifier
+from .state import RunState, restored, snapshot
 from .workloads import Workload, load_workload
 
 
@@ -50,22 +52,39 @@ def load_trained(
         folder: The run's folder; nothing in it is changed.
         exact: Whether to evaluate without shots, whatever the run did.
         log: Where queries of the network are recorded.
-        workload: The data; None: loaded as the run's configuration says.
+        workload: The data; None: as it was kept beside the run.
         head: The classical module, where the run has one of the caller's.
 
     Raises:
         CheckpointError: There is no checkpoint, it is damaged, or of other data or another head.
         InputError: Exact values were asked for on the reference pipeline.
     """
-    checkpoint = Checkpoint.load(folder.checkpoint)
-    config = TrainingConfig.from_dict(checkpoint.state["config"])
-    if exact:
-        config = replace(config, shots=None)
-    workload = workload or load_workload(config.workload)
-    check_data(checkpoint, workload, folder)
+    state = RunState.load(folder.checkpoint)
+    config = replace(state.config, shots=None) if exact else state.config
+    workload, _ = data_of(state, folder, workload)
     with torch.random.fork_rng(devices=[]):
         model, classifier = build_classifier(config, workload.num_features, log, head)
-    load_classifier(checkpoint, classifier, folder)
-    position = checkpoint.state["position"]
-    done = position["finished"] or position["epoch"] >= config.epochs
-    return Trained(config, workload, model, classifier, position["epoch"], bool(done))
+    load_classifier(state, classifier, folder)
+    classifier.eval()
+    done = state.position.is_done(state.config)
+    return Trained(config, workload, model, classifier, state.position.epoch, done)
+
+
+def data_of(
+    state: RunState, folder: RunFolder, given: Workload | None
+) -> tuple[Workload, Checkpoint]:
+    """The data of a run, and a snapshot of it: as given, or as kept, or loaded anew.
+
+    Raises:
+        CheckpointError: It is not what the run was trained on.
+    """
+    if given is None and folder.data.exists():
+        given = restored(Checkpoint.load(folder.data))
+    workload = load_workload(state.config.workload) if given is None else given
+    kept = snapshot(workload)
+    if kept.digest != state.data:
+        raise CheckpointError(
+            f"the data of workload `{workload.name}` is not what `{folder.path}` was trained on: "
+            "give the same data, or begin a new run"
+        )
+    return workload, kept

@@ -7,11 +7,12 @@ Sources (`sources`, `mnist`, `files`) give raw samples; `load_workload` picks tw
 thins, reduces and scales them. Nothing is downloaded, unpickled or written.
 """
 
-from .config import WORKLOADS, WorkloadConfig
+from .config import ALIASES, WORKLOADS, WorkloadConfig
 from .load import load_workload
 from .workload import FEATURE_RANGE, FloatArray, Workload
 
 __all__ = [
+    "ALIASES",
     "FEATURE_RANGE",
     "WORKLOADS",
     "FloatArray",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import InputError
+from .._checks import check_seed, check_whole
 from .workload import FEATURE_RANGE, check_range
 
 WORKLOADS = {
@@ -73,16 +74,14 @@ class WorkloadConfig:
         for pair in ("classes", "feature_range"):
             if isinstance(getattr(self, pair), list):
                 object.__setattr__(self, pair, tuple(getattr(self, pair)))
-        _check_whole("seed", self.seed, 0)
-        if self.seed >= 2**32:
-            raise InputError(f"`seed` is {self.seed}: give a number below 2**32")
+        check_seed(self.seed)
         for name, least in (
             ("num_features", 1),
             ("samples", FEWEST_SAMPLES),
             ("test_samples", FEWEST_SAMPLES),
         ):
             if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name), least)
+                check_whole(name, getattr(self, name), least)
         if self.reduction not in (None, "pca", "pool"):
             raise InputError(f"`reduction` is {self.reduction!r}: give pca or pool")
         _check_classes(self.classes)
@@ -123,11 +122,6 @@ def _canonical(name: object) -> str:
         f"`{name}` is no workload: give one of {', '.join(WORKLOADS)}, or the path of a file that "
         f"ends in {' or '.join(FILE_SUFFIXES)}"
     )
-
-
-def _check_whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")
 
 
 def _check_classes(classes: object) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
+from .._extras import optional_import
 from .config import WorkloadConfig
-from .raw import RawData, optional_import
+from .raw import RawData
 from .workload import LARGEST, FloatArray
 
 SIZE_LIMIT = 2**30

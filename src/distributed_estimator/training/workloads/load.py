@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
+from .._extras import optional_import
 from .config import WorkloadConfig
-from .raw import RawData, optional_import
+from .raw import RawData
 from .reduction import Parts, reduce_features
 from .sources import read_raw
 from .workload import FloatArray, Workload

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
+from .._extras import optional_import
 from .config import WorkloadConfig
 from .files import check_size
-from .raw import RawData, optional_import
+from .raw import RawData
 
 DIGITS = tuple("0123456789")
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from ...errors import MissingExtraError
 
 
 @dataclass(frozen=True)
@@ -36,21 +33,3 @@ class RawData:
     image_shape: tuple[int, int] | None = None
     one_unit: bool = False
     in_test: npt.NDArray[np.bool_] | None = None
-
-
-def optional_import(module: str, package: str, extra: str, purpose: str) -> Any:
-    """Imports a module of an optional package.
-
-    Args:
-        module: Dotted name.
-        package: What pip calls the package it is from.
-        extra: The extra of ours that installs it.
-        purpose: What needs it, for the message.
-
-    Raises:
-        MissingExtraError: If it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(package, extra, purpose) from error

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import InputError
+from .._extras import optional_import
 from .config import WorkloadConfig
-from .raw import RawData, optional_import
+from .raw import RawData
 from .workload import FloatArray
 
 DEFAULT_FEATURES = 8

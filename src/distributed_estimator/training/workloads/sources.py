@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from .._extras import optional_import
 from .config import WorkloadConfig
 from .files import read_file
 from .mnist import DIGITS, read_mnist
-from .raw import RawData, optional_import
+from .raw import RawData
 
 Source = Callable[[WorkloadConfig], RawData]
 

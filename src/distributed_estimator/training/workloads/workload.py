@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         check_range(self.feature_range)
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            object.__setattr__(self, name, _as_floats(self.name, name, getattr(self, name)))
         for part in ("train", "test"):
             features, targets = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             _check_part(self.name, part, features, targets)
@@ -80,6 +83,18 @@ def check_range(bounds: object) -> None:
         f"`feature_range` is {bounds}: give two finite numbers, the smaller first, such as "
         f"(0.0, 1.5708)"
     )
+
+
+def _as_floats(workload: str, name: str, values: Any) -> FloatArray:
+    """The values as PyTorch takes them, whatever they came in."""
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("some are complex")
+        return np.array(values, dtype=np.float64, order="C")
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"`{name}` of workload `{workload}` is no array of numbers ({error}): give real ones"
+        ) from error
 
 
 def _check_part(name: str, part: str, features: FloatArray, targets: FloatArray) -> None:
