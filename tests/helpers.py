@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -14,6 +16,12 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 from qiskit_addon_cutting.instructions import CutWire, Move
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
+from distributed_estimator.training.workloads import (
+    FEATURE_RANGE,
+    Workload,
+    WorkloadConfig,
+    load_workload,
+)
 
 
 def reference(circuit, observable, values=None):
@@ -114,3 +122,46 @@ def run_without(module, program, folder=None):
     return subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
+
+
+def load(name: str = "iris", **fields: object) -> Workload:
+    return load_workload(WorkloadConfig(str(name), **fields))
+
+
+def same(one: Workload, other: Workload) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("x_train", "y_train", "x_test", "y_test")
+    )
+
+
+def samples(rows: int = 40, seed: int = 0) -> dict[str, list[object]]:
+    """A table of two classes that `width` tells apart."""
+    rng = np.random.default_rng(seed)
+    kind = np.arange(rows) % 2
+    return {
+        "width": (kind + rng.normal(0, 0.1, rows)).tolist(),
+        "height": (1000 * rng.normal(size=rows)).tolist(),
+        "count": rng.permutation(rows).tolist(),
+        "kind": ["yes" if one else "no" for one in kind],
+    }
+
+
+def write_csv(path: Path, table: dict[str, list[object]]) -> Path:
+    rows = [table.keys(), *zip(*table.values(), strict=True)]
+    path.write_text("".join(",".join(map(str, row)) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def bits(kinds: Sequence[str]) -> dict[str, list[object]]:
+    """A table whose rows can be told from their features, however these are scaled."""
+    places = range(len(kinds).bit_length())
+    return {
+        **{f"bit{place}": [row >> place & 1 for row in range(len(kinds))] for place in places},
+        "kind": list(kinds),
+    }
+
+
+def rows_of(x: np.ndarray) -> list[int]:
+    """The rows of `bits` that some features belong to."""
+    return ((x > FEATURE_RANGE[1] / 2) @ 2 ** np.arange(x.shape[1])).tolist()

@@ -578,3 +578,13 @@ def test_zero_precision_on_a_sampler(refused):
 def test_a_sampler_that_refuses_a_circuit(refused):
     match = "the sampler .*Refusing failed on fragment .*'ry' is not supported.*transpile"
     refused(BackendError, match, chain(), cuts="AABB", backend=Refusing(), options={"shots": 10})
+
+
+@pytest.mark.parametrize("factor", [1e308, -1e308])
+def test_an_angle_that_overflows_is_refused(factor):
+    x = Parameter("x")
+    circuit = QuantumCircuit(2)
+    circuit.rx(factor * x, 0)
+    circuit.cx(0, 1)
+    with pytest.raises(InputError, match="is not a finite real number at the parameter values"):
+        DistributedEstimator("AB").run([(circuit, "ZZ", [10.0])], precision=0).result()

@@ -1043,6 +1043,19 @@ def test_entanglers_unlike_or_with_nothing_between_stay_as_they_are():
     assert_exact(circuit, random_paulis(2, 5, 1), "AB", [0.9])
 
 
+@pytest.mark.parametrize("angles", [(1e308, 1e308), (-1e308, X, -1e308)], ids=["numbers", "mixed"])
+def test_rotations_whose_sum_is_beyond_a_float_are_not_merged(angles):
+    circuit = spelt(CXGate, (0, 1), RZGate, 1, angles)
+    assert [cut.name for cut in CutPlan.build(circuit, "AB").cuts] == ["cx", "cx"]
+    assert_exact(circuit, random_paulis(2, 5, 1), "AB", [0.4] * circuit.num_parameters)
+
+
+def test_rotations_of_huge_angles_are_merged_where_a_float_holds_their_sum():
+    circuit = spelt(CXGate, (0, 1), RZGate, 1, (1e308, -1e308, 0.3))
+    assert [cut.name for cut in CutPlan.build(circuit, "AB").cuts] == ["rzz"]
+    assert_exact(circuit, random_paulis(2, 5, 1), "AB")
+
+
 def test_a_custom_gate_that_is_called_cx_is_not_taken_for_one():
     body = QuantumCircuit(2, name="cx")
     body.iswap(0, 1)

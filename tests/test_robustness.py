@@ -19,12 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from distributed_estimator.analysis.robustness_figure import (
-    AccuracyCurve,
-    AccuracyPoint,
-    robustness_figure,
-    wilson_interval,
-)
+from distributed_estimator.analysis.accuracy import AccuracyCurve, AccuracyPoint, wilson_interval
+from distributed_estimator.analysis.robustness_figure import robustness_figure
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import (
     CheckpointError,

@@ -1,99 +1,24 @@
-"""Accuracy of a trained network on perturbed samples: the numbers, and a figure of them."""
+"""A figure of the accuracy of a trained network on perturbed samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint
 from .figures import BLUE, INK, ORANGE, PINK, TITLE, new_figure, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CONFIDENCE = 0.95
-
 _STYLES = {
-    "gaussian": ("Gaussian noise", "standard deviation σ (rad)", BLUE),
-    "fgsm": ("FGSM", "radius ε (rad)", ORANGE),
-    "pgd": ("PGD", "radius ε (rad)", PINK),
+    "gaussian": ("standard deviation σ (rad)", BLUE),
+    "fgsm": ("radius ε (rad)", ORANGE),
+    "pgd": ("radius ε (rad)", PINK),
 }
-"""Name, magnitude and colour of each attack."""
-
-
-@dataclass(frozen=True)
-class AccuracyPoint:
-    """How a network does on samples perturbed by one magnitude.
-
-    Attributes:
-        magnitude: Of the perturbation, in radians; 0: none.
-        accuracy: Share of samples on the right side of 0, the mean over the draws of a sample.
-        low: Lower end of the 95 % interval of `accuracy`.
-        high: Its upper end.
-        loss: Mean loss over samples and draws.
-    """
-
-    magnitude: float
-    accuracy: float
-    low: float
-    high: float
-    loss: float
-
-
-@dataclass(frozen=True)
-class AccuracyCurve:
-    """One attack over a grid of magnitudes.
-
-    Attributes:
-        attack: gaussian, fgsm or pgd.
-        points: By rising magnitude.
-    """
-
-    attack: str
-    points: tuple[AccuracyPoint, ...]
-
-    def __post_init__(self) -> None:
-        if self.attack not in _STYLES:
-            raise InputError(f"`attack` is {self.attack!r}: give one of {', '.join(_STYLES)}")
-        if not any(point.magnitude > 0 for point in self.points):
-            raise InputError("`points` has no magnitude above 0: measure at least one")
-
-    @property
-    def mean_accuracy(self) -> float:
-        """The mean over the non-zero magnitudes."""
-        accuracies = [point.accuracy for point in self.points if point.magnitude > 0]
-        return sum(accuracies) / len(accuracies)
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson 1927), never empty and never outside [0, 1].
-
-    Args:
-        share: The observed proportion; the mean of proportions may be given too.
-        count: Independent samples it is the mean of.
-
-    Raises:
-        InputError: An argument is out of range.
-
-    Example:
-        >>> [round(end, 3) for end in wilson_interval(1.0, 20)]
-        [0.839, 1.0]
-    """
-    if not (0 <= share <= 1 and count >= 1):
-        raise InputError(
-            f"`share` is {share} and `count` {count}: give a proportion of one sample or more"
-        )
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    scale = 1 + z**2 / count
-    centre = (share + z**2 / (2 * count)) / scale
-    half = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5 / scale
-    # Rounding may put the ends of a proportion of 0 or 1 past it.
-    low = 0.0 if share == 0 else max(0.0, centre - half)
-    high = 1.0 if share == 1 else min(1.0, centre + half)
-    return low, high
+"""Magnitude and colour of each attack."""
 
 
 def robustness_figure(
@@ -125,7 +50,7 @@ def robustness_figure(
 
 
 def _draw(axes: Axes, clean: AccuracyPoint, curve: AccuracyCurve) -> None:
-    name, magnitude, colour = _STYLES[curve.attack]
+    magnitude, colour = _STYLES[curve.attack]
     points = [clean, *(point for point in curve.points if point.magnitude > 0)]
     at = [point.magnitude for point in points]
     low, high = [100 * point.low for point in points], [100 * point.high for point in points]
@@ -134,6 +59,7 @@ def _draw(axes: Axes, clean: AccuracyPoint, curve: AccuracyCurve) -> None:
     axes.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0, label="95 % interval")
     accuracy = [100 * point.accuracy for point in points]
     axes.plot(at, accuracy, "o-", color=colour, linewidth=2, label="accuracy", clip_on=False)
+    name = ATTACK_NAMES[curve.attack]
     axes.set_title(f"{name}, mean {100 * curve.mean_accuracy:.1f} %", **TITLE)
     axes.set_xlabel(magnitude)
     axes.set_xlim(0, 1.02 * at[-1])

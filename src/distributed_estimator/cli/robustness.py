@@ -11,14 +11,12 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..analysis.robustness_figure import AccuracyCurve, AccuracyPoint
+from ..analysis.accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint
 from ._output import duration, print_json, print_table, progress_console
 
 if TYPE_CHECKING:
     from ..training.attacks import Attack
     from ..training.robustness import RobustnessResult
-
-NAMES = {"gaussian": "Gaussian noise", "fgsm": "FGSM", "pgd": "PGD"}
 
 
 def _grid(
@@ -41,7 +39,7 @@ def _grid(
 @click.option(
     "--attack",
     "attacks",
-    type=click.Choice(list(NAMES)),
+    type=click.Choice(list(ATTACK_NAMES)),
     multiple=True,
     help="May be given several times.  [default: all]",
 )
@@ -156,7 +154,7 @@ def _print_text(result: RobustnessResult) -> None:
 
 
 def _table(curve: AccuracyCurve) -> Table:
-    table = Table(title=NAMES[curve.attack], title_justify="left")
+    table = Table(title=ATTACK_NAMES[curve.attack], title_justify="left")
     for heading in ("σ" if curve.attack == "gaussian" else "ε", "accuracy", "95 %", "loss"):
         table.add_column(heading, justify="right")
     for point in curve.points:
@@ -171,7 +169,7 @@ def _interval(point: AccuracyPoint) -> str:
 
 def _summary(result: RobustnessResult) -> str:
     measured = result.measured
-    means = ", ".join(f"{NAMES[c.attack]} {c.mean_accuracy:.3f}" for c in measured.curves)
+    means = ", ".join(f"{ATTACK_NAMES[c.attack]} {c.mean_accuracy:.3f}" for c in measured.curves)
     text = f"mean accuracy over magnitudes above 0: {means}"
     if measured.summary is None:
         return text

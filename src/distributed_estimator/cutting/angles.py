@@ -77,7 +77,8 @@ class AngleTable:
         Raises:
             InputError: An angle is NaN, infinite or complex at a binding.
         """
-        angles = values @ self._slopes + self._offsets
+        with np.errstate(all="ignore"):  # what overflows is refused below
+            angles = values @ self._slopes + self._offsets
         for k in self._nonlinear:
             tree = self._trees[k]
             if tree is None:
@@ -85,11 +86,12 @@ class AngleTable:
             else:
                 with np.errstate(all="ignore"):  # what it leaves is refused below
                     angles[:, k] = _walk(tree, self._columns(values))
-            if not np.isfinite(angles[:, k]).all():
-                raise InputError(
-                    f"the gate angle `{self.expressions[k]}` is not a finite real number at the "
-                    "parameter values given: bind others"
-                )
+        if not np.isfinite(angles).all():
+            bad = int(np.flatnonzero(~np.isfinite(angles).all(axis=0))[0])
+            raise InputError(
+                f"the gate angle `{self.expressions[bad]}` is not a finite real number at the "
+                "parameter values given: bind others"
+            )
         return np.asarray(angles, dtype=np.float64)
 
     def jacobian(self, values: FloatArray) -> FloatArray:

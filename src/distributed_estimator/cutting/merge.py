@@ -6,13 +6,14 @@ Feature maps, transpiled QAOA and product formulas are full of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import isfinite
 from operator import add
 from typing import Any
 
-from qiskit.circuit import Instruction
+from qiskit.circuit import Instruction, ParameterExpression
 from qiskit.circuit.library import (
     CXGate,
     CZGate,
@@ -76,7 +77,8 @@ def merge_rotations(gates: Iterable[PlacedGate]) -> list[PlacedGate]:
     """Put one two-qubit rotation in the place of every ``CX·RZ·CX`` and its kin.
 
     Nothing but rotations about that axis may lie between the two on either qubit; several are
-    summed. The circuit stays the same up to a global phase.
+    summed, unless their sum is beyond what a float holds. The circuit stays the same up to a global
+    phase.
 
     Returns:
         The operations, the new ones with the position of their rotation in the source circuit.
@@ -89,39 +91,57 @@ def merge_rotations(gates: Iterable[PlacedGate]) -> list[PlacedGate]:
         >>> [(g.operation.name, g.qubits, g.position) for g in merge_rotations(gates)]
         [('rzz', (0, 1), 1)]
     """
-    kept: list[PlacedGate | None] = []
+    kept: dict[int, PlacedGate] = {}
     wires: dict[int, list[int]] = {}
-    for gate in gates:
+    for number, gate in enumerate(gates):
         if not any(_close(rule, gate, kept, wires) for rule in _RULES):
+            kept[number] = gate
             for qubit in gate.qubits:
-                wires.setdefault(qubit, []).append(len(kept))
-            kept.append(gate)
-    return [gate for gate in kept if gate is not None]
+                wires.setdefault(qubit, []).append(number)
+    return list(kept.values())
 
 
 def _close(
-    rule: _Rule, gate: PlacedGate, kept: list[PlacedGate | None], wires: dict[int, list[int]]
+    rule: _Rule, gate: PlacedGate, kept: dict[int, PlacedGate], wires: dict[int, list[int]]
 ) -> bool:
-    """Merge what `gate` is the last part of; says whether it is."""
+    """Merge what `gate` is the last part of; says whether it is.
+
+    Args:
+        rule: What to look for.
+        gate: The operation that comes next.
+        kept: Operations so far by their number, which rises.
+        wires: The numbers of those on each qubit.
+    """
     if not _is_entangler(rule, gate.operation):
         return False
     rotated, other = gate.qubits[rule.rotated], gate.qubits[1 - rule.rotated]
-    between = _rotations_on_top(rule, kept, wires.get(rotated, []))
-    below = wires.get(rotated, [])[: -len(between)]
-    if not between or not below or wires.get(other, [])[-1:] != below[-1:]:
+    wire = wires.get(rotated, [])
+    between = _rotations_on_top(rule, kept, wire)
+    if not between or len(between) == len(wire):
         return False
-    first = kept[below[-1]]
-    assert first is not None
-    if not _is_entangler(rule, first.operation) or not _same_pair(rule, first, gate):
+    first, place = wire[-len(between) - 1], between[-1]
+    parts = [kept[number] for number in between]
+    if wires.get(other, [])[-1:] != [first] or not _fits(rule, kept[first], parts, gate):
         return False
-    parts = [part for part in (kept[i] for i in between) if part is not None]
-    kept[below[-1]] = None
-    for index in between:
-        kept[index] = None
-    kept[between[-1]] = _merged(rule, gate, parts)
-    wires[rotated] = [*below[:-1], between[-1]]
-    wires[other][-1] = between[-1]
+    for number in (first, *between[:-1]):
+        del kept[number]
+    kept[place] = _merged(rule, gate, parts)
+    wire[-len(between) - 1 :] = [place]
+    wires[other][-1] = place
     return True
+
+
+def _fits(
+    rule: _Rule, first: PlacedGate, rotations: Sequence[PlacedGate], last: PlacedGate
+) -> bool:
+    """Whether these are the three parts of one rotation, of an angle that a float holds."""
+    angles = [part.operation.params[0] for part in rotations]
+    numbers = [float(angle) for angle in angles if not isinstance(angle, ParameterExpression)]
+    return (
+        _is_entangler(rule, first.operation)
+        and _same_pair(rule, first, last)
+        and isfinite(sum(numbers))
+    )
 
 
 def _merged(rule: _Rule, gate: PlacedGate, rotations: Sequence[PlacedGate]) -> PlacedGate:
@@ -131,15 +151,14 @@ def _merged(rule: _Rule, gate: PlacedGate, rotations: Sequence[PlacedGate]) -> P
 
 
 def _rotations_on_top(
-    rule: _Rule, kept: Sequence[PlacedGate | None], wire: Sequence[int]
+    rule: _Rule, kept: Mapping[int, PlacedGate], wire: Sequence[int]
 ) -> list[int]:
     """Numbers of the rotations that are last on a wire, in order."""
     found: list[int] = []
-    for index in reversed(wire):
-        gate = kept[index]
-        if gate is None or _class_of(gate.operation) not in rule.rotations:
+    for number in reversed(wire):
+        if _class_of(kept[number].operation) not in rule.rotations:
             break
-        found.append(index)
+        found.append(number)
     return found[::-1]
 
 

@@ -6,7 +6,6 @@ once, from the same random numbers: the draws of one σ are those of another, st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ._checks import check_whole
+from .workloads.workload import LARGEST
 
 FloatArray = npt.NDArray[np.float64]
 Attack = Literal["gaussian", "fgsm", "pgd"]
@@ -25,6 +25,9 @@ Slope = Callable[[FloatArray, FloatArray], FloatArray]
 
 ATTACKS: tuple[Attack, ...] = get_args(Attack)
 DEFAULT_GRID = (0.0, 0.05, 0.1, 0.2, 0.3)
+MOST_BYTES = 2**30
+"""Of the noisy copies of all samples, which are made at once."""
+
 PGD_REACH = 2.5
 """The steps of PGD add up to this many radii, so that it can cross the ball and come back."""
 
@@ -68,6 +71,8 @@ class AttackConfig:
         for name, least in (("draws", 1), ("pgd_steps", 1), ("seed", 0), ("samples", 1)):
             if name not in ("seed", "samples") or getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), least)
+        if "gaussian" in self.attacks:  # at the least; how many values a draw has, `gaussian` knows
+            check_room(self.draws, len(self.sigma), 1)
 
     def grid(self, attack: Attack) -> tuple[float, ...]:
         """The magnitudes of an attack."""
@@ -82,10 +87,14 @@ def gaussian(
     Returns:
         Shape (magnitudes, draws, samples, features).
 
+    Raises:
+        InputError: They take more than `MOST_BYTES`.
+
     Example:
         >>> gaussian(np.zeros((5, 2)), np.array([0.1, 0.2]), 3, (0.0, 1.0), seed=7).shape
         (2, 3, 5, 2)
     """
+    check_room(draws, len(sigma), features.size)
     noise = np.random.default_rng([seed, 0]).standard_normal((draws, *features.shape))
     return np.clip(features + sigma[:, None, None, None] * noise, *bounds)
 
@@ -135,12 +144,24 @@ def pgd(
     return points
 
 
+def check_room(draws: int, magnitudes: int, values: int) -> None:
+    """Raises InputError if so many draws of so many values, for each magnitude, take too much."""
+    size = 8 * draws * magnitudes * values
+    if size > MOST_BYTES:
+        raise InputError(
+            f"`draws` is {draws}, and the noisy copies for {magnitudes} magnitudes take "
+            f"{size / 2**30:.3g} GiB or more, {MOST_BYTES / 2**30:g} GiB is the limit: give fewer "
+            "draws, magnitudes or samples"
+        )
+
+
 def _grid(name: str, magnitudes: tuple[float, ...]) -> tuple[float, ...]:
     grid = tuple(sorted(float(magnitude) for magnitude in magnitudes))
     for magnitude in grid:
-        if not (math.isfinite(magnitude) and magnitude >= 0):
+        if not 0 <= magnitude <= LARGEST:
             raise InputError(
-                f"`{name}` holds {magnitude}: give finite magnitudes of at least 0, in radians"
+                f"`{name}` holds {magnitude}: give finite magnitudes of at least 0 and at most "
+                f"{LARGEST:g}, in radians"
             )
     if not grid or grid[-1] == 0:
         raise InputError(f"`{name}` has no magnitude above 0: give some, such as 0,0.05,0.1,0.2")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..analysis.robustness_figure import AccuracyCurve, AccuracyPoint, wilson_interval
+from ..analysis.accuracy import AccuracyCurve, AccuracyPoint, wilson_interval
 from ._ml import torch
-from .attacks import Attack, AttackConfig, FloatArray, fgsm, gaussian, pgd
+from .attacks import Attack, AttackConfig, FloatArray, check_room, fgsm, gaussian, pgd
 from .classifier import Classifier, evaluating, mean_loss
 from .config import Loss
 from .trained import Trained
@@ -116,6 +116,8 @@ def measure(
     """
     seed = trained.config.seed if attacks.seed is None else attacks.seed
     workload = _thinned(trained.workload, attacks.samples, seed)
+    if "gaussian" in attacks.attacks:
+        check_room(attacks.draws, len(attacks.sigma), workload.x_test.size)
     probe = Probe(trained.classifier, trained.config.loss, advance)
     clean = _point(probe, 0.0, probe.scores(workload.x_test)[None], workload.y_test)
     curves = []

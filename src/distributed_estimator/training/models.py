@@ -5,10 +5,8 @@ The default is the paper's model (§V-A): ZFeatureMap, RealAmplitudes, Z on ever
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import isfinite
 from string import ascii_letters
 
 import numpy as np
@@ -23,19 +21,12 @@ from qiskit.circuit.library import (
 )
 from qiskit.quantum_info import SparsePauliOp
 
-from ..errors import InputError, ObservableError
+from ..errors import InputError
+from ._checks import check_whole
+from .observable_text import check_observable, read_observables
 
 ENTANGLEMENTS = ("linear", "circular", "full", "pairwise", "reverse_linear")
 """Which pairs of qubits a layer joins, by Qiskit's names."""
-
-_OBSERVABLES = "z_all, z_one, z_<qubit>, z_mean, z_each or a Pauli sum such as 0.5*ZZII + 0.5*IIZZ"
-_ONE_Z = re.compile(r"z_([0-9]{1,6})")
-_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-_PAULI_SUM = re.compile(
-    rf"\s*[+-]?\s*(?:{_NUMBER}\s*\*\s*)?[IXYZ]+\s*"
-    rf"(?:[+-]\s*(?:{_NUMBER}\s*\*\s*)?[IXYZ]+\s*)*"
-)
-_PAULI_TERM = re.compile(rf"([+-]?)\s*(?:({_NUMBER})\s*\*\s*)?([IXYZ]+)")
 
 
 @dataclass(frozen=True)
@@ -74,12 +65,9 @@ class ModelConfig:
         _check_known("ansatz", self.ansatz, ANSATZES)
         _check_known("entanglement", self.entanglement, ENTANGLEMENTS)
         _check_known("feature_map_entanglement", self.feature_map_entanglement, ENTANGLEMENTS)
-        _check_count("feature_map_reps", self.feature_map_reps)
-        _check_count("ansatz_reps", self.ansatz_reps)
-        if not isinstance(self.observable, str):
-            raise InputError(f"`observable` is {self.observable!r}: give {_OBSERVABLES}")
-        if self.observable not in _NAMED and not _ONE_Z.fullmatch(self.observable):
-            _pauli_sum(self.observable)
+        check_whole("feature_map_reps", self.feature_map_reps, 1)
+        check_whole("ansatz_reps", self.ansatz_reps, 1)
+        check_observable(self.observable)
 
 
 @dataclass(frozen=True)
@@ -157,7 +145,7 @@ def build_model(config: ModelConfig, num_features: int) -> Model:
         >>> model.observables[0].paulis.to_labels()
         ['ZZZZ']
     """
-    _check_count("num_features", num_features)
+    check_whole("num_features", num_features, 1)
     if config.feature_map == "zz" and num_features < 2:
         raise InputError(
             f"the feature map zz joins pairs of features, `num_features` is {num_features}: give 2 "
@@ -169,17 +157,20 @@ def build_model(config: ModelConfig, num_features: int) -> Model:
         circuit=feature_map.compose(ansatz),
         inputs=_in_order(feature_map.parameters),
         weights=_in_order(ansatz.parameters),
-        observables=_observables(config.observable, num_features),
+        observables=read_observables(config.observable, num_features),
     )
 
 
 def feature_range(config: ModelConfig) -> tuple[float, float]:
     """The range that features are to be scaled into, so that the encoding is one-to-one.
 
-    A Z or ZZ feature map encodes x as the phase P(2x), so [0, π/2] is half a turn. Over [0, π] the
+    A Z feature map encodes x as the phase P(2x), so [0, π/2] is half a turn. Over [0, π] the
     phase closes on itself, the smallest and the largest feature become one state, and two linearly
     separable Iris classes no longer separate. The angle map's RY(x) takes [0, π] instead. So do
     the first two repetitions of a Z map, but three turn further, and those of RY(x) add up.
+
+    For a ZZ feature map the range is that of its single-qubit phases, P(2x) as well; its phases of
+    pairs, 2(π − x)(π − y), turn further.
 
     Example:
         >>> [round(feature_range(ModelConfig(feature_map_reps=reps))[1], 3) for reps in (1, 2, 3)]
@@ -266,65 +257,6 @@ ANSATZES: dict[str, _Builder] = {
 }
 """The ansätze by name."""
 
-_NAMED: dict[str, Callable[[int], tuple[SparsePauliOp, ...]]] = {
-    "z_all": lambda width: (SparsePauliOp("Z" * width),),
-    "z_one": lambda width: (_z_on([width - 1], width),),
-    "z_mean": lambda width: (_z_on(range(width), width) / width,),
-    "z_each": lambda width: tuple(_z_on([qubit], width) for qubit in range(width)),
-}
-
-
-def _observables(text: str, width: int) -> tuple[SparsePauliOp, ...]:
-    if text in _NAMED:
-        return _NAMED[text](width)
-    one = _ONE_Z.fullmatch(text)
-    if one is None:
-        return (_fitting(text, width),)
-    qubit = int(one[1])
-    if qubit >= width:
-        raise ObservableError(
-            f"`observable` is {text}, the circuit has {width} qubits: name one of z_0 to "
-            f"z_{width - 1}"
-        )
-    return (_z_on([qubit], width),)
-
-
-def _z_on(qubits: Iterable[int], width: int) -> SparsePauliOp:
-    return SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0) for qubit in qubits], width)
-
-
-def _fitting(text: str, width: int) -> SparsePauliOp:
-    terms = _pauli_sum(text)
-    letters = len(next(iter(terms)))
-    if letters != width:
-        raise ObservableError(
-            f"`observable` is {text}, with {letters} letters a term, the circuit has {width} "
-            "qubits: give one Pauli letter per qubit"
-        )
-    return SparsePauliOp(list(terms), list(terms.values()))
-
-
-def _pauli_sum(text: str) -> dict[str, float]:
-    """Weights by Pauli string, like terms added up."""
-    if not _PAULI_SUM.fullmatch(text):
-        raise ObservableError(
-            f"`observable` is {text!r}: give {_OBSERVABLES}, with real weights before a * and the "
-            "letters I, X, Y, Z"
-        )
-    terms: dict[str, float] = {}
-    for sign, number, letters in _PAULI_TERM.findall(text):
-        terms[letters] = terms.get(letters, 0.0) + float(f"{sign}{number or 1}")
-    if len({len(letters) for letters in terms}) > 1:
-        raise ObservableError(
-            f"`observable` is {text!r}, with terms of different lengths: give each term one Pauli "
-            "letter per qubit"
-        )
-    if not all(map(isfinite, terms.values())) or not any(terms.values()):
-        raise ObservableError(
-            f"`observable` is {text!r}, which is zero or infinite: give finite weights, not all 0"
-        )
-    return {letters: weight for letters, weight in terms.items() if weight}
-
 
 def _in_order(parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
     """By their place in their vector; a circuit sorts its parameters by name."""
@@ -334,8 +266,3 @@ def _in_order(parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
 def _check_known(name: str, value: object, known: Iterable[str]) -> None:
     if value not in list(known):
         raise InputError(f"`{name}` is {value!r}: give one of {', '.join(known)}")
-
-
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise InputError(f"`{name}` is {value!r}: give a whole number, 1 or more")

@@ -5,6 +5,7 @@ Rows in messages are counted from 1, the line of names left out.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ PANDAS_INDEX = "__index_level_"
 def read_file(config: WorkloadConfig) -> RawData:
     """Reads the file that `config.name` is the path of.
 
-    Class names are those in the class column, as text: in numeric order if all are numbers, in
-    alphabetical order if not.
+    Class names are those in the class column, as text: in numeric order if all are numbers (as
+    text where two are the same number), in alphabetical order if not.
 
     Raises:
         InputError: If the file cannot be read, or is no table of numbers with a class column.
@@ -39,7 +40,8 @@ def read_file(config: WorkloadConfig) -> RawData:
     path = Path(config.name)
     arrow = _import_arrow()
     check_size(path)
-    read = _read_csv if path.suffix.lower() == ".csv" else _read_parquet
+    # Not by the suffix: a file called `.csv` has none.
+    read = _read_csv if path.name.lower().endswith(".csv") else _read_parquet
     try:
         table, target = read(arrow, path, config.target)
         names = [name for name in table.column_names if name != target]
@@ -85,12 +87,14 @@ def _read_csv(arrow: Any, path: Path, target: str | None) -> tuple[Any, str]:
     """Reads a table whose first line names the columns; the class column stays text."""
     with arrow.csv.open_csv(path) as reader:
         names = reader.schema.names
-    _check_header(path, names)
+    _check_header(path, names, target)
     target = _target(path, names, target)
     options = arrow.csv.ConvertOptions(
         column_types={target: arrow.string()}, strings_can_be_null=True
     )
-    return arrow.csv.read_csv(path, convert_options=options), target
+    table = arrow.csv.read_csv(path, convert_options=options)
+    _check_unpacked(path, table.num_rows, table.num_columns)
+    return table, target
 
 
 def _read_parquet(arrow: Any, path: Path, target: str | None) -> tuple[Any, str]:
@@ -136,7 +140,8 @@ def _classes(
     if missing.any():
         raise InputError(
             f"row {missing.argmax() + 1} of the class column `{name}` in `{path}` is missing: "
-            f"put in its class, or drop the row"
+            f"put in its class, or drop the row (in CSV, NA, null and the like count as missing: "
+            f"spell such a class differently)"
         )
     encoded = column.cast(arrow.string()).dictionary_encode()
     found: list[str] = encoded.dictionary.to_pylist()
@@ -154,23 +159,35 @@ def _plain(arrow: Any, column: Any) -> Any:
 
 
 def _ordered(names: list[str]) -> list[str]:
+    """A total order: which class is first must not depend on the order of rows."""
     try:
-        return sorted(names, key=float)
+        numbers = {name: float(name) for name in names}
     except ValueError:
         return sorted(names)
+    if any(map(math.isnan, numbers.values())):
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))
 
 
-def _check_header(path: Path, names: list[str]) -> None:
-    numbered = names == [str(place) for place in range(len(names))]  # as pandas may name them
+def _check_header(path: Path, names: list[str], target: str | None) -> None:
+    """Raises InputError if the first line looks like a sample, whatever its class looks like."""
+    label = names[-1] if target is None else target
+    features = [name for name in names if name != label]
     try:
-        numbers = [float(name) for name in names]
+        numbers = [float(name) for name in features]
     except ValueError:
         return
-    if numbers and not numbered:
+    if numbers and not (_counts(names) or _counts(features)):
         raise InputError(
-            f"the first line of `{path}` is all numbers ({_listed(names)}): put a line with the "
-            f"names of the columns above it"
+            f"the first line of `{path}` has numbers for the names of its features "
+            f"({_listed(features)}): put a line with the names of the columns above it, or name "
+            f"them by more than a number"
         )
+
+
+def _counts(names: list[str]) -> bool:
+    """Whether names are 0, 1, 2, ... or 1, 2, 3, ..., as pandas numbers columns."""
+    return any(names == [str(first + i) for i in range(len(names))] for first in (0, 1))
 
 
 def _target(path: Path, names: list[str], target: str | None) -> str:

@@ -149,5 +149,8 @@ def _rows(raw: RawData, rows: Indices) -> FloatArray:
 def _scale(parts: Parts, config: WorkloadConfig) -> Parts:
     purpose = f"the workload `{config.title}`"
     module = optional_import("sklearn.preprocessing", "scikit-learn", "ml", purpose)
-    scaler = module.MinMaxScaler(config.feature_range, clip=True).fit(parts.train)
-    return Parts(scaler.transform(parts.train), scaler.transform(parts.test))
+    # The scaler takes a range below 2e-15 for none. A power of 2 changes the unit and no digit.
+    _, powers = np.frexp(np.ptp(parts.train, axis=0))
+    train, test = np.ldexp(parts.train, -powers), np.ldexp(parts.test, -powers)
+    scaler = module.MinMaxScaler(config.feature_range, clip=True).fit(train)
+    return Parts(scaler.transform(train), scaler.transform(test))

@@ -20,6 +20,9 @@ GRIDS = {4: (2, 2), 6: (2, 3), 8: (2, 4), 10: (2, 5), 16: (4, 4)}
 CONSTANT = 1e-14
 """A column that varies less than this, relative to its values, varies by rounding."""
 
+SMALLEST = 1e-150
+"""Squares of anything smaller underflow."""
+
 NO_VARIANCE = 1e-20
 """A principal component with less of the first one's variance is rounding."""
 
@@ -88,8 +91,8 @@ def pooling_weights(size: int, cells: int) -> FloatArray:
 
 def check_constant(title: str, columns: tuple[str, ...], train: FloatArray) -> None:
     """Raises InputError, with their names, if columns of the training part do not vary."""
-    largest = np.maximum(np.abs(train).max(axis=0), 1.0)
-    constant = np.flatnonzero(np.ptp(train, axis=0) <= CONSTANT * largest)
+    largest = np.abs(train).max(axis=0)
+    constant = np.flatnonzero(np.ptp(train, axis=0) <= np.maximum(CONSTANT * largest, SMALLEST))
     if constant.size:
         names = ", ".join(f"`{columns[place]}`" for place in constant[:10])
         more = ", ..." if len(constant) > 10 else ""

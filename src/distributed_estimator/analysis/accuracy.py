@@ -1,0 +1,85 @@
+"""Accuracy of a trained network on perturbed samples, and the interval of a proportion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from ..errors import InputError
+
+ATTACK_NAMES = {"gaussian": "Gaussian noise", "fgsm": "FGSM", "pgd": "PGD"}
+"""What each attack is called in tables and figures."""
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class AccuracyPoint:
+    """How a network does on samples perturbed by one magnitude.
+
+    Attributes:
+        magnitude: Of the perturbation, in radians; 0: none.
+        accuracy: Share of samples on the right side of 0, the mean over the draws of a sample.
+        low: Lower end of the 95 % interval of `accuracy`.
+        high: Its upper end.
+        loss: Mean loss over samples and draws.
+    """
+
+    magnitude: float
+    accuracy: float
+    low: float
+    high: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class AccuracyCurve:
+    """One attack over a grid of magnitudes.
+
+    Attributes:
+        attack: gaussian, fgsm or pgd.
+        points: By rising magnitude.
+    """
+
+    attack: str
+    points: tuple[AccuracyPoint, ...]
+
+    def __post_init__(self) -> None:
+        if self.attack not in ATTACK_NAMES:
+            raise InputError(f"`attack` is {self.attack!r}: give one of {', '.join(ATTACK_NAMES)}")
+        if not any(point.magnitude > 0 for point in self.points):
+            raise InputError("`points` has no magnitude above 0: measure at least one")
+
+    @property
+    def mean_accuracy(self) -> float:
+        """The mean over the non-zero magnitudes."""
+        accuracies = [point.accuracy for point in self.points if point.magnitude > 0]
+        return sum(accuracies) / len(accuracies)
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Wilson 1927), never empty and never outside [0, 1].
+
+    Args:
+        share: The observed proportion; the mean of proportions may be given too.
+        count: Independent samples it is the mean of.
+
+    Raises:
+        InputError: An argument is out of range.
+
+    Example:
+        >>> [round(end, 3) for end in wilson_interval(1.0, 20)]
+        [0.839, 1.0]
+    """
+    if not (0 <= share <= 1 and count >= 1):
+        raise InputError(
+            f"`share` is {share} and `count` {count}: give a proportion of one sample or more"
+        )
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    scale = 1 + z**2 / count
+    centre = (share + z**2 / (2 * count)) / scale
+    half = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5 / scale
+    # Rounding may put the ends of a proportion of 0 or 1 past it.
+    low = 0.0 if share == 0 else max(0.0, centre - half)
+    high = 1.0 if share == 1 else min(1.0, centre + half)
+    return low, high

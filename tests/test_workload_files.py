@@ -1,0 +1,318 @@
+"""Workloads from CSV and Parquet files of the user's: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import load, same, samples, write_csv
+
+from distributed_estimator.errors import InputError
+from distributed_estimator.training.workloads import FEATURE_RANGE
+
+LOW, HIGH = FEATURE_RANGE
+
+
+def write_parquet(path: Path, table: dict[str, object]) -> Path:
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+@pytest.fixture
+def table() -> dict[str, list[object]]:
+    return samples()
+
+
+@pytest.mark.parametrize("write", [write_csv, write_parquet])
+def test_a_file_of_the_users(write, table: dict[str, list[object]], tmp_path: Path):
+    path = tmp_path / f"plants.{write.__name__[6:]}"
+    write(path, table)
+    task = load(path)
+    assert task.name == path.name
+    assert task.classes == ("no", "yes")
+    assert task.x_train.shape == (32, 3)
+    assert np.array_equal(np.sign(task.x_train[:, 0] - HIGH / 2), task.y_train)
+
+
+def test_csv_and_parquet_are_the_same_data(table: dict[str, list[object]], tmp_path: Path):
+    csv, parquet = (
+        write(tmp_path / f"a.{write.__name__[6:]}", table) for write in (write_csv, write_parquet)
+    )
+    assert same(load(csv), load(parquet))
+
+
+def test_the_ending_of_a_file_may_be_in_capitals(table: dict[str, list[object]], tmp_path: Path):
+    assert load(write_csv(tmp_path / "A.CSV", table)).num_features == 3
+
+
+def test_a_file_that_is_called_by_its_ending(table: dict[str, list[object]], tmp_path: Path):
+    assert load(write_csv(tmp_path / ".csv", table)).name == ".csv"
+    assert load(write_parquet(tmp_path / ".parquet", table)).name == ".parquet"
+
+
+@pytest.mark.parametrize(
+    ("names", "target"),
+    [
+        ("0123", None),
+        ("1234", None),
+        ("012k", None),
+        ("123k", None),
+        ("0123", "0"),
+        ("0123", "2"),
+        ("k012", "k"),
+    ],
+)
+def test_columns_may_be_numbered_from_0_or_1(names: str, target: str | None, tmp_path: Path):
+    table = samples()
+    kinds, features = table.pop("kind"), iter(table.values())
+    label = names[-1] if target is None else target
+    renamed = {name: kinds if name == label else next(features) for name in names}
+    path = write_csv(tmp_path / "a.csv", renamed)
+    assert load(path, target=target).x_train.shape == (32, 3)
+
+
+def test_a_first_line_that_is_a_sample_is_not_lost(tmp_path: Path):
+    """The class is text, so not all of the line is numbers."""
+    path = write_csv(tmp_path / "a.csv", samples())
+    _, *lines = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines), "utf-8")
+    with pytest.raises(InputError, match="has numbers for the names of its features"):
+        load(path)
+
+
+def test_the_class_column_is_named(table: dict[str, list[object]], tmp_path: Path):
+    first = {"kind": table.pop("kind"), **table}
+    path = write_csv(tmp_path / "a.csv", first)
+    assert load(path, target="kind").classes == ("no", "yes")
+    with pytest.raises(InputError, match=r"column `kind` of .* holds values of type string"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "classes"),
+    [
+        ((1, -1), ("-1", "1")),
+        ((10, 9), ("9", "10")),
+        ((1.5, 0.5), ("0.5", "1.5")),
+        (("b", "a"), ("a", "b")),
+    ],
+)
+@pytest.mark.parametrize("write", [write_csv, write_parquet])
+def test_classes_are_text_or_numbers(write, kinds, classes, tmp_path: Path):
+    table = {**samples(), "kind": [kinds[row % 2] for row in range(40)]}
+    path = tmp_path / f"a.{write.__name__[6:]}"
+    write(path, table)
+    assert load(path).classes == classes
+    assert same(load(path, classes=classes), load(path))
+    assert load(path, classes=classes[::-1]).classes == classes[::-1]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "classes"),
+    [
+        (("nan", "1"), ("1", "nan")),
+        (("nan", "-1"), ("-1", "nan")),
+        (("1", "01"), ("01", "1")),
+        (("1.0", "1"), ("1", "1.0")),
+        (("inf", "-inf"), ("-inf", "inf")),
+        (("9", "x"), ("9", "x")),
+    ],
+)
+def test_the_first_class_does_not_depend_on_the_order_of_rows(kinds, classes, tmp_path: Path):
+    for first in (0, 1):
+        table = {**samples(), "kind": [kinds[(row + first) % 2] for row in range(40)]}
+        assert load(write_parquet(tmp_path / "a.parquet", table)).classes == classes
+
+
+def test_two_of_more_classes_are_chosen(table: dict[str, list[object]], tmp_path: Path):
+    table["kind"] = ["abc"[row % 3] for row in range(40)]
+    path = write_csv(tmp_path / "a.csv", table)
+    assert load(path, classes=("c", "a")).classes == ("c", "a")
+    with pytest.raises(InputError, match=r"has 3 class\(es\) \(a, b, c\), .*: choose two with `cl"):
+        load(path)
+    with pytest.raises(InputError, match=r"names '0', and workload `a.csv` has a, b, c"):
+        load(path, classes=("0", "a"))
+
+
+def test_categories_booleans_and_decimals_are_read(table: dict[str, list[object]], tmp_path: Path):
+    from decimal import Decimal
+
+    path = write_parquet(
+        tmp_path / "a.parquet",
+        {
+            "width": table["width"],
+            "flag": [row % 3 == 0 for row in range(40)],
+            "price": [Decimal(row) / 4 for row in range(40)],
+            "kind": pa.array(table["kind"]).dictionary_encode(),
+        },
+    )
+    task = load(path)
+    assert task.classes == ("no", "yes")
+    assert set(np.unique(task.x_train[:, 1])) == {LOW, HIGH}
+
+
+def test_the_index_that_pandas_stores_is_no_column(table: dict[str, list[object]], tmp_path: Path):
+    path = write_parquet(tmp_path / "a.parquet", {**table, "__index_level_0__": range(40)})
+    task = load(path)
+    assert (task.num_features, task.classes) == (3, ("no", "yes"))
+
+
+def test_a_folder_that_looks_like_a_partition_adds_no_column(
+    table: dict[str, list[object]], tmp_path: Path
+):
+    (tmp_path / "year=2024").mkdir()
+    path = write_parquet(tmp_path / "year=2024" / "a.parquet", table)
+    assert load(path).num_features == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a.csv` is empty: give a file that holds data"),
+        ("\n\n", "a.csv` cannot be read .*: repair or replace it"),
+        ("a,b\n", "a.csv` has no rows below the names of its columns"),
+        ("a\n1\n", r"a.csv` has too few columns \(a\): .* in CSV with commas between them"),
+        ("a,b\n1,x\n2\n", r"cannot be read \(CSV parse error: .*Expected 2 columns, got 1: 2\)"),
+        ("a,a,b\n1,1,x\n", "has more than one column `a`: name each differently"),
+        (",a,b\n0,1,x\n", "column 1 of .* has no name: name it or drop it .pandas"),
+        ("1.5,2.5,0\n2.5,1.5,1\n", r"the first line of .* has numbers .* \(1.5, 2.5\): put a line"),
+        ("5.1,3.5,rose\n4.9,3.0,lily\n", r"the first line of .* has numbers .* \(5.1, 3.5\): put"),
+        ("5.1,5.1,rose\n4.9,3.0,lily\n", r"the first line of .* has numbers .* \(5.1, 5.1\): put"),
+        ("2,1,rose\n1,2,lily\n", r"the first line of .* has numbers .* \(2, 1\): put a line"),
+        ("1,3,rose\n2,2,lily\n", r"has numbers for the names of its features \(1, 3\): put a line"),
+        ("a,b\n1,x\n,y\n", "row 2 of column `a` in .* is missing or NaN: put in a number"),
+        ("a,b\nnan,x\n2,y\n", "row 1 of column `a` in .* is missing or NaN"),
+        ("a,b\n1,x\ninf,y\n", "row 2 of column `a` in .* is inf: put in a number below 1e"),
+        ("a,b\n1,x\n1e200,y\n", r"row 2 of column `a` in .* is 1e\+200"),
+        ("a,b\n1,x\n2,\n", "row 2 of the class column `b` in .* is missing: put in its class"),
+        (
+            "a,b\n1,x\n2,NA\n",
+            r"`b` in .* is missing: .*\(in CSV, NA, null and the like count as mi",
+        ),
+        ("a,b\n1,x\nred,y\n", "column `a` of .* holds values of type string, and features are"),
+        ("a,b\n2020-01-01,x\n2020-01-02,y\n", "column `a` of .* holds values of type date32"),
+        ("a,b\n1,x\n2,x\n", r"has 1 class\(es\) \(x\), and two are told apart"),
+        ("a,b\n1,x\n2,y\n3,x\n4,y\n", r"class 'x' has 2 sample\(s\) in the data of .* 4 or more"),
+        ("a,b\n" + "1,x\n2,y\n" * 4, r"class 'x' has 1 sample\(s\) in the test part"),
+        ("a,b,c\n" + "1,7,x\n2,7,y\n" * 20, "constant columns in workload `a.csv`: `b` do not va"),
+        ("a,b\n" + "1,x\n2,y\n" * 20 + "3,\xff\n", "a.csv` cannot be read .*UTF8"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(text: str, message: str, tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text(text, "latin-1")
+    with pytest.raises(InputError, match=message):
+        load(path)
+
+
+def test_many_classes_are_not_all_listed(tmp_path: Path):
+    table = {"a": range(30), "b": range(30)}
+    with pytest.raises(InputError, match=r"has 30 class\(es\) \(0, 1, 2, .*, 9, \.\.\.\)"):
+        load(write_csv(tmp_path / "a.csv", table))
+
+
+def test_a_missing_class_column_is_refused(table: dict[str, list[object]], tmp_path: Path):
+    path = write_csv(tmp_path / "a.csv", table)
+    with pytest.raises(
+        InputError, match=r"`target` is 'sort', .* name one of width, height, count"
+    ):
+        load(path, target="sort")
+    with pytest.raises(InputError, match=r"`num_features` is 4, .* has 3 columns"):
+        load(path, num_features=4)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"none.csv` does not exist: check the path"):
+        load(tmp_path / "none.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(
+        InputError, match=r"folder.csv` is no file: give the path of a regular file"
+    ):
+        load(tmp_path / "folder.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match=r"pipe.csv` is no file"):
+        load(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match=r"cannot be read \(File name too long\): check the path"):
+        load(tmp_path / f"{'long' * 100}.csv")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_huge_file_is_refused(name: str, tmp_path: Path):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2**30 + 2**25)  # sparse: it takes no room
+    with pytest.raises(InputError, match=r"has 1.03 GiB, more than the limit of 1 GiB: train on a"):
+        load(tmp_path / name)
+
+
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    part = pa.table({"a": np.zeros(2**20, np.int8), "b": np.zeros(2**20, np.int8)})
+    with pq.ParquetWriter(path, part.schema) as writer:
+        for _ in range(65):
+            writer.write_table(part)
+    assert path.stat().st_size < 2**20
+    with pytest.raises(InputError, match="unpacks to 68157440 rows of 2 columns, more than the li"):
+        load(path)
+
+
+def test_a_csv_file_whose_numbers_take_more_room_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n" + "1,x\n2,y\n" * 50, "utf-8")
+    size = path.stat().st_size
+    assert size < 100 * 2 * 8
+    monkeypatch.setattr("distributed_estimator.training.workloads.files.SIZE_LIMIT", size)
+    with pytest.raises(InputError, match="unpacks to 100 rows of 2 columns, more than the limit"):
+        load(path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text"])
+def test_a_damaged_parquet_file_is_refused(
+    damage: str, table: dict[str, list[object]], tmp_path: Path
+):
+    path = write_parquet(tmp_path / "a.parquet", table)
+    path.write_bytes(path.read_bytes()[:-20] if damage == "cut" else b"not Parquet at all")
+    with pytest.raises(InputError, match=r"a.parquet` cannot be read \(.*\): repair or replace it"):
+        load(path)
+
+
+def test_a_parquet_file_damaged_inside_is_refused(table: dict[str, list[object]], tmp_path: Path):
+    path = write_parquet(tmp_path / "a.parquet", table)
+    content = bytearray(path.read_bytes())
+    content[4:200] = b"\xff" * 196
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a.parquet` cannot be read \(.*\): repair or replace it"):
+        load(path)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_class_in_a_parquet_file_is_refused(
+    missing: float | None, table: dict[str, list[object]], tmp_path: Path
+):
+    kinds = [float(row % 2) for row in range(39)]
+    path = write_parquet(tmp_path / "a.parquet", {**table, "kind": [*kinds, missing]})
+    with pytest.raises(InputError, match=r"row 40 of the class column `kind` in .* is missing"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1.0]] * 40, "column `width` of .* holds values of type list"),
+        ([float("nan")] * 40, "row 1 of column `width` in .* is missing or NaN"),
+        ([None] * 40, "row 1 of column `width` in .* is missing or NaN"),
+        ([1.0 + 2e-16 * row for row in range(40)], "constant columns in workload `a.parquet`: `w"),
+        ([1e-160 * row for row in range(40)], "constant columns in workload `a.parquet`: `width`"),
+    ],
+)
+def test_columns_that_are_no_features_are_refused(
+    values: list[object], message: str, table: dict[str, list[object]], tmp_path: Path
+):
+    path = write_parquet(tmp_path / "a.parquet", {**table, "width": values})
+    with pytest.raises(InputError, match=message):
+        load(path)
