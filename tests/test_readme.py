@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def test_the_training_example_runs(
     assert accuracy >= 0.9
     assert shots > 0
     assert (tmp_path / "runs" / "mine" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("page", ["README.md", "examples/README.md"])
+def test_what_is_to_be_installed_can_be(page: str) -> None:
+    """A path with extras, as pip reads it, and extras that there are."""
+    (extras,) = re.findall(r'pip install "(?:\.\[([a-z,]+)\]|[^"]*)"', (ROOT / page).read_text())
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(extras.split(",")) <= set(known["optional-dependencies"])
 
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "examples" / "README.md"]

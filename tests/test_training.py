@@ -275,9 +275,10 @@ def test_what_is_frozen_stays(small: Workload, tmp_path: Path, optimizer: str):
     head = torch.nn.Linear(1, 1)
     head.bias.requires_grad_(False)
     bias = float(head.bias)
-    config = replace(EXACT, optimizer=optimizer, epochs=12)
-    train(small, config, RunFolder(tmp_path / "run"), head=head)
+    config = replace(EXACT, optimizer=optimizer, epochs=11)  # two more than weights to train
+    result = train(small, config, RunFolder(tmp_path / "run"), head=head)
     assert float(head.bias) == bias
+    assert result.num_weights == 8 + 1
 
 
 def test_spsa_gives_the_global_generator_back(small: Workload, tmp_path: Path):

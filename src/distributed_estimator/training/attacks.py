@@ -68,8 +68,10 @@ class AttackConfig:
         object.__setattr__(self, "attacks", kept)
         for name in ("sigma", "epsilon"):
             object.__setattr__(self, name, _grid(name, getattr(self, name)))
-        for name, least in (("draws", 1), ("pgd_steps", 1), ("seed", 0), ("samples", 1)):
-            if name not in ("seed", "samples") or getattr(self, name) is not None:
+        check_whole("draws", self.draws, 1)
+        check_whole("pgd_steps", self.pgd_steps, 1)
+        for name, least in (("seed", 0), ("samples", 1)):
+            if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), least)
         if "gaussian" in self.attacks:  # at the least; how many values a draw has, `gaussian` knows
             check_room(self.draws, len(self.sigma), 1)

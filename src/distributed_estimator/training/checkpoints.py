@@ -42,7 +42,8 @@ class Checkpoint:
         Raises:
             CheckpointError: The operating system refused (disk full, read-only folder).
         """
-        metadata = {"state": self._text, "digest": self.digest}
+        text = self._text
+        metadata = {"state": text, "digest": _digest(text, self.tensors)}
         try:
             with atomic(path, durable=durable) as unfinished:
                 unfinished.write_bytes(safetensors.torch.save(self.tensors, metadata))

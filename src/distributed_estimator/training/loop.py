@@ -57,7 +57,7 @@ def train(
     data = snapshot(workload)
     with _random_state_of_its_own(config.seed):
         model, classifier = build_classifier(config, workload.num_features, folder.queries, head)
-        _check_budget(config, classifier)
+        _check_budget(config, len(weights_vector(classifier)))
         session = _session(workload, data, config, folder, classifier, progress, stop)
         missing = folder.missing()
         with folder.held(), _closing(session):
@@ -221,7 +221,7 @@ def _finish(session: Session, model: Model) -> TrainingResult:
         config=config,
         label=cuts if isinstance(cuts, str) else None,
         num_qubits=model.circuit.num_qubits,
-        num_weights=sum(parameter.numel() for parameter in classifier.parameters()),
+        num_weights=len(session.start),
         run_id=session.run_id,
         final=session.scores,
         seconds=session.position.seconds,
@@ -240,8 +240,7 @@ def _finish(session: Session, model: Model) -> TrainingResult:
     return result
 
 
-def _check_budget(config: TrainingConfig, classifier: Classifier) -> None:
-    count = sum(parameter.numel() for parameter in classifier.parameters())
+def _check_budget(config: TrainingConfig, count: int) -> None:
     if config.optimizer == "cobyla" and config.epochs < count + 2:
         raise InputError(
             f"`maxiter` is {config.epochs}, and COBYLA takes {count + 2} evaluations to build its "
