@@ -9,6 +9,11 @@
     │   ├── ObservableError            an observable that does not fit
     │   └── PlanTooLargeError          the plan would not fit in memory; nothing was allocated
     ├── BackendError (RuntimeError)    a simulator or sampler failed or refused a circuit
+    │   ├── ThrottledError             a device asks to come again later
+    │   ├── TaskFailedError            tasks failed as often as they may, all others completed
+    │   └── DeadlineError              too little had arrived when the deadline came
+    ├── PoolError (RuntimeError)       workers or a cluster that cannot be started or reached
+    ├── RunCancelledError              a run was cancelled
     ├── RecordError (ValueError)       a record file that cannot be read or written
     ├── CheckpointError (ValueError)   a checkpoint that cannot be read, written or gone on from
     ├── TrainingStoppedError           training was asked to stop, and can go on from there
@@ -46,6 +51,33 @@ class PlanTooLargeError(InputError):
 
 class BackendError(DistributedEstimatorError, RuntimeError):
     """A backend failed, or cannot run what the plan asks of it."""
+
+
+class ThrottledError(BackendError):
+    """A device is asked too often; try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TaskFailedError(BackendError):
+    """Tasks failed as often as the policy allows; the message names them and their causes."""
+
+
+class DeadlineError(BackendError):
+    """Some subexperiments had no shots at all when the deadline came, so there is no value."""
+
+
+class PoolError(DistributedEstimatorError, RuntimeError):
+    """Workers cannot be started, a cluster cannot be reached, or it does not match this process."""
+
+
+class RunCancelledError(DistributedEstimatorError):
+    """A run was cancelled before it was complete."""
 
 
 class RecordError(DistributedEstimatorError, ValueError):

@@ -20,17 +20,19 @@ from ..errors import RecordError
 from .schema import (
     SCHEMA_VERSION,
     CircuitInfo,
+    DeviceRecord,
     Header,
     Machine,
     QueryRecord,
     Record,
     StragglerInfo,
     Summary,
+    TaskRecord,
     TrainingRecord,
 )
 
 _KINDS: dict[str, type[Record]] = {
-    kind.kind: kind for kind in (Header, QueryRecord, TrainingRecord)
+    kind.kind: kind for kind in (Header, QueryRecord, TrainingRecord, TaskRecord, DeviceRecord)
 }
 
 

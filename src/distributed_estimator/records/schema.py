@@ -18,6 +18,7 @@ from ..errors import RecordError
 
 SCHEMA_VERSION = 1
 MAX_LISTED_VALUES = 16
+TASK_STATUSES = ("done", "late", "failed", "lost", "damaged", "cancelled")
 PACKAGES = ("distributed-estimator", "numpy", "qiskit", "qiskit-aer", "qiskit-addon-cutting")
 
 
@@ -32,8 +33,9 @@ class CircuitInfo:
 
 @dataclass(frozen=True)
 class StragglerInfo:
-    """Injected stragglers (§III): each task slept `delay` seconds with probability `p`.
+    """Injected stragglers (§III): each subexperiment slept with probability `p`.
 
+    `delay` is the mean delay in seconds and `distribution` says how delays are distributed.
     `injected` tasks did sleep, for `injected_seconds` in all.
     """
 
@@ -41,6 +43,7 @@ class StragglerInfo:
     delay: float = 0.0
     injected: int = 0
     injected_seconds: float = 0.0
+    distribution: str = "constant"
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ class QueryRecord:
     plan_cached: bool = False
     retries: int = 0
     speculated: int = 0
+    missing: int = 0
+    """Tasks that had not arrived at the deadline; the value is made of the others."""
     value: Summary
     stderr: Summary
     stderr_first_order: int = 0
@@ -149,6 +154,80 @@ class TrainingRecord:
     metrics: dict[str, float]
     queries: int
     at: float
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """One attempt at a task. Times are seconds since its query began.
+
+    Raises:
+        RecordError: `status` is unknown.
+    """
+
+    kind: ClassVar[str] = "task"
+
+    run_id: str
+    query_id: str
+    """Of the query record that the task belongs to."""
+    key: str
+    """The task's identity: the same for all attempts at it."""
+    job: int
+    """Tasks of one job ran one after the other on one worker."""
+    fragment: int
+    rows: tuple[int, ...]
+    """First row of local bindings, and how many."""
+    circuits: tuple[int, ...]
+    """First of the fragment's circuits, and how many."""
+    chunk: int
+    """Which part of the shots, where these are divided."""
+    shots: int | None
+    subexperiments: int
+    worker: str
+    """The worker's name within the pool; empty where none began."""
+    attempt: int
+    """How often the task was submitted before."""
+    purpose: str
+    """"first", "retry", "duplicate" or "restart"."""
+    submitted: float
+    started: float | None
+    finished: float
+    injected_delay: float
+    """Seconds of an injected straggler."""
+    status: str
+    """"done", "late" (another attempt won), "failed", "lost", "damaged" or "cancelled"."""
+    cause: str | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.status not in TASK_STATUSES:
+            raise RecordError(f"status is {self.status!r}: use one of {TASK_STATUSES}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRecord:
+    """A job on a simulated device. Times are seconds on the fleet's clock."""
+
+    kind: ClassVar[str] = "device"
+
+    device: str
+    job: int
+    """Counts from 0 on each device."""
+    task: str
+    """The task's key."""
+    circuits: int
+    shots: int
+    """A circuit; 0 for exact values."""
+    submitted: float
+    """When the caller sent it."""
+    queued: float
+    """When it arrived at the device, after the network."""
+    started: float
+    finished: float
+    returned: float
+    """When the caller had the result."""
+    status: str
+    """"done", "failed", "cancelled" or "throttled"."""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -206,4 +285,4 @@ def _installed(package: str) -> str | None:
         return None
 
 
-Record: TypeAlias = Header | QueryRecord | TrainingRecord
+Record: TypeAlias = Header | QueryRecord | TrainingRecord | TaskRecord | DeviceRecord
