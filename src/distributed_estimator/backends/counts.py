@@ -18,23 +18,24 @@ from ..subexperiments import (
     Task,
 )
 
-Counts: TypeAlias = tuple[MeasurementGroup, SettingFamily, NDArray[Any]]
-"""Counts of a family's settings for one group, (rows, settings, observable · slot outcomes)."""
+Counts: TypeAlias = tuple[MeasurementGroup, SettingFamily, slice, NDArray[Any]]
+"""Counts of some of a family's settings for one group, with the shape
+(rows, settings, observable · slot outcomes)."""
 
 
 def estimate_from_counts(
     experiment: FragmentExperiment, task: Task, counts: Iterable[Counts]
 ) -> FragmentEstimate:
-    """Reduce the counts of all groups and families of a task to its estimate."""
+    """Reduce the counts of all circuits of a task to its estimate."""
     assert task.shots is not None, "exact tasks have no counts"
     rows, size = len(task.angles), experiment.layout.num_outcomes
     tables = {id(group): np.zeros((rows, group.num_outcomes, size)) for group in experiment.groups}
     taken: set[int] = set()
-    for group, family, table in counts:
+    for group, family, settings, table in counts:
         taken.update(np.unique(table.sum(axis=-1)).tolist())
-        shape = rows, family.num_settings, group.num_outcomes, family.num_slot_outcomes
+        shape = rows, table.shape[1], group.num_outcomes, family.num_slot_outcomes
         arranged = table.reshape(shape).transpose(0, 2, 1, 3)
-        tables[id(group)][:, :, family.places] = arranged
+        tables[id(group)][:, :, family.places[settings]] = arranged
     if len(taken) != 1:
         raise BackendError(
             f"between {min(taken)} and {max(taken)} shots came back where {task.shots} were asked "
@@ -49,7 +50,11 @@ def estimate_from_counts(
 def estimate_from_frequencies(
     experiment: FragmentExperiment, task: Task, tables: Sequence[NDArray[np.float64]], shots: int
 ) -> FragmentEstimate:
-    """Reduce tables of relative frequencies of `shots` shots, one per group, to an estimate."""
+    """Reduce tables of relative frequencies of `shots` shots, one per group, to an estimate.
+
+    Whatever becomes of a setting in it depends on the outcomes of that setting alone, and is zero
+    where these are: estimates from parts of a table add up to the estimate from all of it.
+    """
     layout = experiment.layout
     values = np.empty((len(task.angles), len(experiment.paulis), prod(experiment.fragment.shape)))
     covariances = []

@@ -12,14 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit.primitives import BackendSamplerV2, BaseSamplerV2, StatevectorSampler
 
-from ..errors import BackendError, DistributedEstimatorError
-from ..subexperiments import FragmentEstimate, FragmentExperiment, SettingFamily, Task
+from ..errors import BackendError, DistributedEstimatorError, InputError
+from ..subexperiments import (
+    FamilyPart,
+    FragmentEstimate,
+    FragmentExperiment,
+    SettingFamily,
+    Task,
+)
 from .counts import Counts, estimate_from_counts
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 BitTable = NDArray[np.int64]
 
-_SUBEXPERIMENTS_PER_TASK = 512
+_CIRCUITS_PER_JOB = 512
 _LARGEST_SEED = 2**31
 _MOST_TEMPLATES = 1024
 
@@ -35,10 +41,21 @@ class SamplerBackend:
         defer_measurements: Whether measurements inside a circuit are moved to its end by ancilla
             qubits. None: for noiseless local simulators, which are far faster so or know no other
             way; never where noise or hardware would tell the difference.
+        circuits_per_job: Circuits (settings at bindings) a job holds at most. What simulators
+            draw depends on it.
+
+    Raises:
+        InputError: `circuits_per_job` is not a positive whole number.
     """
 
-    def __init__(self, sampler: BaseSamplerV2, defer_measurements: bool | None = None) -> None:
+    def __init__(
+        self,
+        sampler: BaseSamplerV2,
+        defer_measurements: bool | None = None,
+        circuits_per_job: int = _CIRCUITS_PER_JOB,
+    ) -> None:
         self.sampler = sampler
+        self.circuits_per_job = _checked_size(circuits_per_job)
         self.defer_measurements = (
             _is_noiseless(sampler) if defer_measurements is None else defer_measurements
         )
@@ -57,13 +74,17 @@ class SamplerBackend:
         return False
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
-        """As many as make up a job of moderate size."""
-        return max(1, _SUBEXPERIMENTS_PER_TASK // max(1, experiment.num_circuits))
+        """As many as a job holds."""
+        return max(1, self.circuits_per_job // max(1, experiment.num_circuits))
+
+    def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
+        """As many as a job holds, where a binding has more."""
+        return self.circuits_per_job if experiment.num_circuits > self.circuits_per_job else None
 
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
         """The bits of all shots, and tables of their outcomes; no state vector."""
         bits = experiment.fragment.num_qubits + len(experiment.fragment.slots)
-        runs = experiment.num_circuits * (shots or 0)
+        runs = min(experiment.num_circuits, self.circuits_per_job) * (shots or 0)
         return 16 * runs * bits + experiment.table_bytes()
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
@@ -71,7 +92,7 @@ class SamplerBackend:
         return 1.0
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
-        """Run all settings of the task's rows as one job; see `Backend`.
+        """Run the task's circuits as one job; see `Backend`.
 
         Raises:
             BackendError: The sampler failed, or cannot run the circuits.
@@ -89,30 +110,32 @@ class SamplerBackend:
             ) from error
 
     def _counts(self, experiment: FragmentExperiment, task: Task) -> Iterator[Counts]:
-        families = experiment.layout.families
-        templates = {
-            family: self._template(experiment, family)
-            for family in families
-            if experiment.measures or family.num_slot_outcomes > 1
-        }
-        pubs: list[tuple[Any, ...]] = [
-            (t.circuit, t.bind(task.angles)) if t.circuit.num_parameters else (t.circuit,)
-            for t in templates.values()
-        ]
+        rows = len(task.angles)
+        parts = list(self._parts(experiment, task))
+        pubs = [_pub(part, template, task.angles) for part, template in parts]
         sampler = _reseeded(self.sampler, task.seed)
-        results = iter(sampler.run(pubs, shots=task.shots).result() if pubs else ())
+        results = sampler.run(pubs, shots=task.shots).result() if pubs else ()
         measured = [
             item
-            for family, template in templates.items()
-            for item in _count(experiment, family, template, next(results).data, len(task.angles))
+            for (part, template), result in zip(parts, results, strict=True)
+            for item in _count(experiment, part, template, result.data, rows)
         ]
         yield from measured
         # Where nothing is measured, every shot has the one outcome there is.
-        shots = measured[0][2].sum(axis=-1).flat[0] if measured else task.shots
-        for family in families:
-            if family not in templates:
-                sure = np.full((len(task.angles), family.num_settings, 1), shots)
-                yield experiment.groups[0], family, sure
+        shots = measured[0][3].sum(axis=-1).flat[0] if measured else task.shots
+        for family in experiment.sure_families(task.circuits):
+            sure = np.full((rows, family.num_settings, 1), shots)
+            yield experiment.groups[0], family, slice(None), sure
+
+    def _parts(
+        self, experiment: FragmentExperiment, task: Task
+    ) -> Iterator[tuple[FamilyPart, Template]]:
+        """What becomes one PUB each: a family, or one circuit where no parameter tells several."""
+        for part in experiment.family_parts(task.circuits):
+            template = self._template(experiment, part.family)
+            step = part.stop - part.start if template.circuit.num_parameters else 1
+            for start in range(part.start, part.stop, step):
+                yield FamilyPart(part.family, start, start + step), template
 
     def _template(self, experiment: FragmentExperiment, family: SettingFamily) -> Template:
         key = experiment.key, family.measured
@@ -126,36 +149,56 @@ class SamplerBackend:
             return self._templates[key]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.sampler, self.defer_measurements)
+        # Templates are made where they are used.
+        return type(self), (self.sampler, self.defer_measurements, self.circuits_per_job)
+
+
+def _checked_size(size: object) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"`circuits_per_job` is {size!r}: give a whole number of at least 1")
+    return size
+
+
+def _pub(part: FamilyPart, template: Template, angles: NDArray[np.float64]) -> tuple[Any, ...]:
+    """A family's circuit with one set of parameters per row and circuit, rows slowest."""
+    if not template.circuit.num_parameters:
+        return (template.circuit,)
+    values = template.bind(angles)
+    chosen = values.reshape(len(angles), -1, values.shape[1])[:, part.start : part.stop]
+    return template.circuit, chosen.reshape(-1, values.shape[1])
 
 
 def _count(
-    experiment: FragmentExperiment, family: SettingFamily, template: Template, data: Any, rows: int
+    experiment: FragmentExperiment, part: FamilyPart, template: Template, data: Any, rows: int
 ) -> Iterator[Counts]:
     """Counts of every measurement group from the bits of one PUB."""
-    groups, settings = len(experiment.groups), family.num_settings
-    shape = rows, groups, settings
+    family = part.family
+    shape = rows, part.stop - part.start
     measured = sum(family.measured)
     observed = _bits(data, MEASURE_REGISTER, shape, len(template.observed))
     slots = _bits(data, SLOT_REGISTER, shape, measured)
-    shots = max(observed.shape[3], slots.shape[3])
+    shots = max(observed.shape[2], slots.shape[2])
     # The first slot is the slowest.
     slot_outcomes = slots @ (1 << np.arange(measured)[::-1])
     places = {qubit: place for place, qubit in enumerate(template.observed)}
-    for number, group in enumerate(experiment.groups):
-        outcomes = np.zeros((rows, settings, shots), dtype=np.int64)
+    first = 0
+    for number, settings in part.by_group():
+        group, count = experiment.groups[number], settings.stop - settings.start
+        own = slice(first, first + count)
+        outcomes = np.zeros((rows, count, shots), dtype=np.int64)
         for bit, generator in enumerate(group.generators):
             columns = [places[qubit] for qubit in generator]
-            outcomes |= (observed[:, number][..., columns].sum(axis=-1) & 1) << bit
-        outcomes = outcomes * family.num_slot_outcomes + slot_outcomes[:, number]
+            outcomes |= (observed[:, own][..., columns].sum(axis=-1) & 1) << bit
+        outcomes = outcomes * family.num_slot_outcomes + slot_outcomes[:, own]
         size = group.num_outcomes * family.num_slot_outcomes
-        offsets = size * np.arange(rows * settings).reshape(rows, settings, 1)
-        counts = np.bincount((outcomes + offsets).ravel(), minlength=rows * settings * size)
-        yield group, family, counts.reshape(rows, settings, size)
+        offsets = size * np.arange(rows * count).reshape(rows, count, 1)
+        counts = np.bincount((outcomes + offsets).ravel(), minlength=rows * count * size)
+        yield group, family, settings, counts.reshape(rows, count, size)
+        first += count
 
 
-def _bits(data: Any, register: str, shape: tuple[int, int, int], width: int) -> BitTable:
-    """Measured bits of a register of `width`, shape (rows, groups, settings, shots, width)."""
+def _bits(data: Any, register: str, shape: tuple[int, int], width: int) -> BitTable:
+    """Measured bits of a register of `width`, shape (rows, circuits, shots, width)."""
     if not width:
         return np.zeros((*shape, 1, 0), dtype=np.int64)
     found = getattr(data, register)

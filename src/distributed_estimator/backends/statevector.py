@@ -53,6 +53,10 @@ class StatevectorBackend:
         """As many as take about 20 ms."""
         return max(1, _WORK_PER_TASK // experiment.row_work)
 
+    def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
+        """All come from the same state: to divide them is to simulate it several times."""
+        return None
+
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
         """Branch states and what is made of them."""
         fragment = experiment.fragment
@@ -66,7 +70,7 @@ class StatevectorBackend:
         return 5e-9 * len(task.angles) * experiment.row_work
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
-        """Evaluate all settings of the task's rows; see `Backend`."""
+        """Evaluate the task's circuits; see `Backend`."""
         states = program_of(experiment.fragment).run(task.angles)
         tensors = [
             group_coordinates(experiment.fragment, states, group) for group in experiment.groups
@@ -76,6 +80,9 @@ class StatevectorBackend:
         rng = np.random.default_rng(task.seed)
         layout = experiment.layout
         drawn = [layout.draw(layout.probabilities(t), task.shots, rng) for t in tensors]
+        if task.circuits is not None:
+            kept = _outcomes_of(experiment, task.circuits)
+            drawn = [table * own for table, own in zip(drawn, kept, strict=True)]
         return estimate_from_frequencies(experiment, task, drawn, task.shots)
 
 
@@ -102,6 +109,17 @@ def group_coordinates(
     pairs = pairs.transpose(0, *(x for s in slots for x in (1 + s, 1 + len(counts) + s)))
     flat = _coordinate_map(fragment)(pairs.reshape(len(pairs), -1)).real
     return np.asarray(flat.reshape(states.shape[2], group.num_outcomes, -1))
+
+
+def _outcomes_of(experiment: FragmentExperiment, circuits: tuple[int, int]) -> FloatArray:
+    """1 at the slot outcomes that some circuits have and 0 elsewhere, shape (groups, outcomes)."""
+    table = np.zeros((len(experiment.groups), experiment.layout.num_outcomes))
+    for part in experiment.family_parts(circuits):
+        for group, settings in part.by_group():
+            table[group, part.family.places[settings]] = 1.0
+    for family in experiment.sure_families(circuits):
+        table[0, family.places] = 1.0
+    return table
 
 
 def _exact(experiment: FragmentExperiment, tensors: list[FloatArray]) -> FragmentEstimate:

@@ -1,6 +1,16 @@
 """From functionals to values, standard errors and environments. Pure."""
 
-from .accumulate import FragmentTensor, Queries, Reconstruction
+from .accumulate import Reconstruction
 from .network import Network
+from .queries import Queries
+from .slicing import RunSlices, SliceWork
+from .tensors import FragmentTensor
 
-__all__ = ["FragmentTensor", "Network", "Queries", "Reconstruction"]
+__all__ = [
+    "FragmentTensor",
+    "Network",
+    "Queries",
+    "Reconstruction",
+    "RunSlices",
+    "SliceWork",
+]

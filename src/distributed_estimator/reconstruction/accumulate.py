@@ -1,162 +1,56 @@
-"""Fragment tensors as they fill up, and the queries read off them."""
+"""Values, standard errors and environments, read off fragment tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cutting import CutPlan
-from ..subexperiments import FragmentEstimate, FragmentExperiment, Observables, Task
 from .network import Network
+from .queries import Queries
+from .slicing import RunSlices, SlicedNetwork, run_here
+from .streaming import Contraction
+from .tensors import FragmentTensor
 from .uncertainty import outer_product, quadratic_form, squared_core
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
+Wanted: TypeAlias = Literal["values", "errors", "orders", "environments"]
+"""What is going to be asked for, which may begin before all is there: values alone, values and
+standard errors, the orders of variances, or environments and values."""
+
 _CHUNK_BYTES = 64 << 20
 _ROUNDING = 1e-13
-
-
-class FragmentTensor:
-    """The estimated tensor of one fragment for all its rows.
-
-    Attributes:
-        values: Shape (rows, paulis, product of ranks).
-        covariances: Per measurement group, shape (rows, paulis², product of ranks²).
-    """
-
-    def __init__(self, experiment: FragmentExperiment, rows: int) -> None:
-        self.experiment = experiment
-        size = int(np.prod(experiment.fragment.shape, dtype=int))
-        fill = np.ones if experiment.is_trivial else np.zeros
-        self.values: FloatArray = fill((rows, len(experiment.paulis), size))
-        self.covariances: list[FloatArray] = []
-
-    def add(self, task: Task, estimate: FragmentEstimate) -> None:
-        """Fold the result of one task in; each task is folded in once."""
-        rows = slice(task.start, task.start + len(task.angles))
-        self.values[rows] += estimate.values
-        if estimate.covariances and not self.covariances:
-            self.covariances = [
-                np.zeros((len(self.values), *c.shape[1:])) for c in estimate.covariances
-            ]
-        for total, part in zip(self.covariances, estimate.covariances, strict=True):
-            total[rows] += part
-
-    def select(self, rows: IntArray, paulis: IntArray) -> FloatArray:
-        """Tensors of the given rows and Paulis, shape (queries, ranks…)."""
-        return self.values[rows, paulis].reshape(len(rows), *self.experiment.fragment.shape)
-
-    def covariance(self, rows: IntArray, first: IntArray, second: IntArray) -> FloatArray:
-        """Covariances between two Paulis' tensors, shape (queries, product of ranks²).
-
-        Zero between groups, which share no shots.
-        """
-        if self.values.shape[1] == len(self.covariances) == 1:
-            return np.asarray(self.covariances[0][rows, 0])
-        result = np.zeros((len(rows), self.values.shape[2] ** 2))
-        if not self.covariances:
-            return result
-        group, place = self.experiment.group_places
-        shared = group[first] == group[second]
-        for number, covariance in enumerate(self.covariances):
-            chosen = np.flatnonzero(shared & (group[first] == number))
-            width = len(self.experiment.groups[number].paulis)
-            pair = place[first[chosen]] * width + place[second[chosen]]
-            result[chosen] = covariance[rows[chosen], pair]
-        return result
-
-
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """Queries as sums of weighted terms, each at a row of every fragment.
-
-    Attributes:
-        count: Number of queries.
-        query: Shape (entries,): the query an entry belongs to, ascending.
-        weight: Shape (entries,): the weight of its term.
-        binding: Shape (entries,): the binding it is evaluated at.
-        rows: Per fragment, shape (entries,): the row of the fragment's tensor.
-        paulis: Per fragment, shape (entries,): the Pauli of the fragment's tensor.
-    """
-
-    count: int
-    query: IntArray
-    weight: FloatArray
-    binding: IntArray
-    rows: tuple[IntArray, ...]
-    paulis: tuple[IntArray, ...]
-
-    @staticmethod
-    def build(
-        observables: Observables,
-        observable: IntArray,
-        binding: IntArray,
-        local_rows: Sequence[IntArray],
-        term_paulis: Sequence[IntArray],
-    ) -> Queries:
-        """List the terms of every query.
-
-        Args:
-            observables: Weights of all observables on their common terms.
-            observable: Shape (queries,): which observable is asked for.
-            binding: Shape (queries,): at which binding.
-            local_rows: Per fragment, the row of each binding.
-            term_paulis: Per fragment, the Pauli of each term.
-        """
-        if observables.weights.shape[1] == 1:
-            query = np.arange(len(observable))
-            term = np.zeros(len(observable), dtype=np.intp)
-        else:
-            query, term = np.nonzero(observables.weights[observable])
-        where = binding[query]
-        return Queries(
-            len(observable),
-            query,
-            observables.weights[observable[query], term],
-            where,
-            tuple(rows[where] for rows in local_rows),
-            tuple(paulis[term] for paulis in term_paulis),
-        )
-
-    @cached_property
-    def _one_each(self) -> bool:
-        return np.array_equal(self.query, np.arange(self.count))
-
-    def sum(self, entries: FloatArray) -> FloatArray:
-        """Weighted sums of entries, shape (entries, …) -> (queries, …)."""
-        weighted = entries * self.weight.reshape(-1, *[1] * (entries.ndim - 1))
-        if self._one_each:
-            return weighted
-        result = np.zeros((self.count, *entries.shape[1:]))
-        np.add.at(result, self.query, weighted)
-        return result
-
-    def pair_blocks(self, size: int) -> Iterator[tuple[IntArray, IntArray]]:
-        """Pairs of entries of the same query, each once, about `size` pairs at a time."""
-        if self._one_each:
-            for start in range(0, self.count, size):
-                yield self.query[start : start + size], self.query[start : start + size]
-            return
-        counts = np.bincount(self.query, minlength=self.count)
-        partners = np.cumsum(counts)[self.query] - np.arange(self.query.size)
-        ends = np.cumsum(partners)
-        first = 0
-        while first < len(partners):
-            done = ends[first] - partners[first]
-            last = max(first + 1, int(np.searchsorted(ends, done + size, side="right")))
-            left = np.repeat(np.arange(first, last), partners[first:last])
-            own = np.repeat(ends[first:last] - partners[first:last], partners[first:last])
-            yield left, left + np.arange(done, done + len(left)) - own
-            first = last
+_SCALE = 1 / 16
+_SCALES: dict[Wanted, tuple[float, ...]] = {"errors": (0.0,), "orders": (0.0, _SCALE, 1.0)}
+"""At which scales of the covariances the doubled network is contracted."""
 
 
 class Reconstruction:
-    """Values, standard errors and environments of queries from complete fragment tensors."""
+    """Values, standard errors and environments of queries from fragment tensors.
+
+    It may be made before tensors are complete. Each one reported by `fragment_complete` is then
+    contracted as far as it goes; the rest follows when a result is asked for, with the same bits.
+
+    Args:
+        plan: The plan.
+        network: Its network.
+        tensors: A tensor per fragment. They must be complete when a result is asked for.
+        queries: What is asked for.
+        angles: Angles of all gates at every binding, shape (bindings, angles).
+        wanted: What to begin with early.
+        most_elements: Numbers a contraction may hold; where one query takes more, it is sliced.
+            None: any.
+        run_slices: Runs the slices of contractions that are sliced.
+
+    Raises:
+        PlanTooLargeError: A contraction does not fit even in slices.
+    """
 
     def __init__(
         self,
@@ -165,18 +59,39 @@ class Reconstruction:
         tensors: Sequence[FragmentTensor],
         queries: Queries,
         angles: FloatArray,
+        *,
+        wanted: Wanted = "values",
+        most_elements: int | None = None,
+        run_slices: RunSlices = run_here,
     ) -> None:
         self.network = network
         self.tensors = tensors
         self.queries = queries
         self._cores = [cut.cores(angles) for cut in plan.cuts]
         self._ranks = [fragment.shape for fragment in plan.fragments]
+        self._wanted = wanted
+        self._most_elements = most_elements
+        self._run_slices = run_slices
+        self._sliced = network.sliced(most_elements, squared=False)
+        self._begun: dict[float | None, Contraction] | None = None
+
+    def fragment_complete(self, number: int) -> None:
+        """Contract a fragment's tensor, which is complete, with what is there already.
+
+        Optional, and in any order, but not from two threads at a time. Nothing happens where the
+        entries do not fit in one part, or the network is sliced.
+        """
+        if self._begun is None:
+            self._begun = self._begin()
+        for scale, contraction in self._begun.items():
+            if contraction.missing(number):
+                contraction.feed(number, self._leaf(number, scale))
 
     def values(self) -> FloatArray:
         """Expectation values, shape (queries,)."""
         entries = np.empty(self.queries.query.size)
-        for part in self._parts():
-            entries[part] = self.network.values(self._leaves(part), part.stop - part.start)
+        for part in self._parts(self._sliced):
+            entries[part] = self._values(part)
         return self.queries.sum(entries)
 
     def environments(self) -> Iterator[tuple[slice, list[FloatArray]]]:
@@ -185,8 +100,8 @@ class Reconstruction:
         Yields:
             Which entries, and per leaf an array of shape (entries, axes…).
         """
-        for part in self._parts():
-            yield part, self.network.environments(self._leaves(part))
+        for part in self._parts(self._sliced_back):
+            yield part, self._environments(part)
 
     def variance_orders(self) -> tuple[FloatArray, FloatArray]:
         """How variances depend on shots, to first and second order in 1 / shots.
@@ -194,9 +109,8 @@ class Reconstruction:
         Returns:
             a and b, shape (queries,) each: with x times the shots, the variance is a/x + b/x².
         """
-        scale = 1 / 16
-        full, part = self._excess(1.0), self._excess(scale)
-        second = (full - part / scale) / (1 - scale)
+        full, part = self._excess(1.0), self._excess(_SCALE)
+        second = (full - part / _SCALE) / (1 - _SCALE)
         return full - second, second
 
     def _excess(self, scale: float) -> FloatArray:
@@ -220,14 +134,34 @@ class Reconstruction:
             variances[doubtful] = self._first_order()[doubtful]
         return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
 
-    def _leaves(self, part: slice | IntArray) -> list[FloatArray]:
-        leaves = [
-            tensor.select(rows[part], paulis[part])
-            for tensor, rows, paulis in zip(
-                self.tensors, self.queries.rows, self.queries.paulis, strict=True
-            )
-        ]
+    def _values(self, part: slice) -> FloatArray:
+        contraction = self._finish(None)
+        if contraction is not None:
+            return contraction.value
+        return self._contract(self._sliced, self._leaves(part), part.stop - part.start)
+
+    def _environments(self, part: slice) -> list[FloatArray]:
+        contraction = self._finish(None) if self._wanted == "environments" else None
+        if contraction is not None:
+            return contraction.environments()
+        if self._sliced_back is not None:
+            return self._sliced_back.environments(self._leaves(part), self._run_slices)
+        return self.network.environments(self._leaves(part))
+
+    def _contract(
+        self, sliced: SlicedNetwork | None, leaves: Sequence[FloatArray], queries: int
+    ) -> FloatArray:
+        if sliced is not None:
+            return sliced.values(leaves, self._run_slices)
+        return self.network.values(leaves, queries)
+
+    def _leaves(self, part: slice) -> list[FloatArray]:
+        leaves = [self._selected(number, part) for number in range(len(self.tensors))]
         return leaves + [self._at(core, part) for core in self._cores]
+
+    def _selected(self, number: int, part: slice) -> FloatArray:
+        rows, paulis = self.queries.rows[number][part], self.queries.paulis[number][part]
+        return self.tensors[number].select(rows, paulis)
 
     def _at(self, core: FloatArray, part: slice | IntArray) -> FloatArray:
         return core if len(core) == 1 else core[self.queries.binding[part]]
@@ -238,7 +172,7 @@ class Reconstruction:
         """Weighted sums over pairs of entries of each query, and of the terms' magnitudes."""
         queries = self.queries
         total, size = np.zeros(queries.count), np.zeros(queries.count)
-        for left, right in queries.pair_blocks(self._at_once(squared=True)):
+        for left, right in queries.pair_blocks(self._pairs_at_once):
             twice = np.where(left == right, 1.0, 2.0)
             terms = twice * queries.weight[left] * queries.weight[right] * term(left, right)
             total += np.bincount(queries.query[left], terms, queries.count)
@@ -250,19 +184,32 @@ class Reconstruction:
 
         At scale 0, which is without any noise, these are products of true values.
         """
-        leaves = []
-        for number, tensor in enumerate(self.tensors):
-            rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
-            first, second = tensor.values[rows, paulis[left]], tensor.values[rows, paulis[right]]
-            moment = outer_product(first, second, self._ranks[number])
-            covariance = tensor.covariance(rows, paulis[left], paulis[right])
-            leaves.append(moment - (1 - scale) * covariance.reshape(moment.shape))
-        cores = [self._at(core, left) for core in self._squared_cores]
-        return self.network.values(leaves + cores, len(left))
+        contraction = self._finish(scale)
+        if contraction is not None:
+            return contraction.value
+        leaves = [self._moment(n, left, right, scale) for n in range(len(self.tensors))]
+        leaves += [self._at(core, left) for core in self._squared_cores]
+        return self._contract(self._sliced_squares, leaves, len(left))
+
+    def _moment(self, number: int, left: IntArray, right: IntArray, scale: float) -> FloatArray:
+        tensor = self.tensors[number]
+        rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
+        first, second = tensor.values[rows, paulis[left]], tensor.values[rows, paulis[right]]
+        moment = outer_product(first, second, self._ranks[number])
+        covariance = tensor.covariance(rows, paulis[left], paulis[right])
+        return moment - (1 - scale) * covariance.reshape(moment.shape)
 
     @cached_property
     def _squared_cores(self) -> list[FloatArray]:
         return [squared_core(core) for core in self._cores]
+
+    @cached_property
+    def _sliced_back(self) -> SlicedNetwork | None:
+        return self.network.sliced(self._most_elements, squared=False, derivatives=True)
+
+    @cached_property
+    def _sliced_squares(self) -> SlicedNetwork | None:
+        return self.network.sliced(self._most_elements, squared=True)
 
     def _first_order(self) -> FloatArray:
         parts = [leaves for _, leaves in self.environments()]
@@ -279,10 +226,68 @@ class Reconstruction:
 
         return np.maximum(self._sum_pairs(term)[0], 0.0)
 
-    def _parts(self) -> list[slice]:
-        count, size = self.queries.query.size, self._at_once(squared=False)
+    def _begin(self) -> dict[float | None, Contraction]:
+        """Contractions that may begin early, with all leaves that need not be waited for.
+
+        One per scale of the doubled network, and None for the network itself.
+        """
+        begun: dict[float | None, Contraction] = {}
+        scales = _SCALES.get(self._wanted, ())
+        if self._wanted != "orders" and self._sliced is None and len(self._parts(None)) == 1:
+            begun[None] = Contraction(self.network.path, keep=self._wanted == "environments")
+        if scales and self._squares_in_one():
+            begun.update((scale, Contraction(self.network.path, keep=False)) for scale in scales)
+        trivial = [n for n, tensor in enumerate(self.tensors) if tensor.experiment.is_trivial]
+        cores = range(len(self.tensors), self.network.path.num_leaves)
+        for kind, contraction in begun.items():
+            for number in (*trivial, *cores):
+                contraction.feed(number, self._leaf(number, kind))
+        return begun
+
+    def _finish(self, scale: float | None) -> Contraction | None:
+        """The contraction that began early, if one did, with all its leaves."""
+        contraction = (self._begun or {}).get(scale)
+        if contraction is not None:
+            for number in range(len(self.tensors)):
+                if contraction.missing(number):
+                    contraction.feed(number, self._leaf(number, scale))
+        return contraction
+
+    def _leaf(self, number: int, scale: float | None) -> FloatArray:
+        """A leaf of a contraction that takes all entries, or pairs, at once."""
+        core = number - len(self.tensors)
+        if scale is None:
+            everything = slice(0, self.queries.query.size)
+            if core >= 0:
+                return self._at(self._cores[core], everything)
+            return self._selected(number, everything)
+        left, right = self._all_pairs
+        if core >= 0:
+            return self._at(self._squared_cores[core], left)
+        return self._moment(number, left, right, scale)
+
+    def _squares_in_one(self) -> bool:
+        return self._sliced_squares is None and 0 < self.queries.num_pairs <= self._pairs_at_once
+
+    @cached_property
+    def _all_pairs(self) -> tuple[IntArray, IntArray]:
+        return next(self.queries.pair_blocks(self.queries.num_pairs))
+
+    def _parts(self, sliced: SlicedNetwork | None) -> list[slice]:
+        count, size = self.queries.query.size, self._at_once(sliced, squared=False)
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def _at_once(self, *, squared: bool) -> int:
-        elements = self.network.elements_per_query(squared=squared)
-        return max(1, _CHUNK_BYTES // (8 * elements))
+    @property
+    def _pairs_at_once(self) -> int:
+        return self._at_once(self._sliced_squares, squared=True)
+
+    def _at_once(self, sliced: SlicedNetwork | None, *, squared: bool) -> int:
+        elements = (
+            self.network.elements_per_query(squared=squared)
+            if sliced is None
+            else sliced.elements_per_query
+        )
+        most = _CHUNK_BYTES // 8
+        if self._most_elements is not None:
+            most = min(most, self._most_elements)
+        return max(1, most // elements)

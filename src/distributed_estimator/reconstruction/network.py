@@ -1,13 +1,13 @@
 """The tensor network of a plan: fragment tensors joined by cores, contracted along one fixed path.
 
 The path depends on the plan alone and is found once. Values are one pass along it, for all queries
-of a batch at once; the environments of all fragments and cores are one pass back.
+of a batch at once; the environments of all fragments and cores are one pass back. A network whose
+path takes too much memory is sliced (`slicing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -15,6 +15,10 @@ import opt_einsum
 from numpy.typing import NDArray
 
 from ..cutting import CutPlan
+from ..errors import PlanTooLargeError
+from .path import Path
+from .slicing import SlicedNetwork
+from .trees import MOST_SLICES, find_slicing
 
 FloatArray = NDArray[np.float64]
 
@@ -24,27 +28,20 @@ _EXHAUSTIVE = 8
 _LARGEST_TENSOR = 1 << 60
 """Elements of a tensor that no memory holds: such a plan is refused, and no path is looked for."""
 
-
-@dataclass(frozen=True)
-class _Step:
-    """Contract tensors `left` and `right`; the result takes the next free number."""
-
-    left: int
-    right: int
-    left_axes: tuple[int, ...]
-    right_axes: tuple[int, ...]
-    num_shared: int
+_LARGEST_SLICE = 1 << 27
+"""Elements a slice may take where there is memory for more: a bound that all machines share lets
+them cut the same slices, and so get the same bits."""
 
 
 class Network:
     """Contracts fragment tensors and cores of one plan.
 
     Leaves are numbered fragments first, cores after them. A leaf has a batch axis of the number
-    of queries or of one, then an axis per slot (fragments) or per side (cores).
+    of queries or of one, then an axis per slot (fragments) or per side (cores). The doubled
+    network, for standard errors, has the same leaves with every axis squared.
     """
 
     def __init__(self, plan: CutPlan) -> None:
-        self.num_leaves = len(plan.fragments) + len(plan.cuts)
         indices: list[list[int]] = [[0] * len(f.slots) for f in plan.fragments]
         sizes: dict[int, int] = {}
         for number, cut in enumerate(plan.cuts):
@@ -52,107 +49,93 @@ class Network:
                 indices[fragment][slot] = 2 * number + side
                 sizes[2 * number + side] = cut.rank[side]
             indices.append([2 * number, 2 * number + 1])
-        self._leaf_indices = indices
-        self._held = [prod(sizes[i] for i in leaf) for leaf in indices]
-        self._steps: tuple[_Step, ...] = ()
-        if max(self._held, default=0) <= _LARGEST_TENSOR:
-            self._steps, self._held = _compile(indices, sizes)
+        self._indices, self._sizes = indices, sizes
+        self._leaf_sizes = [prod(sizes[i] for i in leaf) for leaf in indices]
+        self._sliced: dict[tuple[int, bool, bool], SlicedNetwork | None] = {}
+        self._pairs: list[Sequence[int]] = []
+        if indices and max(self._leaf_sizes) <= _LARGEST_TENSOR:
+            self._pairs = _find_path(indices, sizes)
+        self.path = Path.follow(indices, sizes, self._pairs)
 
     def elements_per_query(self, *, squared: bool) -> int:
         """Numbers held at once per query, also of the doubled network for standard errors."""
-        return sum(size**2 if squared else size for size in self._held)
+        held = self.path.sizes or (1,)
+        return sum(size**2 if squared else size for size in held)
 
     def values(self, leaves: Sequence[FloatArray], queries: int) -> FloatArray:
         """Contract the network, shape (queries,); one where there are no leaves."""
-        return self._forward(leaves)[-1].reshape(-1) if leaves else np.ones(queries)
+        return self.path.forward(leaves)[-1].reshape(-1) if leaves else np.ones(queries)
 
     def environments(self, leaves: Sequence[FloatArray]) -> list[FloatArray]:
         """Derivative of every query's value by every leaf, each with the queries' batch axis."""
-        if not leaves:
-            return []
-        tensors = self._forward(leaves)
-        adjoints: list[FloatArray | None] = [None] * len(tensors)
-        adjoints[-1] = np.ones_like(tensors[-1])
-        for number in reversed(range(len(self._steps))):
-            step = self._steps[number]
-            above = adjoints[self.num_leaves + number]
-            assert above is not None
-            left, right = _matrices(tensors, step)
-            above = above.reshape(len(above), left.shape[1], right.shape[2])
-            for place, axes, adjoint in (
-                (step.left, step.left_axes, above @ right.swapaxes(1, 2)),
-                (step.right, step.right_axes, left.swapaxes(1, 2) @ above),
-            ):
-                shape = tensors[place].shape[1:]
-                moved = adjoint.reshape(len(adjoint), *(shape[a] for a in axes))
-                back = np.argsort(axes) + 1
-                adjoints[place] = moved.transpose(0, *back)
-        return [a for a in adjoints[: self.num_leaves] if a is not None]
+        return self.path.backward(self.path.forward(leaves)) if leaves else []
 
-    def _forward(self, leaves: Sequence[FloatArray]) -> list[FloatArray]:
-        tensors = list(leaves)
-        for step in self._steps:
-            left, right = _matrices(tensors, step)
-            result = _multiply(left, right)
-            shape = _result_shape(tensors, step)
-            tensors.append(result.reshape(len(result), *shape))
-        return tensors
+    def sliced(
+        self, most_elements: int | None, *, squared: bool, derivatives: bool = False
+    ) -> SlicedNetwork | None:
+        """The network in slices that fit, or None where it fits as it is.
+
+        Deterministic, and found once per size of slices, which goes in powers of two.
+
+        Args:
+            most_elements: Numbers that may be held at once per query; None: any.
+            squared: Whether the doubled network is meant.
+            derivatives: Whether environments are wanted, which take more memory than values.
+
+        Raises:
+            PlanTooLargeError: The leaves alone take more, or slices would be too many.
+        """
+        if most_elements is None:
+            return None
+        leaves = sum(size**2 if squared else size for size in self._leaf_sizes)
+        needed = self.elements_per_query(squared=squared)
+        if derivatives:
+            needed = leaves + self.path.elements_back
+        if needed <= most_elements:
+            return None
+        spare = most_elements - leaves
+        if spare < 1:
+            raise PlanTooLargeError(
+                f"the contraction starts from {_short(leaves)} numbers a query and may hold "
+                f"{_short(most_elements)}: slices do not help, so cut fewer gates of the "
+                "fragments that have most, or raise `memory_limit`"
+            )
+        size = min(1 << (spare.bit_length() - 1), _LARGEST_SLICE)
+        key = size, squared, derivatives
+        if key not in self._sliced:
+            self._sliced[key] = self._slice(*key)
+        found = self._sliced[key]
+        if found is None:
+            raise PlanTooLargeError(
+                f"the contraction holds {_short(needed)} numbers a query and may hold "
+                f"{_short(most_elements)}, for which it would be cut into more than "
+                f"{MOST_SLICES} slices: cut fewer gates, or raise `memory_limit`"
+            )
+        return found
+
+    def _slice(self, most_elements: int, squared: bool, derivatives: bool) -> SlicedNetwork | None:
+        sizes = {i: n * n if squared else n for i, n in self._sizes.items()}
+        leaves = sum(size**2 if squared else size for size in self._leaf_sizes)
+
+        def held(path: Path) -> int:
+            # Derivatives are as large as the leaves: those of a task, and those added up.
+            return path.elements_back + 2 * leaves if derivatives else path.elements_forth
+
+        slicing = find_slicing(self._indices, sizes, self._pairs, held, most_elements)
+        if slicing is None:
+            return None
+        return SlicedNetwork.build(self._indices, sizes, slicing, held(slicing.path))
 
 
-def _matrices(tensors: Sequence[FloatArray], step: _Step) -> tuple[FloatArray, FloatArray]:
-    left, right = tensors[step.left], tensors[step.right]
-    left = left.transpose(0, *(a + 1 for a in step.left_axes))
-    right = right.transpose(0, *(a + 1 for a in step.right_axes))
-    shared = prod(right.shape[1 : 1 + step.num_shared])
-    return left.reshape(len(left), -1, shared), right.reshape(len(right), shared, -1)
-
-
-def _multiply(left: FloatArray, right: FloatArray) -> FloatArray:
-    if len(right) == 1 < len(left):
-        flat = left.reshape(-1, left.shape[2]) @ right[0]
-        return np.asarray(flat.reshape(len(left), left.shape[1], -1))
-    return np.asarray(left @ right)
-
-
-def _result_shape(tensors: Sequence[FloatArray], step: _Step) -> list[int]:
-    left, right = tensors[step.left].shape[1:], tensors[step.right].shape[1:]
-    kept = len(step.left_axes) - step.num_shared
-    return [left[a] for a in step.left_axes[:kept]] + [
-        right[a] for a in step.right_axes[step.num_shared :]
-    ]
-
-
-def _compile(
-    indices: Sequence[Sequence[int]], sizes: dict[int, int]
-) -> tuple[tuple[_Step, ...], list[int]]:
-    """Steps along the path, and the size of every tensor on it."""
-    if not indices:
-        return (), [1]
+def _find_path(indices: Sequence[Sequence[int]], sizes: Mapping[int, int]) -> list[Sequence[int]]:
     terms = ["".join(opt_einsum.get_symbol(i) for i in leaf) for leaf in indices]
     shapes = [tuple(sizes[i] for i in leaf) for leaf in indices]
     method = "optimal" if len(terms) <= _EXHAUSTIVE else "greedy"
     path, _ = opt_einsum.contract_path(
         ",".join(terms) + "->", *shapes, shapes=True, optimize=method
     )
-    held = [list(leaf) for leaf in indices]
-    alive = list(range(len(indices)))
-    steps: list[_Step] = []
-    for pair in path:
-        if len(pair) < 2:
-            continue
-        right, left = (alive.pop(p) for p in sorted(pair, reverse=True))
-        shared = [i for i in held[left] if i in held[right]]
-        kept = [i for i in held[left] if i not in shared]
-        new = [i for i in held[right] if i not in shared]
-        steps.append(
-            _Step(
-                left,
-                right,
-                tuple(held[left].index(i) for i in kept + shared),
-                tuple(held[right].index(i) for i in shared + new),
-                len(shared),
-            )
-        )
-        alive.append(len(held))
-        held.append(kept + new)
-    return tuple(steps), [prod(sizes[i] for i in tensor) for tensor in held]
+    return list(path)
+
+
+def _short(count: int) -> str:
+    return str(count) if count < 10**7 else f"{min(count, 10**300):.3g}"

@@ -1,9 +1,9 @@
 """From a plan, observables and bindings to the tasks that are run. Pure."""
 
 from .backend import Backend
-from .experiments import FragmentEstimate, FragmentExperiment, Task, make_tasks, unique_rows
+from .experiments import FragmentExperiment, unique_rows
 from .observables import MeasurementGroup, Observables, Pauli, parse, restrict
-from .settings import SettingFamily
+from .settings import FamilyPart, SettingFamily
 from .shifts import Shifts
 from .shots import (
     MOST_SHOTS,
@@ -13,14 +13,18 @@ from .shots import (
     shots_for_slopes,
     shots_to_meet,
 )
+from .tasks import FragmentEstimate, Task, make_tasks
+from .work import FragmentWork
 
 __all__ = [
     "MOST_SHOTS",
     "PILOTS",
     "PILOT_SHOTS",
     "Backend",
+    "FamilyPart",
     "FragmentEstimate",
     "FragmentExperiment",
+    "FragmentWork",
     "MeasurementGroup",
     "Observables",
     "Pauli",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .experiments import FragmentEstimate, FragmentExperiment, Task
+from .experiments import FragmentExperiment
+from .tasks import FragmentEstimate, Task
 
 
 class Backend(Protocol):
@@ -28,6 +29,13 @@ class Backend(Protocol):
         """Bindings of an experiment that make a task; a function of the experiment alone."""
         ...
 
+    def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
+        """Subexperiments that make a task at most, a function of the experiment alone.
+
+        None: all of them, as nothing is gained by dividing them.
+        """
+        ...
+
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
         """Memory a worker needs at its peak per binding of a task, in bytes."""
         ...
@@ -37,5 +45,5 @@ class Backend(Protocol):
         ...
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
-        """Evaluate all settings of the task's rows."""
+        """Evaluate the task's circuits at its rows, as if no other circuit had any outcome."""
         ...

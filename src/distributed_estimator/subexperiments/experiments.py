@@ -1,4 +1,4 @@
-"""What is to be run: a fragment with its Paulis, cut into tasks of bounded size."""
+"""What is to be run: a fragment with its Paulis and the circuits that give them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cutting import Fragment, SettingBasis
 from .observables import MeasurementGroup, Pauli, group
-from .settings import SettingLayout
+from .settings import FamilyPart, SettingFamily, SettingLayout
 
 FloatArray = NDArray[np.float64]
 
@@ -76,6 +77,35 @@ class FragmentExperiment:
         ]
         return settings - prod(silent)
 
+    def runs(self, family: SettingFamily) -> bool:
+        """Whether a family's circuits measure anything; those of others have a sure outcome."""
+        return self.measures or family.num_slot_outcomes > 1
+
+    def family_parts(self, circuits: tuple[int, int] | None = None) -> Iterator[FamilyPart]:
+        """Some of the `num_circuits` circuits, by the family they belong to.
+
+        Circuits are numbered by family in the order of the layout, within a family by measurement
+        group, within a group by setting.
+
+        Args:
+            circuits: First circuit and how many; None: all.
+        """
+        first, count = circuits or (0, self.num_circuits)
+        for family in self.layout.families:
+            if not self.runs(family):
+                continue
+            size = len(self.groups) * family.num_settings
+            start, stop = max(first, 0), min(first + count, size)
+            if start < stop:
+                yield FamilyPart(family, start, stop)
+            first -= size
+
+    def sure_families(self, circuits: tuple[int, int] | None = None) -> list[SettingFamily]:
+        """Families without circuits to run, which count to whatever holds the first circuit."""
+        if circuits is not None and circuits[0] > 0:
+            return []
+        return [family for family in self.layout.families if not self.runs(family)]
+
     @cached_property
     def key(self) -> str:
         """Content hash of fragment, Paulis and setting basis."""
@@ -101,73 +131,9 @@ class FragmentExperiment:
         amplitudes = self.fragment.num_branches << self.fragment.num_qubits
         return amplitudes * (len(self.fragment.steps) + 1) + 20 * self.num_circuits
 
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """Subexperiments handed to a worker together: all settings of some bindings of a fragment.
-
-    Attributes:
-        key: Content hash of what is run, and its place in the run.
-        experiment: Number of the experiment among those of the run.
-        start: Number of the first row among the experiment's rows.
-        angles: Local angles in radians, shape (rows, angles of the fragment).
-        shots: Shots per setting and row; None for exact values.
-        seed: Seed of everything random in the task.
-        covariances: Whether the covariances of sampled values are wanted, too.
-    """
-
-    key: str
-    experiment: int
-    start: int
-    angles: FloatArray
-    shots: int | None
-    seed: int
-    covariances: bool
-
-
-@dataclass(frozen=True, eq=False)
-class FragmentEstimate:
-    """Values of a fragment tensor for some rows.
-
-    Attributes:
-        values: Shape (rows, paulis, product of slot ranks), in slot coordinates.
-        covariances: One array per measurement group, shape (rows, paulis of the group
-            squared, product of squared slot ranks); empty where they are not wanted.
-    """
-
-    values: FloatArray
-    covariances: tuple[FloatArray, ...]
-
-
-def make_tasks(
-    number: int,
-    experiment: FragmentExperiment,
-    angles: FloatArray,
-    shots: int | None,
-    run: str,
-    *,
-    rows_per_task: int,
-    covariances: bool,
-) -> Iterator[Task]:
-    """Divide the rows of an experiment into tasks with their own keys and seeds.
-
-    Args:
-        number: The experiment's place in the run.
-        experiment: What is run.
-        angles: Local angles, shape (rows, angles of the fragment).
-        shots: Shots per subexperiment, None for exact.
-        run: Names the run and stage; every task's seed derives from it and from the task's key.
-        rows_per_task: Rows a task holds; seeds depend on it, so it may depend on neither the pool
-            nor the time.
-        covariances: Whether the covariances of sampled values are wanted.
-    """
-    for start in range(0, len(angles), rows_per_task):
-        rows = np.ascontiguousarray(angles[start : start + rows_per_task])
-        digest = hashlib.sha256(f"{run} {number} {experiment.key} {start} {shots}".encode())
-        digest.update(rows.tobytes())
-        key = digest.hexdigest()
-        wanted = covariances and shots is not None
-        yield Task(key[:32], number, start, rows, shots, int(key[32:], 16), wanted)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is derived and kept is larger by far than what it is derived from.
+        return type(self), (self.fragment, self.paulis, self.basis)
 
 
 def unique_rows(angles: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:

@@ -74,6 +74,28 @@ class SettingFamily:
         return places
 
 
+@dataclass(frozen=True, eq=False)
+class FamilyPart:
+    """Consecutive circuits of a family; a circuit is a setting in a measurement basis.
+
+    Attributes:
+        family: The family.
+        start: The first circuit, numbered by measurement group and within a group by setting.
+        stop: One past the last circuit.
+    """
+
+    family: SettingFamily
+    start: int
+    stop: int
+
+    def by_group(self) -> Iterator[tuple[int, slice]]:
+        """Each measurement group's number and which of the family's settings it holds."""
+        size = self.family.num_settings
+        for group in range(self.start // size, -(-self.stop // size)):
+            first = group * size
+            yield group, slice(max(0, self.start - first), min(size, self.stop - first))
+
+
 class SettingLayout:
     """All settings of a fragment in one setting basis, and the maps between their outcomes.
 

@@ -1,0 +1,198 @@
+"""A contraction path, compiled: pairwise matrix products in a fixed order, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isqrt, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Contract tensors `left` and `right`; the result takes the next free number.
+
+    Attributes:
+        left: Number of the left tensor.
+        right: Number of the right tensor.
+        left_axes: Its axes, those that are kept before those that are summed over.
+        right_axes: Its axes, those that are summed over before those that are kept.
+        num_shared: How many are summed over.
+    """
+
+    left: int
+    right: int
+    left_axes: tuple[int, ...]
+    right_axes: tuple[int, ...]
+    num_shared: int
+
+    def run(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """The product, with a batch axis first."""
+        kept = len(self.left_axes) - self.num_shared
+        shape = [left.shape[1:][a] for a in self.left_axes[:kept]]
+        shape += [right.shape[1:][a] for a in self.right_axes[self.num_shared :]]
+        result = _multiply(*self._matrices(left, right))
+        return result.reshape(len(result), *shape)
+
+    def back(
+        self, left: FloatArray, right: FloatArray, above: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Derivatives by `left` and `right`, given the one by their product."""
+        rows, columns = self._matrices(left, right)
+        above = above.reshape(len(above), rows.shape[1], columns.shape[2])
+        return (
+            _restore(above @ columns.swapaxes(1, 2), left.shape[1:], self.left_axes),
+            _restore(rows.swapaxes(1, 2) @ above, right.shape[1:], self.right_axes),
+        )
+
+    def _matrices(self, left: FloatArray, right: FloatArray) -> tuple[FloatArray, FloatArray]:
+        left = left.transpose(0, *(a + 1 for a in self.left_axes))
+        right = right.transpose(0, *(a + 1 for a in self.right_axes))
+        shared = prod(right.shape[1 : 1 + self.num_shared])
+        return left.reshape(len(left), -1, shared), right.reshape(len(right), shared, -1)
+
+
+def _multiply(left: FloatArray, right: FloatArray) -> FloatArray:
+    if len(right) == 1 < len(left):
+        flat = left.reshape(-1, left.shape[2]) @ right[0]
+        return np.asarray(flat.reshape(len(left), left.shape[1], -1))
+    return np.asarray(left @ right)
+
+
+def _restore(matrix: FloatArray, shape: Sequence[int], axes: Sequence[int]) -> FloatArray:
+    moved = matrix.reshape(len(matrix), *(shape[a] for a in axes))
+    return moved.transpose(0, *(np.argsort(axes) + 1))
+
+
+@dataclass(frozen=True)
+class Path:
+    """Steps from numbered leaves to one tensor. Leaves come first, then results in order.
+
+    Attributes:
+        steps: The steps; the last one gives the value.
+        sizes: Numbers of every tensor for one query, leaves and results.
+    """
+
+    steps: tuple[Step, ...]
+    sizes: tuple[int, ...]
+
+    @staticmethod
+    def follow(
+        indices: Sequence[Sequence[int]],
+        sizes: Mapping[int, int],
+        pairs: Iterable[Sequence[int]],
+    ) -> Path:
+        """Compile a path.
+
+        Args:
+            indices: The indices of every leaf; one that two leaves have is summed over.
+            sizes: How many values an index takes.
+            pairs: In opt_einsum's linear format: two tensors leave the list by their places in
+                it, their product is appended. Entries that name one tensor alone do nothing.
+        """
+        held = [list(leaf) for leaf in indices]
+        alive = list(range(len(indices)))
+        steps: list[Step] = []
+        for pair in pairs:
+            if len(pair) < 2:
+                continue
+            right, left = (alive.pop(p) for p in sorted(pair, reverse=True))
+            shared = [i for i in held[left] if i in held[right]]
+            kept = [i for i in held[left] if i not in shared]
+            new = [i for i in held[right] if i not in shared]
+            steps.append(
+                Step(
+                    left,
+                    right,
+                    tuple(held[left].index(i) for i in kept + shared),
+                    tuple(held[right].index(i) for i in shared + new),
+                    len(shared),
+                )
+            )
+            alive.append(len(held))
+            held.append(kept + new)
+        return Path(tuple(steps), tuple(prod(sizes[i] for i in tensor) for tensor in held))
+
+    @property
+    def num_leaves(self) -> int:
+        """Number of leaves."""
+        return len(self.sizes) - len(self.steps)
+
+    @cached_property
+    def products(self) -> int:
+        """Multiplications along the path for one query."""
+        sizes = zip(self.steps, self.sizes[self.num_leaves :], strict=True)
+        return sum(isqrt(self.sizes[s.left] * self.sizes[s.right] * size) for s, size in sizes)
+
+    @cached_property
+    def users(self) -> tuple[int | None, ...]:
+        """Per tensor, the step that takes it; None for the last."""
+        result: list[int | None] = [None] * len(self.sizes)
+        for number, step in enumerate(self.steps):
+            result[step.left] = result[step.right] = number
+        return tuple(result)
+
+    @cached_property
+    def elements_forth(self) -> int:
+        """Numbers `value` holds at most for one query, besides the leaves.
+
+        A product works on copies of its tensors.
+        """
+        most = held = 0
+        for step, size in zip(self.steps, self.sizes[self.num_leaves :], strict=True):
+            most = max(most, held + self.sizes[step.left] + self.sizes[step.right] + size)
+            used = (place for place in (step.left, step.right) if place >= self.num_leaves)
+            held += size - sum(self.sizes[place] for place in used)
+        return most
+
+    @cached_property
+    def elements_back(self) -> int:
+        """Numbers `forward` and `backward` hold at most for one query, besides the leaves.
+
+        These are all results, their derivatives and those of the leaves, and a product's copies.
+        """
+        results = self.sizes[self.num_leaves :]
+        at_work = [
+            self.sizes[step.left] + self.sizes[step.right] + size
+            for step, size in zip(self.steps, results, strict=True)
+        ]
+        leaves = self.sizes[: self.num_leaves]
+        return 2 * sum(results) + sum(leaves) + max(at_work, default=0)
+
+    def value(self, leaves: Sequence[FloatArray]) -> FloatArray:
+        """The last tensor, shape (queries,); each one goes when it has been used."""
+        tensors: list[FloatArray | None] = list(leaves)
+        for step in self.steps:
+            left, right = tensors[step.left], tensors[step.right]
+            assert left is not None
+            assert right is not None
+            tensors[step.left] = tensors[step.right] = None
+            tensors.append(step.run(left, right))
+        last = tensors[-1]
+        assert last is not None
+        return last.reshape(-1)
+
+    def forward(self, leaves: Sequence[FloatArray]) -> list[FloatArray]:
+        """All tensors, the value last."""
+        tensors = list(leaves)
+        for step in self.steps:
+            tensors.append(step.run(tensors[step.left], tensors[step.right]))
+        return tensors
+
+    def backward(self, tensors: Sequence[FloatArray]) -> list[FloatArray]:
+        """Derivative of the value by every leaf, from what `forward` gave."""
+        adjoints: list[FloatArray | None] = [None] * len(tensors)
+        adjoints[-1] = np.ones_like(tensors[-1])
+        for number in reversed(range(len(self.steps))):
+            step, place = self.steps[number], self.num_leaves + number
+            above, adjoints[place] = adjoints[place], None
+            assert above is not None
+            adjoints[step.left], adjoints[step.right] = step.back(
+                tensors[step.left], tensors[step.right], above
+            )
+        return [a for a in adjoints[: self.num_leaves] if a is not None]
