@@ -1,6 +1,49 @@
-"""Tasks on workers."""
+"""Tasks on workers: policies, the dispatcher, pools."""
 
+from .conditions import Assignment, Attempt, Conditions, Stop, Tally
 from .driver import run_tasks
+from .journal import Journal
+from .messages import SlowWorker
+from .policies import (
+    Batches,
+    ByLabel,
+    Deadline,
+    Eager,
+    Fifo,
+    LargestInfluenceFirst,
+    LongestFirst,
+    Policy,
+    Retry,
+    Speculation,
+    TaskSpec,
+)
 from .pools import Pool, make_pool
+from .stragglers import Constant, LogNormal, Pareto, Stragglers
 
-__all__ = ["Pool", "make_pool", "run_tasks"]
+__all__ = [
+    "Assignment",
+    "Attempt",
+    "Batches",
+    "ByLabel",
+    "Conditions",
+    "Constant",
+    "Deadline",
+    "Eager",
+    "Fifo",
+    "Journal",
+    "LargestInfluenceFirst",
+    "LogNormal",
+    "LongestFirst",
+    "Pareto",
+    "Policy",
+    "Pool",
+    "Retry",
+    "SlowWorker",
+    "Speculation",
+    "Stop",
+    "Stragglers",
+    "Tally",
+    "TaskSpec",
+    "make_pool",
+    "run_tasks",
+]

@@ -1,67 +1,378 @@
-"""Runs tasks on a pool and hands their results on as they arrive."""
+"""Acts on the dispatcher's instructions with a real pool and a real clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
+import queue
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
-from ..subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
-from .pools import Pool
+from ..errors import InputError, PoolError, RunCancelledError, TaskFailedError, ThrottledError
+from .conditions import Assignment, Attempt, Conditions, Tally
+from .dispatcher import Dispatcher
+from .events import (
+    Abandon,
+    Accept,
+    Cancel,
+    Event,
+    Failure,
+    FailureKind,
+    GiveUp,
+    Instruction,
+    JobEnded,
+    JobLost,
+    JobStarted,
+    Submit,
+    Tick,
+)
+from .journal import Journal
+from .messages import Arrays, Ended, Item, Lost, Message, Order, Outcome, Started
+from .pinning import one_thread
+from .pools.base import Pool
+from .worker import checksum
 
-Result = tuple[Task, FragmentEstimate]
+_LOOK_UP = 0.5
+"""Seconds after which a driver looks whether the program is about to end."""
+_MOST_NAMED = 5
 
-_SECONDS_PER_JOB = 0.01
-"""Tasks expected to be shorter share a job, so that dispatch costs little beside them."""
+
+Fold = Callable[[int, Arrays, bool], None]
+"""Takes a task's number, its result, and whether other tasks are still to come."""
 
 
 def run_tasks(
-    pool: Pool,
-    backend: Backend,
-    experiments: Sequence[FragmentExperiment],
-    tasks: Sequence[Task],
-    fold: Callable[[Task, FragmentEstimate, bool], None],
-) -> None:
-    """Run every task once and fold its result, in whatever order they finish.
+    pool: Pool, assignment: Assignment, fold: Fold, conditions: Conditions | None = None
+) -> Tally:
+    """Run every task, and fold each one's result once, in whatever order they finish.
 
-    `fold` also learns whether other tasks still run meanwhile.
-
-    The first task that fails cancels those not yet started; its error is raised.
+    Raises:
+        TaskFailedError: Tasks failed as often as the policy allows; all others were folded.
+        InputError: A task, or the whole work, is not fit to run.
+        PoolError: The workers cannot be started or reached.
+        RunCancelledError: The run was asked to stop.
     """
-    jobs = list(_bundle(backend, experiments, tasks))
-    if len(jobs) == 1 and pool.in_process and _is_short(backend, jobs[0]):
-        for task, estimate in _run_job(backend, jobs[0]):
-            fold(task, estimate, False)
-        return
-    futures = [pool.submit(_run_job, backend, job) for job in jobs]
-    try:
-        for future in as_completed(futures):
-            overlapped = not all(other.done() for other in futures)
-            for task, estimate in future.result():
-                fold(task, estimate, overlapped)
-    finally:
-        for future in futures:
-            future.cancel()
+    conditions = conditions or Conditions()
+    left = _fold_known(assignment, fold, conditions.journal)
+    failed_here = 0
+    if _fits_here(pool, assignment, left, conditions):
+        left = _run_here(assignment, left, fold)
+        failed_here = len(left)
+    if not left:
+        return Tally()
+    with one_thread() if pool.in_process else nullcontext():
+        tally = _Run(pool, assignment, left, fold, conditions).run()
+    tally.retries += failed_here
+    return tally
 
 
-def _is_short(backend: Backend, job: Sequence[tuple[FragmentExperiment, Task]]) -> bool:
-    return sum(backend.expected_seconds(*item) for item in job) < _SECONDS_PER_JOB
+def _fold_known(assignment: Assignment, fold: Fold, journal: Journal | None) -> list[int]:
+    """Fold what the journal has, and say what is left."""
+    numbers = range(len(assignment.tasks))
+    if journal is None:
+        return list(numbers)
+    known = {n: a for n in numbers if (a := journal.find(assignment.specs[n].key)) is not None}
+    for number, arrays in known.items():
+        fold(number, arrays, False)
+    return [number for number in numbers if number not in known]
 
 
-def _run_job(backend: Backend, job: Sequence[tuple[FragmentExperiment, Task]]) -> list[Result]:
-    return [(task, backend.run(experiment, task)) for experiment, task in job]
+def _fits_here(
+    pool: Pool, assignment: Assignment, left: Sequence[int], conditions: Conditions
+) -> bool:
+    """Whether so little is to be done that handing it to a worker would take longer."""
+    if not (pool.in_process and conditions.plain):
+        return False
+    return sum(assignment.specs[number].seconds for number in left) < pool.job_seconds
 
 
-def _bundle(
-    backend: Backend, experiments: Sequence[FragmentExperiment], tasks: Sequence[Task]
-) -> Iterator[list[tuple[FragmentExperiment, Task]]]:
-    job: list[tuple[FragmentExperiment, Task]] = []
-    seconds = 0.0
-    for task in tasks:
-        experiment = experiments[task.experiment]
-        job.append((experiment, task))
-        seconds += backend.expected_seconds(experiment, task)
-        if seconds >= _SECONDS_PER_JOB:
-            yield job
-            job, seconds = [], 0.0
-    if job:
-        yield job
+def _run_here(assignment: Assignment, left: Sequence[int], fold: Fold) -> list[int]:
+    """Run tasks in this thread; those that fail are left, to be tried again by the rules."""
+    failed = []
+    for number in left:
+        task = assignment.tasks[number]
+        try:
+            arrays = assignment.work.run(task)
+        except InputError:
+            raise
+        except Exception:
+            failed.append(number)
+            continue
+        fold(number, arrays, False)
+    return failed
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A job on its way."""
+
+    order: Order
+    submit: Submit
+    submitted: float
+    started: float | None = None
+    worker: str = ""
+
+
+class _Run:
+    """Tasks on their way through a pool; numbers of the dispatcher count those that are left."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        assignment: Assignment,
+        left: Sequence[int],
+        fold: Fold,
+        conditions: Conditions,
+    ) -> None:
+        self._pool = pool
+        self._assignment = assignment
+        self._left = left
+        self._fold = fold
+        self._conditions = conditions
+        self._specs = [assignment.specs[number] for number in left]
+        # A job tells its results when it is over: a late task would keep those of others back.
+        alone = conditions.policy.deadline is not None or conditions.stragglers is not None
+        job_seconds = 0.0 if alone else pool.job_seconds
+        self._dispatcher = Dispatcher(
+            self._specs, conditions.policy, pool.workers, job_seconds=job_seconds
+        )
+        self._inbox: queue.SimpleQueue[tuple[float, Message | None]] = queue.SimpleQueue()
+        self._now = conditions.clock()
+        self._flights: dict[int, _Flight] = {}
+        self._jobs: dict[Order, int] = {}
+        self._errors: dict[int, Exception] = {}
+        self._failed: list[GiveUp] = []
+        self._refused: str | None = None
+        self._tally = Tally()
+
+    def run(self) -> Tally:
+        conditions, dispatcher = self._conditions, self._dispatcher
+        if conditions.stop is not None:
+            conditions.stop.tell(lambda: self._tell(None))
+        try:
+            self._act(dispatcher.start(self._now), {})
+            while not dispatcher.done:
+                self._step()
+        finally:
+            self._withdraw()
+        self._tally.retries = dispatcher.retries
+        self._tally.speculated = dispatcher.speculated
+        if self._failed:
+            self._raise()
+        return self._tally
+
+    def _tell(self, message: Message | None) -> None:
+        """Called by the pool, from any thread."""
+        self._inbox.put((self._conditions.clock(), message))
+
+    def _step(self) -> None:
+        """Wait for what comes next, and act on it."""
+        stop = self._conditions.stop
+        at, message = self._next_message()
+        self._now = max(self._now, at)  # two threads may tell in another order than they looked
+        if (stop is not None and stop.asked) or _is_interrupted():
+            raise RunCancelledError("the run was cancelled before it was complete")
+        outcomes: dict[int, Outcome] = {}
+        event: Event = Tick(self._now)
+        if message is not None and message.order in self._jobs:
+            event, outcomes = self._read(message, self._now)
+        instructions = self._dispatcher.handle(event)
+        if isinstance(event, JobEnded | JobLost):
+            self._land(event, outcomes, instructions)
+        self._act(instructions, outcomes)
+
+    def _next_message(self) -> tuple[float, Message | None]:
+        wake = self._dispatcher.next_wake
+        pause = _LOOK_UP
+        if wake is not None:
+            pause = min(pause, max(0.0, wake - self._conditions.clock()))
+        try:
+            return self._inbox.get(timeout=pause) if pause else self._inbox.get_nowait()
+        except queue.Empty:
+            return self._conditions.clock(), None
+
+    # --- what the pool says -----------------------------------------------------------------------
+
+    def _read(self, message: Message, at: float) -> tuple[Event, dict[int, Outcome]]:
+        """A message as an event, and a job's outcomes by the dispatcher's number of the task."""
+        job = self._jobs[message.order]
+        if isinstance(message, Started):
+            flight = self._flights[job]
+            flight.started, flight.worker = at, message.worker
+            return JobStarted(job, at), {}
+        if isinstance(message, Lost):
+            if message.kind == "refused":
+                self._refused = message.cause
+                return JobLost(job, at, "fatal", message.cause), {}
+            return JobLost(job, at, message.kind, message.cause), {}
+        return self._read_outcomes(message, job, at)
+
+    def _read_outcomes(
+        self, message: Ended, job: int, at: float
+    ) -> tuple[Event, dict[int, Outcome]]:
+        self._flights[job].worker = message.worker
+        outcomes = {outcome.number: outcome for outcome in message.outcomes}
+        finished: list[tuple[int, float]] = []
+        failures: list[Failure] = []
+        for number, outcome in outcomes.items():
+            failure = self._failure(number, outcome)
+            if failure is None:
+                finished.append((number, outcome.seconds))
+            else:
+                failures.append(failure)
+        return JobEnded(job, at, tuple(finished), tuple(failures)), outcomes
+
+    def _failure(self, number: int, outcome: Outcome) -> Failure | None:
+        if outcome.error is not None or outcome.arrays is None:
+            error = outcome.error or RuntimeError("the worker gave no result")
+            self._errors[number] = error
+            pause = error.retry_after if isinstance(error, ThrottledError) else 0.0
+            return Failure(number, _kind(error), f"{type(error).__name__}: {error}", pause)
+        if outcome.checksum is not None and outcome.checksum != checksum(outcome.arrays):
+            return Failure(number, "damaged", "its result was damaged on the way")
+        wrong = self._assignment.check(self._task(number), outcome.arrays)
+        return None if wrong is None else Failure(number, "damaged", wrong)
+
+    # --- what the dispatcher says -----------------------------------------------------------------
+
+    def _act(self, instructions: Sequence[Instruction], outcomes: dict[int, Outcome]) -> None:
+        for instruction in instructions:
+            if isinstance(instruction, Submit):
+                self._submit(instruction)
+            elif isinstance(instruction, Accept):
+                self._accept(instruction, outcomes)
+            elif isinstance(instruction, GiveUp):
+                self._note_failure(instruction)
+            elif isinstance(instruction, Cancel) and instruction.job in self._flights:
+                self._pool.cancel(self._flights[instruction.job].order)
+            elif isinstance(instruction, Abandon) and instruction.job in self._flights:
+                self._pool.abandon(self._flights[instruction.job].order)
+
+    def _submit(self, submit: Submit) -> None:
+        stragglers = self._conditions.stragglers
+        items = []
+        for number, attempt in zip(submit.tasks, submit.attempts, strict=True):
+            spec, delay = self._specs[number], 0.0
+            if stragglers is not None:
+                delay = stragglers.seconds(spec.key, attempt, spec.subexperiments)
+            items.append(Item(number, self._task(number), delay))
+            self._tally.injected += delay > 0
+            self._tally.injected_seconds += delay
+        slow = None if stragglers is None else stragglers.slow
+        order = Order(submit.job, self._assignment.work, tuple(items), slow)
+        self._flights[submit.job] = _Flight(order, submit, self._conditions.clock())
+        self._jobs[order] = submit.job
+        self._pool.submit(order, self._tell)
+
+    def _accept(self, accept: Accept, outcomes: dict[int, Outcome]) -> None:
+        for number in accept.tasks:
+            arrays = outcomes[number].arrays
+            assert arrays is not None
+            if self._conditions.journal is not None:
+                self._conditions.journal.add(self._specs[number].key, arrays)
+            self._fold(self._left[number], arrays, not self._dispatcher.done)
+
+    def _note_failure(self, given_up: GiveUp) -> None:
+        if given_up.failures:
+            self._failed.append(given_up)
+        self._tally.missing += (self._left[given_up.task],)
+
+    def _task(self, number: int) -> Any:
+        return self._assignment.tasks[self._left[number]]
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _land(
+        self,
+        event: JobEnded | JobLost,
+        outcomes: dict[int, Outcome],
+        instructions: Sequence[Instruction],
+    ) -> None:
+        """A job is over: forget it, and tell who watches how its tasks went."""
+        flight = self._flights.pop(event.job)
+        del self._jobs[flight.order]
+        watch = self._conditions.watch
+        if watch is None:
+            return
+        accepted = {n for i in instructions if isinstance(i, Accept) for n in i.tasks}
+        failures = {f.task: f for f in event.failures} if isinstance(event, JobEnded) else {}
+        for item, attempt in zip(flight.order.items, flight.submit.attempts, strict=True):
+            outcome, failure = outcomes.get(item.number), failures.get(item.number)
+            status, cause = "cancelled", None
+            if isinstance(event, JobLost) and event.kind != "cancelled":
+                status, cause = "lost", event.cause
+            elif failure is not None:
+                status = "damaged" if failure.kind == "damaged" else "failed"
+                cause = failure.cause
+            elif outcome is not None:
+                status = "done" if item.number in accepted else "late"
+            watch(self._attempt(flight, item, attempt, outcome, event.at, status, cause))
+
+    def _attempt(
+        self,
+        flight: _Flight,
+        item: Item,
+        attempt: int,
+        outcome: Outcome | None,
+        at: float,
+        status: str,
+        cause: str | None,
+    ) -> Attempt:
+        started, finished = flight.started, at
+        if outcome is not None and started is not None:
+            started += outcome.started
+            finished = started + outcome.seconds
+        return Attempt(
+            self._left[item.number],
+            flight.submit.job,
+            attempt,
+            flight.submit.purpose,
+            flight.worker,
+            flight.submitted,
+            started,
+            finished,
+            item.delay if outcome is None else outcome.injected,
+            status,
+            cause,
+        )
+
+    def _withdraw(self) -> None:
+        """Leave nothing running that can be ended."""
+        at = self._conditions.clock()
+        for job, flight in list(self._flights.items()):
+            self._pool.cancel(flight.order)
+            self._land(JobLost(job, at, "cancelled", ""), {}, ())
+
+    def _raise(self) -> None:
+        if self._refused is not None:
+            raise PoolError(self._refused)
+        for given_up in self._failed:
+            error = self._errors.get(given_up.task)
+            if isinstance(error, InputError):
+                raise error
+        named = [
+            f"{self._assignment.describe(self._task(g.task))} failed {_times(len(g.failures))}, "
+            f"at last because {g.failures[-1].cause}"
+            for g in self._failed[:_MOST_NAMED]
+        ]
+        more = len(self._failed) - len(named)
+        text = "; ".join(named) + (f"; and {more} more" if more else "")
+        raise TaskFailedError(text) from self._errors.get(self._failed[0].task)
+
+
+def _kind(error: Exception) -> FailureKind:
+    if isinstance(error, ThrottledError):
+        return "throttled"
+    return "fatal" if isinstance(error, InputError) else "error"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _is_interrupted() -> bool:
+    """Whether the program is ending because of Ctrl-C, and waits for nothing but its threads."""
+    ended = not threading.main_thread().is_alive()
+    return ended and getattr(sys, "last_type", None) is KeyboardInterrupt

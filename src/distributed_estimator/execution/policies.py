@@ -1,0 +1,220 @@
+"""Which task when: small final classes, which propose; the dispatcher decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from ..errors import InputError
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")
+
+
+def _check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    if not good or (positive and value == 0):
+        expected = "a positive number of seconds" if positive else "seconds of at least 0"
+        raise InputError(f"`{name}` is {value!r}: give {expected}")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a policy may know of a task.
+
+    Attributes:
+        key: Its identity.
+        seconds: Expected service time; need only be right relative to other tasks'.
+        group: What it belongs to (the fragment's number, which follows the partition's labels).
+            Service times are learnt per group.
+        influence: How much the result depends on it, for the shot allocator's order.
+        subexperiments: How many it holds.
+    """
+
+    key: str
+    seconds: float
+    group: int = 0
+    influence: float = 0.0
+    subexperiments: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Eager:
+    """All tasks at once, to a work-conserving pool: the paper's baseline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """`size` tasks at a time, `delay` seconds from batch to batch (Alg. 2 of the paper)."""
+
+    size: int
+    delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_whole("size", self.size, 1)
+        _check_seconds("delay", self.delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Fifo:
+    """In the order in which they were generated."""
+
+    def arrange(self, tasks: Sequence[TaskSpec]) -> list[int]:
+        """Numbers of the tasks, the first to run first."""
+        return list(range(len(tasks)))
+
+
+@dataclass(frozen=True, slots=True)
+class ByLabel:
+    """Grouped by fragment, and so by partition label."""
+
+    def arrange(self, tasks: Sequence[TaskSpec]) -> list[int]:
+        """Numbers of the tasks, the first to run first."""
+        return sorted(range(len(tasks)), key=lambda n: tasks[n].group)
+
+
+@dataclass(frozen=True, slots=True)
+class LongestFirst:
+    """The longest expected service time first (Graham's LPT rule), so that none is left over."""
+
+    def arrange(self, tasks: Sequence[TaskSpec]) -> list[int]:
+        """Numbers of the tasks, the first to run first."""
+        return sorted(range(len(tasks)), key=lambda n: -tasks[n].seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class LargestInfluenceFirst:
+    """What the result depends on most first, so that a deadline costs the least precision."""
+
+    def arrange(self, tasks: Sequence[TaskSpec]) -> list[int]:
+        """Numbers of the tasks, the first to run first."""
+        return sorted(range(len(tasks)), key=lambda n: -tasks[n].influence)
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """Run late tasks a second time; the first result wins, and results are never pooled.
+
+    A job is late once it runs longer than `factor` times the `quantile` of what jobs took so far,
+    relative to what was expected of them. Where a worker is idle, a late job is duplicated and
+    both go on. Where none is, a second copy would only take another task's place: then, with
+    `restart`, the late job is withdrawn and begun anew; without, it is left alone.
+
+    Attributes:
+        quantile: Of relative service times, in (0, 1).
+        factor: Of at least 1.
+        budget: Most duplicates and restarts, as a fraction of the number of tasks.
+        restart: Whether late jobs are begun anew while no worker is idle.
+    """
+
+    quantile: float = 0.75
+    factor: float = 1.5
+    budget: float = 0.25
+    restart: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quantile < 1:
+            raise InputError(f"`quantile` is {self.quantile!r}: give a number between 0 and 1")
+        if not (1 <= self.factor < math.inf):
+            raise InputError(f"`factor` is {self.factor!r}: give a number of at least 1")
+        if not (0 <= self.budget < math.inf):
+            raise InputError(f"`budget` is {self.budget!r}: give a fraction of at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """End after `seconds` with the shots that have arrived by then.
+
+    Attributes:
+        seconds: From the first submission of a run.
+        chunks: Tasks that the shots of a subexperiment are divided into.
+    """
+
+    seconds: float
+    chunks: int = 4
+
+    def __post_init__(self) -> None:
+        _check_seconds("seconds", self.seconds, positive=True)
+        _check_whole("chunks", self.chunks, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What happens to tasks that fail, or whose worker is lost.
+
+    Attributes:
+        attempts: After so many failures a task is given up, and named in the run's error.
+        backoff: Seconds before the second attempt; doubles with each one, up to 5 s.
+        timeout: Seconds after which a running job counts as lost; None: 20 times what such a job
+            took so far, at least a minute, and an hour as long as none has ended.
+    """
+
+    attempts: int = 3
+    backoff: float = 0.05
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_whole("attempts", self.attempts, 1)
+        _check_seconds("backoff", self.backoff)
+        if self.timeout is not None:
+            _check_seconds("timeout", self.timeout, positive=True)
+
+
+TaskOrder: TypeAlias = Fifo | ByLabel | LongestFirst | LargestInfluenceFirst
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the dispatcher hands out the tasks of a run.
+
+    Attributes:
+        dispatch: All at once, or in batches.
+        order: Which first.
+        in_flight: Most jobs at a time; None: as many as there are workers.
+        speculation: When late jobs are run twice; None: never.
+        deadline: When to end with what there is; None: never.
+        retry: What happens to failures.
+        subexperiments: Most subexperiments in a task, 1 being the paper's protocol; None: as many
+            as suit the backend. Part of what decides the random numbers, as it divides tasks.
+
+    Example:
+        >>> Policy(Batches(8, delay=0.1), LongestFirst(), deadline=Deadline(60)).name
+        'batches(size=8, delay=0.1), longest_first, deadline(seconds=60, chunks=4)'
+    """
+
+    dispatch: Eager | Batches = Eager()
+    order: TaskOrder = Fifo()
+    in_flight: int | None = None
+    speculation: Speculation | None = None
+    deadline: Deadline | None = None
+    retry: Retry = Retry()
+    subexperiments: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.in_flight is not None:
+            _check_whole("in_flight", self.in_flight, 1)
+        if self.subexperiments is not None:
+            _check_whole("subexperiments", self.subexperiments, 1)
+
+    @property
+    def name(self) -> str:
+        """Every part that is not the default, with its parameters; "eager" where all are."""
+        parts = [_told(self.dispatch)]
+        parts += [_told(self.order)] if self.order != Fifo() else []
+        parts += [f"in_flight={self.in_flight}"] if self.in_flight is not None else []
+        parts += [_told(part) for part in (self.speculation, self.deadline) if part is not None]
+        parts += [_told(self.retry)] if self.retry != Retry() else []
+        if self.subexperiments is not None:
+            parts.append(f"subexperiments={self.subexperiments}")
+        return ", ".join(parts)
+
+
+def _told(part: Any) -> str:
+    """A part's name and parameters, such as `batches(size=8, delay=0.1)`."""
+    name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(part).__name__).lstrip("_")
+    values = ", ".join(f"{f.name}={getattr(part, f.name)}" for f in fields(part))
+    return f"{name}({values})" if values else name

@@ -1,0 +1,55 @@
+"""What every pool can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from ...errors import InputError
+from ..messages import Order, Tell
+
+
+class Pool(ABC):
+    """Workers that take orders. Several drivers may share a pool, from several threads.
+
+    Every order that was submitted ends with exactly one `Ended` or `Lost`, whatever happens to its
+    worker, and with at most one `Started` before it. Workers are started with the first order.
+
+    Attributes:
+        name: For records.
+        workers: Orders that run at a time; more wait inside the pool, in order.
+        in_process: Whether workers share this process: works are not pickled, and a lone short job
+            may run where it is asked for.
+        job_seconds: How long a job should take at least, so that the pool's overhead is small
+            beside it.
+    """
+
+    name: str
+    in_process: bool = False
+    job_seconds: float = 0.05
+
+    def __init__(self, workers: Any) -> None:
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise InputError(f"`workers` is {workers!r}: give a whole number of at least 1")
+        self.workers: int = workers
+
+    @abstractmethod
+    def submit(self, order: Order, tell: Tell) -> None:
+        """Run an order on the next free worker. Returns at once, once workers are up.
+
+        Raises:
+            InputError: The order's work cannot be sent to the workers; nothing was sent.
+            PoolError: The workers cannot be started or reached, or the pool is closed.
+        """
+
+    @abstractmethod
+    def cancel(self, order: Order) -> None:
+        """Nobody waits for this order any more: drop it, or end it soon where that is cheap."""
+
+    @abstractmethod
+    def abandon(self, order: Order) -> None:
+        """Its worker is presumed hung: get the order's `Lost` told and its place free, by force."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers within 5 s, orders on them too (`Lost`). Closing twice does nothing."""

@@ -1,0 +1,314 @@
+"""A Dask client on an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, NamedTuple, TypeVar
+
+from ...errors import PoolError
+from ..messages import Outcome
+from .dask_worker import TOPIC, Begun, Reply, end_process, keep_work, run_order, stop_order
+from .versions import PACKAGES, check_versions
+
+_T = TypeVar("_T")
+
+_CONNECT_SECONDS = 5.0
+_WORKERS_SECONDS = 10.0
+_END_SECONDS = 10.0
+_CLOSE_SECONDS = 1.5
+_POLL_SECONDS = 0.05
+_WATCH_SECONDS = 0.25
+
+
+class LinkLostError(Exception):
+    """The scheduler is gone, or cannot be reached any more."""
+
+
+class WorkerLostError(Exception):
+    """The worker ended, or what it has to say cannot be had."""
+
+
+class Report(NamedTuple):
+    """What became of an order, and the name of the worker that ran it."""
+
+    worker: str
+    outcomes: tuple[Outcome, ...]
+
+
+class Link:
+    """A connection to a scheduler. Its coroutines run on its loop; all else from any thread.
+
+    Args:
+        address: The scheduler's.
+        security: Dask's `Security`, for TLS.
+        on_begun: Called on the loop with what a worker says as it begins with an order.
+    """
+
+    def __init__(self, address: str, security: Any, on_begun: Callable[[Begun], None]) -> None:
+        self.address = address
+        self._security = security
+        self._on_begun = on_begun
+        self._client: Any = None
+        self._lost = False
+        self._watching: asyncio.Task[None] | None = None
+        self._sending: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._closing = asyncio.Event()
+        self._thread = threading.Thread(
+            target=self._serve, name="distributed-estimator-dask", daemon=True
+        )
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._closing.wait())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the scheduler can be reached, as far as is known."""
+        return not self._lost
+
+    def is_current_thread(self) -> bool:
+        """Whether this is called on the loop's thread."""
+        return threading.current_thread() is self._thread
+
+    def spawn(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T] | None:
+        """Run a coroutine on the loop; None where the loop has ended."""
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            return None
+
+    def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine on the loop, and wait for its result."""
+        future = self.spawn(coroutine)
+        if future is None:
+            raise PoolError("the pool is closed: make a new estimator")
+        try:
+            return future.result()
+        except CancelledError:
+            raise PoolError("the pool is closed: make a new estimator") from None
+
+    async def connect(self, *, check: bool) -> list[str]:
+        """Connect, wait for a worker, and with `check` compare versions with theirs.
+
+        Returns:
+            The workers' names, in order.
+
+        Raises:
+            PoolError: One of these failed.
+        """
+        import distributed
+
+        make: Any = distributed.Client
+        try:
+            self._client = make(
+                self.address,
+                security=self._security,
+                timeout=_CONNECT_SECONDS,
+                asynchronous=True,
+                set_as_default=False,
+            )
+            await asyncio.wait_for(self._client, _CONNECT_SECONDS + 1)
+        except Exception as error:
+            raise PoolError(
+                f"no Dask scheduler can be reached at {self.address} "
+                f"({type(error).__name__}: {_first_sentence(error)}): start one there, or give "
+                "`address` and `security` as the cluster has them"
+            ) from error
+        self._client.subscribe_topic(TOPIC, lambda event: self._on_begun(_begun(event[1])))
+        self._watching = asyncio.create_task(self._watch())
+        await self._await_workers()
+        if check:
+            check_versions(await self._versions())
+        return await self._names()
+
+    async def _await_workers(self) -> None:
+        try:
+            await self._client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
+        except TimeoutError as error:
+            raise PoolError(
+                f"the Dask cluster at {self.address} has had no worker for "
+                f"{_WORKERS_SECONDS:g} s: start workers, for instance `dask worker {self.address}`"
+            ) from error
+
+    async def _versions(self) -> dict[str, dict[str, str | None]]:
+        try:
+            async with asyncio.timeout(_WORKERS_SECONDS):
+                told = (await self._client.get_versions(packages=list(PACKAGES)))["workers"]
+        except TimeoutError as error:
+            raise PoolError(
+                f"some worker of the Dask cluster at {self.address} has not answered for "
+                f"{_WORKERS_SECONDS:g} s: end it, or start it anew"
+            ) from error
+        versions = {}
+        for address, answer in told.items():
+            packages = answer["packages"]
+            python = ".".join(str(packages["python"]).split(".")[:2])
+            versions[address] = {"python": python} | {name: packages[name] for name in PACKAGES}
+        return versions
+
+    async def _names(self) -> list[str]:
+        workers = (await self._client.scheduler.identity())["workers"].values()
+        return sorted((str(w["name"]) for w in workers), key=lambda name: (len(name), name))
+
+    async def _watch(self) -> None:
+        """Notice that the connection is lost, and do not take it up again: nobody waits for it."""
+        while self._client.status == "running":
+            await asyncio.sleep(_WATCH_SECONDS)
+        self._lost = True
+        await self._client.close()
+
+    async def run(
+        self, name: str, key: str, packed: bytes, items: bytes, slow: tuple[str, float] | None
+    ) -> Report:
+        """Have an order run on whichever worker Dask gives it to.
+
+        A worker that lacks the work says so; it is sent there once, and the order anew. So the
+        scheduler holds no work, and a worker that takes another's place asks for it again.
+
+        Raises:
+            LinkLostError: The scheduler is gone.
+            WorkerLostError: The worker died, or its report did not arrive.
+            Exception: What the order raised on its worker, outside of its tasks.
+        """
+        where: str | None = None
+        attempt = 0
+        while True:
+            reply = await self._attempt(f"{name}-{attempt}", where, name, key, items, slow)
+            if reply.outcomes is not None:
+                return Report(reply.name, _loaded(reply))
+            where, attempt = reply.address, attempt + 1
+            await self._send(where, key, packed)
+
+    async def _attempt(self, task: str, where: str | None, *arguments: Any) -> Reply:
+        import distributed
+
+        self._check()
+        future = self._client.submit(
+            run_order,
+            *arguments,
+            key=f"distributed-estimator-{task}",
+            workers=[where] if where is not None else None,
+            allow_other_workers=where is not None,
+            pure=False,
+            retries=0,
+        )
+        try:
+            return Reply(*await future)
+        except distributed.KilledWorker as error:
+            raise WorkerLostError(f"worker {_name(error)} died with it") from error
+        except CancelledError as error:
+            self._check()
+            raise WorkerLostError("the cluster was restarted, or it was cancelled there") from error
+        except (OSError, MemoryError) as error:
+            raise WorkerLostError(f"{type(error).__name__}: {_first_sentence(error)}") from error
+        except asyncio.CancelledError:
+            with contextlib.suppress(OSError, RuntimeError):
+                await self._client.cancel([future])
+            raise
+
+    def _check(self) -> None:
+        if self._client.status != "running":
+            self._lost = True
+        if self._lost:
+            raise LinkLostError
+
+    async def _send(self, address: str, key: str, packed: bytes) -> None:
+        """Send a work to a worker; a second order that needs it waits for the first one's."""
+        sending = self._sending.get((address, key))
+        if sending is None:
+            sending = asyncio.create_task(
+                self._client.run(keep_work, key, packed, workers=[address])
+            )
+            self._sending[address, key] = sending
+            sending.add_done_callback(lambda _: self._sending.pop((address, key)))
+        try:
+            await asyncio.shield(sending)
+        except (OSError, KeyError) as error:
+            raise WorkerLostError(f"worker {address} ended before it began") from error
+
+    async def stop(self, name: str, address: str) -> None:
+        """Tell a worker that nobody waits for an order."""
+        await self._client.run(stop_order, name, workers=[address], on_error="ignore")
+
+    async def assigned(self, name: str) -> Begun | None:
+        """The worker that the scheduler gave an order to, as the worker itself would tell it."""
+        prefix = f"distributed-estimator-{name}-"
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                processing = await self._client.processing()
+                workers = (await self._client.scheduler.identity())["workers"]
+        except (OSError, TimeoutError):
+            return None
+        for address, keys in processing.items():
+            if any(key.startswith(prefix) for key in keys) and address in workers:
+                worker = workers[address]
+                return Begun(name, address, str(worker["name"]), worker["nanny"] is not None)
+        return None
+
+    async def end_worker(self, address: str) -> None:
+        """Have a worker killed by its nanny; without one, nothing happens."""
+        # It may be gone of itself, or the scheduler may be.
+        with contextlib.suppress(OSError, KeyError, TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await self._client.run(
+                    end_process, workers=[address], nanny=True, on_error="ignore"
+                )
+
+    async def replaced(self, workers: int, patience: float) -> None:
+        """Wait until there are so many workers, for a limited time."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(patience):
+                while self.alive and len(await self._client.processing()) < workers:
+                    await asyncio.sleep(_POLL_SECONDS)
+
+    def close(self) -> None:
+        """Take back what is on its way, disconnect, and end the thread."""
+        closing = self.spawn(self._disconnect())
+        if closing is not None:
+            with contextlib.suppress(TimeoutError, CancelledError):
+                closing.result(_CLOSE_SECONDS)
+        try:
+            self._loop.call_soon_threadsafe(self._closing.set)
+        except RuntimeError:
+            return
+        self._thread.join(_CLOSE_SECONDS)
+
+    async def _disconnect(self) -> None:
+        self._lost = True
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._client is not None:
+            await self._client.close()
+
+
+def _begun(event: dict[str, Any]) -> Begun:
+    # Dask adds a field of its own.
+    return Begun(*(event[name] for name in Begun._fields))
+
+
+def _loaded(reply: Reply) -> tuple[Outcome, ...]:
+    assert reply.outcomes is not None
+    try:
+        outcomes: tuple[Outcome, ...] = pickle.loads(reply.outcomes)
+    except Exception as error:
+        told = f"{type(error).__name__}: {_first_sentence(error)}"
+        raise WorkerLostError(
+            f"the report of worker {reply.name} cannot be read ({told})"
+        ) from error
+    return outcomes
+
+
+def _name(killed: Any) -> str:
+    return str(getattr(killed.last_worker, "name", killed.last_worker))
+
+
+def _first_sentence(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else "no more is known"

@@ -1,0 +1,54 @@
+"""Pools by name."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from typing import Any
+
+from ...errors import InputError
+from .base import Pool
+from .threads import ThreadPool
+
+POOLS = ("threads", "processes", "dask", "ray")
+_ON_CLUSTERS = ("dask", "ray")
+
+
+def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = None) -> Pool:
+    """A pool from its name, from an executor, or as it is.
+
+    Args:
+        pool: One of `POOLS`, an executor of `concurrent.futures`, or a pool.
+        workers: Tasks that run at a time; a pool that is given has its own.
+        address: Of a Dask scheduler or a Ray cluster; None: one of our own, on this machine.
+
+    Raises:
+        InputError: The name is unknown, `workers` is less than one, or there is nothing to
+            address.
+        MissingExtraError: The engine is not installed.
+    """
+    if address is not None and pool not in _ON_CLUSTERS:
+        raise InputError(f'`address` is {address!r}, but only pool="dask" and "ray" have one')
+    if isinstance(pool, Pool):
+        return pool
+    if isinstance(pool, Executor):
+        from .executors import ExecutorPool
+
+        return ExecutorPool(pool, workers)
+    if pool == "threads":
+        return ThreadPool(workers)
+    if pool == "processes":
+        from .processes import ProcessPool
+
+        return ProcessPool(workers)
+    if pool == "dask":
+        from .dask import DaskPool
+
+        return DaskPool(workers, address=address)
+    if pool == "ray":
+        from .ray import RayPool
+
+        return RayPool(workers, address=address)
+    raise InputError(
+        f'`pool` is {pool!r}: give "threads", "processes", "dask", "ray", a pool, or an object of '
+        "type `concurrent.futures.Executor`"
+    )

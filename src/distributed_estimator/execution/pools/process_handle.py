@@ -1,0 +1,221 @@
+"""One worker process of a `ProcessPool`, as its parent sees it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import select
+import signal
+import threading
+import time
+from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import (
+    ForkServerContext,
+    ForkServerProcess,
+    SpawnContext,
+    SpawnProcess,
+)
+from typing import Any, Literal
+
+from ..pinning import one_thread_environment
+from .process_worker import Ready, Stop, serve
+
+StartMethod = Literal["forkserver", "spawn"]
+
+_NAME = "distributed-estimator-"
+_START_LIMIT = 300.0
+_KILL_LIMIT = 5.0
+
+_GUARD = (
+    "if your script makes the estimator at its top level, put that under "
+    '`if __name__ == "__main__":`'
+)
+
+# `multiprocessing` looks after all children of this process whenever one is started, and reads
+# each exit code just once: two threads that do so at a time would get wrong ones.
+_launching = threading.Lock()
+
+
+class ProcessEndedError(Exception):
+    """The process ended, or had to be ended; the message says how."""
+
+
+class WorkerProcess:
+    """A process that was asked to start.
+
+    One thread uses it; others may call `kill` and `interrupt` meanwhile.
+
+    Args:
+        number: Of the worker.
+        method: How to start it.
+        memory_limit: Bytes that it may hold; None: no limit.
+
+    Raises:
+        ProcessEndedError: It cannot be started.
+    """
+
+    def __init__(self, number: int, method: StartMethod, memory_limit: int | None) -> None:
+        self.number = number
+        self._lock = threading.Lock()
+        self._killed = False
+        self._over = False
+        ours, theirs = multiprocessing.Pipe()
+        try:
+            self._process = _launch(method, number, (theirs, number, memory_limit, os.getpid()))
+        except Exception as error:
+            ours.close()
+            text = " ".join(str(error).split())
+            raise ProcessEndedError(
+                f"a worker process cannot be started ({type(error).__name__}: {text}): use "
+                'pool="threads", or fewer workers'
+            ) from error
+        finally:
+            theirs.close()
+        self._connection = ours
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def wait_until_ready(self) -> None:
+        """Wait until it takes orders.
+
+        Raises:
+            ProcessEndedError: It never will.
+        """
+        if not wait([self._connection, self._process.sentinel], _START_LIMIT):
+            self.kill()
+        try:
+            ready: Ready = self.receive()
+        except ProcessEndedError as error:
+            cause = f"a worker process ended while it started ({error})"
+            raise ProcessEndedError(f"{cause}: {_GUARD}") from None
+        if ready.refusal is not None:
+            self.end(1.0)
+            raise ProcessEndedError(ready.refusal)
+
+    def is_alive(self) -> bool:
+        """Whether it is there, idle and as it should be: it says nothing unasked."""
+        return not self._killed and not wait([self._connection, self._process.sentinel], 0.0)
+
+    def send(self, message: object) -> None:
+        """Send a message, however long that takes.
+
+        Raises:
+            ProcessEndedError: It ended.
+        """
+        try:
+            self._connection.send(message)
+        except OSError:
+            raise ProcessEndedError(self.end(1.0)) from None
+
+    def interrupt(self, message: object) -> None:
+        """Send a short message, unless that would take long."""
+        with self._lock, suppress(OSError):
+            if self._over:
+                return
+            writable = select.poll()
+            writable.register(self._connection, select.POLLOUT)
+            if any(event == select.POLLOUT for _, event in writable.poll(0)):
+                self._connection.send(message)
+
+    def receive(self) -> Any:
+        """The next message of the process.
+
+        Raises:
+            ProcessEndedError: It ended, or sent what is no message and was ended for that.
+        """
+        wait([self._connection, self._process.sentinel])
+        try:
+            # What it sent before it died counts.
+            data = self._connection.recv_bytes() if self._connection.poll() else b""
+        except (OSError, EOFError):
+            data = b""
+        if not data:
+            raise ProcessEndedError(self.end(1.0))
+        try:
+            return pickle.loads(data)
+        except Exception as error:
+            self.end(0.0)
+            cause = f"worker {self.number} sent a report that cannot be read"
+            raise ProcessEndedError(f"{cause} ({type(error).__name__}: {error})") from None
+
+    def stop(self, grace: float) -> None:
+        """Ask it to go; after `grace` seconds it is made to."""
+        with suppress(OSError):
+            self._connection.send(Stop())
+        self.end(grace)
+
+    def kill(self) -> None:
+        """End it by force, even where it is stopped; what waits for it finds it gone."""
+        with self._lock, suppress(ProcessLookupError):
+            self._killed = True
+            if not self._over:
+                os.kill(self.pid, signal.SIGKILL)
+
+    def end(self, grace: float) -> str:
+        """Wait for its end, by force after `grace` seconds, and forget it; says how it ended."""
+        code = self._exit_code(grace)
+        if code is None:
+            self.kill()
+            code = self._exit_code(_KILL_LIMIT)
+        with self._lock:
+            self._over = True
+            self._connection.close()
+        if code is None:
+            return f"worker {self.number} does not end"
+        self._process.close()
+        return f"worker {self.number} {_how_ended(code)}"
+
+    def _exit_code(self, seconds: float) -> int | None:
+        limit = time.monotonic() + seconds
+        wait([self._process.sentinel], seconds)
+        while True:
+            with _launching:
+                code = self._process.exitcode
+            # There may be no code yet for a moment after the sentinel fell.
+            if code is not None or time.monotonic() > limit:
+                return code
+            time.sleep(0.002)
+
+
+def end_if_starting() -> None:
+    """End this process if it is itself a worker that imports the caller's script, unguarded.
+
+    Its parent tells the caller; an error raised here would only tell it again, once a worker.
+    """
+    this = multiprocessing.current_process()
+    if this.name.startswith(_NAME) and multiprocessing.parent_process() is None:
+        os._exit(1)
+
+
+def _launch(
+    method: StartMethod, number: int, arguments: tuple[Connection, int, int | None, int]
+) -> ForkServerProcess | SpawnProcess:
+    context: ForkServerContext | SpawnContext
+    if method == "forkserver":
+        context = multiprocessing.get_context("forkserver")
+    else:
+        context = multiprocessing.get_context("spawn")
+    # Daemons are no reason for the interpreter to wait at its exit.
+    process = context.Process(target=serve, args=arguments, name=f"{_NAME}{number}", daemon=True)
+    with _launching:
+        if method == "forkserver":
+            # The server's children have its modules and its environment from the start. A server
+            # that runs already, for others, does as well: its children import by themselves.
+            context.set_forkserver_preload([serve.__module__])
+            with one_thread_environment():
+                forkserver.ensure_running()
+            process.start()
+        else:
+            with one_thread_environment():
+                process.start()
+    return process
+
+
+def _how_ended(code: int) -> str:
+    if code < 0:
+        name = next((known.name for known in signal.Signals if known == -code), "no name")
+        return f"was ended by signal {-code} ({name})"
+    return f"ended with exit code {code}"

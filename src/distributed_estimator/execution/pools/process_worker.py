@@ -1,0 +1,161 @@
+"""What runs in the processes of a `ProcessPool`, and what they and their parent say."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import psutil
+
+from ..messages import Outcome, SlowWorker
+from ..pinning import pin_process
+from ..worker import run_packed
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Parent to worker: run these items, which are pickled."""
+
+    job: int
+    key: str
+    items: bytes
+    slow: SlowWorker | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Parent to worker: nobody waits for this job any more."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Parent to worker: go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Worker to parent: orders may come, or never will for this cause."""
+
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NeedWork:
+    """Worker to parent: send the pickled work of the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Worker to parent: a job is over."""
+
+    job: int
+    outcomes: tuple[Outcome, ...] | Exception
+
+
+def serve(connection: Connection, number: int, memory_limit: int | None, parent: int) -> None:
+    """Run jobs until told to stop. Ends with its parent, whatever it does at that moment.
+
+    Args:
+        connection: To the parent.
+        number: Of this worker.
+        memory_limit: Bytes that this process may hold; None: no limit.
+        parent: Process id of the parent.
+    """
+    # Ctrl-C reaches the whole process group; the parent decides what becomes of its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with(parent)
+    pin_process()
+    refusal = None if memory_limit is None else _limit_memory(memory_limit)
+    connection.send(Ready(refusal))
+    if refusal is None:
+        with suppress(EOFError):
+            _Worker(connection, number).serve()
+
+
+def _end_with(parent: int) -> None:
+    """End this process as soon as its parent is gone."""
+    alive = multiprocessing.parent_process()
+    assert alive is not None
+    watched: list[Any] = [alive.sentinel]
+    with suppress(OSError):
+        # Processes that the parent forked hold its pipes open beyond its end; this sees through it.
+        watched.append(os.pidfd_open(parent))
+
+    def watch() -> None:
+        wait(watched)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="distributed-estimator-parent", daemon=True).start()
+
+
+def _limit_memory(limit: int) -> str | None:
+    """Make allocations beyond the limit fail; says why where that leaves nothing to work with."""
+    memory = psutil.Process().memory_info()
+    if limit <= memory.rss:
+        return (
+            f"`memory_limit` is {limit} bytes, but a worker holds {memory.rss} before its first "
+            "task: give more"
+        )
+    # Libraries reserve far more addresses than they use: only what is used counts.
+    most = memory.vms + limit - memory.rss
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    return None
+
+
+class _Worker:
+    def __init__(self, connection: Connection, number: int) -> None:
+        self._connection = connection
+        self._number = number
+        self._job = -1
+        self._cancelled = False
+
+    def serve(self) -> None:
+        while not isinstance(message := self._connection.recv(), Stop):
+            if isinstance(message, Run):
+                self._run(message)
+
+    def _run(self, run: Run) -> None:
+        self._job, self._cancelled = run.job, False
+        outcomes = run_packed(
+            run.key,
+            self._load,
+            run.items,
+            wait=self._wait,
+            worker=self._number,
+            slow=run.slow,
+        )
+        try:
+            self._connection.send(Report(run.job, outcomes))
+        except MemoryError as error:  # it is pickled first, so nothing was sent
+            self._connection.send(Report(run.job, error))
+
+    def _load(self) -> bytes:
+        self._connection.send(NeedWork())
+        # A cancel sent before the parent saw this comes first.
+        while isinstance(message := self._connection.recv(), Cancel):
+            self._hear(message)
+        packed: bytes = message
+        return packed
+
+    def _wait(self, seconds: float) -> bool:
+        """Sleep, with an ear on the parent."""
+        limit = time.monotonic() + seconds
+        while not self._cancelled:
+            if not self._connection.poll(max(0.0, limit - time.monotonic())):
+                return False
+            self._hear(self._connection.recv())
+        return True
+
+    def _hear(self, message: object) -> None:
+        if message == Cancel(self._job):
+            self._cancelled = True

@@ -1,0 +1,303 @@
+"""Ray actors, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import pickle
+import sys
+import threading
+import weakref
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...errors import InputError, MissingExtraError, PoolError
+from ..messages import Ended, Lost, Order, Started, Tell
+from .base import Pool
+from .packing import Packer
+from .ray_link import RayLink, split_address
+from .versions import check_versions
+
+_MOST_WORKS = 8
+_MOST_FAILED_STARTS = 3
+_SECONDS_TO_START = 120.0
+
+
+@dataclass(eq=False)
+class _Waiting:
+    order: Order
+    tell: Tell
+    run: int
+    work: bytes
+    pickled: bytes
+
+
+@dataclass(eq=False)
+class _Actor:
+    worker: int
+    versions: dict[str, str | None] | None = None
+    running: _Waiting | None = None
+
+
+class RayPool(Pool):
+    """Workers that are Ray actors, one order at a time on each.
+
+    A Ray of its own listens on this machine alone, asks for a token, and ends with the pool. Where
+    this process is connected to Ray already, or an address is given, the actors run there, beside
+    whatever else does. A child process drives Ray: if Ray's controller dies, orders are refused,
+    and the caller's process goes on.
+
+    Args:
+        workers: Actors, each with one CPU.
+        address: Of a running cluster: "ray://host:port", "host:port" or "auto". None: what this
+            process is connected to, or else a Ray of its own.
+
+    Raises:
+        InputError: An argument is not of this form.
+        MissingExtraError: Ray is not installed.
+    """
+
+    name = "ray"
+
+    def __init__(self, workers: int, *, address: str | None = None) -> None:
+        super().__init__(workers)
+        if address is not None and address != "auto":
+            split_address(address)
+        if importlib.util.find_spec("ray") is None:
+            raise MissingExtraError("ray", "ray", 'pool="ray"')
+        self._address = address
+        self._packer = Packer()
+        self._starting = threading.Lock()
+        self._changed = threading.Condition()
+        self._queue: deque[_Waiting] = deque()
+        self._actors: dict[int, _Actor] = {}
+        self._sent: OrderedDict[str, None] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self._failed_starts = 0
+        self._link: RayLink | None = None
+        self._end: weakref.finalize[..., Any] | None = None
+        self._refusal: str | None = None
+
+    def submit(self, order: Order, tell: Tell) -> None:
+        """See `Pool.submit`."""
+        run, work = next(self._numbers), self._packer.pack(order.work)
+        waiting = _Waiting(order, tell, run, work, _pickled(order, run))
+        with self._starting:
+            self._check_open()
+            if self._link is None:
+                self._start()
+        with self._changed:
+            self._check_open()
+            self._queue.append(waiting)
+            self._hand_out()
+
+    def cancel(self, order: Order) -> None:
+        """See `Pool.cancel`: an injected sleep ends at once, a task that computes goes on."""
+        with self._changed:
+            waiting = next((w for w in self._queue if w.order is order), None)
+            if waiting is not None:
+                self._queue.remove(waiting)
+            for number, actor in self._actors.items():
+                if actor.running is not None and actor.running.order is order:
+                    self._send("cancel", number, actor.running.run)
+        if waiting is not None:
+            waiting.tell(Lost(order, "cancelled", "it was withdrawn before it began"))
+
+    def abandon(self, order: Order) -> None:
+        """See `Pool.abandon`: its actor is ended, and another takes its place."""
+        with self._changed:
+            number = next(
+                (n for n, a in self._actors.items() if a.running and a.running.order is order), None
+            )
+        if number is None:
+            self.cancel(order)
+        else:
+            self._replace(number, "did not come back in time")
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        self._refuse("the pool is closed", "cancelled", "the pool was closed")
+
+    def _check_open(self) -> None:
+        if self._refusal is not None:
+            raise PoolError(f"{self._refusal}: make a new estimator")
+
+    def _start(self) -> None:
+        """Connect, start the actors, and see that they match this process."""
+        link = RayLink(*_connection(self._address, self.workers))
+        with self._changed:
+            self._link = link
+            self._end = weakref.finalize(self, link.end)
+            listen = threading.Thread(
+                target=_listen, args=[weakref.ref(self), link], name="ray-pool", daemon=True
+            )
+            listen.start()
+            for worker in range(self.workers):
+                self._start_actor(worker)
+            self._changed.wait_for(self._is_started, _SECONDS_TO_START)
+            up = sum(actor.versions is not None for actor in self._actors.values())
+            refusal = self._refusal
+        if refusal is None and up < self.workers:
+            refusal = f"Ray started {up} of {self.workers} actors in {_SECONDS_TO_START:g} s: it "
+            refusal += "needs a free CPU for each, so give fewer `workers` or a larger cluster"
+        if refusal is not None:
+            self._refuse(refusal, "refused", refusal)
+            raise PoolError(refusal)
+
+    def _is_started(self) -> bool:
+        return self._refusal is not None or all(a.versions for a in self._actors.values())
+
+    def _start_actor(self, worker: int) -> None:
+        number = next(self._numbers)
+        self._actors[number] = _Actor(worker)
+        self._send("start", number, worker)
+
+    def _send(self, *message: Any) -> None:
+        if self._link is not None:
+            self._link.send(*message)
+
+    def _hand_out(self) -> None:
+        """Give what waits to idle actors. The lock is held, so that what is told is in order."""
+        for number, actor in self._actors.items():
+            if not self._queue:
+                return
+            if actor.running is None and actor.versions is not None:
+                waiting = self._queue.popleft()
+                actor.running = waiting
+                waiting.tell(Started(waiting.order, str(actor.worker)))
+                self._send_work(waiting)
+                key = waiting.order.work.key
+                self._send("run", number, waiting.run, key, waiting.pickled)
+
+    def _send_work(self, waiting: _Waiting) -> None:
+        key = waiting.order.work.key
+        if key not in self._sent:
+            self._send("work", key, waiting.work)
+        self._sent[key] = None
+        self._sent.move_to_end(key)
+        if len(self._sent) > _MOST_WORKS:
+            self._send("forget", self._sent.popitem(last=False)[0])
+
+    def take(self, message: tuple[Any, ...] | None) -> None:
+        """Act on what the driving process says; None: it has ended."""
+        match message:
+            case ("done", number, run, report):
+                self._end_order(number, run, report)
+            case ("up", number, versions, host, process):
+                self._welcome(number, versions, host, process)
+            case ("died", number, cause):
+                self._replace(number, f"died ({cause})")
+            case ("gone", cause):
+                self._lose(str(cause))
+            case _:
+                self._lose("the process that drives it ended")
+
+    def _lose(self, cause: str) -> None:
+        self._refuse(f"Ray is gone ({cause})", "refused", f"Ray is gone ({cause})")
+
+    def _welcome(self, number: int, versions: dict[str, str | None], host: str, here: Any) -> None:
+        with self._changed:
+            actor = self._actors.get(number)
+        if actor is None:
+            return
+        if here is not None and self._link is not None:
+            self._link.remember(here)
+        try:
+            check_versions({f"{actor.worker} on {host}": versions})
+        except PoolError as error:
+            self._refuse(str(error), "refused", str(error))
+            return
+        with self._changed:
+            actor.versions = versions
+            self._failed_starts = 0
+            self._hand_out()
+            self._changed.notify_all()
+
+    def _end_order(self, number: int, run: int, pickled: bytes) -> None:
+        with self._changed:
+            actor = self._actors.get(number)
+            if actor is None or actor.running is None or actor.running.run != run:
+                return  # given up meanwhile
+            waiting, actor.running = actor.running, None
+            self._hand_out()
+        waiting.tell(_told(waiting.order, actor.worker, pickled))
+
+    def _replace(self, number: int, what: str) -> None:
+        """Put a new actor in the place of one that died or is given up."""
+        with self._changed:
+            actor = self._actors.pop(number, None)
+            if actor is None:
+                return
+            self._failed_starts += actor.versions is None
+            hopeless = self._failed_starts >= _MOST_FAILED_STARTS
+            self._send("end", number)
+            if not hopeless:
+                self._start_actor(actor.worker)
+        if actor.running is not None:
+            cause = f"worker {actor.worker} {what}"
+            actor.running.tell(Lost(actor.running.order, "lost", cause))
+        if hopeless:
+            self._lose(f"worker {actor.worker} {what} before it was up, as others did")
+
+    def _refuse(self, refusal: str, kind: Literal["refused", "cancelled"], cause: str) -> None:
+        """Take no more orders, end what runs, and say so of every order there is."""
+        with self._changed:
+            self._refusal = self._refusal or refusal
+            left = [*self._queue, *(a.running for a in self._actors.values() if a.running)]
+            self._queue.clear()
+            self._actors.clear()
+            self._changed.notify_all()
+            end = self._end
+        for waiting in left:
+            waiting.tell(Lost(waiting.order, kind, cause))
+        if end is not None:
+            end()
+
+
+def _listen(pool: weakref.ref[RayPool], link: RayLink) -> None:
+    """Pass on what the driving process says, without keeping the pool from being collected."""
+    message: tuple[Any, ...] | None = ()
+    while message is not None:
+        message = link.receive()
+        there = pool()
+        if there is None:
+            return
+        there.take(message)
+        del there
+
+
+def _pickled(order: Order, run: int) -> bytes:
+    content = run, order.work.key, order.items, order.slow
+    try:
+        return pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise InputError(
+            f"a task cannot be sent to another process ({type(error).__name__}: {error}): use "
+            'pool="threads", or tasks that pickle'
+        ) from error
+
+
+def _told(order: Order, worker: int, pickled: bytes) -> Ended | Lost:
+    try:
+        report = pickle.loads(pickled)
+    except Exception as error:
+        cause = f"the report of worker {worker} cannot be read ({type(error).__name__}: {error})"
+        return Lost(order, "lost", cause)
+    if isinstance(report, str):
+        return Lost(order, "refused", f"worker {worker} cannot load what it was sent ({report})")
+    return Ended(order, str(worker), report)
+
+
+def _connection(address: str | None, workers: int) -> tuple[str | None, int, dict[str, Any]]:
+    """Where to connect, and with which runtime environment: that of this process's own Ray."""
+    ray: Any = sys.modules.get("ray")
+    if address is not None or ray is None or not ray.is_initialized():
+        return address, workers, {}
+    if ray.util.client.ray.is_connected():
+        raise PoolError(
+            "this process is connected to Ray as a client: give the pool the same "
+            '"ray://host:port" as its `address`'
+        )
+    context = ray.get_runtime_context()
+    return context.gcs_address, workers, dict(context.runtime_env)

@@ -1,0 +1,216 @@
+"""This process's end of the line to the process that drives Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ...errors import InputError, PoolError
+from .ray_driver import Identity, end_processes
+
+_SECONDS_TO_PROBE = 5.0
+_SECONDS_TO_CONNECT = 30.0
+_SECONDS_TO_START = 120.0
+_SECONDS_TO_END = 3.5
+_OBJECT_STORE = 256 * 2**20
+_LONGEST_FOLDER = 40
+"""Ray puts Unix sockets some 65 characters below its folder; their names may have 107."""
+
+_COMMAND = (
+    "import sys; sys.path[:] = {paths!r}; "
+    "from distributed_estimator.execution.pools.ray_driver import main; main({descriptor})"
+)
+
+_QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+
+_OWN_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    # Otherwise Ray replaces the loopback address by the host's, and listens on all of them.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class RayLink:
+    """A child process that is connected to Ray; messages go and come as tuples.
+
+    Args:
+        address: Of a cluster; None: start Ray on this machine, for this link alone.
+        workers: Actors that a Ray of our own must have room for.
+        environment: Ray's runtime environment for the actors; empty: none.
+
+    Raises:
+        PoolError: Ray cannot be started, reached, or is of another version.
+    """
+
+    def __init__(self, address: str | None, workers: int, environment: dict[str, Any]) -> None:
+        _probe(address)
+        self._address = address
+        self._creator = os.getpid()
+        self._lock = threading.Lock()
+        self._identities: list[Identity] = []
+        self._folder = None if address is not None else _folder()
+        ours, theirs = socket.socketpair()
+        self._connection = Connection(ours.detach())
+        with theirs:
+            self._process = _launch(theirs.fileno(), own=address is None)
+        try:
+            self.send(_options(address, workers, environment, self._folder), self._folder)
+            self._wait_until_connected()
+        except BaseException:
+            self.end()
+            raise
+
+    def send(self, *message: Any) -> None:
+        """Send a message; one that nobody takes any more is dropped: `receive` tells the end."""
+        with self._lock:
+            try:
+                self._connection.send(message)
+            except OSError:
+                return
+
+    def receive(self) -> tuple[Any, ...] | None:
+        """Wait for a message; None once the process has ended."""
+        try:
+            message: tuple[Any, ...] = self._connection.recv()
+        except (EOFError, OSError):
+            return None
+        return message
+
+    def remember(self, process: Identity) -> None:
+        """A process on this machine that must not outlast the link."""
+        self._identities.append(process)
+
+    def end(self) -> None:
+        """End the process, and what it started on this machine, within 5 s."""
+        if os.getpid() != self._creator:
+            return  # a fork of ours
+        self._hang_up()
+        try:
+            self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        end_processes(self._identities)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _hang_up(self) -> None:
+        """Make the other end read its end of file; ours stays open, as it may be being read."""
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(fileno=os.dup(self._connection.fileno())) as line,
+        ):
+            line.shutdown(socket.SHUT_WR)
+
+    def _wait_until_connected(self) -> None:
+        limit = _SECONDS_TO_START if self._address is None else _SECONDS_TO_CONNECT
+        message: tuple[Any, ...] | None = ("failed", "TimeoutError", f"no answer in {limit:g} s")
+        if self._connection.poll(limit):
+            message = self.receive()
+        if message is None:
+            message = ("failed", "", "the process that connects to it ended unexpectedly")
+        if message[0] == "failed":
+            raise PoolError(self._explain(message[1], message[2]))
+        for process in message[1]:
+            self.remember(process)
+
+    def _explain(self, kind: str, text: str) -> str:
+        reason = f"{kind}: {text}".strip(": ")
+        if "version mismatch" in text.lower():
+            return (
+                f"Ray at {self._address!r} does not match this process ({reason}): install the "
+                "same versions of Python and Ray on both"
+            )
+        if self._address is None:
+            return f"Ray cannot be started on this machine ({reason}): see that `ray.init()` works"
+        return _unreachable(self._address, reason)
+
+
+def _probe(address: str | None) -> None:
+    """See that somebody listens: Ray itself takes much longer to give up."""
+    if address is None or address == "auto":
+        return
+    host, port = split_address(address)
+    try:
+        socket.create_connection((host, port), timeout=_SECONDS_TO_PROBE).close()
+    except OSError as error:
+        raise PoolError(_unreachable(address, str(error))) from error
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of "ray://host:port" or "host:port".
+
+    Raises:
+        InputError: It is neither.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(
+            f'`address` is {address!r}: give "ray://host:port", "host:port", "auto", or None for '
+            "a Ray of its own on this machine"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _unreachable(address: str, reason: str) -> str:
+    return (
+        f"Ray cannot be reached at {address!r} ({reason}): see that the cluster runs and that the "
+        "address is right, or leave `address` out to start Ray on this machine"
+    )
+
+
+def _folder() -> str:
+    base = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray-", dir=base if len(base) < _LONGEST_FOLDER - 13 else "/tmp")
+
+
+def _launch(descriptor: int, *, own: bool) -> subprocess.Popen[bytes]:
+    """Start the child in a session of its own, so that Ctrl-C ends it through us alone."""
+    environment = dict(os.environ)
+    if own:
+        environment |= {**_OWN_ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment.pop("PYTHONWARNINGS", None)
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = _COMMAND.format(paths=sys.path, descriptor=descriptor)
+    return subprocess.Popen(
+        [sys.executable, "-c", command],
+        env=environment,
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _options(
+    address: str | None, workers: int, environment: dict[str, Any], folder: str | None
+) -> dict[str, Any]:
+    """What `ray.init` is called with."""
+    if address is not None:
+        return {"address": address, **_QUIET, "runtime_env": environment or None}
+    return {
+        "address": "local",
+        **_QUIET,
+        "num_cpus": workers,
+        "num_gpus": 0,
+        "include_dashboard": False,
+        "dashboard_host": "127.0.0.1",
+        "_node_ip_address": "127.0.0.1",
+        "_temp_dir": folder,
+        "object_store_memory": _OBJECT_STORE,
+    }

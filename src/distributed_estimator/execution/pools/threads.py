@@ -1,0 +1,118 @@
+"""Threads of this process, of our own: a hung one can be replaced, a sleeping one woken."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from ...errors import PoolError
+from ..messages import Order, Tell
+from ..worker import run_items
+from .base import Pool
+from .jobs import Job
+
+
+class ThreadPool(Pool):
+    """Threads that share this process and its memory.
+
+    Works run concurrently where they release the interpreter's lock: inside NumPy, inside
+    simulators, waiting for a device.
+
+    Args:
+        workers: Tasks that run at a time.
+    """
+
+    name = "threads"
+    in_process = True
+    job_seconds = 0.01
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self._changed = threading.Lock()
+        self._queue: deque[Job] = deque()
+        self._running: dict[Order, tuple[Job, int]] = {}
+        self._idle: set[int] = set(range(workers))
+        self._closed = False
+
+    def submit(self, order: Order, tell: Tell) -> None:
+        """See `Pool.submit`."""
+        with self._changed:
+            if self._closed:
+                raise PoolError("the pool is closed: make a new estimator")
+            self._queue.append(Job(order, tell))
+        self._start_waiting()
+
+    def cancel(self, order: Order) -> None:
+        """See `Pool.cancel`: an injected sleep ends at once, a task that computes goes on."""
+        with self._changed:
+            job = next((job for job in self._queue if job.order is order), None)
+            if job is not None:
+                self._queue.remove(job)
+            elif order in self._running:
+                self._running[order][0].cancelled.set()
+        if job is not None:
+            job.lose("cancelled", "it was withdrawn before it began")
+
+    def abandon(self, order: Order) -> None:
+        """See `Pool.abandon`: its thread is left to itself, and another takes its place."""
+        with self._changed:
+            job, worker = self._running.pop(order, (None, -1))
+            if job is not None:
+                self._idle.add(worker)
+        if job is None:
+            self.cancel(order)
+            return
+        job.cancelled.set()
+        job.lose("lost", f"thread {worker} did not come back in time")
+        self._start_waiting()
+
+    def close(self) -> None:
+        """See `Pool.close`; a thread that computes cannot be ended, but nobody waits for it."""
+        with self._changed:
+            self._closed = True
+            left = [*self._queue, *(job for job, _ in self._running.values())]
+            self._queue.clear()
+            self._running.clear()
+        for job in left:
+            job.cancelled.set()
+            job.lose("cancelled", "the pool was closed")
+
+    def _start_waiting(self) -> None:
+        """Give what waits to idle places; a thread lives as long as there is something to do."""
+        while True:
+            with self._changed:
+                if not (self._queue and self._idle):
+                    return
+                job, worker = self._queue.popleft(), min(self._idle)
+                self._idle.remove(worker)
+                self._running[job.order] = job, worker
+            name = f"distributed-estimator-{worker}"
+            threading.Thread(target=self._work, args=[job, worker], name=name, daemon=True).start()
+
+    def _work(self, job: Job, worker: int) -> None:
+        following: Job | None = job
+        while following is not None:
+            following = self._run(following, worker)
+
+    def _run(self, job: Job, worker: int) -> Job | None:
+        """Run an order, tell its end, and say which comes next on this thread."""
+        job.start(str(worker))
+        cancelled = job.cancelled
+        outcomes = run_items(
+            job.order.work,
+            job.order.items,
+            wait=lambda seconds: cancelled.wait(seconds) if seconds > 0 else cancelled.is_set(),
+            worker=worker,
+            slow=job.order.slow,
+            remote=False,
+        )
+        with self._changed:
+            if self._running.pop(job.order, None) is None:
+                return None  # given up meanwhile: another thread has this place
+            following = self._queue.popleft() if self._queue and not self._closed else None
+            if following is None:
+                self._idle.add(worker)
+            else:
+                self._running[following.order] = following, worker
+        job.end(str(worker), outcomes)
+        return following

@@ -1,0 +1,193 @@
+"""Injected stragglers: which attempts are delayed, and for how long."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .messages import SlowWorker
+
+LONGEST = 4e6
+"""Seconds that one attempt is delayed at most: more is not a time that systems can wait for."""
+_MOST_SIGMA = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Every delay takes the same time, as in the paper.
+
+    Attributes:
+        seconds: The delay, at least 0.
+    """
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        _check("seconds", self.seconds, least=0.0)
+
+    @property
+    def mean(self) -> float:
+        """Expected delay in seconds."""
+        return self.seconds
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Delays in seconds, shape (count,)."""
+        return np.full(count, float(self.seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Pareto:
+    """A heavy tail: a delay is longer than x with probability (scale / x)^shape.
+
+    Attributes:
+        scale: The least delay in seconds.
+        shape: The tail's exponent; the smaller, the heavier. The mean is infinite up to 1, the
+            variance up to 2.
+    """
+
+    scale: float
+    shape: float
+
+    def __post_init__(self) -> None:
+        _check("scale", self.scale)
+        _check("shape", self.shape)
+
+    @property
+    def mean(self) -> float:
+        """Expected delay in seconds; may be infinite."""
+        return self.scale * self.shape / (self.shape - 1) if self.shape > 1 else math.inf
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Delays in seconds, shape (count,)."""
+        with np.errstate(over="ignore"):
+            return self.scale * np.exp(rng.standard_exponential(count) / self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class LogNormal:
+    """Delays whose logarithm is normally distributed.
+
+    Attributes:
+        median: Half of the delays are longer, in seconds.
+        sigma: Standard deviation of a delay's natural logarithm, from 0 to 100.
+    """
+
+    median: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        _check("median", self.median)
+        _check("sigma", self.sigma, least=0.0)
+        if self.sigma > _MOST_SIGMA:
+            raise InputError(f"`sigma` is {self.sigma!r}: give at most {_MOST_SIGMA}")
+
+    @property
+    def mean(self) -> float:
+        """Expected delay in seconds."""
+        with np.errstate(over="ignore"):
+            return float(self.median * np.exp(np.square(self.sigma) / 2))
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Delays in seconds, shape (count,)."""
+        with np.errstate(over="ignore"):
+            return self.median * np.exp(self.sigma * rng.standard_normal(count))
+
+
+Delay: TypeAlias = Constant | Pareto | LogNormal
+DELAYS: Mapping[str, type[Delay]] = {
+    "constant": Constant,
+    "pareto": Pareto,
+    "lognormal": LogNormal,
+}
+"""The distributions by their names in records and on the command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stragglers:
+    """Delays every subexperiment with probability p, on its own: t' = t + 1{u < p} Δ (§III).
+
+    A task's subexperiments run one after the other, so their delays add up. Delays follow from a
+    task's key and the number of the attempt alone, whatever the pool, the order and the policy;
+    another attempt draws anew.
+
+    Attributes:
+        p: Probability that a subexperiment is delayed, in [0, 1].
+        delay: How long.
+        slow: A worker that takes longer besides, if any.
+
+    Example:
+        >>> stragglers = Stragglers(0.5, Constant(0.1))
+        >>> stragglers.name
+        'constant(seconds=0.1)'
+        >>> stragglers.seconds("task", 0, 10) == stragglers.seconds("task", 0, 10)
+        True
+    """
+
+    p: float
+    delay: Delay
+    slow: SlowWorker | None = None
+
+    def __post_init__(self) -> None:
+        if not (_is_number(self.p) and 0 <= self.p <= 1):
+            raise InputError(f"`p` is {self.p!r}: give a probability, from 0 to 1")
+        if not isinstance(self.delay, Constant | Pareto | LogNormal):
+            raise InputError(
+                f"`delay` is {self.delay!r}: give Constant(seconds), Pareto(scale, shape) or "
+                "LogNormal(median, sigma)"
+            )
+        if self.slow is not None and not (self.slow.worker >= 0 and 0 <= self.slow.delay < LONGEST):
+            raise InputError(
+                f"`slow` is {self.slow!r}: give a worker's number, from 0, and seconds of at least "
+                f"0 and less than {LONGEST:.0f}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The delays' distribution with its parameters, for records."""
+        name = next(name for name, kind in DELAYS.items() if isinstance(self.delay, kind))
+        values = (f"{field.name}={getattr(self.delay, field.name)}" for field in fields(self.delay))
+        return f"{name}({', '.join(values)})"
+
+    def seconds(self, key: str, attempt: int, subexperiments: int) -> float:
+        """How long one attempt at a task is delayed, in seconds, 0 for most; at most `LONGEST`.
+
+        Args:
+            key: The task's key; one that names the run, too, has every run draw anew.
+            attempt: How often the task was submitted before.
+            subexperiments: How many it holds.
+        """
+        digest = hashlib.blake2b(f"{key}\0{attempt}".encode(), digest_size=16).digest()
+        first = self._first_delayed((int.from_bytes(digest[:8], "little") + 0.5) / 2.0**64)
+        if first >= subexperiments:
+            return 0.0
+        rng = np.random.default_rng(int.from_bytes(digest[8:], "little"))
+        count = 1 + int(rng.binomial(subexperiments - 1 - int(first), self.p))
+        return min(float(self.delay.draw(rng, count).sum()), LONGEST)
+
+    def _first_delayed(self, u: float) -> float:
+        """Number of the first delayed subexperiment, geometrically distributed, at quantile u.
+
+        Most attempts are not delayed, and need no generator of their own to find that out.
+        """
+        if self.p in (0, 1):
+            return math.inf if self.p == 0 else 0.0
+        return math.floor(math.log(u) / math.log1p(-self.p))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check(name: str, value: Any, least: float | None = None) -> None:
+    """Whether a number is finite and at least `least`, or positive where that is None."""
+    good = _is_number(value) and (value > 0 if least is None else value >= least)
+    if not (good and value < math.inf):
+        wanted = "a positive number" if least is None else f"a number of at least {least:g}"
+        raise InputError(f"`{name}` is {value!r}: give {wanted}")

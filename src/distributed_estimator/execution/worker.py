@@ -1,0 +1,171 @@
+"""The part that runs where the workers are: tasks in turn, each with its outcome."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..errors import BackendError, InputError
+from .messages import Arrays, Item, Outcome, SlowWorker, Work
+
+_MOST_WORKS = 32
+
+Wait = Callable[[float], bool]
+"""Sleeps so many seconds, or less where the job is cancelled meanwhile: then it says True."""
+
+
+def run_items(
+    work: Work,
+    items: Sequence[Item],
+    *,
+    wait: Wait,
+    worker: int = 0,
+    slow: SlowWorker | None = None,
+    remote: bool = True,
+) -> tuple[Outcome, ...]:
+    """Run tasks one after the other; one that raises does not keep the others from running.
+
+    Args:
+        work: What the tasks are of.
+        items: The tasks.
+        wait: Sleeps, and tells whether the job was cancelled: tasks not begun then are left out.
+        worker: Number of this worker.
+        slow: The worker that takes longer, if any.
+        remote: Whether outcomes leave this process: then results get checksums, and errors that
+            cannot be pickled are told as `BackendError`.
+    """
+    begin = time.perf_counter()
+    extra = slow.delay if slow is not None and slow.worker == worker else 0.0
+    outcomes: list[Outcome] = []
+    for item in items:
+        delay = item.delay + extra
+        started = time.perf_counter()
+        if wait(delay):
+            break
+        arrays, error = _run(work, item, remote=remote)
+        outcomes.append(
+            Outcome(
+                item.number,
+                started - begin,
+                time.perf_counter() - started,
+                delay,
+                arrays,
+                checksum(arrays) if remote and arrays is not None else None,
+                error,
+            )
+        )
+        if isinstance(error, InputError):
+            break  # no attempt can mend it, so that the run is over
+    return tuple(outcomes)
+
+
+def run_packed(
+    key: str,
+    load: Callable[[], bytes],
+    items: bytes,
+    *,
+    wait: Wait,
+    worker: int = 0,
+    slow: SlowWorker | None = None,
+) -> tuple[Outcome, ...] | Exception:
+    """`run_items` on what came here pickled; an error where it cannot be unpickled.
+
+    Args:
+        key: Of the work.
+        load: Gives the work pickled, where it is not here yet.
+        items: The tasks, pickled.
+        wait: See `run_items`.
+        worker: See `run_items`.
+        slow: See `run_items`.
+    """
+    try:
+        work = works.get(key, load)
+        unpacked: tuple[Item, ...] = pickle.loads(items)
+    except Exception as error:
+        return BackendError(
+            f"a worker cannot unpickle what it is to run ({type(error).__name__}: {error}): make "
+            "what it needs importable there"
+        )
+    return run_items(work, unpacked, wait=wait, worker=worker, slow=slow)
+
+
+def _run(work: Work, item: Item, *, remote: bool) -> tuple[Arrays | None, Exception | None]:
+    try:
+        arrays = work.run(item.task)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        return None, _portable(error) if remote else error
+    except BaseException as error:  # a panic in compiled code, or sys.exit()
+        return None, BackendError(f"{type(error).__name__}: {error}")
+    if remote and not _is_plain(arrays):
+        return None, BackendError(
+            f"a task gave a {type(arrays).__name__} that cannot be sent back: expected a tuple of "
+            "numeric arrays"
+        )
+    return arrays, None
+
+
+def _is_plain(result: object) -> bool:
+    """Whether it can be sent for sure."""
+    return isinstance(result, tuple) and all(
+        isinstance(array, np.ndarray) and not array.dtype.hasobject for array in result
+    )
+
+
+def _portable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return BackendError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def checksum(arrays: Arrays) -> int:
+    """CRC-32 of the bytes of arrays, one after the other."""
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(array.tobytes(), total)
+    return total
+
+
+def sleep(seconds: float) -> bool:
+    """A `Wait` for jobs that cannot be cancelled."""
+    if seconds > 0:
+        time.sleep(seconds)
+    return False
+
+
+class Works:
+    """Works that this process was sent, found by key; the least recently used is forgotten."""
+
+    def __init__(self) -> None:
+        self._works: OrderedDict[str, Work] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __contains__(self, key: str) -> bool:
+        with self._lock:
+            return key in self._works
+
+    def get(self, key: str, load: Callable[[], bytes]) -> Work:
+        """The work of that key; `load` gives it pickled where it is not here yet."""
+        with self._lock:
+            if key in self._works:
+                self._works.move_to_end(key)
+                return self._works[key]
+        work: Work = pickle.loads(load())
+        with self._lock:
+            self._works[key] = work
+            if len(self._works) > _MOST_WORKS:
+                self._works.popitem(last=False)
+        return work
+
+
+works = Works()
+"""Those of this process."""

@@ -1,0 +1,150 @@
+"""Works that do to their worker what a test wants, and a harness that waits for a pool."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from distributed_estimator.execution.messages import Ended, Item, Lost, Order, Started
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A work whose tasks are (verb, arguments…); every call is noted in a folder, if there is one.
+
+    Verbs: ("value", x) gives x and x²; ("sleep", seconds); ("raise", text); ("exit", code);
+    ("signal", number) to its own process; ("allocate", bytes); ("once", verb, arguments…) does it
+    only in the first attempt anywhere, later ones give a value; ("pid",) gives the process;
+    ("until", name) waits for a file in the folder; ("strange",) raises what cannot be pickled, and
+    ("lambda",) returns it; ("quit",) calls `sys.exit`.
+    """
+
+    folder: str | None = None
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+    def run(self, task):
+        verb, *arguments = task
+        if verb == "once":
+            name = "-".join(map(str, task))
+            first = not list(Path(self.folder).glob(f"{name}.*"))
+            (Path(self.folder) / f"{name}.{uuid4().hex}").touch()
+            verb, *arguments = arguments if first else ("value", 1.0)
+        if self.folder is not None:
+            (Path(self.folder) / f"call.{verb}.{os.getpid()}.{uuid4().hex}").touch()
+        return getattr(self, "do_" + verb)(*arguments)
+
+    def do_value(self, x):
+        return np.array([x, x * x]), np.array([[x]])
+
+    def do_pid(self):
+        return (np.array([float(os.getpid())]),)
+
+    def do_sleep(self, seconds):
+        time.sleep(seconds)
+        return (np.array([seconds]),)
+
+    def do_raise(self, text):
+        raise ValueError(text)
+
+    def do_exit(self, code):
+        os._exit(code)
+
+    def do_signal(self, number):
+        os.kill(os.getpid(), number)
+        time.sleep(0.2)
+        return (np.array([0.0]),)
+
+    def do_until(self, name):
+        while not (Path(self.folder) / name).exists():
+            time.sleep(0.01)
+        return (np.array([0.0]),)
+
+    def do_strange(self):
+        raise StrangeError("strange", threading.Lock())
+
+    def do_lambda(self):
+        return (lambda: None,)
+
+    def do_quit(self):
+        sys.exit("quit")
+
+    def do_allocate(self, size):
+        block = np.ones(size // 8)
+        return (block[:1],)
+
+
+class StrangeError(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self, text, lock):
+        super().__init__(text)
+        self.lock = lock
+
+
+class Counted(Calls):
+    """Notes in its folder where it is unpickled."""
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        (Path(self.folder) / f"unpickled.{os.getpid()}.{uuid4().hex}").touch()
+
+
+class Unsendable(Calls):
+    """Cannot be pickled."""
+
+    def __getstate__(self):
+        raise TypeError("holds a device")
+
+
+def order_of(work, *tasks, number=0, delay=0.0, slow=None):
+    """An order of these tasks."""
+    return Order(number, work, tuple(Item(n, t, delay) for n, t in enumerate(tasks)), slow)
+
+
+def wait_for_calls(folder, verb, count, timeout=60.0):
+    """Wait until workers noted so many calls of a verb; the processes that did."""
+    limit = time.monotonic() + timeout
+    while len(calls := list(folder.glob(f"call.{verb}.*"))) < count:
+        assert time.monotonic() < limit, f"{len(calls)} of {count} calls of {verb}"
+        time.sleep(0.01)
+    return [int(path.name.split(".")[2]) for path in calls]
+
+
+class Inbox:
+    """Keeps what a pool tells."""
+
+    def __init__(self):
+        self.messages = queue.Queue()
+        self.seen = []
+
+    def __call__(self, message):
+        self.messages.put(message)
+
+    def until_over(self, *orders, timeout=30.0):
+        """Wait until these orders are over; their last messages, in the order of `orders`."""
+        ends = {}
+        limit = time.monotonic() + timeout
+        while set(ends) != set(orders):
+            message = self.messages.get(timeout=max(0.0, limit - time.monotonic()))
+            self.seen.append(message)
+            if isinstance(message, Ended | Lost):
+                assert message.order not in ends, "an order ended twice"
+                ends[message.order] = message
+        return [ends[order] for order in orders]
+
+    def until_started(self, order, timeout=30.0):
+        limit = time.monotonic() + timeout
+        while not any(isinstance(m, Started) and m.order is order for m in self.seen):
+            self.seen.append(self.messages.get(timeout=max(0.0, limit - time.monotonic())))
+
+
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "segv": signal.SIGSEGV}

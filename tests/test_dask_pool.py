@@ -1,0 +1,554 @@
+"""What only the Dask pool does; what every pool does is in `test_pools.py`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from pool_works import SIGNALS, Calls, Counted, Inbox, order_of, wait_for_calls
+
+from distributed_estimator.errors import InputError, MissingExtraError, PoolError
+from distributed_estimator.execution.messages import Ended, Lost
+from distributed_estimator.execution.pools import dask_link, versions
+from distributed_estimator.execution.pools.dask import DaskPool
+from distributed_estimator.execution.pools.versions import PACKAGES, check_versions, own_versions
+
+distributed = pytest.importorskip("distributed")
+
+MEMORY = 700 * 2**20
+PATIENCE = 60.0
+
+
+class Wild(Calls):
+    """Works that only this pool is tried with."""
+
+    def do_hoard(self, size):
+        kept = np.ones(size // 8)
+        time.sleep(PATIENCE)
+        return (kept[:1],)
+
+    def do_threads(self):
+        import threadpoolctl
+
+        return (np.array([max(pool["num_threads"] for pool in threadpoolctl.threadpool_info())]),)
+
+
+class Unreadable(Calls):
+    """A work that can be sent, and not be read."""
+
+    def __reduce__(self):
+        return int, ("not a number",)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    made = DaskPool(2, memory_limit=MEMORY)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def inbox():
+    return Inbox()
+
+
+@pytest.fixture
+def work(tmp_path):
+    made = Wild(str(tmp_path))
+    yield made
+    (tmp_path / "go").touch()
+
+
+def run(pool, inbox, *orders, timeout=PATIENCE):
+    for order in orders:
+        pool.submit(order, inbox)
+    return inbox.until_over(*orders, timeout=timeout)
+
+
+def value_of(end):
+    assert isinstance(end, Ended), end
+    return float(end.outcomes[0].arrays[0][0])
+
+
+def gone(*processes, within=PATIENCE):
+    """Whether these processes have ended, or do so soon. What only waits to be reaped has ended."""
+    limit = time.monotonic() + within
+    while left := [p for p in processes if running(p)]:
+        if time.monotonic() > limit:
+            return left == []
+        time.sleep(0.05)
+    return True
+
+
+def running(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_all_that_listens_listens_on_loopback(pool, inbox, work):
+    run(pool, inbox, order_of(work, ("value", 1.0)))
+
+    listening = [
+        connection.laddr.ip
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    assert len(listening) >= 5, "scheduler, two nannies, two workers"
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_workers_have_one_thread_each(pool, inbox, work):
+    (end,) = run(pool, inbox, order_of(work, ("threads",)))
+
+    assert value_of(end) == 1.0
+
+
+def test_workers_that_die_are_told_and_replaced(pool, inbox, tmp_path):
+    work = Counted(str(tmp_path))
+    deaths = [("signal", SIGNALS["kill"]), ("signal", SIGNALS["segv"]), ("exit", 3)]
+    orders = [order_of(work, death, number=n) for n, death in enumerate(deaths)]
+
+    ends = run(pool, inbox, *orders)
+    (after,) = run(pool, inbox, order_of(work, ("value", 2.0)))
+
+    assert [end.kind for end in ends] == ["lost"] * 3
+    assert all("died with it" in end.cause for end in ends)
+    assert value_of(after) == 2.0
+    processes = [path.name.split(".")[1] for path in tmp_path.glob("unpickled.*")]
+    assert len(processes) == len(set(processes)) >= 3, "each new worker got the work, once"
+
+
+def test_a_stopped_worker_is_killed_and_replaced(pool, inbox, work, tmp_path):
+    stopped = order_of(work, ("signal", SIGNALS["stop"]))
+    pool.submit(stopped, inbox)
+    inbox.until_started(stopped, timeout=PATIENCE)
+    wait_for_calls(tmp_path, "signal", 1)
+    (call,) = tmp_path.glob("call.signal.*")
+    process = psutil.Process(int(call.name.split(".")[2]))
+
+    pool.abandon(stopped)
+    (lost,) = inbox.until_over(stopped)
+
+    assert lost.kind == "lost"
+    assert "did not come back in time" in lost.cause
+    assert gone(process)
+    following = [order_of(work, ("until", "go")) for _ in range(2)]
+    for order in following:
+        pool.submit(order, inbox)
+    wait_for_calls(tmp_path, "until", 2)  # so there are two workers again
+    (tmp_path / "go").touch()
+    workers = {end.worker for end in inbox.until_over(*following)}
+    assert workers == {"0", "1"}
+
+
+def test_a_worker_over_its_memory_limit_is_ended(pool, inbox, work):
+    hoards, following = order_of(work, ("hoard", 2 * MEMORY)), order_of(work, ("value", 2.0))
+
+    lost, after = run(pool, inbox, hoards, following)
+
+    assert isinstance(lost, Lost)
+    assert lost.kind == "lost"
+    assert value_of(after) == 2.0
+
+
+def test_an_injected_sleep_ends_when_nobody_waits(pool, inbox, work):
+    order = order_of(work, ("value", 1.0), ("value", 2.0), delay=10 * PATIENCE)
+    pool.submit(order, inbox)
+    inbox.until_started(order)
+
+    pool.cancel(order)
+    (end,) = inbox.until_over(order, timeout=PATIENCE)
+
+    assert isinstance(end, Ended)
+    assert end.outcomes == ()
+
+
+def test_a_work_that_no_worker_can_read_is_refused(pool, inbox):
+    (end,) = run(pool, inbox, order_of(Unreadable(), ("value", 1.0)))
+
+    assert isinstance(end, Lost)
+    assert end.kind == "refused"
+    assert "ValueError: invalid literal" in end.cause
+
+
+def test_closing_while_workers_start(inbox, work):
+    pool = DaskPool(1)
+    before = set(psutil.Process().children(recursive=True))
+    errors = []
+
+    def submit():
+        try:
+            pool.submit(order_of(work, ("value", 1.0)), inbox)
+        except PoolError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    limit = time.monotonic() + PATIENCE
+    while not (started := set(psutil.Process().children(recursive=True)) - before):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    pool.close()
+    thread.join(PATIENCE)
+
+    assert len(errors) == 1
+    assert gone(*started)
+
+
+@contextmanager
+def scheduler(*worker_options):
+    """A scheduler in a process of its own, with workers; gives it and its address."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{found.getsockname()[1]}"
+    folder = tempfile.mkdtemp()
+    shared = {"PYTHONPATH": os.pathsep.join(sys.path), "DASK_TEMPORARY_DIRECTORY": folder}
+    started = [dask("scheduler", "--host", address, "--no-dashboard", **shared)]
+    for option in worker_options:
+        worker = ["worker", address, "--host", "127.0.0.1", "--nthreads", "1", option]
+        started.append(dask(*worker, **shared))
+    try:
+        yield started[0], address
+    finally:
+        for process in started:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def dask(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with scheduler("--nanny") as (_, address):
+        pool = DaskPool(2, address=address)
+        inbox = Inbox()
+        for attempt in range(10):  # until it listens
+            try:
+                run(pool, inbox, order_of(Calls(), ("value", 1.0)))
+                break
+            except PoolError:
+                assert attempt < 9
+        pool.close()
+        yield address
+
+
+def test_a_cluster_that_is_there_is_used_and_left(cluster, inbox, tmp_path):
+    work = Counted(str(tmp_path))
+    for _ in range(2):
+        pool = DaskPool(3, address=cluster)
+        ends = run(pool, inbox, *(order_of(work, ("value", float(n))) for n in range(6)))
+        pool.close()
+
+        assert [value_of(end) for end in ends] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert len(list(tmp_path.glob("unpickled.*"))) == 1
+
+
+def test_a_hung_worker_of_a_cluster_is_replaced(cluster, inbox, work, tmp_path):
+    pool = DaskPool(1, address=cluster)
+    hung = order_of(work, ("until", "go"))
+    pool.submit(hung, inbox)
+    inbox.until_started(hung)
+
+    pool.abandon(hung)
+    (lost,) = inbox.until_over(hung)
+    (after,) = run(pool, inbox, order_of(work, ("value", 2.0)))
+    pool.close()
+
+    assert lost.kind == "lost"
+    assert "nanny" not in lost.cause
+    assert value_of(after) == 2.0
+
+
+def test_workers_of_other_versions_are_refused(cluster, inbox, work, monkeypatch, tmp_path):
+    other = own_versions() | {"numpy": "1.0"}
+    monkeypatch.setattr(versions, "own_versions", lambda: other)
+    before = threads()
+    pool = DaskPool(1, address=cluster)
+
+    with pytest.raises(PoolError, match=rf"numpy {np.__version__} instead of 1\.0 on tcp://"):
+        pool.submit(order_of(work, ("value", 1.0)), inbox)
+
+    assert threads() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def threads():
+    return sum(t.name == "distributed-estimator-dask" for t in threading.enumerate())
+
+
+def test_a_scheduler_that_dies(inbox, work, tmp_path, capfd):
+    with scheduler("--nanny") as (process, address):
+        pool = DaskPool(1, address=address)
+        orders = [order_of(work, ("until", "go"), number=n) for n in range(3)]
+        submit_when_up(pool, orders[0], inbox)
+        for order in orders[1:]:
+            pool.submit(order, inbox)
+        wait_for_calls(tmp_path, "until", 1)
+
+        process.kill()
+        ends = inbox.until_over(*orders, timeout=PATIENCE)
+        with pytest.raises(PoolError, match=r"connection to the Dask scheduler at .* was lost"):
+            pool.submit(order_of(work, ("value", 1.0)), inbox)
+        pool.close()
+
+    assert [end.kind for end in ends] == ["refused"] * 3
+    assert all(address in end.cause for end in ends)
+    assert capfd.readouterr().err == ""
+
+
+def submit_when_up(pool, order, inbox):
+    for _ in range(9):
+        try:
+            return pool.submit(order, inbox)
+        except PoolError:
+            continue
+    return pool.submit(order, inbox)
+
+
+def test_an_address_where_nothing_answers(inbox, work, capfd):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{closed.getsockname()[1]}"
+        before = threads()
+        pool = DaskPool(1, address=address)
+
+        begin = time.monotonic()
+        with pytest.raises(PoolError, match=f"no Dask scheduler can be reached at {address}"):
+            pool.submit(order_of(work, ("value", 1.0)), inbox)
+        seconds = time.monotonic() - begin
+        pool.close()
+
+    assert seconds < 20.0, "ten seconds, and a busy machine"
+    assert threads() == before
+    assert inbox.messages.empty()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_cluster_behind_tls(inbox, work):
+    pytest.importorskip("cryptography")
+    security = distributed.Security.temporary()
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=4,
+        processes=False,
+        security=security,
+        protocol="tls",
+        dashboard_address="127.0.0.1:0",
+    ) as there:
+        pool = DaskPool(4, address=there.scheduler_address, security=security)
+        ends = run(pool, inbox, *(order_of(work, ("value", float(n))) for n in range(8)))
+        pool.close()
+        stranger = DaskPool(1, address=there.scheduler_address)
+        with pytest.raises(PoolError, match="no Dask scheduler can be reached at tls://"):
+            stranger.submit(order_of(work, ("value", 1.0)), inbox)
+
+    assert [value_of(end) for end in ends] == [float(n) for n in range(8)]
+
+
+def test_a_cluster_without_workers(inbox, work, monkeypatch):
+    monkeypatch.setattr(dask_link, "_WORKERS_SECONDS", 0.2)
+    with scheduler() as (_, address):
+        pool = DaskPool(1, address=address)
+        for _ in range(10):
+            with pytest.raises(PoolError) as caught:
+                pool.submit(order_of(work, ("value", 1.0)), inbox)
+            if "can be reached" not in str(caught.value):
+                break
+
+    assert f"cluster at {address} has had no worker" in str(caught.value)
+
+
+SCRIPT = """
+import gc, signal, sys, time
+import psutil
+from pool_works import Calls, Inbox, order_of
+from distributed_estimator.execution.pools.dask import DaskPool
+
+pool, inbox = DaskPool(2), Inbox()
+ends = [order_of(Calls(), ("value", 1.0), number=n) for n in range(4)]
+for order in ends:
+    pool.submit(order, inbox)
+inbox.until_over(*ends, timeout=100.0)
+processes = psutil.Process().children(recursive=True)
+if sys.argv[1] == "busy":
+    stopped, busy = order_of(Calls(), ("signal", signal.SIGSTOP)), order_of(Calls(), ("sleep", 600))
+    for order in (stopped, busy):
+        pool.submit(order, inbox)
+    inbox.until_started(stopped)
+    inbox.until_started(busy)
+if sys.argv[1] == "collected":
+    del pool, order
+    gc.collect()
+    left = [p for p in processes if p.is_running() and p.status() != "zombie"]
+    assert not left, left
+print(*(process.pid for process in processes), flush=True)
+if sys.argv[1] == "busy":
+    time.sleep(600)
+"""
+
+
+def script(kind):
+    """Run a script that uses the pool, up to the point where it has printed its processes."""
+    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SCRIPT, kind],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    processes = []
+    for pid in process.stdout.readline().split():
+        try:
+            processes.append(psutil.Process(int(pid)))
+        except psutil.NoSuchProcess:
+            continue
+    return process, processes
+
+
+def test_nothing_is_left_of_a_script_that_is_killed():
+    process, processes = script("busy")
+    process.kill()
+    process.communicate()
+
+    assert len(processes) >= 3
+    assert gone(*processes)
+
+
+def test_nothing_is_left_of_a_script_that_is_interrupted():
+    process, processes = script("busy")
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=PATIENCE)
+
+    assert len(processes) >= 3
+    assert gone(*processes)
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert errors.count("Traceback") == 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["forgotten", "collected"])
+def test_nothing_is_left_of_a_script_that_does_not_close(kind):
+    process, processes = script(kind)
+    _, errors = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 0
+    assert errors == ""
+    assert gone(*processes)
+
+
+@pytest.mark.soak
+def test_a_cluster_without_nannies(inbox, work, tmp_path):
+    with scheduler("--no-nanny") as (_, address):
+        pool = DaskPool(1, address=address)
+        hung, after = order_of(work, ("until", "go")), order_of(work, ("value", 2.0))
+        submit_when_up(pool, hung, inbox)
+        inbox.until_started(hung)
+
+        pool.abandon(hung)
+        (lost,) = inbox.until_over(hung)
+        (tmp_path / "go").touch()  # as somebody would end the worker
+        (end,) = run(pool, inbox, after)
+        pool.close()
+
+    assert lost.cause.endswith("it has no nanny, so end its process yourself")
+    assert value_of(end) == 2.0
+
+
+@pytest.mark.soak
+def test_every_order_is_told_once_whatever_happens(pool, inbox, work):
+    tasks = [("signal", 9), ("value", 1.0), ("exit", 1), ("sleep", 0.1), ("raise", "no"), ("pid",)]
+    orders = [order_of(work, tasks[n % len(tasks)], number=n) for n in range(60)]
+    for order in orders:
+        pool.submit(order, inbox)
+    for order in orders[::7]:
+        pool.cancel(order)
+    for order in orders[::11]:
+        pool.abandon(order)
+
+    ends = inbox.until_over(*orders, timeout=250.0)
+    (after,) = run(pool, inbox, order_of(work, ("value", 2.0)))
+
+    assert {type(end) for end in ends} == {Ended, Lost}
+    assert value_of(after) == 2.0
+
+
+def test_versions_that_agree_pass():
+    check_versions({"one": own_versions(), "two": own_versions()})
+
+
+def test_every_difference_of_versions_is_named():
+    without = {name: version for name, version in own_versions().items() if name != PACKAGES[0]}
+    older = own_versions() | {"python": "3.9", "qiskit": "1.4.0"}
+
+    with pytest.raises(PoolError) as caught:
+        check_versions({"one": older, "two": without, "three": older, "four": own_versions()})
+
+    message = str(caught.value)
+    assert (
+        f"distributed-estimator (not installed) instead of {own_versions()[PACKAGES[0]]} on two"
+        in message
+    )
+    assert (
+        f"python 3.9 instead of {sys.version_info.major}.{sys.version_info.minor} on one, three"
+        in message
+    )
+    assert "qiskit 1.4.0 instead of" in message
+    assert "four" not in message
+
+
+def test_many_workers_are_not_all_named():
+    older = own_versions() | {"scipy": "1.0"}
+
+    with pytest.raises(PoolError, match=r"on w0, .*, w7 and 92 more\. Install"):
+        check_versions({f"w{n}": older for n in range(100)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "`workers` is 0"),
+        ({"workers": 1, "address": 8786}, "`address` is 8786: give a string"),
+        ({"workers": 1, "security": object()}, "`security` is given without `address`"),
+        ({"workers": 1, "memory_limit": 0}, "`memory_limit` is 0"),
+        ({"workers": 1, "memory_limit": "1 GB"}, "`memory_limit` is '1 GB'"),
+        ({"workers": 1, "memory_limit": 10, "address": "tcp://h:1"}, "is given with `address`"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments, message):
+    with pytest.raises(InputError, match=message):
+        DaskPool(**arguments)
+
+
+def test_without_dask(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+
+    with pytest.raises(MissingExtraError, match=r'pool="dask" needs `distributed`.*\[dask\]'):
+        DaskPool(1)

@@ -1,0 +1,334 @@
+"""What every pool does, whatever its workers are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from pool_works import Calls, Counted, Inbox, Unsendable, order_of, wait_for_calls
+
+from distributed_estimator.errors import BackendError, InputError, PoolError
+from distributed_estimator.execution.messages import Ended, Lost, SlowWorker, Started
+from distributed_estimator.execution.pools.executors import ExecutorPool
+from distributed_estimator.execution.pools.processes import ProcessPool
+from distributed_estimator.execution.pools.threads import ThreadPool
+from distributed_estimator.execution.worker import checksum
+
+WORKERS = 2
+
+
+@contextmanager
+def executor_pool(executor):
+    with executor:
+        yield ExecutorPool(executor, WORKERS)
+
+
+@contextmanager
+def own(pool_class):
+    pool = pool_class(WORKERS)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@contextmanager
+def dask():
+    pytest.importorskip("distributed")
+    from distributed_estimator.execution.pools.dask import DaskPool
+
+    with own(DaskPool) as pool:
+        yield pool
+
+
+@contextmanager
+def ray():
+    pytest.importorskip("ray")
+    from distributed_estimator.execution.pools.ray import RayPool
+
+    with own(RayPool) as pool:
+        yield pool
+
+
+POOLS = {
+    "threads": lambda: own(ThreadPool),
+    "processes": lambda: own(ProcessPool),
+    "executor-threads": lambda: executor_pool(ThreadPoolExecutor(WORKERS)),
+    "executor-processes": lambda: executor_pool(
+        ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn"))
+    ),
+    "dask": dask,
+    "ray": ray,
+}
+
+
+@pytest.fixture(scope="module", params=POOLS)
+def pool_name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pool(pool_name):
+    """A pool of two workers, shared by the tests of this module."""
+    with POOLS[pool_name]() as made:
+        yield made
+
+
+@pytest.fixture
+def inbox():
+    return Inbox()
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A work that notes its calls, and lets go of whatever waits in it when the test is over."""
+    made = Calls(str(tmp_path))
+    yield made
+    (tmp_path / "go").touch()
+
+
+def run(pool, inbox, *orders):
+    for order in orders:
+        pool.submit(order, inbox)
+    return inbox.until_over(*orders)
+
+
+def values(end):
+    assert isinstance(end, Ended), end
+    assert [outcome.error for outcome in end.outcomes] == [None] * len(end.outcomes)
+    return [float(outcome.arrays[0][0]) for outcome in end.outcomes]
+
+
+def test_results_arrive_whole_and_in_order(pool, inbox, work):
+    orders = [
+        order_of(work, *(("value", 10.0 * n + k) for k in range(3)), number=n) for n in range(5)
+    ]
+
+    ends = run(pool, inbox, *orders)
+
+    for n, end in enumerate(ends):
+        assert values(end) == [10.0 * n, 10.0 * n + 1, 10.0 * n + 2]
+        assert [outcome.number for outcome in end.outcomes] == [0, 1, 2]
+        for outcome in end.outcomes:
+            x = outcome.arrays[0][0]
+            np.testing.assert_array_equal(outcome.arrays[0], [x, x * x])
+            np.testing.assert_array_equal(outcome.arrays[1], [[x]])
+            if pool.in_process:
+                assert outcome.checksum is None
+            else:
+                assert outcome.checksum == checksum(outcome.arrays)
+
+
+def test_times_of_tasks_follow_one_another(pool, inbox, work):
+    (end,) = run(pool, inbox, order_of(work, ("sleep", 0.02), ("value", 1.0)))
+
+    first, second = end.outcomes
+    assert 0.0 <= first.started <= second.started
+    assert first.seconds >= 0.02
+    assert second.started >= first.started + first.seconds
+
+
+def test_a_task_that_raises_does_not_stop_the_others(pool, inbox, work):
+    (end,) = run(pool, inbox, order_of(work, ("value", 1.0), ("raise", "no luck"), ("value", 3.0)))
+
+    first, failed, last = end.outcomes
+    assert first.arrays[0][0] == 1.0
+    assert last.arrays[0][0] == 3.0
+    assert type(failed.error) is ValueError
+    assert str(failed.error) == "no luck"
+    assert failed.arrays is None
+
+
+def test_an_error_that_cannot_be_pickled_is_told_all_the_same(pool, inbox, work):
+    (end,) = run(pool, inbox, order_of(work, ("strange",), ("value", 2.0)))
+
+    assert "strange" in str(end.outcomes[0].error)
+    assert isinstance(end.outcomes[0].error, BackendError) or pool.in_process
+    assert end.outcomes[1].arrays[0][0] == 2.0
+
+
+def test_a_task_that_calls_exit_fails_alone(pool, inbox, work):
+    (end,) = run(pool, inbox, order_of(work, ("quit",), ("value", 2.0)))
+
+    assert isinstance(end.outcomes[0].error, BackendError)
+    assert str(end.outcomes[0].error) == "SystemExit: quit"
+    assert end.outcomes[1].arrays[0][0] == 2.0
+
+
+def test_a_result_that_cannot_be_sent_is_an_error(pool, inbox, work):
+    if pool.in_process:
+        pytest.skip("nothing is sent")
+    (end,) = run(pool, inbox, order_of(work, ("lambda",), ("value", 2.0)))
+
+    assert isinstance(end.outcomes[0].error, BackendError)
+    assert "expected a tuple of numeric arrays" in str(end.outcomes[0].error)
+    assert end.outcomes[1].arrays[0][0] == 2.0
+
+
+def test_many_orders_end_once_each_and_start_before(pool, inbox, work):
+    orders = [order_of(work, ("value", float(n)), number=n) for n in range(40)]
+
+    ends = run(pool, inbox, *orders)
+
+    assert [values(end) for end in ends] == [[float(n)] for n in range(40)]
+    seen = [*inbox.seen, *drained(inbox)]
+    for order in orders:
+        kinds = [type(message) for message in seen if message.order is order]
+        assert kinds in ([Started, Ended], [Ended])
+    assert all(isinstance(message.worker, str) for message in seen)
+
+
+def drained(inbox):
+    messages = []
+    while not inbox.messages.empty():
+        messages.append(inbox.messages.get())
+    return messages
+
+
+def test_several_threads_may_submit(pool, work):
+    results = {}
+
+    def use(n):
+        inbox = Inbox()
+        orders = [order_of(work, ("value", 100.0 * n + k), number=k) for k in range(5)]
+        results[n] = [values(end)[0] for end in run(pool, inbox, *orders)]
+
+    threads = [threading.Thread(target=use, args=[n]) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60.0)
+
+    assert results == {n: [100.0 * n + k for k in range(5)] for n in range(4)}
+
+
+def test_a_work_travels_to_each_worker_once(pool, inbox, tmp_path):
+    if pool.in_process:
+        pytest.skip("works do not travel")
+    work = Counted(str(tmp_path))
+    same = Counted(str(tmp_path), work.key)
+
+    for round_of in (work, same, work):
+        run(pool, inbox, *(order_of(round_of, ("value", 1.0), number=n) for n in range(6)))
+
+    processes = [path.name.split(".")[1] for path in tmp_path.glob("unpickled.*")]
+    callers = {path.name.split(".")[2] for path in tmp_path.glob("call.*")}
+    assert sorted(processes) == sorted(callers)
+
+
+def test_a_work_that_cannot_be_sent_is_refused_before_anything_runs(pool, inbox, tmp_path):
+    if pool.in_process:
+        pytest.skip("works are not sent")
+    with pytest.raises(InputError, match=r"cannot be sent to another process.*holds a device"):
+        pool.submit(order_of(Unsendable(str(tmp_path)), ("value", 1.0)), inbox)
+
+    assert inbox.messages.empty()
+    assert not list(tmp_path.glob("call.*"))
+
+
+def test_a_task_that_cannot_be_sent_is_refused(pool, inbox, work):
+    if pool.in_process:
+        pytest.skip("tasks are not sent")
+    with pytest.raises(InputError, match="cannot be sent to another process"):
+        pool.submit(order_of(work, ("value", threading.Lock())), inbox)
+
+    assert inbox.messages.empty()
+
+
+def test_delays_are_slept_and_told(pool, inbox, work):
+    slow = SlowWorker(worker=10_000, delay=5.0)
+
+    (end,) = run(pool, inbox, order_of(work, ("value", 1.0), delay=0.05, slow=slow))
+
+    assert end.outcomes[0].injected == pytest.approx(0.05)
+    assert end.outcomes[0].seconds >= 0.05
+
+
+def test_the_slow_worker_is_slow_and_no_other(pool, inbox, work, tmp_path):
+    slow = SlowWorker(worker=0, delay=0.1)
+    orders = [order_of(work, ("until", "go"), number=n, slow=slow) for n in range(WORKERS)]
+    for order in orders:
+        pool.submit(order, inbox)
+
+    wait_for_calls(tmp_path, "until", WORKERS)  # so each worker has one
+    (tmp_path / "go").touch()
+    ends = inbox.until_over(*orders)
+
+    assert len({end.worker for end in ends}) == WORKERS
+    assert sorted(end.outcomes[0].injected for end in ends) == pytest.approx([0.0, 0.1])
+
+
+def test_a_waiting_order_can_be_withdrawn(pool, inbox, work, tmp_path):
+    busy = [order_of(work, ("until", "go"), number=n) for n in range(2 * WORKERS)]
+    waiting = order_of(work, ("raise", "ran"), number=99)
+    for order in [*busy, waiting]:
+        pool.submit(order, inbox)
+
+    pool.cancel(waiting)
+    (tmp_path / "go").touch()
+    *ends, last = inbox.until_over(*busy, waiting)
+
+    assert isinstance(last, Lost)
+    assert last.kind == "cancelled"
+    assert not list(tmp_path.glob("call.raise.*"))
+    assert all(values(end) == [0.0] for end in ends)
+
+
+def test_cancelling_what_is_over_does_nothing(pool, inbox, work):
+    order = order_of(work, ("value", 1.0))
+    run(pool, inbox, order)
+
+    pool.cancel(order)
+    pool.abandon(order)
+
+    assert values(run(pool, inbox, order_of(work, ("value", 2.0)))[0]) == [2.0]
+    assert not [m for m in drained(inbox) if m.order is order and not isinstance(m, Started)]
+
+
+def test_an_order_that_hangs_can_be_given_up(pool, inbox, work, tmp_path):
+    hung = order_of(work, ("until", "go"))
+    pool.submit(hung, inbox)
+    inbox.until_started(hung)
+    wait_for_calls(tmp_path, "until", 1)
+
+    pool.abandon(hung)
+    (lost,) = inbox.until_over(hung)
+    following = [order_of(work, ("value", float(n)), number=n) for n in range(6)]
+    ends = run(pool, inbox, *following)
+
+    assert isinstance(lost, Lost)
+    assert lost.kind == "lost"
+    assert lost.cause
+    assert [values(end) for end in ends] == [[float(n)] for n in range(6)]
+
+
+def test_closing_ends_everything(pool_name, inbox, work, tmp_path):
+    with POOLS[pool_name]() as pool:
+        orders = [order_of(work, ("until", "go"), number=n) for n in range(WORKERS + 2)]
+        for order in orders:
+            pool.submit(order, inbox)
+        wait_for_calls(tmp_path, "until", 1)
+
+        begin = time.monotonic()
+        pool.close()
+        seconds = time.monotonic() - begin
+        ends = inbox.until_over(*orders)
+        pool.close()
+        with pytest.raises(PoolError, match="closed"):
+            pool.submit(order_of(work, ("value", 1.0)), inbox)
+        (tmp_path / "go").touch()
+
+    assert all(isinstance(end, Lost) and end.kind == "cancelled" for end in ends)
+    assert seconds < 15.0, "five seconds, and a busy machine"
+
+
+@pytest.mark.parametrize("workers", [0, -1, True, 1.5, "two"])
+@pytest.mark.parametrize("pool_class", [ThreadPool, ProcessPool])
+def test_workers_must_be_a_number(pool_class, workers):
+    with pytest.raises(InputError, match="`workers` is"):
+        pool_class(workers)

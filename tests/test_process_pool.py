@@ -1,0 +1,563 @@
+"""Worker processes that die, hang, lie or lose their parent."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from pool_works import Calls, Inbox, order_of, wait_for_calls
+
+from distributed_estimator.errors import InputError
+from distributed_estimator.execution.messages import Ended, Item, Lost, Order
+from distributed_estimator.execution.pools.processes import ProcessPool
+
+GIGABYTE = 1 << 30
+
+
+class Liar(Calls):
+    """Says to its parent what no worker says."""
+
+    def do_send(self, message):
+        self.connection().send(message)
+        return (np.array([0.0]),)
+
+    def do_send_bytes(self, data):
+        self.connection().send_bytes(data)
+        return (np.array([0.0]),)
+
+    def do_write(self, data):
+        os.write(self.connection().fileno(), data)
+        os._exit(5)
+
+    def connection(self):
+        (found,) = [o for o in gc.get_objects() if isinstance(o, Connection) and not o.closed]
+        return found
+
+
+@pytest.fixture(scope="module")
+def pool():
+    made = ProcessPool(2)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def inbox():
+    return Inbox()
+
+
+@pytest.fixture
+def work(tmp_path):
+    made = Calls(str(tmp_path))
+    yield made
+    (tmp_path / "go").touch()
+
+
+def run(pool, inbox, *orders):
+    for order in orders:
+        pool.submit(order, inbox)
+    return inbox.until_over(*orders)
+
+
+def value_of(pool, inbox, work):
+    """What an ordinary order gives: the pool is well."""
+    (end,) = run(pool, inbox, order_of(work, ("value", 3.0)))
+    assert isinstance(end, Ended), end
+    return float(end.outcomes[0].arrays[0][0])
+
+
+def wait_until_gone(*pids, timeout=10.0):
+    limit = time.monotonic() + timeout
+    while left := [pid for pid in pids if is_running(pid)]:
+        assert time.monotonic() < limit, f"processes {left} are left"
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+DEATHS = [
+    (("signal", signal.SIGKILL), r"worker \d was ended by signal 9 \(SIGKILL\)"),
+    (("signal", signal.SIGSEGV), r"worker \d was ended by signal 11 \(SIGSEGV\)"),
+    (("exit", 7), r"worker \d ended with exit code 7"),
+]
+
+
+@pytest.mark.parametrize(("task", "cause"), DEATHS)
+def test_a_worker_that_dies_loses_its_own_order_alone(pool, inbox, work, tmp_path, task, cause):
+    steady = order_of(work, ("until", "go"), number=0)
+    deadly = order_of(work, ("value", 1.0), task, number=1)
+    waiting = [order_of(work, ("value", float(n)), number=n) for n in range(2, 6)]
+    for order in (steady, deadly, *waiting):
+        pool.submit(order, inbox)
+
+    lost, *ends = inbox.until_over(deadly, *waiting)
+    (tmp_path / "go").touch()
+    (last,) = inbox.until_over(steady)
+
+    assert isinstance(lost, Lost)
+    assert lost.kind == "lost"
+    assert re.fullmatch(cause, lost.cause)
+    assert [end.outcomes[0].arrays[0][0] for end in ends] == [2.0, 3.0, 4.0, 5.0]
+    assert isinstance(last, Ended)
+
+
+def test_a_stopped_worker_can_be_given_up(pool, inbox, work, tmp_path):
+    hung = order_of(work, ("until", "go"))
+    pool.submit(hung, inbox)
+    (pid,) = wait_for_calls(tmp_path, "until", 1)
+    os.kill(pid, signal.SIGSTOP)
+
+    pool.abandon(hung)
+    (lost,) = inbox.until_over(hung)
+
+    assert lost.kind == "lost"
+    assert "did not come back in time" in lost.cause
+    wait_until_gone(pid)
+    assert value_of(pool, inbox, work) == 3.0
+
+
+def test_a_worker_that_dies_between_orders_is_replaced(inbox, work):
+    pool = ProcessPool(1)
+    try:
+        for _ in range(2):
+            (end,) = run(pool, inbox, order_of(work, ("pid",)))
+            pid = int(end.outcomes[0].arrays[0][0])
+            os.kill(pid, signal.SIGKILL)
+            wait_until_gone(pid)
+        assert value_of(pool, inbox, work) == 3.0
+    finally:
+        pool.close()
+
+
+LIES = [
+    (("send", "nonsense"), "sent a report that is none: 'nonsense'"),
+    (("send_bytes", b"\x80nonsense"), "sent a report that cannot be read"),
+    (("write", b"\x00\x00\x10\x00half a report"), "ended with exit code 5"),
+]
+
+
+@pytest.mark.parametrize(("task", "cause"), LIES)
+def test_a_report_that_is_none_costs_the_worker_its_place(pool, inbox, tmp_path, task, cause):
+    liar = Liar(str(tmp_path))
+    (pid_end,) = run(pool, inbox, order_of(liar, ("pid",)))
+
+    (lost,) = run(pool, inbox, order_of(liar, task))
+
+    assert isinstance(lost, Lost)
+    assert lost.kind == "lost"
+    assert cause in lost.cause
+    assert isinstance(pid_end, Ended)
+    assert value_of(pool, inbox, liar) == 3.0
+
+
+def test_a_cancelled_order_wakes_from_its_injected_sleep(pool, inbox, work):
+    order = order_of(work, ("value", 1.0), delay=1000.0)
+    pool.submit(order, inbox)
+    inbox.until_started(order)
+
+    pool.cancel(order)
+    (end,) = inbox.until_over(order)
+
+    assert isinstance(end, Ended)
+    assert end.outcomes == ()
+
+
+def test_an_order_may_be_cancelled_at_any_moment(pool, inbox, work):
+    orders = [order_of(work, ("value", float(n)), number=n) for n in range(60)]
+    for order in orders:
+        pool.submit(order, inbox)
+        pool.cancel(order)
+
+    ends = inbox.until_over(*orders)
+
+    assert all(isinstance(end, Ended) or end.kind == "cancelled" for end in ends)
+    assert value_of(pool, inbox, work) == 3.0
+
+
+def test_large_orders_and_large_results_pass_each_other(pool, inbox, tmp_path):
+    size = 500_000  # far more than a pipe holds
+    work = Echo(str(tmp_path))
+    orders = [
+        Order(n, work, tuple(Item(k, ("echo", np.full(size, n + k))) for k in range(3)))
+        for n in range(4)
+    ]
+
+    ends = run(pool, inbox, *orders)
+
+    for n, end in enumerate(ends):
+        for k, outcome in enumerate(end.outcomes):
+            np.testing.assert_array_equal(outcome.arrays[0], np.full(size, n + k))
+
+
+class Echo(Calls):
+    """Gives back what it got."""
+
+    def do_echo(self, array):
+        return (array,)
+
+
+def test_a_task_that_takes_too_much_memory_fails_alone(inbox, work):
+    pool = ProcessPool(1, memory_limit=GIGABYTE)
+    try:
+        (end,) = run(pool, inbox, order_of(work, ("allocate", 4 * GIGABYTE), ("value", 2.0)))
+        assert isinstance(end, Ended), end
+        assert isinstance(end.outcomes[0].error, MemoryError)
+        assert end.outcomes[1].arrays[0][0] == 2.0
+    finally:
+        pool.close()
+
+
+def test_a_limit_that_leaves_no_memory_is_refused(inbox, work):
+    pool = ProcessPool(2, memory_limit=1_000_000)
+    try:
+        ends = run(pool, inbox, *(order_of(work, ("value", 1.0), number=n) for n in range(3)))
+    finally:
+        pool.close()
+
+    assert [end.kind for end in ends] == ["refused"] * 3
+    assert "`memory_limit` is 1000000 bytes" in ends[0].cause
+    assert "give more" in ends[0].cause
+
+
+def test_spawned_workers_do_as_well(inbox, work):
+    pool = ProcessPool(1, start_method="spawn")
+    try:
+        assert value_of(pool, inbox, work) == 3.0
+        (lost,) = run(pool, inbox, order_of(work, ("signal", signal.SIGKILL)))
+        assert lost.cause == "worker 0 was ended by signal 9 (SIGKILL)"
+    finally:
+        pool.close()
+
+
+def test_workers_have_one_thread_each(inbox, tmp_path):
+    pool = ProcessPool(1)
+    try:
+        (end,) = run(pool, inbox, order_of(Threads(str(tmp_path)), ("threads",)))
+        assert set(end.outcomes[0].arrays[0]) == {1.0}
+    finally:
+        pool.close()
+
+
+class Threads(Calls):
+    """Tells how many threads the linear algebra of its process has."""
+
+    def do_threads(self):
+        import threadpoolctl
+
+        found = [info["num_threads"] for info in threadpoolctl.threadpool_info()]
+        return (np.array([*found, float(os.environ["OMP_NUM_THREADS"])]),)
+
+
+def test_closing_while_busy_leaves_no_process(inbox, work, tmp_path):
+    pool = ProcessPool(2)
+    busy = [order_of(work, ("until", "go"), number=n) for n in range(2)]
+    for order in busy:
+        pool.submit(order, inbox)
+    pids = wait_for_calls(tmp_path, "until", 2)
+    os.kill(pids[0], signal.SIGSTOP)
+
+    pool.close()
+
+    wait_until_gone(*pids)
+    assert [end.kind for end in inbox.until_over(*busy)] == ["cancelled"] * 2
+
+
+def test_a_stopped_idle_worker_does_not_keep_the_pool_from_closing(inbox, work):
+    pool = ProcessPool(1)
+    (end,) = run(pool, inbox, order_of(work, ("pid",)))
+    pid = int(end.outcomes[0].arrays[0][0])
+    os.kill(pid, signal.SIGSTOP)
+
+    pool.close()
+
+    wait_until_gone(pid)
+
+
+def test_closing_while_workers_start_leaves_no_process(inbox, work):
+    before = {child.pid for child in multiprocessing.active_children()}
+    pool = ProcessPool(2, start_method="spawn")
+    orders = [order_of(work, ("value", 1.0), number=n) for n in range(3)]
+    for order in orders:
+        pool.submit(order, inbox)
+
+    pool.close()
+
+    assert {end.kind for end in inbox.until_over(*orders) if isinstance(end, Lost)} <= {"cancelled"}
+    left = [c.pid for c in multiprocessing.active_children() if c.pid not in before]
+    wait_until_gone(*left)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_pool_nobody_has_any_more_ends_its_workers(work, tmp_path, busy):
+    pool = ProcessPool(1)
+    inbox = Inbox()
+    (end,) = run(pool, inbox, order_of(work, ("pid",)))
+    pid = int(end.outcomes[0].arrays[0][0])
+    order = order_of(work, ("until", "go"))
+    if busy:
+        pool.submit(order, inbox)
+        wait_for_calls(tmp_path, "until", 1)
+
+    del pool
+    gc.collect()
+
+    wait_until_gone(pid)
+    if busy:
+        assert inbox.until_over(order)[0].kind == "cancelled"
+
+
+@pytest.mark.parametrize("method", ["fork", "threads", ""])
+def test_start_methods_that_hang_are_refused(method):
+    with pytest.raises(InputError, match=f'`start_method` is {method!r}: give "forkserver"'):
+        ProcessPool(1, start_method=method)
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "1 GB"])
+def test_memory_limits_are_bytes(limit):
+    with pytest.raises(InputError, match="`memory_limit` is"):
+        ProcessPool(1, memory_limit=limit)
+
+
+@pytest.mark.soak
+def test_orders_end_once_each_whatever_is_killed_when(work, tmp_path):
+    pool, inbox, chance = ProcessPool(3), Inbox(), random.Random(5)
+    orders = [order_of(work, ("pid",), ("sleep", 0.005), number=n) for n in range(400)]
+    try:
+        for order in orders:
+            pool.submit(order, inbox)
+        for _ in range(40):
+            children = multiprocessing.active_children()
+            for child in chance.sample(children, min(1, len(children))):
+                os.kill(child.pid, signal.SIGKILL)
+            for order in chance.sample(orders, 3):
+                chance.choice([pool.cancel, pool.abandon])(order)
+            time.sleep(chance.random() * 0.1)
+        ends = inbox.until_over(*orders, timeout=120.0)
+    finally:
+        pool.close()
+
+    kinds = {"ended" if isinstance(end, Ended) else end.kind for end in ends}
+    assert kinds == {"ended", "lost", "cancelled"}
+
+
+HEAD = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pool_works import Calls, Inbox, order_of, wait_for_calls
+from distributed_estimator.execution.pools.processes import ProcessPool
+
+folder = sys.argv[1]
+inbox = Inbox()
+
+
+class Spin(Calls):
+    def do_spin(self):
+        while True:
+            pass
+
+
+def start(pool, *verbs):
+    work = Spin(folder)
+    for n, verb in enumerate(verbs):
+        pool.submit(order_of(work, verb, number=n), inbox)
+"""
+
+
+class Script:
+    """A script in an interpreter of its own, with a process group of its own."""
+
+    def __init__(self, folder, body):
+        path = folder / "script.py"
+        path.write_text(HEAD + textwrap.dedent(body))
+        self.process = subprocess.Popen(
+            [sys.executable, str(path), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def descendants(self):
+        return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
+
+    def wait(self, timeout=60.0):
+        """Its output, errors and exit code."""
+        out, err = self.process.communicate(timeout=timeout)
+        return out, err, self.process.returncode
+
+
+@pytest.fixture
+def script(tmp_path):
+    scripts = []
+
+    def make(body):
+        scripts.append(Script(tmp_path, body))
+        return scripts[-1]
+
+    yield make
+    for made in scripts:
+        with suppress(ProcessLookupError):
+            os.killpg(made.process.pid, signal.SIGKILL)
+        made.process.communicate()
+
+
+BUSY = """
+    if __name__ == "__main__":
+        pool = ProcessPool(2{arguments})
+        start(pool, ("spin",), ("sleep", 1000))
+        time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("arguments", ["", ', start_method="spawn"'])
+def test_no_worker_outlives_a_killed_parent(script, tmp_path, arguments):
+    made = script(BUSY.format(arguments=arguments))
+    wait_for_calls(tmp_path, "spin", 1)
+    wait_for_calls(tmp_path, "sleep", 1)
+    descendants = made.descendants()
+
+    made.process.kill()
+
+    wait_until_gone(*descendants)
+
+
+def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(script, tmp_path):
+    made = script("""
+        if __name__ == "__main__":
+            pool = ProcessPool(1)
+            start(pool, ("spin",))
+            wait_for_calls(__import__("pathlib").Path(folder), "spin", 1)
+            if os.fork() == 0:
+                time.sleep(1000)
+            open(os.path.join(folder, "call.forked"), "w").close()
+            time.sleep(1000)
+    """)
+    (pid,) = wait_for_calls(tmp_path, "spin", 1)
+    limit = time.monotonic() + 30.0
+    while not (tmp_path / "call.forked").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+    made.process.kill()
+
+    wait_until_gone(pid)
+
+
+def test_ctrl_c_leaves_no_worker(script, tmp_path):
+    made = script(BUSY.format(arguments=""))
+    wait_for_calls(tmp_path, "spin", 1)
+    wait_for_calls(tmp_path, "sleep", 1)
+    descendants = made.descendants()
+
+    os.killpg(made.process.pid, signal.SIGINT)
+    _, err, code = made.wait()
+
+    wait_until_gone(*descendants, timeout=5.0)
+    assert code == -signal.SIGINT
+    assert err.count("KeyboardInterrupt") == 1, "the script's own, and no worker's"
+
+
+def test_the_interpreter_exits_with_workers_busy(script, tmp_path):
+    made = script("""
+        if __name__ == "__main__":
+            pool = ProcessPool(2)
+            start(pool, ("sleep", 1000), ("sleep", 1000), ("value", 1.0))
+            pids = wait_for_calls(__import__("pathlib").Path(folder), "sleep", 2)
+            os.kill(pids[0], 19)
+            print(*pids)
+    """)
+
+    out, err, code = made.wait()
+
+    wait_until_gone(*map(int, out.split()))
+    assert (err, code) == ("", 0)
+
+
+def test_a_script_without_main_guard_ends_in_a_clear_error(script):
+    made = script("""
+        from distributed_estimator.execution.messages import Lost
+
+        pool = ProcessPool(4)
+        order = order_of(Calls(), ("value", 1.0))
+        pool.submit(order, inbox)
+        (end,) = inbox.until_over(order)
+        sys.exit(end.cause if isinstance(end, Lost) else 0)
+    """)
+
+    _, err, code = made.wait()
+
+    assert code == 1
+    (line,) = err.strip().splitlines()
+    assert "a worker process ended while it started (worker 0 ended with exit code 1)" in line
+    assert 'under `if __name__ == "__main__":`' in line
+
+
+def test_a_work_may_be_defined_in_the_script(script):
+    made = script("""
+        import numpy as np
+
+        class Local(Calls):
+            def do_local(self, x):
+                return (np.array([x + OFFSET]),)
+
+        OFFSET = 40.0
+
+        if __name__ == "__main__":
+            pool = ProcessPool(1)
+            order = order_of(Local(), ("local", 2.0))
+            pool.submit(order, inbox)
+            (end,) = inbox.until_over(order)
+            print(end.outcomes[0].arrays[0][0])
+    """)
+
+    out, err, code = made.wait()
+
+    assert (out.strip(), err, code) == ("42.0", "", 0)
+
+
+def test_a_fork_of_the_parent_may_not_use_its_workers(script):
+    made = script("""
+        import warnings
+        from distributed_estimator.errors import PoolError
+
+        if __name__ == "__main__":
+            warnings.simplefilter("ignore")
+            pool = ProcessPool(1)
+            order = order_of(Calls(), ("value", 1.0))
+            pool.submit(order, inbox)
+            inbox.until_over(order)
+            if os.fork() == 0:
+                try:
+                    pool.submit(order, inbox)
+                except PoolError as error:
+                    print(error, flush=True)
+                sys.exit()
+            os.wait()
+            pool.submit(order, Inbox())
+            print("and the parent goes on")
+    """)
+
+    out, _, code = made.wait()
+
+    assert "make a new estimator here" in out
+    assert "and the parent goes on" in out
+    assert code == 0

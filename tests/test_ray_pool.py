@@ -1,0 +1,534 @@
+"""Actors of a real Ray: what they compute, how they die, and that nothing is left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import ipaddress
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import psutil
+import pytest
+from pool_works import SIGNALS, Calls, Inbox, order_of
+
+from distributed_estimator.errors import InputError, MissingExtraError, PoolError
+from distributed_estimator.execution.messages import Ended, Lost
+from distributed_estimator.execution.pools import ray as ray_pool
+from distributed_estimator.execution.pools import versions
+from distributed_estimator.execution.pools.ray import RayPool
+from distributed_estimator.execution.worker import checksum
+
+# Not `importorskip`: Ray is never loaded into the process that uses the pool.
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray is not installed", allow_module_level=True)
+
+START = 150.0
+"""Seconds that a Ray may take to come up on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with contextlib.closing(RayPool(2)) as pool:
+        yield pool
+
+
+@pytest.fixture
+def inbox():
+    return Inbox()
+
+
+def run(pool, inbox, *orders, timeout=START):
+    for order in orders:
+        pool.submit(order, inbox)
+    return inbox.until_over(*orders, timeout=timeout)
+
+
+def wait_until(condition, what, timeout=60.0):
+    limit = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < limit, f"in vain: {what}"
+        time.sleep(0.05)
+
+
+def descendants():
+    return psutil.Process().children(recursive=True)
+
+
+def arrive(folder, key):
+    (Path(folder) / f"arrived.{os.getpid()}.{uuid4().hex}").touch()
+    return Noted(folder, key)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A work that notes where and how often it is unpickled."""
+
+    folder: str
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+    def __reduce__(self):
+        return arrive, (self.folder, self.key)
+
+    def run(self, task):
+        return (np.array([float(task)]),)
+
+
+# With a real Ray.
+
+
+def test_orders_give_values_with_checksums(pool, inbox):
+    work = Calls()
+    orders = [order_of(work, ("value", float(n)), ("value", -1.0), number=n) for n in range(9)]
+    for n, ended in enumerate(run(pool, inbox, *orders)):
+        assert isinstance(ended, Ended)
+        assert ended.worker in ("0", "1")
+        assert [outcome.number for outcome in ended.outcomes] == [0, 1]
+        np.testing.assert_array_equal(ended.outcomes[0].arrays[0], [n, n * n])
+        assert all(outcome.checksum == checksum(outcome.arrays) for outcome in ended.outcomes)
+    assert len(inbox.seen) == 2 * len(orders)
+
+
+def test_both_workers_run_at_a_time(pool, inbox, tmp_path):
+    orders = [order_of(Calls(str(tmp_path)), ("sleep", 0.5)) for _ in range(2)]
+    ends = run(pool, inbox, *orders)
+    assert {ended.worker for ended in ends} == {"0", "1"}
+
+
+def test_a_work_travels_to_each_actor_once(pool, inbox, tmp_path):
+    work = Noted(str(tmp_path))
+    ends = run(pool, inbox, *(order_of(work, n) for n in range(20)))
+    assert [ended.outcomes[0].arrays[0][0] for ended in ends] == list(range(20))
+    arrivals = [path.name.split(".")[1] for path in tmp_path.iterdir()]
+    assert len(arrivals) == len(set(arrivals)) == len({ended.worker for ended in ends})
+
+
+def test_works_that_were_forgotten_are_sent_again(pool, inbox, tmp_path):
+    works = [Noted(str(tmp_path)) for _ in range(12)]
+    for work in [*works, *works]:
+        (ended,) = run(pool, inbox, order_of(work, 3))
+        assert ended.outcomes[0].arrays[0][0] == 3
+
+
+def test_a_task_that_raises_does_not_keep_others_from_running(pool, inbox):
+    (ended,) = run(pool, inbox, order_of(Calls(), ("raise", "no such thing"), ("value", 2.0)))
+    raised, good = ended.outcomes
+    assert isinstance(raised.error, ValueError)
+    assert str(raised.error) == "no such thing"
+    np.testing.assert_array_equal(good.arrays[0], [2.0, 4.0])
+
+
+@pytest.mark.parametrize("task", [("signal", 9), ("signal", 11), ("exit", 3)])
+def test_a_worker_that_dies_loses_its_order_and_is_replaced(pool, inbox, task):
+    work = Calls()
+    orders = [order_of(work, task), *(order_of(work, ("value", 1.0)) for _ in range(5))]
+    lost, *others = run(pool, inbox, *orders)
+    assert isinstance(lost, Lost)
+    assert lost.kind == "lost"
+    assert lost.cause.startswith(("worker 0 died (", "worker 1 died ("))
+    assert all(isinstance(ended, Ended) for ended in others)
+    # Both places are filled again: each of these needs the other one to run meanwhile.
+    assert {ended.worker for ended in run_side_by_side(pool, inbox, work)} == {"0", "1"}
+
+
+def run_side_by_side(pool, inbox, work):
+    orders = [order_of(work, ("value", 1.0), delay=3600.0) for _ in range(2)]
+    for order in orders:
+        pool.submit(order, inbox)
+    for order in orders:
+        inbox.until_started(order, timeout=START)
+    for order in orders:
+        pool.cancel(order)
+    return inbox.until_over(*orders)
+
+
+def test_a_stopped_worker_is_ended_when_it_is_given_up(pool, inbox, tmp_path):
+    order = order_of(Calls(str(tmp_path)), ("signal", SIGNALS["stop"]))
+    pool.submit(order, inbox)
+    wait_until(lambda: list(tmp_path.glob("call.signal.*")), "the task begins")
+    (note,) = tmp_path.glob("call.signal.*")
+    process = psutil.Process(int(note.name.split(".")[2]))
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the worker stops")
+    pool.abandon(order)
+    (lost,) = inbox.until_over(order)
+    assert (lost.kind, lost.cause[9:]) == ("lost", "did not come back in time")
+    wait_until(lambda: not process.is_running(), "the worker ends")
+    assert len(run_side_by_side(pool, inbox, Calls())) == 2
+
+
+def test_an_idle_worker_that_dies_costs_no_order(pool, inbox):
+    (ended,) = run(pool, inbox, order_of(Calls(), ("pid",)))
+    process = psutil.Process(int(ended.outcomes[0].arrays[0][0]))
+    process.kill()
+    wait_until(lambda: not process.is_running(), "the worker ends")
+    ended, other = run_side_by_side(pool, inbox, Calls())
+    assert isinstance(ended, Ended)
+    assert isinstance(other, Ended)
+
+
+def test_cancel_ends_an_injected_sleep_and_withdraws_what_waits(pool, inbox):
+    work = Calls()
+    orders = [order_of(work, ("value", 1.0), delay=3600.0) for _ in range(3)]
+    for order in orders:
+        pool.submit(order, inbox)
+    pool.cancel(orders[2])
+    pool.cancel(orders[0])
+    pool.cancel(orders[1])
+    first, second, waiting = inbox.until_over(*orders, timeout=60.0)
+    assert first.outcomes == second.outcomes == ()
+    assert (waiting.kind, waiting.cause) == ("cancelled", "it was withdrawn before it began")
+    (ended,) = run(pool, inbox, order_of(work, ("value", 1.0)))
+    assert len(ended.outcomes) == 1
+
+
+def test_workers_use_one_thread_for_linear_algebra(pool, inbox):
+    (ended,) = run(pool, inbox, order_of(Threads(), None))
+    assert set(ended.outcomes[0].arrays[0]) == {1.0}
+
+
+@dataclass(frozen=True)
+class Threads:
+    key: str = "threads"
+
+    def run(self, task):
+        import threadpoolctl
+
+        return (np.array([float(p["num_threads"]) for p in threadpoolctl.threadpool_info()]),)
+
+
+def test_a_work_that_cannot_be_loaded_there_is_refused(pool, inbox):
+    (lost,) = run(pool, inbox, order_of(Unloadable(), None))
+    assert lost.kind == "refused"
+    assert "cannot load what it was sent (RuntimeError: not here)" in lost.cause
+    (ended,) = run(pool, inbox, order_of(Calls(), ("value", 1.0)))
+    assert isinstance(ended, Ended)
+
+
+def fail_to_load():
+    raise RuntimeError("not here")
+
+
+@dataclass(frozen=True)
+class Unloadable:
+    key: str = "unloadable"
+
+    def __reduce__(self):
+        return fail_to_load, ()
+
+
+def test_ray_listens_on_the_loopback_interface_alone(pool, inbox):
+    run(pool, inbox, order_of(Calls(), ("value", 1.0)))
+    listening = [
+        connection.laddr.ip
+        for process in descendants()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 3
+    for address in map(ipaddress.ip_address, listening):
+        inner = getattr(address, "ipv4_mapped", None) or address
+        assert inner.is_loopback, f"a process listens on {address}"
+
+
+def test_a_second_ray_dies_alone(pool, inbox):
+    before = set(descendants())
+    second = RayPool(1)
+    (ended,) = run(second, inbox, order_of(Calls(), ("value", 2.0)))
+    assert isinstance(ended, Ended)
+    running = order_of(Calls(), ("value", 1.0), delay=3600.0)
+    second.submit(running, inbox)
+    inbox.until_started(running)
+    own = set(descendants()) - before
+    next(process for process in own if process.name() == "raylet").kill()
+    (lost,) = inbox.until_over(running, timeout=60.0)
+    assert lost.kind == "refused"
+    assert lost.cause.startswith("Ray is gone (")
+    with pytest.raises(PoolError, match=r"Ray is gone .*: make a new estimator"):
+        second.submit(order_of(Calls(), ("value", 1.0)), inbox)
+    second.close()
+    wait_until(lambda: not any(p.is_running() for p in own), "its processes end")
+    (ended,) = run(pool, inbox, order_of(Calls(), ("value", 2.0)))
+    assert isinstance(ended, Ended)
+
+
+# Without Ray.
+
+
+class FakeLink:
+    """Actors that come up with the versions it is given, and answer nothing."""
+
+    versions = versions.own_versions()
+    ended = 0
+
+    def __init__(self, address, workers, environment):
+        self.sent = []
+        self.messages = queue.SimpleQueue()
+
+    def send(self, *message):
+        self.sent.append(message)
+        if message[0] == "start":
+            self.messages.put(("up", message[1], self.versions, "host", None))
+
+    def receive(self):
+        return self.messages.get()
+
+    def remember(self, process):
+        raise AssertionError("no process was told of")
+
+    def end(self):
+        type(self).ended += 1
+        self.messages.put(None)
+
+
+@pytest.fixture
+def link(monkeypatch):
+    class Link(FakeLink):
+        pass
+
+    monkeypatch.setattr(ray_pool, "RayLink", Link)
+    return Link
+
+
+def test_other_versions_are_refused_before_any_work_is_sent(link, inbox):
+    link.versions = {**versions.own_versions(), "numpy": "0.9", "qiskit": None}
+    pool = RayPool(2)
+    with pytest.raises(PoolError, match=r"numpy 0\.9 instead of .*qiskit \(not installed\)"):
+        pool.submit(order_of(Calls(), ("value", 1.0)), inbox)
+    assert {message[0] for message in pool._link.sent} == {"start"}
+    assert link.ended == 1
+    assert inbox.messages.empty()
+
+
+def test_actors_that_never_come_up_are_given_up(link, inbox, monkeypatch):
+    def send(self, *message):
+        self.sent.append(message)
+        if message[0] == "start":
+            self.messages.put(("died", message[1], "ImportError: no such module"))
+
+    monkeypatch.setattr(link, "send", send)
+    with pytest.raises(PoolError, match=r"worker 0 died \(ImportError: no such module\) before"):
+        RayPool(1).submit(order_of(Calls(), ("value", 1.0)), inbox)
+
+
+def test_actors_that_find_no_place_are_told_of(link, inbox, monkeypatch):
+    monkeypatch.setattr(link, "send", lambda self, *message: None)
+    monkeypatch.setattr(ray_pool, "_SECONDS_TO_START", 0.01)
+    with pytest.raises(PoolError, match=r"0 of 3 actors .* give fewer `workers` or a larger"):
+        RayPool(3).submit(order_of(Calls(), ("value", 1.0)), inbox)
+
+
+def test_close_tells_every_order_and_may_be_repeated(link, inbox):
+    pool = RayPool(1)
+    orders = [order_of(Calls(), ("value", 1.0)) for _ in range(3)]
+    for order in orders:
+        pool.submit(order, inbox)
+    pool.close()
+    pool.close()
+    ends = inbox.until_over(*orders)
+    assert {(end.kind, end.cause) for end in ends} == {("cancelled", "the pool was closed")}
+    assert link.ended == 1
+    with pytest.raises(PoolError, match="the pool is closed: make a new estimator"):
+        pool.submit(orders[0], inbox)
+
+
+def test_a_pool_that_nobody_holds_ends(link, inbox):
+    pool = RayPool(1)
+    pool.submit(order_of(Calls(), ("value", 1.0)), inbox)
+    inbox.messages.get(timeout=30.0)
+    del pool
+    wait_until(lambda: gc.collect() is not None and link.ended == 1, "the link ends")
+
+
+def test_a_report_that_comes_after_the_order_was_given_up_is_dropped(link, inbox):
+    pool = RayPool(1)
+    order = order_of(Calls(), ("value", 1.0))
+    pool.submit(order, inbox)
+    inbox.until_started(order)
+    pool.abandon(order)
+    inbox.until_over(order)
+    (_, actor, number, *_), *_ = [m for m in pool._link.sent if m[0] == "run"]
+    pool._link.messages.put(("done", actor, number, b""))
+    following = order_of(Calls(), ("value", 1.0))
+    pool.submit(following, inbox)
+    inbox.until_started(following)
+    pool.close()
+    (lost,) = inbox.until_over(following)
+    assert lost.kind == "cancelled"
+
+
+def test_a_work_that_does_not_pickle_is_refused_before_ray_is_started(link, inbox):
+    pool = RayPool(1)
+    with pytest.raises(InputError, match="cannot be sent to another process"):
+        pool.submit(order_of(Calls(folder=threading.Lock()), ("value", 1.0)), inbox)
+    with pytest.raises(InputError, match="a task cannot be sent to another process"):
+        pool.submit(order_of(Calls(), ("value", threading.Lock())), inbox)
+    assert pool._link is None
+
+
+@pytest.mark.parametrize("form", ["{}", "ray://{}"])
+def test_an_address_where_nobody_listens_is_told_at_once(form, inbox):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = form.format(f"127.0.0.1:{free.getsockname()[1]}")
+        begin, before = time.monotonic(), descendants()
+        with pytest.raises(PoolError, match=f"cannot be reached at '{address}' .*leave `address`"):
+            RayPool(1, address=address).submit(order_of(Calls(), ("value", 1.0)), inbox)
+        assert time.monotonic() - begin < 10
+    assert set(descendants()) <= set(before)
+
+
+@pytest.mark.parametrize("address", ["", "somewhere", "host:", "host:99999", "http://host:1/"])
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(InputError, match='give "ray://host:port"'):
+        RayPool(1, address=address)
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "distributed-estimator\[ray\]"'):
+        RayPool(1)
+
+
+# Whole programs, each with a Ray of its own.
+
+PRELUDE = """
+import gc, os, sys, time
+from pool_works import Calls, Inbox, order_of
+from distributed_estimator.execution.pools.ray import RayPool
+
+def begin(pool, task=("value", 1.0), delay=3600.0):
+    inbox, order = Inbox(), order_of(Calls(), task, delay=delay)
+    pool.submit(order, inbox)
+    inbox.until_started(order)
+    return inbox, order
+
+def value(pool):
+    inbox, order = begin(pool, delay=0.0)
+    return inbox.until_over(order, timeout=60.0)[0].outcomes[0].arrays[0][0]
+
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a program and wait until it says "ready"; its process and its descendants."""
+    programs = []
+
+    def start(text):
+        path = tmp_path / "program.py"
+        path.write_text(PRELUDE + text)
+        program = subprocess.Popen(
+            [sys.executable, "-u", path],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        programs.append(program)
+        for line in program.stdout:
+            if line == "ready\n":
+                break
+        else:
+            pytest.fail(program.communicate()[1])
+        return program, psutil.Process(program.pid).children(recursive=True)
+
+    yield start
+    for program in programs:
+        if program.poll() is None:
+            program.kill()
+        program.communicate()
+
+
+@pytest.fixture
+def folder():
+    """Under a short name: Ray puts Unix sockets there."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield name
+
+
+def folders(processes):
+    """Ray's own folders, as its processes name them."""
+    words = [word for process in processes for word in process.cmdline()]
+    return {Path(w.partition("=")[2]) for w in words if w.startswith("--temp-dir=")}
+
+
+HOW = {
+    "close": "pool.close()",
+    "collect": "del pool; gc.collect()",
+    "exit": "",
+    "raise": "raise SystemExit(0)",
+    "kill": "",
+    "interrupt": "",
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("task", [("value", 1.0), ("sleep", 3600.0)])
+@pytest.mark.parametrize("how", HOW)
+def test_nothing_is_left_of_a_program(start, how, task):
+    delay = 3600.0 if task[0] == "value" else 0.0
+    program, processes = start(
+        f"pool = RayPool(2)\ninbox, order = begin(pool, {task}, {delay})\n"
+        f"assert 'ray' not in sys.modules\nprint('ready')\n"
+        f"sys.stdin.readline()\n{HOW[how]}\n"
+    )
+    (folder,) = folders(processes)
+    begin = time.monotonic()
+    if how in ("kill", "interrupt"):
+        os.killpg(program.pid, signal.SIGKILL if how == "kill" else signal.SIGINT)
+    _, noise = program.communicate("go on\n" if HOW[how] or how == "exit" else None, timeout=60)
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    print(f"{how}: {time.monotonic() - begin:.1f} s")
+    assert not alive
+    wait_until(lambda: not folder.exists(), "the folder is removed")
+    if how == "interrupt":
+        assert noise.strip().splitlines()[-1] == "KeyboardInterrupt"
+        assert noise.count("Traceback") == 1
+    else:
+        assert noise == ""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("address", ["None", "os.environ['RAY_ADDRESS']", "'auto'"])
+def test_a_ray_that_was_there_is_used_and_left(start, folder, address):
+    program, _ = start(
+        "import ray\n"
+        f"ray.init(num_cpus=4, log_to_driver=False, _temp_dir={folder!r})\n"
+        "os.environ['RAY_ADDRESS'] = ray.get_runtime_context().gcs_address\n"
+        "before = len(ray.nodes())\n"
+        f"pool = RayPool(2, address={address})\n"
+        "assert value(pool) == 1.0\n"
+        "actors = ray.cluster_resources()['CPU'] - ray.available_resources().get('CPU', 0)\n"
+        "print('ready')\n"
+        "pool.close()\n"
+        "assert ray.is_initialized() and len(ray.nodes()) == before\n"
+        "print(actors, ray.get(ray.remote(lambda: 41 + 1).remote()))\n"
+        "ray.shutdown()\n"
+    )
+    out, noise = program.communicate(timeout=120)
+    assert program.returncode == 0, noise
+    assert out.split() == ["2.0", "42"]
+
+
+@pytest.mark.soak
+def test_a_server_that_is_not_ray_is_told_of():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        before = descendants()
+        with pytest.raises(PoolError, match=f"cannot be reached at '{address}'"):
+            RayPool(1, address=address).submit(order_of(Calls(), ("value", 1.0)), Inbox())
+        assert set(descendants()) <= set(before)
