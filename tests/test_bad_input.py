@@ -29,6 +29,7 @@ from distributed_estimator.errors import (
     ObservableError,
     PlanTooLargeError,
     RecordError,
+    TaskFailedError,
 )
 
 
@@ -577,7 +578,7 @@ def test_zero_precision_on_a_sampler(refused):
 
 def test_a_sampler_that_refuses_a_circuit(refused):
     match = "the sampler .*Refusing failed on fragment .*'ry' is not supported.*transpile"
-    refused(BackendError, match, chain(), cuts="AABB", backend=Refusing(), options={"shots": 10})
+    refused(TaskFailedError, match, chain(), cuts="AABB", backend=Refusing(), options={"shots": 10})
 
 
 @pytest.mark.parametrize("factor", [1e308, -1e308])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from threading import Lock
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -25,7 +25,7 @@ from .backends import StatevectorBackend
 from .batch import Accuracy, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .errors import InputError
-from .execution import make_pool
+from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .job import EstimatorJob
 from .pipeline import Pipeline
 from .pubs import Request, check_precision, merge, read_pubs
@@ -50,6 +50,8 @@ class EstimatorOptions:
             fewest circuits.
         memory_limit: Bytes a run may take; None: half of what is free. A plan that needs more is
             refused before any is taken.
+        policy: Which task runs when, and what happens to late and failed ones.
+        stragglers: Delays to inject into tasks, for experiments; None: none.
     """
 
     shots: int | None = None
@@ -57,6 +59,8 @@ class EstimatorOptions:
     seed: int | None = None
     setting_basis: SettingBasis = "full"
     memory_limit: int | None = None
+    policy: Policy = field(default_factory=Policy)
+    stragglers: Stragglers | None = None
 
     def __post_init__(self) -> None:
         if self.shots is not None and (not _is_whole(self.shots) or self.shots < 1):
@@ -78,6 +82,10 @@ class EstimatorOptions:
             not _is_whole(self.memory_limit) or self.memory_limit <= 0
         ):
             raise InputError(f"`memory_limit` is {self.memory_limit!r}: give bytes, or None")
+        if not isinstance(self.policy, Policy):
+            raise InputError(f"`policy` is {self.policy!r}: give a Policy, such as Policy()")
+        if not isinstance(self.stragglers, Stragglers | None):
+            raise InputError(f"`stragglers` is {self.stragglers!r}: give Stragglers, or None")
 
 
 class DistributedEstimator(BaseEstimatorV2):
@@ -87,10 +95,18 @@ class DistributedEstimator(BaseEstimatorV2):
         cuts: Where to cut: a label per qubit (a string, or any sequence of hashables; character i
             labels qubit i), a `CutPlan`, an `AutoCut`, or None for no cut.
         backend: None: the local statevector simulator; or any `BaseSamplerV2`.
-        pool: "threads", or a `concurrent.futures.Executor`.
+        pool: Where tasks run: "threads", "processes", "dask" or "ray" (started here, with the first
+            task that needs them), a `Pool` of `distributed_estimator.execution`, or any
+            `concurrent.futures.Executor`. What is given as an object is not closed here.
         workers: Tasks that run at a time.
-        options: Accuracy, seed and settings.
+        options: Accuracy, seed, settings and policy.
         log: A path or `RecordWriter` that gets a record for every batch of queries.
+        trace: A path or `RecordWriter` that gets a record for every attempt at a task.
+        journal: A path where tasks' results are kept, so that a run that was lost goes on from
+            there when it is repeated with the same seed.
+
+    An estimator that is closed, or forgotten, ends the workers it has started; it is a context
+    manager, too.
 
     Example:
         >>> from qiskit import QuantumCircuit
@@ -108,32 +124,40 @@ class DistributedEstimator(BaseEstimatorV2):
         self,
         cuts: Labels | AutoCut | CutPlan | None = None,
         backend: BaseSamplerV2 | Backend | None = None,
-        pool: str | Executor = "threads",
+        pool: str | Pool | Executor = "threads",
         workers: int = 8,
         options: EstimatorOptions | None = None,
         log: str | PathLike[str] | RecordWriter | None = None,
+        *,
+        trace: str | PathLike[str] | RecordWriter | None = None,
+        journal: str | PathLike[str] | None = None,
     ) -> None:
         self.cuts = cuts
         self.backend = _backend(backend)
         self.pool = pool
         self.workers = workers
         self.options = options or EstimatorOptions()
-        self.log = log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
+        self.log = _writer(log)
+        self.trace = _writer(trace)
+        self.journal = None if journal is None else Journal(journal)
         self._entropy = secrets.randbits(64) if self.options.seed is None else self.options.seed
         self._runs = 0
         self._start()
 
     def _start(self) -> None:
         self._lock = Lock()
+        self._stops: set[Stop] = set()
         self._pace: tuple[Any, float] = None, float("inf")
         self._jobs = ThreadPoolExecutor(_JOBS_AT_A_TIME, "distributed-estimator-job")
         self.pipeline = Pipeline(
             self.cuts,
             self.backend,
             make_pool(self.pool, self.workers),
+            Conditions(self.options.policy, self.options.stragglers, self.journal),
             basis=self.options.setting_basis,
             memory_limit=self.options.memory_limit,
             log=self.log,
+            trace=self.trace,
             seed=self.options.seed,
         )
 
@@ -161,14 +185,36 @@ class DistributedEstimator(BaseEstimatorV2):
         requests = read_pubs(pubs, precision)
         accuracies = [self.accuracy(request.precision) for request in requests]
         run = self.next_run()
+        stop = Stop()
         if not self._is_brief(requests, accuracies):
-            return EstimatorJob(self._jobs.submit(self._run, requests, accuracies, run))
+            return EstimatorJob(self._jobs.submit(self._run, requests, accuracies, run, stop), stop)
         future: Future[PrimitiveResult[PubResult]] = Future()
         try:
-            future.set_result(self._run(requests, accuracies, run))
+            future.set_result(self._run(requests, accuracies, run, stop))
         except Exception as error:
             future.set_exception(error)
-        return EstimatorJob(future)
+        return EstimatorJob(future, stop)
+
+    def close(self) -> None:
+        """Cancel what runs, and end the workers that this estimator has started.
+
+        Closing twice does nothing. A closed estimator refuses to run.
+        """
+        with self._lock:
+            stops = list(self._stops)
+        for stop in stops:
+            stop.ask()
+        if not isinstance(self.pool, Pool | Executor):
+            self.pipeline.pool.close()
+        for file in (self.journal, self.log, self.trace):
+            if file is not None:
+                file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _is_brief(self, requests: Sequence[Request], accuracies: Sequence[Accuracy]) -> bool:
         """Whether a run is sooner done than handed to a thread, judged by the last one like it."""
@@ -216,7 +262,26 @@ class DistributedEstimator(BaseEstimatorV2):
             self._runs = num_runs
 
     def _run(
-        self, requests: Sequence[Request], accuracies: Sequence[Accuracy], run: str
+        self,
+        requests: Sequence[Request],
+        accuracies: Sequence[Accuracy],
+        run: str,
+        stop: Stop,
+    ) -> PrimitiveResult[PubResult]:
+        with self._lock:
+            self._stops.add(stop)
+        try:
+            return self._evaluate(requests, accuracies, run, stop)
+        finally:
+            with self._lock:
+                self._stops.discard(stop)
+
+    def _evaluate(
+        self,
+        requests: Sequence[Request],
+        accuracies: Sequence[Accuracy],
+        run: str,
+        stop: Stop,
     ) -> PrimitiveResult[PubResult]:
         results: list[PubResult | None] = [None] * len(requests)
         groups: dict[tuple[int, Accuracy], list[int]] = {}
@@ -224,7 +289,9 @@ class DistributedEstimator(BaseEstimatorV2):
             groups.setdefault((id(request.circuit), accuracy), []).append(number)
         for place, ((_, accuracy), members) in enumerate(groups.items()):
             chosen = [requests[number] for number in members]
-            evaluation = self.pipeline.evaluate(merge(chosen), accuracy, f"{run} batch {place}")
+            evaluation = self.pipeline.evaluate(
+                merge(chosen), accuracy, f"{run} batch {place}", stop
+            )
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)
             self._pace = _kind(chosen[0].circuit, accuracy), seconds
@@ -236,9 +303,10 @@ class DistributedEstimator(BaseEstimatorV2):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["pipeline"], state["_lock"], state["_jobs"]
-        if isinstance(self.pool, Executor):
+        del state["pipeline"], state["_lock"], state["_jobs"], state["_stops"]
+        if isinstance(self.pool, Pool | Executor):
             state["pool"] = "threads"
+        state["journal"] = None  # two cannot write one
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -246,6 +314,10 @@ class DistributedEstimator(BaseEstimatorV2):
         if self.options.seed is None:  # copies are not to repeat each other's noise
             self._entropy = secrets.randbits(64)
         self._start()
+
+
+def _writer(log: str | PathLike[str] | RecordWriter | None) -> RecordWriter | None:
+    return log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
 
 
 def _split(

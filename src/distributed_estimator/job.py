@@ -8,21 +8,30 @@ from uuid import uuid4
 from qiskit.primitives import BasePrimitiveJob, PrimitiveResult, PubResult
 from qiskit.providers import JobStatus
 
+from .errors import RunCancelledError
+from .execution import Stop
+
 
 class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
     """A run of the estimator, which can be waited for.
 
     Args:
         future: The run.
+        stop: Ends it early.
     """
 
-    def __init__(self, future: Future[PrimitiveResult[PubResult]]) -> None:
+    def __init__(self, future: Future[PrimitiveResult[PubResult]], stop: Stop) -> None:
         super().__init__(str(uuid4()))
         self._future = future
+        self._stop = stop
 
     def result(self) -> PrimitiveResult[PubResult]:
-        """Wait for the result; raises what the run raised."""
-        return self._future.result()
+        """Wait for the result; raises what the run raised. Ctrl-C meanwhile cancels the run."""
+        try:
+            return self._future.result()
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
 
     def status(self) -> JobStatus:
         """How far the run is."""
@@ -30,7 +39,10 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
             return JobStatus.CANCELLED
         if not self._future.done():
             return JobStatus.RUNNING if self._future.running() else JobStatus.QUEUED
-        return JobStatus.DONE if self._future.exception() is None else JobStatus.ERROR
+        error = self._future.exception()
+        if isinstance(error, RunCancelledError):
+            return JobStatus.CANCELLED
+        return JobStatus.DONE if error is None else JobStatus.ERROR
 
     def done(self) -> bool:
         """Whether there is a result."""
@@ -41,7 +53,7 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
         return bool(self.status() == JobStatus.RUNNING)
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled before it began."""
+        """Whether it was cancelled before it was complete."""
         return bool(self.status() == JobStatus.CANCELLED)
 
     def in_final_state(self) -> bool:
@@ -49,5 +61,9 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
         return self._future.done()
 
     def cancel(self) -> bool:
-        """Cancel it unless it has begun; whether that was so."""
-        return self._future.cancel()
+        """Cancel it, also while it runs; whether it was not over yet."""
+        if self._future.done():
+            return False
+        self._stop.ask()
+        self._future.cancel()
+        return True

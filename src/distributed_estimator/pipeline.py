@@ -9,28 +9,26 @@ reconstruct values and standard errors, or gradients, from the tensors
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from .batch import Accuracy, Batch, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
-from .errors import BackendError, PlanTooLargeError
-from .execution import Pool, run_tasks
+from .errors import BackendError
+from .execution import Conditions, LargestInfluenceFirst, Pool, Stop, Tally
+from .memory import MemoryLimit
 from .preparation import Preparation
-from .reconstruction import FragmentTensor, Queries, Reconstruction
-from .records import QueryRecord, RecordWriter, Summary, new_run_id, utc_now
+from .reconstruction import Queries, Reconstruction
+from .records import QueryRecord, RecordWriter, StragglerInfo, Summary, new_run_id, utc_now
+from .rounds import Round, Trace
 from .subexperiments import (
     PILOT_SHOTS,
     PILOTS,
     Backend,
-    FragmentEstimate,
     Shifts,
-    Task,
-    make_tasks,
     shots_after_failing,
     shots_for_slopes,
     shots_to_meet,
@@ -42,47 +40,64 @@ IntArray = NDArray[np.intp]
 
 _MOST_ROUNDS = 12
 
-_ALWAYS_FREE = 64 << 20
-
 
 class Pipeline:
-    """The four stages over a backend and a pool."""
+    """The four stages over a backend and a pool.
+
+    Args:
+        cuts: Where to cut.
+        backend: What evaluates subexperiments.
+        pool: Where tasks run.
+        conditions: How they do; its clock also times the stages.
+        basis: Settings at a cut.
+        memory_limit: Bytes a batch may take; None: half of what is free.
+        log: Where query records go.
+        trace: Where task records go.
+        seed: For records; the seeds themselves derive from the names of runs.
+    """
 
     def __init__(
         self,
         cuts: Labels | AutoCut | CutPlan | None,
         backend: Backend,
         pool: Pool,
+        conditions: Conditions | None = None,
         *,
         basis: SettingBasis = "full",
         memory_limit: int | None = None,
         log: RecordWriter | None = None,
+        trace: RecordWriter | None = None,
         seed: int | None = None,
-        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.preparation = Preparation(cuts, basis)
+        self.preparation = Preparation(cuts, basis, backend)
         self.backend = backend
         self.pool = pool
+        self.conditions = conditions or Conditions()
         self.basis = basis
         self.log = log
-        self.clock = clock
+        self.trace = trace
         self.seed = seed
         self.run_id = new_run_id()
-        self._memory_limit = memory_limit
+        self.memory = MemoryLimit(memory_limit)
 
-    def evaluate(self, batch: Batch, accuracy: Accuracy, run: str) -> Evaluation:
+    def evaluate(
+        self, batch: Batch, accuracy: Accuracy, run: str, stop: Stop | None = None
+    ) -> Evaluation:
         """Values and standard errors of a batch.
 
         Args:
             batch: The queries.
             accuracy: How well they must be known.
             run: Names this evaluation; everything random derives from it.
+            stop: Ends it early.
 
         Raises:
             BackendError: The backend cannot give what is asked, or failed.
             PlanTooLargeError: It would not fit in memory.
+            PoolError: Workers could not be started or reached.
+            RunCancelledError: It was asked to stop.
         """
-        session = self._session(batch, accuracy)
+        session = self._session(batch, accuracy, stop)
         values, stderrs = session.values_to(accuracy, run)
         return self._finish(values, stderrs, session.record(values, stderrs, "value"))
 
@@ -108,23 +123,13 @@ class Pipeline:
         record = session.record(values, stderrs, "gradient")
         return self._finish(values, stderrs, record, gradients)
 
-    def exceeds_memory(self, size: int) -> bool:
-        """Whether so many bytes are too many. Free memory is asked for only where it matters."""
-        if self._memory_limit is None and size < _ALWAYS_FREE:
-            return False
-        return size > self.memory_limit()
-
-    def memory_limit(self) -> int:
-        """Bytes a batch may take: as configured, or half of what is free now."""
-        return self._memory_limit or psutil.virtual_memory().available // 2
-
-    def _session(self, batch: Batch, accuracy: Accuracy) -> _Session:
+    def _session(self, batch: Batch, accuracy: Accuracy, stop: Stop | None = None) -> _Session:
         if accuracy.exact and not self.backend.exact:
             raise BackendError(
                 f"`precision` is 0, but the backend {self.backend.name} samples: ask for a "
                 "positive precision, set `shots`, or use the statevector backend (backend=None)"
             )
-        return _Session(self, batch, accuracy)
+        return _Session(self, batch, accuracy, replace(self.conditions, stop=stop))
 
     def _finish(
         self,
@@ -141,17 +146,22 @@ class Pipeline:
 class _Session:
     """One batch on its way through the stages."""
 
-    def __init__(self, pipeline: Pipeline, batch: Batch, accuracy: Accuracy) -> None:
+    def __init__(
+        self, pipeline: Pipeline, batch: Batch, accuracy: Accuracy, conditions: Conditions
+    ) -> None:
         self.pipeline = pipeline
+        self.conditions = conditions
         self.batch = batch
         self.accuracy = accuracy
+        self.query_id = new_run_id()
         self.started_at = utc_now()
         self.times = dict.fromkeys(_STAGES, 0.0)
         self.shots: int | None = None
         self.num_subexperiments = 0
         self.shots_total = 0
         self.first_order = 0
-        self._mark = pipeline.clock()
+        self.tally = Tally()
+        self._mark = self._begun = conditions.clock()
         self.prepared, self.plan_cached = pipeline.preparation.prepare(
             batch.circuit, batch.observables
         )
@@ -200,8 +210,7 @@ class _Session:
 
     def _sample(self, shots: int | None, run: str) -> Reconstruction:
         rows, inverses = self._local_rows()
-        tensors = self._execute(rows, shots, run, covariances=True)
-        return self._reconstruction(tensors, inverses)
+        return self._execute(rows, inverses, shots, run, covariances=True)
 
     def gradients(
         self, shots: int | None, run: str, parameters: Sequence[int]
@@ -211,8 +220,7 @@ class _Session:
         shifts = self.prepared.shifts(tuple(parameters))
         base, inverses = self._local_rows()
         rows = [s.rows(b) for s, b in zip(shifts, base, strict=True)]
-        tensors = self._execute(rows, shots, run, covariances=False)
-        reconstruction = self._reconstruction(tensors, inverses)
+        reconstruction = self._execute(rows, inverses, shots, run, covariances=False)
         by_angle = self._by_angle(reconstruction, shifts, parameters)
         jacobian = table.jacobian(self.batch.values)[:, list(parameters)]
         if len(jacobian) > 1:
@@ -257,101 +265,81 @@ class _Session:
         return [rows for rows, _ in local], [inverse for _, inverse in local]
 
     def _execute(
-        self, rows: Sequence[FloatArray], shots: int | None, run: str, *, covariances: bool
-    ) -> list[FragmentTensor]:
-        """Generate the tasks of all fragments and run them; fold results in as they arrive."""
-        experiments = self.prepared.experiments
-        covariances = covariances and shots is not None
-        self._check_memory(rows, shots, covariances=covariances)
-        tensors = [FragmentTensor(e, len(r)) for e, r in zip(experiments, rows, strict=True)]
-        tasks = [
-            task
-            for number, (experiment, angles) in enumerate(zip(experiments, rows, strict=True))
-            if not experiment.is_trivial
-            for task in make_tasks(
-                number,
-                experiment,
-                angles,
-                shots,
-                run,
-                rows_per_task=self.pipeline.backend.rows_per_task(experiment),
-                covariances=covariances,
-            )
-        ]
-        for task in tasks:
-            ran = len(task.angles) * experiments[task.experiment].num_circuits
-            self.num_subexperiments += ran
-            self.shots_total += ran * (shots or 0)
-        self.shots = shots
-        self._lap("generate")
-
-        def fold(task: Task, estimate: FragmentEstimate, overlapped: bool) -> None:
-            before = self.pipeline.clock()
-            tensors[task.experiment].add(task, estimate)
-            if overlapped:
-                self.times["overlapped"] += self.pipeline.clock() - before
-
-        run_tasks(self.pipeline.pool, self.pipeline.backend, experiments, tasks, fold)
-        self._lap("execute")
-        return tensors
-
-    def _reconstruction(
-        self, tensors: Sequence[FragmentTensor], inverses: Sequence[IntArray]
+        self,
+        rows: Sequence[FloatArray],
+        inverses: Sequence[IntArray],
+        shots: int | None,
+        run: str,
+        *,
+        covariances: bool,
     ) -> Reconstruction:
+        """Generate the tasks of all fragments and run them; fold results in as they arrive."""
+        pipeline, prepared = self.pipeline, self.prepared
+        covariances = covariances and shots is not None
+        pipeline.memory.check(
+            prepared, pipeline.backend, pipeline.pool.workers, rows, shots, covariances=covariances
+        )
+        round_ = Round(
+            prepared,
+            pipeline.backend,
+            self.conditions.policy,
+            rows,
+            shots,
+            run,
+            covariances=covariances,
+            influences=self._influences(rows, inverses),
+        )
         queries = Queries.build(
             self.batch.observables,
             self.batch.observable,
             self.batch.binding,
             inverses,
-            self.prepared.term_paulis,
+            prepared.term_paulis,
         )
-        return Reconstruction(self.plan, self.prepared.network, tensors, queries, self.angles)
-
-    def _check_memory(
-        self, rows: Sequence[FloatArray], shots: int | None, *, covariances: bool
-    ) -> None:
-        backend, workers = self.pipeline.backend, self.pipeline.pool.workers
-        needs = []
-        for experiment, angles in zip(self.prepared.experiments, rows, strict=True):
-            at_once = min(len(angles), workers * backend.rows_per_task(experiment))
-            worker = 0 if experiment.is_trivial else backend.row_bytes(experiment, shots)
-            result = experiment.result_bytes(covariances=covariances)
-            needs.append(at_once * worker + len(angles) * result)
-        query = 8 * self.prepared.network.elements_per_query(squared=covariances)
-        total = sum(needs) + query
-        if self.pipeline.exceeds_memory(total):
-            self._refuse(total, needs, query, sampled=shots is not None)
-
-    def _refuse(self, total: int, needs: Sequence[int], network: int, *, sampled: bool) -> None:
-        limit = self.pipeline.memory_limit()
-        worst = needs.index(max(needs))
-        fragment = self.plan.fragments[worst]
-        exact = "ask for exact values, " if sampled and self.pipeline.backend.exact else ""
-        raise PlanTooLargeError(
-            f"the plan needs {_gib(total)} of memory, the limit is {_gib(limit)}: fragment {worst} "
-            f"({fragment.num_qubits} qubits, {len(fragment.slots)} slots, "
-            f"{_short(fragment.num_branches)} branches) takes {_gib(needs[worst])}, the "
-            f"contraction {_gib(network)} (number of cuts {self.plan.num_cuts}, circuits a "
-            f"binding {_short(self._num_circuits)}, sampling overhead "
-            f"{self.plan.sampling_overhead:.3g}); cut fewer gates of that fragment, give it fewer "
-            f"qubits, send fewer bindings a run, {exact}or raise `memory_limit`"
+        reconstruction = Reconstruction(
+            self.plan, prepared.network, round_.tensors, queries, self.angles
         )
+        self.shots = shots
+        self._lap("generate")
+        tally, overlapped = round_.execute(
+            pipeline.pool, self.conditions, self._trace(), reconstruction.fragment_complete
+        )
+        self.times["overlapped"] += overlapped
+        self.tally.add(tally)
+        subexperiments, spent = round_.ran(tally.missing)
+        self.num_subexperiments += subexperiments
+        self.shots_total += spent
+        self._lap("execute")
+        return reconstruction
 
-    @property
-    def _num_circuits(self) -> int:
-        return sum(e.num_circuits for e in self.prepared.experiments if not e.is_trivial)
+    def _influences(
+        self, rows: Sequence[FloatArray], inverses: Sequence[IntArray]
+    ) -> list[FloatArray] | None:
+        """Per fragment, how many of the queries depend on each row."""
+        if self.conditions.policy.order != LargestInfluenceFirst():
+            return None
+        return [
+            np.bincount(inverse[self.batch.binding], minlength=len(own)).astype(float)
+            for own, inverse in zip(rows, inverses, strict=True)
+        ]
+
+    def _trace(self) -> Trace | None:
+        log = self.pipeline.trace
+        if log is None:
+            return None
+        return Trace(log, self.pipeline.run_id, self.query_id, self._begun)
 
     def _lap(self, stage: str) -> None:
-        now = self.pipeline.clock()
+        now = self.conditions.clock()
         self.times[stage] += now - self._mark
         self._mark = now
 
     def record(self, values: FloatArray, stderrs: FloatArray, quantity: str) -> QueryRecord:
         """The record of the batch as it stands."""
-        pipeline, plan, times = self.pipeline, self.plan, self.times
+        pipeline, plan, times, tally = self.pipeline, self.plan, self.times, self.tally
         return QueryRecord(
             run_id=pipeline.run_id,
-            query_id=new_run_id(),
+            query_id=self.query_id,
             started_at=self.started_at,
             pipeline="contracted",
             quantity=quantity,
@@ -362,14 +350,15 @@ class _Session:
             num_fragments=plan.num_fragments,
             num_terms=plan.num_terms,
             num_subexperiments=self.num_subexperiments,
-            num_circuits=self._num_circuits,
+            num_circuits=self.prepared.num_circuits,
             shots=self.shots,
             shots_total=self.shots_total,
             setting_basis=pipeline.basis,
             backend=pipeline.backend.name,
             pool=pipeline.pool.name,
             subexp_workers=pipeline.pool.workers,
-            policy="eager",
+            policy=self.conditions.policy.name,
+            straggler=self._straggler(),
             t_partition=times["partition"],
             t_generate=times["generate"],
             t_execute=times["execute"],
@@ -377,6 +366,9 @@ class _Session:
             t_overlapped=times["overlapped"],
             t_total=math.fsum(times[stage] for stage in _STAGES[:4]),
             plan_cached=self.plan_cached,
+            retries=tally.retries,
+            speculated=tally.speculated,
+            missing=len(tally.missing),
             value=Summary.of(values),
             stderr=Summary.of(stderrs),
             stderr_first_order=self.first_order,
@@ -384,13 +376,17 @@ class _Session:
             seed=pipeline.seed,
         )
 
+    def _straggler(self) -> StragglerInfo:
+        stragglers, tally = self.conditions.stragglers, self.tally
+        if stragglers is None:
+            return StragglerInfo()
+        return StragglerInfo(
+            stragglers.p,
+            stragglers.delay.mean,
+            tally.injected,
+            tally.injected_seconds,
+            stragglers.name,
+        )
+
 
 _STAGES = ("partition", "generate", "execute", "reconstruct", "overlapped")
-
-
-def _gib(size: int) -> str:
-    return f"{min(size, 10**300) / 2**30:.3g} GiB"
-
-
-def _short(count: int) -> str:
-    return str(count) if count < 10**7 else f"{min(count, 10**300):.3g}"

@@ -16,7 +16,15 @@ from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .reconstruction import Network
 from .records import CircuitInfo
 from .structure import structure_key, structure_of
-from .subexperiments import FragmentExperiment, Observables, Pauli, Shifts, restrict
+from .subexperiments import (
+    Backend,
+    FragmentExperiment,
+    FragmentWork,
+    Observables,
+    Pauli,
+    Shifts,
+    restrict,
+)
 
 _MOST_CIRCUITS = 64
 _MOST_PREPARED = 256
@@ -31,18 +39,25 @@ class Prepared:
         network: Its contraction.
         experiments: What to run of each fragment.
         term_paulis: Per fragment, the Pauli of each term of the observables.
+        work: The experiments with their backend, as workers are sent them.
     """
 
     plan: CutPlan
     network: Network
     experiments: tuple[FragmentExperiment, ...]
     term_paulis: tuple[NDArray[np.intp], ...]
+    work: FragmentWork
 
     @cached_property
     def circuit_info(self) -> CircuitInfo:
         """The circuit, for records."""
         circuit = self.plan.circuit
         return CircuitInfo(circuit.num_qubits, circuit.depth(), structure_key(circuit))
+
+    @property
+    def num_circuits(self) -> int:
+        """Circuits of all fragments for one binding."""
+        return sum(e.num_circuits for e in self.experiments if not e.is_trivial)
 
     def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
         """Per fragment, the angles that depend on the parameters numbered so."""
@@ -61,8 +76,11 @@ class Prepared:
 class Preparation:
     """Plans and what follows from them, remembered for circuits that come again."""
 
-    def __init__(self, cuts: Labels | AutoCut | CutPlan | None, basis: SettingBasis) -> None:
+    def __init__(
+        self, cuts: Labels | AutoCut | CutPlan | None, basis: SettingBasis, backend: Backend
+    ) -> None:
         self._cuts = cuts
+        self._backend = backend
         self._basis = basis
         self._plans: OrderedDict[int, tuple[list[Any], CutPlan]] = OrderedDict()
         self._prepared: OrderedDict[tuple[int, tuple[Pauli, ...]], Prepared] = OrderedDict()
@@ -101,4 +119,5 @@ class Preparation:
             paulis, index = restrict(observables.terms, fragment)
             experiments.append(FragmentExperiment(fragment, tuple(paulis), self._basis))
             places.append(index)
-        return Prepared(cone, Network(cone), tuple(experiments), tuple(places))
+        work = FragmentWork(self._backend, tuple(experiments))
+        return Prepared(cone, Network(cone), work.experiments, tuple(places), work)
