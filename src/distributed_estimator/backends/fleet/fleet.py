@@ -1,0 +1,201 @@
+"""A fleet of simulated devices as a backend."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NoReturn
+
+from ...errors import BackendError, InputError, ThrottledError
+from ...records import DeviceRecord, RecordWriter
+from ...subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
+from ..statevector import StatevectorBackend
+from .device import SimulatedQPU
+from .router import ranking
+from .spec import DeviceSpec
+
+
+class Fleet:
+    """Devices that share the tasks of a run: values are computed, time is modelled.
+
+    Every task is one job, on the device predicted to have it back first; a device that refuses it
+    is passed over. The inner backend evaluates the task while the modelled time passes, so values
+    do not depend on which device it is. (The smallest `most_circuits` decides how tasks are
+    divided, and with that what is drawn.) Time that the evaluation takes beyond the modelled time
+    comes on top: `returned` in the records is always the model's. Exact values, which no device
+    gives, count as one circuit without shots per binding.
+
+    Workers must be threads of this process, as many as jobs are to be under way at a time. A job
+    that was sent cannot be withdrawn.
+
+    Args:
+        devices: What the devices are like; their names differ.
+        backend: What evaluates tasks; None: the statevector simulator.
+        log: A path or `RecordWriter` that gets a `DeviceRecord` for every job.
+        clock: Reads the time in seconds; the fleet's own clock starts at 0 when it is made.
+        sleep: Waits so many seconds of `clock`.
+
+    Raises:
+        InputError: There is no device, or two have the same name.
+
+    Example:
+        >>> from distributed_estimator.backends.fleet import homogeneous
+        >>> Fleet(homogeneous(16, seconds_per_job=0.1, seconds_per_shot=1e-4)).name
+        'simulated(fleet of 16: statevector)'
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[DeviceSpec],
+        backend: Backend | None = None,
+        *,
+        log: str | os.PathLike[str] | RecordWriter | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.specs = tuple(devices)
+        _check_devices(self.specs)
+        self.backend: Backend = StatevectorBackend() if backend is None else backend
+        self.log = log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
+        self._clock, self._sleep = clock, sleep
+        self._origin = clock()
+        self._devices = [SimulatedQPU(spec) for spec in self.specs]
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """Says that it is simulated, and what the values come from."""
+        return f"simulated(fleet of {len(self.specs)}: {self.backend.name})"
+
+    @property
+    def exact(self) -> bool:
+        """As the inner backend."""
+        return self.backend.exact
+
+    def rows_per_task(self, experiment: FragmentExperiment) -> int:
+        """As the inner backend's, but no more than fit into a job on every device."""
+        rows, most = self.backend.rows_per_task(experiment), self._most_circuits
+        if most is None:
+            return rows
+        return max(1, min(rows, most // max(1, experiment.num_circuits)))
+
+    def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
+        """As the inner backend's, but no more than fit into a job on every device."""
+        limits = self.backend.circuits_per_task(experiment), self._most_circuits
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
+        """As the inner backend's."""
+        return self.backend.row_bytes(experiment, shots)
+
+    def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
+        """What a task takes on an idle device, on average over the devices."""
+        circuits, shots = _num_circuits(experiment, task), task.shots or 0
+        each = [2 * s.latency + s.service_seconds(circuits, shots) for s in self.specs]
+        return sum(each) / len(each)
+
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
+        """Evaluate a task, and return when its job would be back; see `Backend`.
+
+        Raises:
+            BackendError: The job failed, or the inner backend did.
+            ThrottledError: Every device refused it.
+        """
+        job = self.submit(task.key, _num_circuits(experiment, task), task.shots or 0)
+        if job.status == "failed":
+            self._await(job)
+            raise BackendError(
+                f"job {job.job} failed on the simulated device {job.device}: run its task again"
+            )
+        try:
+            estimate = self.backend.run(experiment, task)
+        except Exception:
+            self._await(replace(job, status="failed"))
+            raise
+        self._await(job)
+        return estimate
+
+    def submit(self, task: str, circuits: int, shots: int) -> DeviceRecord:
+        """Send a job to the device that should have it back first; does not wait for it.
+
+        Args:
+            task: The task's key.
+            circuits: Circuits, each binding counting.
+            shots: Shots of each; 0 for exact values.
+
+        Returns:
+            All that will become of it. Only refusals are in the log yet.
+
+        Raises:
+            BackendError: It has more circuits than any device takes.
+            ThrottledError: Every device refused it; `retry_after` says when the first takes one.
+        """
+        with self._lock:
+            now = self._clock() - self._origin
+            devices = ranking(self._devices, circuits, shots, now)
+            jobs = _try_each(devices, task, circuits, shots, now)
+            retry_after = min((device.wait(now) for device in devices), default=0.0)
+        if not jobs:
+            raise BackendError(
+                f"a job has {circuits} circuits and no device takes more than "
+                f"{max(spec.most_circuits or 0 for spec in self.specs)}: divide it"
+            )
+        for job in jobs:
+            if job.status == "throttled":
+                self._write(job)
+        if jobs[-1].status == "throttled":
+            raise ThrottledError(
+                f"task {task} would exceed the rate limit of every device: try again in "
+                f"{retry_after:.3g} s",
+                retry_after,
+            )
+        return jobs[-1]
+
+    def _await(self, job: DeviceRecord) -> None:
+        left = job.returned - (self._clock() - self._origin)
+        if left > 0:
+            self._sleep(left)
+        self._write(job)
+
+    def _write(self, job: DeviceRecord) -> None:
+        if self.log is not None:
+            self.log.write(job)
+
+    @property
+    def _most_circuits(self) -> int | None:
+        return min((s.most_circuits for s in self.specs if s.most_circuits), default=None)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError('a fleet\'s queues live in one process: use pool="threads"')
+
+
+def _try_each(
+    devices: Sequence[SimulatedQPU], task: str, circuits: int, shots: int, now: float
+) -> list[DeviceRecord]:
+    """Send a job to one device after the other until one does not refuse it."""
+    jobs: list[DeviceRecord] = []
+    for device in devices:
+        jobs.append(device.submit(task, circuits, shots, now))
+        if jobs[-1].status != "throttled":
+            break
+    return jobs
+
+
+def _num_circuits(experiment: FragmentExperiment, task: Task) -> int:
+    """Circuits of a task, each binding counting; exact values count as one per binding."""
+    return len(task.angles) if task.shots is None else task.num_subexperiments(experiment)
+
+
+def _check_devices(specs: Sequence[DeviceSpec]) -> None:
+    if not specs:
+        raise InputError("`devices` is empty: give at least one `DeviceSpec`")
+    for spec in specs:
+        if not isinstance(spec, DeviceSpec):
+            raise InputError(f"`devices` holds {spec!r}: give objects of type `DeviceSpec`")
+    names = [spec.name for spec in specs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"several devices are named {twice[0]!r}: give each a name of its own")
