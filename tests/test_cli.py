@@ -22,6 +22,7 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 from distributed_estimator.cli import _files
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import InputError
+from distributed_estimator.training.config import TrainingConfig
 
 # The package's attribute `train` is the command; this is the module it is defined in.
 train_command = importlib.import_module("distributed_estimator.cli.train")
@@ -569,6 +570,11 @@ def test_train_passes_its_options_on(dest: Callable[..., Done]):
         "seed": 3,
         "setting_basis": "minimal",
         "pipeline": "contracted",
+        "pool": "threads",
+        "address": None,
+        "policy": TrainingConfig().as_dict()["policy"],
+        "stragglers": None,
+        "trace": False,
     }
 
 

@@ -10,6 +10,15 @@ import click
 from ..training.config import GRADIENT_FREE, Head, Loss, Optimizer, TrainingConfig
 from ..training.models import ANSATZES, ENTANGLEMENTS, FEATURE_MAPS, ModelConfig, feature_range
 from ..training.workloads import WorkloadConfig
+from ._run_options import (
+    add_options,
+    policy_of,
+    pool_of,
+    pool_options,
+    straggler_options,
+    stragglers_of,
+    training_policy_options,
+)
 
 DEFAULT_SHOTS = 1024
 MNIST_EPOCHS, MNIST_BATCH = 10, 32
@@ -126,11 +135,20 @@ TRAINING = (
 )
 
 
+RECORDS = (
+    click.option(
+        "--trace",
+        is_flag=True,
+        help="Record every attempt at a task, and draw them for Perfetto at the end.",
+    ),
+)
+
+
 def training_options(command: CommandT) -> CommandT:
     """Adds all of them to a command."""
-    for option in reversed((*DATA, *MODEL, *CUTS, *TRAINING)):
-        command = option(command)
-    return command
+    command = straggler_options(add_options(command, RECORDS))
+    command = pool_options(training_policy_options(command))
+    return add_options(command, (*DATA, *MODEL, *CUTS, *TRAINING))
 
 
 def build_config(workload: str, settings: dict[str, Any]) -> TrainingConfig:
@@ -151,7 +169,14 @@ def build_config(workload: str, settings: dict[str, Any]) -> TrainingConfig:
         seed=left["seed"],
         **{name: left.pop(name) for name in names},
     )
-    return TrainingConfig(workload=data, model=model, **_budget(data, left))
+    pool, address = pool_of(left)
+    dispatch: dict[str, Any] = {
+        "pool": pool,
+        "address": address,
+        "policy": policy_of(left),
+        "stragglers": stragglers_of(left),
+    }
+    return TrainingConfig(workload=data, model=model, **dispatch, **_budget(data, left))
 
 
 def _budget(data: WorkloadConfig, settings: dict[str, Any]) -> dict[str, Any]:

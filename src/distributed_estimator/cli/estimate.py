@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..analysis.tables import stages_of
-from ..estimator import DistributedEstimator
+from ..analysis.trace import trace_files
+from ..errors import InputError
+from ..estimator import DistributedEstimator, EstimatorOptions
+from ..execution import make_pool
 from ._output import (
     counted,
     note,
@@ -19,39 +25,119 @@ from ._output import (
     with_error,
 )
 from ._query import Query, query_options, read_query
+from ._run_options import (
+    policy_of,
+    policy_options,
+    pool_of,
+    pool_options,
+    straggler_options,
+    stragglers_of,
+)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Where a query's tasks are written down."""
+
+    folder: Path
+
+    @property
+    def tasks(self) -> Path:
+        """A record for every attempt at a task."""
+        return self.folder / "tasks.jsonl"
+
+    @property
+    def trace(self) -> Path:
+        """The same for chrome://tracing and Perfetto."""
+        return self.folder / "trace.json"
+
+    def files(self) -> dict[str, str]:
+        """Those that were made, by name; a query whose tasks were all in the journal ran none."""
+        paths = {"tasks": self.tasks, "trace": self.trace}
+        return {name: str(path) for name, path in paths.items() if path.exists()}
+
+    def check_free(self) -> None:
+        """Raises `InputError` if there is something already; makes nothing."""
+        for path in (self.tasks, self.trace):
+            if path.exists():
+                raise InputError(f"`{path}` is there already: name another folder with --trace")
 
 
 @click.command(short_help="Estimate an expectation value of a circuit in a file.")
 @query_options
-def estimate(as_json: bool, **options: Any) -> None:
+@pool_options
+@policy_options
+@straggler_options
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Record every attempt at a task in DIR, and draw them for Perfetto.",
+)
+@click.option(
+    "--journal",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep results of tasks in FILE, so that the same command goes on after it was killed.",
+)
+def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options: Any) -> None:
     """Estimate an expectation value of the circuit in FILE (OpenQASM 2, OpenQASM 3 or QPY).
 
     The circuit is cut where --label or --max-qubits says, and not at all without them. Final
     measurements in the file are taken off. Without --shots, --precision and --exact, shots are
     spent until the standard error is 1/64.
     """
+    cluster = pool_of(options)
+    policy, stragglers = policy_of(options), stragglers_of(options)
     query = read_query(**options)
+    settings = replace(query.options, policy=policy, stragglers=stragglers)
+    traces = None if trace is None else Traces(trace)
+    if traces is not None:
+        traces.check_free()
     with progress_console().status("estimating"):
-        value, stderr, metadata = _run(query)
+        value, stderr, metadata = _run(query, settings, cluster, traces, journal)
     for text in query.notes:
         note(text)
+    files = {} if traces is None else traces.files()
     if as_json:
-        print_json(_as_dict(query, value, stderr, metadata))
+        print_json(_as_dict(query, value, stderr, metadata, files))
     else:
-        _print_text(query, value, stderr, metadata)
+        _print_text(query, value, stderr, metadata, files)
 
 
-def _run(query: Query) -> tuple[float, float, dict[str, Any]]:
-    estimator = DistributedEstimator(
-        cuts=query.cuts,
-        workers=query.workers,
-        options=query.options,
-    )
-    result = estimator.run([(query.circuit, query.observable, query.binding())]).result()[0]
+def _run(
+    query: Query,
+    options: EstimatorOptions,
+    cluster: tuple[str, str | None],
+    traces: Traces | None,
+    journal: Path | None,
+) -> tuple[float, float, dict[str, Any]]:
+    binding = query.binding()
+    name, address = cluster
+    with (
+        closing(make_pool(name, query.workers, address)) as pool,
+        DistributedEstimator(
+            cuts=query.cuts,
+            pool=pool,
+            workers=query.workers,
+            options=options,
+            trace=None if traces is None else traces.tasks,
+            journal=journal,
+        ) as estimator,
+    ):
+        result = estimator.run([(query.circuit, query.observable, binding)]).result()[0]
+    if traces is not None:
+        trace_files(traces.trace, traces.tasks)
     return float(result.data.evs), float(result.data.stds), dict(result.metadata)
 
 
-def _as_dict(query: Query, value: float, stderr: float, metadata: dict[str, Any]) -> dict[str, Any]:
+def _as_dict(
+    query: Query,
+    value: float,
+    stderr: float,
+    metadata: dict[str, Any],
+    files: dict[str, str],
+) -> dict[str, Any]:
     return {
         "file": str(query.file),
         "observable": [
@@ -62,11 +148,18 @@ def _as_dict(query: Query, value: float, stderr: float, metadata: dict[str, Any]
         "stderr": stderr,
         "stages": stages_as_dict(stages_of(metadata)),
         "record": metadata,
+        "files": files,
         "notes": list(query.notes),
     }
 
 
-def _print_text(query: Query, value: float, stderr: float, metadata: dict[str, Any]) -> None:
+def _print_text(
+    query: Query,
+    value: float,
+    stderr: float,
+    metadata: dict[str, Any],
+    files: dict[str, str],
+) -> None:
     exact = query.options.default_precision == 0
     click.echo(f"value {value:.12g} (exact)" if exact else f"value {with_error(value, stderr)}")
     counts = ("cut", "fragment", "circuit")
@@ -75,3 +168,5 @@ def _print_text(query: Query, value: float, stderr: float, metadata: dict[str, A
         + f", {counted(metadata['shots_total'], 'shot')}"
     )
     print_table(stages_as_table(stages_of(metadata), per_record=False))
+    for name, path in files.items():
+        click.echo(f"{name:<6}{path}")

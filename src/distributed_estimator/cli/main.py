@@ -16,6 +16,7 @@ from ._output import printable
 from .estimate import estimate
 from .plan import plan
 from .robustness import robustness
+from .simulate import simulate
 from .train import train
 
 BAD_INPUT = 2
@@ -41,6 +42,7 @@ def dest(context: click.Context) -> None:
 dest.add_command(estimate)
 dest.add_command(plan)
 dest.add_command(robustness)
+dest.add_command(simulate)
 dest.add_command(train)
 
 

@@ -230,6 +230,8 @@ def _files(result: TrainingResult) -> dict[str, str]:
         "checkpoint": folder.checkpoint,
         "weights": folder.weights,
         "summary": folder.summary,
+        "tasks": folder.tasks,
+        "trace": folder.trace,
         "figure": folder.figure,
     }
     return {name: str(path) for name, path in files.items() if path.exists()}

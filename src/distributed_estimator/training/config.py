@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError
+from ..execution.policies import Policy
+from ..execution.stragglers import Stragglers
 from ._checks import check_seed, check_whole
 from .models import ModelConfig, labels_for_cuts
 from .workloads import WorkloadConfig
@@ -18,8 +20,12 @@ Optimizer = Literal["adam", "sgd", "lbfgs", "cobyla", "spsa"]
 Loss = Literal["mse", "cross_entropy"]
 Head = Literal["none", "linear", "custom"]
 Pipeline = Literal["contracted", "reference"]
+PoolName = Literal["threads", "processes", "dask", "ray"]
 
 GRADIENT_FREE = ("cobyla", "spsa")
+
+TASK_LOG = "tasks.jsonl"
+"""Stands beside the query log."""
 ConfigT = TypeVar("ConfigT")
 
 
@@ -42,10 +48,16 @@ class TrainingConfig:
         lr: Learning rate of the gradient optimisers.
         head: A classical layer after the circuit: "none" (the output of a circuit with several
             is their mean), "linear", or "custom" (the module given to `train`).
-        workers: Size of the thread pool.
+        workers: Tasks that run at a time.
         seed: Of the initial weights, the shots and the mini-batches. The data has its own.
         setting_basis: "full" or "minimal" (DistributedEstimator only).
         pipeline: "contracted" for DistributedEstimator, "reference" for the paper's own.
+        pool: Where tasks run (DistributedEstimator only, like all that follow).
+        address: Of a Dask or Ray cluster that runs; None: one is started on this machine.
+        policy: How tasks are handed out. What is learnt does not depend on it, but for its
+            deadline and its size of tasks, nor on the pool.
+        stragglers: Delays that are injected; None: none are.
+        trace: Whether to keep a record of every attempt at a task.
     """
 
     workload: WorkloadConfig = field(default_factory=WorkloadConfig)
@@ -64,6 +76,11 @@ class TrainingConfig:
     seed: int = 7
     setting_basis: SettingBasis = "full"
     pipeline: Pipeline = "contracted"
+    pool: PoolName = "threads"
+    address: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    stragglers: Stragglers | None = None
+    trace: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("cuts", 0), ("epochs", 1), ("workers", 1)):
@@ -80,15 +97,26 @@ class TrainingConfig:
         ways = [self.cuts > 0, self.label is not None, self.max_qubits is not None]
         if sum(ways) > 1:
             raise InputError("`cuts`, `label` and `max_qubits` exclude one another: give one")
-        if self.pipeline == "reference" and self.shots is None:
-            raise InputError("the reference pipeline has no exact values: give `shots`")
-        if self.pipeline == "reference" and self.max_qubits is not None:
-            raise InputError("the reference pipeline cuts by label: give `cuts` or `label`")
+        if self.pipeline == "reference":
+            self._check_reference()
         if self.is_gradient_free and self.batch_size is not None:
             raise InputError(
                 f"`batch_size` is {self.batch_size}, and {self.optimizer} takes the whole training "
                 "part at each evaluation: leave it out, or choose adam, sgd or lbfgs"
             )
+
+    def _check_reference(self) -> None:
+        if self.shots is None:
+            raise InputError("the reference pipeline has no exact values: give `shots`")
+        if self.max_qubits is not None:
+            raise InputError("the reference pipeline cuts by label: give `cuts` or `label`")
+        defaults = {"pool": "threads", "address": None, "policy": Policy(), "stragglers": None}
+        for name, default in {**defaults, "trace": False}.items():
+            if getattr(self, name) != default:
+                raise InputError(
+                    f"`{name}` says how DistributedEstimator runs tasks, and the reference "
+                    'pipeline takes `workers` only: leave it out, or set `pipeline` to "contracted"'
+                )
 
     @property
     def is_gradient_free(self) -> bool:
@@ -107,16 +135,25 @@ class TrainingConfig:
             return self.label
         return labels_for_cuts(num_qubits, self.cuts)
 
+    def for_evaluation(self) -> TrainingConfig:
+        """The same network without what was to be learnt of training itself.
+
+        Nothing is delayed, cut short or traced; tasks are as large, so that the same shots are
+        drawn.
+        """
+        policy = Policy(subexperiments=self.policy.subexperiments)
+        return replace(self, policy=policy, stragglers=None, trace=False)
+
     def as_dict(self) -> dict[str, Any]:
-        """The configuration for a JSON document."""
-        return asdict(self)
+        """The configuration for a JSON document; where a part has a `kind`, that is its class."""
+        return _fields_of(self)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> TrainingConfig:
-        """The configuration that `as_dict` wrote.
+        """The configuration that `as_dict` wrote, by this release or an older one.
 
         Raises:
-            InputError: A field is unknown, missing or out of range.
+            InputError: A field is unknown or out of range.
 
         Example:
             >>> config = TrainingConfig(cuts=2, shots=None)
@@ -126,14 +163,34 @@ class TrainingConfig:
         return _build(cls, document)
 
 
-def _build(kind: type[ConfigT], document: Mapping[str, Any]) -> ConfigT:
+def _fields_of(value: Any) -> dict[str, Any]:
+    hints = get_type_hints(type(value))
+    return {f.name: _plain(hints[f.name], getattr(value, f.name)) for f in fields(value)}
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    kinds = _kinds(hint)
+    if not kinds or value is None:
+        return value
+    return ({"kind": type(value).__name__} if len(kinds) > 1 else {}) | _fields_of(value)
+
+
+def _kinds(hint: Any) -> dict[str, type[Any]]:
+    """The dataclasses that a field may hold, by name."""
+    options = [kind for kind in get_args(hint) or (hint,) if isinstance(kind, type)]
+    return {kind.__name__: kind for kind in options if is_dataclass(kind)}
+
+
+def _build(kind: type[ConfigT], document: Any) -> ConfigT:
     hints = get_type_hints(kind)
-    if set(document) != set(hints):
+    # Fields that came later have the default that stands for what was done before.
+    if not isinstance(document, Mapping) or not set(document) <= set(hints):
+        found = sorted(document) if isinstance(document, Mapping) else document
         raise InputError(
-            f"a {kind.__name__} has the fields {sorted(hints)}, found {sorted(document)}: it was "
-            "written by another version of the package"
+            f"a {kind.__name__} has the fields {sorted(hints)}, found {found}: it was written by "
+            "another version of the package"
         )
-    values = {name: _convert(hint, document[name]) for name, hint in hints.items()}
+    values = {name: _convert(hints[name], value) for name, value in document.items()}
     try:
         return kind(**values)
     except TypeError as error:
@@ -141,9 +198,17 @@ def _build(kind: type[ConfigT], document: Mapping[str, Any]) -> ConfigT:
 
 
 def _convert(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _build(hint, value)
-    return tuple(value) if isinstance(value, list) else value
+    kinds = _kinds(hint)
+    if not kinds or (value is None and NoneType in get_args(hint)):
+        return tuple(value) if isinstance(value, list) else value
+    if len(kinds) == 1:
+        (kind,) = kinds.values()
+        return _build(kind, value)
+    left = dict(value) if isinstance(value, Mapping) else {}
+    name = left.pop("kind", None)
+    if name not in kinds:
+        raise InputError(f"{value!r} is of none of the kinds {', '.join(sorted(kinds))}")
+    return _build(kinds[name], left)
 
 
 def _check_choices(config: TrainingConfig) -> None:

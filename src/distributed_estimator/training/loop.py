@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..analysis.trace import trace_files
 from ..errors import InputError
 from ._ml import torch
 from .checkpoints import Checkpoint
@@ -34,8 +35,8 @@ def train(
     """Trains a model on a workload.
 
     Every epoch leaves a record in `folder.training`, its queries in `folder.queries`, and a
-    checkpoint to go on from; weights and summary are written at the end. The record of epoch k
-    holds the scores after k epochs, so the first describes the initial weights.
+    checkpoint to go on from; weights, summary and trace are written at the end. The record of epoch
+    k holds the scores after k epochs, so the first describes the initial weights.
 
     Args:
         workload: The data.
@@ -237,6 +238,8 @@ def _finish(session: Session, model: Model) -> TrainingResult:
     }
     write_json(folder.weights, document)
     write_json(folder.summary, result.as_dict())
+    if config.trace:
+        trace_files(folder.trace, folder.queries, folder.tasks)
     return result
 
 

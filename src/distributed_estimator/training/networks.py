@@ -15,11 +15,12 @@ from qiskit.circuit import Parameter
 from ..cutting import CutPlan
 from ..errors import DistributedEstimatorError
 from ..estimator import DistributedEstimator, EstimatorOptions
+from ..execution import Pool, make_pool
 from ..gradient import FragmentGradient
 from ..records import RecordWriter
 from ..reference import ReferenceEstimator
 from ._ml import qiskit_machine_learning
-from .config import TrainingConfig
+from .config import TASK_LOG, TrainingConfig
 from .models import Model
 
 FloatArray = npt.NDArray[np.float64]
@@ -68,7 +69,7 @@ class Network(Protocol):
         ...
 
     def close(self) -> None:
-        """Closes the query log."""
+        """Ends the workers and closes the logs."""
 
 
 class FragmentNetwork:
@@ -77,11 +78,19 @@ class FragmentNetwork:
     Exact values come with their derivatives from one evaluation. With shots, values and
     derivatives come from independent ones, because a loss multiplies the two: shared noise would
     bias its gradient.
+
+    Args:
+        model: The circuit and its observables.
+        estimator: Evaluates it; is closed with the network.
+        pool: The estimator's, where it has not started it itself; is closed, too.
     """
 
-    def __init__(self, model: Model, estimator: DistributedEstimator) -> None:
+    def __init__(
+        self, model: Model, estimator: DistributedEstimator, pool: Pool | None = None
+    ) -> None:
         self.estimator: Estimator = estimator
-        self._log = estimator.log
+        self._logs = [log for log in (estimator.log, estimator.trace) if log is not None]
+        self._closes = [estimator.close, *([] if pool is None else [pool.close])]
         self._gradient = FragmentGradient(estimator)
         self._exact = estimator.accuracy(None).exact
         self._model = model
@@ -104,8 +113,10 @@ class FragmentNetwork:
 
     def close(self) -> None:
         """As `Network` says."""
-        if self._log is not None:
-            self._log.close()
+        for close in self._closes:
+            close()
+        for log in self._logs:
+            log.close()
 
     def _differentiate(
         self, pub: tuple[object, ...], wanted: Wanted
@@ -184,15 +195,21 @@ def build_network(model: Model, config: TrainingConfig, log: Path | None) -> Net
         default_precision=0.0 if config.shots is None else 1 / 64,
         seed=config.seed,
         setting_basis=config.setting_basis,
+        policy=config.policy,
+        stragglers=config.stragglers,
     )
+    pool = None
+    if config.address is not None:
+        pool = make_pool(config.pool, config.workers, config.address)
     estimator = DistributedEstimator(
         cuts=CutPlan.build(model.circuit, cuts),
-        pool="threads",
+        pool=pool or config.pool,
         workers=config.workers,
         options=options,
         log=writer,
+        trace=log.with_name(TASK_LOG) if config.trace and log is not None else None,
     )
-    return FragmentNetwork(model, estimator)
+    return FragmentNetwork(model, estimator, pool)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -127,6 +127,7 @@ class RobustnessResult:
             "summary": self.measured.summary,
             **measured,
             **fields,
+            "config": self.config.as_dict(),
         }
 
 
@@ -202,7 +203,8 @@ def _evaluate(
         if advance is not None:
             advance(done, total)
 
-    measured = measure(trained, attacks, count)
+    with closing(trained.classifier.layer.network):
+        measured = measure(trained, attacks, count)
     cuts = config.cuts_for(trained.model.num_qubits)
     return RobustnessResult(
         workload=trained.workload.name,

@@ -14,7 +14,7 @@ from typing import IO, Any, Self
 from ..analysis.load import QueryTotals
 from ..errors import CheckpointError, InputError, RecordError
 from ..records import QueryRecord, decode, plain
-from .config import TrainingConfig
+from .config import TASK_LOG, TrainingConfig
 
 try:
     import fcntl
@@ -86,6 +86,16 @@ class RunFolder:
     def training(self) -> Path:
         """Training records."""
         return self.path / "training.jsonl"
+
+    @property
+    def tasks(self) -> Path:
+        """Task records, where they are kept."""
+        return self.path / TASK_LOG
+
+    @property
+    def trace(self) -> Path:
+        """The same for chrome://tracing and Perfetto."""
+        return self.path / "trace.json"
 
     @property
     def checkpoint(self) -> Path:
@@ -183,8 +193,8 @@ class RunFolder:
                 place.rmdir()
 
     def _files(self) -> tuple[Path, ...]:
-        logs = (self.queries, self.training)
-        ends = (self.weights, self.summary, self.figure)
+        logs = (self.queries, self.training, self.tasks)
+        ends = (self.weights, self.summary, self.figure, self.trace)
         return (*logs, self.data, self.checkpoint, *ends)
 
 
@@ -220,7 +230,7 @@ class TrainingResult:
         """The result for a JSON document, without the place of its files."""
         fields = asdict(self)
         del fields["folder"]
-        return {"schema_version": 2, **fields}
+        return {"schema_version": 2, **fields, "config": self.config.as_dict()}
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

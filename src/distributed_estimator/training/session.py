@@ -13,7 +13,14 @@ import numpy.typing as npt
 
 from ..analysis.load import QueryTotals
 from ..errors import CheckpointError, InputError, RecordError, TrainingStoppedError
-from ..records import Header, RecordWriter, TrainingRecord, read_records, truncate_records
+from ..records import (
+    DeviceRecord,
+    Header,
+    RecordWriter,
+    TrainingRecord,
+    read_records,
+    truncate_records,
+)
 from ._ml import torch
 from .classifier import Classifier, accuracy, evaluating, mean_loss
 from .config import TrainingConfig
@@ -77,6 +84,7 @@ class Session:
         self._unseen = torch.from_numpy(self.workload.y_test)
         self._log = RecordWriter(self.folder.training)
         self._queries = RecordWriter(self.folder.queries)
+        self._tasks = RecordWriter(self.folder.tasks) if self.config.trace else None
         self._meter = QueryMeter(self.folder.queries)
         self._started = self._synced = time.perf_counter()
 
@@ -195,8 +203,8 @@ class Session:
         durable = self.is_done or now - self._synced > _SECONDS_TO_SYNC
         if durable:
             self._synced = now
-            self._queries.sync()
-            self._log.sync()
+            for log in self._logs():
+                log.sync()
         self._state().save(self.folder.checkpoint, durable=durable)
 
     def _state(self) -> RunState:
@@ -212,13 +220,22 @@ class Session:
             config=self.config,
             data=self.data,
             position=self.position,
-            logs=Logs(self.run_id, self._queries.size(), self._log.size()),
+            logs=self._sizes(),
             num_runs=self.classifier.layer.network.estimator.num_runs,
             totals=self._meter.read(),
             classifier=dict(self.classifier.state_dict()),
             optimizer=None if self.optimizer is None else self.optimizer.state_dict(),
             numbers=numbers,
         )
+
+    def _logs(self) -> list[RecordWriter]:
+        """The logs, the training log last: it never speaks of queries that are not there."""
+        tasks = [] if self._tasks is None else [self._tasks]
+        return [*tasks, self._queries, self._log]
+
+    def _sizes(self) -> Logs:
+        tasks = 0 if self._tasks is None else self._tasks.size()
+        return Logs(self.run_id, self._queries.size(), self._log.size(), tasks)
 
     def restore(self, state: RunState) -> None:
         """Goes back to a checkpoint; what was logged after it will be logged anew.
@@ -242,7 +259,11 @@ class Session:
         self._rewind(state)
 
     def _rewind(self, state: RunState) -> None:
-        sizes = {self.folder.queries: state.logs.queries, self.folder.training: state.logs.training}
+        sizes = {
+            self.folder.queries: state.logs.queries,
+            self.folder.training: state.logs.training,
+            self.folder.tasks: state.logs.tasks,
+        }
         present = {path: size for path, size in sizes.items() if size or path.exists()}
         for path in present:
             _check_run(path, state.logs.run_id)
@@ -253,8 +274,8 @@ class Session:
 
     def close(self) -> None:
         """Closes the logs."""
-        self._log.close()
-        self._queries.close()
+        for log in self._logs():
+            log.close()
         self.classifier.layer.network.close()
 
 
@@ -272,7 +293,10 @@ def load_classifier(state: RunState, classifier: Classifier, folder: RunFolder) 
 def _check_run(log: Path, run_id: str) -> None:
     """Raises `CheckpointError` if a log is another run's."""
     try:
-        found = next((r.run_id for r in read_records(log) if not isinstance(r, Header)), run_id)
+        found = next(
+            (r.run_id for r in read_records(log) if not isinstance(r, Header | DeviceRecord)),
+            run_id,
+        )
     except RecordError:  # damaged, of which more is said where it is cut
         return
     if found != run_id:

@@ -48,11 +48,13 @@ class Logs:
         run_id: The run in every record.
         queries: Bytes of the query log.
         training: Bytes of the training log.
+        tasks: Bytes of the task log, 0 where there is none.
     """
 
     run_id: str
     queries: int
     training: int
+    tasks: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,9 @@ def load_trained(
     config = replace(state.config, shots=None) if exact else state.config
     workload, _ = data_of(state, folder, workload)
     with torch.random.fork_rng(devices=[]):
-        model, classifier = build_classifier(config, workload.num_features, log, head)
+        model, classifier = build_classifier(
+            config.for_evaluation(), workload.num_features, log, head
+        )
     load_classifier(state, classifier, folder)
     classifier.eval()
     done = state.position.is_done(state.config)

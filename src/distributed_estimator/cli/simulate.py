@@ -1,0 +1,294 @@
+"""`dest simulate`: how long a run would take on how many workers, and how long at least."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import click
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from ..errors import InputError
+from ..execution.policies import LargestInfluenceFirst, Policy
+from ..execution.stragglers import Stragglers
+from ..records import TaskRecord, read_records
+from ..simulation import Load, Service, SimulationResult, parse_service
+from ..simulation import simulate as simulate_run
+from ._output import counted, duration, note, print_json, print_table, progress_console
+from ._run_options import policy_of, policy_options, straggler_options, stragglers_of
+
+MOST_WORKERS = 10_000
+MOST_TASKS = 1_000_000
+_DEFAULT_TASKS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What is to be simulated."""
+
+    records: Load | None
+    service: Service | None
+    num_tasks: int | None
+    policy: Policy
+    stragglers: Stragglers | None
+    overhead: float
+    job_seconds: float
+    seed: int
+
+    def load(self, seed: int) -> Load:
+        if self.records is None:
+            assert self.service is not None
+            return Load.drawn(self.service, self.num_tasks or _DEFAULT_TASKS, seed)
+        return self.records.resampled(self.num_tasks, seed) if self.num_tasks else self.records
+
+    def run(self, workers: int, repeat: int) -> SimulationResult:
+        """One run; the same repeat has the same tasks and delays on any number of workers."""
+        seed = int(np.random.SeedSequence([self.seed, repeat]).generate_state(1)[0])
+        load = self.load(seed)
+        return simulate_run(
+            load.tasks,
+            load.services,
+            self.policy,
+            workers,
+            stragglers=self.stragglers,
+            overhead=self.overhead,
+            job_seconds=self.job_seconds,
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Means over the repeats on one number of workers; None where tasks are missing."""
+
+    workers: int
+    time: float
+    time_stderr: float | None
+    speed_up: float | None
+    utilisation: float
+    tail: float
+    p50: float
+    p95: float
+    p99: float
+    lower_bound: float | None
+    time_over_bound: float | None
+    wasted: float
+    retries: float
+    speculated: float
+    missing: float
+
+
+def _workers(_: click.Context, __: click.Parameter, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(1 <= number <= MOST_WORKERS for number in numbers):
+        raise click.BadParameter(
+            f"`{text}` is not a list of whole numbers from 1 to {MOST_WORKERS}: give one such as "
+            "1,2,4,8"
+        )
+    return numbers
+
+
+@click.command(short_help="Simulate a run on any number of workers.")
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Task records of a traced run: its tasks and how long they took.",
+)
+@click.option(
+    "--service",
+    metavar="TEXT",
+    help="How long tasks take, in seconds: constant:SECONDS, exponential:MEAN, "
+    "lognormal:MEDIAN,SIGMA or pareto:SCALE,SHAPE.",
+)
+@click.option(
+    "--tasks",
+    "num_tasks",
+    type=click.IntRange(1, MOST_TASKS),
+    metavar="N",
+    help="How many tasks; with --records, drawn from those.  "
+    f"[default: those of the records, or {_DEFAULT_TASKS}]",
+)
+@click.option(
+    "--workers",
+    callback=_workers,
+    default="1,2,4,8",
+    show_default=True,
+    metavar="N,N,…",
+    help="Numbers of workers, one after the other.",
+)
+@policy_options
+@straggler_options
+@click.option(
+    "--overhead",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="What a worker spends on every job besides its tasks.",
+)
+@click.option(
+    "--job-seconds",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="What a job should take at least: shorter tasks share one.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="R",
+    help="Runs to take the mean of, each with tasks and delays of its own.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def simulate(workers: list[int], repeats: int, as_json: bool, **options: Any) -> None:
+    """Simulate a run: the dispatcher of real runs on a virtual clock.
+
+    Tasks take as long as --records or --service say. The lower bound is an expected time that no
+    policy can beat, however it orders, restarts and duplicates tasks; speed-up is against one
+    worker under the same policy, useful the share of all workers' time that went into results.
+    """
+    question = _read(**options)
+    with progress_console().status("simulating") as status:
+
+        def runs(number: int) -> list[SimulationResult]:
+            status.update(f"simulating {counted(number, 'worker')}")
+            return [question.run(number, repeat) for repeat in range(repeats)]
+
+        alone = runs(1)
+        rows = [_row(alone if number == 1 else runs(number), alone) for number in workers]
+    num_tasks = len(question.load(0).tasks)
+    if as_json:
+        print_json(_as_dict(question, num_tasks, repeats, rows))
+    else:
+        _print_text(question, num_tasks, repeats, rows)
+
+
+def _read(
+    records: Path | None,
+    service: str | None,
+    num_tasks: int | None,
+    overhead: float,
+    job_seconds: float,
+    seed: int,
+    **options: Any,
+) -> _Question:
+    if (records is None) == (service is None):
+        raise click.UsageError(
+            "give `--records FILE` or `--service TEXT`, one of them, to say how long tasks take"
+        )
+    policy, stragglers = policy_of(options), stragglers_of(options)
+    if policy.subexperiments is not None:
+        raise click.UsageError(
+            "`--subexperiments-per-task` has no effect on tasks that are given: leave it out"
+        )
+    for name, value in (("--overhead", overhead), ("--job-seconds", job_seconds)):
+        if not math.isfinite(value):
+            raise InputError(f"`{name}` is {value!r}: give seconds")
+    if isinstance(policy.order, LargestInfluenceFirst):
+        note("what the result depends on most is not known here: tasks run as generated")
+    return _Question(
+        records=None if records is None else _measured(records),
+        service=None if service is None else parse_service(service),
+        num_tasks=num_tasks,
+        policy=policy,
+        stragglers=stragglers,
+        overhead=overhead,
+        job_seconds=job_seconds,
+        seed=seed,
+    )
+
+
+def _measured(path: Path) -> Load:
+    found = [record for record in read_records(path) if isinstance(record, TaskRecord)]
+    if not found:
+        raise InputError(
+            f"`{path}` has no task records: give the task records of a traced run, not its queries"
+        )
+    queries = {(record.run_id, record.query_id) for record in found}
+    if len(queries) > 1:
+        note(f"the tasks of {counted(len(queries), 'query record')} are simulated as one run")
+    return Load.measured(found)
+
+
+def _row(results: Sequence[SimulationResult], alone: Sequence[SimulationResult]) -> _Row:
+    times = [result.makespan for result in results]
+    time = fmean(times)
+    whole = not any(result.missing for result in (*results, *alone))
+    bounds = [result.lower_bound for result in results if result.lower_bound is not None]
+    bound = fmean(bounds) if len(bounds) == len(results) else None
+    return _Row(
+        workers=results[0].workers,
+        time=time,
+        time_stderr=stdev(times) / math.sqrt(len(times)) if len(times) > 1 else None,
+        speed_up=fmean(result.makespan for result in alone) / time if whole and time else None,
+        utilisation=fmean(result.utilisation for result in results),
+        tail=fmean(result.tail for result in results),
+        p50=fmean(result.latency.p50 for result in results),
+        p95=fmean(result.latency.p95 for result in results),
+        p99=fmean(result.latency.p99 for result in results),
+        lower_bound=bound,
+        time_over_bound=time / bound if bound else None,
+        wasted=fmean(result.wasted for result in results),
+        retries=fmean(result.retries for result in results),
+        speculated=fmean(result.speculated for result in results),
+        missing=fmean(result.missing for result in results),
+    )
+
+
+def _as_dict(
+    question: _Question, num_tasks: int, repeats: int, rows: Sequence[_Row]
+) -> dict[str, Any]:
+    stragglers = question.stragglers
+    return {
+        "num_tasks": num_tasks,
+        "policy": question.policy.name,
+        "straggler_p": 0.0 if stragglers is None else stragglers.p,
+        "straggler_distribution": None if stragglers is None else stragglers.name,
+        "repeats": repeats,
+        "seed": question.seed,
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def _print_text(question: _Question, num_tasks: int, repeats: int, rows: Sequence[_Row]) -> None:
+    stragglers = question.stragglers
+    slow = f", stragglers p={stragglers.p:g} {stragglers.name}" if stragglers else ""
+    mean = f", mean of {repeats} runs" if repeats > 1 else ""
+    click.echo(f"{counted(num_tasks, 'task')}, {question.policy.name}{slow}{mean}")
+    names = ["workers", "time", "±", "speed-up", "useful", "tail", "p95", "lower bound"]
+    names += ["time / bound"] + (["missing"] if any(row.missing for row in rows) else [])
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*_cells(row)[: len(names)])
+    print_table(table)
+
+
+def _cells(row: _Row) -> list[str]:
+    return [
+        str(row.workers),
+        duration(row.time),
+        "–" if row.time_stderr is None else duration(row.time_stderr),
+        "–" if row.speed_up is None else f"{row.speed_up:.3g}",
+        f"{100 * row.utilisation:.1f} %",
+        duration(row.tail),
+        "–" if math.isnan(row.p95) else duration(row.p95),
+        "–" if row.lower_bound is None else duration(row.lower_bound),
+        "–" if row.time_over_bound is None else f"{row.time_over_bound:.3g}",
+        f"{row.missing:g}",
+    ]

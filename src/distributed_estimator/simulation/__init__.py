@@ -1,0 +1,21 @@
+"""The dispatcher on a virtual clock, and times that no policy can beat."""
+
+from .bounds import bound_without_restarts, expected_work, lower_bound
+from .result import Latency, SimulationResult
+from .run import simulate
+from .services import Load, Service, parse_service, predicted
+from .workers import Services
+
+__all__ = [
+    "Latency",
+    "Load",
+    "Service",
+    "Services",
+    "SimulationResult",
+    "bound_without_restarts",
+    "expected_work",
+    "lower_bound",
+    "parse_service",
+    "predicted",
+    "simulate",
+]

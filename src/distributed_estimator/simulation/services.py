@@ -1,0 +1,179 @@
+"""Tasks to simulate, and how long they take: as measured, or from a distribution."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, RecordError
+from ..execution.policies import Policy, TaskSpec
+from ..execution.stragglers import Constant, LogNormal, Pareto, Stragglers
+from ..records import Record, TaskRecord
+from .result import SimulationResult
+from .run import simulate
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """Service times without memory.
+
+    Attributes:
+        mean: Seconds.
+    """
+
+    mean: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mean < math.inf:
+            raise InputError(f"`mean` is {self.mean!r}: give a positive number")
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Service times in seconds, shape (count,)."""
+        return rng.exponential(self.mean, count)
+
+
+Service: TypeAlias = Constant | Exponential | LogNormal | Pareto
+SERVICES: Mapping[str, tuple[Callable[..., Service], str]] = {
+    "constant": (Constant, "SECONDS"),
+    "exponential": (Exponential, "MEAN"),
+    "lognormal": (LogNormal, "MEDIAN,SIGMA"),
+    "pareto": (Pareto, "SCALE,SHAPE"),
+}
+"""The distributions by name, with what is to be told of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Tasks and their service times without injected delays.
+
+    Attributes:
+        tasks: What a policy knows of them.
+        services: What they take, in seconds.
+    """
+
+    tasks: tuple[TaskSpec, ...]
+    services: tuple[float, ...]
+
+    @classmethod
+    def drawn(cls, service: Service, count: int, seed: int) -> Load:
+        """So many tasks of one group from a distribution; policies know what each one takes."""
+        seconds = service.draw(np.random.default_rng(seed), count).tolist()
+        return cls(tuple(TaskSpec(str(n), each) for n, each in enumerate(seconds)), tuple(seconds))
+
+    @classmethod
+    def measured(cls, records: Iterable[Record]) -> Load:
+        """The tasks of task records, as one run; of each, the attempt that succeeded first.
+
+        A policy knows of a task what those of its fragment take on average.
+
+        Raises:
+            RecordError: No task of the records succeeded.
+        """
+        first: dict[tuple[str, str, str], TaskRecord] = {}
+        for record in records:
+            if isinstance(record, TaskRecord) and _has_service(record):
+                first.setdefault((record.run_id, record.query_id, record.key), record)
+        if not first:
+            raise RecordError(
+                "no task record with the status `done`: give the task records of a traced run"
+            )
+        return _with_means(list(first.values()))
+
+    def resampled(self, count: int, seed: int) -> Load:
+        """So many tasks, each like one of these that is picked at random."""
+        rng = np.random.default_rng(seed)
+        picks = rng.integers(len(self.tasks), size=count).tolist()
+        tasks = (self.tasks[pick] for pick in picks)
+        return Load(
+            tuple(
+                TaskSpec(
+                    f"{n}/{task.key}",
+                    task.seconds,
+                    task.group,
+                    task.influence,
+                    task.subexperiments,
+                )
+                for n, task in enumerate(tasks)
+            ),
+            tuple(self.services[pick] for pick in picks),
+        )
+
+
+def parse_service(text: str) -> Service:
+    """A distribution of service times from text such as `lognormal:0.05,1`.
+
+    Raises:
+        InputError: The name is unknown, or its numbers are not what it needs.
+
+    Example:
+        >>> parse_service("pareto:0.02,1.5")
+        Pareto(scale=0.02, shape=1.5)
+    """
+    name, _, values = text.partition(":")
+    kind, wanted = SERVICES.get(name, (None, ""))
+    if kind is None:
+        forms = ", ".join(f"{name}:{wanted}" for name, (_, wanted) in SERVICES.items())
+        raise InputError(f"`{text}` is no distribution of service times: give one of {forms}")
+    try:
+        numbers = [float(value) for value in values.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != wanted.count(",") + 1:
+        raise InputError(f"`{text}` cannot be read: give {name}:{wanted}")
+    try:
+        return kind(*numbers)
+    except InputError as error:
+        raise InputError(f"`{text}` is no distribution of service times: {error}") from error
+
+
+def predicted(
+    records: Iterable[Record],
+    workers: int,
+    policy: Policy,
+    *,
+    stragglers: Stragglers | None = None,
+    **options: Any,
+) -> SimulationResult:
+    """What a run of the same tasks would be like on other workers or with another policy.
+
+    Args:
+        records: Task records of one run.
+        workers: Jobs that run at a time.
+        policy: How tasks are handed out.
+        stragglers: Delays to inject; those of the records are taken out. The same stragglers
+            delay the same attempts as in a real run, since these have the same keys.
+        options: Of `simulate`.
+
+    Raises:
+        RecordError: No task of the records succeeded.
+    """
+    load = Load.measured(records)
+    return simulate(load.tasks, load.services, policy, workers, stragglers=stragglers, **options)
+
+
+def _has_service(record: TaskRecord) -> bool:
+    return record.status == "done" and record.started is not None
+
+
+def _service(record: TaskRecord) -> float:
+    assert record.started is not None
+    return max(0.0, record.finished - record.started - record.injected_delay)
+
+
+def _with_means(records: Sequence[TaskRecord]) -> Load:
+    services = [_service(record) for record in records]
+    of_fragment: defaultdict[int, list[float]] = defaultdict(list)
+    for record, seconds in zip(records, services, strict=True):
+        of_fragment[record.fragment].append(seconds)
+    means = {fragment: sum(all_) / len(all_) for fragment, all_ in of_fragment.items()}
+    tasks = (
+        TaskSpec(r.key, means[r.fragment], r.fragment, subexperiments=r.subexperiments)
+        for r in records
+    )
+    return Load(tuple(tasks), tuple(services))

@@ -1,0 +1,207 @@
+"""Executors that the caller brings: broken ones, closed ones, odd ones."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+from pool_works import Calls, Inbox, order_of
+
+from distributed_estimator.errors import BackendError, InputError
+from distributed_estimator.execution.messages import Ended, Lost, Started
+from distributed_estimator.execution.pools.executors import ExecutorPool
+
+
+class ByHand(Executor):
+    """Runs nothing; tests end its futures."""
+
+    def __init__(self):
+        self.jobs = []
+        self.arrived = threading.Semaphore(0)
+
+    def submit(self, function, /, *arguments):
+        future = Future()
+        self.jobs.append((future, lambda: function(*arguments)))
+        self.arrived.release()
+        return future
+
+    def wait_for_job(self):
+        assert self.arrived.acquire(timeout=30.0)
+        return self.jobs[-1]
+
+
+@pytest.fixture
+def inbox():
+    return Inbox()
+
+
+@pytest.fixture
+def executor():
+    return ByHand()
+
+
+@pytest.fixture
+def pool(executor):
+    return ExecutorPool(executor, 1)
+
+
+def test_it_goes_by_the_name_of_the_executor():
+    with ThreadPoolExecutor(1) as threads, ProcessPoolExecutor(1) as processes:
+        assert ExecutorPool(threads, 1).name == "ThreadPoolExecutor"
+        assert ExecutorPool(threads, 1).in_process
+        assert ExecutorPool(processes, 1).name == "ProcessPoolExecutor"
+        assert not ExecutorPool(processes, 1).in_process
+
+
+def test_only_executors_will_do():
+    with pytest.raises(InputError, match="`executor` is a str: give a"):
+        ExecutorPool("threads", 1)
+
+
+def test_closing_leaves_the_executor_open(inbox):
+    with ThreadPoolExecutor(1) as executor:
+        ExecutorPool(executor, 1).close()
+
+        assert executor.submit(int, "5").result() == 5
+
+
+def test_an_executor_that_was_shut_down_is_refused_with_a_remedy(inbox):
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    pool = ExecutorPool(executor, 1)
+    orders = [order_of(Calls(), ("value", 1.0), number=n) for n in range(3)]
+    for order in orders:
+        pool.submit(order, inbox)
+
+    ends = inbox.until_over(*orders)
+
+    assert [end.kind for end in ends] == ["refused"] * 3
+    assert "the ThreadPoolExecutor takes no jobs any more (RuntimeError: " in ends[0].cause
+    assert ends[0].cause.endswith("make a new one, and a new estimator with it")
+
+
+def test_an_executor_that_breaks_is_refused_with_a_remedy(inbox):
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        pool = ExecutorPool(executor, 2)
+        orders = [order_of(Calls(), ("exit", 3)), *(order_of(Calls(), ("pid",)) for _ in range(4))]
+        for order in orders:
+            pool.submit(order, inbox)
+
+        ends = inbox.until_over(*orders, timeout=60.0)
+
+    assert [end.kind for end in ends] == ["refused"] * 5
+    assert "BrokenProcessPool" in ends[0].cause
+    assert "make a new one" in ends[0].cause
+
+
+def test_no_more_jobs_than_workers_are_handed_on(inbox, executor, pool):
+    orders = [order_of(Calls(), ("value", float(n)), number=n) for n in range(3)]
+    for order in orders:
+        pool.submit(order, inbox)
+
+    for n in range(3):
+        future, run = executor.wait_for_job()
+        assert len(executor.jobs) == n + 1
+        future.set_result(run())
+    ends = inbox.until_over(*orders)
+
+    assert [end.outcomes[0].arrays[0][0] for end in ends] == [0.0, 1.0, 2.0]
+
+
+def test_a_failure_of_the_executor_loses_one_order(inbox, executor, pool):
+    order = order_of(Calls(), ("value", 1.0))
+    pool.submit(order, inbox)
+    executor.wait_for_job()[0].set_exception(OSError("no route"))
+
+    (lost,) = inbox.until_over(order)
+
+    assert (lost.kind, lost.cause) == ("lost", "the executor failed (OSError: no route)")
+
+
+def test_a_report_that_is_none_loses_its_order(inbox, executor, pool):
+    order = order_of(Calls(), ("value", 1.0))
+    pool.submit(order, inbox)
+    executor.wait_for_job()[0].set_result(42)
+
+    (lost,) = inbox.until_over(order)
+
+    assert (lost.kind, lost.cause) == ("lost", "the executor gave what is no report: 42")
+
+
+def test_a_job_that_the_executor_has_not_begun_can_be_cancelled(inbox, executor, pool):
+    order = order_of(Calls(), ("value", 1.0))
+    pool.submit(order, inbox)
+    future, _ = executor.wait_for_job()
+
+    pool.cancel(order)
+    (lost,) = inbox.until_over(order)
+
+    assert future.cancelled()
+    assert lost.kind == "cancelled"
+
+
+def test_an_executor_may_cancel_by_itself(inbox, executor, pool):
+    order = order_of(Calls(), ("value", 1.0))
+    pool.submit(order, inbox)
+    executor.wait_for_job()[0].cancel()
+
+    (lost,) = inbox.until_over(order)
+
+    assert (lost.kind, lost.cause) == ("lost", "its executor cancelled it")
+
+
+def test_what_comes_after_an_order_was_given_up_is_dropped(inbox, executor, pool):
+    hung, following = (order_of(Calls(), ("value", 1.0), number=n) for n in range(2))
+    pool.submit(hung, inbox)
+    pool.submit(following, inbox)
+    late, run_late = executor.wait_for_job()
+    late.set_running_or_notify_cancel()
+
+    pool.abandon(hung)
+    future, run = executor.wait_for_job()
+    late.set_result(run_late())
+    future.set_result(run())
+    lost, end = inbox.until_over(hung, following)
+
+    assert (lost.kind, lost.cause) == ("lost", "job 0 of the executor did not come back in time")
+    assert isinstance(end, Ended)
+    assert inbox.messages.empty()
+
+
+def test_a_work_that_cannot_be_unpickled_there_fails_task_by_task(inbox, executor, pool):
+    order = order_of(Unopenable(), ("value", 1.0), ("value", 2.0))
+    pool.submit(order, inbox)
+    future, run = executor.wait_for_job()
+    future.set_result(run())
+
+    (end,) = inbox.until_over(order)
+
+    assert [outcome.number for outcome in end.outcomes] == [0, 1]
+    assert all(isinstance(outcome.error, BackendError) for outcome in end.outcomes)
+    assert "cannot unpickle what it is to run (OSError: no device here)" in str(
+        end.outcomes[0].error
+    )
+
+
+class Unopenable(Calls):
+    """Cannot be unpickled."""
+
+    def __setstate__(self, state):
+        raise OSError("no device here")
+
+
+def test_orders_start_when_they_are_handed_on(inbox, executor, pool):
+    first, second = (order_of(Calls(), ("value", 1.0), number=n) for n in range(2))
+    pool.submit(first, inbox)
+    pool.submit(second, inbox)
+    executor.wait_for_job()
+
+    message = inbox.messages.get(timeout=30.0)
+
+    assert isinstance(message, Started)
+    assert message.order is first
+    assert inbox.messages.empty()
+    pool.close()
+    assert all(isinstance(end, Lost) for end in inbox.until_over(first, second))
