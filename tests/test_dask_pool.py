@@ -189,7 +189,7 @@ def test_a_work_that_no_worker_can_read_is_refused(pool, inbox):
 
 def test_closing_while_workers_start(inbox, work):
     pool = DaskPool(1)
-    before = set(psutil.Process().children(recursive=True))
+    before = set(psutil.Process().children())
     errors = []
 
     def submit():
@@ -201,7 +201,7 @@ def test_closing_while_workers_start(inbox, work):
     thread = threading.Thread(target=submit)
     thread.start()
     limit = time.monotonic() + PATIENCE
-    while not (started := set(psutil.Process().children(recursive=True)) - before):
+    while not (started := set(psutil.Process().children()) - before):
         assert time.monotonic() < limit
         time.sleep(0.01)
     pool.close()

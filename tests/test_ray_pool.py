@@ -67,6 +67,15 @@ def descendants():
     return psutil.Process().children(recursive=True)
 
 
+def actors():
+    found = set()
+    for process in descendants():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == "ray::RayWorker":
+                found.add(process.pid)
+    return found
+
+
 def arrive(folder, key):
     (Path(folder) / f"arrived.{os.getpid()}.{uuid4().hex}").touch()
     return Noted(folder, key)
@@ -172,7 +181,7 @@ def test_an_idle_worker_that_dies_costs_no_order(pool, inbox):
     (ended,) = run(pool, inbox, order_of(Calls(), ("pid",)))
     process = psutil.Process(int(ended.outcomes[0].arrays[0][0]))
     process.kill()
-    wait_until(lambda: not process.is_running(), "the worker ends")
+    wait_until(lambda: len(actors() - {process.pid}) == 2, "another takes its place")
     ended, other = run_side_by_side(pool, inbox, Calls())
     assert isinstance(ended, Ended)
     assert isinstance(other, Ended)
@@ -503,6 +512,27 @@ def test_nothing_is_left_of_a_program(start, how, task):
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_a_program_that_ends_while_ray_starts(start, number):
+    program, _ = start("print('ready')\nvalue(RayPool(2))\n")
+    found = psutil.Process(program.pid)
+    wait_until(lambda: "raylet" in names(found.children(recursive=True)), "Ray starts", START)
+    processes = found.children(recursive=True)
+    program.send_signal(number)
+    program.communicate(timeout=60)
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive
+
+
+def names(processes):
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(process.name())
+    return found
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("address", ["None", "os.environ['RAY_ADDRESS']", "'auto'"])
 def test_a_ray_that_was_there_is_used_and_left(start, folder, address):
     program, _ = start(
@@ -522,6 +552,54 @@ def test_a_ray_that_was_there_is_used_and_left(start, folder, address):
     out, noise = program.communicate(timeout=120)
     assert program.returncode == 0, noise
     assert out.split() == ["2.0", "42"]
+
+
+@pytest.fixture
+def cluster(folder, monkeypatch):
+    """A cluster of one machine with room for two actors; its address, and that for clients."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", uuid4().hex * 2)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as other:
+        ports = one.getsockname()[1], other.getsockname()[1]
+    command = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
+    command += [f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}"]
+    command += ["--include-dashboard=false", f"--temp-dir={folder}"]
+    head = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: all(map(answers, ports)), "the cluster comes up", START)
+        yield f"127.0.0.1:{ports[0]}", f"ray://127.0.0.1:{ports[1]}"
+    finally:
+        processes = psutil.Process(head.pid).children(recursive=True)
+        for process in [head, *processes]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
+        psutil.wait_procs(processes, timeout=30)
+
+
+def answers(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+@pytest.mark.soak
+def test_a_cluster_serves_through_either_address_and_is_left(cluster, inbox):
+    for address in cluster:
+        with contextlib.closing(RayPool(2, address=address)) as pool:
+            (ended,) = run(pool, inbox, order_of(Calls(), ("value", 3.0)))
+            np.testing.assert_array_equal(ended.outcomes[0].arrays[0], [3.0, 9.0])
+            (lost,) = run(pool, inbox, order_of(Calls(), ("signal", 9)))
+            assert lost.kind == "lost"
+            assert len(run_side_by_side(pool, inbox, Calls())) == 2
+            assert len(actors()) == 2
+        wait_until(lambda: not actors(), "the actors end")
 
 
 @pytest.mark.soak

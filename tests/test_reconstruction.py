@@ -430,7 +430,7 @@ def test_memory_stays_below_the_cap():
 def test_several_queries_share_the_cap():
     parts = reconstruction_parts(False)
     network = parts[1]
-    most = 2 * network.elements_per_query(squared=False)
+    most = int(2.5 * network.elements_per_query(squared=False))
     sizes = [p.stop - p.start for p, _ in Reconstruction(*parts, most_elements=most).environments()]
     assert sizes == [2, 1]
 

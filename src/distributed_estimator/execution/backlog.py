@@ -83,6 +83,11 @@ class Backlog:
             times.append(self._next_release)
         return min(times, default=None)
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything could be submitted now."""
+        return bool(self._front or self._waiting)
+
     def advance(self, at: float) -> None:
         """Let everything go whose time has come."""
         while self._released < len(self._order) and self._next_release <= at:

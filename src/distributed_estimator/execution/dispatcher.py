@@ -308,7 +308,7 @@ class Dispatcher:
         spec = self._policy.speculation
         assert spec is not None
         for number in self._watch.late(at):
-            if spec.restart and len(self._jobs) >= self._capacity:
+            if spec.restart and (self._backlog.waits or len(self._jobs) >= self._capacity):
                 self._restart(number)
             else:
                 self._late[number] = None

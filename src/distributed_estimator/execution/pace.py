@@ -23,6 +23,11 @@ class Pace:
         self._groups: dict[int, _Ratios] = {}
         self._all = _Ratios()
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known of any task."""
+        return len(self._all) >= _ENOUGH
+
     def learn(self, task: int, seconds: float) -> None:
         """A task took so long."""
         spec = self._tasks[task]

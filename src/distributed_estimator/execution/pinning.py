@@ -51,6 +51,7 @@ class _Limit:
             if self._users == 0:
                 # Looking for the loaded libraries takes milliseconds: once is enough.
                 self._controller = self._controller or ThreadpoolController()
+                _take_control(self._controller)
                 self._set = self._controller.limit(limits=1)
             self._users += 1
 
@@ -58,7 +59,20 @@ class _Limit:
         with self._lock:
             self._users -= 1
             if self._users == 0:
+                _take_control(self._controller)
                 self._set.restore_original_limits()
+                _take_control(self._controller)
+
+
+def _take_control(controller: Any) -> None:
+    """Let this thread set limits.
+
+    From version 3.8, threadpoolctl heeds only the first thread that ever set one; the last of our
+    users to leave may be another.
+    """
+    for library in controller.lib_controllers:
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
 
 
 _limit = _Limit()

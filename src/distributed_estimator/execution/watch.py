@@ -66,6 +66,8 @@ class Watch:
 
     def late(self, at: float) -> list[int]:
         """Jobs that have become late, each once."""
+        if not self._pace.is_known:
+            return []
         unknown, self._unknown = self._unknown, []
         for number in unknown:
             self._look_later(number)

@@ -87,7 +87,7 @@ class Network:
         """
         if most_elements is None:
             return None
-        leaves = sum(size**2 if squared else size for size in self._leaf_sizes)
+        leaves = self._leaf_elements(squared=squared)
         needed = self.elements_per_query(squared=squared)
         if derivatives:
             needed = leaves + self.path.elements_back
@@ -101,10 +101,7 @@ class Network:
                 "fragments that have most, or raise `memory_limit`"
             )
         size = min(1 << (spare.bit_length() - 1), _LARGEST_SLICE)
-        key = size, squared, derivatives
-        if key not in self._sliced:
-            self._sliced[key] = self._slice(*key)
-        found = self._sliced[key]
+        found = self._slice(size, squared, derivatives)
         if found is None:
             raise PlanTooLargeError(
                 f"the contraction holds {_short(needed)} numbers a query and may hold "
@@ -114,8 +111,14 @@ class Network:
         return found
 
     def _slice(self, most_elements: int, squared: bool, derivatives: bool) -> SlicedNetwork | None:
+        key = most_elements, squared, derivatives
+        if key not in self._sliced:
+            self._sliced[key] = self._search(*key)
+        return self._sliced[key]
+
+    def _search(self, most_elements: int, squared: bool, derivatives: bool) -> SlicedNetwork | None:
         sizes = {i: n * n if squared else n for i, n in self._sizes.items()}
-        leaves = sum(size**2 if squared else size for size in self._leaf_sizes)
+        leaves = self._leaf_elements(squared=squared)
 
         def held(path: Path) -> int:
             # Derivatives are as large as the leaves: those of a task, and those added up.
@@ -125,6 +128,9 @@ class Network:
         if slicing is None:
             return None
         return SlicedNetwork.build(self._indices, sizes, slicing, held(slicing.path))
+
+    def _leaf_elements(self, *, squared: bool) -> int:
+        return sum(size**2 if squared else size for size in self._leaf_sizes)
 
 
 def _find_path(indices: Sequence[Sequence[int]], sizes: Mapping[int, int]) -> list[Sequence[int]]:

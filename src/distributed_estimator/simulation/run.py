@@ -66,15 +66,11 @@ def simulate(
         >>> simulate(tasks, [1.0] * 10, Policy(), workers=4).makespan
         3.0
     """
-    _check(tasks, services, workers)
-    for name, value in (("overhead", overhead), ("latency", latency), ("job_seconds", job_seconds)):
-        if not 0 <= value < math.inf:
-            raise InputError(f"`{name}` is {value!r}: give seconds of at least 0")
-    if not 0 <= crashes < 1:
-        raise InputError(f"`crashes` is {crashes!r}: give a probability of at least 0 and below 1")
+    _check_services(tasks, services)
+    _check_numbers(workers, crashes, overhead=overhead, latency=latency, job_seconds=job_seconds)
     attempts = Attempts(tasks, services, stragglers, seed)
     imaginary = Workers(workers, attempts, overhead, latency, can_cancel, crashes, seed or 0)
-    run = _Run(Dispatcher(tasks, policy, workers, job_seconds=job_seconds), imaginary, len(tasks))
+    run = _Run(Dispatcher(tasks, policy, workers, job_seconds=job_seconds), imaginary)
     run.to_the_end()
     bound = None
     if not run.missing and not callable(services):
@@ -83,9 +79,17 @@ def simulate(
     return run.result(bound)
 
 
-def _check(tasks: Sequence[TaskSpec], services: Services, workers: Any) -> None:
+def _check_numbers(workers: Any, crashes: float, **seconds: float) -> None:
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise InputError(f"`workers` is {workers!r}: give a whole number of at least 1")
+    if not 0 <= crashes < 1:
+        raise InputError(f"`crashes` is {crashes!r}: give a probability of at least 0 and below 1")
+    for name, value in seconds.items():
+        if not 0 <= value < math.inf:
+            raise InputError(f"`{name}` is {value!r}: give seconds of at least 0")
+
+
+def _check_services(tasks: Sequence[TaskSpec], services: Services) -> None:
     if callable(services):
         return
     if len(services) != len(tasks):
@@ -98,13 +102,12 @@ def _check(tasks: Sequence[TaskSpec], services: Services, workers: Any) -> None:
 
 
 class _Run:
-    """One run: the dispatcher's instructions acted on, and the pool's events told to it."""
+    """One run: the dispatcher's instructions acted on, and the workers' events told to it."""
 
-    def __init__(self, dispatcher: Dispatcher, workers: Workers, num_tasks: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, workers: Workers) -> None:
         self.missing = 0
         self._dispatcher = dispatcher
         self._workers = workers
-        self._num_tasks = num_tasks
         self._now = 0.0
         self._submitted: dict[int, float] = {}
         self._accepted: dict[int, float] = {}

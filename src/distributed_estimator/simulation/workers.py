@@ -38,6 +38,7 @@ class Attempts:
         self._prefix = "" if seed is None else f"{seed}\0"
 
     def seconds(self, task: int, attempt: int, worker: int) -> float:
+        """Seconds of an attempt at a task on a worker, delays included."""
         services = self._services
         seconds = services(task, attempt) if callable(services) else services[task]
         if self._stragglers is not None:
@@ -51,6 +52,18 @@ class Attempts:
 
 @dataclass(slots=True, eq=False)
 class Job:
+    """A job under way.
+
+    Attributes:
+        tasks: Its tasks, in order.
+        seconds: What each takes.
+        worker: Where.
+        begin: When its worker begins.
+        end: When it is over, as far as is known.
+        kind: How it ends.
+        whole: It is not cut short.
+    """
+
     tasks: tuple[int, ...]
     seconds: list[float]
     worker: int
@@ -58,7 +71,6 @@ class Job:
     end: float
     kind: Literal["ended", "lost", "cancelled"] = "ended"
     whole: bool = True
-    """It was not cancelled."""
 
 
 class Workers:
@@ -87,6 +99,7 @@ class Workers:
         self._numbers = count()
 
     def submit(self, at: float, order: Submit) -> None:
+        """Give a job to a free worker; the dispatcher sees to it that there is one."""
         worker = heapq.heappop(self._free)
         seconds = [
             self._attempts.seconds(task, attempt, worker)
@@ -102,12 +115,14 @@ class Workers:
         self._push(job.end, OVER, order.job)
 
     def cancel(self, at: float, number: int) -> None:
+        """End a job now, if cancelling does that here."""
         job = self.jobs.get(number)
         if job is not None and self._can_cancel:
             kind: Literal["ended", "cancelled"] = "cancelled" if at < job.begin else "ended"
             self._end(number, job, at, kind)
 
     def abandon(self, at: float, number: int) -> None:
+        """Take a job for lost."""
         job = self.jobs.get(number)
         if job is not None:
             self._end(number, job, at, "lost")

@@ -7,7 +7,7 @@ import contextlib
 import pickle
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any, NamedTuple, TypeVar
 
 from ...errors import PoolError
@@ -88,12 +88,15 @@ class Link:
     def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine on the loop, and wait for its result."""
         future = self.spawn(coroutine)
-        if future is None:
-            raise PoolError("the pool is closed: make a new estimator")
-        try:
-            return future.result()
-        except CancelledError:
-            raise PoolError("the pool is closed: make a new estimator") from None
+        # A loop that ends just now may never come to it.
+        while future is not None and (self._thread.is_alive() or future.done()):
+            wait([future], timeout=_WATCH_SECONDS)
+            if future.done() and not future.cancelled():
+                return future.result()
+            if future.done():
+                break
+        coroutine.close()
+        raise PoolError("the pool is closed: make a new estimator")
 
     async def connect(self, *, check: bool) -> list[str]:
         """Connect, wait for a worker, and with `check` compare versions with theirs.

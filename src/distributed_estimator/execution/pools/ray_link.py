@@ -15,8 +15,10 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
+
 from ...errors import InputError, PoolError
-from .ray_driver import Identity, end_processes
+from .ray_driver import Identity, end_processes, identity
 
 _SECONDS_TO_PROBE = 5.0
 _SECONDS_TO_CONNECT = 30.0
@@ -102,7 +104,10 @@ class RayLink:
         try:
             self._process.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
+            # It may be in the middle of starting Ray, and we were not told of these yet.
+            started = psutil.Process(self._process.pid).children(recursive=True)
             self._process.kill()
+            self._identities += map(identity, started)
             self._process.wait()
         end_processes(self._identities)
         if self._folder is not None:
