@@ -534,7 +534,9 @@ def names(processes):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("address", ["None", "os.environ['RAY_ADDRESS']", "'auto'"])
-def test_a_ray_that_was_there_is_used_and_left(start, folder, address):
+def test_a_ray_that_was_there_is_used_and_left(start, folder, monkeypatch, address):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # else Ray writes a token to the home directory
+    monkeypatch.setenv("RAY_AUTH_TOKEN", uuid4().hex * 2)
     program, _ = start(
         "import ray\n"
         f"ray.init(num_cpus=4, log_to_driver=False, _temp_dir={folder!r})\n"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .errors import PlanTooLargeError
 from .preparation import Prepared
+from .reconstruction import Wanted
 from .subexperiments import Backend
 
 FloatArray = NDArray[np.float64]
@@ -38,54 +39,90 @@ class MemoryLimit:
             return False
         return size > self.size
 
-    def check(
+    def check(self, need: Need) -> int | None:
+        """Make sure that a round fits.
+
+        Args:
+            need: What it takes.
+
+        Returns:
+            Numbers that its contractions may hold if they must be sliced to fit; None: they fit.
+
+        Raises:
+            PlanTooLargeError: It does not fit; the message names the fragment that is to blame.
+        """
+        if not self.is_exceeded(need.total):
+            return None
+        limit = self.size
+        most_elements = (limit - sum(need.fragments)) // 8
+        try:
+            need.check_slices(most_elements)
+        except PlanTooLargeError as error:
+            raise PlanTooLargeError(need.refusal(limit)) from error
+        return most_elements
+
+
+class Need:
+    """What a round takes, in bytes.
+
+    Args:
+        prepared: What is run.
+        backend: Where.
+        workers: Tasks that run at a time.
+        rows: Local bindings of each fragment.
+        shots: Shots per subexperiment; None for exact values.
+        wanted: What is asked of its results.
+    """
+
+    def __init__(
         self,
         prepared: Prepared,
         backend: Backend,
         workers: int,
         rows: Sequence[FloatArray],
         shots: int | None,
-        *,
-        covariances: bool,
+        wanted: Wanted,
     ) -> None:
-        """Make sure that a round fits.
-
-        Args:
-            prepared: What is run.
-            backend: Where.
-            workers: Tasks that run at a time.
-            rows: Local bindings of each fragment.
-            shots: Shots per subexperiment; None for exact values.
-            covariances: Whether the covariances of sampled values are wanted.
-
-        Raises:
-            PlanTooLargeError: It does not; the message names the fragment that is to blame.
-        """
-        needs = []
+        self._prepared = prepared
+        self._wanted = wanted
+        self._advice = "ask for exact values, " if shots is not None and backend.exact else ""
+        self._squared = wanted in ("errors", "orders")
+        self.fragments = []
         for experiment, angles in zip(prepared.experiments, rows, strict=True):
             at_once = min(len(angles), workers * backend.rows_per_task(experiment))
             worker = 0 if experiment.is_trivial else backend.row_bytes(experiment, shots)
-            result = experiment.result_bytes(covariances=covariances)
-            needs.append(at_once * worker + len(angles) * result)
-        query = 8 * prepared.network.elements_per_query(squared=covariances)
-        total = sum(needs) + query
-        if self.is_exceeded(total):
-            better = "ask for exact values, " if shots is not None and backend.exact else ""
-            raise PlanTooLargeError(self._refusal(prepared, total, needs, query, better))
+            result = experiment.result_bytes(covariances=self._squared)
+            self.fragments.append(at_once * worker + len(angles) * result)
+        self.network = 8 * prepared.network.elements_per_query(squared=self._squared)
 
-    def _refusal(
-        self, prepared: Prepared, total: int, needs: Sequence[int], network: int, better: str
-    ) -> str:
-        plan, worst = prepared.plan, needs.index(max(needs))
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.fragments) + self.network
+
+    def check_slices(self, most_elements: int) -> None:
+        """Make sure that contractions fit into so many numbers, in slices if need be.
+
+        Raises:
+            PlanTooLargeError: They do not.
+        """
+        derivatives = self._wanted == "environments"
+        self._prepared.network.sliced(most_elements, squared=False, derivatives=derivatives)
+        if self._squared:
+            self._prepared.network.sliced(most_elements, squared=True)
+
+    def refusal(self, limit: int) -> str:
+        """Why it does not fit, and what would help."""
+        plan, worst = self._prepared.plan, self.fragments.index(max(self.fragments))
         fragment = plan.fragments[worst]
         return (
-            f"the plan needs {_gib(total)} of memory, the limit is {_gib(self.size)}: fragment "
+            f"the plan needs {_gib(self.total)} of memory, the limit is {_gib(limit)}: fragment "
             f"{worst} ({fragment.num_qubits} qubits, {len(fragment.slots)} slots, "
-            f"{_short(fragment.num_branches)} branches) takes {_gib(needs[worst])}, the "
-            f"contraction {_gib(network)} (number of cuts {plan.num_cuts}, circuits a "
-            f"binding {_short(prepared.num_circuits)}, sampling overhead "
+            f"{_short(fragment.num_branches)} branches) takes {_gib(self.fragments[worst])}, the "
+            f"contraction {_gib(self.network)} (number of cuts {plan.num_cuts}, circuits a "
+            f"binding {_short(self._prepared.num_circuits)}, sampling overhead "
             f"{plan.sampling_overhead:.3g}); cut fewer gates of that fragment, give it fewer "
-            f"qubits, send fewer bindings a run, {better}or raise `memory_limit`"
+            f"qubits, send fewer bindings a run, {self._advice}or raise `memory_limit`"
         )
 
 

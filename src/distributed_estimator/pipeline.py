@@ -17,18 +17,28 @@ from numpy.typing import NDArray
 
 from .batch import Accuracy, Batch, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
+from .derivatives import derivatives_by_angle
 from .errors import BackendError
-from .execution import Conditions, LargestInfluenceFirst, Pool, Stop, Tally
-from .memory import MemoryLimit
+from .execution import (
+    Arrays,
+    Assignment,
+    Conditions,
+    LargestInfluenceFirst,
+    Pool,
+    Stop,
+    Tally,
+    TaskSpec,
+    run_tasks,
+)
+from .memory import MemoryLimit, Need
 from .preparation import Preparation
-from .reconstruction import Queries, Reconstruction
+from .reconstruction import Queries, Reconstruction, SliceWork, Wanted, run_here
 from .records import QueryRecord, RecordWriter, StragglerInfo, Summary, new_run_id, utc_now
 from .rounds import Round, Trace
 from .subexperiments import (
     PILOT_SHOTS,
     PILOTS,
     Backend,
-    Shifts,
     shots_after_failing,
     shots_for_slopes,
     shots_to_meet,
@@ -193,14 +203,15 @@ class _Session:
         """Shots per subexperiment at which values meet `accuracy`, from pilots of their own."""
         if accuracy.exact or accuracy.shots is not None:
             return accuracy.shots
-        pilots = [self._sample(PILOT_SHOTS, f"{run} pilot {p}") for p in range(PILOTS)]
+        names = [f"{run} pilot {pilot}" for pilot in range(PILOTS)]
+        pilots = [self._sample(PILOT_SHOTS, name, "orders") for name in names]
         orders = np.array([pilot.variance_orders() for pilot in pilots])
         shots = shots_to_meet(accuracy.precision, orders[:, 0], orders[:, 1])
         self._lap("reconstruct")
         return shots
 
     def _values(self, shots: int | None, run: str) -> tuple[FloatArray, FloatArray]:
-        reconstruction = self._sample(shots, run)
+        reconstruction = self._sample(shots, run, "values" if shots is None else "errors")
         values = reconstruction.values()
         stderrs = np.zeros_like(values)
         if shots is not None:
@@ -208,9 +219,9 @@ class _Session:
         self._lap("reconstruct")
         return values, stderrs
 
-    def _sample(self, shots: int | None, run: str) -> Reconstruction:
+    def _sample(self, shots: int | None, run: str, wanted: Wanted) -> Reconstruction:
         rows, inverses = self._local_rows()
-        return self._execute(rows, inverses, shots, run, covariances=True)
+        return self._execute(rows, inverses, shots, run, wanted)
 
     def gradients(
         self, shots: int | None, run: str, parameters: Sequence[int]
@@ -220,8 +231,8 @@ class _Session:
         shifts = self.prepared.shifts(tuple(parameters))
         base, inverses = self._local_rows()
         rows = [s.rows(b) for s, b in zip(shifts, base, strict=True)]
-        reconstruction = self._execute(rows, inverses, shots, run, covariances=False)
-        by_angle = self._by_angle(reconstruction, shifts, parameters)
+        reconstruction = self._execute(rows, inverses, shots, run, "environments")
+        by_angle = derivatives_by_angle(self.plan, reconstruction, shifts, self.angles, parameters)
         jacobian = table.jacobian(self.batch.values)[:, list(parameters)]
         if len(jacobian) > 1:
             jacobian = jacobian[self.batch.binding]
@@ -229,36 +240,6 @@ class _Session:
         values = reconstruction.values()
         self._lap("reconstruct")
         return values, gradients
-
-    def _by_angle(
-        self, reconstruction: Reconstruction, shifts: Sequence[Shifts], parameters: Sequence[int]
-    ) -> FloatArray:
-        """Derivatives of every query by every gate angle, shape (queries, angles)."""
-        queries, plan = reconstruction.queries, self.plan
-        fragments = [
-            (number, shift.columns, shift.derivatives(reconstruction.tensors[number].values))
-            for number, shift in enumerate(shifts)
-            if shift.angles
-        ]
-        wanted = frozenset(parameters)
-        cores = [
-            (len(plan.fragments) + number, column, cut.core_slopes(self.angles, index))
-            for number, cut in enumerate(plan.cuts)
-            for index, column in enumerate(cut.angles)
-            if wanted & plan.normal.angles.depends_on(column)
-        ]
-        result = np.zeros((queries.count, self.angles.shape[1]))
-        for part, environments in reconstruction.environments():
-            entries = np.zeros((part.stop - part.start, result.shape[1]))
-            for number, columns, slopes in fragments:
-                chosen = slopes[:, queries.rows[number][part], queries.paulis[number][part]]
-                environment = environments[number].reshape(len(entries), -1)
-                entries[:, columns] = np.einsum("aer,er->ea", chosen, environment)
-            for leaf, column, slopes in cores:
-                chosen = slopes[queries.binding[part]]
-                entries[:, column] = np.einsum("ers,ers->e", chosen, environments[leaf])
-            np.add.at(result, queries.query[part], queries.weight[part, None] * entries)
-        return result
 
     def _local_rows(self) -> tuple[list[FloatArray], list[IntArray]]:
         local = [unique_rows(self.angles[:, f.angles]) for f in self.plan.fragments]
@@ -270,15 +251,13 @@ class _Session:
         inverses: Sequence[IntArray],
         shots: int | None,
         run: str,
-        *,
-        covariances: bool,
+        wanted: Wanted,
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         pipeline, prepared = self.pipeline, self.prepared
-        covariances = covariances and shots is not None
-        pipeline.memory.check(
-            prepared, pipeline.backend, pipeline.pool.workers, rows, shots, covariances=covariances
-        )
+        covariances = wanted in ("errors", "orders")
+        need = Need(prepared, pipeline.backend, pipeline.pool.workers, rows, shots, wanted)
+        most_elements = pipeline.memory.check(need)
         round_ = Round(
             prepared,
             pipeline.backend,
@@ -297,7 +276,14 @@ class _Session:
             prepared.term_paulis,
         )
         reconstruction = Reconstruction(
-            self.plan, prepared.network, round_.tensors, queries, self.angles
+            self.plan,
+            prepared.network,
+            round_.tensors,
+            queries,
+            self.angles,
+            wanted=wanted,
+            most_elements=most_elements,
+            run_slices=self._run_slices,
         )
         self.shots = shots
         self._lap("generate")
@@ -311,6 +297,21 @@ class _Session:
         self.shots_total += spent
         self._lap("execute")
         return reconstruction
+
+    def _run_slices(self, work: SliceWork, tasks: Sequence[int]) -> Sequence[Arrays]:
+        """Run slices of a contraction on the pool, or here where two would not fit at a time."""
+        pool, conditions = self.pipeline.pool, self.conditions
+        if self.pipeline.memory.is_exceeded(8 * work.elements * pool.workers):
+            return list(run_here(work, tasks))
+        results: dict[int, Arrays] = {}
+        specs = [TaskSpec(f"{work.key} {task}", work.seconds) for task in tasks]
+        run_tasks(
+            pool,
+            Assignment(work, tasks, specs, work.check, work.describe),
+            lambda number, arrays, _: results.update({number: arrays}),
+            Conditions(stop=conditions.stop, clock=conditions.clock),
+        )
+        return [results[number] for number in range(len(tasks))]
 
     def _influences(
         self, rows: Sequence[FloatArray], inverses: Sequence[IntArray]

@@ -3,7 +3,7 @@
 from .conditions import Assignment, Attempt, Conditions, Stop, Tally
 from .driver import run_tasks
 from .journal import Journal
-from .messages import SlowWorker
+from .messages import Arrays, SlowWorker
 from .policies import (
     Batches,
     ByLabel,
@@ -21,6 +21,7 @@ from .pools import Pool, make_pool
 from .stragglers import Constant, LogNormal, Pareto, Stragglers
 
 __all__ = [
+    "Arrays",
     "Assignment",
     "Attempt",
     "Batches",

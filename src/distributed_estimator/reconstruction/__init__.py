@@ -1,9 +1,9 @@
 """From functionals to values, standard errors and environments. Pure."""
 
-from .accumulate import Reconstruction
+from .accumulate import Reconstruction, Wanted
 from .network import Network
 from .queries import Queries
-from .slicing import RunSlices, SliceWork
+from .slicing import RunSlices, SliceWork, run_here
 from .tensors import FragmentTensor
 
 __all__ = [
@@ -13,4 +13,6 @@ __all__ = [
     "Reconstruction",
     "RunSlices",
     "SliceWork",
+    "Wanted",
+    "run_here",
 ]

@@ -269,12 +269,19 @@ class _Driver:
 
     def _watch(self) -> None:
         """Ray itself may take a minute to notice that its controller has died."""
-        vital = [c for c in self._children if c.name() in ("gcs_server", "raylet")]
+        vital = [c for c in self._children if _name(c) in ("gcs_server", "raylet")]
         while all(map(_runs, vital)):
             if os.getppid() != self._parent:
                 self.end()
             time.sleep(0.5)
         self._outbox.put(("gone", "one of Ray's own processes ended"))
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _runs(process: psutil.Process) -> bool:

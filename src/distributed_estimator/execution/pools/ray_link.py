@@ -105,9 +105,10 @@ class RayLink:
             self._process.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             # It may be in the middle of starting Ray, and we were not told of these yet.
-            started = psutil.Process(self._process.pid).children(recursive=True)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                started = psutil.Process(self._process.pid).children(recursive=True)
+                self._identities += map(identity, started)
             self._process.kill()
-            self._identities += map(identity, started)
             self._process.wait()
         end_processes(self._identities)
         if self._folder is not None:
