@@ -73,7 +73,9 @@ class Faulty:
     def _is_first(self, number):
         (Path(self.folder) / f"attempt.{number}.{uuid4().hex}").touch()
         try:
-            note = os.open(Path(self.folder) / f"struck.{number}", os.O_CREAT | os.O_EXCL | os.O_RDWR)
+            note = os.open(
+                Path(self.folder) / f"struck.{number}", os.O_CREAT | os.O_EXCL | os.O_RDWR
+            )
         except FileExistsError:
             return False
         os.write(note, f"{time.perf_counter()!r} {os.getpid()}".encode())

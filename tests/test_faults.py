@@ -1,40 +1,553 @@
-import contextlib, statistics
-import numpy as np, pytest
-from faults import *
-from distributed_estimator.execution.policies import *
-from distributed_estimator.execution.pools import make_pool
-import sys, tempfile, time
+"""Real faults under runs: no result is lost, doubled or changed, nothing hangs, nothing is left.
+
+The quick tests strike once with each fault on each pool; those marked `soak` strike again and
+again at random moments, and print how long it took until the tasks concerned were folded in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
 from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import psutil
+import pytest
+from faults import (
+    MEBIBYTE,
+    SECONDS,
+    Faulty,
+    all_gone,
+    assert_each_folded_once,
+    gather,
+    is_gone,
+    play,
+    struck,
+    wait_until,
+    workers_of,
+)
+from qiskit.circuit.library import real_amplitudes
+from qiskit.primitives import BaseSamplerV2, StatevectorSampler
+
+from distributed_estimator import DistributedEstimator, EstimatorOptions
+from distributed_estimator.backends import StatevectorBackend
+from distributed_estimator.backends.sampler import SamplerBackend
+from distributed_estimator.errors import PoolError, TaskFailedError, ThrottledError
+from distributed_estimator.execution import (
+    Constant,
+    Journal,
+    Policy,
+    Retry,
+    Speculation,
+    Stragglers,
+)
+from distributed_estimator.execution.dispatcher import Dispatcher
+from distributed_estimator.execution.pools.dask import DaskPool
+from distributed_estimator.execution.pools.processes import ProcessPool
+from distributed_estimator.execution.pools.ray import RayPool
+from distributed_estimator.execution.watch import Watch
+from distributed_estimator.records import TaskRecord, read_records
+
+POOLS = ("processes", "dask", "ray")
+WORKERS = 3
+TASKS = 12
+TIMEOUT = 0.75
+"""Seconds after which a task counts as hung, where one is."""
+PATIENCE = 60.0
+BACKOFF = 0.01
+ALLOWANCE = 5.0
+"""Seconds that recovery may take on a machine that is busy with something else."""
+
+ROUNDS = {"kill": 10, "kill from outside": 10, "stop": 10, "stop from outside": 10}
+"""Half of the kills and stops come from within; of every other fault there are 20 rounds."""
+KILLED_CONTROLLERS = {"processes": 10, "dask": 4, "ray": 4}
+"""Fewer where each has to start a cluster twice."""
+
+VERBS = {"answers": ("raise", "throttle", "nan", "shape", "change")}
+"""Faults that disturb nobody else strike together; any other's verb is its own name."""
+OUTSIDE = {"kill from outside": signal.SIGKILL, "stop from outside": signal.SIGSTOP}
+FAULTS = ("kill", "stop", "segv", "hang", "memory", "answers", "late", *OUTSIDE)
+STATUS = {
+    "raise": "failed",
+    "throttle": "failed",
+    "own_memory": "failed",
+    "nan": "damaged",
+    "shape": "damaged",
+    "change": "damaged",
+}
+
+
+def make(name):
+    """A pool of which tasks can meet the memory limit; Ray's actors have only the process's own."""
+    if name == "processes":
+        return ProcessPool(WORKERS, memory_limit=512 * MEBIBYTE)
+    return DaskPool(WORKERS, memory_limit=640 * MEBIBYTE) if name == "dask" else RayPool(WORKERS)
+
+
+@pytest.fixture(scope="module", params=POOLS)
+def pool(request):
+    with contextlib.closing(make(request.param)) as made:
+        yield made
+    assert not workers_of(request.param)
+
+
+@pytest.fixture
+def processes():
+    with contextlib.closing(make("processes")) as made:
+        yield made
+
+
+# --- tasks of a run -------------------------------------------------------------------------------
+
+
+def new_work(folder):
+    folder = folder / uuid4().hex
+    folder.mkdir()
+    return Faulty(str(folder))
+
+
+def policy(fault, **more):
+    hangs = fault.startswith(("stop", "hang"))
+    retry = Retry(attempts=6, timeout=TIMEOUT if hangs else PATIENCE, backoff=BACKOFF)
+    return Policy(retry=retry, **more)
+
+
+def verbs_of(fault, pool):
+    if fault == "memory" and pool.name == "ray":
+        return ("own_memory",)
+    return VERBS.get(fault, (fault,))
+
+
+def one_round(pool, folder, fault, seed):
+    """Run tasks under a fault; seconds from when it was, or had to be, noticed to each result."""
+    pids = gather(pool, folder, WORKERS)
+    work, rng = new_work(folder), np.random.default_rng(seed)
+    if fault == "late":
+        return late_round(pool, work)
+    if fault in OUTSIDE:
+        return outside_round(pool, work, fault, pids, rng)
+    verbs = verbs_of(fault, pool)
+    places = rng.choice(TASKS, len(verbs), replace=False).tolist()
+    chosen = dict(zip(places, verbs, strict=True))
+    played = play(pool, work, [(n, chosen.get(n)) for n in range(TASKS)], policy(fault))
+    assert_sound(played, TASKS)
+    assert played.tally.retries >= len(verbs)
+    for place, verb in chosen.items():
+        # Within a process, a limit makes the task raise; Dask ends the worker.
+        status = "failed" if verb == "memory" and pool.name == "processes" else STATUS.get(verb)
+        (failed,) = played.of(place, status or "lost")
+        assert failed.cause
+        assert failed.number == 0
+        if failed.status == "lost":
+            pid = struck(work, place)[1]
+            wait_until(lambda pid=pid: is_gone(pid), "the worker that was lost is gone")
+    return [recovery(played, n, struck(work, n)[0], fault) for n in places]
+
+
+def outside_round(pool, work, fault, pids, rng):
+    """Strike a random worker at a random moment of the first half of a run."""
+    at, pid = [], int(rng.choice(pids))
+
+    def strike():
+        time.sleep(rng.uniform(0.0, TASKS / WORKERS / 2 * SECONDS))
+        os.kill(pid, OUTSIDE[fault])
+        at.append(time.perf_counter())
+
+    tasks = [(n, None) for n in range(TASKS)]
+    played = play(pool, work, tasks, policy(fault), meanwhile=strike)
+    assert_sound(played, TASKS)
+    wait_until(lambda: is_gone(pid), "the worker that was struck is gone")
+    lost = {attempt.task for attempt in played.attempts if attempt.status == "lost"}
+    return [recovery(played, n, at[0], fault) for n in lost]
+
+
+def late_round(pool, work):
+    """Task 0 answers after its duplicate; the last task ends when both answers have come."""
+    verbs = {0: "late", TASKS: "wait"}
+    speculation = Speculation(quantile=0.5, factor=2.0, budget=0.01)
+    tasks = [(n, verbs.get(n)) for n in range(TASKS + 1)]
+    played = play(pool, work, tasks, policy("late", speculation=speculation), limit=30.0)
+    assert_sound(played, TASKS + 1)
+    assert [a.status for a in played.attempts if a.task == 0] == ["done", "late"]
+    assert [a.purpose for a in played.attempts if a.task == 0] == ["duplicate", "first"]
+    assert played.tally.speculated == 1
+    return []
+
+
+def assert_sound(played, count):
+    assert played.error is None, played.error
+    assert played.tally.missing == ()
+    assert_each_folded_once(played, range(count))
+
+
+def recovery(played, number, at, fault):
+    noticed = at + TIMEOUT if policy(fault).retry.timeout == TIMEOUT else at
+    return played.folded[number][0][0] - noticed
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_task_is_folded_in_once_whatever_happens(pool, fault, tmp_path):
+    one_round(pool, tmp_path, fault, seed=1)
+    gather(pool, tmp_path, WORKERS)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_task_is_folded_in_once_however_often_it_happens(pool, fault, tmp_path, capsys):
+    rounds, seconds = ROUNDS.get(fault, 20), []
+    for seed in range(rounds):
+        seconds += one_round(pool, tmp_path, fault, seed)
+    gather(pool, tmp_path, WORKERS)
+    if seconds:
+        p95 = np.quantile(seconds, 0.95)
+        with capsys.disabled():
+            print(
+                f"\n{pool.name}, {fault}: {rounds} rounds, {len(seconds)} tasks struck, recovered "
+                f"after {np.median(seconds):.3f} s, p95 {p95:.3f}, most {max(seconds):.3f}; "
+                f"two tasks and the pause are {2 * SECONDS + BACKOFF:.3f}"
+            )
+        assert p95 <= 2 * SECONDS + BACKOFF + ALLOWANCE
+
+
+# --- a task that kills every worker it meets ------------------------------------------------------
+
+
+def test_a_poison_task_is_given_up_and_named_and_all_others_complete(pool, tmp_path):
+    work = new_work(tmp_path)
+    tasks = [(n, "poison" if n == 4 else None) for n in range(TASKS)]
+
+    # Tasks share jobs here, so that the poison takes others with it at first.
+    played = play(pool, work, tasks, Policy(retry=Retry(timeout=PATIENCE)), stragglers=None)
+
+    assert isinstance(played.error, TaskFailedError)
+    assert str(played.error).startswith("task 4 failed 3 times, at last because worker ")
+    assert ";" not in str(played.error), "no other task is named"
+    assert_each_folded_once(played, [n for n in range(TASKS) if n != 4])
+    assert [a.number for a in played.of(4, "lost")] == [0, 1, 2]
+    assert len(list(Path(work.folder).glob("attempt.4.*"))) == 3
+    gather(pool, tmp_path, WORKERS)
+
+
+# --- the guards, removed --------------------------------------------------------------------------
+
+
+def test_without_deduplication_a_late_answer_would_count_twice(processes, tmp_path, monkeypatch):
+    ended = Dispatcher._ended
+
+    def accept_again(self, event):
+        for task, _ in event.finished:
+            self._num_open += not self._open[task]
+            self._open[task] = True
+        ended(self, event)
+
+    monkeypatch.setattr(Dispatcher, "_ended", accept_again)
+    with pytest.raises(AssertionError, match=r"\{0: 2\} != \{0: 1\}"):
+        late_round(processes, new_work(tmp_path))
+
+
+def test_without_a_limit_per_task_a_hung_one_would_be_waited_for(processes, tmp_path, monkeypatch):
+    monkeypatch.setattr(Watch, "hung", lambda self, at: [])
+    tasks = [(n, "hang" if n == 4 else None) for n in range(TASKS)]
+    with pytest.raises(AssertionError, match="the run hangs"):
+        play(processes, new_work(tmp_path), tasks, policy("hang"), limit=TIMEOUT + 3.0)
+
+
+# --- the estimator --------------------------------------------------------------------------------
+
+LABEL = "AABBCC"
+POINTS = 3
+OPTIONS = EstimatorOptions(
+    shots=64,
+    seed=5,
+    policy=Policy(subexperiments=1, retry=Retry(backoff=BACKOFF)),
+    stragglers=Stragglers(1.0, Constant(0.03)),
+)
+
+
+def pub():
+    circuit = real_amplitudes(6, reps=1, entanglement="linear")
+    values = np.random.default_rng(3).uniform(-3, 3, (POINTS, 1, circuit.num_parameters))
+    return circuit, ["ZZZZZZ", "XIZIYI"], values
+
+
+def estimate(pool, folder, backend=None, options=OPTIONS, meanwhile=None):
+    """A sampled run in some hundred tasks; its folder gets a journal and a record of attempts."""
+    files = {"journal": folder / "journal", "trace": folder / f"trace.{uuid4().hex}"}
+    with DistributedEstimator(LABEL, backend, pool, WORKERS, options, **files) as estimator:
+        job = estimator.run([pub()])
+        if meanwhile is not None:
+            meanwhile()
+        return job.result()[0], files["trace"]
+
+
+def main(pool, folder):
+    """What scripts run: the estimate, and its bits in a file."""
+    result, trace = estimate(pool, Path(folder))
+    trace.rename(Path(folder) / "trace")
+    np.savez(Path(folder) / "result.npz", evs=result.data.evs, stds=result.data.stds)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    result, trace = estimate("threads", tmp_path_factory.mktemp("undisturbed"))
+    keys = [r.key for r in read_records(trace) if isinstance(r, TaskRecord)]
+    assert len(keys) == len(set(keys)) > 100
+    return result.data, set(keys)
+
+
+def assert_same_bits(data, expected):
+    assert np.array_equal(data.evs, expected.evs)
+    assert np.array_equal(data.stds, expected.stds)
+
+
+def results_in(folder):
+    """How many tasks' results a journal has by now."""
+    path = folder / "journal"
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 4))]
+)
+def test_an_estimate_has_the_same_bits_where_workers_are_killed(pool, seed, tmp_path, undisturbed):
+    expected, keys = undisturbed
+    rng = np.random.default_rng(seed)
+
+    def strike():
+        moments = np.sort(rng.choice(np.arange(3, 2 * len(keys) // 3), 3, replace=False))
+        for moment in moments.tolist():
+            wait_until(lambda moment=moment: results_in(tmp_path) >= moment, "results come")
+            os.kill(rng.choice([p.pid for p in workers_of(pool.name)]), signal.SIGKILL)
+
+    result, trace = estimate(pool, tmp_path, meanwhile=strike)
+
+    assert_same_bits(result.data, expected)
+    records = [r for r in read_records(trace) if isinstance(r, TaskRecord)]
+    lost = [r for r in records if r.status == "lost"]
+    assert 0 < len(lost) == result.metadata["retries"]
+    assert all(r.cause.startswith("worker ") for r in lost)
+    assert sorted(r.key for r in records if r.status == "done") == sorted(keys)
+    gather(pool, tmp_path, WORKERS)
+
+
+class RowByRow(StatevectorBackend):
+    """Tasks hold one binding."""
+
+    def rows_per_task(self, experiment):
+        return 1
+
+
+class Poisoned(RowByRow):
+    """The tasks of one fragment at one binding kill every worker they meet."""
+
+    def run(self, experiment, task):
+        if task.experiment == 1 and task.start == 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().run(experiment, task)
+
+
+def test_the_fragment_settings_and_binding_that_kill_workers_are_named(pool, tmp_path):
+    options = EstimatorOptions(shots=64, seed=5, policy=Policy(retry=Retry(backoff=BACKOFF)))
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    estimate("threads", whole, RowByRow(), options)
+
+    with pytest.raises(TaskFailedError) as caught:
+        estimate(pool, tmp_path, Poisoned(), options)
+
+    message = str(caught.value)
+    assert message.startswith("fragment 1, settings 0 to ")
+    assert ", binding 2 failed 3 times, at last because worker " in message
+    assert message.count(" failed ") == 1
+    assert results_in(tmp_path) == results_in(whole) - 1 > 0
+    gather(pool, tmp_path, WORKERS)
+
+
+class Line:
+    """A job whose result is an error."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def result(self):
+        raise self.error
+
+
+class UnreliableSampler(BaseSamplerV2):
+    """Of every two jobs that are new to it one fails, is cancelled, or is put off."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, pubs, *, shots=None):
+        content = repr([np.asarray(pub[1:]).tobytes() for pub in pubs]).encode()
+        seed = zlib.crc32(content)
+        note = Path(self.folder) / f"job.{seed}"
+        if seed % 2 and not note.exists():
+            note.touch()
+            if seed % 3 == 0:
+                raise ThrottledError("too many jobs", retry_after=0.01)
+            return Line(RuntimeError("the job failed" if seed % 3 == 1 else "it was cancelled"))
+        return StatevectorSampler(seed=np.random.default_rng(seed)).run(pubs, shots=shots)
+
+
+def test_an_estimate_has_the_same_bits_where_sampler_jobs_fail(pool, tmp_path):
+    plan = Policy(retry=Retry(backoff=BACKOFF))
+    options = EstimatorOptions(shots=64, seed=5, policy=plan)
+    results = []
+    for chosen in (pool, "threads"):
+        folder = tmp_path / str(len(results))
+        folder.mkdir()
+        backend = SamplerBackend(UnreliableSampler(str(tmp_path)), circuits_per_job=8)
+        results.append(estimate(chosen, folder, backend, options)[0])
+    first, second = results
+    assert_same_bits(first.data, second.data)
+    assert first.metadata["retries"] == len(list(tmp_path.glob("job.*"))) > 10
+    assert second.metadata["retries"] == 0, "every job is known by now"
+
+
+# --- the engine is lost ---------------------------------------------------------------------------
+
+ENGINES = {"processes": "forkserver", "dask": "dask_host.py", "ray": "gcs_server"}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_an_engine_that_dies_is_survived_or_one_error(name, tmp_path, undisturbed):
+    def strike():
+        wait_until(lambda: results_in(tmp_path) >= 5, "results come", 120.0)
+        family = psutil.Process().children(recursive=True)
+        (engine,) = [p for p in family if ENGINES[name] in " ".join(p.cmdline())]
+        engine.kill()
+
+    with contextlib.closing(make(name)) as pool:
+        if name == "processes":  # its workers do not need the server that started them
+            result, _ = estimate(pool, tmp_path, meanwhile=strike)
+            assert_same_bits(result.data, undisturbed[0])
+        else:
+            with pytest.raises(PoolError, match=r"lost|gone"):
+                estimate(pool, tmp_path, meanwhile=strike)
+    wait_until(lambda: not workers_of(name), "no worker is left")
+
+
+@pytest.mark.parametrize("kind", [DaskPool, RayPool])
+def test_a_cluster_that_cannot_be_reached_is_told_of_soon(kind):
+    pool = kind(2, address="127.0.0.1:9")
+    begin = time.perf_counter()
+    with pytest.raises(PoolError, match="can be reached|cannot be reached"):
+        DistributedEstimator(LABEL, pool=pool, options=OPTIONS).run([pub()]).result()
+    assert time.perf_counter() - begin < 10.0 + ALLOWANCE
+    pool.close()
+
+
+# --- the controller is lost -----------------------------------------------------------------------
+
+SCRIPT = """
+import sys
 if __name__ == "__main__":
-    from distributed_estimator.execution.pools.processes import ProcessPool
-    from distributed_estimator.execution.pools.dask import DaskPool
-    from distributed_estimator.execution.pools.ray import RayPool
-    name = sys.argv[1]
-    pool = {"processes": lambda: ProcessPool(3, memory_limit=512*MEBIBYTE), "dask": lambda: DaskPool(3, memory_limit=640*MEBIBYTE), "ray": lambda: RayPool(3)}[name]()
-    folder = Path(tempfile.mkdtemp())
-    t=time.perf_counter()
-    print(gather(pool, folder, 3), time.perf_counter()-t)
-    for fault in sys.argv[2:]:
-        for r in range(2):
-            t=time.perf_counter()
-            d = folder/f"{fault}{r}"; d.mkdir()
-            w = Faulty(str(d))
-            tasks = [(n, fault if n == 4 else None) for n in range(12)]
-            spec=None
-            if fault == "late":
-                tasks = [(n, {0:"late", 12:"wait"}.get(n)) for n in range(13)]
-                spec = Speculation(quantile=.5, factor=2, budget=.01)
-            try:
-                p = play(pool, w, tasks, Policy(retry=Retry(timeout=1.0 if fault in ("hang","stop") else 60., backoff=.01), speculation=spec), limit=30)
-                if p.error: print(fault, "ERROR", repr(p.error)); continue
-                assert_each_folded_once(p, range(len(tasks)))
-                n = 0 if fault == "late" else 4
-                print(fault, "run", round(time.perf_counter()-t,2), "recovery", round(p.folded[n][0][0]-struck(w,n)[0],3), [(a.status, a.cause) for a in p.attempts if a.task==n], p.tally.retries)
-            except AssertionError as e:
-                print(fault, "ASSERT", e)
-            t=time.perf_counter()
-            try:
-                gather(pool, folder, 3, timeout=40)
-            except AssertionError as e: print("gather", e, [(x.pid, x.status()) for x in workers_of(name)])
-            print("   gather", round(time.perf_counter()-t,2))
-    t=time.perf_counter(); pool.close(); print("close", time.perf_counter()-t)
+    from test_faults import main
+    main(*sys.argv[1:])
+"""
+
+
+class Script:
+    """The estimate in an interpreter of its own; all it starts bears its mark."""
+
+    def __init__(self, pool, folder):
+        self.mark = uuid4().hex
+        path = folder / "script.py"
+        path.write_text(SCRIPT)
+        here = [str(Path(__file__).parent), *filter(None, sys.path)]
+        environment = {"PYTHONPATH": os.pathsep.join(here), "FAULTS_MARK": self.mark}
+        self.process = subprocess.Popen(
+            [sys.executable, str(path), pool, str(folder)],
+            env=os.environ | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def descendants(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def wait(self):
+        """What it said on standard error."""
+        return self.process.communicate(timeout=150.0)[1]
+
+
+@contextlib.contextmanager
+def script(pool, folder):
+    made = Script(pool, folder)
+    try:
+        yield made
+    finally:
+        if made.process.poll() is None:
+            made.process.kill()
+        made.process.communicate()
+
+
+def lose_controller(name, folder, seed, undisturbed):
+    """Kill a script at a random moment, and repeat it; seconds until its workers were gone."""
+    expected, keys = undisturbed
+    moment = int(np.random.default_rng(seed).integers(1, 2 * len(keys) // 3))
+    with script(name, folder) as made:
+        wait_until(lambda: results_in(folder) >= moment, "results come", 120.0)
+        descendants = made.descendants()
+        made.process.kill()
+        seconds = all_gone(descendants, made.mark, 10.0 + ALLOWANCE)
+    with Journal(folder / "journal") as journal:
+        kept = {key for key in keys if journal.find(key) is not None}
+    assert moment <= len(kept) < len(keys)
+    assert len(descendants) >= WORKERS
+
+    with script(name, folder) as made:
+        assert made.wait() == ""
+    assert made.process.returncode == 0
+    with np.load(folder / "result.npz") as found:
+        assert np.array_equal(found["evs"], expected.evs)
+        assert np.array_equal(found["stds"], expected.stds)
+    ran = [r for r in read_records(folder / "trace") if isinstance(r, TaskRecord)]
+    assert sorted(r.key for r in ran) == sorted(keys - kept)
+    return seconds
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_a_run_goes_on_where_its_controller_was_killed(name, tmp_path, undisturbed):
+    lose_controller(name, tmp_path, 0, undisturbed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", POOLS)
+def test_a_run_goes_on_wherever_its_controller_was_killed(name, tmp_path, undisturbed, capsys):
+    seconds = []
+    for seed in range(1, 1 + KILLED_CONTROLLERS[name]):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        seconds.append(lose_controller(name, folder, seed, undisturbed))
+    with capsys.disabled():
+        print(f"\n{name}, controller: {len(seconds)} kills, all gone after {max(seconds):.1f} s")
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_ctrl_c_ends_everything_and_workers_say_nothing(name, tmp_path, capsys):
+    with script(name, tmp_path) as made:
+        wait_until(lambda: results_in(tmp_path) >= 5, "results come", 120.0)
+        descendants, begin = made.descendants(), time.perf_counter()
+        os.killpg(made.process.pid, signal.SIGINT)
+        errors = made.wait()
+        seconds = time.perf_counter() - begin
+        all_gone(descendants, made.mark, ALLOWANCE)
+    assert seconds < 5.0 + ALLOWANCE
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert errors.count("Traceback") == 1
+    assert not (tmp_path / "result.npz").exists()
+    with capsys.disabled():
+        print(f"\n{name}: ended {seconds:.1f} s after Ctrl-C")

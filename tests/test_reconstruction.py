@@ -27,6 +27,7 @@ from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import PlanTooLargeError
 from distributed_estimator.execution import Assignment, TaskSpec, run_tasks
 from distributed_estimator.execution.pools import ThreadPool
+from distributed_estimator.memory import MemoryLimit
 from distributed_estimator.reconstruction import (
     FragmentTensor,
     Network,
@@ -550,3 +551,22 @@ def test_gradients_and_standard_errors_in_slices_are_what_they_are_without(reque
     assert value == pytest.approx(expected[0], abs=1e-12)
     assert stderr == pytest.approx(expected[1], rel=1e-6)
     np.testing.assert_allclose(gradient, expected[2], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("pool", ["threads", "processes"])
+def test_a_plan_that_does_not_fit_at_once_runs_in_slices(pool, monkeypatch):
+    """Of 80 kB the 3x3 grid's fragments take 68; its contraction needs 22 and gets 12."""
+    room = []
+    check = MemoryLimit.check
+
+    def noting(self, need):
+        room.append(check(self, need))
+        return room[-1]
+
+    monkeypatch.setattr(MemoryLimit, "check", noting)
+    circuit, angles = coupled(grid(3), 9)
+    options = EstimatorOptions(default_precision=0, memory_limit=80_000)
+    with DistributedEstimator("ABCDEFGHI", None, pool, 2, options) as estimator:
+        value = estimator.run([(circuit, "Z" * 9, angles[0])]).result()[0].data.evs
+    assert room == [pytest.approx(1488, abs=300)]
+    np.testing.assert_allclose(value, reference(circuit, "Z" * 9, angles[0]), rtol=0, atol=1e-10)

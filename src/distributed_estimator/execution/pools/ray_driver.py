@@ -160,6 +160,7 @@ class _Driver:
         self._processes: dict[int, Identity] = {}
         self._works: dict[str, Any] = {}
         self._known: dict[int, deque[str]] = {}
+        self._ending = threading.Lock()
         self._outbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._make = ray.remote(
             num_cpus=1,
@@ -188,6 +189,7 @@ class _Driver:
 
     def end(self) -> None:
         """End the actors, and Ray where it is ours; then this process."""
+        self._ending.acquire()  # for good: whoever comes second waits for the exit
         children = psutil.Process().children(recursive=True)
         left = [*map(identity, children), *self._processes.values()]
         timer = threading.Timer(_SECONDS_TO_END, self._leave, [left])

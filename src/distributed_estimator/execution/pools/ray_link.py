@@ -186,7 +186,8 @@ def _folder() -> str:
 
 def _launch(descriptor: int, *, own: bool) -> subprocess.Popen[bytes]:
     """Start the child in a session of its own, so that Ctrl-C ends it through us alone."""
-    environment = dict(os.environ)
+    # A call that comes after the end must not start another Ray.
+    environment = {**os.environ, "RAY_ENABLE_AUTO_CONNECT": "0"}
     if own:
         environment |= {**_OWN_ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     environment.pop("PYTHONWARNINGS", None)
