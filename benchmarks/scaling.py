@@ -8,7 +8,9 @@ fleet       A simulated fleet of 16 equal devices that take 50 ms a job, whateve
             1-worker run's task records then predict the others by simulation.
 processes   A CPU-bound batch, exact values of circuits with one cut and fragments of 14 and of 16
             qubits: one process against two. They are up, and have their plan, before the time
-            starts. Every process has one thread for linear algebra.
+            starts. Every process has one thread for linear algebra. Beside it the two halves of
+            the batch in processes without a runtime, after and beside each other: what the
+            machine itself can do.
 reference   One query on 4 qubits, by the paper's pipeline and by ours, on the same Aer sampler, on
             1 and on 16 threads.
 simulation  What the simulator itself takes for 200,000 tasks on 10,000 workers.
@@ -21,18 +23,22 @@ from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks._harness import Contestant, Timing, progress, take_turns
 from benchmarks._report import Bar, Figure, Report, Row, compare, parser, run
 from benchmarks._runtime import SEED, SHOTS, check_same, evaluate, in_turns
-from benchmarks._workload import Outcome, Workload, block_labels, workload
+from benchmarks._workload import Floats, Outcome, Workload, block_labels, workload
 from benchmarks.query import aer_sampler
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends.fleet import Fleet, homogeneous
@@ -95,7 +101,7 @@ FULL = Size(
     job=0.05,
     workers=(1, 2, 4, 8, 16),
     batches=(Batch(120, 25), Batch(1, 1)),
-    bindings={14: 160, 16: 48},
+    bindings={14: 400, 16: 128},
     reference_cuts=(1, 2),
     simulated=(200_000, 10_000),
     held=True,
@@ -218,13 +224,35 @@ def _measure_processes(size: Size, repeats: int, report: Report) -> None:
         progress(f"processes: {bindings} bindings of two fragments of {qubits} qubits")
         with ExitStack() as stack:
             calls = {f"processes, {plural(w)}": _warm(load, w, stack) for w in (1, 2)}
-            timings = in_turns(calls, repeats)
+            bare = {f"halves without a runtime, {plural(w)}": _bare(load, w, stack) for w in (1, 2)}
+            timings = in_turns(calls | bare, repeats)
         check_same(timings)
-        one, two = timings.values()
+        one, two, bare_one, bare_two = timings.values()
         case = {"qubits": 2 * qubits, "cuts": 1, "queries": bindings}
         figure = f"speed-up, 2 processes over 1, fragments of {qubits} qubits"
         bar = Bar(figure, one.seconds / two.seconds, ">=", LEAST_PROCESS_SPEED_UP)
         report.rows.append(compare(case, two, one, bars=(bar,) if size.held else ()))
+        report.rows.append(compare(case, bare_two, bare_one))
+
+
+def _bare(load: Workload, processes: int, stack: ExitStack) -> Callable[[], Outcome]:
+    """Both halves of the batch, by one process or by one each."""
+    context = multiprocessing.get_context("spawn")
+    pool = stack.enter_context(ProcessPoolExecutor(processes, mp_context=context))
+    halves = [replace(load, features=part) for part in np.array_split(load.features, 2)]
+    warm = [replace(load, features=load.features[:1])] * 2 * processes
+
+    def call() -> Outcome:
+        return Outcome(np.concatenate(list(pool.map(_evaluate_here, halves))))
+
+    list(pool.map(_evaluate_here, warm))
+    return call
+
+
+def _evaluate_here(load: Workload) -> Floats:
+    """Exact values on one thread of this process; an estimator is made anew, which is little."""
+    with DistributedEstimator(block_labels(load.num_qubits, 1), workers=1) as estimator:
+        return evaluate(estimator, load, precision=0).values
 
 
 def _warm(load: Workload, workers: int, stack: ExitStack) -> Callable[[], Outcome]:

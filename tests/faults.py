@@ -233,7 +233,7 @@ def play(pool, work, tasks, policy, *, stragglers=ONE_TASK_A_JOB, meanwhile=None
 def assert_each_folded_once(played, numbers):
     """No result lost, doubled or changed."""
     counts = {number: len(folds) for number, folds in played.folded.items()}
-    assert counts == dict.fromkeys(numbers, 1)
+    assert counts == dict.fromkeys(numbers, 1), f"times folded: {dict(sorted(counts.items()))}"
     for number in numbers:
         ((_, arrays),) = played.folded[number]
         for array, right in zip(arrays, answer(number), strict=True):
@@ -255,16 +255,32 @@ def workers_of(pool):
 
 
 def _is_worker(process, pool):
+    line = _command(process)
+    if pool == "processes":
+        # The server's own parent is this process; the workers', as its forks, is the server.
+        return "forkserver" in line and _parent(process) != os.getpid()
+    return line.startswith("ray::RayWorker") if pool == "ray" else "spawn_main" in line
+
+
+def _parent(process):
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        line = " ".join(process.cmdline())
-        if pool == "processes":
-            parent = process.parent()
-            return parent is not None and "forkserver" in " ".join(parent.cmdline())
-        return line.startswith("ray::RayWorker") if pool == "ray" else "spawn_main" in line
+        return process.ppid()
     except psutil.NoSuchProcess:
-        return False
+        return None
+
+
+def children_called(name):
+    """Processes below this one with that in their command line, dead ones left out."""
+    family = psutil.Process().children(recursive=True)
+    return [process for process in family if name in _command(process)]
+
+
+def _command(process):
+    """Its command line; nothing where it is dead."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # zombies count as such
+        return ""
 
 
 def is_gone(pid):
@@ -285,8 +301,10 @@ def gather(pool, folder, count, timeout=120.0):
     assert played.error is None, played.error
     pids = {int(folds[0][1][0][0]) for folds in played.folded.values()}
     assert len(pids) == count
-    seen = lambda: {process.pid for process in workers_of(pool.name)}  # noqa: E731
-    wait_until(lambda: seen() == pids, "no worker but those that met is there")
+    wait_until(
+        lambda: {process.pid for process in workers_of(pool.name)} == pids,
+        "no worker but those that met is there",
+    )
     return sorted(pids)
 
 

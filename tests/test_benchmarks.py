@@ -23,7 +23,11 @@ from benchmarks._harness import CALLS_A_TURN, Budget, Contestant, slope, take_tu
 from benchmarks._learning import Cell, Score, Setting, markdown, statement
 from benchmarks._paired import holm, paired
 from benchmarks._report import Bar
+from benchmarks._runtime import check_same, empty_tasks, in_turns
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
+from benchmarks.overhead import POLICIES, VirtualRun
+from distributed_estimator.execution import TaskSpec, make_pool, run_tasks
+from distributed_estimator.execution.dispatcher import Dispatcher
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,6 +75,67 @@ def test_a_smoke_run_of_learning_holds_every_seed_and_writes_the_table(tmp_path:
     lines = table.read_text().splitlines()
     assert len([line for line in lines if line.startswith("|")]) == 2 + len(cells)
     assert lines[-1] == document["statement"]
+
+
+def test_a_smoke_run_of_scaling_holds_every_part() -> None:
+    document = smoke_run("scaling")
+    check_document("scaling", document)
+    check_rows(document["rows"])
+    ways = [(row["name"], row["counterpart"]) for row in document["rows"]]
+    assert ways.count(("fleet, 2 workers", "fleet, 1 worker")) == 2
+    assert ways.count(("processes, 2 workers", "processes, 1 worker")) == 1
+    assert len([way for way in ways if "Aer" in way[0]]) == 5
+    figures = figures_of(document)
+    assert len([name for name in figures if name.startswith("simulation, ")]) == 2
+    used = [value for name, value in figures.items() if name.startswith("utilisation")]
+    assert len(used) == 2
+    assert all(0 < share <= 1 for share in used)
+    # The fleet's jobs take 10 ms, and no run of 12 jobs can be over before the last of its rounds.
+    for row in document["rows"]:
+        if row["name"] == "fleet, 2 workers":
+            assert row["case"]["jobs"] == 12
+            assert row["seconds"] >= 0.06
+            assert row["counterpart_seconds"] >= 0.12
+
+
+def test_a_smoke_run_of_stragglers_holds_every_policy_and_the_bound() -> None:
+    document = smoke_run("stragglers")
+    check_document("stragglers", document)
+    check_rows(document["rows"])
+    delayed = [row for row in document["rows"] if row["case"]["percent_delayed"] == 20]
+    assert {row["name"] for row in delayed} == set(document["settings"]["policies"])
+    figures = document["figures"]
+    measured = [f["value"] for f in figures if f["name"] == "expected lower bound"]
+    nominal = [f["value"] for f in figures if f["name"].endswith("exactly 20 ms")]
+    assert nominal == pytest.approx([60 * 0.02 / 8, 60 * 0.02 / 0.8 / 8])
+    assert all(m >= n for m, n in zip(measured, nominal, strict=True))
+    assert all(row["seconds"] >= 8 * 0.02 for row in document["rows"])
+
+
+def test_a_smoke_run_of_overhead_times_the_dispatcher_and_a_pool() -> None:
+    document = smoke_run("overhead", "--pool", "processes", "--repeats", "1")
+    check_document("overhead", document)
+    figures = figures_of(document)
+    assert [name for name in figures if name.startswith("processes")] == [
+        "processes, a job for each: a task",
+        "processes, bundled to 0.05 s: a task",
+    ]
+    assert len([name for name in figures if "processor time" in name]) == len(POLICIES)
+    assert all(value > 0 for value in figures.values())
+
+
+@pytest.mark.soak
+def test_a_smoke_run_of_overhead_times_every_pool_that_is_installed() -> None:
+    document = smoke_run("overhead", "--repeats", "1")
+    timed = {name.partition(",")[0] for name in figures_of(document)} - {"dispatcher"}
+    left_out = {skip["name"] for skip in document["skipped"]}
+    assert timed | left_out == {"threads", "processes", "dask", "ray"}
+    assert timed >= {"threads", "processes"}
+
+
+def figures_of(document: dict[str, Any]) -> dict[str, float]:
+    """Values by name; of equal names, the last."""
+    return {figure["name"]: figure["value"] for figure in document["figures"]}
 
 
 def check_document(name: str, document: dict[str, Any]) -> None:
@@ -158,6 +223,46 @@ def test_contestants_take_turns() -> None:
     seen.clear()
     timings = take_turns([contestant("a", False), contestant("slow", True)], 3, allowance=60)
     assert seen.count("slow") == timings["slow"].repeats == 1
+
+
+def test_calls_in_turns_are_timed_without_a_warm_up() -> None:
+    seen: list[str] = []
+
+    def call(name: str) -> Outcome:
+        seen.append(name)
+        return Outcome(np.array([float(len(seen))]), {"t_execute": float(len(seen))})
+
+    timings = in_turns({"a": lambda: call("a"), "b": lambda: call("b")}, repeats=3)
+    assert seen == ["a", "b"] * 3
+    assert timings["a"].repeats == 3
+    assert timings["a"].stages == {"t_execute": 3.0}
+    assert timings["b"].values == 6.0
+
+
+def test_times_of_different_values_are_refused() -> None:
+    timings = in_turns(dict.fromkeys("ab", lambda: Outcome(np.array([0.1]))), repeats=1)
+    check_same(timings)
+    timings |= in_turns({"d": lambda: Outcome(np.array([0.1 + 1e-9]))}, repeats=1)
+    with pytest.raises(RuntimeError, match="d and a differ by 1e-09, expected the same bits"):
+        check_same(timings)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_virtual_run_drives_a_dispatcher_to_its_end(name: str) -> None:
+    dispatcher = Dispatcher([TaskSpec(str(n), 1.0) for n in range(200)], POLICIES[name], 16)
+    run = VirtualRun(dispatcher)
+    run.to_the_end()
+    assert dispatcher.done
+    assert run.submitted == 200 + dispatcher.speculated
+    assert (dispatcher.speculated > 0) == (name != "eager")
+
+
+def test_empty_tasks_are_folded_once_each() -> None:
+    pool = make_pool("threads", 2)
+    folded: list[int] = []
+    run_tasks(pool, empty_tasks(300), lambda number, arrays, more: folded.append(number))
+    pool.close()
+    assert sorted(folded) == list(range(300))
 
 
 def test_a_budget_refuses_what_no_longer_fits() -> None:

@@ -111,7 +111,8 @@ def test_the_same_bits_with_stragglers_and_speculation(expected):
     assert_same_bits(result.data, expected)
     injected = result.metadata["straggler"]
     assert injected["injected"] > 0
-    assert injected["injected_seconds"] == pytest.approx(0.05 * injected["injected"])
+    # Less than 50 ms each, as late attempts are withdrawn.
+    assert 0 < injected["injected_seconds"] < 0.05 * injected["injected"]
     assert injected["p"] == 0.02
 
 
@@ -302,7 +303,7 @@ def test_a_closed_estimator_refuses_to_run(hanging):
     estimator.close()
     with pytest.raises((RunCancelledError, PoolError)):
         job.result()
-    with pytest.raises(PoolError, match="the pool is closed"):
+    with pytest.raises(PoolError, match="the estimator is closed: make a new one"):
         estimator.run([pub()]).result()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from threading import Lock
@@ -24,7 +25,7 @@ from qiskit.primitives import (
 from .backends import StatevectorBackend
 from .batch import Accuracy, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
-from .errors import InputError
+from .errors import InputError, PoolError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .job import EstimatorJob
 from .pipeline import Pipeline
@@ -139,6 +140,8 @@ class DistributedEstimator(BaseEstimatorV2):
         self.options = options or EstimatorOptions()
         self.log = _writer(log)
         self.trace = _writer(trace)
+        if journal is not None and self.options.seed is None:
+            raise InputError("`journal` needs a seed, as a run is found again by it: set `seed`")
         self.journal = None if journal is None else Journal(journal)
         self._entropy = secrets.randbits(64) if self.options.seed is None else self.options.seed
         self._runs = 0
@@ -147,6 +150,7 @@ class DistributedEstimator(BaseEstimatorV2):
     def _start(self) -> None:
         self._lock = Lock()
         self._stops: set[Stop] = set()
+        self._closed = False
         self._pace: tuple[Any, float] = None, float("inf")
         self._jobs = ThreadPoolExecutor(_JOBS_AT_A_TIME, "distributed-estimator-job")
         self.pipeline = Pipeline(
@@ -184,15 +188,17 @@ class DistributedEstimator(BaseEstimatorV2):
             check_precision(precision, "precision")
         requests = read_pubs(pubs, precision)
         accuracies = [self.accuracy(request.precision) for request in requests]
+        stop = self._begin()
         run = self.next_run()
-        stop = Stop()
-        if not self._is_brief(requests, accuracies):
-            return EstimatorJob(self._jobs.submit(self._run, requests, accuracies, run, stop), stop)
         future: Future[PrimitiveResult[PubResult]] = Future()
-        try:
-            future.set_result(self._run(requests, accuracies, run, stop))
-        except Exception as error:
-            future.set_exception(error)
+        if self._is_brief(requests, accuracies):
+            try:
+                future.set_result(self._run(requests, accuracies, run, stop))
+            except Exception as error:
+                future.set_exception(error)
+        else:
+            future = self._jobs.submit(self._run, requests, accuracies, run, stop)
+        future.add_done_callback(lambda _: self._end(stop))
         return EstimatorJob(future, stop)
 
     def close(self) -> None:
@@ -201,6 +207,7 @@ class DistributedEstimator(BaseEstimatorV2):
         Closing twice does nothing. A closed estimator refuses to run.
         """
         with self._lock:
+            self._closed = True
             stops = list(self._stops)
         for stop in stops:
             stop.ask()
@@ -209,6 +216,31 @@ class DistributedEstimator(BaseEstimatorV2):
         for file in (self.journal, self.log, self.trace):
             if file is not None:
                 file.close()
+
+    @contextmanager
+    def running(self) -> Iterator[Stop]:
+        """What ends an evaluation that goes on meanwhile, when the estimator is closed.
+
+        Raises:
+            PoolError: It is closed.
+        """
+        stop = self._begin()
+        try:
+            yield stop
+        finally:
+            self._end(stop)
+
+    def _begin(self) -> Stop:
+        with self._lock:
+            if self._closed:
+                raise PoolError("the estimator is closed: make a new one")
+            stop = Stop()
+            self._stops.add(stop)
+            return stop
+
+    def _end(self, stop: Stop) -> None:
+        with self._lock:
+            self._stops.discard(stop)
 
     def __enter__(self) -> Self:
         return self
@@ -268,21 +300,6 @@ class DistributedEstimator(BaseEstimatorV2):
         run: str,
         stop: Stop,
     ) -> PrimitiveResult[PubResult]:
-        with self._lock:
-            self._stops.add(stop)
-        try:
-            return self._evaluate(requests, accuracies, run, stop)
-        finally:
-            with self._lock:
-                self._stops.discard(stop)
-
-    def _evaluate(
-        self,
-        requests: Sequence[Request],
-        accuracies: Sequence[Accuracy],
-        run: str,
-        stop: Stop,
-    ) -> PrimitiveResult[PubResult]:
         results: list[PubResult | None] = [None] * len(requests)
         groups: dict[tuple[int, Accuracy], list[int]] = {}
         for number, (request, accuracy) in enumerate(zip(requests, accuracies, strict=True)):
@@ -303,7 +320,8 @@ class DistributedEstimator(BaseEstimatorV2):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["pipeline"], state["_lock"], state["_jobs"], state["_stops"]
+        for live in ("pipeline", "_lock", "_jobs", "_stops"):
+            del state[live]
         if isinstance(self.pool, Pool | Executor):
             state["pool"] = "threads"
         state["journal"] = None  # two cannot write one

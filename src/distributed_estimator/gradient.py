@@ -137,9 +137,11 @@ class FragmentGradient(BaseEstimatorGradient):
         (request,) = read_pubs([pub], self._precision)
         places = _places(request.circuit, parameters)
         estimator: DistributedEstimator = self._estimator
-        evaluation = estimator.pipeline.gradient(
-            merge([request]), estimator.accuracy(request.precision), estimator.next_run(), places
-        )
+        accuracy = estimator.accuracy(request.precision)
+        with estimator.running() as stop:
+            evaluation = estimator.pipeline.gradient(
+                merge([request]), accuracy, estimator.next_run(), places, stop
+            )
         assert evaluation.gradients is not None
         return (
             evaluation.values.reshape(request.shape),
@@ -164,9 +166,11 @@ class FragmentGradient(BaseEstimatorGradient):
         gradients: list[Any] = [None] * count
         metadata: list[Any] = [None] * count
         for number, group in enumerate(groups):
-            evaluation = self._estimator.pipeline.gradient(
-                group.batch, accuracy, f"{run} group {number}", group.places
-            )
+            name = f"{run} group {number}"
+            with self._estimator.running() as stop:
+                evaluation = self._estimator.pipeline.gradient(
+                    group.batch, accuracy, name, group.places, stop
+                )
             assert evaluation.gradients is not None
             for member, row in zip(group.members, evaluation.gradients, strict=True):
                 gradients[member] = row

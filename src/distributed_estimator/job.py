@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from uuid import uuid4
 
 from qiskit.primitives import BasePrimitiveJob, PrimitiveResult, PubResult
@@ -32,6 +32,8 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
         except KeyboardInterrupt:
             self.cancel()
             raise
+        except CancelledError as error:
+            raise RunCancelledError("the run was cancelled before it began") from error
 
     def status(self) -> JobStatus:
         """How far the run is."""

@@ -8,7 +8,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from .division import tasks_per_row
 from .errors import PlanTooLargeError
+from .execution import Policy
 from .preparation import Prepared
 from .reconstruction import Wanted
 from .subexperiments import Backend
@@ -16,6 +18,7 @@ from .subexperiments import Backend
 FloatArray = NDArray[np.float64]
 
 _ALWAYS_FREE = 64 << 20
+_MOST_NETWORK = 1 << 30
 
 
 class MemoryLimit:
@@ -51,15 +54,27 @@ class MemoryLimit:
         Raises:
             PlanTooLargeError: It does not fit; the message names the fragment that is to blame.
         """
-        if not self.is_exceeded(need.total):
-            return None
-        limit = self.size
-        most_elements = (limit - sum(need.fragments)) // 8
-        try:
-            need.check_slices(most_elements)
-        except PlanTooLargeError as error:
-            raise PlanTooLargeError(need.refusal(limit)) from error
+        most_elements = None
+        total = need.total
+        if need.network > self._most_network:
+            most_elements = self._most_network // 8
+            total = sum(need.fragments) + self._most_network
+            try:
+                need.check_slices(most_elements)
+            except PlanTooLargeError as error:
+                raise PlanTooLargeError(need.refusal(self.size)) from error
+        if self.is_exceeded(total):
+            raise PlanTooLargeError(need.refusal(self.size))
         return most_elements
+
+    @property
+    def _most_network(self) -> int:
+        """Bytes a contraction may take unsliced.
+
+        How it is sliced shows in the last bits, so this depends neither on the workers, nor on
+        the other things in memory, nor on what is free.
+        """
+        return _MOST_NETWORK if self._limit is None else min(_MOST_NETWORK, self._limit // 8)
 
 
 class Need:
@@ -72,6 +87,7 @@ class Need:
         rows: Local bindings of each fragment.
         shots: Shots per subexperiment; None for exact values.
         wanted: What is asked of its results.
+        policy: How rows are divided: results of parts are kept until they add up in order.
     """
 
     def __init__(
@@ -82,6 +98,7 @@ class Need:
         rows: Sequence[FloatArray],
         shots: int | None,
         wanted: Wanted,
+        policy: Policy,
     ) -> None:
         self._prepared = prepared
         self._wanted = wanted
@@ -89,10 +106,12 @@ class Need:
         self._squared = wanted in ("errors", "orders")
         self.fragments = []
         for experiment, angles in zip(prepared.experiments, rows, strict=True):
+            parts = tasks_per_row(experiment, backend, policy, shots)
             at_once = min(len(angles), workers * backend.rows_per_task(experiment))
             worker = 0 if experiment.is_trivial else backend.row_bytes(experiment, shots)
             result = experiment.result_bytes(covariances=self._squared)
-            self.fragments.append(at_once * worker + len(angles) * result)
+            kept = 1 if parts == 1 else 1 + parts
+            self.fragments.append(at_once * worker + kept * len(angles) * result)
         self.network = 8 * prepared.network.elements_per_query(squared=self._squared)
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -18,23 +19,20 @@ from numpy.typing import NDArray
 from .batch import Accuracy, Batch, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .derivatives import derivatives_by_angle
-from .errors import BackendError
+from .errors import BackendError, DeadlineError
 from .execution import (
     Arrays,
-    Assignment,
     Conditions,
-    LargestInfluenceFirst,
     Pool,
     Stop,
     Tally,
-    TaskSpec,
-    run_tasks,
+    one_thread,
 )
 from .memory import MemoryLimit, Need
 from .preparation import Preparation
 from .reconstruction import Queries, Reconstruction, SliceWork, Wanted, run_here
-from .records import QueryRecord, RecordWriter, StragglerInfo, Summary, new_run_id, utc_now
-from .rounds import Round, Trace
+from .records import QueryRecord, RecordWriter, Summary, new_run_id, utc_now
+from .rounds import Round, Trace, influences, run_slices, straggler_info
 from .subexperiments import (
     PILOT_SHOTS,
     PILOTS,
@@ -49,6 +47,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 _MOST_ROUNDS = 12
+_ONE_CORE_BYTES = 1 << 20
+"""A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
 
 class Pipeline:
@@ -107,12 +107,17 @@ class Pipeline:
             PoolError: Workers could not be started or reached.
             RunCancelledError: It was asked to stop.
         """
-        session = self._session(batch, accuracy, stop)
-        values, stderrs = session.values_to(accuracy, run)
-        return self._finish(values, stderrs, session.record(values, stderrs, "value"))
+        with self._session(batch, accuracy, stop) as session:
+            values, stderrs = session.values_to(accuracy, run)
+            return self._finish(values, stderrs, session.record(values, stderrs, "value"))
 
     def gradient(
-        self, batch: Batch, accuracy: Accuracy, run: str, parameters: Sequence[int]
+        self,
+        batch: Batch,
+        accuracy: Accuracy,
+        run: str,
+        parameters: Sequence[int],
+        stop: Stop | None = None,
     ) -> Evaluation:
         """A batch's values and their derivatives by some of the circuit's parameters.
 
@@ -122,16 +127,17 @@ class Pipeline:
                 least as many as an uncut derivative would.
             run: Names this evaluation; everything random derives from it.
             parameters: Numbers of the parameters wanted.
+            stop: Ends it early.
         """
-        session = self._session(batch, accuracy)
-        shots = session.shots_for(accuracy, run)
-        if shots is not None and accuracy.shots is None:
-            weights = batch.observables.weights
-            shots = max(shots, shots_for_slopes(accuracy.precision, weights))
-        values, gradients = session.gradients(shots, f"{run} gradient", parameters)
-        stderrs = np.zeros(0)
-        record = session.record(values, stderrs, "gradient")
-        return self._finish(values, stderrs, record, gradients)
+        with self._session(batch, accuracy, stop) as session:
+            shots = session.shots_for(accuracy, run)
+            if shots is not None and accuracy.shots is None:
+                weights = batch.observables.weights
+                shots = max(shots, shots_for_slopes(accuracy.precision, weights))
+            values, gradients = session.gradients(shots, f"{run} gradient", parameters)
+            stderrs = np.zeros(0)
+            record = session.record(values, stderrs, "gradient")
+            return self._finish(values, stderrs, record, gradients)
 
     def _session(self, batch: Batch, accuracy: Accuracy, stop: Stop | None = None) -> _Session:
         if accuracy.exact and not self.backend.exact:
@@ -153,12 +159,13 @@ class Pipeline:
         return Evaluation(values, stderrs, record, gradients)
 
 
-class _Session:
-    """One batch on its way through the stages."""
+class _Session(ExitStack):
+    """One batch on its way through the stages; what it needs meanwhile is given back at the end."""
 
     def __init__(
         self, pipeline: Pipeline, batch: Batch, accuracy: Accuracy, conditions: Conditions
     ) -> None:
+        super().__init__()
         self.pipeline = pipeline
         self.conditions = conditions
         self.batch = batch
@@ -171,6 +178,7 @@ class _Session:
         self.shots_total = 0
         self.first_order = 0
         self.tally = Tally()
+        self.missing = 0
         self._mark = self._begun = conditions.clock()
         self.prepared, self.plan_cached = pipeline.preparation.prepare(
             batch.circuit, batch.observables
@@ -191,7 +199,7 @@ class _Session:
         for attempt in range(_MOST_ROUNDS):
             values, stderrs = self._values(shots, f"{run} round {attempt}")
             worst = float(stderrs.max(initial=0.0))
-            if worst <= accuracy.precision:
+            if worst <= accuracy.precision or self.missing:  # out of time: it gets no better
                 return values, stderrs
             shots = shots_after_failing(shots, worst, accuracy.precision)
         raise BackendError(
@@ -256,17 +264,21 @@ class _Session:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         pipeline, prepared = self.pipeline, self.prepared
         covariances = wanted in ("errors", "orders")
-        need = Need(prepared, pipeline.backend, pipeline.pool.workers, rows, shots, wanted)
+        conditions = self._conditions_now()
+        policy, workers = self.conditions.policy, pipeline.pool.workers
+        need = Need(prepared, pipeline.backend, workers, rows, shots, wanted, policy)
         most_elements = pipeline.memory.check(need)
+        if need.total > _ONE_CORE_BYTES:
+            self.enter_context(one_thread())
         round_ = Round(
             prepared,
             pipeline.backend,
-            self.conditions.policy,
+            policy,
             rows,
             shots,
             run,
             covariances=covariances,
-            influences=self._influences(rows, inverses),
+            influences=influences(policy, rows, inverses, self.batch.binding),
         )
         queries = Queries.build(
             self.batch.observables,
@@ -288,41 +300,39 @@ class _Session:
         self.shots = shots
         self._lap("generate")
         tally, overlapped = round_.execute(
-            pipeline.pool, self.conditions, self._trace(), reconstruction.fragment_complete
+            pipeline.pool, conditions, self._trace(), reconstruction.fragment_complete
         )
         self.times["overlapped"] += overlapped
         self.tally.add(tally)
-        subexperiments, spent = round_.ran(tally.missing)
+        self.missing += len(tally.missing)
+        subexperiments, spent = round_.ran(tally)
         self.num_subexperiments += subexperiments
         self.shots_total += spent
         self._lap("execute")
         return reconstruction
 
     def _run_slices(self, work: SliceWork, tasks: Sequence[int]) -> Sequence[Arrays]:
-        """Run slices of a contraction on the pool, or here where two would not fit at a time."""
-        pool, conditions = self.pipeline.pool, self.conditions
-        if self.pipeline.memory.is_exceeded(8 * work.elements * pool.workers):
+        """Run slices on the pool, or here where they would not fit side by side."""
+        pipeline = self.pipeline
+        if pipeline.memory.is_exceeded(8 * work.elements * pipeline.pool.workers):
             return list(run_here(work, tasks))
-        results: dict[int, Arrays] = {}
-        specs = [TaskSpec(f"{work.key} {task}", work.seconds) for task in tasks]
-        run_tasks(
-            pool,
-            Assignment(work, tasks, specs, work.check, work.describe),
-            lambda number, arrays, _: results.update({number: arrays}),
-            Conditions(stop=conditions.stop, clock=conditions.clock),
-        )
-        return [results[number] for number in range(len(tasks))]
+        results, tally = run_slices(pipeline.pool, work, tasks, self.conditions)
+        self.tally.add(tally)
+        return results
 
-    def _influences(
-        self, rows: Sequence[FloatArray], inverses: Sequence[IntArray]
-    ) -> list[FloatArray] | None:
-        """Per fragment, how many of the queries depend on each row."""
-        if self.conditions.policy.order != LargestInfluenceFirst():
-            return None
-        return [
-            np.bincount(inverse[self.batch.binding], minlength=len(own)).astype(float)
-            for own, inverse in zip(rows, inverses, strict=True)
-        ]
+    def _conditions_now(self) -> Conditions:
+        """With what is left of the time until the deadline."""
+        conditions = self.conditions
+        deadline = conditions.policy.deadline
+        if deadline is None:
+            return conditions
+        left = self._begun + deadline.seconds - conditions.clock()
+        if left <= 0:
+            raise DeadlineError(
+                f"after {deadline.seconds:g} s the run had just begun: give a later deadline"
+            )
+        policy = replace(conditions.policy, deadline=replace(deadline, seconds=left))
+        return replace(conditions, policy=policy)
 
     def _trace(self) -> Trace | None:
         log = self.pipeline.trace
@@ -359,7 +369,7 @@ class _Session:
             pool=pipeline.pool.name,
             subexp_workers=pipeline.pool.workers,
             policy=self.conditions.policy.name,
-            straggler=self._straggler(),
+            straggler=straggler_info(self.conditions.stragglers, tally),
             t_partition=times["partition"],
             t_generate=times["generate"],
             t_execute=times["execute"],
@@ -369,24 +379,12 @@ class _Session:
             plan_cached=self.plan_cached,
             retries=tally.retries,
             speculated=tally.speculated,
-            missing=len(tally.missing),
+            missing=self.missing,
             value=Summary.of(values),
             stderr=Summary.of(stderrs),
             stderr_first_order=self.first_order,
             precision=None if self.accuracy.shots is not None else self.accuracy.precision,
             seed=pipeline.seed,
-        )
-
-    def _straggler(self) -> StragglerInfo:
-        stragglers, tally = self.conditions.stragglers, self.tally
-        if stragglers is None:
-            return StragglerInfo()
-        return StragglerInfo(
-            stragglers.p,
-            stragglers.delay.mean,
-            tally.injected,
-            tally.injected_seconds,
-            stragglers.name,
         )
 
 

@@ -8,15 +8,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .division import chunks, circuits_per_task, rows_per_task
 from .errors import DeadlineError
-from .execution import Assignment, Attempt, Conditions, Policy, Pool, Tally, TaskSpec, run_tasks
-from .execution.messages import Arrays
+from .execution import (
+    Arrays,
+    Assignment,
+    Attempt,
+    Conditions,
+    LargestInfluenceFirst,
+    Policy,
+    Pool,
+    Stragglers,
+    Tally,
+    TaskSpec,
+    run_tasks,
+)
 from .preparation import Prepared
-from .reconstruction import FragmentTensor
-from .records import RecordWriter, TaskRecord
-from .subexperiments import Backend, FragmentExperiment, Task, make_tasks
+from .reconstruction import FragmentTensor, SliceWork
+from .records import RecordWriter, StragglerInfo, TaskRecord
+from .subexperiments import Backend, Task, make_tasks
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
 
 _MOST_NAMED = 5
 
@@ -66,7 +79,7 @@ class Round:
     ) -> None:
         self._prepared = prepared
         self._backend = backend
-        chunks = 1 if policy.deadline is None else policy.deadline.chunks
+        self._deadline = policy.deadline
         self.tasks: list[Task] = []
         self.tensors: list[FragmentTensor] = []
         for number, (experiment, angles) in enumerate(zip(prepared.experiments, rows, strict=True)):
@@ -78,9 +91,9 @@ class Round:
                     angles,
                     shots,
                     run,
-                    rows_per_task=_rows_per_task(experiment, backend, policy),
-                    circuits_per_task=_circuits_per_task(experiment, backend, policy),
-                    chunks=chunks,
+                    rows_per_task=rows_per_task(experiment, backend, policy),
+                    circuits_per_task=circuits_per_task(experiment, backend, policy),
+                    chunks=chunks(policy),
                     covariances=covariances,
                 )
             self.tasks += tasks
@@ -128,26 +141,29 @@ class Round:
             )
         tally = run_tasks(pool, self._assignment(), fold, conditions)
         if tally.missing:
-            self._settle(conditions)
+            self._settle()
         return tally, overlapped
 
-    def ran(self, missing: Sequence[int] = ()) -> tuple[int, int]:
-        """Subexperiments and shots of all tasks but those that are missing.
+    def ran(self, tally: Tally) -> tuple[int, int]:
+        """Subexperiments and shots of all tasks but those that are missing or were known before.
 
         Chunks of the same subexperiments count once.
         """
-        left_out, experiments = set(missing), self._prepared.experiments
+        missing, known = set(tally.missing), set(tally.known)
         subexperiments = shots = 0
         for number, task in enumerate(self.tasks):
-            held = task.num_subexperiments(experiments[task.experiment])
+            if number in known:
+                continue
+            held = task.num_subexperiments(self._prepared.experiments[task.experiment])
             subexperiments += held if task.chunk[0] == 0 else 0
-            shots += 0 if number in left_out else held * (task.shots or 0)
+            shots += 0 if number in missing else held * (task.shots or 0)
         return subexperiments, shots
 
     def _assignment(self) -> Assignment:
         work = self._prepared.work
         specs = [self._spec(task) for task in self.tasks]
-        return Assignment(work, self.tasks, specs, work.check, self._describe)
+        origin = self._backend.identity
+        return Assignment(work, self.tasks, specs, work.check, self._describe, origin)
 
     def _spec(self, task: Task) -> TaskSpec:
         experiment = self._prepared.experiments[task.experiment]
@@ -160,7 +176,8 @@ class Round:
             self._backend.expected_seconds(experiment, task),
             task.experiment,
             influence,
-            task.num_subexperiments(experiment),
+            # Delays are injected into subexperiments, whose shots chunks share.
+            task.num_subexperiments(experiment) if task.chunk[0] == 0 else 0,
         )
 
     def _describe(self, task: Task) -> str:
@@ -175,15 +192,14 @@ class Round:
         part = "" if task.chunk[1] == 1 else f", part {task.chunk[0] + 1} of the shots"
         return f"fragment {task.experiment}, {settings}, {bindings}{part}"
 
-    def _settle(self, conditions: Conditions) -> None:
+    def _settle(self) -> None:
         """Make do with the shots that have arrived."""
         missing = [task for tensor in self.tensors for task in tensor.settle()]
-        deadline = conditions.policy.deadline
-        if missing and deadline is not None:
+        if missing and self._deadline is not None:
             named = "; ".join(self._describe(task) for task in missing[:_MOST_NAMED])
             more = f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
             raise DeadlineError(
-                f"after {deadline.seconds:g} s nothing had arrived of {named}{more}: give a later "
+                f"after {self._deadline.seconds:g} s nothing had arrived of {named}{more}: give a later "
                 "deadline, more chunks or more workers"
             )
 
@@ -214,15 +230,61 @@ class Round:
         )
 
 
-def _rows_per_task(experiment: FragmentExperiment, backend: Backend, policy: Policy) -> int:
-    rows = backend.rows_per_task(experiment)
-    if policy.subexperiments is None:
-        return rows
-    return min(rows, max(1, policy.subexperiments // max(1, experiment.num_circuits)))
+def influences(
+    policy: Policy,
+    rows: Sequence[FloatArray],
+    inverses: Sequence[IntArray],
+    binding: IntArray,
+) -> list[FloatArray] | None:
+    """Per fragment, how many of the queries depend on each row; None if the policy does not ask.
+
+    Args:
+        policy: The policy.
+        rows: Rows of each fragment; shifted ones follow all that they are shifts of.
+        inverses: Per fragment, the row of each binding.
+        binding: The binding of each query.
+    """
+    if policy.order != LargestInfluenceFirst():
+        return None
+    counts = [np.bincount(inverse[binding]).astype(float) for inverse in inverses]
+    return [np.resize(count, len(own)) for own, count in zip(rows, counts, strict=True)]
 
 
-def _circuits_per_task(
-    experiment: FragmentExperiment, backend: Backend, policy: Policy
-) -> int | None:
-    limits = backend.circuits_per_task(experiment), policy.subexperiments
-    return min((limit for limit in limits if limit is not None), default=None)
+def run_slices(
+    pool: Pool, work: SliceWork, tasks: Sequence[int], conditions: Conditions
+) -> tuple[list[Arrays], Tally]:
+    """Run slices of a contraction on a pool.
+
+    Args:
+        pool: The pool.
+        work: The slices.
+        tasks: Numbers of the tasks wanted.
+        conditions: Those of the run, of which stop, clock and retries hold here too.
+
+    Returns:
+        Their results, in the order of `tasks`, and what it took.
+    """
+    results: dict[int, Arrays] = {}
+    specs = [TaskSpec(f"{work.key} {task}", work.seconds) for task in tasks]
+    tally = run_tasks(
+        pool,
+        Assignment(work, tasks, specs, work.check, work.describe),
+        lambda number, arrays, _: results.update({number: arrays}),
+        Conditions(
+            Policy(retry=conditions.policy.retry), stop=conditions.stop, clock=conditions.clock
+        ),
+    )
+    return [results[number] for number in range(len(tasks))], tally
+
+
+def straggler_info(stragglers: Stragglers | None, tally: Tally) -> StragglerInfo:
+    """What was injected, for records."""
+    if stragglers is None:
+        return StragglerInfo()
+    return StragglerInfo(
+        stragglers.p,
+        stragglers.delay.mean,
+        tally.injected,
+        tally.injected_seconds,
+        stragglers.name,
+    )

@@ -21,6 +21,7 @@ from ..subexperiments import (
     Task,
 )
 from .counts import Counts, estimate_from_counts
+from .identity import identity_of
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 BitTable = NDArray[np.int64]
@@ -67,6 +68,11 @@ class SamplerBackend:
         """Package and class of the sampler."""
         kind = type(self.sampler)
         return f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+
+    @property
+    def identity(self) -> str:
+        """Hash of the sampler's class, device and options."""
+        return identity_of(self.sampler, defer_measurements=self.defer_measurements)
 
     @property
     def exact(self) -> bool:

@@ -45,6 +45,11 @@ class StatevectorBackend:
         return "statevector"
 
     @property
+    def identity(self) -> str:
+        """Its name: it has no options."""
+        return self.name
+
+    @property
     def exact(self) -> bool:
         """It can."""
         return True

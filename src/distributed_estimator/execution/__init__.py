@@ -4,6 +4,7 @@ from .conditions import Assignment, Attempt, Conditions, Stop, Tally
 from .driver import run_tasks
 from .journal import Journal
 from .messages import Arrays, SlowWorker
+from .pinning import one_thread
 from .policies import (
     Batches,
     ByLabel,
@@ -46,5 +47,6 @@ __all__ = [
     "Tally",
     "TaskSpec",
     "make_pool",
+    "one_thread",
     "run_tasks",
 ]

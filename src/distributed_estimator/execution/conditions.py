@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..errors import RunCancelledError
 from .journal import Journal
 from .messages import Arrays, Work
 from .policies import Fifo, Policy, TaskSpec
@@ -24,6 +26,7 @@ class Assignment:
         specs: What a policy may know of each.
         check: Why arrays cannot be the result of a task; None where they can.
         describe: A task for people, such as "fragment 1, bindings 0 to 7".
+        origin: What a journal keeps results under besides a task's key: what evaluated them.
     """
 
     work: Work
@@ -31,6 +34,11 @@ class Assignment:
     specs: Sequence[TaskSpec]
     check: Callable[[Any, Arrays], str | None]
     describe: Callable[[Any], str]
+    origin: str = ""
+
+    def kept_as(self, number: int) -> str:
+        """What a journal calls a task's result."""
+        return f"{self.origin} {self.specs[number].key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +93,21 @@ class Stop:
         """Whether it was asked."""
         return self._asked.is_set()
 
-    def tell(self, listener: Callable[[], None]) -> None:
-        """Call `listener` when it is asked."""
+    @contextmanager
+    def telling(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call `listener` if it is asked meanwhile."""
         with self._lock:
             self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
+    def check(self) -> None:
+        """Raises `RunCancelledError` if it was asked."""
+        if self.asked:
+            raise RunCancelledError("the run was cancelled before it was complete")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +149,7 @@ class Tally:
         injected: Attempts that were made to sleep.
         injected_seconds: For how long in all.
         missing: Numbers of the tasks that had no result at the deadline.
+        known: Numbers of the tasks whose results a journal had.
     """
 
     retries: int = 0
@@ -137,11 +157,11 @@ class Tally:
     injected: int = 0
     injected_seconds: float = 0.0
     missing: tuple[int, ...] = ()
+    known: tuple[int, ...] = ()
 
     def add(self, other: Tally) -> None:
-        """Count another round in; `missing` becomes the last round's."""
+        """Count another run in, but for the numbers of its tasks."""
         self.retries += other.retries
         self.speculated += other.speculated
         self.injected += other.injected
         self.injected_seconds += other.injected_seconds
-        self.missing = other.missing

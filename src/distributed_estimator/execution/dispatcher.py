@@ -136,6 +136,7 @@ class Dispatcher:
     def _advance(self, at: float) -> list[Instruction]:
         """Everything that is due, then as many submissions as there is room for."""
         if at >= self._deadline:
+            self._failures.clear()  # what failed once might have succeeded later
             self._give_up_all()
         if not self.done:
             self._backlog.advance(at)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError, PoolError, RunCancelledError, TaskFailedError, ThrottledError
@@ -31,6 +31,7 @@ from .events import (
 from .journal import Journal
 from .messages import Arrays, Ended, Item, Lost, Message, Order, Outcome, Started
 from .pinning import one_thread
+from .policies import Retry
 from .pools.base import Pool
 from .worker import checksum
 
@@ -55,28 +56,31 @@ def run_tasks(
         RunCancelledError: The run was asked to stop.
     """
     conditions = conditions or Conditions()
-    left = _fold_known(assignment, fold, conditions.journal)
-    failed_here = 0
+    if conditions.stop is not None:
+        conditions.stop.check()
+    tally = Tally()
+    left = list(range(len(assignment.tasks)))
+    if conditions.journal is not None:
+        tally.known = tuple(_fold_known(assignment, fold, conditions.journal))
+        left = [number for number in left if number not in set(tally.known)]
     if _fits_here(pool, assignment, left, conditions):
         left = _run_here(assignment, left, fold)
-        failed_here = len(left)
-    if not left:
-        return Tally()
-    with one_thread() if pool.in_process else nullcontext():
-        tally = _Run(pool, assignment, left, fold, conditions).run()
-    tally.retries += failed_here
+        tally.retries = len(left)
+        retry = Retry(Retry().attempts - 1)
+        conditions = replace(conditions, policy=replace(conditions.policy, retry=retry))
+    if left:
+        with one_thread() if pool.in_process else nullcontext():
+            _Run(pool, assignment, left, fold, conditions, tally).run()
     return tally
 
 
-def _fold_known(assignment: Assignment, fold: Fold, journal: Journal | None) -> list[int]:
-    """Fold what the journal has, and say what is left."""
-    numbers = range(len(assignment.tasks))
-    if journal is None:
-        return list(numbers)
-    known = {n: a for n in numbers if (a := journal.find(assignment.specs[n].key)) is not None}
-    for number, arrays in known.items():
-        fold(number, arrays, False)
-    return [number for number in numbers if number not in known]
+def _fold_known(assignment: Assignment, fold: Fold, journal: Journal) -> Iterator[int]:
+    """Fold what the journal has; gives its tasks' numbers."""
+    for number, task in enumerate(assignment.tasks):
+        arrays = journal.find(assignment.kept_as(number))
+        if arrays is not None and assignment.check(task, arrays) is None:
+            fold(number, arrays, False)
+            yield number
 
 
 def _fits_here(
@@ -125,6 +129,7 @@ class _Run:
         left: Sequence[int],
         fold: Fold,
         conditions: Conditions,
+        tally: Tally,
     ) -> None:
         self._pool = pool
         self._assignment = assignment
@@ -145,23 +150,22 @@ class _Run:
         self._errors: dict[int, Exception] = {}
         self._failed: list[GiveUp] = []
         self._refused: str | None = None
-        self._tally = Tally()
+        self._tally = tally
+        self._tried_here = tally.retries
 
-    def run(self) -> Tally:
-        conditions, dispatcher = self._conditions, self._dispatcher
-        if conditions.stop is not None:
-            conditions.stop.tell(lambda: self._tell(None))
-        try:
-            self._act(dispatcher.start(self._now), {})
-            while not dispatcher.done:
-                self._step()
-        finally:
-            self._withdraw()
-        self._tally.retries = dispatcher.retries
+    def run(self) -> None:
+        stop, dispatcher = self._conditions.stop, self._dispatcher
+        with nullcontext() if stop is None else stop.telling(lambda: self._tell(None)):
+            try:
+                self._act(dispatcher.start(self._now), {})
+                while not dispatcher.done:
+                    self._step()
+            finally:
+                self._withdraw()
+        self._tally.retries += dispatcher.retries
         self._tally.speculated = dispatcher.speculated
         if self._failed:
             self._raise()
-        return self._tally
 
     def _tell(self, message: Message | None) -> None:
         """Called by the pool, from any thread."""
@@ -172,8 +176,10 @@ class _Run:
         stop = self._conditions.stop
         at, message = self._next_message()
         self._now = max(self._now, at)  # two threads may tell in another order than they looked
-        if (stop is not None and stop.asked) or _is_interrupted():
-            raise RunCancelledError("the run was cancelled before it was complete")
+        if stop is not None:
+            stop.check()
+        if _is_interrupted():
+            raise RunCancelledError("the program ended before the run was complete")
         outcomes: dict[int, Outcome] = {}
         event: Event = Tick(self._now)
         if message is not None and message.order in self._jobs:
@@ -230,6 +236,7 @@ class _Run:
             self._errors[number] = error
             pause = error.retry_after if isinstance(error, ThrottledError) else 0.0
             return Failure(number, _kind(error), f"{type(error).__name__}: {error}", pause)
+        self._errors.pop(number, None)
         if outcome.checksum is not None and outcome.checksum != checksum(outcome.arrays):
             return Failure(number, "damaged", "its result was damaged on the way")
         wrong = self._assignment.check(self._task(number), outcome.arrays)
@@ -258,8 +265,6 @@ class _Run:
             if stragglers is not None:
                 delay = stragglers.seconds(spec.key, attempt, spec.subexperiments)
             items.append(Item(number, self._task(number), delay))
-            self._tally.injected += delay > 0
-            self._tally.injected_seconds += delay
         slow = None if stragglers is None else stragglers.slow
         order = Order(submit.job, self._assignment.work, tuple(items), slow)
         self._flights[submit.job] = _Flight(order, submit, self._conditions.clock())
@@ -271,7 +276,8 @@ class _Run:
             arrays = outcomes[number].arrays
             assert arrays is not None
             if self._conditions.journal is not None:
-                self._conditions.journal.add(self._specs[number].key, arrays)
+                kept_as = self._assignment.kept_as(self._left[number])
+                self._conditions.journal.add(kept_as, arrays)
             self._fold(self._left[number], arrays, not self._dispatcher.done)
 
     def _note_failure(self, given_up: GiveUp) -> None:
@@ -293,9 +299,6 @@ class _Run:
         """A job is over: forget it, and tell who watches how its tasks went."""
         flight = self._flights.pop(event.job)
         del self._jobs[flight.order]
-        watch = self._conditions.watch
-        if watch is None:
-            return
         accepted = {n for i in instructions if isinstance(i, Accept) for n in i.tasks}
         failures = {f.task: f for f in event.failures} if isinstance(event, JobEnded) else {}
         for item, attempt in zip(flight.order.items, flight.submit.attempts, strict=True):
@@ -308,7 +311,11 @@ class _Run:
                 cause = failure.cause
             elif outcome is not None:
                 status = "done" if item.number in accepted else "late"
-            watch(self._attempt(flight, item, attempt, outcome, event.at, status, cause))
+            told = self._attempt(flight, item, attempt, outcome, event.at, status, cause)
+            self._tally.injected += told.injected > 0
+            self._tally.injected_seconds += told.injected
+            if self._conditions.watch is not None:
+                self._conditions.watch(told)
 
     def _attempt(
         self,
@@ -321,9 +328,11 @@ class _Run:
         cause: str | None,
     ) -> Attempt:
         started, finished = flight.started, at
+        injected = 0.0 if started is None else min(item.delay, at - started)
         if outcome is not None and started is not None:
             started += outcome.started
             finished = started + outcome.seconds
+            injected = outcome.injected
         return Attempt(
             self._left[item.number],
             flight.submit.job,
@@ -333,7 +342,7 @@ class _Run:
             flight.submitted,
             started,
             finished,
-            item.delay if outcome is None else outcome.injected,
+            injected,
             status,
             cause,
         )
@@ -341,8 +350,9 @@ class _Run:
     def _withdraw(self) -> None:
         """Leave nothing running that can be ended."""
         at = self._conditions.clock()
-        for job, flight in list(self._flights.items()):
+        for flight in self._flights.values():
             self._pool.cancel(flight.order)
+        for job in list(self._flights):
             self._land(JobLost(job, at, "cancelled", ""), {}, ())
 
     def _raise(self) -> None:
@@ -353,7 +363,8 @@ class _Run:
             if isinstance(error, InputError):
                 raise error
         named = [
-            f"{self._assignment.describe(self._task(g.task))} failed {_times(len(g.failures))}, "
+            f"{self._assignment.describe(self._task(g.task))} failed "
+            f"{_times(len(g.failures) + bool(self._tried_here))}, "
             f"at last because {g.failures[-1].cause}"
             for g in self._failed[:_MOST_NAMED]
         ]

@@ -15,6 +15,11 @@ def _check_whole(name: str, value: Any, least: int) -> None:
         raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")
 
 
+def _check_part(name: str, value: Any, kinds: Any, expected: str) -> None:
+    if not isinstance(value, kinds):
+        raise InputError(f"`{name}` is {value!r}: give {expected}")
+
+
 def _check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
     if not good or (positive and value == 0):
@@ -195,6 +200,11 @@ class Policy:
     subexperiments: int | None = None
 
     def __post_init__(self) -> None:
+        _check_part("dispatch", self.dispatch, Eager | Batches, "Eager() or Batches(size)")
+        _check_part("order", self.order, TaskOrder, "Fifo(), LongestFirst() or the like")
+        _check_part("speculation", self.speculation, Speculation | None, "Speculation(), or None")
+        _check_part("deadline", self.deadline, Deadline | None, "Deadline(seconds), or None")
+        _check_part("retry", self.retry, Retry, "Retry()")
         if self.in_flight is not None:
             _check_whole("in_flight", self.in_flight, 1)
         if self.subexperiments is not None:

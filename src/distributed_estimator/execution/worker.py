@@ -15,6 +15,7 @@ from ..errors import BackendError, InputError
 from .messages import Arrays, Item, Outcome, SlowWorker, Work
 
 _MOST_WORKS = 32
+_MOST_BYTES = 256 << 20
 
 Wait = Callable[[float], bool]
 """Sleeps so many seconds, or less where the job is cancelled meanwhile: then it says True."""
@@ -98,11 +99,9 @@ def run_packed(
 def _run(work: Work, item: Item, *, remote: bool) -> tuple[Arrays | None, Exception | None]:
     try:
         arrays = work.run(item.task)
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
         return None, _portable(error) if remote else error
-    except BaseException as error:  # a panic in compiled code, or sys.exit()
+    except BaseException as error:  # a panic in compiled code, sys.exit(), a stray interrupt
         return None, BackendError(f"{type(error).__name__}: {error}")
     if remote and not _is_plain(arrays):
         return None, BackendError(
@@ -143,10 +142,11 @@ def sleep(seconds: float) -> bool:
 
 
 class Works:
-    """Works that this process was sent, found by key; the least recently used is forgotten."""
+    """Works that this process was sent, found by key; the least recently used are forgotten."""
 
     def __init__(self) -> None:
         self._works: OrderedDict[str, Work] = OrderedDict()
+        self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __contains__(self, key: str) -> bool:
@@ -159,11 +159,15 @@ class Works:
             if key in self._works:
                 self._works.move_to_end(key)
                 return self._works[key]
-        work: Work = pickle.loads(load())
+        packed = load()
+        work: Work = pickle.loads(packed)
         with self._lock:
-            self._works[key] = work
-            if len(self._works) > _MOST_WORKS:
-                self._works.popitem(last=False)
+            self._works[key], self._sizes[key] = work, len(packed)
+            while len(self._works) > _MOST_WORKS or (
+                len(self._works) > 1 and sum(self._sizes.values()) > _MOST_BYTES
+            ):
+                forgotten, _ = self._works.popitem(last=False)
+                del self._sizes[forgotten]
         return work
 
 

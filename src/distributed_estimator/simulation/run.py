@@ -75,7 +75,8 @@ def simulate(
     bound = None
     if not run.missing and not callable(services):
         counts = [task.subexperiments for task in tasks]
-        bound = lower_bound(services, workers, stragglers, counts)
+        at_a_time = min(workers, policy.in_flight or workers)
+        bound = lower_bound(services, at_a_time, stragglers, counts)
     return run.result(bound)
 
 

@@ -21,6 +21,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def identity(self) -> str:
+        """What tells it from backends that give other results for the same tasks."""
+        ...
+
+    @property
     def exact(self) -> bool:
         """Whether it can give exact values (shots None)."""
         ...

@@ -71,6 +71,11 @@ class Fleet:
         return f"simulated(fleet of {len(self.specs)}: {self.backend.name})"
 
     @property
+    def identity(self) -> str:
+        """That of the inner backend, which all values come from."""
+        return self.backend.identity
+
+    @property
     def exact(self) -> bool:
         """As the inner backend."""
         return self.backend.exact

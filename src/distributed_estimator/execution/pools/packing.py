@@ -11,6 +11,7 @@ from ...errors import InputError
 from ..messages import Work
 
 _MOST_PACKED = 8
+_MOST_BYTES = 256 << 20
 
 
 class Packer:
@@ -29,7 +30,10 @@ class Packer:
         with self._lock:
             if work.key not in self._packed:
                 self._packed[work.key] = _pickled(work)
-                if len(self._packed) > _MOST_PACKED:
+                while len(self._packed) > 1 and (
+                    len(self._packed) > _MOST_PACKED
+                    or sum(map(len, self._packed.values())) > _MOST_BYTES
+                ):
                     self._packed.popitem(last=False)
             return self._packed[work.key]
 
