@@ -3,77 +3,75 @@
 from __future__ import annotations
 
 import os
-import threading
+import subprocess
+import sys
 
 import pytest
-import threadpoolctl
 
 from distributed_estimator.execution import pinning
 
+# In a process of its own: threadpoolctl heeds the first thread that ever set a limit, and other
+# tests have loaded other libraries.
+BEFORE = """
+import threading, numpy, threadpoolctl
+from distributed_estimator.execution import pinning
 
 def threads():
-    return [info["num_threads"] for info in threadpoolctl.threadpool_info()]
+    return {info["num_threads"] for info in threadpoolctl.threadpool_info()}
 
+threadpoolctl.threadpool_limits(2)
+assert threads() == {2}, "or this test can not fail"
+"""
 
-@pytest.fixture
-def many():
-    """Linear algebra with two threads around a test."""
-    with threadpoolctl.threadpool_limits(2):
-        yield threads()
-
-
-def test_the_limit_holds_inside_and_what_was_before_comes_back(many):
-    assert set(many) == {2}, "or this test can not fail"
-
-    with pinning.one_thread():
-        assert set(threads()) == {1}
-
-    assert threads() == many
-
-
-def test_it_nests(many):
-    with pinning.one_thread():
-        with pinning.one_thread():
-            pass
-        assert set(threads()) == {1}
-
-    assert threads() == many
-
-
-def test_an_error_inside_restores_too(many):
-    with pytest.raises(KeyError), pinning.one_thread():
-        raise KeyError
-
-    assert threads() == many
-
-
-def test_the_last_of_several_threads_restores(many):
-    inside, leave = threading.Event(), threading.Event()
-
-    def hold():
-        with pinning.one_thread():
-            inside.set()
-            leave.wait(30.0)
-
-    holder = threading.Thread(target=hold)
-    with pinning.one_thread():
-        holder.start()
-        assert inside.wait(30.0)
-    limited = threads()
-    leave.set()
-    holder.join(30.0)
-
-    assert set(limited) == {1}
-    assert threads() == many
-
-
-def test_libraries_are_looked_for_once(many, monkeypatch):
+NESTED = """
+with pinning.one_thread():
     with pinning.one_thread():
         pass
-    monkeypatch.setattr(pinning, "ThreadpoolController", None)
+    assert threads() == {1}
+assert threads() == {2}
+"""
 
+RAISING = """
+try:
     with pinning.one_thread():
-        assert set(threads()) == {1}
+        raise KeyError
+except KeyError:
+    assert threads() == {2}
+"""
+
+THREADS = """
+inside, leave = threading.Event(), threading.Event()
+
+def hold():
+    with pinning.one_thread():
+        inside.set()
+        leave.wait(30.0)
+
+holder = threading.Thread(target=hold)
+with pinning.one_thread():
+    holder.start()
+    assert inside.wait(30.0)
+assert threads() == {1}, "the last to leave restores"
+leave.set()
+holder.join(30.0)
+assert threads() == {2}
+"""
+
+ONCE = """
+with pinning.one_thread():
+    pass
+pinning.ThreadpoolController = None
+with pinning.one_thread():
+    assert threads() == {1}
+"""
+
+
+@pytest.mark.parametrize("program", [NESTED, RAISING, THREADS, ONCE])
+def test_the_limit_holds_inside_and_what_was_before_comes_back(program):
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE + program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_environment_is_put_back(monkeypatch):

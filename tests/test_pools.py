@@ -14,8 +14,10 @@ from pool_works import Calls, Counted, Inbox, Unsendable, order_of, wait_for_cal
 
 from distributed_estimator.errors import BackendError, InputError, PoolError
 from distributed_estimator.execution.messages import Ended, Lost, SlowWorker, Started
+from distributed_estimator.execution.pools.dask import DaskPool
 from distributed_estimator.execution.pools.executors import ExecutorPool
 from distributed_estimator.execution.pools.processes import ProcessPool
+from distributed_estimator.execution.pools.ray import RayPool
 from distributed_estimator.execution.pools.threads import ThreadPool
 from distributed_estimator.execution.worker import checksum
 
@@ -37,24 +39,6 @@ def own(pool_class):
         pool.close()
 
 
-@contextmanager
-def dask():
-    pytest.importorskip("distributed")
-    from distributed_estimator.execution.pools.dask import DaskPool
-
-    with own(DaskPool) as pool:
-        yield pool
-
-
-@contextmanager
-def ray():
-    pytest.importorskip("ray")
-    from distributed_estimator.execution.pools.ray import RayPool
-
-    with own(RayPool) as pool:
-        yield pool
-
-
 POOLS = {
     "threads": lambda: own(ThreadPool),
     "processes": lambda: own(ProcessPool),
@@ -62,9 +46,16 @@ POOLS = {
     "executor-processes": lambda: executor_pool(
         ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn"))
     ),
-    "dask": dask,
-    "ray": ray,
+    "dask": lambda: own(DaskPool),
+    "ray": lambda: own(RayPool),
 }
+elsewhere = pytest.mark.parametrize(
+    "pool_name",
+    [name for name in POOLS if not name.endswith("threads")],
+    indirect=True,
+    scope="module",
+)
+"""For what is about workers in other processes."""
 
 
 @pytest.fixture(scope="module", params=POOLS)
@@ -160,9 +151,8 @@ def test_a_task_that_calls_exit_fails_alone(pool, inbox, work):
     assert end.outcomes[1].arrays[0][0] == 2.0
 
 
+@elsewhere
 def test_a_result_that_cannot_be_sent_is_an_error(pool, inbox, work):
-    if pool.in_process:
-        pytest.skip("nothing is sent")
     (end,) = run(pool, inbox, order_of(work, ("lambda",), ("value", 2.0)))
 
     assert isinstance(end.outcomes[0].error, BackendError)
@@ -207,9 +197,8 @@ def test_several_threads_may_submit(pool, work):
     assert results == {n: [100.0 * n + k for k in range(5)] for n in range(4)}
 
 
+@elsewhere
 def test_a_work_travels_to_each_worker_once(pool, inbox, tmp_path):
-    if pool.in_process:
-        pytest.skip("works do not travel")
     work = Counted(str(tmp_path))
     same = Counted(str(tmp_path), work.key)
 
@@ -221,9 +210,8 @@ def test_a_work_travels_to_each_worker_once(pool, inbox, tmp_path):
     assert sorted(processes) == sorted(callers)
 
 
+@elsewhere
 def test_a_work_that_cannot_be_sent_is_refused_before_anything_runs(pool, inbox, tmp_path):
-    if pool.in_process:
-        pytest.skip("works are not sent")
     with pytest.raises(InputError, match=r"cannot be sent to another process.*holds a device"):
         pool.submit(order_of(Unsendable(str(tmp_path)), ("value", 1.0)), inbox)
 
@@ -231,9 +219,8 @@ def test_a_work_that_cannot_be_sent_is_refused_before_anything_runs(pool, inbox,
     assert not list(tmp_path.glob("call.*"))
 
 
+@elsewhere
 def test_a_task_that_cannot_be_sent_is_refused(pool, inbox, work):
-    if pool.in_process:
-        pytest.skip("tasks are not sent")
     with pytest.raises(InputError, match="cannot be sent to another process"):
         pool.submit(order_of(work, ("value", threading.Lock())), inbox)
 

@@ -199,8 +199,8 @@ class Round:
             named = "; ".join(self._describe(task) for task in missing[:_MOST_NAMED])
             more = f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
             raise DeadlineError(
-                f"after {self._deadline.seconds:g} s nothing had arrived of {named}{more}: give a later "
-                "deadline, more chunks or more workers"
+                f"after {self._deadline.seconds:g} s nothing had arrived of {named}{more}: give a "
+                "later deadline, more chunks or more workers"
             )
 
     def _record(self, attempt: Attempt, trace: Trace) -> TaskRecord:
