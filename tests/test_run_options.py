@@ -319,7 +319,7 @@ def test_a_configuration_that_is_none_is_refused(change: dict[str, Any], message
     [
         {"pool": "processes"},
         {"address": "tcp://a:1"},
-        {"policy": Policy(LongestFirst())},
+        {"policy": Policy(order=LongestFirst())},
         {"stragglers": Stragglers(0.1, Constant(1))},
         {"trace": True},
     ],
