@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_the_same_bits_with_stragglers_and_speculation(expected):
 class Flaky(StatevectorBackend):
     """Every task fails the first time it is tried."""
 
-    seen: set[str] = set()  # noqa: RUF012
+    seen: ClassVar[set[str]] = set()
 
     def run(self, experiment, task):
         if task.key not in self.seen:
@@ -139,7 +140,7 @@ def test_the_same_bits_when_every_task_fails_once(expected):
 class Damaging(StatevectorBackend):
     """Every fifth task's first result is no number."""
 
-    seen: set[str] = set()  # noqa: RUF012
+    seen: ClassVar[set[str]] = set()
 
     def run(self, experiment, task):
         estimate = super().run(experiment, task)
@@ -163,7 +164,7 @@ def test_damaged_results_are_not_folded_in(expected):
 class Poisoned(StatevectorBackend):
     """One fragment's tasks at one binding never succeed."""
 
-    ran: list[int] = []  # noqa: RUF012
+    ran: ClassVar[list[int]] = []
 
     def run(self, experiment, task):
         if task.experiment == 1 and task.start == 3:
@@ -200,7 +201,7 @@ class RowByRow:
 
 
 class Refusing(StatevectorBackend):
-    ran: list[int] = []  # noqa: RUF012
+    ran: ClassVar[list[int]] = []
 
     def run(self, experiment, task):
         self.ran.append(1)
@@ -215,7 +216,7 @@ def test_what_no_attempt_can_mend_ends_the_run_at_once():
 
 
 class Throttling(StatevectorBackend):
-    calls: dict[str, int] = {}  # noqa: RUF012
+    calls: ClassVar[dict[str, int]] = {}
 
     def run(self, experiment, task):
         self.calls[task.key] = self.calls.get(task.key, 0) + 1
@@ -403,7 +404,7 @@ def test_every_attempt_is_recorded(tmp_path):
 
 
 class Counted(StatevectorBackend):
-    ran: list[str] = []  # noqa: RUF012
+    ran: ClassVar[list[str]] = []
 
     def run(self, experiment, task):
         self.ran.append(task.key)

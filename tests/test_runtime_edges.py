@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -237,7 +238,7 @@ def test_an_interrupt_inside_a_task_is_that_tasks_failure():
 
 
 class Failing(StatevectorBackend):
-    calls: list[int] = []  # noqa: RUF012
+    calls: ClassVar[list[int]] = []
 
     def run(self, experiment, task):
         self.calls.append(1)

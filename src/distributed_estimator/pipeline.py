@@ -262,9 +262,32 @@ class _Session(ExitStack):
         wanted: Wanted,
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
-        pipeline, prepared = self.pipeline, self.prepared
-        covariances = wanted in ("errors", "orders")
         conditions = self._conditions_now()
+        round_, reconstruction = self._generate(rows, inverses, shots, run, wanted)
+        self.shots = shots
+        self._lap("generate")
+        tally, overlapped = round_.execute(
+            self.pipeline.pool, conditions, self._trace(), reconstruction.fragment_complete
+        )
+        self.times["overlapped"] += overlapped
+        self.tally.add(tally)
+        self.missing += len(tally.missing)
+        subexperiments, spent = round_.ran(tally)
+        self.num_subexperiments += subexperiments
+        self.shots_total += spent
+        self._lap("execute")
+        return reconstruction
+
+    def _generate(
+        self,
+        rows: Sequence[FloatArray],
+        inverses: Sequence[IntArray],
+        shots: int | None,
+        run: str,
+        wanted: Wanted,
+    ) -> tuple[Round, Reconstruction]:
+        """The tasks of all fragments, if there is memory for them, and what reads their results."""
+        pipeline, prepared, batch = self.pipeline, self.prepared, self.batch
         policy, workers = self.conditions.policy, pipeline.pool.workers
         need = Need(prepared, pipeline.backend, workers, rows, shots, wanted, policy)
         most_elements = pipeline.memory.check(need)
@@ -277,15 +300,11 @@ class _Session(ExitStack):
             rows,
             shots,
             run,
-            covariances=covariances,
-            influences=influences(policy, rows, inverses, self.batch.binding),
+            covariances=wanted in ("errors", "orders"),
+            influences=influences(policy, rows, inverses, batch.binding),
         )
         queries = Queries.build(
-            self.batch.observables,
-            self.batch.observable,
-            self.batch.binding,
-            inverses,
-            prepared.term_paulis,
+            batch.observables, batch.observable, batch.binding, inverses, prepared.term_paulis
         )
         reconstruction = Reconstruction(
             self.plan,
@@ -297,19 +316,7 @@ class _Session(ExitStack):
             most_elements=most_elements,
             run_slices=self._run_slices,
         )
-        self.shots = shots
-        self._lap("generate")
-        tally, overlapped = round_.execute(
-            pipeline.pool, conditions, self._trace(), reconstruction.fragment_complete
-        )
-        self.times["overlapped"] += overlapped
-        self.tally.add(tally)
-        self.missing += len(tally.missing)
-        subexperiments, spent = round_.ran(tally)
-        self.num_subexperiments += subexperiments
-        self.shots_total += spent
-        self._lap("execute")
-        return reconstruction
+        return round_, reconstruction
 
     def _run_slices(self, work: SliceWork, tasks: Sequence[int]) -> Sequence[Arrays]:
         """Run slices on the pool, or here where they would not fit side by side."""

@@ -25,12 +25,8 @@ import numpy as np
 
 from ..errors import RecordError
 from ..records.codec import parse
+from ..records.locks import take_lock
 from .messages import Arrays
-
-try:
-    import fcntl
-except ImportError:  # no file locks on this system: two writers are not told apart
-    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 _PACKAGE = "distributed-estimator"
@@ -174,16 +170,10 @@ class Journal:
         return descriptor
 
     def _hold(self, descriptor: int) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not take_lock(descriptor):
             raise RecordError(
                 f"`{self.path}` is in use by another run: wait for it, or name another journal"
-            ) from error
-        except OSError:  # some network file systems have no locks: then do without
-            return
+            )
 
     def _scan(self, descriptor: int) -> None:
         """Finds all results; what follows the last newline is a crash remnant, and stays out."""

@@ -12,19 +12,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..errors import RecordError
 from .codec import decode, encode, parse
+from .locks import locked
 from .schema import Header, Record
-
-try:
-    import fcntl
-except ImportError:  # no file locks on this system: threads are safe, processes are on their own
-    fcntl = None  # type: ignore[assignment]
 
 TORN_MARK = b" #torn"
 """No record ends like this: the last byte of a record is its closing brace."""
@@ -148,7 +143,7 @@ class RecordWriter:
         """
         line = encode(record) + b"\n"
         try:
-            with self._lock, _locked(self._open()) as descriptor:
+            with self._lock, locked(self._open()) as descriptor:
                 _write_all(descriptor, _preamble(descriptor) + line)
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror}") from error
@@ -207,21 +202,6 @@ class RecordWriter:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.path = state["path"]
         self._reset()
-
-
-@contextmanager
-def _locked(descriptor: int) -> Iterator[int]:
-    """Holds the file's advisory lock against other processes, where the system has one."""
-    if fcntl is None:
-        yield descriptor
-        return
-    with suppress(OSError):  # some network file systems have no locks: then do without
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield descriptor
-    finally:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _preamble(descriptor: int) -> bytes:

@@ -1,0 +1,39 @@
+"""Advisory locks between processes, on systems and file systems that have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+try:
+    import fcntl
+except ImportError:  # no file locks on this system: threads are safe, processes are on their own
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[int]:
+    """Hold a file's lock meanwhile; waits for whoever has it."""
+    if fcntl is None:
+        yield descriptor
+        return
+    with suppress(OSError):  # some network file systems have no locks: then do without
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield descriptor
+    finally:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def take_lock(descriptor: int) -> bool:
+    """Take a file's lock until it is closed; False if another process has it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks: then do without
+        pass
+    return True
