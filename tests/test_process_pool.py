@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -571,3 +573,27 @@ def test_a_fork_of_the_parent_may_not_use_its_workers(script):
     assert "make a new estimator here" in out
     assert "and the parent goes on" in out
     assert code == 0
+
+
+def test_a_worker_that_cannot_be_started_is_told_of_and_the_next_is():
+    """Out of file descriptors the order is refused; later ones run when there are some again."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.closing(ProcessPool(1)) as pool, contextlib.ExitStack() as files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    files.enter_context(open(os.devnull))
+            inbox, order = Inbox(), order_of(Calls(), ("value", 1.0))
+            pool.submit(order, inbox)
+            (refused,) = inbox.until_over(order)
+        finally:
+            files.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        later = order_of(Calls(), ("value", 2.0))
+        pool.submit(later, inbox)
+        (end,) = inbox.until_over(later)
+
+    assert isinstance(refused, Lost)
+    assert "cannot be started" in refused.cause
+    assert isinstance(end, Ended)

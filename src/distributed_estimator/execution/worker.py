@@ -130,7 +130,8 @@ def checksum(arrays: Arrays) -> int:
     """CRC-32 of the bytes of arrays, one after the other."""
     total = 0
     for array in arrays:
-        total = zlib.crc32(array.tobytes(), total)
+        # A copy of a large result might be more than there is memory for.
+        total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, total)
     return total
 
 

@@ -219,6 +219,9 @@ class Crew:
             outcomes = _checked(report, job)
         except ProcessEndedError as error:
             cause = str(error)
+        except Exception as error:  # no memory for the report, say: this thread must go on
+            process.end(0.0)
+            cause = f"worker {process.number} was given up ({type(error).__name__}: {error})"
         with self._changed:
             del self._running[job.order]
             job.listening = False

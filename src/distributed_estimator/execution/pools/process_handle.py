@@ -9,7 +9,7 @@ import select
 import signal
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import (
@@ -62,19 +62,19 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._killed = False
         self._over = False
-        ours, theirs = multiprocessing.Pipe()
-        try:
-            self._process = _launch(method, number, (theirs, number, memory_limit, os.getpid()))
-        except Exception as error:
-            ours.close()
-            text = " ".join(str(error).split())
-            raise ProcessEndedError(
-                f"a worker process cannot be started ({type(error).__name__}: {text}): use "
-                'pool="threads", or fewer workers'
-            ) from error
-        finally:
-            theirs.close()
-        self._connection = ours
+        with ExitStack() as ends:
+            try:
+                ours, theirs = map(ends.enter_context, multiprocessing.Pipe())
+                self._process = _launch(method, number, (theirs, number, memory_limit, os.getpid()))
+            except Exception as error:
+                text = " ".join(str(error).split())
+                raise ProcessEndedError(
+                    f"a worker process cannot be started ({type(error).__name__}: {text}): use "
+                    'pool="threads", or fewer workers'
+                ) from error
+            ends.pop_all()
+        theirs.close()
+        self._connection: Connection = ours
         assert self._process.pid is not None
         self.pid = self._process.pid
 
