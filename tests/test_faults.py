@@ -64,7 +64,7 @@ TIMEOUT = 0.75
 """Seconds after which a task counts as hung, where one is."""
 PATIENCE = 60.0
 BACKOFF = 0.01
-ALLOWANCE = 5.0
+ALLOWANCE = 10.0
 """Seconds that recovery may take on a machine that is busy with something else."""
 
 ROUNDS = {"kill": 10, "kill from outside": 10, "stop": 10, "stop from outside": 10}
@@ -437,12 +437,12 @@ def test_an_estimate_has_the_same_bits_where_sampler_jobs_fail(pool, tmp_path):
 ENGINES = {"processes": "forkserver", "dask": "dask_host.py", "ray": "gcs_server"}
 
 
-def kill_engine(pool):
-    engines = children_called(ENGINES[pool.name])
+def kill_engine(pool, others):
+    engines = set(children_called(ENGINES[pool.name])) - others
     min(engines, key=psutil.Process.create_time).kill()  # its forks bear its name
 
 
-def drop_connection(pool):
+def drop_connection(pool, others):
     """Shut down the sockets to the engine, or to one worker where there is none between."""
     if pool.name == "processes":
         wait_until(lambda: pool._crew._running, "a worker is busy")
@@ -465,12 +465,15 @@ def drop_connection(pool):
 @pytest.mark.parametrize("name", POOLS)
 def test_an_engine_that_is_lost_is_survived_or_one_error(name, strike, tmp_path, undisturbed):
     at = []
-    before = set(workers_of(name))  # of the pool that other tests share
+    # Of the pool that other tests share; all process pools have one server.
+    before, others = set(workers_of(name)), set()
+    if name != "processes":
+        others |= set(children_called(ENGINES[name]))
 
     def meanwhile():
         wait_until(lambda: results_in(tmp_path) >= 5, "results come", 120.0)
         at.append(time.perf_counter())
-        strike(pool)
+        strike(pool, others)
 
     with contextlib.closing(make(name)) as pool:
         if name == "processes":  # each has its own line, and outlives the server that started it
