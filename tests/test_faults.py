@@ -64,8 +64,9 @@ TIMEOUT = 0.75
 """Seconds after which a task counts as hung, where one is."""
 PATIENCE = 60.0
 BACKOFF = 0.01
-ALLOWANCE = 10.0
-"""Seconds that recovery may take on a machine that is busy with something else."""
+ALLOWANCE = 35.0
+"""Seconds that recovery may take beyond what is told of it: the machine may be busy, and Dask tries
+for up to half a minute to fetch a result from a worker that died with it."""
 
 ROUNDS = {"kill": 10, "kill from outside": 10, "stop": 10, "stop from outside": 10}
 """Half of the kills and stops come from within; of every other fault there are 20 rounds."""

@@ -21,9 +21,6 @@ _SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,  # the dispatcher counts, and tries again
     "distributed.scheduler.worker-ttl": "2 minutes",
     "distributed.scheduler.idle-timeout": None,
-    # A result may be asked of a worker that has just died. On one machine a connection that is not
-    # there at once is not there at all, and Dask would try for half a minute.
-    "distributed.comm.timeouts.connect": "3s",
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.worker.daemon": False,  # a backend may have child processes
