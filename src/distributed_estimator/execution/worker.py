@@ -15,7 +15,6 @@ from ..errors import BackendError, InputError
 from .messages import Arrays, Item, Outcome, SlowWorker, Work
 
 _MOST_WORKS = 32
-_MOST_BYTES = 256 << 20
 
 Wait = Callable[[float], bool]
 """Sleeps so many seconds, or less where the job is cancelled meanwhile: then it says True."""
@@ -147,7 +146,6 @@ class Works:
 
     def __init__(self) -> None:
         self._works: OrderedDict[str, Work] = OrderedDict()
-        self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __contains__(self, key: str) -> bool:
@@ -160,15 +158,11 @@ class Works:
             if key in self._works:
                 self._works.move_to_end(key)
                 return self._works[key]
-        packed = load()
-        work: Work = pickle.loads(packed)
+        work: Work = pickle.loads(load())
         with self._lock:
-            self._works[key], self._sizes[key] = work, len(packed)
-            while len(self._works) > _MOST_WORKS or (
-                len(self._works) > 1 and sum(self._sizes.values()) > _MOST_BYTES
-            ):
-                forgotten, _ = self._works.popitem(last=False)
-                del self._sizes[forgotten]
+            self._works[key] = work
+            if len(self._works) > _MOST_WORKS:
+                self._works.popitem(last=False)
         return work
 
 
