@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, PoolError
 from ..messages import Order, Tell
 
 
@@ -14,6 +15,7 @@ class Pool(ABC):
 
     Every order that was submitted ends with exactly one `Ended` or `Lost`, whatever happens to its
     worker, and with at most one `Started` before it. Workers are started with the first order.
+    They belong to the process that made the pool: a fork of it can neither use nor end them.
 
     Attributes:
         name: For records.
@@ -32,24 +34,55 @@ class Pool(ABC):
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise InputError(f"`workers` is {workers!r}: give a whole number of at least 1")
         self.workers: int = workers
+        self._owner = os.getpid()
 
-    @abstractmethod
     def submit(self, order: Order, tell: Tell) -> None:
         """Run an order on the next free worker. Returns at once, once workers are up.
 
         Raises:
             InputError: The order's work cannot be sent to the workers; nothing was sent.
-            PoolError: The workers cannot be started or reached, or the pool is closed.
+            PoolError: The workers cannot be started or reached, or belong to another process, or
+                the pool is closed.
         """
+        if not self._is_ours:
+            raise PoolError(
+                f"the pool's workers belong to process {self._owner}, and this is a fork of it: "
+                "make a new estimator here"
+            )
+        self._submit(order, tell)
 
-    @abstractmethod
     def cancel(self, order: Order) -> None:
         """Nobody waits for this order any more: drop it, or end it soon where that is cheap."""
+        if self._is_ours:
+            self._cancel(order)
 
-    @abstractmethod
     def abandon(self, order: Order) -> None:
         """Its worker is presumed hung: get the order's `Lost` told and its place free, by force."""
+        if self._is_ours:
+            self._abandon(order)
 
-    @abstractmethod
     def close(self) -> None:
         """End all workers within 5 s, orders on them too (`Lost`). Closing twice does nothing."""
+        if self._is_ours:
+            self._close()
+
+    @property
+    def _is_ours(self) -> bool:
+        return os.getpid() == self._owner
+
+    @abstractmethod
+    def _submit(self, order: Order, tell: Tell) -> None: ...
+
+    @abstractmethod
+    def _cancel(self, order: Order) -> None: ...
+
+    @abstractmethod
+    def _abandon(self, order: Order) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+def closed() -> PoolError:
+    """The error for an order that comes after the end of its pool."""
+    return PoolError("the pool is closed: make a new estimator")

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from ...errors import InputError, MissingExtraError, PoolError
+from ...errors import InputError, MissingExtraError
 from ..messages import Order, Tell
-from .base import Pool
+from .base import Pool, closed
 from .dask_cluster import Cluster
 from .dask_link import Link, LinkLostError, WorkerLostError
 from .dask_worker import Begun
@@ -23,7 +23,6 @@ from .packing import Packer
 
 _BEGIN_SECONDS = 1.0
 _REPLACE_SECONDS = 60.0
-_CLOSED = "the pool is closed: make a new estimator"
 
 
 class _Entry(Job):
@@ -88,18 +87,18 @@ class DaskPool(Pool):
         self._taken = 0
         self._closed = False
 
-    def submit(self, order: Order, tell: Tell) -> None:
+    def _submit(self, order: Order, tell: Tell) -> None:
         """See `Pool.submit`."""
         entry = _Entry(order, tell, self._packer.pack(order.work))
         self._start()
         with self._lock:
             if self._closed:
-                raise PoolError(_CLOSED)
+                raise closed()
             self._entries[order] = entry
             self._queue.append(entry)
         self._fill()
 
-    def cancel(self, order: Order) -> None:
+    def _cancel(self, order: Order) -> None:
         """See `Pool.cancel`: an order that runs is asked to end, and tells what it has by then."""
         with self._lock:
             entry = self._entries.get(order)
@@ -112,20 +111,20 @@ class DaskPool(Pool):
             self._withdraw(entry)
             entry.lose("cancelled", "it was withdrawn before it began")
 
-    def abandon(self, order: Order) -> None:
+    def _abandon(self, order: Order) -> None:
         """See `Pool.abandon`: the worker is killed by its nanny, and the place free once it is."""
         with self._lock:
             entry = self._entries.get(order)
             waiting = entry is None or entry in self._queue
         if entry is None or waiting:
-            self.cancel(order)
+            self._cancel(order)
             return
         if self._forget(entry):
             entry.end_worker = True
             self._withdraw(entry)
             entry.lose("lost", _given_up(entry.begun))
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """See `Pool.close`. Of a cluster that was there before, only the connection is closed."""
         with self._lock:
             self._closed = True
@@ -141,7 +140,7 @@ class DaskPool(Pool):
         with self._starting:
             with self._lock:
                 if self._closed:
-                    raise PoolError(_CLOSED)
+                    raise closed()
                 if self._cluster is not None:
                     self._cluster.check_alive()
                     return

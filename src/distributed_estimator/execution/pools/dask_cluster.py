@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import PoolError
+from .base import closed
 from .dask_link import Link
 from .dask_worker import Begun
 
-_CLOSED = "the pool is closed: make a new estimator"
 _START_SECONDS = 120.0
 _PROGRAM = Path(__file__).with_name("dask_host.py")
 _WORKER_MODULE = f"{__package__}.dask_worker"
@@ -75,7 +75,7 @@ class Cluster:
         assert address is not None
         with self._lock:
             if self._closed:
-                raise PoolError(_CLOSED)
+                raise closed()
             self._link = self._connect(address)
         self.names = self.link.call(self.link.connect(check=self._process is None))
 
@@ -146,7 +146,7 @@ class _ClusterProcess:
         """
         with self._lock:
             if self._closed:
-                raise PoolError(_CLOSED)
+                raise closed()
             self._directory = tempfile.mkdtemp(prefix="distributed-estimator-dask-")
             self._process = process = subprocess.Popen(
                 # -P: the folder of the program holds a `dask` of its own.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ...errors import PoolError
 from ..messages import Outcome
+from .base import closed
 from .dask_worker import TOPIC, Begun, Reply, end_process, keep_work, run_order, stop_order
 from .versions import PACKAGES, check_versions
 
@@ -96,7 +97,7 @@ class Link:
             if future.done():
                 break
         coroutine.close()
-        raise PoolError("the pool is closed: make a new estimator")
+        raise closed()
 
     async def connect(self, *, check: bool) -> list[str]:
         """Connect, wait for a worker, and with `check` compare versions with theirs.

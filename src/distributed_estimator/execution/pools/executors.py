@@ -8,10 +8,10 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from functools import partial
 from typing import Any, TypeAlias
 
-from ...errors import InputError, PoolError
+from ...errors import InputError
 from ..messages import Order, Outcome, SlowWorker, Tell
 from ..worker import run_items, run_packed, sleep
-from .base import Pool
+from .base import Pool, closed
 from .jobs import Job, checked_report, pack_items
 from .packing import Packer
 
@@ -50,18 +50,18 @@ class ExecutorPool(Pool):
         self._feeding = False
         self._closed = False
 
-    def submit(self, order: Order, tell: Tell) -> None:
+    def _submit(self, order: Order, tell: Tell) -> None:
         """See `Pool.submit`."""
         job = _ExecutorJob(order, tell)
         if not self.in_process:
             job.packed, job.items = self._packer.pack(order.work), pack_items(order)
         with self._changed:
             if self._closed:
-                raise PoolError("the pool is closed: make a new estimator")
+                raise closed()
             self._queue.append(job)
         self._feed()
 
-    def cancel(self, order: Order) -> None:
+    def _cancel(self, order: Order) -> None:
         """See `Pool.cancel`: in threads, an injected sleep ends at once."""
         with self._changed:
             job = self._running.get(order)
@@ -73,18 +73,18 @@ class ExecutorPool(Pool):
         if job is not None:
             job.withdraw()
 
-    def abandon(self, order: Order) -> None:
+    def _abandon(self, order: Order) -> None:
         """See `Pool.abandon`: its place is free, and a late result is dropped."""
         with self._changed:
             job = self._let_go(order)
         if job is None:
-            self.cancel(order)
+            self._cancel(order)
             return
         job.lose("lost", f"job {job.place} of the executor did not come back in time")
         job.withdraw()
         self._feed()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """See `Pool.close`; the executor itself is left as it is."""
         with self._changed:
             self._closed = True
@@ -130,7 +130,7 @@ class ExecutorPool(Pool):
     def _hand_on(self, job: _ExecutorJob) -> None:
         job.start(str(job.place))
         try:
-            future = self._submit(job)
+            future = self._hand_over(job)
         except Exception as error:
             with self._changed:
                 self._let_go(job.order)
@@ -141,7 +141,7 @@ class ExecutorPool(Pool):
             future.cancel()
         future.add_done_callback(partial(self._finish, job))
 
-    def _submit(self, job: _ExecutorJob) -> Future[_Report]:
+    def _hand_over(self, job: _ExecutorJob) -> Future[_Report]:
         order = job.order
         if self.in_process:
             return self._executor.submit(_run_here, order, job.place, job.cancelled)

@@ -10,8 +10,8 @@ import time
 from collections import deque
 from queue import SimpleQueue
 
-from ...errors import PoolError
 from ..messages import Order, Outcome, Tell
+from .base import closed
 from .jobs import Job, checked_report
 from .process_handle import ProcessEndedError, StartMethod, WorkerProcess
 from .process_worker import Cancel, NeedWork, Report, Run
@@ -71,14 +71,9 @@ class Crew:
 
     def submit(self, job: ProcessJob) -> None:
         """See `Pool.submit`."""
-        if os.getpid() != self._owner:
-            raise PoolError(
-                f"the pool's workers belong to process {self._owner}, and this is a fork of it: "
-                "make a new estimator here"
-            )
         with self._changed:
             if self._closed:
-                raise PoolError("the pool is closed: make a new estimator")
+                raise closed()
             if not self._threads:
                 self._start_threads()
             self._queue.append(job)

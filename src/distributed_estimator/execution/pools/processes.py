@@ -51,21 +51,21 @@ class ProcessPool(Pool):
         self._dropped = weakref.finalize(self, self._crew.dropped.put, None)
         self._dropped.atexit = False
 
-    def submit(self, order: Order, tell: Tell) -> None:
+    def _submit(self, order: Order, tell: Tell) -> None:
         """See `Pool.submit`; returns at once, even where no worker is up yet."""
         end_if_starting()
         packed = self._packer.pack(order.work)
         self._crew.submit(ProcessJob(order, tell, packed, pack_items(order)))
 
-    def cancel(self, order: Order) -> None:
+    def _cancel(self, order: Order) -> None:
         """See `Pool.cancel`: an injected sleep ends at once, a task that computes goes on."""
         self._crew.cancel(order)
 
-    def abandon(self, order: Order) -> None:
+    def _abandon(self, order: Order) -> None:
         """See `Pool.abandon`: its process is killed, and another takes its place."""
         self._crew.abandon(order)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """See `Pool.close`."""
         self._crew.close()
 

@@ -79,7 +79,7 @@ class RayPool(Pool):
         self._end: weakref.finalize[..., Any] | None = None
         self._refusal: str | None = None
 
-    def submit(self, order: Order, tell: Tell) -> None:
+    def _submit(self, order: Order, tell: Tell) -> None:
         """See `Pool.submit`."""
         run, work = next(self._numbers), self._packer.pack(order.work)
         waiting = _Waiting(order, tell, run, work, _pickled(order, run))
@@ -92,7 +92,7 @@ class RayPool(Pool):
             self._queue.append(waiting)
             self._hand_out()
 
-    def cancel(self, order: Order) -> None:
+    def _cancel(self, order: Order) -> None:
         """See `Pool.cancel`: an injected sleep ends at once, a task that computes goes on."""
         with self._changed:
             waiting = next((w for w in self._queue if w.order is order), None)
@@ -104,18 +104,18 @@ class RayPool(Pool):
         if waiting is not None:
             waiting.tell(Lost(order, "cancelled", "it was withdrawn before it began"))
 
-    def abandon(self, order: Order) -> None:
+    def _abandon(self, order: Order) -> None:
         """See `Pool.abandon`: its actor is ended, and another takes its place."""
         with self._changed:
             number = next(
                 (n for n, a in self._actors.items() if a.running and a.running.order is order), None
             )
         if number is None:
-            self.cancel(order)
+            self._cancel(order)
         else:
             self._replace(number, "did not come back in time")
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """See `Pool.close`."""
         self._refuse("the pool is closed", "cancelled", "the pool was closed")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from ...errors import PoolError
 from ..messages import Order, Tell
 from ..worker import run_items
-from .base import Pool
+from .base import Pool, closed
 from .jobs import Job
 
 
@@ -34,15 +33,15 @@ class ThreadPool(Pool):
         self._idle: set[int] = set(range(workers))
         self._closed = False
 
-    def submit(self, order: Order, tell: Tell) -> None:
+    def _submit(self, order: Order, tell: Tell) -> None:
         """See `Pool.submit`."""
         with self._changed:
             if self._closed:
-                raise PoolError("the pool is closed: make a new estimator")
+                raise closed()
             self._queue.append(Job(order, tell))
         self._start_waiting()
 
-    def cancel(self, order: Order) -> None:
+    def _cancel(self, order: Order) -> None:
         """See `Pool.cancel`: an injected sleep ends at once, a task that computes goes on."""
         with self._changed:
             job = next((job for job in self._queue if job.order is order), None)
@@ -53,20 +52,20 @@ class ThreadPool(Pool):
         if job is not None:
             job.lose("cancelled", "it was withdrawn before it began")
 
-    def abandon(self, order: Order) -> None:
+    def _abandon(self, order: Order) -> None:
         """See `Pool.abandon`: its thread is left to itself, and another takes its place."""
         with self._changed:
             job, worker = self._running.pop(order, (None, -1))
             if job is not None:
                 self._idle.add(worker)
         if job is None:
-            self.cancel(order)
+            self._cancel(order)
             return
         job.cancelled.set()
         job.lose("lost", f"thread {worker} did not come back in time")
         self._start_waiting()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """See `Pool.close`; a thread that computes cannot be ended, but nobody waits for it."""
         with self._changed:
             self._closed = True
