@@ -11,9 +11,11 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import dask.config as dask_config
+import distributed
 import numpy as np
 import psutil
 import pytest
@@ -21,11 +23,9 @@ from pool_works import SIGNALS, Calls, Counted, Inbox, order_of, wait_for_calls
 
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
 from distributed_estimator.execution.messages import Ended, Lost
-from distributed_estimator.execution.pools import dask_link, versions
+from distributed_estimator.execution.pools import dask_link, dask_worker, versions
 from distributed_estimator.execution.pools.dask import DaskPool
 from distributed_estimator.execution.pools.versions import PACKAGES, check_versions, own_versions
-
-distributed = pytest.importorskip("distributed")
 
 MEMORY = 700 * 2**20
 PATIENCE = 60.0
@@ -38,6 +38,9 @@ class Wild(Calls):
         kept = np.ones(size // 8)
         time.sleep(PATIENCE)
         return (kept[:1],)
+
+    def do_length(self, text):
+        return (np.array([float(len(text))]),)
 
     def do_threads(self):
         import threadpoolctl
@@ -179,12 +182,91 @@ def test_an_injected_sleep_ends_when_nobody_waits(pool, inbox, work):
     assert end.outcomes == ()
 
 
-def test_a_work_that_no_worker_can_read_is_refused(pool, inbox):
+def test_what_a_worker_cannot_read_is_the_tasks_failure(pool, inbox):
     (end,) = run(pool, inbox, order_of(Unreadable(), ("value", 1.0)))
 
-    assert isinstance(end, Lost)
-    assert end.kind == "refused"
-    assert "ValueError: invalid literal" in end.cause
+    assert isinstance(end, Ended)
+    assert "cannot unpickle what it is to run (ValueError: invalid" in str(end.outcomes[0].error)
+
+
+def stop_workers(pool):
+    """Stop all workers of a pool, and return what lets them go on."""
+    nannies = [psutil.Process(p.pid) for p in psutil.Process().children(recursive=True)]
+    stopped = [p for p in nannies if "spawn_main" in " ".join(p.cmdline())]
+    assert len(stopped) == pool.workers
+    for process in stopped:
+        process.suspend()
+
+    def go_on():
+        for process in stopped:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    return go_on
+
+
+@pytest.fixture
+def stopping(pool, inbox, work, monkeypatch):
+    """Have all workers stopped when a coroutine of the client's is called next."""
+    run(pool, inbox, order_of(work, ("value", 1.0)))
+    undo = []
+
+    def stop_in(owner, name):
+        method = getattr(owner, name)
+
+        async def stop_first(*arguments, **options):
+            if not undo:
+                undo.append(stop_workers(pool))
+            return await method(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, stop_first)
+
+    yield stop_in
+    assert undo
+    undo[0]()
+
+
+@pytest.mark.parametrize("moment", ["the work is sent", "the answer is fetched"])
+def test_a_worker_that_is_stopped_before_it_begins(pool, inbox, stopping, moment, tmp_path):
+    link = pool._link
+    if moment == "the work is sent":
+        stopping(link, "_send")
+    else:
+        stopping(link._client, "_gather")
+    order = order_of(Wild(str(tmp_path)), ("value", 3.0))
+    pool.submit(order, inbox)
+
+    inbox.until_started(order, timeout=PATIENCE)
+    pool.abandon(order)
+    (lost,) = inbox.until_over(order)
+
+    assert lost.kind == "lost"
+    assert "did not come back in time" in lost.cause
+
+
+def test_a_task_of_many_megabytes(pool, inbox, work):
+    (end,) = run(pool, inbox, order_of(work, ("length", "x" * 15_000_000)))
+
+    assert value_of(end) == 15_000_000
+
+
+def test_a_cluster_of_our_own_needs_no_certificates(inbox, work):
+    with dask_config.set({"distributed.comm.require-encryption": True}):
+        pool = DaskPool(1)
+        try:
+            (end,) = run(pool, inbox, order_of(work, ("value", 4.0)))
+        finally:
+            pool.close()
+
+    assert value_of(end) == 4.0
+
+
+def test_a_worker_keeps_few_works_that_were_sent_and_not_asked_for(monkeypatch):
+    monkeypatch.setattr(dask_worker, "_arrived", arrived := {})
+    for number in range(20):
+        dask_worker.keep_work(f"unasked {number}", b"")
+
+    assert list(arrived) == [f"unasked {number}" for number in range(12, 20)]
 
 
 def test_closing_while_workers_start(inbox, work):

@@ -130,6 +130,39 @@ def test_a_report_that_is_none_loses_its_order(inbox, executor, pool):
     assert (lost.kind, lost.cause) == ("lost", "the executor gave what is no report: 42")
 
 
+class Unprintable:
+    """Cannot be told of."""
+
+    def __repr__(self):
+        raise ValueError("no words")
+
+
+def test_a_result_that_cannot_be_told_of_loses_its_order(inbox, executor, pool):
+    order, later = (order_of(Calls(), ("value", 1.0), number=n) for n in range(2))
+    pool.submit(order, inbox)
+    pool.submit(later, inbox)
+    executor.wait_for_job()[0].set_result(Unprintable())
+    future, run = executor.wait_for_job()
+    future.set_result(run())
+
+    lost, end = inbox.until_over(order, later)
+
+    assert (lost.kind, lost.cause) == ("lost", "its result cannot be read (ValueError: no words)")
+    assert isinstance(end, Ended)
+
+
+def test_an_executor_without_futures_is_refused(inbox, monkeypatch, executor, pool):
+    monkeypatch.setattr(executor, "submit", lambda *arguments: None)
+    orders = [order_of(Calls(), ("value", 1.0), number=n) for n in range(2)]
+    for order in orders:
+        pool.submit(order, inbox)
+
+    ends = inbox.until_over(*orders)
+
+    assert [end.kind for end in ends] == ["refused"] * 2
+    assert "AttributeError" in ends[0].cause
+
+
 def test_a_job_that_the_executor_has_not_begun_can_be_cancelled(inbox, executor, pool):
     order = order_of(Calls(), ("value", 1.0))
     pool.submit(order, inbox)

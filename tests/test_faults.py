@@ -64,9 +64,9 @@ TIMEOUT = 0.75
 """Seconds after which a task counts as hung, where one is."""
 PATIENCE = 60.0
 BACKOFF = 0.01
-ALLOWANCE = 35.0
-"""Seconds that recovery may take beyond what is told of it: the machine may be busy, and Dask tries
-for up to half a minute to fetch a result from a worker that died with it."""
+ALLOWANCE = 8.0
+"""Seconds that recovery may take beyond what is told of it: the machine may be busy, and Dask asks
+for 5 s for an answer that died with its worker."""
 
 ROUNDS = {"kill": 10, "kill from outside": 10, "stop": 10, "stop from outside": 10}
 """Half of the kills and stops come from within; of every other fault there are 20 rounds."""
@@ -215,8 +215,6 @@ def test_every_task_is_folded_in_once_whatever_happens(pool, fault, tmp_path):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_task_is_folded_in_once_however_often_it_happens(pool, fault, tmp_path, capsys):
     rounds, seconds = ROUNDS.get(fault, 20), []
-    if pool.name == "dask" and fault == "stop from outside":
-        rounds = 2  # on a busy machine about one in twenty still hangs: to be found and mended
     for seed in range(rounds):
         seconds += one_round(pool, tmp_path, fault, seed)
     gather(pool, tmp_path, WORKERS)

@@ -108,6 +108,7 @@ DEATHS = [
     (("signal", signal.SIGKILL), r"worker \d was ended by signal 9 \(SIGKILL\)"),
     (("signal", signal.SIGSEGV), r"worker \d was ended by signal 11 \(SIGSEGV\)"),
     (("exit", 7), r"worker \d ended with exit code 7"),
+    (("exit", 255), r"worker \d ended, how is not known \(exit code 255\)"),
 ]
 
 
@@ -258,23 +259,22 @@ def test_spawned_workers_do_as_well(inbox, work):
         pool.close()
 
 
-def test_workers_have_one_thread_each(inbox, tmp_path):
-    pool = ProcessPool(1)
-    try:
-        (end,) = run(pool, inbox, order_of(Threads(str(tmp_path)), ("threads",)))
-        assert set(end.outcomes[0].arrays[0]) == {1.0}
-    finally:
-        pool.close()
+def test_a_task_may_have_processes_of_its_own(pool, inbox, tmp_path):
+    (end,) = run(pool, inbox, order_of(Parent(str(tmp_path)), ("child",)))
+
+    assert isinstance(end, Ended)
+    assert end.outcomes[0].error is None
+    assert end.outcomes[0].arrays[0][0] == 0.0
 
 
-class Threads(Calls):
-    """Tells how many threads the linear algebra of its process has."""
+class Parent(Calls):
+    """Gives the exit code of a process that it starts."""
 
-    def do_threads(self):
-        import threadpoolctl
-
-        found = [info["num_threads"] for info in threadpoolctl.threadpool_info()]
-        return (np.array([*found, float(os.environ["OMP_NUM_THREADS"])]),)
+    def do_child(self):
+        process = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+        process.start()
+        process.join(60.0)
+        return (np.array([float(process.exitcode)]),)
 
 
 def test_closing_while_busy_leaves_no_process(inbox, work, tmp_path):
@@ -372,7 +372,7 @@ def test_orders_end_once_each_whatever_is_killed_when(work, tmp_path):
 
 
 HEAD = f"""
-import os, sys, time
+import ctypes, os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pool_works import Calls, Inbox, order_of, wait_for_calls
 from distributed_estimator.execution.pools.processes import ProcessPool
@@ -386,6 +386,9 @@ class Spin(Calls):
         while True:
             pass
 
+    def do_hold(self):
+        ctypes.PyDLL(None).sleep(1000)  # without letting go of the interpreter's lock
+
 
 def start(pool, *verbs):
     work = Spin(folder)
@@ -397,7 +400,7 @@ def start(pool, *verbs):
 class Script:
     """A script in an interpreter of its own, with a process group of its own."""
 
-    def __init__(self, folder, body):
+    def __init__(self, folder, body, **environment):
         path = folder / "script.py"
         path.write_text(HEAD + textwrap.dedent(body))
         self.process = subprocess.Popen(
@@ -406,6 +409,7 @@ class Script:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env={**os.environ, **environment},
         )
 
     def descendants(self):
@@ -421,8 +425,8 @@ class Script:
 def script(tmp_path):
     scripts = []
 
-    def make(body):
-        scripts.append(Script(tmp_path, body))
+    def make(body, **environment):
+        scripts.append(Script(tmp_path, body, **environment))
         return scripts[-1]
 
     yield make
@@ -435,15 +439,17 @@ def script(tmp_path):
 BUSY = """
     if __name__ == "__main__":
         pool = ProcessPool(2{arguments})
-        start(pool, ("spin",), ("sleep", 1000))
+        start(pool, ("{verb}",), ("sleep", 1000))
         time.sleep(1000)
 """
 
 
-@pytest.mark.parametrize("arguments", ["", ', start_method="spawn"'])
-def test_no_worker_outlives_a_killed_parent(script, tmp_path, arguments):
-    made = script(BUSY.format(arguments=arguments))
-    wait_for_calls(tmp_path, "spin", 1)
+@pytest.mark.parametrize(
+    ("verb", "arguments"), [("spin", ""), ("hold", ""), ("hold", ', start_method="spawn"')]
+)
+def test_no_worker_outlives_a_killed_parent(script, tmp_path, verb, arguments):
+    made = script(BUSY.format(verb=verb, arguments=arguments))
+    wait_for_calls(tmp_path, verb, 1)
     wait_for_calls(tmp_path, "sleep", 1)
     descendants = made.descendants()
 
@@ -475,7 +481,7 @@ def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(script, tmp_path
 
 
 def test_ctrl_c_leaves_no_worker(script, tmp_path):
-    made = script(BUSY.format(arguments=""))
+    made = script(BUSY.format(verb="spin", arguments=""))
     wait_for_calls(tmp_path, "spin", 1)
     wait_for_calls(tmp_path, "sleep", 1)
     descendants = made.descendants()
@@ -546,33 +552,70 @@ def test_a_work_may_be_defined_in_the_script(script):
     assert (out.strip(), err, code) == ("42.0", "", 0)
 
 
-def test_a_fork_of_the_parent_may_not_use_its_workers(script):
-    made = script("""
-        import warnings
-        from distributed_estimator.errors import PoolError
+THREADS = """
+    import multiprocessing
+    import numpy as np
 
-        if __name__ == "__main__":
-            warnings.simplefilter("ignore")
-            pool = ProcessPool(1)
-            order = order_of(Calls(), ("value", 1.0))
-            pool.submit(order, inbox)
-            inbox.until_over(order)
-            if os.fork() == 0:
-                try:
-                    pool.submit(order, inbox)
-                except PoolError as error:
-                    print(error, flush=True)
-                sys.exit()
-            os.wait()
-            pool.submit(order, Inbox())
-            print("and the parent goes on")
-    """)
+    class Threads(Calls):
+        def do_threads(self):
+            import qiskit_aer, threadpoolctl
+            found = [info["num_threads"] for info in threadpoolctl.threadpool_info()]
+            return (np.array([*found, float(os.environ["OMP_NUM_THREADS"])]),)
 
-    out, _, code = made.wait()
+    def report(queue):
+        queue.put([os.environ["OMP_NUM_THREADS"], "xmlrpc.client" in sys.modules])
 
-    assert "make a new estimator here" in out
-    assert "and the parent goes on" in out
-    assert code == 0
+    if __name__ == "__main__":
+        multiprocessing.set_forkserver_preload(["xmlrpc.client"])
+        before = dict(os.environ)
+        pool = ProcessPool(1{arguments})
+        order = order_of(Threads(), ("threads",))
+        pool.submit(order, inbox)
+        (end,) = inbox.until_over(order)
+        print(set(end.outcomes[0].arrays[0].tolist()))
+        assert os.environ == before
+
+        context = multiprocessing.get_context("forkserver")
+        queue = context.SimpleQueue()
+        process = context.Process(target=report, args=[queue])
+        process.start()
+        print(queue.get())
+        process.join()
+"""
+
+
+@pytest.mark.parametrize("arguments", ["", ', start_method="spawn"'])
+def test_workers_have_one_thread_each_and_the_callers_processes_are_left_alone(script, arguments):
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    made = script(THREADS.format(arguments=arguments), **dict.fromkeys(names, "4"))
+
+    out, err, code = made.wait()
+
+    assert (out.splitlines(), err, code) == (["{1.0}", "['4', True]"], "", 0)
+
+
+def test_a_program_from_standard_input_is_told_what_to_do():
+    program = """
+        pool = ProcessPool(1)
+        order = order_of(Calls(), ("value", 1.0))
+        pool.submit(order, inbox)
+        (lost,) = inbox.until_over(order)
+        print(lost.kind, lost.cause, sep=": ")
+    """
+    done = subprocess.run(
+        [sys.executable, "-", "folder"],
+        input=HEAD + textwrap.dedent(program),
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+
+    assert done.stdout.strip() == (
+        "refused: a program read from standard input cannot be imported by worker processes: "
+        'put it into a file, or use pool="threads"'
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_a_worker_that_cannot_be_started_is_told_of_and_the_next_is():

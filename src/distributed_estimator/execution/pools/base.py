@@ -83,6 +83,18 @@ class Pool(ABC):
     def _close(self) -> None: ...
 
 
+def check_memory_limit(limit: Any) -> None:
+    """Refuse what is no memory limit for workers.
+
+    Raises:
+        InputError: It is neither a positive number of bytes nor None.
+    """
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise InputError(f"`memory_limit` is {limit!r}: give a number of bytes, or None")
+
+
 def closed() -> PoolError:
     """The error for an order that comes after the end of its pool."""
     return PoolError("the pool is closed: make a new estimator")

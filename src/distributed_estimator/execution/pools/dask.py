@@ -14,11 +14,11 @@ from uuid import uuid4
 
 from ...errors import InputError, MissingExtraError
 from ..messages import Order, Tell
-from .base import Pool, closed
+from .base import Pool, check_memory_limit, closed
 from .dask_cluster import Cluster
 from .dask_link import Link, LinkLostError, WorkerLostError
 from .dask_worker import Begun
-from .jobs import Job, pack_items
+from .jobs import Job, checked_report, pack_items
 from .packing import Packer
 
 _BEGIN_SECONDS = 1.0
@@ -190,8 +190,9 @@ class DaskPool(Pool):
     async def _watch(self, entry: _Entry, running: asyncio.Future[None]) -> None:
         """Wait until an order is over or withdrawn.
 
-        A worker that was stopped cannot say that it begins. Of our own, one that was given an
-        order does begin with it: then that is told, so that somebody may find it to take too long.
+        A worker that was stopped cannot say that it begins. Of our own, one that an order waits for
+        does begin with it unless it is busy with another: then that is told, so that somebody may
+        find it to take too long.
         """
         withdrawn = asyncio.ensure_future(entry.withdrawn.wait())
         either: set[asyncio.Future[Any]] = {running, withdrawn}
@@ -204,7 +205,7 @@ class DaskPool(Pool):
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if not over and (given := await self._link.assigned(entry.name)) is not None:
-                self._begin(given)
+                self._begin_unless_busy(given)
         withdrawn.cancel()
 
     async def _run(self, entry: _Entry) -> None:
@@ -226,7 +227,11 @@ class DaskPool(Pool):
             entry.lose("refused", f"no worker can begin with it: {type(error).__name__}: {error}")
         else:
             self._forget(entry)
-            entry.end(report.worker, report.outcomes)
+            outcomes = checked_report(report.content, order)
+            if outcomes is None:
+                entry.lose("lost", f"worker {report.worker} gave what is no report")
+            else:
+                entry.end(report.worker, outcomes)
 
     async def _clear(self, entry: _Entry, running: asyncio.Future[None]) -> None:
         """Take an order back from Dask, and its worker by force where it was given up."""
@@ -272,6 +277,13 @@ class DaskPool(Pool):
         elif not again:
             entry.start(begun.name)
 
+    def _begin_unless_busy(self, given: Begun) -> None:
+        with self._lock:
+            begun = [entry.begun for entry in self._names.values() if entry.begun is not None]
+            busy = any(given.address == b.address and given.order != b.order for b in begun)
+        if not busy:
+            self._begin(given)
+
     def _forget(self, entry: _Entry) -> bool:
         """An order is over; False if it was before."""
         with self._lock:
@@ -298,11 +310,8 @@ def _check(address: Any, security: Any, memory_limit: Any) -> None:
         raise InputError(f"`address` is {address!r}: give a string such as 'tcp://10.0.0.1:8786'")
     if address is None and security is not None:
         raise InputError("`security` is given without `address`: give the scheduler's address")
-    if memory_limit is None:
-        return
-    if isinstance(memory_limit, bool) or not isinstance(memory_limit, int) or memory_limit < 1:
-        raise InputError(f"`memory_limit` is {memory_limit!r}: give a whole number of bytes")
-    if address is not None:
+    check_memory_limit(memory_limit)
+    if address is not None and memory_limit is not None:
         raise InputError("`memory_limit` is given with `address`: set it where workers are started")
 
 

@@ -13,11 +13,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...errors import PoolError
+from ..pinning import ONE_THREAD
 from .base import closed
 from .dask_link import Link
 from .dask_worker import Begun
@@ -25,13 +25,6 @@ from .dask_worker import Begun
 _START_SECONDS = 120.0
 _PROGRAM = Path(__file__).with_name("dask_host.py")
 _WORKER_MODULE = f"{__package__}.dask_worker"
-_ONE_THREAD = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
 
 
 class Cluster:
@@ -58,7 +51,8 @@ class Cluster:
     ) -> None:
         self.names: list[str] = []
         self._address = address
-        self._connect = partial(Link, security=security, on_begun=on_begun)
+        self._security = security
+        self._on_begun = on_begun
         self._process = _ClusterProcess(workers, memory_limit) if address is None else None
         self._link: Link | None = None
         self._lock = threading.Lock()
@@ -73,10 +67,11 @@ class Cluster:
         """
         address = self._address if self._process is None else self._process.start()
         assert address is not None
+        security = self._security if self._process is None else _unencrypted()
         with self._lock:
             if self._closed:
                 raise closed()
-            self._link = self._connect(address)
+            self._link = Link(address, security, self._on_begun)
         self.names = self.link.call(self.link.connect(check=self._process is None))
 
     @property
@@ -191,10 +186,18 @@ class _ClusterProcess:
         )
 
 
+def _unencrypted() -> Any:
+    """Nothing leaves this machine, whatever the caller's own configuration asks for elsewhere."""
+    import distributed
+
+    make: Any = distributed.Security
+    return make(require_encryption=False)
+
+
 def _environment() -> dict[str, str]:
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     quiet = {"DASK_LOGGING__DISTRIBUTED": "critical"}
-    return quiet | os.environ | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": path}
+    return quiet | os.environ | dict(ONE_THREAD) | {"PYTHONPATH": path}
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> str:

@@ -36,6 +36,8 @@ _SETTINGS = {
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.diagnostics.nvml": False,
     "distributed.comm.require-encryption": False,  # nothing leaves the machine
+    # So long does the scheduler ask a worker that has died for the answer that died with it.
+    "distributed.comm.timeouts.connect": "5s",
 }
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import pickle
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any, NamedTuple, TypeVar
 
 from ...errors import PoolError
-from ..messages import Outcome
 from .base import closed
 from .dask_worker import TOPIC, Begun, Reply, end_process, keep_work, run_order, stop_order
 from .versions import PACKAGES, check_versions
@@ -25,6 +25,8 @@ _CLOSE_SECONDS = 1.5
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.25
 
+_configuring = threading.Lock()
+
 
 class LinkLostError(Exception):
     """The scheduler is gone, or cannot be reached any more."""
@@ -35,10 +37,10 @@ class WorkerLostError(Exception):
 
 
 class Report(NamedTuple):
-    """What became of an order, and the name of the worker that ran it."""
+    """What a worker says became of an order, not checked, and the worker's name."""
 
     worker: str
-    outcomes: tuple[Outcome, ...]
+    content: Any
 
 
 class Link:
@@ -58,6 +60,8 @@ class Link:
         self._lost = False
         self._watching: asyncio.Task[None] | None = None
         self._sending: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._tasks: dict[str, str] = {}
+        self._receivers: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
         self._thread = threading.Thread(
@@ -183,27 +187,35 @@ class Link:
             Exception: What the order raised on its worker, outside of its tasks.
         """
         where: str | None = None
-        attempt = 0
-        while True:
-            reply = await self._attempt(f"{name}-{attempt}", where, name, key, items, slow)
-            if reply.outcomes is not None:
-                return Report(reply.name, _loaded(reply))
-            where, attempt = reply.address, attempt + 1
-            await self._send(where, key, packed)
+        attempts = itertools.count()
+        try:
+            while True:
+                self._tasks[name] = f"distributed-estimator-{name}-{next(attempts)}"
+                reply = await self._attempt(where, name, key, items, slow)
+                if reply.report is not None:
+                    return Report(reply.name, _loaded(reply.name, reply.report))
+                where = self._receivers[name] = reply.address
+                await self._send(where, key, packed)
+                del self._receivers[name]
+        finally:
+            del self._tasks[name]
+            self._receivers.pop(name, None)
 
-    async def _attempt(self, task: str, where: str | None, *arguments: Any) -> Reply:
+    async def _attempt(self, where: str | None, name: str, *arguments: Any) -> Reply:
         import distributed
 
         self._check()
-        future = self._client.submit(
-            run_order,
-            *arguments,
-            key=f"distributed-estimator-{task}",
-            workers=[where] if where is not None else None,
-            allow_other_workers=where is not None,
-            pure=False,
-            retries=0,
-        )
+        with _large_orders():
+            future = self._client.submit(
+                run_order,
+                name,
+                *arguments,
+                key=self._tasks[name],
+                workers=[where] if where is not None else None,
+                allow_other_workers=where is not None,
+                pure=False,
+                retries=0,
+            )
         try:
             return Reply(*await future)
         except distributed.KilledWorker as error:
@@ -243,19 +255,27 @@ class Link:
         await self._client.run(stop_order, name, workers=[address], on_error="ignore")
 
     async def assigned(self, name: str) -> Begun | None:
-        """The worker that the scheduler gave an order to, as the worker itself would tell it."""
-        prefix = f"distributed-estimator-{name}-"
+        """The worker that an order waits for, as the worker itself would tell it."""
         try:
             async with asyncio.timeout(_END_SECONDS):
-                processing = await self._client.processing()
-                workers = (await self._client.scheduler.identity())["workers"]
+                address = self._receivers.get(name) or await self._holder(name)
+                worker = (await self._client.scheduler.identity())["workers"].get(address)
         except (OSError, TimeoutError):
             return None
-        for address, keys in processing.items():
-            if any(key.startswith(prefix) for key in keys) and address in workers:
-                worker = workers[address]
-                return Begun(name, address, str(worker["name"]), worker["nanny"] is not None)
-        return None
+        if worker is None or address is None:
+            return None
+        return Begun(name, address, str(worker["name"]), worker["nanny"] is not None)
+
+    async def _holder(self, name: str) -> str | None:
+        """The worker that the scheduler gave an order to, or that has its answer."""
+        task = self._tasks.get(name)
+        if task is None:
+            return None
+        for address, tasks in (await self._client.processing()).items():
+            if task in tasks:
+                return str(address)
+        holders = (await self._client.scheduler.who_has(keys=[task])).get(task)
+        return str(holders[0]) if holders else None
 
     async def end_worker(self, address: str) -> None:
         """Have a worker killed by its nanny; without one, nothing happens."""
@@ -293,21 +313,29 @@ class Link:
             await self._client.close()
 
 
+@contextlib.contextmanager
+def _large_orders() -> Iterator[None]:
+    """Dask warns of tasks above 10 MB meanwhile no more: slices of a contraction may be larger."""
+    import dask
+
+    with (
+        _configuring,
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}),
+    ):
+        yield
+
+
 def _begun(event: dict[str, Any]) -> Begun:
     # Dask adds a field of its own.
     return Begun(*(event[name] for name in Begun._fields))
 
 
-def _loaded(reply: Reply) -> tuple[Outcome, ...]:
-    assert reply.outcomes is not None
+def _loaded(name: str, report: bytes) -> Any:
     try:
-        outcomes: tuple[Outcome, ...] = pickle.loads(reply.outcomes)
+        return pickle.loads(report)
     except Exception as error:
         told = f"{type(error).__name__}: {_first_sentence(error)}"
-        raise WorkerLostError(
-            f"the report of worker {reply.name} cannot be read ({told})"
-        ) from error
-    return outcomes
+        raise WorkerLostError(f"the report of worker {name} cannot be read ({told})") from error
 
 
 def _name(killed: Any) -> str:

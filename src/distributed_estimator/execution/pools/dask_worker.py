@@ -8,8 +8,10 @@ import signal
 import threading
 from typing import Any, NamedTuple
 
-from ..messages import SlowWorker, Work
-from ..worker import run_items, works
+from ..messages import SlowWorker
+from ..pinning import one_thread
+from ..worker import run_packed, works
+from .jobs import woken_by
 
 TOPIC = "distributed-estimator"
 """Dask's event topic on which workers say that they begin with an order."""
@@ -37,27 +39,26 @@ class Reply(NamedTuple):
     Attributes:
         address: Of the worker.
         name: Its name.
-        outcomes: Pickled; None where the worker does not have the work yet.
+        report: What `run_packed` gave, pickled; None where the worker does not have the work yet.
     """
 
     address: str
     name: str
-    outcomes: bytes | None
+    report: bytes | None
 
 
-class _NotHereError(Exception):
-    pass
-
+_MOST_ARRIVED = 8
 
 _arrived: dict[str, bytes] = {}
 _stops: dict[str, threading.Event] = {}
-_pinned = threading.Event()
 
 
 def keep_work(key: str, packed: bytes) -> None:
     """Take a work in, for orders to come. It is unpickled by the first, not on the event loop."""
     if key not in works:
         _arrived[key] = packed
+    while len(_arrived) > _MOST_ARRIVED:
+        del _arrived[next(iter(_arrived))]
 
 
 def stop_order(name: str) -> None:
@@ -85,41 +86,21 @@ def run_order(name: str, key: str, items: bytes, slow: tuple[str, float] | None)
 
     worker: Any = distributed.get_worker()
     address, own_name = str(worker.address), str(worker.name)
-    try:
-        work = _work(key)
-    except _NotHereError:
+    if key not in works and key not in _arrived:
         return Reply(address, own_name, None)
-    _pin_threads(worker)
     stop = _stops[name] = threading.Event()
     try:
         begun = Begun(name, address, own_name, worker.nanny is not None)
         worker.log_event(TOPIC, begun._asdict())
-        outcomes = run_items(
-            work,
-            pickle.loads(items),
-            wait=lambda seconds: stop.wait(seconds) if seconds > 0 else stop.is_set(),
-            slow=SlowWorker(0, slow[1]) if slow is not None and slow[0] == own_name else None,
-        )
+        with one_thread():
+            report = run_packed(
+                key,
+                lambda: _arrived[key],
+                items,
+                wait=woken_by(stop),
+                slow=SlowWorker(0, slow[1]) if slow is not None and slow[0] == own_name else None,
+            )
     finally:
         _stops.pop(name, None)
-    return Reply(address, own_name, pickle.dumps(outcomes))
-
-
-def _work(key: str) -> Work:
-    def load() -> bytes:
-        if key not in _arrived:
-            raise _NotHereError
-        return _arrived[key]
-
-    work = works.get(key, load)
-    _arrived.pop(key, None)
-    return work
-
-
-def _pin_threads(worker: Any) -> None:
-    """One thread for BLAS and OpenMP, in processes that are a worker's alone."""
-    if worker.nanny is not None and not _pinned.is_set():
-        import threadpoolctl
-
-        threadpoolctl.threadpool_limits(1)
-        _pinned.set()
+        _arrived.pop(key, None)
+    return Reply(address, own_name, pickle.dumps(report))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
 from ...errors import InputError
 from ..messages import Order, Outcome, SlowWorker, Tell
-from ..worker import run_items, run_packed, sleep
+from ..pinning import one_thread
+from ..worker import run_items, run_packed, sleep, works
 from .base import Pool, closed
-from .jobs import Job, checked_report, pack_items
+from .jobs import Job, checked_report, no_thread, pack_items, woken_by
 from .packing import Packer
 
 _Report: TypeAlias = tuple[Outcome, ...] | Exception
@@ -113,7 +115,21 @@ class ExecutorPool(Pool):
                 return
             self._feeding = True
         name = "distributed-estimator-executor"
-        threading.Thread(target=self._hand_on_all, name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._hand_on_all, name=name, daemon=True).start()
+        except Exception as error:
+            self._put_off(error)
+
+    def _put_off(self, error: Exception) -> None:
+        """No thread can be started: the next job to end tries again; without any, nothing will."""
+        refused: list[_ExecutorJob] = []
+        with self._changed:
+            self._feeding = False
+            if not self._running:
+                refused = list(self._queue)
+                self._queue.clear()
+        for job in refused:
+            job.lose("refused", no_thread(error))
 
     def _hand_on_all(self) -> None:
         while True:
@@ -125,18 +141,16 @@ class ExecutorPool(Pool):
                 job.place = min(self._free)
                 self._free.remove(job.place)
                 self._running[job.order] = job
-            self._hand_on(job)
+            job.start(str(job.place))
+            try:
+                self._hand_on(job)
+            except Exception as error:
+                with self._changed:
+                    self._let_go(job.order)
+                job.lose("refused", _refusal(self.name, error))
 
     def _hand_on(self, job: _ExecutorJob) -> None:
-        job.start(str(job.place))
-        try:
-            future = self._hand_over(job)
-        except Exception as error:
-            with self._changed:
-                self._let_go(job.order)
-            job.lose("refused", _refusal(self.name, error))
-            return
-        job.future = future
+        future = job.future = self._hand_over(job)
         if job.cancelled.is_set():
             future.cancel()
         future.add_done_callback(partial(self._finish, job))
@@ -151,17 +165,18 @@ class ExecutorPool(Pool):
     def _finish(self, job: _ExecutorJob, future: Future[_Report]) -> None:
         with self._changed:
             self._let_go(job.order)
+        try:
+            self._tell_end(job, future)
+        except Exception as error:  # futures drop errors of what they call
+            job.lose("lost", f"its result cannot be read ({type(error).__name__}: {error})")
+        self._feed()
+
+    def _tell_end(self, job: _ExecutorJob, future: Future[_Report]) -> None:
         if future.cancelled() and job.cancelled.is_set():
             job.lose("cancelled", "it was withdrawn before it began")
         elif future.cancelled():
             job.lose("lost", "its executor cancelled it")
-        else:
-            self._tell_end(job, future)
-        self._feed()
-
-    def _tell_end(self, job: _ExecutorJob, future: Future[_Report]) -> None:
-        error = future.exception()
-        if isinstance(error, BrokenExecutor):
+        elif isinstance(error := future.exception(), BrokenExecutor):
             job.lose("refused", _refusal(self.name, error))
         elif error is not None:
             job.lose("lost", f"the executor failed ({type(error).__name__}: {error})")
@@ -201,17 +216,21 @@ def _refusal(name: str, error: BaseException) -> str:
 
 
 def _run_here(order: Order, place: int, cancelled: threading.Event) -> _Report:
-    return run_items(
-        order.work,
-        order.items,
-        wait=lambda seconds: cancelled.wait(seconds) if seconds > 0 else cancelled.is_set(),
-        worker=place,
-        slow=order.slow,
-        remote=False,
-    )
+    with one_thread():
+        return run_items(
+            order.work,
+            order.items,
+            wait=woken_by(cancelled),
+            worker=place,
+            slow=order.slow,
+            remote=False,
+        )
 
 
 def _run_there(
     key: str, packed: bytes, items: bytes, place: int, slow: SlowWorker | None
 ) -> _Report:
-    return run_packed(key, lambda: packed, items, wait=sleep, worker=place, slow=slow)
+    with suppress(Exception):  # it is told below
+        works.get(key, lambda: packed)  # now, for the limit to hold for libraries that it loads
+    with one_thread():
+        return run_packed(key, lambda: packed, items, wait=sleep, worker=place, slow=slow)

@@ -9,6 +9,7 @@ import cloudpickle
 
 from ...errors import InputError
 from ..messages import Ended, Lost, Order, Outcome, Started, Tell
+from ..worker import Wait
 
 
 class Job:
@@ -50,6 +51,16 @@ class Job:
             if not self._over:
                 self._over = True
                 self._tell(message)
+
+
+def woken_by(cancelled: threading.Event) -> Wait:
+    """A `Wait` for a job that this event cancels."""
+    return lambda seconds: cancelled.wait(seconds) if seconds > 0 else cancelled.is_set()
+
+
+def no_thread(error: Exception) -> str:
+    """Why a pool that cannot start a thread runs nothing."""
+    return f"no thread can be started ({error}): use fewer workers, or raise the limit of processes"
 
 
 def checked_report(report: Any, order: Order) -> tuple[Outcome, ...] | Exception | None:

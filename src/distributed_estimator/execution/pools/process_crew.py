@@ -8,11 +8,13 @@ import os
 import threading
 import time
 from collections import deque
+from functools import partial
 from queue import SimpleQueue
 
+from ...errors import PoolError
 from ..messages import Order, Outcome, Tell
 from .base import closed
-from .jobs import Job, checked_report
+from .jobs import Job, checked_report, no_thread
 from .process_handle import ProcessEndedError, StartMethod, WorkerProcess
 from .process_worker import Cancel, NeedWork, Report, Run
 
@@ -74,8 +76,7 @@ class Crew:
         with self._changed:
             if self._closed:
                 raise closed()
-            if not self._threads:
-                self._start_threads()
+            self._start_threads()
             self._queue.append(job)
             self._changed.notify_all()
 
@@ -106,7 +107,7 @@ class Crew:
     def close(self) -> None:
         """See `Pool.close`."""
         if os.getpid() != self._owner:
-            return  # a fork of the owner exits: the workers are not its own
+            return  # a fork runs its owner's `atexit` hooks too
         with self._changed:
             self._closed = True
             running = list(self._running.values())
@@ -126,14 +127,21 @@ class Crew:
         atexit.unregister(self.close)
 
     def _start_threads(self) -> None:
-        # It runs before the hook of `multiprocessing`, which waits for processes that are stopped.
-        atexit.register(self.close)
-        for number in range(self._workers):
-            name = f"distributed-estimator-{number}"
-            thread = threading.Thread(target=self._serve, args=[number], name=name, daemon=True)
+        """Start those that are missing; where there is no room for all, orders have to wait."""
+        if not self._threads:
+            # It runs before the hook of `multiprocessing`, which waits for all processes.
+            atexit.register(self.close)
+        while (count := len(self._threads)) <= self._workers:
+            target = partial(self._serve, count - 1) if count else self._close_when_dropped
+            name = f"distributed-estimator-crew-{count}"
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            try:
+                thread.start()
+            except Exception as error:
+                if count < 2:  # nobody would start a worker
+                    raise PoolError(no_thread(error)) from error
+                return
             self._threads.append(thread)
-            thread.start()
-        threading.Thread(target=self._close_when_dropped, daemon=True).start()
 
     def _close_when_dropped(self) -> None:
         # Finalisers run anywhere, even where a lock is held: all they may do is put a token here.

@@ -7,6 +7,7 @@ import os
 import pickle
 import select
 import signal
+import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -21,6 +22,7 @@ from multiprocessing.context import (
 from typing import Any, Literal
 
 from ..pinning import one_thread_environment
+from . import process_preload
 from .process_worker import Ready, Stop, serve
 
 StartMethod = Literal["forkserver", "spawn"]
@@ -28,7 +30,13 @@ StartMethod = Literal["forkserver", "spawn"]
 _NAME = "distributed-estimator-"
 _START_LIMIT = 300.0
 _KILL_LIMIT = 5.0
+_UNKNOWN = 255
+"""Exit code that `multiprocessing` makes up where somebody else has read the true one."""
 
+_STANDARD_INPUT = (
+    "a program read from standard input cannot be imported by worker processes: put it into a "
+    'file, or use pool="threads"'
+)
 _GUARD = (
     "if your script makes the estimator at its top level, put that under "
     '`if __name__ == "__main__":`'
@@ -62,6 +70,8 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._killed = False
         self._over = False
+        if getattr(sys.modules["__main__"], "__file__", None) == "<stdin>":
+            raise ProcessEndedError(_STANDARD_INPUT)
         with ExitStack() as ends:
             try:
                 ours, theirs = map(ends.enter_context, multiprocessing.Pipe())
@@ -198,15 +208,11 @@ def _launch(
         context = multiprocessing.get_context("forkserver")
     else:
         context = multiprocessing.get_context("spawn")
-    # Daemons are no reason for the interpreter to wait at its exit.
-    process = context.Process(target=serve, args=arguments, name=f"{_NAME}{number}", daemon=True)
+    # No daemons: those may not have children, which a backend may want.
+    process = context.Process(target=serve, args=arguments, name=f"{_NAME}{number}", daemon=False)
     with _launching:
         if method == "forkserver":
-            # The server's children have its modules and its environment from the start. A server
-            # that runs already, for others, does as well: its children import by themselves.
-            context.set_forkserver_preload([serve.__module__])
-            with one_thread_environment():
-                forkserver.ensure_running()
+            _start_server()
             process.start()
         else:
             with one_thread_environment():
@@ -214,7 +220,27 @@ def _launch(
     return process
 
 
+def _start_server() -> None:
+    """Start the program's fork server with the modules of our workers, which are its children.
+
+    One that runs already, for others, does as well: then workers import by themselves.
+    """
+    server = forkserver._forkserver
+    others: list[str] = getattr(server, "_preload_modules", [])
+    # Ours first: it restores the environment, so that those of others see their own. The caller's
+    # script is for the workers to import: they can tell what is wrong with it.
+    modules = [name for name in others if name != "__main__"]
+    server.set_forkserver_preload([process_preload.__name__, *modules])
+    try:
+        with one_thread_environment():
+            server.ensure_running()
+    finally:
+        server.set_forkserver_preload(others)
+
+
 def _how_ended(code: int) -> str:
+    if code == _UNKNOWN:
+        return f"ended, how is not known (exit code {code})"
     if code < 0:
         name = next((known.name for known in signal.Signals if known == -code), "no name")
         return f"was ended by signal {-code} ({name})"

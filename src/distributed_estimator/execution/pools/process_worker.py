@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -88,6 +89,9 @@ def _end_with(parent: int) -> None:
     assert alive is not None
     watched: list[Any] = [alive.sentinel]
     with suppress(OSError):
+        # A task in compiled code may keep the interpreter's lock, and so the thread from watching.
+        _have_kernel_watch(alive.sentinel)
+    with suppress(OSError):
         # Processes that the parent forked hold its pipes open beyond its end; this sees through it.
         watched.append(os.pidfd_open(parent))
 
@@ -96,6 +100,13 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="distributed-estimator-parent", daemon=True).start()
+
+
+def _have_kernel_watch(pipe: int) -> None:
+    """Have this process killed once nobody holds the other end of a pipe, or writes to it."""
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _limit_memory(limit: int) -> str | None:

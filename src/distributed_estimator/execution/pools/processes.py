@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import weakref
-from typing import Any
 
 from ...errors import InputError
 from ..messages import Order, Tell
-from .base import Pool
+from .base import Pool, check_memory_limit
 from .jobs import pack_items
 from .packing import Packer
 from .process_crew import Crew, ProcessJob
@@ -44,7 +43,7 @@ class ProcessPool(Pool):
     ) -> None:
         super().__init__(workers)
         method = _checked_method(start_method)
-        _check_memory(memory_limit)
+        check_memory_limit(memory_limit)
         self._packer = Packer()
         self._crew = Crew(workers, method, memory_limit)
         # Threads know the crew alone, so a pool that nobody has any more is collected.
@@ -80,10 +79,3 @@ def _checked_method(method: StartMethod | None) -> StartMethod:
             "that ran before may hang in the workers)"
         )
     return method
-
-
-def _check_memory(limit: Any) -> None:
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise InputError(f"`memory_limit` is {limit!r}: give a number of bytes, or None")

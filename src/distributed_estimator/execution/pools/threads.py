@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from ..messages import Order, Tell
+from ..messages import Order, Outcome, Tell
+from ..pinning import one_thread
 from ..worker import run_items
 from .base import Pool, closed
-from .jobs import Job
+from .jobs import Job, no_thread, woken_by
 
 
 class ThreadPool(Pool):
@@ -86,7 +87,25 @@ class ThreadPool(Pool):
                 self._idle.remove(worker)
                 self._running[job.order] = job, worker
             name = f"distributed-estimator-{worker}"
-            threading.Thread(target=self._work, args=[job, worker], name=name, daemon=True).start()
+            thread = threading.Thread(target=self._work, args=[job, worker], name=name, daemon=True)
+            try:
+                thread.start()
+            except Exception as error:
+                self._take_back(job, worker, error)
+                return
+
+    def _take_back(self, job: Job, worker: int, error: Exception) -> None:
+        """No thread can be started: those that run do what waits; without any, nothing will."""
+        refused: list[Job] = []
+        with self._changed:
+            if self._running.pop(job.order, None) is not None:
+                self._idle.add(worker)
+                self._queue.appendleft(job)
+            if not self._running:
+                refused = list(self._queue)
+                self._queue.clear()
+        for each in refused:
+            each.lose("refused", no_thread(error))
 
     def _work(self, job: Job, worker: int) -> None:
         following: Job | None = job
@@ -96,15 +115,7 @@ class ThreadPool(Pool):
     def _run(self, job: Job, worker: int) -> Job | None:
         """Run an order, tell its end, and say which comes next on this thread."""
         job.start(str(worker))
-        cancelled = job.cancelled
-        outcomes = run_items(
-            job.order.work,
-            job.order.items,
-            wait=lambda seconds: cancelled.wait(seconds) if seconds > 0 else cancelled.is_set(),
-            worker=worker,
-            slow=job.order.slow,
-            remote=False,
-        )
+        report = _report(job, worker)
         with self._changed:
             if self._running.pop(job.order, None) is None:
                 return None  # given up meanwhile: another thread has this place
@@ -113,5 +124,25 @@ class ThreadPool(Pool):
                 self._idle.add(worker)
             else:
                 self._running[following.order] = following, worker
-        job.end(str(worker), outcomes)
+        if isinstance(report, str):
+            job.lose("lost", report)
+        else:
+            job.end(str(worker), report)
         return following
+
+
+def _report(job: Job, worker: int) -> tuple[Outcome, ...] | str:
+    """Run an order; says why where there is no report."""
+    order = job.order
+    try:
+        with one_thread():
+            return run_items(
+                order.work,
+                order.items,
+                wait=woken_by(job.cancelled),
+                worker=worker,
+                slow=order.slow,
+                remote=False,
+            )
+    except Exception as error:  # no memory for the report, say: this thread must go on
+        return f"thread {worker} failed ({type(error).__name__}: {error})"
