@@ -675,6 +675,7 @@ def test_bad_ways_to_go_on(dest: Callable[..., Done], options: list[str], messag
         (["--observable", "ZQ"], "`observable` is 'ZQ'"),
         (["--track", "paper"], "'paper' is not one of 'tensorboard', 'mlflow'"),
         (["--pipeline", "reference", "--exact"], "the reference pipeline has no exact values"),
+        (["--pipeline", "reference", "--slow-worker", "1"], "leave `slow` out"),
     ],
 )
 def test_bad_options_of_train(dest: Callable[..., Done], options: list[str], message: str):

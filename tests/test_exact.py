@@ -53,6 +53,7 @@ from qiskit.primitives import StatevectorSampler
 from qiskit.quantum_info import Clifford, Pauli, SparseObservable, SparsePauliOp, random_unitary
 from qiskit_addon_cutting.instructions import CutWire, Move
 from qiskit_addon_cutting.qpd import QPDBasis
+from qiskit_aer.primitives import SamplerV2
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
 from distributed_estimator.cutting import CutPlan
@@ -1114,11 +1115,9 @@ def test_transpiled_qaoa_costs_one_cut_an_edge():
     assert assert_exact(native, operator, "AABB", values)["num_cuts"] == 2
 
 
-@pytest.mark.parametrize("make", [StatevectorSampler, None], ids=["statevector", "aer"])
+@pytest.mark.parametrize("make", [StatevectorSampler, SamplerV2], ids=["statevector", "aer"])
 def test_samplers_run_merged_rotations(make):
     """Cut and whole ones: within five standard errors of the value."""
-    if make is None:
-        make = pytest.importorskip("qiskit_aer.primitives").SamplerV2
     circuit = zz_feature_map(3, reps=1, entanglement="full")
     circuit.ry(0.4, range(3))
     values = [0.3, -0.8, 1.2]

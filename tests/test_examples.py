@@ -14,19 +14,12 @@ import pytest
 from qiskit.circuit.library import real_amplitudes
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
-
-from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
-
-pytest.importorskip("qiskit_aer")
-pytest.importorskip("qiskit_algorithms")
-pytest.importorskip("qiskit_machine_learning")
-pytest.importorskip("sklearn")
-pytest.importorskip("torch")
-
 from qiskit_algorithms.gradients import LinCombEstimatorGradient
 from qiskit_machine_learning.algorithms import NeuralNetworkClassifier
 from qiskit_machine_learning.neural_networks import EstimatorQNN
 from qiskit_machine_learning.optimizers import ADAM
+
+from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
 
 FOLDER = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(FOLDER.glob("*.py"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from helpers import entangled, random_paulis, without_marks
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
@@ -11,16 +12,11 @@ from qiskit.circuit.library import real_amplitudes, z_feature_map
 from qiskit.primitives import StatevectorEstimator
 from qiskit.quantum_info import SparsePauliOp
 from qiskit_addon_cutting.instructions import CutWire
-
-from distributed_estimator import DistributedEstimator, EstimatorOptions
-from distributed_estimator.errors import BackendError, CutError, InputError
-from distributed_estimator.records import QueryRecord, read_records
-
-pytest.importorskip("qiskit_machine_learning")
-
 from qiskit_machine_learning.gradients import ParamShiftEstimatorGradient
 
-from distributed_estimator import FragmentGradient
+from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
+from distributed_estimator.errors import BackendError, CutError, InputError
+from distributed_estimator.records import QueryRecord, read_records
 
 STEP = 1e-5
 """Of central differences: with |f'''| ≤ 1e3 they are off by STEP²/6·1e3 < 2e-8, and by rounding
@@ -372,7 +368,6 @@ def test_network_shapes_and_values(count, input_gradients):
 
 
 def test_torch_backward_reaches_the_inputs():
-    torch = pytest.importorskip("torch")
     from qiskit_machine_learning.connectors import TorchConnector
 
     circuit = iris_circuit()

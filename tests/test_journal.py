@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -17,9 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from qiskit import QuantumCircuit
 
+from distributed_estimator import DistributedEstimator, EstimatorOptions
+from distributed_estimator.backends.statevector import StatevectorBackend
 from distributed_estimator.errors import RecordError
 from distributed_estimator.execution.journal import Journal
+from distributed_estimator.subexperiments import FragmentEstimate, FragmentExperiment, Task
 
 ODD = np.array([np.nan, -np.nan, np.inf, -np.inf, -0.0, 5e-324, 1.7976931348623157e308])
 PAYLOAD = np.array([0x7FF8DEADBEEF0001, 0xFFF0000000000001], np.uint64).view(np.float64)
@@ -102,11 +105,12 @@ def test_the_first_result_of_a_task_stays(path: Path):
     assert path.stat().st_size == size
 
 
-def test_the_file_is_made_with_the_first_result(path: Path):
+def test_the_file_is_made_with_the_first_look_up(path: Path):
     path = path.parent / "new" / path.name
     with Journal(path) as journal:
-        assert journal.find("task") is None
         assert not path.parent.exists()
+        assert journal.find("task") is None
+        assert path.read_bytes() == b""
         journal.add("task", (np.array([1.0]),))
     header, line = (json.loads(text) for text in path.read_text("ascii").splitlines())
     assert header["journal"] == 1
@@ -307,12 +311,40 @@ def test_a_journal_of_another_process_is_refused(path: Path):
     Journal(path).close()
 
 
-def test_two_that_begin_a_file(path: Path):
+@pytest.mark.parametrize("begin", ["find", "add"])
+def test_two_that_begin_a_file(path: Path, begin: str):
     with Journal(path) as one, Journal(path) as other:
-        one.add("task", (np.array([1.0]),))
+        if begin == "find":
+            assert one.find("task") is None
+        else:
+            one.add("task", (np.array([1.0]),))
         for use in (lambda: other.add("task", ()), lambda: other.find("task")):
-            with pytest.raises(RecordError, match="in use by another run"):
+            with pytest.raises(RecordError, match=re.escape(f"`{path}` is in use by another run")):
                 use()
+
+
+def test_a_run_holds_its_journal_before_it_has_any_result(path: Path):
+    """While the first of two runs on a new journal is at its first task, the second is refused."""
+    circuit = QuantumCircuit(1)
+    circuit.ry(0.3, 0)
+    seen = []
+
+    class Meeting(StatevectorBackend):
+        def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
+            with pytest.raises(RecordError) as refused:
+                second.run([(circuit, "Z")]).result()
+            seen.append(str(refused.value))
+            return super().run(experiment, task)
+
+    first, second = (
+        DistributedEstimator(
+            backend=backend, workers=1, options=EstimatorOptions(shots=16, seed=7), journal=path
+        )
+        for backend in (Meeting(), StatevectorBackend())
+    )
+    with first, second:
+        first.run([(circuit, "Z")]).result()
+    assert seen == [f"`{path}` is in use by another run: wait for it, or name another journal"]
 
 
 def test_a_closed_one_opens_again_and_a_forgotten_one_lets_go(path: Path):
@@ -325,13 +357,3 @@ def test_a_closed_one_opens_again_and_a_forgotten_one_lets_go(path: Path):
     del journal
     gc.collect()
     Journal(path).close()
-
-
-def test_a_copy_opens_the_file_for_itself(path: Path):
-    journal = Journal(filled(path))
-    copy = pickle.loads(pickle.dumps(journal))
-    with pytest.raises(RecordError, match="in use by another run"):
-        copy.find("plain")
-    journal.close()
-    with copy:
-        assert bits(copy.find("plain")) == bits(RESULTS["plain"])

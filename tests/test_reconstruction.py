@@ -468,9 +468,9 @@ def test_the_results_of_slices_are_checked(many_tasks):
     assert plain.check(0, plain.run(0)) is None
     assert derived.check(0, derived.run(0)) is None
     assert plain.check(0, ()) == "0 arrays came back instead of 1"
-    assert plain.check(0, (np.zeros(2, dtype=int),)) == "array 0 is int64 instead of float64"
-    assert plain.check(0, (np.zeros(3),)) == "array 0 has shape (3,) instead of (2,)"
-    assert plain.check(0, (np.array([0.0, np.nan]),)) == "array 0 is not all finite"
+    assert plain.check(0, (np.zeros(2, dtype=int),)) == "the values are int64 instead of float64"
+    assert plain.check(0, (np.zeros(3),)) == "the values have shape (3,) instead of (2,)"
+    assert plain.check(0, (np.array([0.0, np.nan]),)) == "the values are not all finite"
     assert derived.check(0, plain.run(0)).startswith("1 arrays came back instead of ")
     assert plain.describe(1).endswith(f"of {sliced.num_slices}")
     assert plain.seconds > 0

@@ -28,6 +28,7 @@ from qiskit.circuit.library import (
 from qiskit.primitives import StatevectorSampler
 from qiskit.quantum_info import Operator, PauliList, SparsePauliOp, Statevector, random_unitary
 from qiskit_addon_cutting.instructions import CutWire, Move
+from qiskit_aer.primitives import SamplerV2
 
 from distributed_estimator.errors import (
     BackendError,
@@ -38,12 +39,18 @@ from distributed_estimator.errors import (
     ObservableError,
     RecordError,
 )
-from distributed_estimator.records import Header, QueryRecord, RecordWriter, read_records
+from distributed_estimator.execution.messages import SlowWorker
+from distributed_estimator.execution.stragglers import Constant, Pareto, Stragglers
+from distributed_estimator.records import (
+    Header,
+    QueryRecord,
+    RecordWriter,
+    StragglerInfo,
+    read_records,
+)
 from distributed_estimator.reference import ReferenceEstimator
 from distributed_estimator.reference.circuits import defer_measurements, flatten
 from distributed_estimator.reference.stages import CutStages
-
-aer_primitives = pytest.importorskip("qiskit_aer.primitives")
 
 LABELS = {0: None, 1: "AABB", 2: "AABC", 3: "ABCD"}
 COUNTS = {1: 12, 2: 108, 3: 864}
@@ -85,7 +92,7 @@ class CountingSampler:
 
     def run(self, pubs: Any, *, shots: int | None = None) -> Any:
         self.jobs.append(len(pubs))
-        return aer_primitives.SamplerV2(seed=1).run(pubs, shots=shots)
+        return SamplerV2(seed=1).run(pubs, shots=shots)
 
 
 # --- values -----------------------------------------------------------------------------------
@@ -167,7 +174,7 @@ def test_a_deferred_subexperiment_has_the_outcomes_of_the_original() -> None:
         deferred = defer_measurements(original)
         assert "reset" not in deferred.count_ops()
         counts = [
-            aer_primitives.SamplerV2(seed=seed).run([c], shots=shots).result()[0].join_data()
+            SamplerV2(seed=seed).run([c], shots=shots).result()[0].join_data()
             for seed, c in enumerate((original, deferred))
         ]
         a, b = (data.get_int_counts() for data in counts)
@@ -335,6 +342,84 @@ def test_a_seed_fixes_a_sequence_of_runs_on_any_number_of_workers() -> None:
     assert sequence(1, None) != sequence(1, None)
 
 
+# --- stragglers -------------------------------------------------------------------------------
+
+
+def delayed(
+    p: float, *, seed: int = 7, runs: int = 1, seconds: float = 1e-4, **options: Any
+) -> tuple[list[float], list[QueryRecord]]:
+    """Values and records of a Bell pair's 12 subexperiments, some delayed."""
+    records: list[QueryRecord] = []
+
+    class Kept(RecordWriter):
+        def write(self, record: Any) -> None:
+            records.append(record)
+
+    estimator = ReferenceEstimator(
+        "AB",
+        seed=seed,
+        shots=16,
+        workers=3,
+        log=Kept("unused"),
+        stragglers=Stragglers(p, Constant(seconds)),
+        **options,
+    )
+    results = [estimator.run([(bell(1.2), "ZI")]).result()[0] for _ in range(runs)]
+    return [float(result.data.evs) for result in results], records
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_delays_change_no_value(deferred: bool) -> None:
+    """At p = 1 every subexperiment sleeps; three threads, or one job, do so at the same time."""
+    sleep, at_once = 0.02, 1 if deferred else 3
+    plain, (without,) = delayed(0.0, seconds=sleep, defer_measurements=deferred)
+    slow, (with_all,) = delayed(1.0, seconds=sleep, defer_measurements=deferred)
+    assert slow == plain
+    assert without.straggler == StragglerInfo(0.0, sleep, 0, 0.0, "constant(seconds=0.02)")
+    tasks = 1 if deferred else 12
+    assert (with_all.straggler.p, with_all.straggler.injected) == (1.0, tasks)
+    assert with_all.straggler.injected_seconds == pytest.approx(12 * sleep)
+    assert with_all.t_execute >= 12 * sleep / at_once
+
+
+def test_as_many_are_delayed_as_said() -> None:
+    """20 runs of 12 subexperiments are 240 draws with p = 0.2: 48, give or take 6.2 (a binomial's
+    standard deviation, sqrt(240 · 0.2 · 0.8)). 17 to 79 is five of these to either side."""
+    _, records = delayed(0.2, runs=20)
+    counts = [record.straggler.injected for record in records]
+    assert 17 <= sum(counts) <= 79
+    assert len(set(counts)) > 1
+    for record in records:
+        assert record.straggler.injected_seconds == pytest.approx(1e-4 * record.straggler.injected)
+
+
+def test_the_seed_decides_who_is_delayed() -> None:
+    def seconds(seed: int, **options: Any) -> list[float]:
+        stragglers = Stragglers(0.5, Pareto(1e-5, 3.0))
+        estimator = ReferenceEstimator(
+            "AB", seed=seed, shots=1, stragglers=stragglers, **{"workers": 2, **options}
+        )
+        results = [estimator.run([(bell(1.2), "ZI")]).result()[0] for _ in range(3)]
+        return [result.metadata["straggler"]["injected_seconds"] for result in results]
+
+    first = seconds(7)
+    assert seconds(7, workers=5) == first
+    # All in one job, a query sleeps as long in all.
+    assert seconds(7, defer_measurements=True) == pytest.approx(first)
+    assert len(set(first)) == 3
+    assert set(seconds(8)).isdisjoint(first)
+
+
+def test_a_pub_s_delays_are_added_up() -> None:
+    estimator = ReferenceEstimator(
+        "AB", seed=7, shots=1, stragglers=Stragglers(1.0, Constant(1e-4))
+    )
+    result = estimator.run([(bell(), "ZI", [[0.1], [0.2], [0.3]])]).result()[0]
+    straggler = result.metadata["straggler"]
+    assert straggler["injected"] == 36
+    assert straggler["injected_seconds"] == pytest.approx(36e-4)
+
+
 def test_a_copy_goes_on_where_the_original_was() -> None:
     estimator = ReferenceEstimator("AB", seed=7, shots=64)
     estimator.run([(bell(1.2), "ZI")]).result()
@@ -422,6 +507,11 @@ def test_the_key_tells_structures_apart_and_not_values() -> None:
         ({"workers": -1}, InputError, "`workers` is -1"),
         ({"seed": -1}, InputError, "`seed` is -1: give a whole number of at least 0"),
         ({"log": "/"}, RecordError, "is a folder"),
+        (
+            {"stragglers": Stragglers(0.0, Constant(0), SlowWorker(0, 1.0))},
+            InputError,
+            r"`stragglers` has SlowWorker\(.*: leave `slow` out",
+        ),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -26,8 +26,8 @@ from distributed_estimator.errors import (
     RecordError,
     TrainingStoppedError,
 )
-from distributed_estimator.records import TrainingRecord, files
-from distributed_estimator.training import checkpoints, loop, runs, session
+from distributed_estimator.records import TrainingRecord, files, locks
+from distributed_estimator.training import checkpoints, loop, session
 from distributed_estimator.training.checkpoints import Checkpoint, flatten, unflatten
 from distributed_estimator.training.config import TrainingConfig
 from distributed_estimator.training.loop import resume, train
@@ -548,7 +548,7 @@ def test_a_file_system_without_locks_will_do(
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(runs.fcntl, "flock", no_locks)
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
     train(task, replace(BASE, epochs=1), RunFolder(tmp_path / "run"))
 
 

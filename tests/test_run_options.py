@@ -320,13 +320,12 @@ def test_a_configuration_that_is_none_is_refused(change: dict[str, Any], message
         {"pool": "processes"},
         {"address": "tcp://a:1"},
         {"policy": Policy(order=LongestFirst())},
-        {"stragglers": Stragglers(0.1, Constant(1))},
         {"trace": True},
     ],
 )
-def test_the_reference_pipeline_takes_workers_only(change: dict[str, Any]):
+def test_the_reference_pipeline_takes_workers_and_stragglers_only(change: dict[str, Any]):
     (name,) = change
-    with pytest.raises(InputError, match=rf"`{name}` .* pipeline takes `workers` only: leave it"):
+    with pytest.raises(InputError, match=rf"`{name}` .* takes `workers` and `stragglers` only"):
         TrainingConfig(pipeline="reference", workers=2, **change)
 
 

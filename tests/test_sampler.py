@@ -28,6 +28,8 @@ from qiskit_addon_cutting.instructions import CutWire
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import BackendError
+from distributed_estimator.execution import Deadline, Policy
+from distributed_estimator.records import RecordWriter, TaskRecord, read_records
 
 pytest.importorskip("qiskit_aer")
 
@@ -60,10 +62,21 @@ SAMPLERS = {
 
 
 def estimate(
-    sampler, circuit, observables, labels, values=None, *, shots=1024, workers=2, **options
+    sampler,
+    circuit,
+    observables,
+    labels,
+    values=None,
+    *,
+    shots=1024,
+    workers=2,
+    trace=None,
+    **options,
 ):
     options = EstimatorOptions(**{"seed": 3, "shots": shots, **options})
-    estimator = DistributedEstimator(labels, backend=sampler, workers=workers, options=options)
+    estimator = DistributedEstimator(
+        labels, backend=sampler, workers=workers, options=options, trace=trace
+    )
     pub = (circuit, observables) if values is None else (circuit, observables, values)
     return estimator.run([pub]).result()[0]
 
@@ -329,6 +342,43 @@ def test_other_numbers_of_shots_are_taken_if_they_agree():
 def test_other_numbers_of_shots_where_nothing_is_observed():
     _, backend = deferring(take=lambda shots, pub: 2 * shots)
     assert_close(backend, entangled(3, 8), ["IIZ"], "AAB", shots=256)
+
+
+def in_hundreds(shots, pub):
+    """A device that takes shots by the hundred."""
+    return -(-shots // 100) * 100
+
+
+def test_shots_that_were_rounded_up_are_recorded(tmp_path):
+    """250 are asked for, in two chunks of 125 each: 200 and 200 are taken."""
+    call = gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None]
+    for chunks, taken in ((1, 300), (2, 400)):
+        _, backend = deferring(take=in_hundreds)
+        _, plain = deferring()
+        policy = Policy(deadline=Deadline(600.0, chunks=chunks))
+        with RecordWriter(tmp_path / f"{chunks}.jsonl") as trace:
+            result = estimate(backend, *call, shots=250, policy=policy, trace=trace)
+        metadata = result.metadata
+        assert metadata["shots"] == taken
+        assert metadata["shots_total"] == taken * metadata["num_subexperiments"]
+        tasks = [r for r in read_records(trace.path) if isinstance(r, TaskRecord)]
+        assert {task.shots for task in tasks} == {taken // chunks}
+        # As many shots asked for of a device that takes any number: equal but for what the
+        # standard errors themselves scatter, some per cent at 300 shots.
+        other = estimate(plain, *call, shots=taken).data.stds
+        np.testing.assert_allclose(result.data.stds, other, rtol=0.15)
+
+
+def test_a_precision_is_met_by_shots_that_are_rounded_up():
+    """Pilots of 128 shots that got 1000 say what 1000 give, and a first round is enough."""
+    sampler, backend = deferring(take=lambda shots, pub: -(-shots // 1000) * 1000)
+    options = EstimatorOptions(seed=1)
+    estimator = DistributedEstimator("ABB", backend=backend, options=options, workers=1)
+    result = estimator.run([(gates(), "ZZZ", POINTS[0])], precision=0.02).result()[0]
+    assert result.data.stds <= 0.02
+    assert result.metadata["shots"] % 1000 == 0
+    # Two fragments, each a job of four pilots and of one round.
+    assert len(sampler.jobs) == 2 * (4 + 1)
 
 
 def test_numbers_of_shots_that_differ_are_refused():

@@ -29,7 +29,6 @@ from distributed_estimator.execution.stragglers import Constant, LogNormal, Pare
 from distributed_estimator.records import RecordWriter, TaskRecord, TrainingRecord
 from distributed_estimator.simulation import (
     Load,
-    bound_without_restarts,
     expected_work,
     lower_bound,
     parse_service,
@@ -189,8 +188,6 @@ def test_the_bound_is_work_over_workers_or_the_longest_task():
     assert lower_bound([1.0] * 8, 100, Stragglers(1.0, Constant(10.0)), 2) == pytest.approx(21.0)
     assert lower_bound([1.0, 5.0], 4) == 5.0
     assert lower_bound([], 4) == 0.0
-    assert bound_without_restarts([3.0, 1.0, 1.0], 2) == 3.0
-    assert bound_without_restarts([3.0, 2.0, 3.0], 2) == 4.0
 
 
 def test_every_task_has_its_own_number_of_subexperiments():
@@ -257,7 +254,7 @@ def test_overhead_and_latency_keep_workers():
 
 def test_no_tasks_take_no_time():
     result = simulate([], [], Policy(), 3)
-    assert (result.makespan, result.utilisation, result.efficiency) == (0.0, 1.0, 1.0)
+    assert (result.makespan, result.utilisation, result.lower_bound) == (0.0, 1.0, 0.0)
     assert math.isnan(result.latency.p50)
 
 
@@ -310,7 +307,6 @@ def test_a_late_task_is_duplicated_once_a_worker_is_idle(can_cancel):
     assert result.makespan == 2.5
     assert (result.speculated, result.useful, result.wasted) == (1, 10.0, 2.5)
     assert result.lower_bound is None
-    assert result.efficiency is None
 
 
 @pytest.mark.parametrize(("can_cancel", "makespan"), [(True, 7.0), (False, 9.0)])

@@ -25,6 +25,7 @@ from qiskit.primitives import (
     StatevectorSampler,
 )
 from qiskit.primitives.containers.sampler_pub import SamplerPub
+from qiskit_aer.primitives import SamplerV2 as AerSampler
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends import StatevectorBackend
@@ -354,8 +355,7 @@ def test_parts_of_the_same_counts_add_up(experiment, most):
 
 # --- Samplers with small jobs ---------------------------------------------------------------------
 
-aer = pytest.importorskip("qiskit_aer.primitives")
-SAMPLERS = {"aer": aer.SamplerV2, "statevector": StatevectorSampler}
+SAMPLERS = {"aer": AerSampler, "statevector": StatevectorSampler}
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
@@ -466,15 +466,15 @@ def test_the_order_of_arrival_changes_no_bit_of_what_is_settled(arrivals, data):
     assert bits_of(tensors[0]) == bits_of(tensors[1])
 
 
-def flat(value, variance=1.0):
+def flat(value, variance=1.0, shots=1):
     """An estimate of `PLAIN` for one row."""
-    return FragmentEstimate(np.full((1, 1, 1), value), (np.full((1, 1, 1), variance),))
+    return FragmentEstimate(np.full((1, 1, 1), value), (np.full((1, 1, 1), variance),), shots)
 
 
-def test_chunks_are_weighted_by_their_shots():
-    tasks = tasks_of(PLAIN, BINDINGS[:1], 5, chunks=2)
-    assert [task.shots for task in tasks] == [3, 2]
-    results = list(zip(tasks, (flat(1.0, 7.0), flat(-0.5, 11.0)), strict=True))
+def test_chunks_are_weighted_by_the_shots_that_they_got():
+    tasks = tasks_of(PLAIN, BINDINGS[:1], 4, chunks=2)
+    assert [task.shots for task in tasks] == [2, 2]
+    results = list(zip(tasks, (flat(1.0, 7.0, 30), flat(-0.5, 11.0, 20)), strict=True))
     tensor = tensor_of(PLAIN, BINDINGS[:1], tasks, results)
     assert tensor.values.ravel() == pytest.approx([0.6 * 1.0 + 0.4 * -0.5], rel=1e-15)
     assert tensor.covariances[0].ravel() == pytest.approx([0.36 * 7 + 0.16 * 11], rel=1e-15)
@@ -483,7 +483,7 @@ def test_chunks_are_weighted_by_their_shots():
 def test_settling_uses_the_shots_there_are():
     tasks = tasks_of(PLAIN, BINDINGS[:1], 7, chunks=3)
     assert [task.shots for task in tasks] == [3, 2, 2]
-    results = [(tasks[0], flat(1.0, 7.0)), (tasks[2], flat(-0.5, 11.0))]
+    results = [(tasks[0], flat(1.0, 7.0, 3)), (tasks[2], flat(-0.5, 11.0, 2))]
     tensor = tensor_of(PLAIN, BINDINGS[:1], tasks, results)
     assert not tensor.complete
     assert tensor.settle() == []
@@ -573,7 +573,8 @@ def test_works_travel_and_keep_their_key(experiment):
         assert [a.tobytes() for a in own] == [a.tobytes() for a in its]
         estimate = work.estimate_of(own)
         assert estimate.values is own[0]
-        assert estimate.covariances == own[1:]
+        assert estimate.shots == own[1][0] == task.shots
+        assert estimate.covariances == own[2:]
 
 
 def test_what_an_experiment_derives_stays_at_home():
@@ -623,18 +624,26 @@ DAMAGES = {
         r"values have shape \(1, .* instead of \(2",
     ),
     "swapped": (
-        lambda values, first, *rest: (values, first[:, :-1], *rest),
+        lambda values, shots, first, *rest: (values, shots, first[:, :-1], *rest),
         "the covariances of measurement group 0 have shape",
     ),
     "halved": (lambda values, *rest: (values.astype("f4"), *rest), "values are float32"),
     "list": (lambda values, *rest: (values.tolist(), *rest), "the values are list instead"),
     "nan": (lambda values, *rest: (with_entry(values, np.nan), *rest), "values are not all finite"),
     "infinite": (
-        lambda values, first, *rest: (values, with_entry(first, -np.inf), *rest),
+        lambda values, shots, first, *rest: (values, shots, with_entry(first, -np.inf), *rest),
         "the covariances of measurement group 0 are not all finite",
     ),
+    "no shots": (
+        lambda values, shots, *rest: (values, 0 * shots, *rest),
+        "the shots are 0 instead of a whole number",
+    ),
+    "half a shot": (
+        lambda values, shots, *rest: (values, shots + 0.5, *rest),
+        r"the shots are 30\.5 instead of a whole number",
+    ),
     "unknown": (
-        lambda values, first, *rest: (values, with_entry(first, np.nan), *rest),
+        lambda values, shots, first, *rest: (values, shots, with_entry(first, np.nan), *rest),
         "the covariances of measurement group 0 are not all finite",
     ),
 }
@@ -655,6 +664,7 @@ def test_an_infinite_covariance_of_one_shot_is_refused():
     experiment = EXPERIMENTS["observed"]
     work = FragmentWork(StatevectorBackend(), (experiment,))
     (task,) = tasks_of(experiment, angles_of(experiment), 1)
-    values, first, *rest = work.run(task)
+    values, shots, first, *rest = work.run(task)
     assert np.isnan(first).all()
-    assert "not all finite" in work.check(task, (values, with_entry(first, np.inf), *rest))
+    damaged = values, shots, with_entry(first, np.inf), *rest
+    assert "not all finite" in work.check(task, damaged)

@@ -367,6 +367,27 @@ def test_the_file_is_the_document(tmp_path: Path):
     assert [file.name for file in path.parent.iterdir()] == ["trace.json"]
 
 
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path):
+    """The second begins and ends while the first is at it: either file is whole, the last stays."""
+    path = tmp_path / "trace.json"
+
+    def tasks():
+        yield TASK
+        write_chrome_trace(path, [])
+        assert json.loads(path.read_text()) == chrome_trace([])
+
+    write_chrome_trace(path, tasks())
+    assert json.loads(path.read_text()) == chrome_trace([TASK])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_trace_may_be_read_by_whom_the_user_lets(tmp_path: Path):
+    (tmp_path / "plain").touch()
+    write_chrome_trace(tmp_path / "trace.json", [])
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_no_records_are_a_trace_too(tmp_path: Path):
     trace_files(tmp_path / "trace.json", tmp_path / "missing.jsonl")
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"] == []

@@ -16,6 +16,7 @@ from qiskit_machine_learning.utils import algorithm_globals
 
 from distributed_estimator.analysis.load import load_queries, load_training
 from distributed_estimator.errors import InputError
+from distributed_estimator.execution.stragglers import Constant, Stragglers
 from distributed_estimator.records import TrainingRecord
 from distributed_estimator.training.config import TrainingConfig
 from distributed_estimator.training.loop import train
@@ -324,6 +325,16 @@ def test_the_reference_pipeline_trains_too(small: Workload, tmp_path: Path):
     assert {record.pipeline for record in queries} == {"reference"}
     # Scores before and after (1 + 3 samples), a value, and two shifts of each of 8 weights.
     assert len(queries) == 4 + 1 + 16 + 4
+
+
+def test_the_reference_pipeline_is_delayed_too(small: Workload, tmp_path: Path):
+    tiny = replace(small, x_train=small.x_train[:1], y_train=small.y_train[:1])
+    stragglers = Stragglers(1.0, Constant(1e-4))
+    config = TrainingConfig(
+        shots=1, epochs=1, pipeline="reference", workers=2, stragglers=stragglers
+    )
+    queries = load_queries(train(tiny, config, RunFolder(tmp_path / "run")).folder.queries)
+    assert {(record.straggler.p, record.straggler.injected) for record in queries} == {(1.0, 1)}
 
 
 # --- bad input

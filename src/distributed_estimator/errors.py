@@ -19,10 +19,12 @@
     ├── TrainingStoppedError           training was asked to stop, and can go on from there
     └── MissingExtraError (ImportError)  an optional dependency is not installed
 
-Every message names the value, what was expected and what to do.
+Every message names the value, what was expected and what to do; `named` and `short` help with that.
 """
 
 from __future__ import annotations
+
+_MOST_NAMED = 5
 
 
 class DistributedEstimatorError(Exception):
@@ -104,3 +106,25 @@ class MissingExtraError(DistributedEstimatorError, ImportError):
             f"{purpose} needs `{package}`, which is not installed: "
             f'run `pip install "distributed-estimator[{extra}]"`'
         )
+
+
+def named(texts: list[str]) -> str:
+    """Clauses for a message, the first five of them and how many more there are.
+
+    Example:
+        >>> named([f"task {number}" for number in range(7)])
+        'task 0; task 1; task 2; task 3; task 4; and 2 more'
+    """
+    text = "; ".join(texts[:_MOST_NAMED])
+    more = len(texts) - _MOST_NAMED
+    return f"{text}; and {more} more" if more > 0 else text
+
+
+def short(count: int) -> str:
+    """A count for a message, however many digits it has.
+
+    Example:
+        >>> short(864), short(6**29)
+        ('864', '3.68e+22')
+    """
+    return str(count) if count < 10**7 else f"{min(count, 10**300):.3g}"

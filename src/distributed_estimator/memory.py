@@ -9,7 +9,7 @@ import psutil
 from numpy.typing import NDArray
 
 from .division import tasks_per_row
-from .errors import PlanTooLargeError
+from .errors import PlanTooLargeError, short
 from .execution import Policy
 from .preparation import Prepared
 from .reconstruction import Wanted
@@ -137,9 +137,9 @@ class Need:
         return (
             f"the plan needs {_gib(self.total)} of memory, the limit is {_gib(limit)}: fragment "
             f"{worst} ({fragment.num_qubits} qubits, {len(fragment.slots)} slots, "
-            f"{_short(fragment.num_branches)} branches) takes {_gib(self.fragments[worst])}, the "
+            f"{short(fragment.num_branches)} branches) takes {_gib(self.fragments[worst])}, the "
             f"contraction {_gib(self.network)} (number of cuts {plan.num_cuts}, circuits a "
-            f"binding {_short(self._prepared.num_circuits)}, sampling overhead "
+            f"binding {short(self._prepared.num_circuits)}, sampling overhead "
             f"{plan.sampling_overhead:.3g}); cut fewer gates of that fragment, give it fewer "
             f"qubits, send fewer bindings a run, {self._advice}or raise `memory_limit`"
         )
@@ -147,7 +147,3 @@ class Need:
 
 def _gib(size: int) -> str:
     return f"{min(size, 10**300) / 2**30:.3g} GiB"
-
-
-def _short(count: int) -> str:
-    return str(count) if count < 10**7 else f"{min(count, 10**300):.3g}"

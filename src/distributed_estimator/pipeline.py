@@ -20,14 +20,7 @@ from .batch import Accuracy, Batch, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .derivatives import derivatives_by_angle
 from .errors import BackendError, DeadlineError
-from .execution import (
-    Arrays,
-    Conditions,
-    Pool,
-    Stop,
-    Tally,
-    one_thread,
-)
+from .execution import Arrays, Conditions, Pool, Stop, Tally, one_thread
 from .memory import MemoryLimit, Need
 from .preparation import Preparation
 from .reconstruction import Queries, Reconstruction, SliceWork, Wanted, run_here
@@ -173,7 +166,7 @@ class _Session(ExitStack):
         self.query_id = new_run_id()
         self.started_at = utc_now()
         self.times = dict.fromkeys(_STAGES, 0.0)
-        self.shots: int | None = None
+        self.shots_range = 0, 0
         self.num_subexperiments = 0
         self.shots_total = 0
         self.first_order = 0
@@ -201,9 +194,10 @@ class _Session(ExitStack):
             worst = float(stderrs.max(initial=0.0))
             if worst <= accuracy.precision or self.missing:  # out of time: it gets no better
                 return values, stderrs
-            shots = shots_after_failing(shots, worst, accuracy.precision)
+            taken = self.shots_range[1]
+            shots = shots_after_failing(max(shots, taken), worst, accuracy.precision)
         raise BackendError(
-            f"precision {accuracy.precision:g} was not met with {shots} shots a subexperiment "
+            f"precision {accuracy.precision:g} was not met with {taken} shots a subexperiment "
             f"(standard error {worst:.3g}): ask for a larger precision"
         )
 
@@ -211,10 +205,12 @@ class _Session(ExitStack):
         """Shots per subexperiment at which values meet `accuracy`, from pilots of their own."""
         if accuracy.exact or accuracy.shots is not None:
             return accuracy.shots
-        names = [f"{run} pilot {pilot}" for pilot in range(PILOTS)]
-        pilots = [self._sample(PILOT_SHOTS, name, "orders") for name in names]
+        pilots, taken = [], PILOT_SHOTS
+        for pilot in range(PILOTS):
+            pilots.append(self._sample(PILOT_SHOTS, f"{run} pilot {pilot}", "orders"))
+            taken = max(taken, self.shots_range[1])
         orders = np.array([pilot.variance_orders() for pilot in pilots])
-        shots = shots_to_meet(accuracy.precision, orders[:, 0], orders[:, 1])
+        shots = shots_to_meet(accuracy.precision, orders[:, 0], orders[:, 1], taken)
         self._lap("reconstruct")
         return shots
 
@@ -264,7 +260,6 @@ class _Session(ExitStack):
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         conditions = self._conditions_now()
         round_, reconstruction = self._generate(rows, inverses, shots, run, wanted)
-        self.shots = shots
         self._lap("generate")
         tally, overlapped = round_.execute(
             self.pipeline.pool, conditions, self._trace(), reconstruction.fragment_complete
@@ -272,6 +267,7 @@ class _Session(ExitStack):
         self.times["overlapped"] += overlapped
         self.tally.add(tally)
         self.missing += len(tally.missing)
+        self.shots_range = round_.shots_range
         subexperiments, spent = round_.ran(tally)
         self.num_subexperiments += subexperiments
         self.shots_total += spent
@@ -355,6 +351,7 @@ class _Session(ExitStack):
     def record(self, values: FloatArray, stderrs: FloatArray, quantity: str) -> QueryRecord:
         """The record of the batch as it stands."""
         pipeline, plan, times, tally = self.pipeline, self.plan, self.times, self.tally
+        fewest, most = self.shots_range
         return QueryRecord(
             run_id=pipeline.run_id,
             query_id=self.query_id,
@@ -369,7 +366,7 @@ class _Session(ExitStack):
             num_terms=plan.num_terms,
             num_subexperiments=self.num_subexperiments,
             num_circuits=self.prepared.num_circuits,
-            shots=self.shots,
+            shots=most if 0 < fewest == most else None,
             shots_total=self.shots_total,
             setting_basis=pipeline.basis,
             backend=pipeline.backend.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .division import chunks, circuits_per_task, rows_per_task
-from .errors import DeadlineError
+from .errors import DeadlineError, named
 from .execution import (
     Arrays,
     Assignment,
@@ -30,8 +31,6 @@ from .subexperiments import Backend, Task, make_tasks
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
-
-_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ class Round:
         self._prepared = prepared
         self._backend = backend
         self._deadline = policy.deadline
+        self._shots = shots
         self.tasks: list[Task] = []
         self.tensors: list[FragmentTensor] = []
         for number, (experiment, angles) in enumerate(zip(prepared.experiments, rows, strict=True)):
@@ -99,6 +99,7 @@ class Round:
             self.tasks += tasks
             self.tensors.append(FragmentTensor(experiment, len(angles), tasks))
         self._influences = influences
+        self._taken: dict[int, int] = {}
 
     def execute(
         self,
@@ -129,7 +130,9 @@ class Round:
             before = conditions.clock()
             task = self.tasks[number]
             tensor = self.tensors[task.experiment]
-            tensor.add(task, self._prepared.work.estimate_of(arrays))
+            estimate = self._prepared.work.estimate_of(arrays)
+            self._taken[number] = estimate.shots or 0
+            tensor.add(task, estimate)
             if others_run:
                 if complete is not None and tensor.complete:
                     complete(task.experiment)
@@ -149,15 +152,28 @@ class Round:
 
         Chunks of the same subexperiments count once.
         """
-        missing, known = set(tally.missing), set(tally.known)
+        known = set(tally.known)
         subexperiments = shots = 0
         for number, task in enumerate(self.tasks):
             if number in known:
                 continue
             held = task.num_subexperiments(self._prepared.experiments[task.experiment])
             subexperiments += held if task.chunk[0] == 0 else 0
-            shots += 0 if number in missing else held * (task.shots or 0)
+            shots += held * self._taken.get(number, 0)
         return subexperiments, shots
+
+    @property
+    def shots_range(self) -> tuple[int, int]:
+        """Fewest and most shots that a subexperiment got, of all its chunks; 0 for exact values.
+
+        A backend may take another number than it was asked to, and a deadline leave chunks out.
+        """
+        shots: Counter[tuple[int, int, tuple[int, int] | None]] = Counter()
+        for number, taken in self._taken.items():
+            task = self.tasks[number]
+            shots[task.experiment, task.start, task.circuits] += taken
+        asked = self._shots or 0
+        return min(shots.values(), default=asked), max(shots.values(), default=asked)
 
     def _assignment(self) -> Assignment:
         work = self._prepared.work
@@ -196,17 +212,19 @@ class Round:
         """Make do with the shots that have arrived."""
         missing = [task for tensor in self.tensors for task in tensor.settle()]
         if missing and self._deadline is not None:
-            named = "; ".join(self._describe(task) for task in missing[:_MOST_NAMED])
-            more = f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
             raise DeadlineError(
-                f"after {self._deadline.seconds:g} s nothing had arrived of {named}{more}: give a "
-                "later deadline, more chunks or more workers"
+                f"after {self._deadline.seconds:g} s nothing had arrived of "
+                f"{named([self._describe(task) for task in missing])}: give a later deadline, more "
+                "chunks or more workers"
             )
 
     def _record(self, attempt: Attempt, trace: Trace) -> TaskRecord:
         task = self.tasks[attempt.task]
         experiment = self._prepared.experiments[task.experiment]
         started = None if attempt.started is None else attempt.started - trace.start
+        shots = task.shots
+        if attempt.arrays is not None:
+            shots = self._prepared.work.estimate_of(attempt.arrays).shots
         return TaskRecord(
             run_id=trace.run_id,
             query_id=trace.query_id,
@@ -216,7 +234,7 @@ class Round:
             rows=(task.start, len(task.angles)),
             circuits=task.circuits or (0, experiment.num_circuits),
             chunk=task.chunk[0],
-            shots=task.shots,
+            shots=shots,
             subexperiments=task.num_subexperiments(experiment),
             worker=attempt.worker,
             attempt=attempt.number,

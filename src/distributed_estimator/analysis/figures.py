@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
-from ..records import QueryRecord, TrainingRecord
+from ..records import QueryRecord, TrainingRecord, atomic
 from .tables import StageRow, stage_table
 
 if TYPE_CHECKING:
@@ -138,9 +137,5 @@ def tidy(axes: Axes) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG that is there whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic(path, durable=False) as unfinished:
         figure.savefig(unfinished, dpi=DPI, format="png")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

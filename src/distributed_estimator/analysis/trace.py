@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import RecordError
-from ..records import DeviceRecord, QueryRecord, TaskRecord, plain, read_records
+from ..records import DeviceRecord, QueryRecord, TaskRecord, atomic, plain, read_records
 from .placement import PlacedQuery, Track, lanes, nanoseconds, place_queries
 
 Event = dict[str, Any]
@@ -74,18 +74,16 @@ def write_chrome_trace(
         RecordError: As for `chrome_trace`, or the file cannot be written.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.new")
     try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("w", encoding="ascii") as file:
-                file.write('{"displayTimeUnit": "ms", "traceEvents": [')
-                for number, event in enumerate(_events(tasks, devices, queries)):
-                    file.write((",\n" if number else "\n") + json.dumps(event, allow_nan=False))
-                file.write("\n]}\n")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            atomic(path, durable=False) as unfinished,
+            unfinished.open("w", encoding="ascii") as file,
+        ):
+            file.write('{"displayTimeUnit": "ms", "traceEvents": [')
+            for number, event in enumerate(_events(tasks, devices, queries)):
+                file.write((",\n" if number else "\n") + json.dumps(event, allow_nan=False))
+            file.write("\n]}\n")
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror}") from error
 

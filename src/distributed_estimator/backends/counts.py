@@ -41,7 +41,7 @@ def estimate_from_counts(
             f"between {min(taken)} and {max(taken)} shots came back where {task.shots} were asked "
             "for: choose a number of shots that the sampler can take"
         )
-    shots = taken.pop()
+    shots = int(taken.pop())
     return estimate_from_frequencies(
         experiment, task, [table / shots for table in tables.values()], shots
     )
@@ -62,4 +62,4 @@ def estimate_from_frequencies(
         values[:, list(group.paulis)] = layout.means(table, group)
         if task.covariances:
             covariances.append(layout.covariances(table, shots, group))
-    return FragmentEstimate(values, tuple(covariances))
+    return FragmentEstimate(values, tuple(covariances), shots)

@@ -132,7 +132,7 @@ def _exact(experiment: FragmentExperiment, tensors: list[FloatArray]) -> Fragmen
     values = np.empty((rows, len(experiment.paulis), size))
     for group, tensor in zip(experiment.groups, tensors, strict=True):
         values[:, list(group.paulis)] = group.signs @ tensor
-    return FragmentEstimate(values, ())
+    return FragmentEstimate(values, (), None)
 
 
 @lru_cache(maxsize=512)

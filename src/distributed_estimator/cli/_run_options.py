@@ -22,9 +22,9 @@ from ..execution.policies import (
     TaskOrder,
 )
 from ..execution.pools import POOLS
+from ..execution.pools.make import CLUSTERS
 from ..execution.stragglers import DELAYS, Constant, Delay, LogNormal, Pareto, Stragglers
 
-CLUSTERS = ("dask", "ray")
 ORDERS: dict[str, TaskOrder] = {
     "fifo": Fifo(),
     "label": ByLabel(),

@@ -57,6 +57,7 @@ class Attempt:
         injected: Seconds of an injected straggler.
         status: "done", "late", "failed", "lost", "damaged" or "cancelled".
         cause: Of a failure.
+        arrays: A sound result; None where there is none.
     """
 
     task: int
@@ -70,6 +71,7 @@ class Attempt:
     injected: float
     status: str
     cause: str | None
+    arrays: Arrays | None = None
 
 
 class Stop:

@@ -10,7 +10,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import InputError, PoolError, RunCancelledError, TaskFailedError, ThrottledError
+from ..errors import (
+    InputError,
+    PoolError,
+    RunCancelledError,
+    TaskFailedError,
+    ThrottledError,
+    named,
+)
 from .conditions import Assignment, Attempt, Conditions, Tally
 from .dispatcher import Dispatcher
 from .events import (
@@ -37,8 +44,6 @@ from .worker import checksum
 
 _LOOK_UP = 0.5
 """Seconds after which a driver looks whether the program is about to end."""
-_MOST_NAMED = 5
-
 
 Fold = Callable[[int, Arrays, bool], None]
 """Takes a task's number, its result, and whether other tasks are still to come."""
@@ -345,6 +350,7 @@ class _Run:
             injected,
             status,
             cause,
+            outcome.arrays if outcome is not None and status in ("done", "late") else None,
         )
 
     def _withdraw(self) -> None:
@@ -362,15 +368,13 @@ class _Run:
             error = self._errors.get(given_up.task)
             if isinstance(error, InputError):
                 raise error
-        named = [
+        failed = [
             f"{self._assignment.describe(self._task(g.task))} failed "
             f"{_times(len(g.failures) + bool(self._tried_here))}, "
             f"at last because {g.failures[-1].cause}"
-            for g in self._failed[:_MOST_NAMED]
+            for g in self._failed
         ]
-        more = len(self._failed) - len(named)
-        text = "; ".join(named) + (f"; and {more} more" if more else "")
-        raise TaskFailedError(text) from self._errors.get(self._failed[0].task)
+        raise TaskFailedError(named(failed)) from self._errors.get(self._failed[0].task)
 
 
 def _kind(error: Exception) -> FailureKind:

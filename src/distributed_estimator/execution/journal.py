@@ -39,9 +39,9 @@ class Journal:
 
     Repeat a run with the same seed and the same journal, and it goes on where it was: a task's
     key names the run's seed, too, so what is found under it is what would be computed again, to
-    the bit. The file is made with the first result. In memory are the keys and where in the file
-    their results are. A line that a lost process left half-written is cut off; a result is with
-    the operating system when `add` returns.
+    the bit. The file is made, and held against other runs, with the first look-up or result. In
+    memory are the keys and where in the file their results are. A line that a lost process left
+    half-written is cut off; a result is with the operating system when `add` returns.
 
     Args:
         path: The file, new or a journal; relative paths are resolved now.
@@ -61,16 +61,13 @@ class Journal:
         (array([ 0.5, -1. ]),) None
     """
 
-    path: Path
-    _lock: threading.Lock
-    _descriptor: int | None
-    _let_go: Callable[[], object]
-    _lines: dict[str, tuple[int, int]]
-    _end: int
-
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        self._reset()
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._let_go: Callable[[], object] = _nothing
+        self._lines: dict[str, tuple[int, int]] = {}
+        self._end = 0
         if self.path.is_dir():
             raise RecordError(f"`{self.path}` is a folder: give the path of a file in it")
         if self.path.exists():
@@ -80,11 +77,9 @@ class Journal:
         """The result of a task; None where it has none.
 
         Raises:
-            RecordError: The file cannot be read, or has changed since.
+            RecordError: The file cannot be read, has changed since, or another process holds it.
         """
         with self._lock:
-            if self._descriptor is None and not self.path.exists():
-                return None
             descriptor = self._opened()
             if key not in self._lines:
                 return None
@@ -133,20 +128,6 @@ class Journal:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path = state["path"]
-        self._reset()
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._descriptor = None
-        self._let_go = _nothing
-        self._lines = {}
-        self._end = 0
 
     def _opened(self) -> int:
         return self._open() if self._descriptor is None else self._descriptor

@@ -6,10 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-Arrays: TypeAlias = tuple[NDArray[np.float64], ...]
+from ..subexperiments import Arrays as Arrays
 
 
 class Work(Protocol):

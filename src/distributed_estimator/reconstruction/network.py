@@ -15,7 +15,7 @@ import opt_einsum
 from numpy.typing import NDArray
 
 from ..cutting import CutPlan
-from ..errors import PlanTooLargeError
+from ..errors import PlanTooLargeError, short
 from .path import Path
 from .slicing import SlicedNetwork
 from .trees import MOST_SLICES, find_slicing
@@ -96,16 +96,16 @@ class Network:
         spare = most_elements - leaves
         if spare < 1:
             raise PlanTooLargeError(
-                f"the contraction starts from {_short(leaves)} numbers a query and may hold "
-                f"{_short(most_elements)}: slices do not help, so cut fewer gates of the "
+                f"the contraction starts from {short(leaves)} numbers a query and may hold "
+                f"{short(most_elements)}: slices do not help, so cut fewer gates of the "
                 "fragments that have most, or raise `memory_limit`"
             )
         size = min(1 << (spare.bit_length() - 1), _LARGEST_SLICE)
         found = self._slice(size, squared, derivatives)
         if found is None:
             raise PlanTooLargeError(
-                f"the contraction holds {_short(needed)} numbers a query and may hold "
-                f"{_short(most_elements)}, for which it would be cut into more than "
+                f"the contraction holds {short(needed)} numbers a query and may hold "
+                f"{short(most_elements)}, for which it would be cut into more than "
                 f"{MOST_SLICES} slices: cut fewer gates, or raise `memory_limit`"
             )
         return found
@@ -141,7 +141,3 @@ def _find_path(indices: Sequence[Sequence[int]], sizes: Mapping[int, int]) -> li
         ",".join(terms) + "->", *shapes, shapes=True, optimize=method
     )
     return list(path)
-
-
-def _short(count: int) -> str:
-    return str(count) if count < 10**7 else f"{min(count, 10**300):.3g}"

@@ -16,11 +16,11 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from ..subexperiments import Arrays, Expected, check_arrays
 from .path import Path
 from .trees import Slicing
 
 FloatArray = NDArray[np.float64]
-Arrays: TypeAlias = tuple[FloatArray, ...]
 
 _SECONDS_PER_PRODUCT = 3e-10
 _SECONDS_PER_STEP = 2e-5
@@ -74,20 +74,14 @@ class SliceWork:
 
     def check(self, task: int, arrays: Sequence[object]) -> str | None:
         """Why arrays cannot be the result of a task, in one clause; None where they can."""
-        shapes: list[tuple[int, ...]] = [(self._queries,)]
-        if self.derivatives:
-            shapes = [(self._queries, *leaf.shape[1:]) for leaf in self.leaves]
-        if len(arrays) != len(shapes):
-            return f"{len(arrays)} arrays came back instead of {len(shapes)}"
-        for number, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
-            if not isinstance(array, np.ndarray) or array.dtype != np.float64:
-                kind = getattr(array, "dtype", type(array).__name__)
-                return f"array {number} is {kind} instead of float64"
-            if array.shape != shape:
-                return f"array {number} has shape {array.shape} instead of {shape}"
-            if not np.isfinite(array).all():
-                return f"array {number} is not all finite"
-        return None
+        queries = self._queries
+        if not self.derivatives:
+            return check_arrays(arrays, [Expected("values", (queries,))])
+        shapes = [(queries, *leaf.shape[1:]) for leaf in self.leaves]
+        return check_arrays(
+            arrays,
+            [Expected(f"derivatives by leaf {leaf}", shape) for leaf, shape in enumerate(shapes)],
+        )
 
     def describe(self, task: int) -> str:
         """A task for people."""

@@ -145,7 +145,7 @@ class _Block:
             if not own or (len(own) < len(part) and not settle):
                 return
             self._folded += 1
-            yield _pool([(task, self.arrived.pop(task.key)) for task in own])
+            yield _pool([self.arrived.pop(task.key) for task in own])
 
     def missing(self) -> list[Task]:
         """All tasks of the parts of which nothing arrived."""
@@ -158,18 +158,18 @@ class _Block:
         ]
 
 
-def _pool(results: Sequence[tuple[Task, FragmentEstimate]]) -> FragmentEstimate:
+def _pool(results: Sequence[FragmentEstimate]) -> FragmentEstimate:
     """One estimate from several by the same circuits, weighted by their shots."""
     if len(results) == 1:
-        return results[0][1]
-    shots = [task.shots or 0 for task, _ in results]
+        return results[0]
+    shots = [estimate.shots or 0 for estimate in results]
     weights = [own / sum(shots) for own in shots]
-    values = sum(w * estimate.values for w, (_, estimate) in zip(weights, results, strict=True))
+    values = sum(w * estimate.values for w, estimate in zip(weights, results, strict=True))
     covariances = [
         sum(w**2 * c for w, c in zip(weights, same, strict=True))
-        for same in zip(*(estimate.covariances for _, estimate in results), strict=True)
+        for same in zip(*(estimate.covariances for estimate in results), strict=True)
     ]
-    return FragmentEstimate(np.asarray(values), tuple(map(np.asarray, covariances)))
+    return FragmentEstimate(np.asarray(values), tuple(map(np.asarray, covariances)), sum(shots))
 
 
 def _order(task: Task) -> tuple[int, tuple[int, int], tuple[int, int]]:

@@ -6,7 +6,7 @@ reads and merges.
 """
 
 from .codec import decode, encode, plain, to_dict
-from .files import RecordWriter, read_records, truncate_records
+from .files import RecordWriter, atomic, read_records, truncate_records
 from .schema import (
     SCHEMA_VERSION,
     CircuitInfo,
@@ -36,6 +36,7 @@ __all__ = [
     "Summary",
     "TaskRecord",
     "TrainingRecord",
+    "atomic",
     "decode",
     "encode",
     "plain",

@@ -10,8 +10,10 @@ raises `RecordError`. A line that lost nothing but its newline is read like any 
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -86,6 +88,28 @@ def truncate_records(path: str | os.PathLike[str], size: int, *, check_only: boo
                 file.truncate(size)
     except OSError as error:
         raise RecordError(f"cannot write {os.fspath(path)}: {error.strerror}") from error
+
+
+@contextmanager
+def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A path to write to, which replaces `path` at the end, unless something was raised.
+
+    It is beside `path`, under a name that no other writer has: the last to end wins, whole.
+
+    Args:
+        path: The file to be; its folder is there.
+        durable: Whether to wait until it is on the disk, where a power cut does not reach it.
+    """
+    # Not `tempfile`, whose files are for their owner alone, and would be so under this path.
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield unfinished
+        if durable:
+            with unfinished.open("rb+") as file:
+                os.fsync(file)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class RecordWriter:

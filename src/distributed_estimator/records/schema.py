@@ -105,7 +105,7 @@ class QueryRecord:
     """Circuits times bindings really run; for exact values, that their tensors stand for."""
     num_circuits: int
     shots: int | None
-    """Shots a subexperiment; None: exact, or not one number for all."""
+    """Shots a subexperiment, as the backend took them; None: exact, or not one number for all."""
     shots_total: int
     setting_basis: str
     backend: str
@@ -182,6 +182,7 @@ class TaskRecord:
     chunk: int
     """Which part of the shots, where these are divided."""
     shots: int | None
+    """A circuit: those of its result, or where there is none, those asked for; None: exact."""
     subexperiments: int
     worker: str
     """The worker's name within the pool; empty where none began."""

@@ -7,13 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import (
     BaseEstimatorV2,
     BaseSamplerV2,
@@ -21,15 +19,17 @@ from qiskit.primitives import (
     PrimitiveJob,
     PrimitiveResult,
     PubResult,
-    SamplerPubResult,
 )
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
-from ..errors import BackendError, CutError, InputError, MissingExtraError
+from ..errors import CutError, InputError
+from ..execution import Stragglers, Tally
 from ..records import QueryRecord, RecordWriter, Summary, new_run_id, to_dict, utc_now
+from ..rounds import straggler_info
 from .circuits import defer_measurements
+from .execution import Execution
 from .inputs import Problem, prepare
-from .stages import Experiments, FloatArray, Results
+from .stages import Experiments, FloatArray
 
 _COUNTS = ("num_queries", "num_subexperiments", "num_circuits", "shots_total")
 _TIMES = ("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_total")
@@ -58,6 +58,8 @@ class ReferenceEstimator(BaseEstimatorV2):
         log: A path or `RecordWriter` that gets one `QueryRecord` a query.
         defer_measurements: Run the same subexperiments with mid-circuit measurements moved to
             ancilla qubits, all in one job: not the paper's way, but a stronger counterpart.
+        stragglers: Delays injected before subexperiments (§III), each drawn from the seed and
+            the subexperiment's own number; those of one job add up. None: none are.
         clock: Seconds, for the stage times.
 
     The result has `evs` and `stds` of the PUB's broadcast shape; `stds` of a cut circuit are NaN,
@@ -65,7 +67,8 @@ class ReferenceEstimator(BaseEstimatorV2):
     of the PUB together.
 
     Raises:
-        InputError: An argument is out of range; a `CutError` where `cuts` is meant.
+        InputError: An argument is out of range, a `CutError` where `cuts` is meant; or
+            `stragglers` has a slow worker.
         MissingExtraError: `sampler` is None and qiskit-aer is not installed.
 
     Example:
@@ -87,18 +90,20 @@ class ReferenceEstimator(BaseEstimatorV2):
         seed: int | None = None,
         log: str | os.PathLike[str] | RecordWriter | None = None,
         defer_measurements: bool = False,
+        stragglers: Stragglers | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._labels = None if cuts is None else _labels(cuts)
-        if sampler is None:
-            _aer_sampler()
-        self._sampler = sampler
-        self._workers = _whole("workers", workers, 1)
-        self._shots = _whole("shots", shots, 1)
         self._seed = None if seed is None else _whole("seed", seed, 0)
-        self._entropy = np.random.SeedSequence(self._seed).entropy
+        self._execution = Execution(
+            sampler,
+            _whole("workers", workers, 1),
+            _whole("shots", shots, 1),
+            defer_measurements,
+            stragglers,
+            np.random.SeedSequence(self._seed).entropy,
+        )
         self._log = log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
-        self._defer = defer_measurements
         self._clock = clock
         self._run_id = new_run_id()
         self._calls = 0
@@ -172,52 +177,20 @@ class ReferenceEstimator(BaseEstimatorV2):
         ticks.append(self._clock())
         experiments = self._deferred(stages.generate(parts))
         ticks.append(self._clock())
-        results = self._execute(experiments, place)
+        results, tally = self._execution.run(experiments, place)
         ticks.append(self._clock())
         value, stderr = stages.reconstruct(experiments, results, weights)
         ticks.append(self._clock())
-        return self._record(problem, experiments, started_at, place, ticks, (value, stderr))
+        return self._record(problem, experiments, started_at, place, ticks, tally, (value, stderr))
 
     def _deferred(self, experiments: Experiments) -> Experiments:
-        if not self._defer:
+        if not self._execution.deferred:
             return experiments
         circuits = {
             label: [defer_measurements(circuit) for circuit in of]
             for label, of in experiments.circuits.items()
         }
         return replace(experiments, circuits=circuits)
-
-    def _execute(self, experiments: Experiments, place: tuple[int, ...]) -> Results:
-        """Runs every subexperiment: a task each on the pool, or all in one job if deferred."""
-        tasks = [circuit for of in experiments.circuits.values() for circuit in of]
-        seeds = np.random.SeedSequence(self._entropy, spawn_key=place).generate_state(len(tasks))
-        try:
-            if self._defer:
-                done = self._run_job(tasks, seeds[0])
-            else:
-                with ThreadPoolExecutor(self._workers) as pool:
-                    jobs = pool.map(lambda task, seed: self._run_job([task], seed), tasks, seeds)
-                    done = [result for job in jobs for result in job]
-        except Exception as error:  # whatever a sampler may raise
-            raise BackendError(
-                f"{self._backend_name} failed on a subexperiment: {error} If it lacks a gate, "
-                "transpile the circuit first; if it refuses mid-circuit measurement, use "
-                "`defer_measurements=True`"
-            ) from error
-        ordered = iter(done)
-        return {label: [next(ordered) for _ in of] for label, of in experiments.circuits.items()}
-
-    def _run_job(self, circuits: list[QuantumCircuit], seed: np.uint32) -> list[SamplerPubResult]:
-        sampler = self._sampler
-        if sampler is None:
-            options = {"backend_options": {"max_parallel_threads": 1}}
-            sampler = _aer_sampler()(seed=int(seed), options=options)
-        return list(sampler.run(circuits, shots=self._shots).result())
-
-    @property
-    def _backend_name(self) -> str:
-        kind = _aer_sampler() if self._sampler is None else type(self._sampler)
-        return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
 
     def _record(
         self,
@@ -226,9 +199,11 @@ class ReferenceEstimator(BaseEstimatorV2):
         started_at: str,
         place: tuple[int, ...],
         ticks: list[float],
+        tally: Tally,
         outcome: tuple[float, float],
     ) -> QueryRecord:
         stages = [after - before for before, after in pairwise(ticks)]
+        execution = self._execution
         return QueryRecord(
             run_id=self._run_id,
             query_id=".".join(map(str, place)),
@@ -242,13 +217,14 @@ class ReferenceEstimator(BaseEstimatorV2):
             num_terms=experiments.num_terms,
             num_subexperiments=experiments.num_circuits,
             num_circuits=experiments.num_circuits,
-            shots=self._shots,
-            shots_total=self._shots * experiments.num_circuits,
+            shots=execution.shots,
+            shots_total=execution.shots * experiments.num_circuits,
             setting_basis=problem.stages.setting_basis,
-            backend=self._backend_name,
-            pool="none" if self._defer else "threads",
-            subexp_workers=1 if self._defer else self._workers,
-            policy="one job" if self._defer else "eager",
+            backend=execution.backend_name,
+            pool="none" if execution.deferred else "threads",
+            subexp_workers=1 if execution.deferred else execution.workers,
+            policy="one job" if execution.deferred else "eager",
+            straggler=straggler_info(execution.stragglers, tally),
             t_partition=stages[0],
             t_generate=stages[1],
             t_execute=stages[2],
@@ -272,8 +248,14 @@ def _together(records: list[QueryRecord], evs: FloatArray, stds: FloatArray) -> 
     if not records:
         return {"num_queries": 0}
     sums = {name: sum(getattr(record, name) for record in records) for name in (*_COUNTS, *_TIMES)}
+    stragglers = [record.straggler for record in records]
+    straggler = replace(
+        stragglers[0],
+        injected=sum(each.injected for each in stragglers),
+        injected_seconds=sum(each.injected_seconds for each in stragglers),
+    )
     value, stderr = Summary.of(evs), Summary.of(stds)
-    return to_dict(replace(records[0], **sums, value=value, stderr=stderr))
+    return to_dict(replace(records[0], **sums, straggler=straggler, value=value, stderr=stderr))
 
 
 def _labels(cuts: Sequence[Hashable]) -> tuple[Hashable, ...]:
@@ -296,11 +278,3 @@ def _whole(name: str, value: int, least: int) -> int:
     if number < least or isinstance(value, bool):
         raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")
     return number
-
-
-def _aer_sampler() -> type[BaseSamplerV2]:
-    try:
-        from qiskit_aer.primitives import SamplerV2
-    except ImportError as error:
-        raise MissingExtraError("qiskit-aer", "aer", "the reference pipeline") from error
-    return SamplerV2  # type: ignore[no-any-return]

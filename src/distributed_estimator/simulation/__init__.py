@@ -1,6 +1,6 @@
 """The dispatcher on a virtual clock, and times that no policy can beat."""
 
-from .bounds import bound_without_restarts, expected_work, lower_bound
+from .bounds import expected_work, lower_bound
 from .result import Latency, SimulationResult
 from .run import simulate
 from .services import Load, Service, parse_service, predicted
@@ -12,7 +12,6 @@ __all__ = [
     "Service",
     "Services",
     "SimulationResult",
-    "bound_without_restarts",
     "expected_work",
     "lower_bound",
     "parse_service",

@@ -46,17 +46,6 @@ _MOST_DRAWS = 5e6
 _STANDARD_ERRORS = 4.0
 
 
-def bound_without_restarts(services: Sequence[float] | Floats, workers: int) -> float:
-    """Least makespan in seconds if every task runs once and takes as long as given.
-
-    Args:
-        services: What each task takes, delays included.
-        workers: Tasks that run at a time.
-    """
-    times = np.asarray(services, dtype=float)
-    return max(float(times.sum()) / workers, float(times.max(initial=0.0)))
-
-
 def lower_bound(
     services: Sequence[float] | Floats,
     workers: int,

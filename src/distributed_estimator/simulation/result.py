@@ -72,13 +72,6 @@ class SimulationResult:
         """The fraction of all workers' time that went into accepted results."""
         return self.useful / (self.workers * self.makespan) if self.makespan else 1.0
 
-    @property
-    def efficiency(self) -> float | None:
-        """The lower bound relative to the makespan; at most 1 in expectation."""
-        if self.lower_bound is None:
-            return None
-        return self.lower_bound / self.makespan if self.makespan else 1.0
-
 
 def tail_of(accepted: Sequence[float]) -> float:
     """The tail of a run whose results were accepted at these times."""

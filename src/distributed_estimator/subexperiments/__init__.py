@@ -14,13 +14,15 @@ from .shots import (
     shots_to_meet,
 )
 from .tasks import FragmentEstimate, Task, make_tasks
-from .work import FragmentWork
+from .work import Arrays, Expected, FragmentWork, check_arrays
 
 __all__ = [
     "MOST_SHOTS",
     "PILOTS",
     "PILOT_SHOTS",
+    "Arrays",
     "Backend",
+    "Expected",
     "FamilyPart",
     "FragmentEstimate",
     "FragmentExperiment",
@@ -31,6 +33,7 @@ __all__ = [
     "SettingFamily",
     "Shifts",
     "Task",
+    "check_arrays",
     "make_tasks",
     "parse",
     "restrict",

@@ -13,7 +13,7 @@ FloatArray = NDArray[np.float64]
 
 PILOTS = 4
 PILOT_SHOTS = 128
-"""Shots per subexperiment of each pilot."""
+"""Shots per subexperiment that each pilot asks for."""
 FEWEST_SHOTS = 256
 """However coarse the precision: fewer say little of their own standard error."""
 
@@ -24,7 +24,9 @@ _SAFETY = 3.0
 """Standard deviations by which a standard error may come out larger than planned."""
 
 
-def shots_to_meet(precision: float, first: FloatArray, second: FloatArray) -> int:
+def shots_to_meet(
+    precision: float, first: FloatArray, second: FloatArray, pilot_shots: int = PILOT_SHOTS
+) -> int:
     """Shots per subexperiment at which all standard errors come out at most `precision`.
 
     A run whose standard error comes out too large has to be repeated, and choosing among runs by
@@ -37,13 +39,14 @@ def shots_to_meet(precision: float, first: FloatArray, second: FloatArray) -> in
         first: What each pilot says of the variances to first order, shape (`PILOTS`, queries):
             with x times the pilot's shots they are first / x + second / x².
         second: The same to second order.
+        pilot_shots: Shots per subexperiment that the pilots had.
 
     Raises:
         InputError: It takes more shots than can be counted.
     """
 
     def excess(shots: int) -> float:
-        x = shots / PILOT_SHOTS
+        x = shots / pilot_shots
         variances = np.maximum(first / x + second / x**2, 0.0)
         mean, scatter = variances.mean(axis=0), variances.std(axis=0, ddof=1)
         own = min(1.0, math.sqrt(1 / x))

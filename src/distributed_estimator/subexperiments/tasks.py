@@ -26,7 +26,7 @@ class Task:
         experiment: Number of the experiment among those of the run.
         start: Number of the first row among the experiment's rows.
         angles: Local angles in radians, shape (rows, angles of the fragment).
-        shots: Shots per circuit and row in this task; None for exact values.
+        shots: Shots per circuit and row that this task asks for; None for exact values.
         seed: Seed of everything random in the task.
         covariances: Whether the covariances of sampled values are wanted, too.
         circuits: First circuit and how many, in the order of `FragmentExperiment.family_parts`;
@@ -64,10 +64,13 @@ class FragmentEstimate:
         values: Shape (rows, paulis, product of slot ranks), in slot coordinates.
         covariances: One array per measurement group, shape (rows, paulis of the group
             squared, product of squared slot ranks); empty where they are not wanted.
+        shots: Shots per circuit and row that it is made of, which a backend may choose otherwise
+            than it was asked to; None for exact values.
     """
 
     values: FloatArray
     covariances: tuple[FloatArray, ...]
+    shots: int | None
 
 
 def make_tasks(

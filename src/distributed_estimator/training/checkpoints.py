@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..records import atomic
 from ._ml import safetensors, torch
-from .runs import atomic
 
 SCHEMA_VERSION = 1
 

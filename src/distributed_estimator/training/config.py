@@ -52,11 +52,11 @@ class TrainingConfig:
         seed: Of the initial weights, the shots and the mini-batches. The data has its own.
         setting_basis: "full" or "minimal" (DistributedEstimator only).
         pipeline: "contracted" for DistributedEstimator, "reference" for the paper's own.
-        pool: Where tasks run (DistributedEstimator only, like all that follow).
+        pool: Where tasks run (DistributedEstimator only, like all that follow but `stragglers`).
         address: Of a Dask or Ray cluster that runs; None: one is started on this machine.
         policy: How tasks are handed out. What is learnt does not depend on it, but for its
             deadline and its size of tasks, nor on the pool.
-        stragglers: Delays that are injected; None: none are.
+        stragglers: Delays that are injected; None: none are. The reference takes no slow worker.
         trace: Whether to keep a record of every attempt at a task.
     """
 
@@ -110,12 +110,13 @@ class TrainingConfig:
             raise InputError("the reference pipeline has no exact values: give `shots`")
         if self.max_qubits is not None:
             raise InputError("the reference pipeline cuts by label: give `cuts` or `label`")
-        defaults = {"pool": "threads", "address": None, "policy": Policy(), "stragglers": None}
-        for name, default in {**defaults, "trace": False}.items():
+        defaults = {"pool": "threads", "address": None, "policy": Policy(), "trace": False}
+        for name, default in defaults.items():
             if getattr(self, name) != default:
                 raise InputError(
                     f"`{name}` says how DistributedEstimator runs tasks, and the reference "
-                    'pipeline takes `workers` only: leave it out, or set `pipeline` to "contracted"'
+                    "pipeline takes `workers` and `stragglers` only: leave it out, or set "
+                    '`pipeline` to "contracted"'
                 )
 
     @property
@@ -138,8 +139,9 @@ class TrainingConfig:
     def for_evaluation(self) -> TrainingConfig:
         """The same network without what was to be learnt of training itself.
 
-        Nothing is delayed, cut short or traced; tasks are as large, so that the same shots are
-        drawn.
+        Nothing is delayed or traced, and no deadline cuts shots off: every query waits for all of
+        them. Tasks are as large, so the shots that are drawn are those that training without a
+        deadline would draw; a deadline divides them into chunks, with other random numbers.
         """
         policy = Policy(subexperiments=self.policy.subexperiments)
         return replace(self, policy=policy, stragglers=None, trace=False)

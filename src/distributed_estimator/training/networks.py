@@ -187,7 +187,12 @@ def build_network(model: Model, config: TrainingConfig, log: Path | None) -> Net
         assert config.shots is not None
         assert cuts is None or isinstance(cuts, str)
         reference = ReferenceEstimator(
-            cuts, shots=config.shots, workers=config.workers, seed=config.seed, log=writer
+            cuts,
+            shots=config.shots,
+            workers=config.workers,
+            seed=config.seed,
+            log=writer,
+            stragglers=config.stragglers,
         )
         return ReferenceNetwork(model, reference, writer)
     options = EstimatorOptions(

@@ -15,10 +15,11 @@ from ..analysis.figures import require_matplotlib
 from ..analysis.load import QueryTotals, load_queries
 from ..analysis.robustness_figure import robustness_figure
 from ..errors import InputError, RecordError
+from ..records import atomic
 from .attacks import AttackConfig
 from .config import TrainingConfig
 from .measure import Measured, count_evaluations, measure
-from .runs import QueryMeter, RunFolder, atomic, write_json
+from .runs import QueryMeter, RunFolder, write_json
 from .trained import Trained, load_trained
 
 KIND = "robustness"

@@ -9,17 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from ..analysis.load import QueryTotals
 from ..errors import CheckpointError, InputError, RecordError
-from ..records import QueryRecord, decode, plain
+from ..records import QueryRecord, atomic, decode, plain
+from ..records.locks import take_lock
 from .config import TASK_LOG, TrainingConfig
-
-try:
-    import fcntl
-except ImportError:  # no file locks on this system: two processes in one folder are not told apart
-    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -164,20 +160,11 @@ class RunFolder:
                 "own"
             ) from error
         with file:
-            self._lock(file)
+            if not take_lock(file.fileno()):
+                raise CheckpointError(
+                    f"another process trains in `{self.path}`: wait for it, or name another folder"
+                )
             yield
-
-    def _lock(self, file: IO[str]) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CheckpointError(
-                f"another process trains in `{self.path}`: wait for it, or name another folder"
-            ) from error
-        except OSError:  # some network file systems have no locks: then do without
-            return
 
     def missing(self) -> list[Path]:
         """Folders that have to be made for the run, the innermost first."""
@@ -245,17 +232,3 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
             unfinished.write_text(text, "utf-8")
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror}") from error
-
-
-@contextmanager
-def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A path to write to, which replaces `path` at the end, unless something was raised."""
-    unfinished = path.with_name(f".{path.name}.new")
-    try:
-        yield unfinished
-        if durable:
-            with unfinished.open("rb+") as file:
-                os.fsync(file)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

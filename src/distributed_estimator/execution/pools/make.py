@@ -10,7 +10,7 @@ from .base import Pool
 from .threads import ThreadPool
 
 POOLS = ("threads", "processes", "dask", "ray")
-_ON_CLUSTERS = ("dask", "ray")
+CLUSTERS = ("dask", "ray")
 
 
 def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = None) -> Pool:
@@ -26,7 +26,7 @@ def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = N
             address.
         MissingExtraError: The engine is not installed.
     """
-    if address is not None and pool not in _ON_CLUSTERS:
+    if address is not None and pool not in CLUSTERS:
         raise InputError(f'`address` is {address!r}, but only pool="dask" and "ray" have one')
     if isinstance(pool, Pool):
         return pool
