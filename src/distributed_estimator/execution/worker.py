@@ -15,6 +15,8 @@ from ..errors import BackendError, InputError
 from .messages import Arrays, Item, Outcome, SlowWorker, Work
 
 _MOST_WORKS = 32
+_MOST_BYTES = 256 << 20
+"""Of works, pickled, beside the one that came last."""
 
 Wait = Callable[[float], bool]
 """Sleeps so many seconds, or less where the job is cancelled meanwhile: then it says True."""
@@ -145,7 +147,7 @@ class Works:
     """Works that this process was sent, found by key; the least recently used are forgotten."""
 
     def __init__(self) -> None:
-        self._works: OrderedDict[str, Work] = OrderedDict()
+        self._works: OrderedDict[str, tuple[Work, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __contains__(self, key: str) -> bool:
@@ -157,13 +159,17 @@ class Works:
         with self._lock:
             if key in self._works:
                 self._works.move_to_end(key)
-                return self._works[key]
-        work: Work = pickle.loads(load())
+                return self._works[key][0]
+        packed = load()
+        work: Work = pickle.loads(packed)
         with self._lock:
-            self._works[key] = work
-            if len(self._works) > _MOST_WORKS:
+            self._works[key] = work, len(packed)
+            while len(self._works) > _MOST_WORKS or self._bytes() - len(packed) > _MOST_BYTES:
                 self._works.popitem(last=False)
         return work
+
+    def _bytes(self) -> int:
+        return sum(size for _, size in self._works.values())
 
 
 works = Works()

@@ -12,9 +12,10 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...errors import InputError, MissingExtraError, PoolError
-from ..messages import Ended, Lost, Order, Started, Tell
-from .base import Pool
+from ...errors import MissingExtraError, PoolError
+from ..messages import Order, Tell
+from .base import Pool, closed
+from .jobs import Job, checked_report, no_thread, pack_items
 from .packing import Packer
 from .ray_link import RayLink, split_address
 from .versions import check_versions
@@ -24,20 +25,21 @@ _MOST_FAILED_STARTS = 3
 _SECONDS_TO_START = 120.0
 
 
-@dataclass(eq=False)
-class _Waiting:
-    order: Order
-    tell: Tell
-    run: int
-    work: bytes
-    pickled: bytes
+class _RayJob(Job):
+    """An order with what goes to an actor for it, pickled."""
+
+    def __init__(self, order: Order, tell: Tell, run: int, packed: bytes) -> None:
+        super().__init__(order, tell)
+        self.run = run
+        self.packed = packed
+        self.items = pack_items(order)
 
 
 @dataclass(eq=False)
 class _Actor:
     worker: int
     versions: dict[str, str | None] | None = None
-    running: _Waiting | None = None
+    running: _RayJob | None = None
 
 
 class RayPool(Pool):
@@ -70,7 +72,7 @@ class RayPool(Pool):
         self._packer = Packer()
         self._starting = threading.Lock()
         self._changed = threading.Condition()
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_RayJob] = deque()
         self._actors: dict[int, _Actor] = {}
         self._sent: OrderedDict[str, None] = OrderedDict()
         self._numbers = itertools.count(1)
@@ -81,28 +83,27 @@ class RayPool(Pool):
 
     def _submit(self, order: Order, tell: Tell) -> None:
         """See `Pool.submit`."""
-        run, work = next(self._numbers), self._packer.pack(order.work)
-        waiting = _Waiting(order, tell, run, work, _pickled(order, run))
+        job = _RayJob(order, tell, next(self._numbers), self._packer.pack(order.work))
         with self._starting:
             self._check_open()
             if self._link is None:
                 self._start()
         with self._changed:
             self._check_open()
-            self._queue.append(waiting)
+            self._queue.append(job)
             self._hand_out()
 
     def _cancel(self, order: Order) -> None:
         """See `Pool.cancel`: an injected sleep ends at once, a task that computes goes on."""
         with self._changed:
-            waiting = next((w for w in self._queue if w.order is order), None)
-            if waiting is not None:
-                self._queue.remove(waiting)
+            job = next((job for job in self._queue if job.order is order), None)
+            if job is not None:
+                self._queue.remove(job)
             for number, actor in self._actors.items():
                 if actor.running is not None and actor.running.order is order:
                     self._send("cancel", number, actor.running.run)
-        if waiting is not None:
-            waiting.tell(Lost(order, "cancelled", "it was withdrawn before it began"))
+        if job is not None:
+            job.lose("cancelled", "it was withdrawn before it began")
 
     def _abandon(self, order: Order) -> None:
         """See `Pool.abandon`: its actor is ended, and another takes its place."""
@@ -110,29 +111,37 @@ class RayPool(Pool):
             number = next(
                 (n for n, a in self._actors.items() if a.running and a.running.order is order), None
             )
+            if number is not None:
+                # Under the lock: a moment later the actor may be through, and run another order.
+                self._replace(number, "did not come back in time")
         if number is None:
             self._cancel(order)
-        else:
-            self._replace(number, "did not come back in time")
 
     def _close(self) -> None:
         """See `Pool.close`."""
-        self._refuse("the pool is closed", "cancelled", "the pool was closed")
+        self._refuse(str(closed()), "cancelled", "the pool was closed")
 
     def _check_open(self) -> None:
         if self._refusal is not None:
-            raise PoolError(f"{self._refusal}: make a new estimator")
+            raise PoolError(self._refusal)
+
+    def _connect(self) -> None:
+        link = RayLink(*_connection(self._address, self.workers))
+        end = weakref.finalize(self, link.end)
+        listener = threading.Thread(
+            target=_listen, args=[weakref.ref(self), link], name="ray-pool", daemon=True
+        )
+        try:
+            listener.start()
+        except Exception as error:
+            end()
+            raise PoolError(no_thread(error)) from error
+        self._link, self._end = link, end
 
     def _start(self) -> None:
         """Connect, start the actors, and see that they match this process."""
-        link = RayLink(*_connection(self._address, self.workers))
+        self._connect()
         with self._changed:
-            self._link = link
-            self._end = weakref.finalize(self, link.end)
-            listen = threading.Thread(
-                target=_listen, args=[weakref.ref(self), link], name="ray-pool", daemon=True
-            )
-            listen.start()
             for worker in range(self.workers):
                 self._start_actor(worker)
             self._changed.wait_for(self._is_started, _SECONDS_TO_START)
@@ -163,17 +172,15 @@ class RayPool(Pool):
             if not self._queue:
                 return
             if actor.running is None and actor.versions is not None:
-                waiting = self._queue.popleft()
-                actor.running = waiting
-                waiting.tell(Started(waiting.order, str(actor.worker)))
-                self._send_work(waiting)
-                key = waiting.order.work.key
-                self._send("run", number, waiting.run, key, waiting.pickled)
+                job = actor.running = self._queue.popleft()
+                job.start(str(actor.worker))
+                key = job.order.work.key
+                self._send_work(key, job.packed)
+                self._send("run", number, job.run, key, job.items, job.order.slow)
 
-    def _send_work(self, waiting: _Waiting) -> None:
-        key = waiting.order.work.key
+    def _send_work(self, key: str, packed: bytes) -> None:
         if key not in self._sent:
-            self._send("work", key, waiting.work)
+            self._send("work", key, packed)
         self._sent[key] = None
         self._sent.move_to_end(key)
         if len(self._sent) > _MOST_WORKS:
@@ -194,7 +201,8 @@ class RayPool(Pool):
                 self._lose("the process that drives it ended")
 
     def _lose(self, cause: str) -> None:
-        self._refuse(f"Ray is gone ({cause})", "refused", f"Ray is gone ({cause})")
+        cause = f"Ray is gone ({cause})"
+        self._refuse(f"{cause}: make a new estimator", "refused", cause)
 
     def _welcome(self, number: int, versions: dict[str, str | None], host: str, here: Any) -> None:
         with self._changed:
@@ -219,9 +227,9 @@ class RayPool(Pool):
             actor = self._actors.get(number)
             if actor is None or actor.running is None or actor.running.run != run:
                 return  # given up meanwhile
-            waiting, actor.running = actor.running, None
+            job, actor.running = actor.running, None
             self._hand_out()
-        waiting.tell(_told(waiting.order, actor.worker, pickled))
+        _tell_end(job, actor.worker, pickled)
 
     def _replace(self, number: int, what: str) -> None:
         """Put a new actor in the place of one that died or is given up."""
@@ -235,8 +243,7 @@ class RayPool(Pool):
             if not hopeless:
                 self._start_actor(actor.worker)
         if actor.running is not None:
-            cause = f"worker {actor.worker} {what}"
-            actor.running.tell(Lost(actor.running.order, "lost", cause))
+            actor.running.lose("lost", f"worker {actor.worker} {what}")
         if hopeless:
             self._lose(f"worker {actor.worker} {what} before it was up, as others did")
 
@@ -249,8 +256,8 @@ class RayPool(Pool):
             self._actors.clear()
             self._changed.notify_all()
             end = self._end
-        for waiting in left:
-            waiting.tell(Lost(waiting.order, kind, cause))
+        for job in left:
+            job.lose(kind, cause)
         if end is not None:
             end()
 
@@ -267,26 +274,17 @@ def _listen(pool: weakref.ref[RayPool], link: RayLink) -> None:
         del there
 
 
-def _pickled(order: Order, run: int) -> bytes:
-    content = run, order.work.key, order.items, order.slow
-    try:
-        return pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        raise InputError(
-            f"a task cannot be sent to another process ({type(error).__name__}: {error}): use "
-            'pool="threads", or tasks that pickle'
-        ) from error
-
-
-def _told(order: Order, worker: int, pickled: bytes) -> Ended | Lost:
+def _tell_end(job: _RayJob, worker: int, pickled: bytes) -> None:
     try:
         report = pickle.loads(pickled)
     except Exception as error:
-        cause = f"the report of worker {worker} cannot be read ({type(error).__name__}: {error})"
-        return Lost(order, "lost", cause)
-    if isinstance(report, str):
-        return Lost(order, "refused", f"worker {worker} cannot load what it was sent ({report})")
-    return Ended(order, str(worker), report)
+        cause = f"worker {worker} sent a report that cannot be read"
+        job.lose("lost", f"{cause} ({type(error).__name__}: {error})")
+        return
+    if (checked := checked_report(report, job.order)) is None:
+        job.lose("lost", f"worker {worker} sent a report that is none: {report!r:.80}")
+    else:
+        job.end(str(worker), checked)
 
 
 def _connection(address: str | None, workers: int) -> tuple[str | None, int, dict[str, Any]]:

@@ -5,8 +5,8 @@ and takes long to notice an address where nothing answers. None of that may befa
 process, so a child drives Ray, and passes messages on.
 
 From the pool come tuples: ("start", actor, number), ("work", key, pickled), ("forget", key),
-("run", actor, run, key, pickled run, key, items and slow worker), ("cancel", actor, run) and
-("end", actor). To the pool go ("up", actor, versions, host, process), ("done", actor, run, report),
+("run", actor, run, key, pickled items, slow worker), ("cancel", actor, run) and ("end", actor). To
+the pool go ("up", actor, versions, host, process), ("done", actor, run, pickled report),
 ("died", actor, cause) and ("gone", cause).
 """
 
@@ -27,17 +27,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import psutil
-import threadpoolctl
 
-from ..messages import Outcome
-from ..worker import run_items, works
+from ..messages import SlowWorker
+from ..pinning import one_thread, pin_process
+from ..worker import run_packed
 from .versions import own_versions
 
 Identity: TypeAlias = tuple[int, float]
 """Number of a process and when it began, in seconds since 1970: numbers are used again."""
 
-_MOST_KNOWN = 8
-"""Works that an actor is relied on to have kept; fewer than it does keep."""
+_MOST_CANCELLED = 8
+"""Runs that an actor remembers it need not run: it has one at a time, and one on its way."""
 
 _SECONDS_TO_END = 2.5
 """Ray may take so long to shut down; then its processes are ended by force."""
@@ -54,9 +54,9 @@ class RayWorker:
     def __init__(self, number: int, paths: list[str]) -> None:
         sys.path.extend(path for path in paths if path not in sys.path)
         self._number = number
-        self._cancelled: deque[int] = deque(maxlen=_MOST_KNOWN)
+        self._cancelled: deque[int] = deque(maxlen=_MOST_CANCELLED)
         self._changed = threading.Condition()
-        self._limited: set[tuple[int, str]] = set()
+        pin_process()
 
     def about(self) -> tuple[dict[str, str | None], str, str, Identity]:
         """Versions of packages, name of the host, mark of the machine, and this process."""
@@ -67,26 +67,25 @@ class RayWorker:
         """Never returns: who waits for it learns at once when this process dies."""
         threading.Event().wait()
 
-    def run(self, pickled: bytes, held: tuple[Any, ...] = ()) -> bytes:
+    def run(
+        self, run: int, key: str, held: tuple[Any], items: bytes, slow: SlowWorker | None
+    ) -> bytes:
         """Run an order.
 
         Args:
-            pickled: Number of the run, key of the work, items and slow worker.
-            held: Where to fetch the work, if it was never needed here.
+            run: Number of this run.
+            key: Of the work.
+            held: Where to fetch the work, pickled, if it is not here.
+            items: The tasks, pickled.
+            slow: See `run_packed`.
 
         Returns:
-            Its outcomes, pickled, or a sentence where it cannot be loaded.
+            What `run_packed` gives, pickled.
         """
-        report: tuple[Outcome, ...] | str
-        try:
-            run, key, items, slow = pickle.loads(pickled)
-            work = works.get(key, lambda: _fetch(*held))
-            self._use_one_thread(key)
-        except Exception as error:
-            report = f"{type(error).__name__}: {error}"
-        else:
-            report = run_items(
-                work,
+        with one_thread():  # OpenMP asks each thread of the actor by itself
+            report = run_packed(
+                key,
+                lambda: _fetch(*held),
                 items,
                 wait=lambda seconds: self._wait(run, seconds),
                 worker=self._number,
@@ -103,13 +102,6 @@ class RayWorker:
     def _wait(self, run: int, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: run in self._cancelled, seconds)
-
-    def _use_one_thread(self, key: str) -> None:
-        """For linear algebra. A work may bring libraries; OpenMP asks each thread by itself."""
-        limited = threading.get_ident(), key
-        if limited not in self._limited:
-            threadpoolctl.threadpool_limits(1)
-            self._limited.add(limited)
 
 
 def _fetch(reference: Any) -> bytes:
@@ -159,7 +151,6 @@ class _Driver:
         self._actors: dict[int, Any] = {}
         self._processes: dict[int, Identity] = {}
         self._works: dict[str, Any] = {}
-        self._known: dict[int, deque[str]] = {}
         self._ending = threading.Lock()
         self._outbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._make = ray.remote(
@@ -209,7 +200,6 @@ class _Driver:
     def _start(self, actor: int, number: int) -> None:
         handle = self._make.remote(number, sys.path)
         self._actors[actor] = handle
-        self._known[actor] = deque(maxlen=_MOST_KNOWN)
         self._when_done(handle.about.remote(), actor, lambda found: self._up(actor, found))
         stay = handle.stay.remote()
         self._when_done(stay, actor, lambda _: None)
@@ -227,15 +217,12 @@ class _Driver:
     def _forget(self, key: str) -> None:
         del self._works[key]
 
-    def _run(self, actor: int, run: int, key: str, pickled: bytes) -> None:
+    def _run(self, actor: int, run: int, key: str, items: bytes, slow: SlowWorker | None) -> None:
         if actor not in self._actors:
             return
-        held = []
-        if key not in self._known[actor]:
-            # In a tuple, so that it is fetched only where the work is not known yet.
-            held.append((self._works[key],))
-            self._known[actor].append(key)
-        report = self._actors[actor].run.remote(pickled, *held)
+        # In a tuple, so that it is fetched only where the work is not there.
+        held = (self._works[key],)
+        report = self._actors[actor].run.remote(run, key, held, items, slow)
         self._when_done(report, actor, lambda r: self._outbox.put(("done", actor, run, r)))
 
     def _cancel(self, actor: int, run: int) -> None:
@@ -244,7 +231,6 @@ class _Driver:
 
     def _end(self, actor: int) -> None:
         handle, process = self._actors.pop(actor, None), self._processes.pop(actor, None)
-        self._known.pop(actor, None)
         if process is not None:
             end_processes([process])  # a stopped process would outlast Ray's request
         if handle is not None:
@@ -318,5 +304,7 @@ def main(descriptor: int) -> None:
     except BaseException as error:
         connection.send(("failed", type(error).__name__, " ".join(str(error).split())[:1000]))
         return
-    driver.serve()
-    driver.end()
+    try:
+        driver.serve()
+    finally:
+        driver.end()

@@ -18,10 +18,15 @@ from typing import Any
 import psutil
 
 from ...errors import InputError, PoolError
+from ..pinning import ONE_THREAD
 from .ray_driver import Identity, end_processes, identity
 
-_SECONDS_TO_PROBE = 5.0
+_SECONDS_TO_PROBE = 4.0
+"""For each of two steps: to get a connection, and an answer."""
+
 _SECONDS_TO_CONNECT = 30.0
+"""A busy cluster may take so long to serve one that it answered."""
+
 _SECONDS_TO_START = 120.0
 _SECONDS_TO_END = 3.5
 _OBJECT_STORE = 256 * 2**20
@@ -35,14 +40,26 @@ _COMMAND = (
 
 _QUIET = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How HTTP/2, which Ray speaks, is begun: its preface, and a frame of no settings (RFC 9113)."""
+
+_SETTINGS = 4
+"""Type of the frame that must come first; the fourth of the nine bytes that begin each."""
+
+_HASTY_ENVIRONMENT = {
+    # Ray takes half a minute to give up a server that speaks HTTP/2 but is not what it looks for,
+    # such as another port of a cluster. Tries of a second; seconds for each of three tries.
+    "RAY_NUM_REDIS_GET_RETRIES": "5",
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "2",
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",
+}
+
 _OWN_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     # Otherwise Ray replaces the loopback address by the host's, and listens on all of them.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
+    **ONE_THREAD,
 }
 
 
@@ -65,10 +82,14 @@ class RayLink:
         self._lock = threading.Lock()
         self._identities: list[Identity] = []
         self._folder = None if address is not None else _folder()
-        ours, theirs = socket.socketpair()
-        self._connection = Connection(ours.detach())
-        with theirs:
-            self._process = _launch(theirs.fileno(), own=address is None)
+        try:
+            ours, theirs = socket.socketpair()
+            self._connection = Connection(ours.detach())
+            with theirs:
+                self._process = _launch(theirs.fileno(), own=address is None)
+        except OSError as error:
+            self._remove_folder()
+            raise PoolError(self._explain(type(error).__name__, str(error))) from error
         try:
             self.send(_options(address, workers, environment, self._folder), self._folder)
             self._wait_until_connected()
@@ -111,6 +132,9 @@ class RayLink:
             self._process.kill()
             self._process.wait()
         end_processes(self._identities)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -147,14 +171,31 @@ class RayLink:
 
 
 def _probe(address: str | None) -> None:
-    """See that somebody listens: Ray itself takes much longer to give up."""
-    if address is None or address == "auto":
+    """See that somebody listens, and may be Ray: Ray itself takes much longer to give up."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS")  # without it, Ray looks for one on this machine
+    if not address or address in ("auto", "local"):
         return
-    host, port = split_address(address)
     try:
-        socket.create_connection((host, port), timeout=_SECONDS_TO_PROBE).close()
+        with socket.create_connection(split_address(address), _SECONDS_TO_PROBE) as line:
+            sound = _uses_tls() or _is_answered(line)
     except OSError as error:
         raise PoolError(_unreachable(address, str(error))) from error
+    if not sound:
+        raise PoolError(_unreachable(address, "what listens there is not Ray"))
+
+
+def _uses_tls() -> bool:
+    """As Ray itself finds out: then a greeting in the clear gets no answer."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
+def _is_answered(line: socket.socket) -> bool:
+    """Whether HTTP/2 is spoken at the other end."""
+    line.sendall(_GREETING)
+    with line.makefile("rb") as answer:
+        frame = answer.read(9)
+    return len(frame) == 9 and frame[3] == _SETTINGS
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -190,6 +231,8 @@ def _launch(descriptor: int, *, own: bool) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "RAY_ENABLE_AUTO_CONNECT": "0"}
     if own:
         environment |= {**_OWN_ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    else:
+        environment = _HASTY_ENVIRONMENT | environment
     environment.pop("PYTHONWARNINGS", None)
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = _COMMAND.format(paths=sys.path, descriptor=descriptor)
