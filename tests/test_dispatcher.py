@@ -210,6 +210,76 @@ def test_a_throttled_task_waits_as_long_as_it_is_told_and_loses_no_attempt():
     assert machine.handle(ended(job, at, 0)) == [Accept(job, (0,))]
 
 
+def refuse(machine, job, at, retry_after=1.0):
+    (failing,) = job.tasks
+    return machine.handle(
+        ended(job.job, at, failures=[Failure(failing, "throttled", "", retry_after)])
+    )
+
+
+def rate_limited(count, workers):
+    """Tasks on a device that takes one a second; those accepted, refusals, and the time taken."""
+    machine = dispatcher(tasks(count), Policy(retry=Retry(attempts=1)), workers)
+    jobs, at, free, refusals = of(Submit, machine.start(0.0)), 0.0, 0.0, 0
+    accepted = []
+    for _ in range(10 * count):
+        out = []
+        for job in jobs:
+            if at >= free:
+                free = at + 1.0
+                out += machine.handle(ended(job.job, at, *job.tasks))
+            else:
+                refusals += 1
+                out += refuse(machine, job, at, free - at)
+        if not of(Submit, out) and not machine.done:
+            at = machine.next_wake
+            out += machine.handle(Tick(at))
+        jobs = of(Submit, out)
+        accepted += [task for accept in of(Accept, out) for task in accept.tasks]
+    return accepted, refusals, at
+
+
+@pytest.mark.parametrize("workers", [1, 4, 16])
+def test_a_rate_limit_loses_no_task_and_is_not_stormed(workers):
+    accepted, refusals, seconds = rate_limited(500, workers)
+    assert sorted(accepted) == list(range(500))
+    # One a second is all the device takes; a few are refused each second, whatever waits.
+    assert seconds <= 1.2 * 500
+    assert refusals <= 3 * 500 + workers
+
+
+def test_a_device_that_refuses_for_ever_is_given_up():
+    machine = dispatcher(tasks(200), workers=4)
+    jobs, at, given_up = of(Submit, machine.start(0.0)), 0.0, []
+    for _ in range(1000):
+        if machine.done:
+            break
+        out = [i for job in jobs for i in refuse(machine, job, at)]
+        at += 1.0
+        out += machine.handle(Tick(at))
+        jobs = of(Submit, out)
+        given_up += of(GiveUp, out)
+    assert machine.done
+    assert len(given_up) == 200
+    assert 100 <= at <= 110, "a hundred refusals with nothing else under way"
+
+
+def test_a_job_that_was_cancelled_and_hangs_is_abandoned():
+    policy = Policy(retry=Retry(timeout=10.0), speculation=Speculation(restart=True, budget=1.0))
+    machine = dispatcher(tasks(8), policy, workers=1)
+    (job,) = of(Submit, machine.start(0.0))
+    for second in range(4):
+        machine.handle(JobStarted(job.job, second))
+        (job,) = of(Submit, machine.handle(ended(job.job, second + 1.0, *job.tasks)))
+    machine.handle(JobStarted(job.job, 4.0))
+    assert of(Cancel, machine.handle(Tick(8.0))) == [Cancel(job.job)]
+
+    assert machine.next_wake == 14.0
+    assert of(Abandon, machine.handle(Tick(14.0))) == [Abandon(job.job)]
+    out = machine.handle(JobLost(job.job, 14.0, "lost", "hung"))
+    assert [s.purpose for s in of(Submit, out)] == ["restart"]
+
+
 def test_tasks_that_a_cancelled_job_left_over_are_put_back():
     machine = dispatcher(tasks(2, 0.001), workers=1, job_seconds=0.01)
     machine.start(0.0)

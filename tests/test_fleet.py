@@ -25,9 +25,9 @@ from distributed_estimator.backends.fleet import (
     Fleet,
     SimulatedQPU,
     homogeneous,
-    ranking,
+    soonest,
 )
-from distributed_estimator.errors import BackendError, InputError, ThrottledError
+from distributed_estimator.errors import BackendError, InputError
 from distributed_estimator.execution.pools.packing import Packer
 from distributed_estimator.records import DeviceRecord, QueryRecord, RecordWriter, read_records
 from distributed_estimator.subexperiments import FragmentWork, Task
@@ -149,27 +149,23 @@ def test_no_job_overtakes_another_on_the_way():
 
 def test_rate_limit_is_a_token_bucket():
     device = SimulatedQPU(spec(rate_limit=2.0, burst=3))
-    sent = [device.submit("a", 1, 1, 0.0).status for _ in range(5)]
-    assert sent == ["done"] * 3 + ["throttled"] * 2
-    assert device.wait(0.0) == 0.5
-    assert device.wait(0.25) == 0.25
-    assert device.submit("a", 1, 1, 0.25).status == "throttled"
-    assert device.submit("a", 1, 1, 0.5).status == "done"
-    assert device.submit("a", 1, 1, 0.5).status == "throttled"
-    # Two tokens after a second, and no more than three after any time.
-    assert [device.submit("a", 1, 1, 1.5).status for _ in range(3)] == ["done"] * 2 + ["throttled"]
-    assert [device.submit("a", 1, 1, 99.0).status for _ in range(4)] == ["done"] * 3 + ["throttled"]
+
+    def sent(number, now):
+        return [device.submit("a", 1, 1, now).submitted for _ in range(number)]
+
+    assert sent(3, 0.0) == [0.0] * 3
+    assert (device.wait(0.0), device.wait(0.25)) == (0.5, 0.25)
+    assert sent(3, 0.25) == [0.5, 1.0, 1.5]
+    # A token each half second, and no more than three after any time.
+    assert sent(2, 2.5) == [2.5, 2.5]
+    assert sent(5, 99.0) == [99.0] * 3 + [99.5, 100.0]
 
 
-def test_a_refused_job_leaves_no_trace():
+def test_a_job_that_waits_for_the_rate_limit_is_as_one_sent_later():
     limited = SimulatedQPU(spec(rate_limit=1.0, jitter=0.5, latency=1))
     free = SimulatedQPU(spec(jitter=0.5, latency=1))
     assert limited.submit("a", 1, 1, 0.0) == free.submit("a", 1, 1, 0.0)
-    refused = limited.submit("a", 1, 1, 0.5)
-    assert (refused.status, refused.job, *times(refused)) == ("throttled", 1, *[0.5] * 5)
-    again, expected = limited.submit("a", 1, 1, 1.0), free.submit("a", 1, 1, 1.0)
-    assert times(again) == times(expected)
-    assert (again.job, expected.job) == (2, 1)
+    assert limited.submit("a", 1, 1, 0.5) == free.submit("a", 1, 1, 1.0)
 
 
 def test_no_job_starts_during_calibration():
@@ -297,7 +293,12 @@ pauses = st.builds(
     *(st.integers(1, 6).map(float), st.integers(1, 9).map(float), whole),
 )
 devices_of = st.lists(
-    st.tuples(whole, whole, whole, whole, st.none() | pauses, st.sampled_from([None, 2, 5])),
+    st.tuples(
+        *[whole] * 4,
+        st.none() | pauses,
+        st.sampled_from([None, 2, 5]),
+        st.sampled_from([None, 0.25]),
+    ),
     min_size=1,
     max_size=5,
 )
@@ -316,8 +317,9 @@ def test_the_router_picks_the_earliest_finisher(devices, jobs):
             latency=latency,
             calibration=calibration,
             most_circuits=most,
+            rate_limit=rate,
         )
-        for n, (job, shot, circuit, latency, calibration, most) in enumerate(devices)
+        for n, (job, shot, circuit, latency, calibration, most, rate) in enumerate(devices)
     ]
     fleet = [SimulatedQPU(s) for s in specs]
     past = defaultdict(list)
@@ -331,12 +333,14 @@ def test_the_router_picks_the_earliest_finisher(devices, jobs):
                 for earlier in past[device.name]:
                     copy.submit("a", *earlier)
                 returned[device.name] = copy.submit("a", circuits, shots, now).returned
-        order = ranking(fleet, circuits, shots, now)
-        assert [d.spec.name for d in order] == sorted(returned, key=returned.__getitem__)
-        if order:
-            assert order[0].estimate(circuits, shots, now) == min(returned.values())
-            order[0].submit("a", circuits, shots, now)
-            past[order[0].spec.name].append((circuits, shots, now))
+        first = soonest(fleet, circuits, shots, now)
+        if first is None:
+            assert not returned
+            continue
+        assert first.spec.name == min(returned, key=returned.__getitem__)
+        assert first.estimate(circuits, shots, now) == min(returned.values())
+        first.submit("a", circuits, shots, now)
+        past[first.spec.name].append((circuits, shots, now))
 
 
 def test_faster_devices_get_more_and_none_is_idle():
@@ -453,42 +457,27 @@ def test_a_job_too_large_for_every_device_is_refused():
         fleet.submit("t", 6, 1)
 
 
-def test_a_throttling_device_is_passed_over(tmp_path):
-    clock = Clock()
-    log = tmp_path / "log.jsonl"
+def test_a_job_waits_for_a_fast_device_rather_than_go_to_a_slow_one(tmp_path):
+    clock, log = Clock(), tmp_path / "log.jsonl"
     devices = [
-        spec("fast", seconds_per_job=0.0, rate_limit=0.5),
-        spec("slow", seconds_per_job=9.0, rate_limit=0.25),
+        spec("fast", seconds_per_job=0.0625, rate_limit=8.0),
+        spec("slow", seconds_per_job=100.0),
     ]
     fleet = fleet_at(clock, devices, log=log)
-    assert fleet.submit("a", 1, 1).device == "fast"
-    clock.at = 0.5
-    assert fleet.submit("b", 1, 1).device == "slow"
-    with pytest.raises(ThrottledError, match="rate limit of every device") as caught:
-        fleet.run(experiment(), task("c"))
-    assert caught.value.retry_after == 1.5
-    refused = [(job.device, job.job, job.task, job.status) for job in logged(log)]
-    assert refused == [
-        ("fast", 1, "b", "throttled"),
-        ("fast", 2, "c", "throttled"),
-        ("slow", 1, "c", "throttled"),
-    ]
-    clock.at += caught.value.retry_after
-    assert fleet.run(experiment(), task("c")) == "value of c"
-    assert logged(log)[-1].status == "done"
+    for name in "abcd":
+        assert fleet.run(experiment(), task(name)) == f"value of {name}"
+    sent = [(job.device, job.submitted, job.returned) for job in logged(log)]
+    assert sent == [("fast", n / 8, n / 8 + 0.0625) for n in range(4)]
+    assert clock.at == 3 / 8 + 0.0625
 
 
-@given(rate=st.floats(1e-3, 1e3), burst=st.integers(1, 5), begin=st.floats(0, 1e6))
-def test_a_job_is_taken_after_the_wait_that_was_named(rate, burst, begin):
-    clock = Clock(begin)
-    fleet = fleet_at(clock, [spec(rate_limit=rate, burst=burst)])
-    for number in range(burst):
-        assert fleet.submit("a", 1, 1).job == number
-    for _ in range(10):
-        with pytest.raises(ThrottledError) as caught:
-            fleet.submit("a", 1, 1)
-        clock.at += caught.value.retry_after
-        assert fleet.submit("a", 1, 1).status == "done"
+def test_a_slow_device_helps_where_the_fast_one_is_rate_limited():
+    devices = [spec("fast", seconds_per_job=0.0, rate_limit=1.0), spec("slow", seconds_per_job=5.0)]
+    fleet = fleet_at(Clock(), devices)
+    jobs = [fleet.submit(f"task {n}", 1, 1) for n in range(13)]
+    # The fast one takes a job a second; the slow one has its first back at 5, its second at 10.
+    assert Counter(job.device for job in jobs) == {"fast": 11, "slow": 2}
+    assert max(job.returned for job in jobs) == 10.0
 
 
 def test_a_failed_job_takes_its_time_and_is_recorded(tmp_path):
@@ -685,14 +674,14 @@ def test_records_are_complete_and_consistent(tmp_path):
     assert (np.abs(data.evs - expected) < 6 * data.stds).all()
 
 
-def test_refused_and_failed_jobs_are_sent_again(tmp_path):
+def test_jobs_that_wait_or_fail_are_sent_again(tmp_path):
     log = tmp_path / "devices.jsonl"
     # Whether a task's first, second, … job fails is settled by the seed.
     unreliable = spec(seconds_per_job=0.001, rate_limit=2.0, failure_probability=0.5, seed=3)
     data = estimate(Fleet([unreliable], log=log))
     assert np.array_equal(data.evs, estimate().evs)
     jobs = logged(log)
-    assert {job.status for job in jobs} == {"done", "failed", "throttled"}
+    assert {job.status for job in jobs} == {"done", "failed"}
     assert Counter(job.task for job in jobs if job.status == "done") == Counter(
         {job.task for job in jobs}
     )

@@ -22,10 +22,10 @@ from .events import (
 )
 from .pace import Pace
 from .policies import Policy, TaskSpec
+from .throttle import Throttle
 from .watch import Watch
 
 _LONGEST_BACKOFF = 5.0
-_MOST_THROTTLED = 100
 _HOPELESS = 3
 """So many tasks given up, and none that ever succeeded: the rest need not be tried."""
 
@@ -78,6 +78,8 @@ class Dispatcher:
         self._pace = Pace(tasks)
         self._backlog = Backlog(tasks, policy, self._pace, workers, job_seconds)
         self._watch = Watch(policy, self._pace)
+        self._throttle = Throttle(policy.retry.backoff)
+        self._now = 0.0
         self._open = [True] * len(tasks)
         self._num_open = len(tasks)
         self._copies = [0] * len(tasks)
@@ -127,7 +129,7 @@ class Dispatcher:
         """When a `Tick` is due at the latest; None: only when something happens."""
         if self.done:
             return None
-        wakes = [self._backlog.next_wake, self._watch.next_wake]
+        wakes = [self._backlog.next_wake, self._watch.next_wake, self._throttle.wake(self._now)]
         times = [time for time in wakes if time is not None]
         if self._policy.deadline is not None:
             times.append(self._deadline)
@@ -135,6 +137,7 @@ class Dispatcher:
 
     def _advance(self, at: float) -> list[Instruction]:
         """Everything that is due, then as many submissions as there is room for."""
+        self._now = at
         if at >= self._deadline:
             self._failures.clear()  # what failed once might have succeeded later
             self._give_up_all()
@@ -145,10 +148,13 @@ class Dispatcher:
                 self._out.append(Abandon(number))
             if self._policy.speculation is not None:
                 self._find_late(at)
-            while len(self._jobs) < self._capacity and self._submit_next():
-                pass
+            while self._may_submit(at) and self._submit_next():
+                self._throttle.submitted(at)
         out, self._out = self._out, []
         return out
+
+    def _may_submit(self, at: float) -> bool:
+        return len(self._jobs) < self._capacity and not self._throttle.holds(at)
 
     def _submit_next(self) -> bool:
         """Submit one more job; False if there is nothing to submit now."""
@@ -180,7 +186,7 @@ class Dispatcher:
 
     def _started(self, number: int, at: float) -> None:
         job = self._jobs.get(number)
-        if job is not None and job.wanted and not job.started:
+        if job is not None and not job.started:
             job.started = True
             self._watch.started(number, job.tasks, at)
 
@@ -191,6 +197,7 @@ class Dispatcher:
         accepted = tuple(task for task, _ in event.finished if self._open[task])
         for task, seconds in event.finished:
             self._any_success = True
+            self._throttle.succeeded()
             self._pace.learn(task, seconds)
         for task in accepted:
             self._close_task(task)
@@ -219,11 +226,11 @@ class Dispatcher:
         was_wanted = job is not None and job.wanted
         if job is not None and was_wanted:
             self._drop(number, job)
+        self._watch.ended(number)  # a cancelled one that hangs has a place until then
         return job, was_wanted
 
     def _drop(self, number: int, job: _Job) -> None:
         job.wanted = False
-        self._watch.ended(number)
         self._late.pop(number, None)
         for task in job.tasks:
             self._copies[task] -= 1
@@ -266,6 +273,8 @@ class Dispatcher:
             self._give_up_all()
         elif self._copies[task]:
             return  # another attempt is under way already
+        elif failure.kind == "throttled":
+            self._hold_back(failure, at)
         elif self._exhausted(failures):
             self._give_up(task)
             if self._given_up >= _HOPELESS and not self._any_success:
@@ -273,17 +282,22 @@ class Dispatcher:
         else:
             self._backlog.put_off(task, at + self._pause(failures))
 
+    def _hold_back(self, failure: Failure, at: float) -> None:
+        """A task goes first once something may be submitted again; a refusal costs no attempt."""
+        if self._throttle.refused(at, failure.retry_after, alone=not self._jobs):
+            self._backlog.put_first(Bundle((failure.task,), "retry"))
+        else:
+            self._give_up(failure.task)
+            self._give_up_all()
+
     def _exhausted(self, failures: Sequence[Failure]) -> bool:
         counted = sum(failure.kind != "throttled" for failure in failures)
-        return counted >= self._policy.retry.attempts or len(failures) - counted >= _MOST_THROTTLED
+        return counted >= self._policy.retry.attempts
 
     def _pause(self, failures: Sequence[Failure]) -> float:
-        """Seconds until the next attempt: as told, or twice as long with each failure."""
-        last = failures[-1]
-        if last.kind == "throttled" and last.retry_after:
-            return last.retry_after
-        alike = sum(failure.kind == last.kind for failure in failures)
-        return min(self._policy.retry.backoff * 2.0 ** (alike - 1), _LONGEST_BACKOFF)
+        """Seconds until the next attempt: twice as long with each failure of the kind."""
+        alike = sum(failure.kind == failures[-1].kind for failure in failures)
+        return min(self._policy.retry.backoff * 2.0 ** min(alike - 1, 60), _LONGEST_BACKOFF)
 
     def _give_up(self, task: int) -> None:
         self._close_task(task)

@@ -67,7 +67,8 @@ def run_tasks(
     left = list(range(len(assignment.tasks)))
     if conditions.journal is not None:
         tally.known = tuple(_fold_known(assignment, fold, conditions.journal))
-        left = [number for number in left if number not in set(tally.known)]
+        known = set(tally.known)
+        left = [number for number in left if number not in known]
     if _fits_here(pool, assignment, left, conditions):
         left = _run_here(assignment, left, fold)
         tally.retries = len(left)
@@ -154,6 +155,7 @@ class _Run:
         self._jobs: dict[Order, int] = {}
         self._errors: dict[int, Exception] = {}
         self._failed: list[GiveUp] = []
+        self._missing: list[int] = []
         self._refused: str | None = None
         self._tally = tally
         self._tried_here = tally.retries
@@ -167,6 +169,7 @@ class _Run:
                     self._step()
             finally:
                 self._withdraw()
+        self._tally.missing = tuple(self._missing)
         self._tally.retries += dispatcher.retries
         self._tally.speculated = dispatcher.speculated
         if self._failed:
@@ -288,7 +291,7 @@ class _Run:
     def _note_failure(self, given_up: GiveUp) -> None:
         if given_up.failures:
             self._failed.append(given_up)
-        self._tally.missing += (self._left[given_up.task],)
+        self._missing.append(self._left[given_up.task])
 
     def _task(self, number: int) -> Any:
         return self._assignment.tasks[self._left[number]]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import BackendError, InputError
 from .messages import Arrays, Item, Outcome, SlowWorker, Work
+from .pinning import one_thread
 
 _MOST_WORKS = 32
 _MOST_BYTES = 256 << 20
@@ -22,6 +23,7 @@ Wait = Callable[[float], bool]
 """Sleeps so many seconds, or less where the job is cancelled meanwhile: then it says True."""
 
 
+@one_thread()
 def run_items(
     work: Work,
     items: Sequence[Item],
@@ -31,7 +33,7 @@ def run_items(
     slow: SlowWorker | None = None,
     remote: bool = True,
 ) -> tuple[Outcome, ...]:
-    """Run tasks one after the other; one that raises does not keep the others from running.
+    """Run tasks in turn, on one thread each; one that raises does not keep others from running.
 
     Args:
         work: What the tasks are of.

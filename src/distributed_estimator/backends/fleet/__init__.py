@@ -7,7 +7,7 @@ says so.
 
 from .device import SimulatedQPU
 from .fleet import Fleet
-from .router import ranking
+from .router import soonest
 from .spec import Background, Calibration, DeviceSpec, homogeneous
 
 __all__ = [
@@ -17,5 +17,5 @@ __all__ = [
     "Fleet",
     "SimulatedQPU",
     "homogeneous",
-    "ranking",
+    "soonest",
 ]

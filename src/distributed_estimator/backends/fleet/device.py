@@ -51,17 +51,19 @@ class SimulatedQPU:
         self._next = next(self._others)
 
     def estimate(self, circuits: int, shots: int, now: float) -> float:
-        """When a job sent now should be back, as far as can be known now.
+        """When a job that is there now should be back, as far as can be known now.
 
-        It knows the queue, with all jobs of ours that are on their way, and the calibrations; it
-        knows neither how the network will vary nor which jobs of other users are still to come.
+        It knows the rate limit, the queue, with all jobs of ours that are on their way, and the
+        calibrations; it knows neither how the network will vary nor which jobs of other users are
+        still to come.
         """
-        self._serve_others(now)
-        started = self._start(now + self.spec.latency)
+        sent = now + self.wait(now)
+        self._serve_others(sent)
+        started = self._start(sent + self.spec.latency)
         return started + self.spec.service_seconds(circuits, shots) + self.spec.latency
 
     def submit(self, task: str, circuits: int, shots: int, now: float) -> DeviceRecord:
-        """Send a job, and learn all that will become of it.
+        """Send a job as soon as the rate limit lets it through; learn all that will become of it.
 
         Args:
             task: The task's key; random numbers derive from it and from how often it was sent.
@@ -70,18 +72,16 @@ class SimulatedQPU:
             now: The time.
 
         Returns:
-            Its times and how it ends: "done", "failed", or "throttled" where the rate limit kept it
-            from being sent.
+            Its times and how it ends: "done" or "failed".
         """
-        if self.wait(now) > 0:
-            return self._record(task, circuits, shots, (now,) * 5, "throttled")
-        self._take_token(now)
+        sent = now + self.wait(now)
+        self._take_token(sent)
         there, back, fails = self._draw(task)
-        self._arrived = max(self._arrived, now + there)
+        self._arrived = max(self._arrived, sent + there)
         self._serve_others(self._arrived)
         started = self._start(self._arrived)
         self._free = started + self.spec.service_seconds(circuits, shots)
-        times = now, self._arrived, started, self._free, self._free + back
+        times = sent, self._arrived, started, self._free, self._free + back
         return self._record(task, circuits, shots, times, "failed" if fails else "done")
 
     def wait(self, now: float) -> float:

@@ -5,28 +5,28 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from ...errors import BackendError, InputError, ThrottledError
+from ...errors import BackendError, InputError
 from ...records import DeviceRecord, RecordWriter
 from ...subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
 from ..statevector import StatevectorBackend
 from .device import SimulatedQPU
-from .router import ranking
+from .router import soonest
 from .spec import DeviceSpec
 
 
 class Fleet:
     """Devices that share the tasks of a run: values are computed, time is modelled.
 
-    Every task is one job, on the device predicted to have it back first; a device that refuses it
-    is passed over. The inner backend evaluates the task while the modelled time passes, so values
-    do not depend on which device it is. (The smallest `most_circuits` decides how tasks are
-    divided, and with that what is drawn.) Time that the evaluation takes beyond the modelled time
-    comes on top: `returned` in the records is always the model's. Exact values, which no device
-    gives, count as one circuit without shots per binding.
+    Every task is one job, on the device predicted to have it back first; where that has a rate
+    limit, the job waits here until it is let through. The inner backend evaluates the task while
+    the modelled time passes, so values do not depend on which device it is. (The smallest
+    `most_circuits` decides how tasks are divided, and with that what is drawn.) Time that the
+    evaluation takes beyond the modelled time comes on top: `returned` in the records is always the
+    model's. Exact values, which no device gives, count as one circuit without shots per binding.
 
     Workers must be threads of this process, as many as jobs are to be under way at a time. A job
     that was sent cannot be withdrawn.
@@ -56,8 +56,7 @@ class Fleet:
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.specs = tuple(devices)
-        _check_devices(self.specs)
+        self.specs = _specs(devices)
         self.backend: Backend = StatevectorBackend() if backend is None else backend
         self.log = log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
         self._clock, self._sleep = clock, sleep
@@ -107,7 +106,6 @@ class Fleet:
 
         Raises:
             BackendError: The job failed, or the inner backend did.
-            ThrottledError: Every device refused it.
         """
         job = self.submit(task.key, _num_circuits(experiment, task), task.shots or 0)
         if job.status == "failed":
@@ -132,32 +130,20 @@ class Fleet:
             shots: Shots of each; 0 for exact values.
 
         Returns:
-            All that will become of it. Only refusals are in the log yet.
+            All that will become of it.
 
         Raises:
             BackendError: It has more circuits than any device takes.
-            ThrottledError: Every device refused it; `retry_after` says when the first takes one.
         """
         with self._lock:
             now = self._clock() - self._origin
-            devices = ranking(self._devices, circuits, shots, now)
-            jobs = _try_each(devices, task, circuits, shots, now)
-            retry_after = min((device.wait(now) for device in devices), default=0.0)
-        if not jobs:
-            raise BackendError(
-                f"a job has {circuits} circuits and no device takes more than "
-                f"{max(spec.most_circuits or 0 for spec in self.specs)}: divide it"
-            )
-        for job in jobs:
-            if job.status == "throttled":
-                self._write(job)
-        if jobs[-1].status == "throttled":
-            raise ThrottledError(
-                f"task {task} would exceed the rate limit of every device: try again in "
-                f"{retry_after:.3g} s",
-                retry_after,
-            )
-        return jobs[-1]
+            device = soonest(self._devices, circuits, shots, now)
+            if device is not None:
+                return device.submit(task, circuits, shots, now)
+        raise BackendError(
+            f"a job has {circuits} circuits and no device takes more than "
+            f"{max(spec.most_circuits or 0 for spec in self.specs)}: divide it"
+        )
 
     def _await(self, job: DeviceRecord) -> None:
         left = job.returned - (self._clock() - self._origin)
@@ -177,24 +163,15 @@ class Fleet:
         raise TypeError('a fleet\'s queues live in one process: use pool="threads"')
 
 
-def _try_each(
-    devices: Sequence[SimulatedQPU], task: str, circuits: int, shots: int, now: float
-) -> list[DeviceRecord]:
-    """Send a job to one device after the other until one does not refuse it."""
-    jobs: list[DeviceRecord] = []
-    for device in devices:
-        jobs.append(device.submit(task, circuits, shots, now))
-        if jobs[-1].status != "throttled":
-            break
-    return jobs
-
-
 def _num_circuits(experiment: FragmentExperiment, task: Task) -> int:
     """Circuits of a task, each binding counting; exact values count as one per binding."""
     return len(task.angles) if task.shots is None else task.num_subexperiments(experiment)
 
 
-def _check_devices(specs: Sequence[DeviceSpec]) -> None:
+def _specs(devices: object) -> tuple[DeviceSpec, ...]:
+    if not isinstance(devices, Iterable):
+        raise InputError(f"`devices` is {devices!r}: give a list of `DeviceSpec`")
+    specs = tuple(devices)
     if not specs:
         raise InputError("`devices` is empty: give at least one `DeviceSpec`")
     for spec in specs:
@@ -204,3 +181,4 @@ def _check_devices(specs: Sequence[DeviceSpec]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"several devices are named {twice[0]!r}: give each a name of its own")
+    return specs

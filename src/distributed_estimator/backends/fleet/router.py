@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from .device import SimulatedQPU
 
 
-def ranking(
+def soonest(
     devices: Sequence[SimulatedQPU], circuits: int, shots: int, now: float
-) -> list[SimulatedQPU]:
-    """The devices that take a job, the one that should have it back first in front.
+) -> SimulatedQPU | None:
+    """The device that should have a job back first; None: it is too large for all of them.
 
-    Queues, calibrations, latency and speed count, as `SimulatedQPU.estimate` sees them. Where
-    several should have it back at the same time, they keep their order.
+    Rate limits, queues, calibrations, latency and speed count, as `SimulatedQPU.estimate` sees
+    them. Of several that should have it back at the same time, it is the first.
 
     Args:
         devices: To choose from.
@@ -21,5 +21,5 @@ def ranking(
         shots: Shots of each.
         now: The time.
     """
-    able = [device for device in devices if device.takes(circuits)]
-    return sorted(able, key=lambda device: device.estimate(circuits, shots, now))
+    able = (device for device in devices if device.takes(circuits))
+    return min(able, key=lambda device: device.estimate(circuits, shots, now), default=None)

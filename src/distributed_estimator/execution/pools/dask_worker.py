@@ -9,7 +9,6 @@ import threading
 from typing import Any, NamedTuple
 
 from ..messages import SlowWorker
-from ..pinning import one_thread
 from ..worker import run_packed, works
 from .jobs import woken_by
 
@@ -53,6 +52,10 @@ _arrived: dict[str, bytes] = {}
 _stops: dict[str, threading.Event] = {}
 
 
+class _GoneError(BaseException):
+    """Another thread of this worker forgot a work just now. Not a failure of the task."""
+
+
 def keep_work(key: str, packed: bytes) -> None:
     """Take a work in, for orders to come. It is unpickled by the first, not on the event loop."""
     if key not in works:
@@ -92,15 +95,22 @@ def run_order(name: str, key: str, items: bytes, slow: tuple[str, float] | None)
     try:
         begun = Begun(name, address, own_name, worker.nanny is not None)
         worker.log_event(TOPIC, begun._asdict())
-        with one_thread():
-            report = run_packed(
-                key,
-                lambda: _arrived[key],
-                items,
-                wait=woken_by(stop),
-                slow=SlowWorker(0, slow[1]) if slow is not None and slow[0] == own_name else None,
-            )
+        report = run_packed(
+            key,
+            lambda: _take(key),
+            items,
+            wait=woken_by(stop),
+            slow=SlowWorker(0, slow[1]) if slow is not None and slow[0] == own_name else None,
+        )
+    except _GoneError:
+        return Reply(address, own_name, None)
     finally:
         _stops.pop(name, None)
-        _arrived.pop(key, None)
     return Reply(address, own_name, pickle.dumps(report))
+
+
+def _take(key: str) -> bytes:
+    try:
+        return _arrived.pop(key)
+    except KeyError:
+        raise _GoneError from None

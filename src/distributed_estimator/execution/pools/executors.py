@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
 from ...errors import InputError
 from ..messages import Order, Outcome, SlowWorker, Tell
-from ..pinning import one_thread
-from ..worker import run_items, run_packed, sleep, works
+from ..worker import run_items, run_packed, sleep
 from .base import Pool, closed
 from .jobs import Job, checked_report, no_thread, pack_items, woken_by
 from .packing import Packer
@@ -216,21 +214,17 @@ def _refusal(name: str, error: BaseException) -> str:
 
 
 def _run_here(order: Order, place: int, cancelled: threading.Event) -> _Report:
-    with one_thread():
-        return run_items(
-            order.work,
-            order.items,
-            wait=woken_by(cancelled),
-            worker=place,
-            slow=order.slow,
-            remote=False,
-        )
+    return run_items(
+        order.work,
+        order.items,
+        wait=woken_by(cancelled),
+        worker=place,
+        slow=order.slow,
+        remote=False,
+    )
 
 
 def _run_there(
     key: str, packed: bytes, items: bytes, place: int, slow: SlowWorker | None
 ) -> _Report:
-    with suppress(Exception):  # it is told below
-        works.get(key, lambda: packed)  # now, for the limit to hold for libraries that it loads
-    with one_thread():
-        return run_packed(key, lambda: packed, items, wait=sleep, worker=place, slow=slow)
+    return run_packed(key, lambda: packed, items, wait=sleep, worker=place, slow=slow)

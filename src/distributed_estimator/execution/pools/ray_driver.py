@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 import psutil
 
 from ..messages import SlowWorker
-from ..pinning import one_thread, pin_process
+from ..pinning import pin_process
 from ..worker import run_packed
 from .versions import own_versions
 
@@ -82,15 +82,14 @@ class RayWorker:
         Returns:
             What `run_packed` gives, pickled.
         """
-        with one_thread():  # OpenMP asks each thread of the actor by itself
-            report = run_packed(
-                key,
-                lambda: _fetch(*held),
-                items,
-                wait=lambda seconds: self._wait(run, seconds),
-                worker=self._number,
-                slow=slow,
-            )
+        report = run_packed(
+            key,
+            lambda: _fetch(*held),
+            items,
+            wait=lambda seconds: self._wait(run, seconds),
+            worker=self._number,
+            slow=slow,
+        )
         return pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
 
     def cancel(self, run: int) -> None:

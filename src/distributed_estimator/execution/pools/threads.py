@@ -6,7 +6,6 @@ import threading
 from collections import deque
 
 from ..messages import Order, Outcome, Tell
-from ..pinning import one_thread
 from ..worker import run_items
 from .base import Pool, closed
 from .jobs import Job, no_thread, woken_by
@@ -135,14 +134,13 @@ def _report(job: Job, worker: int) -> tuple[Outcome, ...] | str:
     """Run an order; says why where there is no report."""
     order = job.order
     try:
-        with one_thread():
-            return run_items(
-                order.work,
-                order.items,
-                wait=woken_by(job.cancelled),
-                worker=worker,
-                slow=order.slow,
-                remote=False,
-            )
+        return run_items(
+            order.work,
+            order.items,
+            wait=woken_by(job.cancelled),
+            worker=worker,
+            slow=order.slow,
+            remote=False,
+        )
     except Exception as error:  # no memory for the report, say: this thread must go on
         return f"thread {worker} failed ({type(error).__name__}: {error})"
