@@ -544,7 +544,8 @@ def test_a_fleet_does_not_leave_its_process():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": ""}, "`name` is empty"),
+        ({"name": ""}, "`name` is ''"),
+        ({"name": 5}, "`name` is 5: give text that tells the device from others"),
         ({"seconds_per_job": -1.0}, "`seconds_per_job` is -1.0: give a number of at least 0"),
         ({"seconds_per_shot": math.nan}, "`seconds_per_shot` is nan"),
         ({"seconds_per_circuit": math.inf}, "`seconds_per_circuit` is inf"),
@@ -581,6 +582,7 @@ def test_bad_specs(fields, message):
         (lambda: homogeneous(0, seconds_per_job=1, seconds_per_shot=0), "`count` is 0"),
         (lambda: Fleet([]), "`devices` is empty"),
         (lambda: Fleet(["north"]), "`devices` holds 'north'"),
+        (lambda: Fleet(spec()), "`devices` is DeviceSpec.*: give a list of `DeviceSpec`"),
         (lambda: Fleet([spec("a"), spec("b"), spec("a")]), "several devices are named 'a'"),
     ],
 )

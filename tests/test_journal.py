@@ -166,6 +166,17 @@ def test_a_torn_header_is_begun_anew(path: Path):
         assert filled(path, results).read_bytes() == whole
 
 
+def test_an_unfinished_line_that_only_begins_like_a_journal_s_is_left_alone(path: Path):
+    for content in (
+        b'{"journal": "PRX Quantum", "title": "not ours"}',
+        b'{"journal": 1, "versions": {"another-package',
+    ):
+        path.write_bytes(content)
+        with pytest.raises(RecordError, match="is no journal: name another file"):
+            Journal(path)
+        assert path.read_bytes() == content
+
+
 def test_a_full_disk_leaves_no_half_line(path: Path, monkeypatch: pytest.MonkeyPatch):
     write = os.write
     room = [40]
@@ -272,9 +283,20 @@ def test_a_place_that_cannot_be_written(tmp_path: Path):
     with pytest.raises(RecordError, match="is a folder"):
         Journal(tmp_path)
     (tmp_path / "file").touch()
-    journal = Journal(tmp_path / "file" / "run.journal")
-    with pytest.raises(RecordError, match="cannot read and write"):
-        journal.add("task", (np.array([1.0]),))
+    for below in ("run.journal", "new/run.journal"):
+        with pytest.raises(RecordError, match=r"cannot read and write `.*file` must be a folder"):
+            Journal(tmp_path / "file" / below)
+    with pytest.raises(RecordError, match=r"cannot read and write `.*: File name too long"):
+        Journal(tmp_path / ("a" * 300))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(path: Path):
+    os.mkfifo(path)
+    for place in (path, Path(os.devnull)):
+        with pytest.raises(RecordError, match=f"`{place}` is no regular file: name a file"):
+            Journal(place)
 
 
 # --- who holds it

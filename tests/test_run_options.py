@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from qiskit import QuantumCircuit, qasm2
 
 from distributed_estimator.analysis.load import load_queries
+from distributed_estimator.backends.statevector import StatevectorBackend
 from distributed_estimator.cli._run_options import (
     policy_of,
     policy_options,
@@ -23,7 +27,7 @@ from distributed_estimator.cli._run_options import (
 )
 from distributed_estimator.cli._train_options import build_config, training_options
 from distributed_estimator.cli.main import main
-from distributed_estimator.errors import CheckpointError, InputError
+from distributed_estimator.errors import BackendError, CheckpointError, InputError
 from distributed_estimator.execution import (
     Batches,
     ByLabel,
@@ -38,8 +42,11 @@ from distributed_estimator.execution import (
     SlowWorker,
     Speculation,
     Stragglers,
+    pools,
 )
-from distributed_estimator.records import TaskRecord, read_records
+from distributed_estimator.execution.policies import MOST_BUDGET, MOST_SECONDS
+from distributed_estimator.job import EstimatorJob
+from distributed_estimator.records import QueryRecord, RecordWriter, TaskRecord, read_records
 from distributed_estimator.training import loop
 from distributed_estimator.training.config import TrainingConfig
 from distributed_estimator.training.runs import RunFolder
@@ -227,6 +234,66 @@ def test_what_no_clock_can_show(arguments: str):
         policy(*arguments.split())
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Speculation(quantile="a"), "`quantile` is 'a': give a number between 0 and 1"),
+        (lambda: Speculation(factor=None), "`factor` is None: give a number of at least 1"),
+        (lambda: Speculation(factor=10**400), "`factor` is 1000"),
+        (lambda: Speculation(budget="a"), "`budget` is 'a': give a fraction"),
+        (lambda: Speculation(budget=1e308), "`budget` is 1e\\+308: .* and at most 1e\\+06"),
+        (lambda: Speculation(restart="no"), "`restart` is 'no': give True or False"),
+        (lambda: Batches(1, 1e308), "`delay` is 1e\\+308: .* at least 0 and at most 1e\\+09"),
+        (lambda: Deadline(1e10), "`seconds` is 1.*: give a positive number of seconds and at most"),
+        (lambda: Retry(timeout="a"), "`timeout` is 'a'"),
+        (lambda: Retry(backoff=10**400), "`backoff` is 1000"),
+    ],
+)
+def test_what_no_policy_is_made_of(make: Callable[[], object], message: str):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_the_largest_budget_and_times_are_taken():
+    arguments = "--speculate --budget 1e6 --deadline 1e9 --timeout 1e9 --policy batches"
+    taken = policy(*arguments.split(), "--batch-size", "1", "--batch-delay", "1e9")
+    assert taken.dispatch == Batches(1, MOST_SECONDS)
+    assert taken.speculation == Speculation(budget=MOST_BUDGET)
+
+
+# --- pools by their classes
+
+
+@pytest.mark.parametrize(
+    "name", ["DaskPool", "ExecutorPool", "Pool", "ProcessPool", "RayPool", "ThreadPool"]
+)
+def test_pool_classes_are_where_the_documentation_says(name: str):
+    found = getattr(pools, name)
+    assert found.__name__ == name
+    assert issubclass(found, pools.Pool)
+    assert name in pools.__all__
+    assert name in dir(pools)
+
+
+def test_a_pool_that_is_none():
+    with pytest.raises(AttributeError, match=r"execution\.pools' has no attribute 'MoonPool'"):
+        _ = pools.MoonPool
+
+
+def test_pools_are_imported_when_they_are_asked_for():
+    code = """
+import sys
+import distributed_estimator
+from distributed_estimator.execution import pools
+names = ["dask", "executors", "processes", "ray"]
+print(*(f"{pools.__name__}.{name}" in sys.modules for name in names))
+from distributed_estimator.execution.pools import DaskPool
+print(*(f"{pools.__name__}.{name}" in sys.modules for name in names), "distributed" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False False False False", "True False False False False"]
+
+
 # --- dest train
 
 
@@ -386,6 +453,7 @@ def test_a_trace_is_written(dest: Callable[..., Any]):
     )
     assert document["files"] == {
         "tasks": "out/here/tasks.jsonl",
+        "queries": "out/here/queries.jsonl",
         "trace": "out/here/trace.json",
     }
     record = document["record"]
@@ -397,17 +465,98 @@ def test_a_trace_is_written(dest: Callable[..., Any]):
     trace = json.loads(Path("out/here/trace.json").read_text("ascii"))
     cats = [event.get("cat") for event in trace["traceEvents"] if event["ph"] == "X"]
     assert cats.count("task") == cats.count("injected") == len(tasks)
+    (query,) = (event for event in trace["traceEvents"] if event.get("cat") == "query")
+    assert query["dur"] == pytest.approx(1e6 * record["t_total"], abs=1)
+    assert query["args"]["t_reconstruct"] == record["t_reconstruct"]
 
 
 def test_where_the_trace_is_gets_printed_and_none_is_overwritten(dest: Callable[..., Any]):
     code, out, _ = dest(*ESTIMATE, "--trace", "out")
     assert code == 0
-    assert out.splitlines()[-2:] == ["tasks out/tasks.jsonl", "trace out/trace.json"]
+    assert out.splitlines()[-3:] == [
+        "tasks   out/tasks.jsonl",
+        "queries out/queries.jsonl",
+        "trace   out/trace.json",
+    ]
     before = {path: path.read_bytes() for path in Path("out").iterdir()}
     code, out, err = dest(*ESTIMATE, "--trace", "out")
     assert (code, out) == (2, "")
-    assert "`out/tasks.jsonl` is there already: name another folder with --trace" in err
+    assert "`out/queries.jsonl` is there already: name another folder with --trace" in err
     assert {path: path.read_bytes() for path in Path("out").iterdir()} == before
+
+
+def test_a_run_that_fails_is_drawn_and_may_be_repeated(
+    dest: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    command = (*ESTIMATE, "--subexperiments-per-task", 1, "--trace", "out", "--json")
+    plain = document_of(dest(*ESTIMATE, "--subexperiments-per-task", 1, "--json"))
+    run, begun = StatevectorBackend.run, []
+
+    def failing(self: Any, experiment: Any, task: Any) -> Any:
+        begun.append(task)
+        if len(begun) > 3:
+            raise BackendError("the simulator broke")
+        return run(self, experiment, task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StatevectorBackend, "run", failing)
+        code, out, err = dest(*command)
+    assert (code, out) == (2, "")
+    assert "the simulator broke" in err
+    assert "note: `out/trace.json` shows what was done until then" in err
+
+    def attempts() -> list[str]:
+        trace = json.loads(Path("out/trace.json").read_text("ascii"))["traceEvents"]
+        return [e["args"]["status"] for e in trace if e.get("cat") == "task" and e["ph"] == "X"]
+
+    first = attempts()
+    assert {"done", "failed"} == set(first)
+    done = dest(*command)
+    assert "`out/tasks.jsonl` has tasks of a run that did not end; those of this one" in done[2]
+    again = document_of(done)
+    assert (again["value"], again["stderr"]) == (plain["value"], plain["stderr"])
+    assert len(attempts()) == len(first) + again["record"]["num_subexperiments"]
+    tasks = [r for r in read_records("out/tasks.jsonl") if isinstance(r, TaskRecord)]
+    assert len({task.run_id for task in tasks}) == 2
+    (query,) = (r for r in read_records("out/queries.jsonl") if isinstance(r, QueryRecord))
+    assert query.run_id == tasks[-1].run_id
+    assert dest(*command)[0] == 2  # that one has ended
+
+
+def test_a_run_that_is_interrupted_is_drawn(
+    dest: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    begun, write = threading.Event(), RecordWriter.write
+
+    def writing(self: RecordWriter, record: Any) -> None:
+        write(self, record)
+        begun.set()
+
+    def interrupted(self: EstimatorJob) -> Any:
+        assert begun.wait(60)
+        self.cancel()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RecordWriter, "write", writing)
+    monkeypatch.setattr(EstimatorJob, "result", interrupted)
+    code, _, err = dest(*ESTIMATE, "--trace", "out")
+    assert code == 130
+    assert "interrupted" in err
+    assert json.loads(Path("out/trace.json").read_text("ascii"))["traceEvents"]
+
+
+def test_a_file_in_the_place_of_a_trace_is_left_alone(dest: Callable[..., Any]):
+    Path("out").mkdir()
+    Path("out/tasks.jsonl").write_text("my tasks\n", "utf-8")
+    code, out, err = dest(*ESTIMATE, "--trace", "out")
+    assert (code, out) == (2, "")
+    assert "out/tasks.jsonl, line 1 is unreadable" in err
+    assert Path("out/tasks.jsonl").read_text("utf-8") == "my tasks\n"
+    Path("out/tasks.jsonl").rename("out/trace.json")
+    code, out, err = dest(*ESTIMATE, "--trace", "out")
+    assert (code, out) == (2, "")
+    assert "`out/trace.json` is there already: name another folder with --trace" in err
+    assert [path.read_text("utf-8") for path in Path("out").iterdir()] == ["my tasks\n"]
 
 
 def test_a_journal_is_gone_on_from(dest: Callable[..., Any]):
@@ -426,7 +575,7 @@ def test_a_journal_is_gone_on_from(dest: Callable[..., Any]):
     assert [f"statevector {task.key}" for task in tasks] == [json.loads(lines[-1])["key"]]
     third = document_of(dest(*command, "--trace", "none"))
     assert third["value"] == plain["value"]
-    assert third["files"] == {"trace": "none/trace.json"}
+    assert third["files"] == {"queries": "none/queries.jsonl", "trace": "none/trace.json"}
 
 
 @pytest.mark.parametrize(
@@ -437,6 +586,8 @@ def test_a_journal_is_gone_on_from(dest: Callable[..., Any]):
         (("--straggler-p", 0.1), "needs a delay"),
         (("--deadline", "nan"), "`seconds` is nan"),
         (("--journal", "chain.qasm"), "is no journal: name another file"),
+        (("--journal", "chain.qasm/x", "--trace", "out"), "must be a folder or file"),
+        (("--journal", "/dev/null", "--trace", "out"), "`/dev/null` is no regular file"),
         (("--trace", "chain.qasm"), "cannot write"),
         (("--trace", "out", "--label", "AB"), "label"),
         (("--journal", "new.journal", "--label", "AB"), "label"),

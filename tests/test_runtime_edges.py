@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
+from qiskit.circuit.library import real_amplitudes
 from qiskit_aer.noise import NoiseModel, depolarizing_error
 from qiskit_aer.primitives import SamplerV2
 
-from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
+from distributed_estimator import (
+    DistributedEstimator,
+    EstimatorOptions,
+    FragmentGradient,
+    pipeline,
+)
 from distributed_estimator.backends import StatevectorBackend
 from distributed_estimator.errors import (
+    DeadlineError,
     InputError,
     PoolError,
     RunCancelledError,
@@ -26,6 +35,9 @@ from distributed_estimator.execution import (
     Conditions,
     Constant,
     Deadline,
+    Fifo,
+    LargestInfluenceFirst,
+    LongestFirst,
     Policy,
     Retry,
     SlowWorker,
@@ -35,7 +47,8 @@ from distributed_estimator.execution import (
     run_tasks,
 )
 from distributed_estimator.execution.pools import ThreadPool
-from distributed_estimator.records import QueryRecord, read_records
+from distributed_estimator.records import QueryRecord, TaskRecord, read_records
+from distributed_estimator.records.codec import decode, encode
 
 
 def chain(qubits=4):
@@ -154,6 +167,99 @@ def test_what_a_round_has_at_the_deadline_is_returned_though_the_precision_is_no
     assert 0 < float(result.data.stds) < 0.05
 
 
+class Timed(StatevectorBackend):
+    """A task takes a second of a clock that nothing else moves."""
+
+    now: ClassVar[list[float]] = [0.0]
+
+    def run(self, experiment, task):
+        estimate = super().run(experiment, task)
+        self.now[0] += 1.0
+        return estimate
+
+
+def timed(deadline, *, journal=None, log=None, order=None, subexperiments=None, **options):
+    """One worker on that clock; a round of `chain` has 8 tasks, or 40 of one subexperiment each."""
+    Timed.now[0] = 0.0
+    policy = Policy(
+        order=order or Fifo(), deadline=Deadline(deadline), subexperiments=subexperiments
+    )
+    chosen = estimator(
+        backend=Timed(), workers=1, policy=policy, journal=journal, log=log, **options
+    )
+    chosen.pipeline.conditions = replace(
+        chosen.pipeline.conditions, clock=lambda: float(Timed.now[0])
+    )
+    return chosen
+
+
+@pytest.mark.parametrize("order", [Fifo(), LongestFirst(), LargestInfluenceFirst()])
+def test_with_half_the_time_that_it_takes_there_are_half_the_shots(order):
+    with timed(20.5, subexperiments=1, order=order) as chosen:
+        result = chosen.run([(chain(), "ZZZZ")]).result()[0]
+    with estimator(policy=Policy(), default_precision=0, shots=None) as chosen:
+        exact = float(chosen.run([(chain(), "ZZZZ")]).result()[0].data.evs)
+    assert result.metadata["missing"] == 19
+    assert result.metadata["shots_total"] == 21 * 25
+    assert abs(float(result.data.evs) - exact) < 5 * float(result.data.stds) < 2
+
+
+def test_all_circuits_of_a_run_have_one_deadline():
+    with timed(20.5) as chosen:
+        results = chosen.run([(chain(), "ZZZZ") for _ in range(3)]).result()
+    assert [result.metadata["missing"] for result in results] == [0, 0, 3]
+    assert Timed.now[0] == 21
+    with (
+        timed(20.5) as chosen,
+        pytest.raises(DeadlineError, match=r"after 20\.5 s .*a later deadline, or fewer circuits"),
+    ):
+        chosen.run([(chain(), "ZZZZ") for _ in range(4)]).result()
+
+
+@pytest.fixture
+def missed(monkeypatch):
+    """The first round of four pilots' plan misses the precision by a bit."""
+    planned = pipeline.shots_to_meet
+    monkeypatch.setattr(pipeline, "shots_to_meet", lambda *args: int(0.5 * planned(*args)))
+
+
+def to_precision(deadline, log=None):
+    with timed(deadline, shots=None, default_precision=0.05, log=log) as chosen:
+        result = chosen.run([(chain(), "ZZZZ")]).result()[0]
+    return (float(result.data.evs), float(result.data.stds)), result.metadata
+
+
+@pytest.mark.usefixtures("missed")
+def test_a_whole_round_is_not_thrown_away_for_one_that_comes_too_late():
+    """Pilots end at 32 s, the first round at 40 s, the second would at 48 s."""
+    first, told = to_precision(40.5)  # nothing of a fragment
+    assert first[1] > 0.05
+    assert told["missing"] == 7
+    second, more = to_precision(100.0)
+    assert second[1] <= 0.05
+    assert more["shots"] > told["shots"]
+    kept, metadata = to_precision(42.5)  # too little
+    assert kept == first
+    assert metadata["shots"] == told["shots"]
+    assert metadata["missing"] == 5
+    assert metadata["shots_total"] > told["shots_total"]
+    late, metadata = to_precision(46.5)  # more than the first round had, if not all
+    assert late not in (first, second)
+    assert late[1] < first[1]
+    assert metadata["missing"] == 1
+
+
+def test_what_a_resumed_run_adds_is_counted(tmp_path):
+    journal, log = tmp_path / "journal.jsonl", tmp_path / "log.jsonl"
+    for deadline in (20.5, 1000.0):
+        with timed(deadline, subexperiments=1, journal=journal, log=log) as chosen:
+            chosen.run([(chain(), "ZZZZ")]).result()
+    first, second = (r for r in read_records(log) if isinstance(r, QueryRecord))
+    assert first.missing == 19
+    assert (first.num_subexperiments, first.shots_total) == (10, 525)
+    assert (second.num_subexperiments, second.shots_total) == (10, 475)
+
+
 def test_a_deadline_injects_no_more_delays():
     injected = []
     for deadline in (None, Deadline(60.0, chunks=4)):
@@ -173,6 +279,50 @@ def test_what_a_slow_worker_sleeps_is_counted():
         straggler = chosen.run([(chain(), "ZZZZ")]).result()[0].metadata["straggler"]
     assert straggler["injected"] == 2
     assert straggler["injected_seconds"] == pytest.approx(0.02)
+    assert (straggler["slow_worker"], straggler["slow_delay"]) == (0, 0.01)
+
+
+def test_records_without_a_slow_worker_are_read_as_before(tmp_path):
+    log = tmp_path / "log.jsonl"
+    value(estimator(log=log))
+    (record,) = (r for r in read_records(log) if isinstance(r, QueryRecord))
+    data = json.loads(encode(record))
+    del data["straggler"]["slow_worker"], data["straggler"]["slow_delay"]
+    assert decode(json.dumps(data).encode()) == record
+
+
+# --- how work is divided among workers ------------------------------------------------------------
+
+
+def test_short_tasks_of_a_large_batch_are_spread_over_the_workers(tmp_path):
+    """A task of a few rows takes longer than its arithmetic does."""
+    path = tmp_path / "tasks.jsonl"
+    options = EstimatorOptions(shots=256, seed=3, policy=Policy(subexperiments=30))
+    circuit = real_amplitudes(12, reps=0)
+    for qubit in range(11):
+        circuit.cx(qubit, qubit + 1)
+    points = np.random.default_rng(0).random((40, 12))
+    with DistributedEstimator("AAAABBBBCCCC", workers=4, options=options, trace=path) as chosen:
+        chosen.run([(circuit, "Z" * 12, points)]).result()
+    records = [r for r in read_records(path) if isinstance(r, TaskRecord)]
+    assert len(records) == 54
+    assert len({r.job for r in records}) >= 4
+
+
+class Idle(ThreadPool):
+    def _submit(self, order, tell):
+        raise AssertionError("this was to run where it was asked for")
+
+
+@pytest.mark.parametrize("shots", [None, 1000])
+def test_a_short_run_needs_no_worker(shots):
+    options = EstimatorOptions(shots=shots, seed=1, default_precision=0)
+    pool = Idle(8)
+    with DistributedEstimator("AABBCCDDEEFF", None, pool, options=options) as chosen:
+        precision = None if shots else 0
+        result = chosen.run([(chain(12), "Z" * 12)], precision=precision).result()[0]
+    assert abs(float(result.data.evs)) <= 2
+    pool.close()
 
 
 # --- memory ---------------------------------------------------------------------------------------

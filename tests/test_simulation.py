@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from distributed_estimator.cli.main import main
 from distributed_estimator.errors import InputError, RecordError
 from distributed_estimator.execution.messages import SlowWorker
 from distributed_estimator.execution.policies import (
+    MOST_SECONDS,
     Batches,
     Deadline,
     LongestFirst,
@@ -341,6 +344,14 @@ def test_a_deadline_ends_with_what_there_is():
     assert result.lower_bound is None
 
 
+def test_times_are_bounded_so_that_sums_of_them_are_numbers():
+    policy = Policy(Batches(1, delay=MOST_SECONDS), retry=Retry(timeout=MOST_SECONDS))
+    services = [MOST_SECONDS / 2] * 20
+    result = simulate(specs(services), services, policy, 2, overhead=MOST_SECONDS / 4)
+    assert result.makespan == (19 + 3 / 4) * MOST_SECONDS
+    assert result.missing == 0
+
+
 def test_crashes_cost_time_but_no_result():
     tasks, policy = specs([1.0] * 200), Policy(retry=Retry(attempts=50, backoff=0.0))
     result = simulate(tasks, [1.0] * 200, policy, 8, crashes=0.2, seed=1)
@@ -396,10 +407,14 @@ def test_the_seed_decides():
         ({"workers": 0}, "`workers` is 0: give a whole number of at least 1"),
         ({"workers": 1.5}, "`workers` is 1.5"),
         ({"services": [1.0]}, "`services` has 1 entries for 2 tasks"),
-        ({"services": [1.0, math.nan]}, "`services` has the entry nan"),
+        ({"services": [1.0, math.nan]}, "`services` has the entry nan for task 1: give seconds"),
+        ({"services": [1e308, 1.0]}, "`services` has the entry 1e+308 for task 0"),
         ({"overhead": -1.0}, "`overhead` is -1.0: give seconds of at least 0"),
         ({"latency": math.inf}, "`latency` is inf"),
         ({"crashes": 1.0}, "`crashes` is 1.0: give a probability"),
+        ({"crashes": "x"}, "`crashes` is 'x': give a probability"),
+        ({"overhead": "x"}, "`overhead` is 'x': give seconds"),
+        ({"job_seconds": 1e308}, "`job_seconds` is 1e+308: give seconds of at least 0 and at most"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(fields, message):
@@ -467,6 +482,15 @@ def test_services_from_records_are_without_injected_delays():
     )
 
 
+def test_chunks_of_the_same_subexperiments_are_delayed_once():
+    """As in a real run: the first chunk is, for all of them."""
+    chunks = [record(f"c{n}", chunk=n, subexperiments=3, seconds=1.0 + n) for n in range(4)]
+    stragglers = Stragglers(1.0, Constant(10.0))
+    result = predicted(chunks, 1, Policy(), stragglers=stragglers)
+    assert result.makespan == pytest.approx(1 + 2 + 3 + 4 + 3 * 10)
+    assert result.lower_bound == pytest.approx(result.makespan)
+
+
 def test_more_tasks_are_drawn_from_the_records():
     load = Load.measured(RECORDS).resampled(300, seed=4)
     assert load == Load.measured(RECORDS).resampled(300, seed=4)
@@ -478,6 +502,52 @@ def test_more_tasks_are_drawn_from_the_records():
 def test_records_without_a_task_that_succeeded_are_refused():
     with pytest.raises(RecordError, match="no task record with the status `done`"):
         Load.measured([record(status="lost")])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"subexperiments": -1}, "`subexperiments` of task a (query q, attempt 0) is -1, expected"),
+        ({"subexperiments": 0}, "is 0, expected a number from 1 to 1000000"),
+        ({"subexperiments": 10**12}, "is 1000000000000, expected a number from 1 to 1000000"),
+        ({"subexperiments": 10**30}, "is 1000000"),
+        (
+            {"finished": math.nan},
+            "`finished` of task a (query q, attempt 0) is nan, expected secon",
+        ),
+        ({"finished": 1e308, "started": -1e308}, "`started` of task a"),
+        ({"injected_delay": math.nan}, "`injected_delay` of task a"),
+        ({"injected_delay": -1e-3}, "`injected_delay` of task a (query q, attempt 0) is -0.001"),
+    ],
+)
+def test_records_of_what_nobody_measured_are_refused(change, message):
+    with pytest.raises(RecordError) as refused:
+        Load.measured([replace(RECORDS[0], **change), *RECORDS[1:]])
+    assert message in str(refused.value)
+    # Of an attempt that counts for nothing, nothing is looked at.
+    assert Load.measured([replace(RECORDS[1], **change), *RECORDS]) == Load.measured(RECORDS)
+
+
+@pytest.mark.parametrize("delay", [Constant(0.5), Pareto(0.5, 1.5), LogNormal(0.5, 1.0)])
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_a_task_that_no_delay_is_injected_into_takes_its_time(p, delay):
+    work = expected_work([1.0, 2.0, 1.0], Stragglers(p, delay), [0, 0, 1])
+    assert work.tolist()[:2] == [1.0, 2.0]
+    assert work[2] > 1.0
+
+
+def test_the_bound_of_a_task_with_very_many_subexperiments_takes_little_memory():
+    """As drawn at once, the delays of all samples would take 2 GB."""
+    drawn = []
+
+    class Counted(Pareto):
+        def draw(self, rng, count):
+            drawn.append(count)
+            return np.ones(count)
+
+    assert work_of(1.0, Stragglers(0.2, Counted(1.0, 1.5)), 10**6) > 0.19 * 10**6
+    assert sum(drawn) > 40 * 10**6
+    assert max(drawn) < 6 * 10**6
 
 
 def test_a_prediction_delays_what_the_real_run_delays():
@@ -498,6 +568,8 @@ def test_a_prediction_delays_what_the_real_run_delays():
         ("lognormal:1,x", "cannot be read: give lognormal:MEDIAN,SIGMA"),
         ("exponential:-1", "`mean` is -1.0: give a positive number"),
         ("constant:inf", "`seconds` is inf"),
+        ("constant:1e308", "`seconds` is 1e+308: give seconds of at least 0 and at most 1e+09"),
+        ("exponential:1e308", "`mean` is 1e+308"),
     ],
 )
 def test_distributions_that_cannot_be_read(text, message):
@@ -552,6 +624,22 @@ def test_the_command_knows_when_tasks_are_missing(dest):
     assert row["speed_up"] is row["lower_bound"] is row["time_over_bound"] is None
 
 
+@pytest.mark.parametrize("ending", ["--workers 1,2", "--workers 2 --attempts 1 --deadline 1e6"])
+def test_the_command_says_why_tasks_that_run_for_hours_are_missing(dest, ending):
+    code, out, err = dest(f"simulate --service constant:4000 --tasks 6 {ending} --json")
+    assert code == 0
+    assert [row["missing"] for row in json.loads(out)["rows"]][-1] == 6
+    assert err.count("note: tasks are missing, since jobs took so long that they counted") == 1
+    assert "`--timeout SECONDS`, more than the longest job takes" in err
+    code, out, err = dest(f"simulate --service constant:4000 --tasks 6 {ending} --timeout 4001")
+    assert (code, "note" in err, "missing" in out) == (0, False, False)
+
+
+def test_the_command_says_nothing_of_tasks_that_the_deadline_ended(dest):
+    code, _, err = dest("simulate --service constant:1 --tasks 9 --deadline 2.5")
+    assert (code, "note" in err) == (0, False)
+
+
 def test_the_command_simulates_recorded_tasks(dest):
     with RecordWriter("tasks.jsonl") as log:
         for each in RECORDS:
@@ -563,6 +651,31 @@ def test_the_command_simulates_recorded_tasks(dest):
     assert "the tasks of 2 query records are simulated as one run" in err
     _, out, _ = dest("simulate --records tasks.jsonl --tasks 100 --workers 1 --json")
     assert json.loads(out)["num_tasks"] == 100
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("subexperiments", "-1", "`subexperiments` of task a (query q, attempt 0) is -1"),
+        ("subexperiments", "1" + "0" * 12, "is 1000000000000, expected a number from 1 to"),
+        ("finished", "null", "`finished` of task a (query q, attempt 0) is nan, expected seconds"),
+        ("started", "-1e300", "`started` of task a (query q, attempt 0) is -1e+300"),
+        ("started", "-1e999", "line 2 is unreadable: its field `started` is -inf, expected float"),
+        ("started", "9" * 400, "tasks.jsonl, line 2 is unreadable: its field `started` is 9999"),
+        ("submitted", "9" * 400, "line 2 is unreadable: its field `submitted` is 9999"),
+    ],
+)
+def test_the_command_refuses_damaged_records(dest, field, value, message):
+    with RecordWriter("tasks.jsonl") as log:
+        log.write(RECORDS[0])
+    text = Path("tasks.jsonl").read_text("ascii")
+    damaged = re.sub(rf'"{field}": [^,]+', f'"{field}": {value}', text)
+    assert damaged != text
+    Path("tasks.jsonl").write_text(damaged, "ascii")
+    code, out, err = dest("simulate --records tasks.jsonl --straggler-p 0.2 --straggler-delay 0.1")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert len(err) < 300
 
 
 def test_the_command_refuses_files_without_tasks(dest):
@@ -601,6 +714,12 @@ def test_the_command_refuses_files_without_tasks(dest):
         ("--service constant:1 --order up", "'up' is not one of"),
         ("--service constant:1 --policy lazy", "'lazy' is not one of"),
         ("--service constant:1 --overhead nan", "`--overhead` is nan"),
+        ("--service constant:1 --overhead 1e308", "`--overhead` is 1e+308"),
+        ("--service constant:1 --speculate --budget 1e308", "`budget` is 1e+308"),
+        ("--service constant:1 --policy batches --batch-size 1 --batch-delay 1e308", "`delay` is"),
+        ("--service constant:1 --timeout 1e308", "`timeout` is 1e+308"),
+        ("--service constant:1e308 --timeout 9e8", "`seconds` is 1e+308"),
+        ("--service lognormal:1,100", "`services` has the entry"),
         ("--service constant:1 --subexperiments-per-task 2", "has no effect"),
         ("--service constant:1 --seed -1", "-1 is not in the range"),
     ],

@@ -54,14 +54,18 @@ def test_means_that_are_infinite():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Constant(-0.1), "`seconds` is -0.1: give a number of at least 0"),
+        (lambda: Constant(-0.1), "`seconds` is -0.1: give seconds of at least 0"),
         (lambda: Constant(math.nan), "`seconds` is nan"),
         (lambda: Constant(math.inf), "`seconds` is inf"),
         (lambda: Constant("1"), "`seconds` is '1'"),
-        (lambda: Pareto(0, 1.5), "`scale` is 0: give a positive number"),
+        (lambda: Constant(1e300), "`seconds` is 1e+300: give seconds of at least 0 and at most"),
+        (lambda: Pareto(1, 10**400), "`shape` is 1000"),
+        (lambda: LogNormal(1e300, 1), "`median` is 1e+300"),
+        (lambda: LogNormal(1, "x"), "`sigma` is 'x'"),
+        (lambda: Pareto(0, 1.5), "`scale` is 0: give a positive number of seconds"),
         (lambda: Pareto(1, -1), "`shape` is -1: give a positive number"),
         (lambda: LogNormal(0, 1), "`median` is 0: give a positive number"),
-        (lambda: LogNormal(1, 101), "`sigma` is 101: give at most 100"),
+        (lambda: LogNormal(1, 101), "`sigma` is 101: give a number of at least 0 and at most 100"),
         (lambda: LogNormal(1, -1), "`sigma` is -1: give a number of at least 0"),
         (lambda: Stragglers(1.01, Constant(1)), "`p` is 1.01: give a probability, from 0 to 1"),
         (lambda: Stragglers(-0.1, Constant(1)), "`p` is -0.1"),
@@ -70,6 +74,12 @@ def test_means_that_are_infinite():
         (lambda: Stragglers(0.1, 0.5), "`delay` is 0.5: give Constant"),
         (lambda: Stragglers(0.1, Constant(1), SlowWorker(-1, 1.0)), "`slow` is SlowWorker"),
         (lambda: Stragglers(0.1, Constant(1), SlowWorker(0, math.nan)), "`slow` is SlowWorker"),
+        (lambda: Stragglers(0.1, Constant(1), SlowWorker("x", 1.0)), "`slow` is SlowWorker"),
+        (lambda: Stragglers(0.1, Constant(1), SlowWorker(0, "x")), "`slow` is SlowWorker"),
+        (
+            lambda: Stragglers(0.1, Constant(1), "x"),
+            "`slow` is 'x': give SlowWorker(worker, delay)",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(make, message):
@@ -136,6 +146,20 @@ def test_a_large_task_draws_all_of_its_subexperiments():
     stragglers = Stragglers(0.2, Constant(1.0))
     seconds = stragglers.seconds("large", 0, 100_000)
     assert abs(seconds - 20_000) < 5 * math.sqrt(100_000 * 0.2 * 0.8)
+
+
+@pytest.mark.parametrize("p", [5e-324, 1e-320, 1e-300])
+def test_what_next_to_never_happens_does_not(p):
+    stragglers = Stragglers(p, Constant(1.0))
+    assert {stragglers.seconds(f"t{n}", 0, 10**6) for n in range(50)} == {0.0}
+
+
+def test_delays_that_no_sum_can_hold_are_as_long_as_delays_get():
+    class Huge(Pareto):
+        def draw(self, rng, count):
+            return np.full(count, 1e308)
+
+    assert Stragglers(1.0, Huge(1.0, 0.1)).seconds("t", 0, 8) == LONGEST
 
 
 def test_no_delay_is_longer_than_systems_can_wait():

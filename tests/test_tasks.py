@@ -221,6 +221,18 @@ def test_exact_tasks_are_divided_by_rows_alone(experiment):
     assert all(task.undivided for task in divided)
 
 
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_divided_task_takes_the_simulator_as_long_as_its_whole_rows(experiment, most):
+    backend, angles = StatevectorBackend(), angles_of(experiment)
+    (whole,) = tasks_of(experiment, angles, 100)
+    (exact,) = tasks_of(experiment, angles, None)
+    seconds = backend.expected_seconds(experiment, whole)
+    parts = tasks_of(experiment, angles, 100, most=most)
+    assert len(parts) > 1
+    assert {backend.expected_seconds(experiment, part) for part in parts} == {seconds}
+    assert 1e-5 < backend.expected_seconds(experiment, exact) < seconds < 0.1
+
+
 def test_keys_are_the_same_where_the_content_is(experiment):
     angles = angles_of(experiment)
     divisions = [
@@ -264,6 +276,17 @@ def test_circuits_are_numbered_by_family_group_and_setting(experiment):
     assert len(everything) == experiment.num_circuits
     for first, count in [(0, 1), (1, 7), (13, 10), (experiment.num_circuits - 1, 1)]:
         assert circuits_in(experiment, (first, count)) == everything[first : first + count]
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_tasks_share_the_circuits_of_each_group(experiment, most):
+    everything = [group for _, group, _ in circuits_in(experiment)]
+    tasks = tasks_of(experiment, angles_of(experiment), 100, most=most)
+    for task in tasks:
+        own = [group for _, group, _ in circuits_in(experiment, task.circuits)]
+        shares = [own.count(g) / everything.count(g) for g in range(len(experiment.groups))]
+        assert np.allclose(experiment.group_shares(task.circuits), shares)
+    assert np.allclose(sum(experiment.group_shares(task.circuits) for task in tasks), 1.0)
 
 
 def test_families_that_measure_nothing_go_with_the_first_circuit():

@@ -1,4 +1,4 @@
-"""From environments to derivatives by gate angles."""
+"""What values depend on: gate angles, and what is measured of the fragments."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .batch import Batch
 from .cutting import CutPlan
-from .reconstruction import Reconstruction
-from .subexperiments import Shifts
+from .reconstruction import Queries, Reconstruction
+from .reconstruction.uncertainty import quadratic_form
+from .subexperiments import FragmentExperiment, Shifts
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
 
 
 def derivatives_by_angle(
@@ -58,3 +61,86 @@ def derivatives_by_angle(
             entries[:, column] = np.einsum("ers,ers->e", chosen, environments[leaf])
         np.add.at(result, queries.query[part], queries.weight[part, None] * entries)
     return result
+
+
+def derivatives_by_parameter(
+    plan: CutPlan,
+    reconstruction: Reconstruction,
+    shifts: Sequence[Shifts],
+    angles: FloatArray,
+    batch: Batch,
+    parameters: Sequence[int],
+) -> FloatArray:
+    """Derivatives of every query by some of the circuit's parameters, by the chain rule.
+
+    Args:
+        plan: The plan.
+        reconstruction: Of tensors that hold base rows first, then the shifted ones.
+        shifts: Per fragment, the angles that depend on the parameters wanted.
+        angles: Angles of all gates at every binding, shape (bindings, angles).
+        batch: The queries.
+        parameters: Numbers of the parameters wanted.
+
+    Returns:
+        Shape (queries, parameters wanted).
+    """
+    by_angle = derivatives_by_angle(plan, reconstruction, shifts, angles, parameters)
+    jacobian = plan.normal.angles.jacobian(batch.values)[:, list(parameters)]
+    if len(jacobian) > 1:
+        jacobian = jacobian[batch.binding]
+    return np.asarray((jacobian @ by_angle[:, :, None])[:, :, 0])
+
+
+def influences_of_terms(
+    experiments: Sequence[FragmentExperiment], queries: Queries, inverses: Sequence[IntArray]
+) -> list[FloatArray]:
+    """How much the queries depend on each row's measurements, as far as the observables say.
+
+    These are the magnitudes of all terms' weights, summed over the queries and over the terms that
+    act on the fragment. A fragment that none acts on is there for what it passes on to others: all
+    terms count.
+
+    Args:
+        experiments: What is run of each fragment.
+        queries: What is asked for.
+        inverses: Per fragment, the row of each binding.
+
+    Returns:
+        Per fragment, shape (rows, measurement groups).
+    """
+    weights, tables = np.abs(queries.weight), []
+    for number, (experiment, inverse) in enumerate(zip(experiments, inverses, strict=True)):
+        paulis, groups = queries.paulis[number], experiment.group_places[0]
+        acts = np.array([bool(pauli) or not experiment.measures for pauli in experiment.paulis])
+        table = np.zeros((int(inverse.max(initial=-1)) + 1, len(experiment.groups)))
+        np.add.at(table, (queries.rows[number], groups[paulis]), weights * acts[paulis])
+        tables.append(table)
+    return tables
+
+
+def influences_measured(reconstruction: Reconstruction) -> list[FloatArray]:
+    """How much the queries depend on each row's measurements, as far as samples say.
+
+    These are the shares in the queries' variances, to first order and term by term.
+
+    Args:
+        reconstruction: Of complete tensors with covariances.
+
+    Returns:
+        Per fragment, shape (rows, measurement groups).
+
+    Raises:
+        PlanTooLargeError: The environments do not fit in memory.
+    """
+    queries, tensors = reconstruction.queries, reconstruction.tensors
+    tables = [np.zeros((len(t.values), len(t.experiment.groups))) for t in tensors]
+    for part, environments in reconstruction.environments():
+        weights = queries.weight[part, None]
+        for number, (tensor, table) in enumerate(zip(tensors, tables, strict=True)):
+            rows, paulis = queries.rows[number][part], queries.paulis[number][part]
+            own = weights * environments[number].reshape(len(weights), -1)
+            covariances = tensor.covariance(rows, paulis, paulis)
+            variances = quadratic_form(own, covariances, own, tensor.experiment.fragment.shape)
+            groups = tensor.experiment.group_places[0][paulis]
+            np.add.at(table, (rows, groups), np.maximum(variances, 0.0))
+    return tables

@@ -300,6 +300,7 @@ class DistributedEstimator(BaseEstimatorV2):
         run: str,
         stop: Stop,
     ) -> PrimitiveResult[PubResult]:
+        begun = self.pipeline.conditions.clock()
         results: list[PubResult | None] = [None] * len(requests)
         groups: dict[tuple[int, Accuracy], list[int]] = {}
         for number, (request, accuracy) in enumerate(zip(requests, accuracies, strict=True)):
@@ -307,7 +308,7 @@ class DistributedEstimator(BaseEstimatorV2):
         for place, ((_, accuracy), members) in enumerate(groups.items()):
             chosen = [requests[number] for number in members]
             evaluation = self.pipeline.evaluate(
-                merge(chosen), accuracy, f"{run} batch {place}", stop
+                merge(chosen), accuracy, f"{run} batch {place}", stop, begun
             )
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)

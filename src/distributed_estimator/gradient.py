@@ -165,11 +165,12 @@ class FragmentGradient(BaseEstimatorGradient):
         count = sum(len(group.members) for group in groups)
         gradients: list[Any] = [None] * count
         metadata: list[Any] = [None] * count
+        begun = self._estimator.pipeline.conditions.clock()
         for number, group in enumerate(groups):
             name = f"{run} group {number}"
             with self._estimator.running() as stop:
                 evaluation = self._estimator.pipeline.gradient(
-                    group.batch, accuracy, name, group.places, stop
+                    group.batch, accuracy, name, group.places, stop, begun
                 )
             assert evaluation.gradients is not None
             for member, row in zip(group.members, evaluation.gradients, strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -18,19 +18,21 @@ from numpy.typing import NDArray
 
 from .batch import Accuracy, Batch, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
-from .derivatives import derivatives_by_angle
-from .errors import BackendError, DeadlineError
-from .execution import Arrays, Conditions, Pool, Stop, Tally, one_thread
+from .derivatives import derivatives_by_parameter, influences_measured, influences_of_terms
+from .errors import BackendError, PlanTooLargeError
+from .execution import Arrays, Conditions, LargestInfluenceFirst, Pool, Stop, one_thread
 from .memory import MemoryLimit, Need
 from .preparation import Preparation
 from .reconstruction import Queries, Reconstruction, SliceWork, Wanted, run_here
 from .records import QueryRecord, RecordWriter, Summary, new_run_id, utc_now
-from .rounds import Round, Trace, influences, run_slices, straggler_info
+from .rounds import Round, Spent, Trace, in_time, run_slices, straggler_info
 from .subexperiments import (
     PILOT_SHOTS,
     PILOTS,
     Backend,
-    shots_after_failing,
+    Estimate,
+    ShotsTaken,
+    meet_precision,
     shots_for_slopes,
     shots_to_meet,
     unique_rows,
@@ -39,7 +41,6 @@ from .subexperiments import (
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
-_MOST_ROUNDS = 12
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
@@ -84,7 +85,12 @@ class Pipeline:
         self.memory = MemoryLimit(memory_limit)
 
     def evaluate(
-        self, batch: Batch, accuracy: Accuracy, run: str, stop: Stop | None = None
+        self,
+        batch: Batch,
+        accuracy: Accuracy,
+        run: str,
+        stop: Stop | None = None,
+        begun: float | None = None,
     ) -> Evaluation:
         """Values and standard errors of a batch.
 
@@ -93,16 +99,18 @@ class Pipeline:
             accuracy: How well they must be known.
             run: Names this evaluation; everything random derives from it.
             stop: Ends it early.
+            begun: When whatever has the deadline began, on the conditions' clock; None: now.
 
         Raises:
             BackendError: The backend cannot give what is asked, or failed.
+            DeadlineError: Some circuits had no shots at all when the deadline came.
             PlanTooLargeError: It would not fit in memory.
             PoolError: Workers could not be started or reached.
             RunCancelledError: It was asked to stop.
         """
-        with self._session(batch, accuracy, stop) as session:
-            values, stderrs = session.values_to(accuracy, run)
-            return self._finish(values, stderrs, session.record(values, stderrs, "value"))
+        with self._session(batch, accuracy, stop, begun) as session:
+            estimate = session.estimate_to(accuracy, run)
+            return self._finish(estimate, session.record(estimate, "value"))
 
     def gradient(
         self,
@@ -111,6 +119,7 @@ class Pipeline:
         run: str,
         parameters: Sequence[int],
         stop: Stop | None = None,
+        begun: float | None = None,
     ) -> Evaluation:
         """A batch's values and their derivatives by some of the circuit's parameters.
 
@@ -121,42 +130,44 @@ class Pipeline:
             run: Names this evaluation; everything random derives from it.
             parameters: Numbers of the parameters wanted.
             stop: Ends it early.
+            begun: As for `evaluate`.
         """
-        with self._session(batch, accuracy, stop) as session:
+        with self._session(batch, accuracy, stop, begun) as session:
             shots = session.shots_for(accuracy, run)
             if shots is not None and accuracy.shots is None:
                 weights = batch.observables.weights
                 shots = max(shots, shots_for_slopes(accuracy.precision, weights))
-            values, gradients = session.gradients(shots, f"{run} gradient", parameters)
-            stderrs = np.zeros(0)
-            record = session.record(values, stderrs, "gradient")
-            return self._finish(values, stderrs, record, gradients)
+            estimate, gradients = session.gradients(shots, f"{run} gradient", parameters)
+            return self._finish(estimate, session.record(estimate, "gradient"), gradients)
 
-    def _session(self, batch: Batch, accuracy: Accuracy, stop: Stop | None = None) -> _Session:
+    def _session(
+        self, batch: Batch, accuracy: Accuracy, stop: Stop | None, begun: float | None
+    ) -> _Session:
         if accuracy.exact and not self.backend.exact:
             raise BackendError(
                 f"`precision` is 0, but the backend {self.backend.name} samples: ask for a "
                 "positive precision, set `shots`, or use the statevector backend (backend=None)"
             )
-        return _Session(self, batch, accuracy, replace(self.conditions, stop=stop))
+        return _Session(self, batch, accuracy, replace(self.conditions, stop=stop), begun)
 
     def _finish(
-        self,
-        values: FloatArray,
-        stderrs: FloatArray,
-        record: QueryRecord,
-        gradients: FloatArray | None = None,
+        self, estimate: Estimate, record: QueryRecord, gradients: FloatArray | None = None
     ) -> Evaluation:
         if self.log is not None:
             self.log.write(record)
-        return Evaluation(values, stderrs, record, gradients)
+        return Evaluation(estimate.values, estimate.stderrs, record, gradients)
 
 
 class _Session(ExitStack):
     """One batch on its way through the stages; what it needs meanwhile is given back at the end."""
 
     def __init__(
-        self, pipeline: Pipeline, batch: Batch, accuracy: Accuracy, conditions: Conditions
+        self,
+        pipeline: Pipeline,
+        batch: Batch,
+        accuracy: Accuracy,
+        conditions: Conditions,
+        begun: float | None,
     ) -> None:
         super().__init__()
         self.pipeline = pipeline
@@ -166,13 +177,13 @@ class _Session(ExitStack):
         self.query_id = new_run_id()
         self.started_at = utc_now()
         self.times = dict.fromkeys(_STAGES, 0.0)
-        self.shots_range = 0, 0
-        self.num_subexperiments = 0
-        self.shots_total = 0
-        self.first_order = 0
-        self.tally = Tally()
-        self.missing = 0
+        self.shots_taken = ShotsTaken()
+        self.spent = Spent()
+        self._measured: list[FloatArray] | None = None
         self._mark = self._begun = conditions.clock()
+        deadline = conditions.policy.deadline
+        began = self._begun if begun is None else begun
+        self._end = math.inf if deadline is None else began + deadline.seconds
         self.prepared, self.plan_cached = pipeline.preparation.prepare(
             batch.circuit, batch.observables
         )
@@ -180,25 +191,17 @@ class _Session(ExitStack):
         self._lap("partition")
         self.angles = self.plan.normal.angles.evaluate(batch.values)
 
-    def values_to(self, accuracy: Accuracy, run: str) -> tuple[FloatArray, FloatArray]:
-        """Values and standard errors that meet `accuracy`."""
-        if accuracy.exact:
-            values, _ = self._values(None, run)
-            return values, np.zeros_like(values)
-        if accuracy.shots is not None:
-            return self._values(accuracy.shots, run)
+    def estimate_to(self, accuracy: Accuracy, run: str) -> Estimate:
+        """Values and standard errors that meet `accuracy`, or are the best in time."""
+        if accuracy.exact or accuracy.shots is not None:
+            return self._estimate(accuracy.shots, run)
         shots = self.shots_for(accuracy, run)
         assert shots is not None
-        for attempt in range(_MOST_ROUNDS):
-            values, stderrs = self._values(shots, f"{run} round {attempt}")
-            worst = float(stderrs.max(initial=0.0))
-            if worst <= accuracy.precision or self.missing:  # out of time: it gets no better
-                return values, stderrs
-            taken = self.shots_range[1]
-            shots = shots_after_failing(max(shots, taken), worst, accuracy.precision)
-        raise BackendError(
-            f"precision {accuracy.precision:g} was not met with {taken} shots a subexperiment "
-            f"(standard error {worst:.3g}): ask for a larger precision"
+        return meet_precision(
+            accuracy.precision,
+            shots,
+            lambda number, shots: self._estimate(shots, f"{run} round {number}"),
+            lambda: self.conditions.clock() >= self._end,
         )
 
     def shots_for(self, accuracy: Accuracy, run: str) -> int | None:
@@ -208,20 +211,23 @@ class _Session(ExitStack):
         pilots, taken = [], PILOT_SHOTS
         for pilot in range(PILOTS):
             pilots.append(self._sample(PILOT_SHOTS, f"{run} pilot {pilot}", "orders"))
-            taken = max(taken, self.shots_range[1])
+            taken = max(taken, self.shots_taken.most)
         orders = np.array([pilot.variance_orders() for pilot in pilots])
         shots = shots_to_meet(accuracy.precision, orders[:, 0], orders[:, 1], taken)
+        if self._by_influence:
+            with suppress(PlanTooLargeError):  # then the order goes by the observables alone
+                self._measured = influences_measured(pilots[-1])
         self._lap("reconstruct")
         return shots
 
-    def _values(self, shots: int | None, run: str) -> tuple[FloatArray, FloatArray]:
+    def _estimate(self, shots: int | None, run: str) -> Estimate:
         reconstruction = self._sample(shots, run, "values" if shots is None else "errors")
         values = reconstruction.values()
-        stderrs = np.zeros_like(values)
+        stderrs, first_order = np.zeros_like(values), 0
         if shots is not None:
-            stderrs, self.first_order = reconstruction.standard_errors(values)
+            stderrs, first_order = reconstruction.standard_errors(values)
         self._lap("reconstruct")
-        return values, stderrs
+        return Estimate(values, stderrs, self.shots_taken, first_order)
 
     def _sample(self, shots: int | None, run: str, wanted: Wanted) -> Reconstruction:
         rows, inverses = self._local_rows()
@@ -229,21 +235,18 @@ class _Session(ExitStack):
 
     def gradients(
         self, shots: int | None, run: str, parameters: Sequence[int]
-    ) -> tuple[FloatArray, FloatArray]:
-        """Values, and derivatives of shape (queries, parameters)."""
-        table = self.plan.normal.angles
+    ) -> tuple[Estimate, FloatArray]:
+        """Values without standard errors, and derivatives of shape (queries, parameters)."""
         shifts = self.prepared.shifts(tuple(parameters))
         base, inverses = self._local_rows()
         rows = [s.rows(b) for s, b in zip(shifts, base, strict=True)]
         reconstruction = self._execute(rows, inverses, shots, run, "environments")
-        by_angle = derivatives_by_angle(self.plan, reconstruction, shifts, self.angles, parameters)
-        jacobian = table.jacobian(self.batch.values)[:, list(parameters)]
-        if len(jacobian) > 1:
-            jacobian = jacobian[self.batch.binding]
-        gradients = (jacobian @ by_angle[:, :, None])[:, :, 0]
+        gradients = derivatives_by_parameter(
+            self.plan, reconstruction, shifts, self.angles, self.batch, parameters
+        )
         values = reconstruction.values()
         self._lap("reconstruct")
-        return values, gradients
+        return Estimate(values, np.zeros(0), self.shots_taken), gradients
 
     def _local_rows(self) -> tuple[list[FloatArray], list[IntArray]]:
         local = [unique_rows(self.angles[:, f.angles]) for f in self.plan.fragments]
@@ -258,20 +261,19 @@ class _Session(ExitStack):
         wanted: Wanted,
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
-        conditions = self._conditions_now()
         round_, reconstruction = self._generate(rows, inverses, shots, run, wanted)
         self._lap("generate")
-        tally, overlapped = round_.execute(
-            self.pipeline.pool, conditions, self._trace(), reconstruction.fragment_complete
-        )
-        self.times["overlapped"] += overlapped
-        self.tally.add(tally)
-        self.missing += len(tally.missing)
-        self.shots_range = round_.shots_range
-        subexperiments, spent = round_.ran(tally)
-        self.num_subexperiments += subexperiments
-        self.shots_total += spent
-        self._lap("execute")
+        try:
+            round_.execute(
+                self.pipeline.pool,
+                in_time(self.conditions, self._end),
+                self._trace(),
+                reconstruction.fragment_complete,
+                self.spent,
+            )
+        finally:
+            self._lap("execute")
+        self.shots_taken = round_.shots_taken
         return reconstruction
 
     def _generate(
@@ -289,6 +291,12 @@ class _Session(ExitStack):
         most_elements = pipeline.memory.check(need)
         if need.total > _ONE_CORE_BYTES:
             self.enter_context(one_thread())
+        queries = Queries.build(
+            batch.observables, batch.observable, batch.binding, inverses, prepared.term_paulis
+        )
+        influences = self._measured
+        if self._by_influence and influences is None:
+            influences = influences_of_terms(prepared.experiments, queries, inverses)
         round_ = Round(
             prepared,
             pipeline.backend,
@@ -297,10 +305,7 @@ class _Session(ExitStack):
             shots,
             run,
             covariances=wanted in ("errors", "orders"),
-            influences=influences(policy, rows, inverses, batch.binding),
-        )
-        queries = Queries.build(
-            batch.observables, batch.observable, batch.binding, inverses, prepared.term_paulis
+            influences=influences,
         )
         reconstruction = Reconstruction(
             self.plan,
@@ -314,28 +319,18 @@ class _Session(ExitStack):
         )
         return round_, reconstruction
 
+    @property
+    def _by_influence(self) -> bool:
+        return isinstance(self.conditions.policy.order, LargestInfluenceFirst)
+
     def _run_slices(self, work: SliceWork, tasks: Sequence[int]) -> Sequence[Arrays]:
         """Run slices on the pool, or here where they would not fit side by side."""
         pipeline = self.pipeline
         if pipeline.memory.is_exceeded(8 * work.elements * pipeline.pool.workers):
             return list(run_here(work, tasks))
         results, tally = run_slices(pipeline.pool, work, tasks, self.conditions)
-        self.tally.add(tally)
+        self.spent.tally.add(tally)
         return results
-
-    def _conditions_now(self) -> Conditions:
-        """With what is left of the time until the deadline."""
-        conditions = self.conditions
-        deadline = conditions.policy.deadline
-        if deadline is None:
-            return conditions
-        left = self._begun + deadline.seconds - conditions.clock()
-        if left <= 0:
-            raise DeadlineError(
-                f"after {deadline.seconds:g} s the run had just begun: give a later deadline"
-            )
-        policy = replace(conditions.policy, deadline=replace(deadline, seconds=left))
-        return replace(conditions, policy=policy)
 
     def _trace(self) -> Trace | None:
         log = self.pipeline.trace
@@ -348,10 +343,10 @@ class _Session(ExitStack):
         self.times[stage] += now - self._mark
         self._mark = now
 
-    def record(self, values: FloatArray, stderrs: FloatArray, quantity: str) -> QueryRecord:
+    def record(self, estimate: Estimate, quantity: str) -> QueryRecord:
         """The record of the batch as it stands."""
-        pipeline, plan, times, tally = self.pipeline, self.plan, self.times, self.tally
-        fewest, most = self.shots_range
+        pipeline, plan, times, spent = self.pipeline, self.plan, self.times, self.spent
+        fewest, most = estimate.shots.fewest, estimate.shots.most
         return QueryRecord(
             run_id=pipeline.run_id,
             query_id=self.query_id,
@@ -364,32 +359,32 @@ class _Session(ExitStack):
             num_cuts=plan.num_cuts,
             num_fragments=plan.num_fragments,
             num_terms=plan.num_terms,
-            num_subexperiments=self.num_subexperiments,
+            num_subexperiments=spent.subexperiments,
             num_circuits=self.prepared.num_circuits,
             shots=most if 0 < fewest == most else None,
-            shots_total=self.shots_total,
+            shots_total=spent.shots,
             setting_basis=pipeline.basis,
             backend=pipeline.backend.name,
             pool=pipeline.pool.name,
             subexp_workers=pipeline.pool.workers,
             policy=self.conditions.policy.name,
-            straggler=straggler_info(self.conditions.stragglers, tally),
+            straggler=straggler_info(self.conditions.stragglers, spent.tally),
             t_partition=times["partition"],
             t_generate=times["generate"],
             t_execute=times["execute"],
             t_reconstruct=times["reconstruct"],
-            t_overlapped=times["overlapped"],
-            t_total=math.fsum(times[stage] for stage in _STAGES[:4]),
+            t_overlapped=spent.overlapped,
+            t_total=math.fsum(times.values()),
             plan_cached=self.plan_cached,
-            retries=tally.retries,
-            speculated=tally.speculated,
-            missing=self.missing,
-            value=Summary.of(values),
-            stderr=Summary.of(stderrs),
-            stderr_first_order=self.first_order,
+            retries=spent.tally.retries,
+            speculated=spent.tally.speculated,
+            missing=spent.missing,
+            value=Summary.of(estimate.values),
+            stderr=Summary.of(estimate.stderrs),
+            stderr_first_order=estimate.first_order,
             precision=None if self.accuracy.shots is not None else self.accuracy.precision,
             seed=pipeline.seed,
         )
 
 
-_STAGES = ("partition", "generate", "execute", "reconstruct", "overlapped")
+_STAGES = ("partition", "generate", "execute", "reconstruct")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from .execution import (
     Assignment,
     Attempt,
     Conditions,
-    LargestInfluenceFirst,
     Policy,
     Pool,
     Stragglers,
@@ -27,10 +27,9 @@ from .execution import (
 from .preparation import Prepared
 from .reconstruction import FragmentTensor, SliceWork
 from .records import RecordWriter, StragglerInfo, TaskRecord
-from .subexperiments import Backend, Task, make_tasks
+from .subexperiments import Backend, ShotsTaken, Task, make_tasks
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,25 @@ class Trace:
     start: float
 
 
+@dataclass
+class Spent:
+    """What rounds took, all together.
+
+    Attributes:
+        subexperiments: That ran; chunks of the same ones count once.
+        shots: By all of them.
+        missing: Tasks that had not arrived at the deadline.
+        overlapped: Seconds spent on results while others were still to come.
+        tally: What the dispatcher counts.
+    """
+
+    subexperiments: int = 0
+    shots: int = 0
+    missing: int = 0
+    overlapped: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+
+
 class Round:
     """Tasks of all fragments, and the tensors that their results make up.
 
@@ -61,7 +79,9 @@ class Round:
         shots: Shots per subexperiment; None for exact values.
         run: Names the round; everything random derives from it.
         covariances: Whether the covariances of sampled values are wanted.
-        influences: Per fragment, how many values depend on each row; None: not known.
+        influences: Per fragment, how much values depend on each row's measurement groups, shape
+            (base rows, groups); rows that follow these are shifts of them, in the same order. None:
+            nobody asks.
     """
 
     def __init__(
@@ -98,7 +118,11 @@ class Round:
                 )
             self.tasks += tasks
             self.tensors.append(FragmentTensor(experiment, len(angles), tasks))
-        self._influences = influences
+        self._influences = [
+            np.resize(table, (len(angles), table.shape[1]))
+            for table, angles in zip(influences or (), rows, strict=influences is not None)
+        ]
+        self._total_influence = sum(float(table.sum()) for table in self._influences)
         self._taken: dict[int, int] = {}
 
     def execute(
@@ -107,7 +131,8 @@ class Round:
         conditions: Conditions,
         trace: Trace | None,
         complete: Callable[[int], None] | None,
-    ) -> tuple[Tally, float]:
+        spent: Spent,
+    ) -> None:
         """Run the tasks and fold their results into the tensors.
 
         Args:
@@ -116,17 +141,13 @@ class Round:
             trace: Where attempts are recorded, if anywhere.
             complete: Called with the number of a fragment whose tensor is complete while others
                 are not.
-
-        Returns:
-            What it took, and the seconds spent on results while others were still to come.
+            spent: What this takes is counted there, also where it is in vain.
 
         Raises:
             DeadlineError: Some circuits had no shots at all when the deadline came.
         """
-        overlapped = 0.0
 
         def fold(number: int, arrays: Arrays, others_run: bool) -> None:
-            nonlocal overlapped
             before = conditions.clock()
             task = self.tasks[number]
             tensor = self.tensors[task.experiment]
@@ -136,44 +157,48 @@ class Round:
             if others_run:
                 if complete is not None and tensor.complete:
                     complete(task.experiment)
-                overlapped += conditions.clock() - before
+                spent.overlapped += conditions.clock() - before
 
         if trace is not None:
             conditions = replace(
                 conditions, watch=lambda a: trace.log.write(self._record(a, trace))
             )
         tally = run_tasks(pool, self._assignment(), fold, conditions)
+        spent.tally.add(tally)
+        spent.missing += len(tally.missing)
+        self._count(set(tally.known), spent)
         if tally.missing:
             self._settle()
-        return tally, overlapped
 
-    def ran(self, tally: Tally) -> tuple[int, int]:
-        """Subexperiments and shots of all tasks but those that are missing or were known before.
-
-        Chunks of the same subexperiments count once.
-        """
-        known = set(tally.known)
-        subexperiments = shots = 0
-        for number, task in enumerate(self.tasks):
+    def _count(self, known: Container[int], spent: Spent) -> None:
+        """Count subexperiments and shots of the tasks that ran now."""
+        ran: set[_Place] = set()
+        for number, taken in self._taken.items():
             if number in known:
                 continue
+            task = self.tasks[number]
             held = task.num_subexperiments(self._prepared.experiments[task.experiment])
-            subexperiments += held if task.chunk[0] == 0 else 0
-            shots += held * self._taken.get(number, 0)
-        return subexperiments, shots
+            spent.subexperiments += 0 if _place(task) in ran else held
+            spent.shots += held * taken
+            ran.add(_place(task))
 
     @property
-    def shots_range(self) -> tuple[int, int]:
-        """Fewest and most shots that a subexperiment got, of all its chunks; 0 for exact values.
-
-        A backend may take another number than it was asked to, and a deadline leave chunks out.
-        """
-        shots: Counter[tuple[int, int, tuple[int, int] | None]] = Counter()
+    def shots_taken(self) -> ShotsTaken:
+        """Shots that subexperiments got; as asked for where there are none to run."""
+        shots: Counter[_Place] = Counter()
+        held: dict[_Place, int] = {}
         for number, taken in self._taken.items():
             task = self.tasks[number]
-            shots[task.experiment, task.start, task.circuits] += taken
-        asked = self._shots or 0
-        return min(shots.values(), default=asked), max(shots.values(), default=asked)
+            shots[_place(task)] += taken
+            experiment = self._prepared.experiments[task.experiment]
+            held[_place(task)] = max(1, task.num_subexperiments(experiment))
+        if not shots:
+            asked = self._shots or 0
+            return ShotsTaken(asked, asked, asked)
+        fewest, mean = min(shots.values()), 0.0
+        if fewest:
+            mean = sum(held.values()) / sum(held[place] / own for place, own in shots.items())
+        return ShotsTaken(fewest, max(shots.values()), mean)
 
     def _assignment(self) -> Assignment:
         work = self._prepared.work
@@ -183,18 +208,24 @@ class Round:
 
     def _spec(self, task: Task) -> TaskSpec:
         experiment = self._prepared.experiments[task.experiment]
-        influence = 0.0
-        if self._influences is not None:
-            rows = slice(task.start, task.start + len(task.angles))
-            influence = float(self._influences[task.experiment][rows].sum())
         return TaskSpec(
             task.key,
             self._backend.expected_seconds(experiment, task),
             task.experiment,
-            influence,
+            self._influence(task),
             # Delays are injected into subexperiments, whose shots chunks share.
             task.num_subexperiments(experiment) if task.chunk[0] == 0 else 0,
+            task.chunk[0],
         )
+
+    def _influence(self, task: Task) -> float:
+        """Its part in all influences."""
+        if not self._total_influence:
+            return 0.0
+        shares = self._prepared.experiments[task.experiment].group_shares(task.circuits)
+        rows = slice(task.start, task.start + len(task.angles))
+        own = float(self._influences[task.experiment][rows].sum(axis=0) @ shares)
+        return own / self._total_influence
 
     def _describe(self, task: Task) -> str:
         """Fragment, setting and bindings of a task, for error messages."""
@@ -248,24 +279,31 @@ class Round:
         )
 
 
-def influences(
-    policy: Policy,
-    rows: Sequence[FloatArray],
-    inverses: Sequence[IntArray],
-    binding: IntArray,
-) -> list[FloatArray] | None:
-    """Per fragment, how many of the queries depend on each row; None if the policy does not ask.
+_Place: TypeAlias = tuple[int, int, tuple[int, int] | None]
 
-    Args:
-        policy: The policy.
-        rows: Rows of each fragment; shifted ones follow all that they are shifts of.
-        inverses: Per fragment, the row of each binding.
-        binding: The binding of each query.
+
+def _place(task: Task) -> _Place:
+    """What chunks of the same subexperiments have in common."""
+    return task.experiment, task.start, task.circuits
+
+
+def in_time(conditions: Conditions, end: float) -> Conditions:
+    """Conditions whose deadline, if they have one, is when the clock says `end`.
+
+    Raises:
+        DeadlineError: That has passed.
     """
-    if policy.order != LargestInfluenceFirst():
-        return None
-    counts = [np.bincount(inverse[binding]).astype(float) for inverse in inverses]
-    return [np.resize(count, len(own)) for own, count in zip(rows, counts, strict=True)]
+    deadline = conditions.policy.deadline
+    if deadline is None:
+        return conditions
+    left = end - conditions.clock()
+    if left <= 0:
+        raise DeadlineError(
+            f"after {deadline.seconds:g} s some tasks of the run were still to be made: give a "
+            "later deadline, or fewer circuits a run"
+        )
+    policy = replace(conditions.policy, deadline=replace(deadline, seconds=left))
+    return replace(conditions, policy=policy)
 
 
 def run_slices(
@@ -299,10 +337,13 @@ def straggler_info(stragglers: Stragglers | None, tally: Tally) -> StragglerInfo
     """What was injected, for records."""
     if stragglers is None:
         return StragglerInfo()
+    slow = stragglers.slow
     return StragglerInfo(
         stragglers.p,
         stragglers.delay.mean,
         tally.injected,
         tally.injected_seconds,
         stragglers.name,
+        None if slow is None else slow.worker,
+        None if slow is None else slow.delay,
     )

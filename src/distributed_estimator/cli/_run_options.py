@@ -139,7 +139,8 @@ _POLICY = (
         "--timeout",
         type=_POSITIVE,
         metavar="SECONDS",
-        help="After which a running job counts as lost.  [default: by what jobs took so far]",
+        help="After which a running job counts as lost.  [default: 20 times what jobs took so far, "
+        "at least a minute, and an hour until some have ended]",
     ),
     click.option(
         "--subexperiments-per-task",

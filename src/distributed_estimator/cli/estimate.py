@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import click
 
 from ..analysis.tables import stages_of
 from ..analysis.trace import trace_files
-from ..errors import InputError
+from ..errors import InputError, RecordError
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ..execution import make_pool
+from ..records import read_records
 from ._output import (
     counted,
     note,
@@ -47,20 +49,56 @@ class Traces:
         return self.folder / "tasks.jsonl"
 
     @property
+    def queries(self) -> Path:
+        """The record of the query, which is written when that is over."""
+        return self.folder / "queries.jsonl"
+
+    @property
     def trace(self) -> Path:
-        """The same for chrome://tracing and Perfetto."""
+        """All of that for chrome://tracing and Perfetto."""
         return self.folder / "trace.json"
 
     def files(self) -> dict[str, str]:
         """Those that were made, by name; a query whose tasks were all in the journal ran none."""
-        paths = {"tasks": self.tasks, "trace": self.trace}
+        paths = {"tasks": self.tasks, "queries": self.queries, "trace": self.trace}
         return {name: str(path) for name, path in paths.items() if path.exists()}
 
     def check_free(self) -> None:
-        """Raises `InputError` if there is something already; makes nothing."""
-        for path in (self.tasks, self.trace):
-            if path.exists():
-                raise InputError(f"`{path}` is there already: name another folder with --trace")
+        """Refuses a folder in use; what a run left that did not end is not, and stays in it.
+
+        So such a run is repeated by the same command. Makes nothing.
+
+        Raises:
+            InputError: A query is there that did end, or a trace of something else.
+            RecordError: A file of that name is there that holds no records.
+        """
+        found = read_records(*(path for path in (self.queries, self.tasks) if path.exists()))
+        kinds = {record.kind for record in found}
+        if "query" in kinds or (self.trace.exists() and "task" not in kinds):
+            path = self.queries if "query" in kinds else self.trace
+            raise InputError(f"`{path}` is there already: name another folder with --trace")
+        if "task" in kinds:
+            note(f"`{self.tasks}` has tasks of a run that did not end; those of this one follow")
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Draws what runs meanwhile, at the end: if it fails, too, where anything has run by then.
+
+        Raises:
+            RecordError: The trace cannot be written.
+        """
+        try:
+            yield
+        except BaseException:
+            if self.tasks.exists():
+                with suppress(RecordError):  # of two failures, the first is told
+                    self._draw()
+                    note(f"`{self.trace}` shows what was done until then")
+            raise
+        self._draw()
+
+    def _draw(self) -> None:
+        trace_files(self.trace, self.tasks, self.queries)
 
 
 @click.command(short_help="Estimate an expectation value of a circuit in a file.")
@@ -72,7 +110,7 @@ class Traces:
     "--trace",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Record every attempt at a task in DIR, and draw them for Perfetto.",
+    help="Record the query and every attempt at a task in DIR, and draw them for Perfetto.",
 )
 @click.option(
     "--journal",
@@ -94,7 +132,8 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
     traces = None if trace is None else Traces(trace)
     if traces is not None:
         traces.check_free()
-    with progress_console().status("estimating"):
+    drawing = nullcontext() if traces is None else traces.drawn()
+    with drawing, progress_console().status("estimating"):
         value, stderr, metadata = _run(query, settings, cluster, traces, journal)
     for text in query.notes:
         note(text)
@@ -121,13 +160,12 @@ def _run(
             pool=pool,
             workers=query.workers,
             options=options,
+            log=None if traces is None else traces.queries,
             trace=None if traces is None else traces.tasks,
             journal=journal,
         ) as estimator,
     ):
         result = estimator.run([(query.circuit, query.observable, binding)]).result()[0]
-    if traces is not None:
-        trace_files(traces.trace, traces.tasks)
     return float(result.data.evs), float(result.data.stds), dict(result.metadata)
 
 
@@ -169,4 +207,4 @@ def _print_text(
     )
     print_table(stages_as_table(stages_of(metadata), per_record=False))
     for name, path in files.items():
-        click.echo(f"{name:<6}{path}")
+        click.echo(f"{name:<8}{path}")

@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import InputError
-from ..execution.policies import LargestInfluenceFirst, Policy
+from ..execution.policies import LargestInfluenceFirst, Policy, check_seconds
 from ..execution.stragglers import Stragglers
 from ..records import TaskRecord, read_records
 from ..simulation import Load, Service, SimulationResult, parse_service
@@ -169,7 +169,13 @@ def simulate(workers: list[int], repeats: int, as_json: bool, **options: Any) ->
             return [question.run(number, repeat) for repeat in range(repeats)]
 
         alone = runs(1)
-        rows = [_row(alone if number == 1 else runs(number), alone) for number in workers]
+        results = [alone if number == 1 else runs(number) for number in workers]
+    rows = [_row(each, alone) for each in results]
+    if any(_gave_up(result, question.policy) for each in (alone, *results) for result in each):
+        note(
+            "tasks are missing, since jobs took so long that they counted as lost, as in a real "
+            "run: give `--timeout SECONDS`, more than the longest job takes"
+        )
     num_tasks = len(question.load(0).tasks)
     if as_json:
         print_json(_as_dict(question, num_tasks, repeats, rows))
@@ -195,9 +201,8 @@ def _read(
         raise click.UsageError(
             "`--subexperiments-per-task` has no effect on tasks that are given: leave it out"
         )
-    for name, value in (("--overhead", overhead), ("--job-seconds", job_seconds)):
-        if not math.isfinite(value):
-            raise InputError(f"`{name}` is {value!r}: give seconds")
+    check_seconds("--overhead", overhead)
+    check_seconds("--job-seconds", job_seconds)
     if isinstance(policy.order, LargestInfluenceFirst):
         note("what the result depends on most is not known here: tasks run as generated")
     return _Question(
@@ -222,6 +227,12 @@ def _measured(path: Path) -> Load:
     if len(queries) > 1:
         note(f"the tasks of {counted(len(queries), 'query record')} are simulated as one run")
     return Load.measured(found)
+
+
+def _gave_up(result: SimulationResult, policy: Policy) -> bool:
+    """Whether tasks are missing that the deadline did not end."""
+    in_time = policy.deadline is None or result.makespan < policy.deadline.seconds
+    return result.missing > 0 and (in_time or result.retries > 0)
 
 
 def _row(results: Sequence[SimulationResult], alone: Sequence[SimulationResult]) -> _Row:

@@ -52,7 +52,8 @@ class Backlog:
     ) -> None:
         self._tasks = tasks
         self._dispatch = policy.dispatch
-        self._order = policy.order.arrange(tasks)
+        # Without any shots of a subexperiment there is no value.
+        self._order = sorted(policy.order.arrange(tasks), key=lambda task: tasks[task].chunk)
         self._pace = pace
         self._workers = workers
         self._job_seconds = job_seconds

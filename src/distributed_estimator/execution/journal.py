@@ -30,7 +30,6 @@ from .messages import Arrays
 
 FORMAT = 1
 _PACKAGE = "distributed-estimator"
-_START = b'{"journal": '
 _NUMBER = np.dtype("<f8")
 
 
@@ -48,7 +47,7 @@ class Journal:
 
     Raises:
         RecordError: The file is no journal, damaged (names the line), of another version, held by
-            another process, or cannot be read and written.
+            another process, or cannot be made, read and written.
 
     Example:
         >>> import tempfile
@@ -68,9 +67,12 @@ class Journal:
         self._let_go: Callable[[], object] = _nothing
         self._lines: dict[str, tuple[int, int]] = {}
         self._end = 0
-        if self.path.is_dir():
-            raise RecordError(f"`{self.path}` is a folder: give the path of a file in it")
-        if self.path.exists():
+        try:
+            _check_place(self.path)
+            exists = self.path.exists()
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if exists:
             self._open()
 
     def find(self, key: str) -> Arrays | None:
@@ -174,7 +176,7 @@ class Journal:
 
     def _check_remnant(self, line: bytes, number: int) -> None:
         """Whether a file of one unfinished line was to be a journal, and may be cut off."""
-        if number == 1 and not (line.startswith(_START) or _START.startswith(line)):
+        if number == 1 and not _header().startswith(line):
             raise self._foreign()
 
     def _check_header(self, line: bytes) -> None:
@@ -220,6 +222,26 @@ class Journal:
         except OSError as error:
             raise self._unreadable(error) from error
         self._end += len(data)
+
+
+def _check_place(path: Path) -> None:
+    """Refuses a path where no journal is and none can be made, before anything has been computed.
+
+    Raises:
+        RecordError: There is something that is no regular file, or no folder to write to.
+        OSError: The system cannot look it up.
+    """
+    if path.is_dir():
+        raise RecordError(f"`{path}` is a folder: give the path of a file in it")
+    if path.exists() and not path.is_file():
+        raise RecordError(f"`{path}` is no regular file: name a file, new or a journal")
+    nearest = next(place for place in (path, *path.parents) if place.exists())
+    is_place = nearest == path or nearest.is_dir()
+    if not (is_place and os.access(nearest, os.R_OK | os.W_OK)):
+        raise RecordError(
+            f"cannot read and write `{path}`: `{nearest}` must be a folder or file that can be "
+            "read and written; choose another path or change its permissions"
+        )
 
 
 def _nothing() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from ..errors import InputError
+
+MOST_SECONDS = 1e9
+"""Longest time that may be asked for, 30 years: sums of such times are finite, and exact enough."""
+MOST_BUDGET = 1e6
+"""Largest budget for speculation, as a fraction of the number of tasks."""
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:
@@ -20,11 +25,16 @@ def _check_part(name: str, value: Any, kinds: Any, expected: str) -> None:
         raise InputError(f"`{name}` is {value!r}: give {expected}")
 
 
-def _check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-    if not good or (positive and value == 0):
+def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
+    """Raises `InputError` unless a value is a time from 0 to `MOST_SECONDS`."""
+    if not (is_number(value) and 0 <= value <= MOST_SECONDS) or (positive and value == 0):
         expected = "a positive number of seconds" if positive else "seconds of at least 0"
-        raise InputError(f"`{name}` is {value!r}: give {expected}")
+        raise InputError(f"`{name}` is {value!r}: give {expected} and at most {MOST_SECONDS:g}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +46,9 @@ class TaskSpec:
         seconds: Expected service time; need only be right relative to other tasks'.
         group: What it belongs to (the fragment's number, which follows the partition's labels).
             Service times are learnt per group.
-        influence: How much the result depends on it, for the shot allocator's order.
+        influence: How much the result depends on it, compared with other tasks.
         subexperiments: How many it holds.
+        chunk: Which part of their shots it has: first parts of all go before second ones.
     """
 
     key: str
@@ -45,6 +56,7 @@ class TaskSpec:
     group: int = 0
     influence: float = 0.0
     subexperiments: int = 1
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         _check_whole("size", self.size, 1)
-        _check_seconds("delay", self.delay)
+        check_seconds("delay", self.delay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +105,11 @@ class LongestFirst:
 
 @dataclass(frozen=True, slots=True)
 class LargestInfluenceFirst:
-    """What the result depends on most first, so that a deadline costs the least precision."""
+    """What the result depends on most first, so that a deadline costs the least precision.
+
+    By the share in the variances where pilots were run for a precision, else by the magnitudes of
+    the weights of the terms that are measured.
+    """
 
     def arrange(self, tasks: Sequence[TaskSpec]) -> list[int]:
         """Numbers of the tasks, the first to run first."""
@@ -112,7 +128,7 @@ class Speculation:
     Attributes:
         quantile: Of relative service times, in (0, 1).
         factor: Of at least 1.
-        budget: Most duplicates and restarts, as a fraction of the number of tasks.
+        budget: Most duplicates and restarts, as a fraction of the number of tasks; up to 10⁶.
         restart: Whether late jobs are begun anew while no worker is idle.
     """
 
@@ -122,12 +138,16 @@ class Speculation:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.quantile < 1:
+        if not (is_number(self.quantile) and 0 < self.quantile < 1):
             raise InputError(f"`quantile` is {self.quantile!r}: give a number between 0 and 1")
-        if not (1 <= self.factor < math.inf):
+        if not (is_number(self.factor) and 1 <= self.factor <= sys.float_info.max):
             raise InputError(f"`factor` is {self.factor!r}: give a number of at least 1")
-        if not (0 <= self.budget < math.inf):
-            raise InputError(f"`budget` is {self.budget!r}: give a fraction of at least 0")
+        if not (is_number(self.budget) and 0 <= self.budget <= MOST_BUDGET):
+            raise InputError(
+                f"`budget` is {self.budget!r}: give a fraction of at least 0 and at most "
+                f"{MOST_BUDGET:g}"
+            )
+        _check_part("restart", self.restart, bool, "True or False")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +155,8 @@ class Deadline:
     """End after `seconds` with the shots that have arrived by then.
 
     Attributes:
-        seconds: From the first submission of a run.
+        seconds: From the beginning of a `run` call, planning and pilots included; one deadline for
+            all its circuits.
         chunks: Tasks that the shots of a subexperiment are divided into.
     """
 
@@ -143,7 +164,7 @@ class Deadline:
     chunks: int = 4
 
     def __post_init__(self) -> None:
-        _check_seconds("seconds", self.seconds, positive=True)
+        check_seconds("seconds", self.seconds, positive=True)
         _check_whole("chunks", self.chunks, 1)
 
 
@@ -164,9 +185,9 @@ class Retry:
 
     def __post_init__(self) -> None:
         _check_whole("attempts", self.attempts, 1)
-        _check_seconds("backoff", self.backoff)
+        check_seconds("backoff", self.backoff)
         if self.timeout is not None:
-            _check_seconds("timeout", self.timeout, positive=True)
+            check_seconds("timeout", self.timeout, positive=True)
 
 
 TaskOrder: TypeAlias = Fifo | ByLabel | LongestFirst | LargestInfluenceFirst

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .messages import SlowWorker
+from .policies import check_seconds, is_number
 
 LONGEST = 4e6
 """Seconds that one attempt is delayed at most: more is not a time that systems can wait for."""
@@ -30,7 +32,7 @@ class Constant:
     seconds: float
 
     def __post_init__(self) -> None:
-        _check("seconds", self.seconds, least=0.0)
+        check_seconds("seconds", self.seconds)
 
     @property
     def mean(self) -> float:
@@ -56,8 +58,9 @@ class Pareto:
     shape: float
 
     def __post_init__(self) -> None:
-        _check("scale", self.scale)
-        _check("shape", self.shape)
+        check_seconds("scale", self.scale, positive=True)
+        if not (is_number(self.shape) and 0 < self.shape <= sys.float_info.max):
+            raise InputError(f"`shape` is {self.shape!r}: give a positive number")
 
     @property
     def mean(self) -> float:
@@ -83,10 +86,11 @@ class LogNormal:
     sigma: float
 
     def __post_init__(self) -> None:
-        _check("median", self.median)
-        _check("sigma", self.sigma, least=0.0)
-        if self.sigma > _MOST_SIGMA:
-            raise InputError(f"`sigma` is {self.sigma!r}: give at most {_MOST_SIGMA}")
+        check_seconds("median", self.median, positive=True)
+        if not (is_number(self.sigma) and 0 <= self.sigma <= _MOST_SIGMA):
+            raise InputError(
+                f"`sigma` is {self.sigma!r}: give a number of at least 0 and at most {_MOST_SIGMA}"
+            )
 
     @property
     def mean(self) -> float:
@@ -135,17 +139,17 @@ class Stragglers:
     slow: SlowWorker | None = None
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.p) and 0 <= self.p <= 1):
+        if not (is_number(self.p) and 0 <= self.p <= 1):
             raise InputError(f"`p` is {self.p!r}: give a probability, from 0 to 1")
         if not isinstance(self.delay, Constant | Pareto | LogNormal):
             raise InputError(
                 f"`delay` is {self.delay!r}: give Constant(seconds), Pareto(scale, shape) or "
                 "LogNormal(median, sigma)"
             )
-        if self.slow is not None and not (self.slow.worker >= 0 and 0 <= self.slow.delay < LONGEST):
+        if self.slow is not None and not _can_be(self.slow):
             raise InputError(
-                f"`slow` is {self.slow!r}: give a worker's number, from 0, and seconds of at least "
-                f"0 and less than {LONGEST:.0f}"
+                f"`slow` is {self.slow!r}: give SlowWorker(worker, delay) with a worker's number, "
+                f"from 0, and seconds of at least 0 and less than {LONGEST:.0f}"
             )
 
     @property
@@ -169,25 +173,22 @@ class Stragglers:
             return 0.0
         rng = np.random.default_rng(int.from_bytes(digest[8:], "little"))
         count = 1 + int(rng.binomial(subexperiments - 1 - int(first), self.p))
-        return min(float(self.delay.draw(rng, count).sum()), LONGEST)
+        with np.errstate(over="ignore"):
+            return min(float(self.delay.draw(rng, count).sum()), LONGEST)
 
     def _first_delayed(self, u: float) -> float:
-        """Number of the first delayed subexperiment, geometrically distributed, at quantile u.
+        """The first delayed subexperiment's number, once rounded down: geometric, at quantile u.
 
         Most attempts are not delayed, and need no generator of their own to find that out.
         """
         if self.p in (0, 1):
             return math.inf if self.p == 0 else 0.0
-        return math.floor(math.log(u) / math.log1p(-self.p))
+        # Not rounded, as where p is next to nothing it is infinite.
+        return math.log(u) / math.log1p(-self.p)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check(name: str, value: Any, least: float | None = None) -> None:
-    """Whether a number is finite and at least `least`, or positive where that is None."""
-    good = _is_number(value) and (value > 0 if least is None else value >= least)
-    if not (good and value < math.inf):
-        wanted = "a positive number" if least is None else f"a number of at least {least:g}"
-        raise InputError(f"`{name}` is {value!r}: give {wanted}")
+def _can_be(slow: Any) -> bool:
+    """Whether something is a worker that can be slow."""
+    if not isinstance(slow, SlowWorker) or not isinstance(slow.worker, int):
+        return False
+    return slow.worker >= 0 and is_number(slow.delay) and 0 <= slow.delay < LONGEST

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -131,12 +133,14 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return tuple(_convert(get_args(hint)[0], item, name) for item in value)
     if origin is dict and isinstance(value, dict):
         return {key: _convert(get_args(hint)[1], item, name) for key, item in value.items()}
-    if hint is float and (value is None or type(value) in (int, float)):
-        return math.nan if value is None else float(value)
+    if hint is float and value is None:
+        return math.nan
+    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise RecordError(
-        f"its field `{name}` is {value!r}, expected {getattr(hint, '__name__', hint)}"
+        f"its field `{name}` is {reprlib.repr(value)}, expected {getattr(hint, '__name__', hint)}"
     )
 
 

@@ -36,7 +36,8 @@ class StragglerInfo:
     """Injected stragglers (§III): each subexperiment slept with probability `p`.
 
     `delay` is the mean delay in seconds and `distribution` says how delays are distributed.
-    `injected` tasks did sleep, for `injected_seconds` in all.
+    `injected` tasks did sleep, for `injected_seconds` in all, the slow worker's included: that is
+    the worker with the number `slow_worker`, which sleeps `slow_delay` seconds before every task.
     """
 
     p: float = 0.0
@@ -44,6 +45,8 @@ class StragglerInfo:
     injected: int = 0
     injected_seconds: float = 0.0
     distribution: str = "constant"
+    slow_worker: int | None = None
+    slow_delay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,8 @@ class QueryRecord:
     retries: int = 0
     speculated: int = 0
     missing: int = 0
-    """Tasks that had not arrived at the deadline; the value is made of the others."""
+    """Tasks that had not arrived at the deadline; the value is made of the others, or of the whole
+    round before them where that had more shots."""
     value: Summary
     stderr: Summary
     stderr_first_order: int = 0
@@ -228,7 +232,7 @@ class DeviceRecord:
     returned: float
     """When the caller had the result."""
     status: str
-    """"done", "failed", "cancelled" or "throttled"."""
+    """"done" or "failed"."""
     schema_version: int = SCHEMA_VERSION
 
 

@@ -94,8 +94,8 @@ def expected_work(
     if stragglers is None or stragglers.p == 0:
         return times.copy()
     counts = np.broadcast_to(counts, times.shape)
-    work = np.empty_like(times)
-    for count in np.unique(counts):
+    work = times.copy()  # where no subexperiment can be delayed, that is all
+    for count in np.unique(counts[counts > 0]):
         chosen = counts == count
         work[chosen] = _lines(stragglers, int(count)).lowest(times[chosen])
     return work
@@ -252,10 +252,13 @@ def _most_success(p: float, delay: Pareto | LogNormal, count: int, cutoffs: Floa
 def _sums(rng: np.random.Generator, p: float, delay: Delay, count: int, size: int) -> Floats:
     """A sample of what a task is delayed in all."""
     numbers = rng.binomial(count, p, size)
-    drawn = delay.draw(rng, int(numbers.sum()))
-    edges = np.concatenate(([0], np.cumsum(numbers)))
+    at_a_time = math.ceil(_MOST_DRAWS / max(p * count, 1.0))
     totals = np.zeros(size)
-    some = numbers > 0
-    if some.any():
-        totals[some] = np.add.reduceat(drawn, edges[:-1][some])
+    for start in range(0, size, at_a_time):
+        part = numbers[start : start + at_a_time]
+        drawn = delay.draw(rng, int(part.sum()))
+        some = np.flatnonzero(part)
+        if some.size:
+            firsts = np.cumsum(part) - part
+            totals[start + some] = np.add.reduceat(drawn, firsts[some])
     return np.minimum(totals, LONGEST)

@@ -20,7 +20,7 @@ from ..execution.events import (
     Submit,
     Tick,
 )
-from ..execution.policies import Policy, TaskSpec
+from ..execution.policies import MOST_SECONDS, Policy, TaskSpec, check_seconds, is_number
 from ..execution.stragglers import Stragglers
 from .bounds import lower_bound
 from .result import Latency, SimulationResult, tail_of
@@ -80,14 +80,13 @@ def simulate(
     return run.result(bound)
 
 
-def _check_numbers(workers: Any, crashes: float, **seconds: float) -> None:
+def _check_numbers(workers: Any, crashes: Any, **seconds: Any) -> None:
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise InputError(f"`workers` is {workers!r}: give a whole number of at least 1")
-    if not 0 <= crashes < 1:
+    if not (is_number(crashes) and 0 <= crashes < 1):
         raise InputError(f"`crashes` is {crashes!r}: give a probability of at least 0 and below 1")
     for name, value in seconds.items():
-        if not 0 <= value < math.inf:
-            raise InputError(f"`{name}` is {value!r}: give seconds of at least 0")
+        check_seconds(name, value)
 
 
 def _check_services(tasks: Sequence[TaskSpec], services: Services) -> None:
@@ -97,9 +96,12 @@ def _check_services(tasks: Sequence[TaskSpec], services: Services) -> None:
         raise InputError(
             f"`services` has {len(services)} entries for {len(tasks)} tasks: give one for each"
         )
-    bad = next((seconds for seconds in services if not 0 <= seconds < math.inf), None)
-    if bad is not None:
-        raise InputError(f"`services` has the entry {bad!r}: give seconds of at least 0")
+    for number, seconds in enumerate(services):
+        if not 0 <= seconds <= MOST_SECONDS:
+            raise InputError(
+                f"`services` has the entry {seconds!r} for task {number}: give seconds of at least "
+                f"0 and at most {MOST_SECONDS:g}"
+            )
 
 
 class _Run:

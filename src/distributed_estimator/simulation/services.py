@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, RecordError
-from ..execution.policies import Policy, TaskSpec
+from ..execution.policies import MOST_SECONDS, Policy, TaskSpec, check_seconds
 from ..execution.stragglers import Constant, LogNormal, Pareto, Stragglers
 from ..records import Record, TaskRecord
 from .result import SimulationResult
 from .run import simulate
+
+MOST_SUBEXPERIMENTS = 10**6
+"""Of a task in records that are simulated, as delays are drawn for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,7 @@ class Exponential:
     mean: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.mean < math.inf:
-            raise InputError(f"`mean` is {self.mean!r}: give a positive number")
+        check_seconds("mean", self.mean, positive=True)
 
     def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
         """Service times in seconds, shape (count,)."""
@@ -73,11 +74,13 @@ class Load:
         A policy knows of a task what those of its fragment take on average.
 
         Raises:
-            RecordError: No task of the records succeeded.
+            RecordError: No task of the records succeeded, or one has a time or a number of
+                subexperiments that cannot be.
         """
         first: dict[tuple[str, str, str], TaskRecord] = {}
         for record in records:
             if isinstance(record, TaskRecord) and _has_service(record):
+                _check(record)
                 first.setdefault((record.run_id, record.query_id, record.key), record)
         if not first:
             raise RecordError(
@@ -91,16 +94,7 @@ class Load:
         picks = rng.integers(len(self.tasks), size=count).tolist()
         tasks = (self.tasks[pick] for pick in picks)
         return Load(
-            tuple(
-                TaskSpec(
-                    f"{n}/{task.key}",
-                    task.seconds,
-                    task.group,
-                    task.influence,
-                    task.subexperiments,
-                )
-                for n, task in enumerate(tasks)
-            ),
+            tuple(replace(task, key=f"{n}/{task.key}") for n, task in enumerate(tasks)),
             tuple(self.services[pick] for pick in picks),
         )
 
@@ -151,7 +145,7 @@ def predicted(
         options: Of `simulate`.
 
     Raises:
-        RecordError: No task of the records succeeded.
+        RecordError: As for `Load.measured`.
     """
     load = Load.measured(records)
     return simulate(load.tasks, load.services, policy, workers, stragglers=stragglers, **options)
@@ -161,9 +155,32 @@ def _has_service(record: TaskRecord) -> bool:
     return record.status == "done" and record.started is not None
 
 
+def _check(record: TaskRecord) -> None:
+    """Refuses what nobody has measured: the record is damaged, or was edited."""
+    for name in ("started", "finished", "injected_delay"):
+        seconds = getattr(record, name)
+        least = 0.0 if name == "injected_delay" else -MOST_SECONDS
+        if not least <= seconds <= MOST_SECONDS:
+            raise _damaged(record, name, "seconds")
+    if not 1 <= record.subexperiments <= MOST_SUBEXPERIMENTS:
+        raise _damaged(record, "subexperiments", f"a number from 1 to {MOST_SUBEXPERIMENTS}")
+
+
+def _damaged(record: TaskRecord, name: str, expected: str) -> RecordError:
+    return RecordError(
+        f"`{name}` of task {record.key} (query {record.query_id}, attempt {record.attempt}) is "
+        f"{getattr(record, name)!r}, expected {expected}: restore the records, or take it out"
+    )
+
+
 def _service(record: TaskRecord) -> float:
     assert record.started is not None
     return max(0.0, record.finished - record.started - record.injected_delay)
+
+
+def _delayed(record: TaskRecord) -> int:
+    """Subexperiments that delays are injected into: all are the first's, of several chunks."""
+    return record.subexperiments if record.chunk == 0 else 0
 
 
 def _with_means(records: Sequence[TaskRecord]) -> Load:
@@ -173,7 +190,7 @@ def _with_means(records: Sequence[TaskRecord]) -> Load:
         of_fragment[record.fragment].append(seconds)
     means = {fragment: sum(all_) / len(all_) for fragment, all_ in of_fragment.items()}
     tasks = (
-        TaskSpec(r.key, means[r.fragment], r.fragment, subexperiments=r.subexperiments)
+        TaskSpec(r.key, means[r.fragment], r.fragment, subexperiments=_delayed(r), chunk=r.chunk)
         for r in records
     )
     return Load(tuple(tasks), tuple(services))

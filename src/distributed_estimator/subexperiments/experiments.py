@@ -100,6 +100,14 @@ class FragmentExperiment:
                 yield FamilyPart(family, start, stop)
             first -= size
 
+    def group_shares(self, circuits: tuple[int, int] | None = None) -> FloatArray:
+        """Which part of every measurement group's circuits some circuits are, shape (groups,)."""
+        counts = np.zeros(len(self.groups))
+        for part in self.family_parts(circuits):
+            for number, settings in part.by_group():
+                counts[number] += settings.stop - settings.start
+        return counts * len(self.groups) / max(1, self.num_circuits)
+
     def sure_families(self, circuits: tuple[int, int] | None = None) -> list[SettingFamily]:
         """Families without circuits to run, which count to whatever holds the first circuit."""
         if circuits is not None and circuits[0] > 0:

@@ -115,8 +115,7 @@ class DeviceSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise InputError("`name` is empty: give one that tells the device from others")
+        _check_name(self.name)
         for name in ("seconds_per_job", "seconds_per_shot", "seconds_per_circuit"):
             _check_number(name, getattr(self, name))
         _check_number("latency", self.latency)
@@ -167,6 +166,11 @@ def homogeneous(count: int, name: str = "qpu", **fields: Any) -> tuple[DeviceSpe
     """
     _check_whole("count", count, 1)
     return tuple(DeviceSpec(name=f"{name}-{number}", **fields) for number in range(count))
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise InputError(f"`name` is {name!r}: give text that tells the device from others")
 
 
 def _check_number(name: str, value: Any, *, positive: bool = False) -> None:
