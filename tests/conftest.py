@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import hypothesis
+
+# A shell has what it starts in the background ignore Ctrl-C, and programs hand that down.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # NumPy and torch read these once, when they are imported: later than this file.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
