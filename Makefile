@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := --shots 1024 --maxiter 60 --workers 8 --optimizer adam --seed 7
-BENCHMARKS := query train_step cuts training accuracy scaling stragglers overhead
+BENCHMARKS := query train_step cuts training accuracy scaling stragglers overhead cost_model
 
 # Small circuits in parallel tasks: threads inside the linear algebra only get in each other's way.
 export OMP_NUM_THREADS := 1
@@ -15,10 +15,10 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo test lint bench soak browser clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (a minute or two) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		-c constraints.txt -e '.[aer,ml,data,track,ray,dask,report,dev]'
+		-c constraints.txt -e '.[aer,ml,data,track,ray,dask,report,analysis,study,dev]'
 	@touch $@
 
 demo: $(STAMP) ## Train Iris with 2 cuts and, beside it, uncut; results in runs/demo-*
@@ -55,6 +55,9 @@ bench: $(STAMP) ## Run the benchmarks; JSON documents in runs/bench/
 soak: $(STAMP) ## Run the long tests that `make test` leaves out
 	@# 5 is pytest's "nothing to run": no test carries the mark.
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m soak $(PYTEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
+
+browser: $(STAMP) ## Test report pages in Chromium (apt-get install chromium)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m browser $(PYTEST_ARGS)
 
 clean: ## Remove the environment, caches and what demo and bench wrote
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -90,7 +90,16 @@ def headers() -> st.SearchStrategy[Header]:
     machines = st.builds(Machine, words, words, st.none() | counts, st.none() | counts)
     versions = st.dictionaries(words, st.none() | words, max_size=3)
     return st.builds(
-        Header, versions=versions, machine=machines, schema_version=st.just(SCHEMA_VERSION)
+        Header,
+        versions=versions,
+        machine=machines,
+        processor=st.none() | words,
+        threads=versions,
+        commit=st.none() | words,
+        dirty=st.none() | st.booleans(),
+        config_hash=st.none() | words,
+        attempt=st.none() | counts,
+        schema_version=st.just(SCHEMA_VERSION),
     )
 
 

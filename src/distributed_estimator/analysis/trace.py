@@ -189,7 +189,7 @@ def _lane_events(
 ) -> Iterator[Event]:
     """Slices by worker, each on a thread of its own, or on several where they overlap."""
     tid = first
-    for name in sorted(slices, key=_natural):
+    for name in sorted(slices, key=natural):
         for lane in lanes(slices[name]):
             label = name + (f" ({lane.number + 1})" if lane.number else "")
             yield from _thread(pid, tid, label)
@@ -276,7 +276,7 @@ def _thread(pid: int, tid: int, name: str) -> Iterator[Event]:
     yield {**place, "name": "thread_sort_index", "args": {"sort_index": tid}}
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Sorts worker 10 behind worker 9."""
     return [
         (int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,9})", name)

@@ -15,8 +15,10 @@ from ..errors import DistributedEstimatorError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
 from .plan import plan
+from .report import report
 from .robustness import robustness
 from .simulate import simulate
+from .study import study
 from .train import train
 
 BAD_INPUT = 2
@@ -41,8 +43,10 @@ def dest(context: click.Context) -> None:
 
 dest.add_command(estimate)
 dest.add_command(plan)
+dest.add_command(report)
 dest.add_command(robustness)
 dest.add_command(simulate)
+dest.add_command(study)
 dest.add_command(train)
 
 

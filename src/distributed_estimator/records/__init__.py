@@ -5,8 +5,9 @@ queries and a `TrainingRecord` for each training step. `RecordWriter` appends, `
 reads and merges.
 """
 
-from .codec import decode, encode, plain, to_dict
+from .codec import KINDS, decode, encode, plain, to_dict
 from .files import RecordWriter, atomic, read_records, truncate_records
+from .json_schema import json_schema
 from .schema import (
     SCHEMA_VERSION,
     CircuitInfo,
@@ -24,6 +25,7 @@ from .schema import (
 )
 
 __all__ = [
+    "KINDS",
     "SCHEMA_VERSION",
     "CircuitInfo",
     "DeviceRecord",
@@ -39,6 +41,7 @@ __all__ = [
     "atomic",
     "decode",
     "encode",
+    "json_schema",
     "plain",
     "new_run_id",
     "read_records",

@@ -33,9 +33,10 @@ from .schema import (
     TrainingRecord,
 )
 
-_KINDS: dict[str, type[Record]] = {
+KINDS: dict[str, type[Record]] = {
     kind.kind: kind for kind in (Header, QueryRecord, TrainingRecord, TaskRecord, DeviceRecord)
 }
+"""Each kind of line with its dataclass."""
 
 
 def to_dict(record: Record) -> dict[str, Any]:
@@ -98,9 +99,9 @@ def decode(line: bytes) -> Record:
             f"{SCHEMA_VERSION}: install a newer distributed-estimator"
         )
     kind = data.get("kind")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise RecordError(f"its kind is {kind!r}, expected one of {sorted(_KINDS)}")
-    record: Record = _build(_KINDS[kind], data, "")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise RecordError(f"its kind is {kind!r}, expected one of {sorted(KINDS)}")
+    record: Record = _build(KINDS[kind], data, "")
     return record
 
 
@@ -118,7 +119,10 @@ def _build(kind: type[Any], data: Mapping[str, Any], prefix: str) -> Any:
 @cache
 def _fields_of(kind: type[Any]) -> tuple[tuple[str, Any, bool], ...]:
     hints = get_type_hints(kind)
-    return tuple((f.name, hints[f.name], f.default is MISSING) for f in fields(kind))
+    return tuple(
+        (f.name, hints[f.name], f.default is MISSING and f.default_factory is MISSING)
+        for f in fields(kind)
+    )
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:

@@ -9,9 +9,11 @@ raises `RecordError`. A line that lost nothing but its newline is read like any 
 
 from __future__ import annotations
 
+import gzip
 import os
 import secrets
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,17 +33,22 @@ _MAX_HEADER = 1 << 16
 def read_records(*paths: str | os.PathLike[str]) -> Iterator[Record]:
     """Reads files one after the other, in the order given, and skips crash remnants.
 
+    Files whose names end in `.gz` are taken to be compressed with gzip.
+
     Raises:
         RecordError: A file cannot be read, or a line is damaged or of a newer schema; names file
             and line. Raised when the iteration gets there.
     """
     for path in paths:
+        compressed = os.fspath(path).endswith(".gz")
         try:
-            with open(path, "rb") as file:
+            with gzip.open(path) if compressed else open(path, "rb") as file:
                 for number, line in enumerate(file, start=1):
                     record = _read_line(line, f"{os.fspath(path)}, line {number}")
                     if record is not None:
                         yield record
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise RecordError(f"{os.fspath(path)} is damaged: {error}") from error
         except OSError as error:
             raise RecordError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
 
@@ -122,6 +129,9 @@ class RecordWriter:
 
     Args:
         path: The file, new or with records in it; relative paths are resolved now.
+        config_hash: Of the run's configuration, for the header.
+        attempt: How often the run was begun, this time included, for the header. A writer that is
+            told either writes a header of its own, though there be records before it.
 
     Raises:
         RecordError: The path is a folder or cannot be written.
@@ -141,12 +151,22 @@ class RecordWriter:
     """
 
     path: Path
+    _run: dict[str, Any]
+    _header_due: bool
     _lock: threading.Lock
     _descriptor: int | None
     _owner: int
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        config_hash: str | None = None,
+        attempt: int | None = None,
+    ) -> None:
         self.path = Path(path).absolute()
+        self._run = {"config_hash": config_hash, "attempt": attempt}
+        self._header_due = config_hash is not None or attempt is not None
         self._reset()
         if self.path.is_dir():
             raise RecordError(f"{self.path} is a folder: give the path of a file in it")
@@ -168,7 +188,11 @@ class RecordWriter:
         line = encode(record) + b"\n"
         try:
             with self._lock, locked(self._open()) as descriptor:
-                _write_all(descriptor, _preamble(descriptor) + line)
+                mark, headless = _end_of(descriptor)
+                if headless or self._header_due:
+                    line = encode(Header.current(**self._run)) + b"\n" + line
+                _write_all(descriptor, mark + line)
+                self._header_due = False
         except OSError as error:
             raise RecordError(f"cannot write {self.path}: {error.strerror}") from error
 
@@ -221,21 +245,20 @@ class RecordWriter:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "_run": self._run, "_header_due": self._header_due}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path = state["path"]
+        vars(self).update(state)
         self._reset()
 
 
-def _preamble(descriptor: int) -> bytes:
-    """What has to stand between the end of the file and the next record."""
+def _end_of(descriptor: int) -> tuple[bytes, bool]:
+    """What has to stand between a file's end and what comes next; whether a header is missing."""
     size = os.fstat(descriptor).st_size
     torn = size > 0 and _read_at(descriptor, size - 1, 1) != b"\n"
     start = _read_at(descriptor, 0, _MAX_HEADER) if torn else b""
     headless = size == 0 or (torn and b"\n" not in start and not _is_json(start))
-    mark = TORN_MARK + b"\n" if torn else b""
-    return mark + (encode(Header.current()) + b"\n" if headless else b"")
+    return TORN_MARK + b"\n" if torn else b"", headless
 
 
 def _read_at(descriptor: int, offset: int, count: int) -> bytes:

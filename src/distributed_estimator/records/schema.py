@@ -7,7 +7,7 @@ import os
 import platform
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, TypeAlias
@@ -15,9 +15,12 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from ..errors import RecordError
+from .environment import processor_model, source_checkout, thread_limits
 
 SCHEMA_VERSION = 1
 MAX_LISTED_VALUES = 16
+PIPELINES = ("contracted", "reference")
+QUANTITIES = ("value", "gradient")
 TASK_STATUSES = ("done", "late", "failed", "lost", "damaged", "cancelled")
 PACKAGES = ("distributed-estimator", "numpy", "qiskit", "qiskit-aer", "qiskit-addon-cutting")
 
@@ -137,9 +140,9 @@ class QueryRecord:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        if self.pipeline not in ("contracted", "reference"):
+        if self.pipeline not in PIPELINES:
             raise RecordError(f'pipeline is {self.pipeline!r}: use "contracted" or "reference"')
-        if self.quantity not in ("value", "gradient"):
+        if self.quantity not in QUANTITIES:
             raise RecordError(f'quantity is {self.quantity!r}: use "value" or "gradient"')
         if self.num_queries < 0:
             raise RecordError(f"num_queries is {self.num_queries}: it must be 0 or more")
@@ -257,20 +260,46 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Stands first in a file: versions of Python and of `PACKAGES` (None: not installed)."""
+    """Stands first in a file: what wrote the records after it.
+
+    `versions` are those of Python and of `PACKAGES` (None: not installed). Fields that came later
+    are None or empty in older files.
+    """
 
     kind: ClassVar[str] = "header"
 
     versions: dict[str, str | None]
     machine: Machine
+    processor: str | None = None
+    """The processor's model."""
+    threads: dict[str, str | None] = field(default_factory=dict)
+    """Environment variables that limit threads (None: not set), and `usable_cpus`."""
+    commit: str | None = None
+    """Of the source checkout that the package ran from; None: installed, or not known."""
+    dirty: bool | None = None
+    """Whether the package's sources differed from that commit."""
+    config_hash: str | None = None
+    """Of the configuration of the run, where the writer was told one."""
+    attempt: int | None = None
+    """How often the run was begun, this time included, where the writer was told."""
     schema_version: int = SCHEMA_VERSION
 
     @classmethod
-    def current(cls) -> Header:
-        """Describes this process."""
+    def current(cls, *, config_hash: str | None = None, attempt: int | None = None) -> Header:
+        """Describes this process, and the run it is in."""
         versions = {name: _installed(name) for name in PACKAGES}
         versions["python"] = platform.python_version()
-        return cls(versions=versions, machine=Machine.current())
+        checkout = source_checkout()
+        return cls(
+            versions=versions,
+            machine=Machine.current(),
+            processor=processor_model(),
+            threads=thread_limits(),
+            commit=checkout.commit,
+            dirty=checkout.dirty,
+            config_hash=config_hash,
+            attempt=attempt,
+        )
 
 
 def new_run_id() -> str:

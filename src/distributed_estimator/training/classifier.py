@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ..errors import InputError
+from ..records import RecordWriter
 from ._ml import torch
 from .config import Loss, TrainingConfig
 from .layer import QuantumLayer
@@ -42,7 +42,11 @@ class Classifier(torch.nn.Module):
 
 
 def build_classifier(
-    config: TrainingConfig, num_features: int, log: Path | None, head: torch.nn.Module | None
+    config: TrainingConfig,
+    num_features: int,
+    log: RecordWriter | None,
+    head: torch.nn.Module | None,
+    trace: RecordWriter | None = None,
 ) -> tuple[Model, Classifier]:
     """The model of a configuration and a network for it, at its initial weights.
 
@@ -51,6 +55,7 @@ def build_classifier(
         num_features: Features a sample.
         log: Where the queries are recorded.
         head: The classical head, where the configuration says "custom".
+        trace: Where attempts at tasks are recorded.
 
     Raises:
         InputError: The model cannot be built or cut so, or the head is missing or not asked for.
@@ -61,7 +66,7 @@ def build_classifier(
             'was given: a module goes with "custom", and with nothing else'
         )
     model = build_model(config.model, num_features)
-    network = build_network(model, config, log)
+    network = build_network(model, config, log, trace)
     layer = QuantumLayer(network, initial_weights(model, config.seed))
     if config.head == "linear":
         head = torch.nn.Linear(len(model.observables), 1, dtype=torch.float64)

@@ -57,7 +57,7 @@ def train(
         config = replace(config, head="custom")
     data = snapshot(workload)
     with _random_state_of_its_own(config.seed):
-        model, classifier = build_classifier(config, workload.num_features, folder.queries, head)
+        model, classifier = _build(config, workload, folder, head)
         _check_budget(config, len(weights_vector(classifier)))
         session = _session(workload, data, config, folder, classifier, progress, stop)
         missing = folder.missing()
@@ -100,7 +100,7 @@ def resume(
     config = state.config
     workload, data = data_of(state, folder, workload)
     with _random_state_of_its_own(config.seed), folder.held():
-        model, classifier = build_classifier(config, workload.num_features, folder.queries, head)
+        model, classifier = _build(config, workload, folder, head)
         session = _session(workload, data, config, folder, classifier, progress, stop)
         with _closing(session):
             session.restore(RunState.load(folder.checkpoint))  # none may have trained since
@@ -118,6 +118,14 @@ def config_of(folder: RunFolder) -> TrainingConfig:
         CheckpointError: There is no checkpoint, or it is damaged.
     """
     return RunState.load(folder.checkpoint).config
+
+
+def _build(
+    config: TrainingConfig, workload: Workload, folder: RunFolder, head: torch.nn.Module | None
+) -> tuple[Model, Classifier]:
+    trace = folder.writer(folder.tasks) if config.trace else None
+    log = folder.writer(folder.queries)
+    return build_classifier(config, workload.num_features, log, head, trace)
 
 
 def _session(

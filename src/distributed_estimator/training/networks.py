@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +19,7 @@ from ..gradient import FragmentGradient
 from ..records import RecordWriter
 from ..reference import ReferenceEstimator
 from ._ml import qiskit_machine_learning
-from .config import TASK_LOG, TrainingConfig
+from .config import TrainingConfig
 from .models import Model
 
 FloatArray = npt.NDArray[np.float64]
@@ -175,14 +174,18 @@ class ReferenceNetwork:
             self._log.close()
 
 
-def build_network(model: Model, config: TrainingConfig, log: Path | None) -> Network:
+def build_network(
+    model: Model,
+    config: TrainingConfig,
+    log: RecordWriter | None,
+    trace: RecordWriter | None = None,
+) -> Network:
     """The network that a configuration asks for.
 
     Raises:
         InputError: The model cannot be cut as asked.
     """
     cuts = config.cuts_for(model.circuit.num_qubits)
-    writer = None if log is None else RecordWriter(log)
     if config.pipeline == "reference":
         assert config.shots is not None
         assert cuts is None or isinstance(cuts, str)
@@ -191,10 +194,10 @@ def build_network(model: Model, config: TrainingConfig, log: Path | None) -> Net
             shots=config.shots,
             workers=config.workers,
             seed=config.seed,
-            log=writer,
+            log=log,
             stragglers=config.stragglers,
         )
-        return ReferenceNetwork(model, reference, writer)
+        return ReferenceNetwork(model, reference, log)
     options = EstimatorOptions(
         shots=config.shots,
         default_precision=0.0 if config.shots is None else 1 / 64,
@@ -211,8 +214,8 @@ def build_network(model: Model, config: TrainingConfig, log: Path | None) -> Net
         pool=pool or config.pool,
         workers=config.workers,
         options=options,
-        log=writer,
-        trace=log.with_name(TASK_LOG) if config.trace and log is not None else None,
+        log=log,
+        trace=trace,
     )
     return FragmentNetwork(model, estimator, pool)
 

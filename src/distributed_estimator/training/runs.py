@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from ..analysis.load import QueryTotals
 from ..errors import CheckpointError, InputError, RecordError
-from ..records import QueryRecord, atomic, decode, plain
+from ..records import QueryRecord, RecordWriter, atomic, decode, plain
 from ..records.locks import take_lock
 from .config import TASK_LOG, TrainingConfig
 
@@ -66,12 +66,24 @@ class QueryMeter:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run. Logs grow line by line; the rest appears whole or not at all."""
+    """The files of one run. Logs grow line by line; the rest appears whole or not at all.
+
+    Attributes:
+        path: The folder.
+        config_hash: Of the run's configuration, for the headers of its logs; None: not told.
+        attempt: How often the run was begun, for the same.
+    """
 
     path: Path
+    config_hash: str | None = None
+    attempt: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
+
+    def writer(self, path: Path) -> RecordWriter:
+        """Appends to a log of the run, under a header that says which run and attempt it is."""
+        return RecordWriter(path, config_hash=self.config_hash, attempt=self.attempt)
 
     @property
     def queries(self) -> Path:

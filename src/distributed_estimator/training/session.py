@@ -82,7 +82,7 @@ class Session:
             np.concatenate([self.workload.x_train, self.workload.x_test])
         )
         self._unseen = torch.from_numpy(self.workload.y_test)
-        self._log = RecordWriter(self.folder.training)
+        self._log = self.folder.writer(self.folder.training)
         self._queries = RecordWriter(self.folder.queries)
         self._tasks = RecordWriter(self.folder.tasks) if self.config.trace else None
         self._meter = QueryMeter(self.folder.queries)

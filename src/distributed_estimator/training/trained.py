@@ -64,7 +64,10 @@ def load_trained(
     workload, _ = data_of(state, folder, workload)
     with torch.random.fork_rng(devices=[]):
         model, classifier = build_classifier(
-            config.for_evaluation(), workload.num_features, log, head
+            config.for_evaluation(),
+            workload.num_features,
+            None if log is None else folder.writer(log),
+            head,
         )
     load_classifier(state, classifier, folder)
     classifier.eval()

@@ -1,0 +1,55 @@
+"""Names from data, made harmless for where they are shown: Markdown, CSV, figure, terminal."""
+
+from __future__ import annotations
+
+import re
+
+MOST_LETTERS = 200
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$@]|^[-+=]|(?<=\w):(?=//)|(?<=www)\.)")
+_FORMULA = ("=", "+", "-", "@", "|", "%")
+
+
+def one_line(text: str, most: int = MOST_LETTERS) -> str:
+    r"""Text on one line, without what would steer a terminal or turn the writing round.
+
+    Example:
+        >>> one_line("a\x1b[31m red\n\u202eflag")
+        'a red flag'
+    """
+    bare = _TERMINAL.sub("", text[: 20 * most])
+    kept = "".join(
+        letter if letter.isprintable() else " " if letter.isspace() else "" for letter in bare
+    )
+    line = " ".join(kept.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def markdown(text: str, most: int = MOST_LETTERS) -> str:
+    r"""Text that Markdown shows as it is: no table cell ends, no HTML begins, nothing is a link.
+
+    Example:
+        >>> print(markdown("a|b <b>$x$</b>"))
+        a\|b &lt;b&gt;\$x\$&lt;/b&gt;
+    """
+    line = one_line(text, most).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", line)
+
+
+def csv_text(text: str) -> str:
+    """Text that no spreadsheet takes for a formula.
+
+    Example:
+        >>> csv_text("=1+1"), csv_text("AABB")
+        ("'=1+1", 'AABB')
+    """
+    line = one_line(text, most=1000)
+    return f"'{line}" if line.startswith(_FORMULA) else line
+
+
+def figure_text(text: str, most: int = 40) -> str:
+    """Text in letters that Matplotlib's own font has; to be drawn with mathtext switched off."""
+    return "".join(
+        letter if ord(letter) < 0x250 or 0x370 <= ord(letter) < 0x400 or letter == "…" else "?"
+        for letter in one_line(text, most)
+    )

@@ -1,0 +1,234 @@
+"""The numbers of the paper's figures 4 to 8, from a study's records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+
+from ...errors import RecordError
+from ..accuracy import AccuracyCurve, AccuracyPoint
+from .extrapolation import bar_of, extrapolated_bars, extrapolation_notes
+from .groups import (
+    STRAGGLERS,
+    Pair,
+    Spread,
+    Unmatched,
+    grouped,
+    mean_range,
+    median_range,
+    pairs,
+    series_names,
+)
+from .rows import Bar, Chart
+from .runs import Run, Study
+
+PAPER_WORKERS = 16
+PAPER_P = 0.2
+_MOST_RADIANS = 1e6
+
+
+def charts(study: Study) -> tuple[Chart, ...]:
+    """Figures 4 to 8 in order; those that were not measured have no bar.
+
+    Raises:
+        RecordError: The records of a run are damaged.
+    """
+    return (
+        training_time(study),
+        speed_up(study),
+        slow_down(study),
+        clean_accuracy(study),
+        robustness(study),
+    )
+
+
+def training_time(study: Study) -> Chart:
+    """Fig. 4: training time by cuts; the reference's is extrapolated from measured queries."""
+    bars, alone = _measured(study.done("training", "train"), _seconds, median_range)
+    extrapolated, more = extrapolated_bars(study)
+    return Chart(
+        "fig4_training_time",
+        "Fig. 4 · RQ1: training time by number of cuts",
+        "training",
+        "training time (s)",
+        _in_order([*bars, *extrapolated]),
+        (*alone, *more),
+        notes=("Bars are medians over runs.", *extrapolation_notes(extrapolated)),
+    )
+
+
+def speed_up(study: Study) -> Chart:
+    """Fig. 5: time of one worker over that of 16, or of the most there are."""
+    runs = study.done("scaling")
+    counts = {run.config.get("workers") or 1 for run in runs}
+    most = PAPER_WORKERS if PAPER_WORKERS in counts else max(counts, default=PAPER_WORKERS)
+    found, alone = worker_pairs(runs, most)
+    bars, zero = _ratios(found, ("workers",), lambda pair: _inverse(pair.ratio()))
+    return Chart(
+        "fig5_speed_up",
+        f"Fig. 5 · RQ2: speed-up of {most} workers over 1",
+        "scaling",
+        f"training time at 1 worker / at {most}",
+        bars,
+        (*alone, *zero),
+        level=1.0,
+        notes=("Bars are medians over pairs of runs that differ in their workers alone.",),
+    )
+
+
+def worker_pairs(runs: Sequence[Run], workers: int) -> tuple[list[Pair], list[Unmatched]]:
+    """Runs on one worker, each with the same on `workers`."""
+    base = [run for run in runs if run.config.get("workers") == 1]
+    others = [run for run in runs if run.config.get("workers") == workers != 1]
+    return pairs(base, others, ("workers",), f"between 1 and {workers} workers")
+
+
+def slow_down(study: Study) -> Chart:
+    """Fig. 6: time under stragglers over time without, per policy."""
+    runs = study.done("stragglers")
+    p = straggler_probability(runs)
+    found, alone = straggler_pairs(runs, p)
+    bars, zero = _ratios(found, STRAGGLERS, Pair.ratio)
+    return Chart(
+        "fig6_slow_down",
+        f"Fig. 6 · RQ3: slow-down under injected stragglers, p = {p:g} over p = 0",
+        "stragglers",
+        f"training time at p = {p:g} / at p = 0",
+        bars,
+        (*alone, *zero),
+        level=1.0,
+        notes=("Bars are medians over pairs of runs that differ in their stragglers alone.",),
+    )
+
+
+def straggler_probability(runs: Sequence[Run]) -> float:
+    """The paper's p if it was measured, else the greatest there is."""
+    found = {run.config.get("straggler_p") or 0.0 for run in runs}
+    return PAPER_P if PAPER_P in found else max(found, default=PAPER_P) or PAPER_P
+
+
+def straggler_pairs(runs: Sequence[Run], p: float) -> tuple[list[Pair], list[Unmatched]]:
+    """Runs without stragglers, each with the same at probability `p`."""
+    base = [run for run in runs if not run.config.get("straggler_p")]
+    others = [run for run in runs if run.config.get("straggler_p") == p]
+    return pairs(base, others, STRAGGLERS, f"between p = 0 and p = {p:g}")
+
+
+def clean_accuracy(study: Study) -> Chart:
+    """Fig. 7: test accuracy after clean training."""
+    bars, alone = _measured(study.done("training", "train"), accuracy_of, mean_range)
+    return Chart(
+        "fig7_accuracy",
+        "Fig. 7 · RQ4: test accuracy",
+        "training",
+        "test accuracy",
+        bars,
+        alone,
+        notes=("Bars are means over seeds.",),
+    )
+
+
+def robustness(study: Study) -> Chart:
+    """Fig. 8: mean accuracy over magnitudes above 0, averaged over Gaussian noise and FGSM."""
+    bars, alone = _measured(study.done("training", "train"), robustness_of, mean_range)
+    return Chart(
+        "fig8_robustness",
+        "Fig. 8 · RQ5: robustness (mean accuracy under Gaussian noise and FGSM)",
+        "training",
+        "mean accuracy under perturbation",
+        bars,
+        alone,
+        notes=("Bars are means over seeds of the mean accuracy over magnitudes above 0.",),
+    )
+
+
+def accuracy_of(run: Run) -> float | None:
+    """A training's test accuracy."""
+    return run.number("test_accuracy")
+
+
+def robustness_of(run: Run) -> float | None:
+    """The paper's robustness summary of a training, from its curves where they are kept.
+
+    Raises:
+        RecordError: The curves are damaged.
+    """
+    curves = run.results.get("robustness")
+    if not curves:
+        return run.number("robustness_summary")
+    try:
+        found = [_curve(name, curves[name]) for name in ("gaussian", "fgsm") if curves.get(name)]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{run.folder / 'result.json'} is damaged: `robustness` holds no curves of "
+            f"[magnitude, accuracy, low, high] ({error})"
+        ) from error
+    return fmean(curve.mean_accuracy for curve in found) if found else None
+
+
+def _curve(name: str, points: Sequence[Sequence[float]]) -> AccuracyCurve:
+    numbers = [[float(number) for number in point[:4]] for point in points]
+    if not all(0 <= number <= _MOST_RADIANS for four in numbers for number in four):
+        raise ValueError("a number is out of range")
+    points_of = tuple(
+        AccuracyPoint(magnitude, accuracy, low, high, loss=math.nan)
+        for magnitude, accuracy, low, high in numbers
+    )
+    return AccuracyCurve(name, points_of)
+
+
+def _seconds(run: Run) -> float | None:
+    return run.seconds
+
+
+def _measured(
+    runs: Sequence[Run],
+    number: Callable[[Run], float | None],
+    spread: Callable[[Sequence[float]], Spread],
+) -> tuple[tuple[Bar, ...], tuple[Unmatched, ...]]:
+    numbers = {run.run_id: number(run) for run in runs}
+    without = [Unmatched(run, "no such number") for run, found in numbers.items() if found is None]
+    names = series_names(runs)
+    groups = grouped(runs, lambda run: (run.dataset, names[run.run_id], run.cuts))
+    bars = []
+    for key, members in groups.items():
+        with_number = [run for run in members if numbers[run.run_id] is not None]
+        if with_number:
+            values = [found for run in with_number if (found := numbers[run.run_id]) is not None]
+            bars.append(bar_of(*key, spread(values), with_number))
+    return tuple(bars), tuple(without)
+
+
+def _ratios(
+    found: Sequence[Pair], compared: Sequence[str], ratio: Callable[[Pair], float | None]
+) -> tuple[tuple[Bar, ...], tuple[Unmatched, ...]]:
+    usable = [(pair, value) for pair in found if (value := ratio(pair)) is not None]
+    without = [
+        Unmatched(pair.other.run_id, "no time above 0 s on both sides")
+        for pair in found
+        if ratio(pair) is None
+    ]
+    names = series_names([pair.other for pair in found], compared)
+    groups = grouped(
+        usable,
+        lambda item: (item[0].other.dataset, names[item[0].other.run_id], item[0].other.cuts),
+    )
+    bars = [
+        bar_of(*key, median_range([value for _, value in items]), _both(pair for pair, _ in items))
+        for key, items in groups.items()
+    ]
+    return tuple(bars), tuple(without)
+
+
+def _both(found: Iterable[Pair]) -> list[Run]:
+    return [run for pair in found for run in (pair.base, pair.other)]
+
+
+def _inverse(ratio: float | None) -> float | None:
+    return 1 / ratio if ratio else None
+
+
+def _in_order(bars: Iterable[Bar]) -> tuple[Bar, ...]:
+    groups = grouped(bars, lambda bar: (bar.dataset, bar.series, bar.cuts))
+    return tuple(bar for members in groups.values() for bar in members)

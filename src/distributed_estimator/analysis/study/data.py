@@ -1,0 +1,87 @@
+"""Everything that a study's report shows, from its records and before any of it is written."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .bars import charts
+from .charts import charts_beyond
+from .deviations import Deviation, deviations, missing_experiments
+from .headlines import Headline, headlines
+from .rows import Chart, Sheet
+from .runs import Study
+from .tables import sheets
+
+REPORT_VERSION = 1
+STAGE_FIGURES = {"stage_shares": False, "fleet_stages": True}
+"""Tables that are drawn as stacked bars, and whether in seconds."""
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Everything that a study's report shows, before any of it is written.
+
+    Attributes:
+        study: Its runs.
+        charts: Figures of bars and points; without a bar: not measured.
+        sheets: Tables; without a row: not measured.
+        headlines: Its numbers against what they must show.
+        deviations: What a reader must know.
+        missing: Experiments without a finished run.
+    """
+
+    study: Study
+    charts: tuple[Chart, ...]
+    sheets: tuple[Sheet, ...]
+    headlines: tuple[Headline, ...]
+    deviations: tuple[Deviation, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def how_to_go_on(self) -> str:
+        """The command that runs what is missing and leaves what is there."""
+        study = self.study
+        return shlex.join(
+            ["dest", "study", "run", study.name, "--scale", study.scale, "--out", str(study.folder)]
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report for a JSON document: what was found, and no tables."""
+        study = self.study
+        statuses = [run.status for run in study.runs]
+        return {
+            "schema_version": REPORT_VERSION,
+            "study": study.name,
+            "scale": study.scale,
+            "hash": study.digest,
+            "runs": {status: statuses.count(status) for status in sorted(set(statuses))},
+            "headlines": [asdict(line) for line in self.headlines],
+            "missing": list(self.missing),
+            "not_measured": [sheet.name for sheet in self.sheets if not sheet.rows],
+            "deviations": [asdict(line) for line in self.deviations],
+            "environments": [dict(environment) for environment in study.environments],
+        }
+
+
+def study_data(study: Study) -> StudyData:
+    """All tables, figures and remarks of a study, from its records alone.
+
+    Raises:
+        RecordError: The records of a run are damaged.
+    """
+    drawn = charts(study)
+    tables = sheets(study, drawn)
+    by_name = {sheet.name: sheet for sheet in tables}
+    unmatched = [(sheet.name, alone) for sheet in tables for alone in sheet.unmatched]
+    return StudyData(
+        study=study,
+        charts=(*drawn, *charts_beyond(by_name)),
+        sheets=tables,
+        headlines=headlines(
+            study, by_name["table1_reconstruction_share"], by_name["accuracy_differences"]
+        ),
+        deviations=deviations(study, drawn, unmatched),
+        missing=missing_experiments(study),
+    )

@@ -1,0 +1,284 @@
+"""`dest study`: the paper's whole protocol, or a matrix of runs of one's own, from a YAML file."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from ..errors import TrainingStoppedError
+from ._output import counted, note, print_json, print_table, printable, progress_console
+from .study_report import report
+
+if TYPE_CHECKING:
+    from ..study.load import Study
+    from ..study.runner import StudyResult
+    from ..study.runs import StudyRun
+
+FAILED = 1
+"""Exit code where every run has ended and some have failed."""
+
+
+@click.group(short_help="Run the paper's protocol, or a matrix of your own, and report on it.")
+def study() -> None:
+    """Run a matrix of experiments that a YAML file describes, and make its tables and figures."""
+
+
+study.add_command(report)
+
+
+def _names(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [name for name in names if name not in ("reference", "contracted")]
+    if unknown or not names:
+        raise click.BadParameter(f"`{text}` is no list of pipelines: give reference,contracted")
+    return names
+
+
+@study.command(short_help="Run a study, or go on with one.")
+@click.argument("source", metavar="paper|FILE")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The study's folder: a new one, or that of the same study, which goes on.",
+)
+@click.option("--scale", metavar="NAME", help="smoke, laptop or full.  [default: the file's first]")
+@click.option(
+    "--pipeline",
+    "pipelines",
+    callback=_names,
+    metavar="LIST",
+    help="Only runs of these: reference, contracted.  [default: as the file says]",
+)
+@click.option("--only", multiple=True, metavar="EXPERIMENT", help="May be given several times.")
+@click.option("--retry-failed", is_flag=True, help="Try runs again that failed before.")
+@click.option("--dry-run", is_flag=True, help="List the runs and end; nothing is written.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def run(
+    source: str,
+    out: Path,
+    scale: str | None,
+    pipelines: tuple[str, ...] | None,
+    only: tuple[str, ...],
+    retry_failed: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Run every run of a study that has not ended yet, one after another.
+
+    A study is `paper`, the protocol that comes with the package, or a YAML file of your own. The
+    same command goes on with a study that was stopped or killed: what has ended is never repeated.
+    Runs that fail are listed at the end with their causes, and the exit code is then 1.
+    """
+    from ..study.folder import StudyFolder
+    from ..study.load import load_study
+    from ..study.matrix import runs_of
+    from ..study.runner import pending, run_study
+
+    chosen = load_study(source, scale)
+    runs = runs_of(chosen, pipelines, only)
+    folder = StudyFolder(out)
+    folder.check(chosen)
+    waiting = pending(folder, runs, retry_failed=retry_failed)
+    head = _head(chosen, runs, waiting)
+    if dry_run:
+        _print_matrix(head, runs, as_json=as_json)
+        return 0
+    _say(head)
+    with _stop_on_interrupt() as stop, _Bar(waiting) as bar:
+        try:
+            result = run_study(
+                chosen, runs, folder, retry_failed=retry_failed, watcher=bar, stop=stop
+            )
+        except (TrainingStoppedError, KeyboardInterrupt) as error:
+            raise TrainingStoppedError(_how_to_go_on(folder, runs)) from error
+    _report(head, result, out, as_json=as_json)
+    return FAILED if result.failures else 0
+
+
+def _head(study: Study, runs: list[StudyRun], waiting: list[StudyRun]) -> dict[str, Any]:
+    from ..study.pace import total_seconds
+
+    by_experiment = {
+        name: [run for run in runs if run.experiment == name] for name in study.config.experiments
+    }
+    return {
+        "schema_version": 1,
+        "study": study.config.name,
+        "scale": study.scale,
+        "hash": study.hash,
+        "runs": len(runs),
+        "waiting": len(waiting),
+        "estimated_seconds": round(total_seconds(waiting), 1),
+        "experiments": {
+            name: {"runs": len(found), "estimated_seconds": round(total_seconds(found), 1)}
+            for name, found in by_experiment.items()
+            if found
+        },
+        "deviations": list(study.config.deviations),
+    }
+
+
+def _print_matrix(head: dict[str, Any], runs: list[StudyRun], *, as_json: bool) -> None:
+    from ..study.pace import expected_seconds
+
+    if as_json:
+        matrix = [
+            {**run.as_dict(), "estimated_seconds": round(expected_seconds(run), 1)} for run in runs
+        ]
+        print_json({**head, "matrix": matrix})
+        return
+    for run in runs:
+        click.echo(f"{run.run_id}  {_clock(expected_seconds(run)):>9}  {printable(run.title)}")
+    table = Table(title=_title(head), title_justify="left")
+    table.add_column("experiment")
+    for heading in ("runs", "about"):
+        table.add_column(heading, justify="right")
+    for name, found in head["experiments"].items():
+        table.add_row(printable(name), str(found["runs"]), _clock(found["estimated_seconds"]))
+    print_table(table)
+    click.echo(f"{counted(head['waiting'], 'run')} to run, {_about(head)}")
+
+
+def _title(head: dict[str, Any]) -> str:
+    scale = f", scale {head['scale']}" if head["scale"] else ""
+    return printable(f"study {head['study']}{scale}")
+
+
+def _say(head: dict[str, Any]) -> None:
+    ended = head["runs"] - head["waiting"]
+    kept = f", {ended} of them ended before" if ended else ""
+    note(f"{_title(head)}: {counted(head['runs'], 'run')}{kept}; {_about(head)}")
+
+
+def _about(head: dict[str, Any]) -> str:
+    """The estimate, and what it is made of."""
+    if not head["waiting"]:
+        return "none is left"
+    seconds = _clock(head["estimated_seconds"])
+    return f"about {seconds}, by what such runs took on a machine with two cores"
+
+
+def _clock(seconds: float) -> str:
+    """Time as people plan with it.
+
+    Example:
+        >>> _clock(12.3), _clock(150), _clock(9000)
+        ('12 s', '2.5 min', '2.5 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _how_to_go_on(folder: Any, runs: list[StudyRun]) -> str:
+    ended = sum(folder.result(run) is not None for run in runs)
+    words = click.get_current_context().params
+    command = ["dest", "study", "run", words["source"], "--out", str(words["out"])]
+    command += ["--scale", words["scale"]] if words["scale"] else []
+    command += ["--pipeline", ",".join(words["pipelines"])] if words["pipelines"] else []
+    command += [part for name in words["only"] for part in ("--only", name)]
+    return (
+        f"stopped with {ended} of {len(runs)} runs ended; everything is kept, go on with: "
+        f"{shlex.join(command)}"
+    )
+
+
+class _Bar:
+    """Progress on stderr, and what a `Watcher` is told."""
+
+    def __init__(self, waiting: list[StudyRun]) -> None:
+        self._waiting = {run.run_id: run for run in waiting}
+        self._spent = self._expected = 0.0
+        columns = (
+            TextColumn("{task.fields[run]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("time left {task.fields[left]}"),
+        )
+        self._bar = Progress(*columns, console=progress_console())
+        self._task = self._bar.add_task("study", total=len(waiting), run="", left="–")
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+    def begin(self, run: StudyRun, attempt: int) -> None:
+        """Shows which run it is."""
+        self._bar.start()  # not before the first run, so that bad input ends in one line
+        again = f" (attempt {attempt})" if attempt > 1 else ""
+        self._bar.update(self._task, run=f"{printable(run.title)}{again}", left=self._left())
+
+    def end(self, run: StudyRun, outcome: dict[str, Any], seconds: float) -> None:
+        """Counts it."""
+        from ..study.pace import expected_seconds
+
+        self._waiting.pop(run.run_id, None)
+        self._spent += seconds
+        self._expected += expected_seconds(run)
+        self._bar.update(self._task, advance=1, left=self._left())
+        if outcome["status"] == "failed":
+            text = printable(f"failed: {run.title}: {outcome['cause']}")
+            self._bar.console.print(text, markup=False, highlight=False)
+
+    def _left(self) -> str:
+        from ..study.runner import progress_left
+
+        waiting = list(self._waiting.values())
+        return _clock(progress_left(waiting, self._spent, self._expected))
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks the study to stop after its step or query; a second one ends it where it is."""
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+        note("finishing this step; press Ctrl-C again to stop at once")
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bool) -> None:
+    failed = [failure.as_dict() for failure in result.failures]
+    numbers = {"done": result.done, "kept": result.kept, "failed": failed}
+    if as_json:
+        print_json({**head, **numbers, "seconds": result.seconds, "folder": str(out)})
+        return
+    click.echo(
+        f"{_title(head)}: {counted(result.done, 'run')} done in {_clock(result.seconds)}, "
+        f"{result.kept} from before, {len(failed)} failed; in {out}"
+    )
+    for cause, count in Counter(failure["cause"] for failure in failed).items():
+        ids = ", ".join(failure["run_id"] for failure in failed if failure["cause"] == cause)
+        click.echo(f"failed ({count}): {printable(cause)}\n  {ids}")
+    if failed:
+        note("try these again with --retry-failed")

@@ -1,0 +1,75 @@
+"""`dest study report DIR`: the tables and figures of a study, from its records alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ._output import counted, print_json, printable
+
+if TYPE_CHECKING:
+    from ..analysis.study.headlines import Headline
+    from ..analysis.study.report import WrittenReport
+
+
+@click.command(short_help="Make a study's tables and figures.")
+@click.argument(
+    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR"
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to write them.  [default: DIR/report]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def report(folder: Path, out: Path | None, as_json: bool) -> None:
+    """Write tables (Markdown, CSV), figures (PNG, SVG) and deviations of the study in DIR.
+
+    They are made from the study's records alone, which are only read: the same records give the
+    same files. What was not measured is said so, and how to run it.
+    """
+    from ..analysis.study.report import write_report
+
+    words = ["dest", "study", "report", str(folder)]
+    words += [] if out is None else ["--out", str(out)]
+    written = write_report(folder, out, command=shlex.join(words))
+    if as_json:
+        files = [str(path) for path in written.files]
+        print_json({**written.data.as_dict(), "out": str(written.out), "files": files})
+    else:
+        _print_text(written)
+
+
+def _print_text(written: WrittenReport) -> None:
+    from ..analysis.study.groups import grouped
+
+    data = written.data
+    counts = data.as_dict()["runs"]
+    runs = ", ".join(f"{count} {status}" for status, count in counts.items())
+    click.echo(printable(f"study {data.study.name}, scale {data.study.scale}: runs {runs}"))
+    for lines in grouped(data.headlines, lambda line: (line.question, line.what)).values():
+        _print_headlines(lines)
+    kinds = [line.kind for line in data.deviations]
+    told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    click.echo(f"deviations: {told or 'none'} (deviations.md)")
+    if data.missing:
+        click.echo(printable(f"missing: {', '.join(data.missing)}"))
+        click.echo(printable(f"to run them: {data.how_to_go_on}"))
+    click.echo(f"wrote {counted(len(written.files), 'file')} to {printable(str(written.out))}")
+
+
+def _print_headlines(lines: Sequence[Headline]) -> None:
+    """The numbers that one bar is about."""
+    from ..analysis.escape import one_line
+    from ..analysis.study.text import told
+
+    click.echo(f"{lines[0].question}: {lines[0].what} (bar: {lines[0].bar})")
+    for line in lines:
+        place = one_line(f"{line.dataset}, {line.series}, {counted(line.cuts, 'cut')}")
+        number = "" if line.value is None else f"{told(line)}, n = {line.n}, "
+        paper = f" (paper: {line.paper})" if line.paper else ""
+        click.echo(f"  {place}: {number}{line.outcome}{paper}")

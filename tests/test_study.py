@@ -1,0 +1,690 @@
+"""Studies: what a YAML file may say, which runs it comes to, and that each is run once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from distributed_estimator.cli.main import dest, main
+from distributed_estimator.errors import InputError, MissingExtraError, TrainingStoppedError
+from distributed_estimator.records import Header, QueryRecord, TrainingRecord, read_records
+from distributed_estimator.records.locks import take_lock
+from distributed_estimator.study.folder import StudyFolder, differences
+from distributed_estimator.study.load import content_hash, load_study
+from distributed_estimator.study.matrix import runs_of
+from distributed_estimator.study.pace import expected_seconds, total_seconds
+from distributed_estimator.study.runner import check_packages, run_study
+from distributed_estimator.study.runs import StudyRun
+
+TINY = """\
+name: tiny
+shots: 16
+experiments:
+  learn:
+    kind: train
+    datasets:
+      iris: {qubits: [2], epochs: 3, samples: 8, test_samples: 4}
+    cuts: [0, 1]
+    seeds: [1]
+    workers: [2]
+    robustness: {attacks: [gaussian, fgsm], draws: 2, samples: 4}
+  ask:
+    kind: queries
+    backend: fleet
+    datasets:
+      iris: {qubits: [2]}
+    cuts: [1]
+    seeds: [1]
+    devices: [2]
+    device: {seconds_per_job: 0.001, seconds_per_shot: 0.0}
+    queries: 3
+    trace: true
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def write(tmp_path: Path, old: str = "", new: str = "") -> Path:
+    """The tiny study with one change."""
+    assert old in TINY
+    path = tmp_path / "study.yaml"
+    path.write_text(TINY.replace(old, new, 1))
+    return path
+
+
+def results(out: Path) -> dict[str, dict[str, Any]]:
+    """The results of a study's runs, by their ids."""
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in out.glob("runs/*/result.json")
+    }
+
+
+def comparable(out: Path) -> dict[str, Any]:
+    """What must not depend on how often a study was interrupted: all but times and attempts."""
+    found = {}
+    for path in sorted(out.glob("runs/*")):
+        records = list(read_records(path / "queries.jsonl"))
+        queries = [
+            (r.quantity, r.num_queries, r.value, r.stderr.mean)
+            for r in records
+            if isinstance(r, QueryRecord)
+        ]
+        ids = [r.query_id for r in records if isinstance(r, QueryRecord)]
+        assert len(ids) == len(set(ids)), "a query is recorded twice"
+        log = path / "training.jsonl"
+        epochs = (
+            [r.epoch for r in read_records(log) if isinstance(r, TrainingRecord)]
+            if log.exists()
+            else []
+        )
+        numbers = json.loads((path / "result.json").read_text())["results"]
+        kept = {key: value for key, value in numbers.items() if not key.endswith("seconds")}
+        found[path.name] = (repr(queries), epochs, kept)
+    return found
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+BAD = [
+    ("shots: 16", "shots: 16\nshot: 8", 3, "`shot` is no key of a study: did you mean `shots`?"),
+    ("shots: 16", "shots: many", 2, "`shots` is 'many': give a valid integer"),
+    ("shots: 16", "shots: true", 2, "`shots` is True: give a valid integer"),
+    ("shots: 16", "shots: 0", 2, "`shots` is 0: give a value greater than or equal to 1"),
+    ("shots: 16\n", "", 1, "`shots` is missing: add it"),
+    ("shots: 16", "shots: 16\nshots: 8", 3, "`shots` is there already, on line 2: keep one"),
+    ("shots: 16", "shots: !!python/name:os.system x", 2, "put that line right"),
+    ("shots: 16", "shots: [16", 3, "put that line right"),
+    ("shots: 16", "lr: &a 0.1\nshots: *a", 3, "found an alias: write the value out"),
+    ("shots: 16", "shots: 16\nmodel: z", 3, "`model` is 'z': give a mapping"),
+    ("seeds: [1]", "seeds: 1", 9, "`experiments.learn.seeds` is 1: give a list"),
+    ("name: tiny", "name: <b>", 1, "`name` is '<b>': give a name of letters"),
+    ("  learn:", "  1st:", 4, "begins with a letter"),
+    ("kind: train", "knd: train", 4, "`experiments.learn` needs `kind`"),
+    (
+        "kind: train",
+        "kind: trian",
+        5,
+        "`experiments.learn` needs `kind`: give `train` or `queries`",
+    ),
+    ("    cuts: [0, 1]", "    cuts: []", 8, "`experiments.learn.cuts` is []: give at least one"),
+    (
+        "    cuts: [0, 1]",
+        "    cuts: [0, 2]",
+        8,
+        "`cuts` has 2, and iris with 2 qubits takes 0 to 1",
+    ),
+    ("    cuts: [0, 1]", "    cuts: [0, 0]", 8, "`cuts` has 0 twice: remove one"),
+    ("    seeds: [1]", "    sheds: [1]", 9, "did you mean `seeds`?"),
+    ("{qubits: [2], epochs: 3", "{qubits: [5], epochs: 3", 7, "iris takes 1 to 4: give fewer"),
+    ("iris: {qubits: [2], e", "mnist: {qubits: [25], e", 7, "mnist takes 1 to 24: give fewer"),
+    ("iris: {qubits: [2], e", "irish: {qubits: [2], e", 7, "`experiments.learn.datasets.irish`"),
+    ("iris: {qubits: [2], e", "mnist: {qubits: [8], e", 7, "8 principal components need 9"),
+    ("epochs: 3, samples", "epoch: 3, samples", 7, "did you mean `epochs`?"),
+    ("draws: 2", "drawn: 2", 11, "did you mean `draws`?"),
+    (
+        "attacks: [gaussian, fgsm]",
+        "attacks: [gauss]",
+        11,
+        "`experiments.learn.robustness.attacks[0]`",
+    ),
+    (
+        "workers: [2]",
+        "workers: [2]\n    straggler_p: [1.5]",
+        11,
+        "straggler_p[0]` is 1.5: give a value less",
+    ),
+    (
+        "workers: [2]",
+        "workers: [2]\n    straggler_p: [0.2]",
+        11,
+        "add `straggler_delay` in seconds",
+    ),
+    ("workers: [2]", "workers: [2]\n    policies: [egaer]", 11, "did you mean `eager`?"),
+    (
+        "workers: [2]",
+        "workers: [2]\n    pipelines: [reference]\n    pool: processes",
+        12,
+        "threads",
+    ),
+    (
+        "    trace: true",
+        "    pipelines: [reference]",
+        22,
+        "the reference pipeline runs on Aer, and `backend` is fleet: give `aer`",
+    ),
+    ("    trace: true", "    workers: [2]", 22, "remove `workers`, give `devices`"),
+    ("    trace: true", "    pool: processes", 22, "a simulated fleet lives in this process"),
+    ("backend: fleet", "backend: aer", 12, "`workers` is missing: add it"),
+    ("    devices: [2]\n", "", 12, "`devices` is missing: a fleet needs it, add it"),
+    ("    trace: true", "    reference_queries: {1: 2}", 22, "belongs to the reference pipeline"),
+    ("shots: 16", "shots: 16\nscales: {small: {shot: 8}}", 3, "did you mean `shots`?"),
+    (
+        "shots: 16",
+        "shots: 16\nscales: {small: {experiments: {lern: {}}}}",
+        3,
+        "did you mean `learn`?",
+    ),
+    ("shots: 16", "shots: 16\noptimizer: spsa\nscales: {a: {}, b: {lr: -1}}", 4, "`lr` is -1"),
+    ("shots: 16", "shots: 16\nmodel: {observable: zz_top}", 3, "observable"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message"), BAD)
+def test_bad_files_are_refused_with_line_and_remedy(
+    old: str, new: str, line: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, old, new)
+    out = tmp_path / "out"
+    assert main(["study", "run", str(path), "--out", str(out)]) == 2
+    text = capsys.readouterr().err
+    assert message in text
+    assert f"study.yaml, line {line}: " in text
+    assert not out.exists()
+
+
+def test_several_errors_are_named_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, "shots: 16", "shots: none\nlr: fast")
+    with pytest.raises(InputError, match=r"line 2: `shots`.*line 3: `lr`"):
+        load_study(path)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "just text", "\x00", "a: [" * 4000])
+def test_what_is_no_study_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"study\.yaml"):
+        load_study(path)
+
+
+def test_a_configuration_that_training_refuses_is_refused_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path, "shots: 16", "shots: 16\noptimizer: spsa")
+    text = path.read_text().replace("epochs: 3,", "epochs: 3, batch_size: 4,")
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"line 5: learn, iris 2q.*`batch_size` is 4, and spsa"):
+        runs_of(load_study(path))
+
+
+def test_unknown_file_and_scale_are_refused(tiny: Path) -> None:
+    with pytest.raises(InputError, match=r"`papr` is no study: give paper, or the path"):
+        load_study("papr")
+    with pytest.raises(
+        InputError, match=r"the scale is `small`, and paper.yaml has the scales smoke"
+    ):
+        load_study("paper", "small")
+    with pytest.raises(InputError, match="has no scales: leave it out"):
+        load_study(tiny, "small")
+
+
+# --- the matrix -----------------------------------------------------------------------------------
+
+
+def ids(path: Path) -> list[str]:
+    return [run.run_id for run in runs_of(load_study(path))]
+
+
+def test_ids_do_not_depend_on_the_order_of_keys_or_on_texts(tiny: Path, tmp_path: Path) -> None:
+    turned = tmp_path / "turned.yaml"
+    lines = TINY.splitlines()
+    ask = lines.index("  ask:")
+    head, learn, asked = lines[:2], lines[3:ask], lines[ask:]
+    turned.write_text(
+        "\n".join(["about: other words", "experiments:", *asked, learn[0], "    about: and here"])
+        + "\n"
+        + "\n".join([*reversed(learn[5:]), *learn[1:5], *reversed(head), ""])
+    )
+    assert set(ids(turned)) == set(ids(tiny))
+    assert load_study(turned).hash == load_study(tiny).hash
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("shots: 16", "shots: 17"),
+        ("shots: 16", "shots: 16\nlr: 0.2"),
+        ("shots: 16", "shots: 16\nmodel: {ansatz_reps: 2}"),
+        ("shots: 16", "shots: 16\noptimizer: sgd"),
+        ("epochs: 3", "epochs: 4"),
+        ("samples: 8", "samples: 10"),
+        ("qubits: [2], epochs", "qubits: [3], epochs"),
+        ("seeds: [1]", "seeds: [2]"),
+        ("workers: [2]", "workers: [3]"),
+        ("workers: [2]", "workers: [2]\n    pool: processes"),
+        ("workers: [2]", "workers: [2]\n    subexperiments: 1"),
+        ("workers: [2]", "workers: [2]\n    straggler_p: [0.2]\n    straggler_delay: 0.1"),
+        ("draws: 2", "draws: 3"),
+        ("  learn:", "  teach:"),
+    ],
+)
+def test_every_parameter_changes_the_ids(old: str, new: str, tiny: Path, tmp_path: Path) -> None:
+    before, after = ids(tiny)[:2], ids(write(tmp_path, old, new))[:2]
+    assert not set(before) & set(after)
+
+
+def test_an_id_is_the_hash_of_what_is_written_beside_it(tiny: Path) -> None:
+    for run in runs_of(load_study(tiny)):
+        document = run.as_dict()
+        assert document.pop("run_id") == content_hash(json.loads(json.dumps(document)))
+
+
+def test_scales_change_what_they_name_and_nothing_else(tmp_path: Path) -> None:
+    scales = (
+        "scales:\n  small: {experiments: {learn: {datasets: {iris: {epochs: 1}}, seeds: [5, 6]}}}\n"
+        "  whole: {}\n"
+    )
+    path = tmp_path / "study.yaml"
+    path.write_text(TINY + scales)
+    small = [run.config for run in runs_of(load_study(path)) if run.experiment == "learn"]
+    assert [(c["epochs"], c["samples"], c["seed"], c["cuts"]) for c in small] == [
+        (1, 8, 5, 0),
+        (1, 8, 5, 1),
+        (1, 8, 6, 0),
+        (1, 8, 6, 1),
+    ]
+    assert [run.config["epochs"] for run in runs_of(load_study(path, "whole"))[:2]] == [3, 3]
+
+
+def paper(scale: str, **chosen: Any) -> list[StudyRun]:
+    """The runs of the paper's study with those values."""
+    return [
+        run
+        for run in runs_of(load_study("paper", scale))
+        if all(run.config.get(key, getattr(run, key, None)) == v for key, v in chosen.items())
+    ]
+
+
+def test_the_whole_matrix_has_the_budgets_of_the_paper() -> None:
+    def epochs(experiment: str, dataset: str) -> set[int]:
+        return {
+            run.config["epochs"]
+            for run in paper("full", dataset=dataset)
+            if run.experiment == experiment
+        }
+
+    assert epochs("training", "iris") == {60}
+    assert epochs("training", "mnist") == {10}
+    assert epochs("scaling", "iris") == {10}
+    assert epochs("scaling", "mnist") == {5}
+    assert epochs("stragglers", "iris") == {10}
+    assert epochs("stragglers", "mnist") == {3}
+    runs = paper("full")
+    assert {run.config["shots"] for run in runs} == {1024}
+    assert {run.config["cuts"] for run in runs} == {0, 1, 2, 3}
+    workers = {run.config["workers"] for run in runs if run.experiment == "scaling"}
+    assert workers == {1, 2, 4, 8, 16}
+    delayed = [run.config for run in runs if run.experiment == "stragglers"]
+    assert {c["straggler_p"] for c in delayed} == {0.0, 0.2}
+    assert {(c["straggler_delay"], c["workers"]) for c in delayed} == {(0.1, 8)}
+    assert all(
+        c["straggler_p"] == 0 for c in (r.config for r in runs if r.experiment == "training")
+    )
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "full"])
+def test_every_scale_has_something_for_every_figure(scale: str) -> None:
+    runs = paper(scale)
+    assert len({run.run_id for run in runs}) == len(runs)
+    for dataset in ("iris", "mnist"):
+        for cuts in range(4):
+            mine = [r for r in runs if (r.config["dataset"], r.config["cuts"]) == (dataset, cuts)]
+            trained = [r for r in mine if r.experiment == "training"]
+            assert trained
+            assert all(r.config["robustness"] for r in trained)
+            scaled = {r.config["workers"] for r in mine if r.experiment == "scaling"}
+            assert scaled >= {1, 16}
+            shares = {r.pipeline for r in mine if r.experiment == "shares"}
+            assert shares == {"contracted", "reference"}
+            delayed = {r.config["straggler_p"] for r in mine if r.experiment == "stragglers"}
+            assert delayed == {0.0, 0.2}
+
+
+def test_the_estimate_grows_with_the_scale() -> None:
+    smoke, laptop, full = (total_seconds(paper(scale)) for scale in ("smoke", "laptop", "full"))
+    assert 60 < smoke < 300
+    assert smoke < laptop < 2700 < full
+    (few,) = [r for r in paper("smoke", cuts=2, dataset="iris", pipeline="reference")]
+    (more,) = [r for r in paper("smoke", cuts=3, dataset="iris", pipeline="reference")]
+    assert expected_seconds(more) / more.config["queries"] > 5 * expected_seconds(few) / 2
+
+
+def test_pipelines_and_experiments_can_be_chosen() -> None:
+    study = load_study("paper", "smoke")
+    assert {run.pipeline for run in runs_of(study, ["reference"])} == {"reference"}
+    assert {run.experiment for run in runs_of(study, only=["fleet"])} == {"fleet"}
+    with pytest.raises(InputError, match="`fleets` is no experiment of this study: did you mean"):
+        runs_of(study, only=["fleets"])
+    with pytest.raises(InputError, match="no run of this study is of the pipeline reference"):
+        runs_of(study, ["reference"], ["fleet"])
+
+
+def test_a_missing_package_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed_estimator.study import runner
+
+    find = runner.importlib.util.find_spec
+    monkeypatch.setattr(
+        runner.importlib.util,
+        "find_spec",
+        lambda name: None if name == "qiskit_aer" else find(name),
+    )
+    with pytest.raises(MissingExtraError, match="qiskit-aer"):
+        check_packages(paper("smoke"))
+
+
+def test_a_missing_extra_ends_in_an_install_hint(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['yaml'] = None\n"
+        "from distributed_estimator.cli.main import main\n"
+        f"sys.exit(main(['study', 'run', 'paper', '--out', {str(tmp_path / 'out')!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert 'pip install "distributed-estimator[study]"' in done.stderr
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny study, run without any accident."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = folder / "tiny.yaml"
+    path.write_text(TINY)
+    study = load_study(path)
+    out = folder / "out"
+    done = run_study(study, runs_of(study), StudyFolder(out))
+    assert (done.done, done.kept, done.failures) == (3, 0, [])
+    return out
+
+
+def test_a_study_leaves_what_the_tables_need(finished: Path) -> None:
+    head = json.loads((finished / "study.json").read_text())
+    assert head["name"] == "tiny"
+    assert head["config"]["shots"] == 16
+    found = results(finished)
+    assert len(found) == 3
+    for run_id, result in found.items():
+        run = json.loads((finished / "runs" / run_id / "run.json").read_text())
+        assert run["run_id"] == run_id
+        assert result["status"] == "done"
+        assert result["attempts"] == 1
+        assert result["seconds"] > 0
+        if run["kind"] == "queries":
+            assert result["results"]["num_queries"] == 3
+            assert len(result["results"]["values"]) == 3
+            assert {p.name for p in (finished / "runs" / run_id).iterdir()} >= {
+                "queries.jsonl",
+                "tasks.jsonl",
+                "devices.jsonl",
+            }
+            continue
+        numbers = result["results"]
+        assert 0 <= numbers["test_accuracy"] <= 1
+        # Scores of 8 + 4 samples at the start and after each epoch, and the values of 3 steps.
+        assert numbers["values"] == 4 * 12 + 3 * 8
+        assert numbers["gradients"] == 3 * 8
+        assert numbers["reference_queries"] == numbers["values"] + 2 * 4 * numbers["gradients"]
+        assert [row[0] for row in numbers["robustness"]["fgsm"]] == [0.0, 0.05, 0.1, 0.2, 0.3]
+        assert all(len(row) == 4 for row in numbers["robustness"]["gaussian"])
+        assert 0 <= numbers["robustness_summary"] <= 1
+
+
+def test_finished_runs_are_never_repeated(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/*")}
+    study = load_study(finished.parent / "tiny.yaml")
+    again = run_study(study, runs_of(study), StudyFolder(finished))
+    assert (again.done, again.kept) == (0, 3)
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/*")} == before
+
+
+def test_a_folder_of_another_configuration_is_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, "shots: 16", "shots: 8")
+    path.write_text(path.read_text().replace("epochs: 3", "epochs: 2"))
+    assert main(["study", "run", str(path), "--out", str(finished)]) == 2
+    text = capsys.readouterr().err
+    assert "`shots` is 16 there and 8 here" in text
+    assert "`experiments.learn.datasets.iris.epochs` is 3 there and 2 here" in text
+
+
+def test_a_folder_with_other_things_or_of_another_version_is_refused(
+    tiny: Path, tmp_path: Path
+) -> None:
+    study = load_study(tiny)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match=r"holds no study, but thesis\.tex"):
+        run_study(study, runs_of(study), StudyFolder(out))
+    (out / "study.json").write_text('{"schema_version": 2}')
+    with pytest.raises(InputError, match="has schema 2, and this version reads 1"):
+        run_study(study, runs_of(study), StudyFolder(out))
+    with pytest.raises(InputError, match="is a file: name a folder"):
+        run_study(study, runs_of(study), StudyFolder(out / "thesis.tex"))
+
+
+def test_differences_are_named_by_their_place() -> None:
+    found = {"a": {"b": [1], "about": "x"}, "c": 1}
+    wanted = {"a": {"b": [2], "about": "y"}, "d": 2}
+    assert differences(found, wanted) == [
+        "`a.b` is [1] there and [2] here",
+        "`c` is 1 there and nothing here",
+        "`d` is nothing there and 2 here",
+    ]
+
+
+def test_a_second_program_is_refused_while_one_runs(tiny: Path, tmp_path: Path) -> None:
+    study = load_study(tiny)
+    folder = StudyFolder(tmp_path / "out")
+    with folder.held(study), pytest.raises(InputError, match="another program runs the study"):
+        run_study(study, runs_of(study), folder)
+    assert not results(folder.path)
+
+
+def test_a_failed_run_is_recorded_and_the_study_goes_on(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from distributed_estimator.study import trainings
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("no\nway")
+
+    out = tmp_path / "out"
+    command = ["study", "run", str(tiny), "--out", str(out)]
+    with monkeypatch.context() as broken:
+        broken.setattr(trainings, "train", refuse)
+        assert main([*command, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["done"] == 1
+    assert [(f["experiment"], f["cause"]) for f in document["failed"]] == [
+        ("learn", "ZeroDivisionError: no way")
+    ] * 2
+    assert {r["status"] for r in results(out).values()} == {"done", "failed"}
+    # Failed runs are listed again, and only tried again when that is asked for.
+    assert main(command) == 1
+    assert "failed (2): ZeroDivisionError: no way" in capsys.readouterr().out
+    assert main([*command, "--retry-failed"]) == 0
+    assert sorted(r["attempts"] for r in results(out).values()) == [1, 2, 2]
+
+
+def test_a_damaged_checkpoint_is_begun_anew(finished: Path, tiny: Path, tmp_path: Path) -> None:
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    (run,) = [r for r in runs_of(study) if r.config["cuts"] == 1 and r.kind == "train"]
+    stopped = stop_after(2)
+    with pytest.raises(TrainingStoppedError):
+        run_study(study, [run], folder, stop=stopped)
+    (folder.of(run) / "checkpoint.safetensors").write_bytes(b"nothing")
+    run_study(study, runs_of(study), folder)
+    assert comparable(folder.path) == comparable(finished)
+
+
+def stop_after(count: int) -> Callable[[], bool]:
+    """Says stop once it has been asked so often."""
+    asked = iter(range(count))
+    return lambda: next(asked, None) is None
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3, 6, 10])
+def test_a_study_that_is_stopped_goes_on(
+    asked: int, finished: Path, tiny: Path, tmp_path: Path
+) -> None:
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    with pytest.raises(TrainingStoppedError):
+        run_study(study, runs_of(study), folder, stop=stop_after(asked))
+    run_study(study, runs_of(study), folder)
+    assert comparable(folder.path) == comparable(finished)
+
+
+def test_dry_run_lists_the_matrix_and_writes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["study", "run", "paper", "--out", str(out), "--scale", "smoke", "--dry-run"]
+    listed = CliRunner().invoke(dest, command)
+    assert listed.exit_code == 0
+    study = load_study("paper", "smoke")
+    for run in runs_of(study):
+        assert run.run_id in listed.output
+    document = json.loads(CliRunner().invoke(dest, [*command, "--json"]).stdout)
+    assert [run["run_id"] for run in document["matrix"]] == [r.run_id for r in runs_of(study)]
+    assert document["estimated_seconds"] > 0
+    assert set(document["experiments"]) == set(study.config.experiments)
+    assert document["deviations"]
+    assert not out.exists()
+
+
+# --- accidents to the process ---------------------------------------------------------------------
+
+SLOW = TINY.replace("epochs: 3", "epochs: 60").replace("queries: 3", "queries: 60")
+
+
+@contextmanager
+def running(path: Path, out: Path) -> Iterator[subprocess.Popen[str]]:
+    """The study in a process of its own, killed at the end if it still runs."""
+    code = "import sys; from distributed_estimator.cli.main import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "study", "run", str(path), "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """Waits until something holds, or the process has ended."""
+    limit = time.monotonic() + 120
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < limit
+        time.sleep(0.002)
+
+
+def lines(out: Path, name: str) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in out.glob(f"runs/*/{name}"))
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A study that takes a moment, and its folder once it is finished."""
+    folder = tmp_path_factory.mktemp("slow")
+    path = folder / "tiny.yaml"
+    path.write_text(SLOW)
+    study = load_study(path)
+    run_study(study, runs_of(study), StudyFolder(folder / "out"))
+    return path, folder / "out"
+
+
+def test_a_study_that_is_killed_goes_on(slow: tuple[Path, Path], tmp_path: Path) -> None:
+    path, whole = slow
+    out = tmp_path / "out"
+    moments: list[Callable[[], bool]] = [
+        lambda: lines(out, "training.jsonl") >= 5,  # in the midst of the first training
+        lambda: lines(out, "devices.jsonl") >= 5,  # in the midst of the queries
+    ]
+    for moment in moments:
+        with running(path, out) as process:
+            wait_for(process, moment)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+    study = load_study(path)
+    run_study(study, runs_of(study), StudyFolder(out))
+    assert comparable(out) == comparable(whole)
+
+
+@pytest.mark.soak
+def test_a_study_survives_kills_at_random_moments(slow: tuple[Path, Path], tmp_path: Path) -> None:
+    path, whole = slow
+    out = tmp_path / "out"
+    rng = random.Random(7)
+    for _ in range(5):
+        with running(path, out) as process:
+            wait_for(process, (out / "study.json").exists)
+            time.sleep(rng.uniform(0.5, 3.5))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    study = load_study(path)
+    run_study(study, runs_of(study), StudyFolder(out))
+    assert comparable(out) == comparable(whole)
+
+
+def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(
+    slow: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, _ = slow
+    out = tmp_path / "out"
+    with running(path, out) as process:
+        wait_for(process, lambda: lines(out, "training.jsonl") >= 3)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"go on with: dest study run {path} --out {out}" in text
+    with (out / "study.lock").open() as lock:
+        assert take_lock(lock.fileno())
+    assert not [p for p in out.rglob(".*") if p.name != ".dest-lock"]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_the_smoke_study_of_the_paper_runs(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["study", "run", "paper", "--scale", "smoke", "--out", str(out)]) == 0
+    study = load_study("paper", "smoke")
+    assert set(results(out)) == {run.run_id for run in runs_of(study)}
+    assert {result["status"] for result in results(out).values()} == {"done"}
+
+
+def test_headers_name_the_run_and_the_attempt(slow: tuple[Path, Path], tmp_path: Path) -> None:
+    path, _ = slow
+    study, folder = load_study(path), StudyFolder(tmp_path / "out")
+    (run,) = [r for r in runs_of(study) if r.config["cuts"] == 1 and r.kind == "train"]
+    with pytest.raises(TrainingStoppedError):
+        run_study(study, [run], folder, stop=stop_after(20))
+    run_study(study, [run], folder)
+    for name in ("queries.jsonl", "training.jsonl"):
+        headers = [r for r in read_records(folder.of(run) / name) if isinstance(r, Header)]
+        assert [header.attempt for header in headers] == [1, 2]
+        assert {header.config_hash for header in headers} == {run.run_id}
