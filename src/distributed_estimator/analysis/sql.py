@@ -1,0 +1,113 @@
+"""Records as tables of an SQL database in memory, which reads them and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+from ._extras import required
+from .columns import Table, Type, read_tables
+
+_ROWS_AT_ONCE = 50_000
+_TYPES: dict[Type, str] = {
+    "str": "VARCHAR",
+    "int": "BIGINT",
+    "float": "DOUBLE",
+    "bool": "BOOLEAN",
+    # With a time zone, DuckDB could not hand values to Python without another package.
+    "time": "TIMESTAMP",
+    "ints": "BIGINT[]",
+    "floats": "DOUBLE[]",
+}
+# A query is not trusted: it sees no file, no network, no extension and no variable of ours.
+_SETTINGS = {
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,
+    "allow_persistent_secrets": False,
+    "temp_directory": "",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a query selected: names of columns, and rows of Python values."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def query_records(path: str | os.PathLike[str], sql: str) -> Answer:
+    """Asks the records of a file or folder a question in SQL (DuckDB's).
+
+    There are the tables `query`, `training`, `task`, `device` and `header`, with the columns that
+    `analysis.frames.to_pandas` describes. Times are timestamps in UTC without a zone.
+
+    Args:
+        path: A record file, or a folder of a run or of a study.
+        sql: One SELECT statement.
+
+    Raises:
+        MissingExtraError: DuckDB is not installed.
+        RecordError: Nothing can be read at the path, or a file is damaged or of a newer schema.
+        InputError: The statement is not one SELECT, or DuckDB refuses it.
+    """
+    duckdb = required("duckdb", "SQL on records")
+    with duckdb.connect(":memory:", config=_SETTINGS) as database:
+        # First, so that a typing error does not wait for records to be read.
+        statement = _parsed(duckdb, database, sql)
+        _load(database, read_tables(path))
+        database.execute("SET TimeZone = 'UTC'")
+        database.execute("SET lock_configuration = true")
+        database.execute("BEGIN TRANSACTION READ ONLY")
+        try:
+            database.execute(statement)
+            return _fetched(database)
+        except (duckdb.Error, RuntimeError) as error:
+            if "Query interrupted" in str(error):  # in 2.0 a plain RuntimeError
+                raise KeyboardInterrupt from error
+            raise _refused(error) from error
+
+
+def _fetched(database: Any) -> Answer:
+    for name, kind, *_ in database.description:
+        if "WITH TIME ZONE" in str(kind):
+            raise InputError(f"column `{name}` is a {kind}: select it as `…::timestamp`, in UTC")
+    return Answer(tuple(column[0] for column in database.description), database.fetchall())
+
+
+def _parsed(duckdb: Any, database: Any, sql: str) -> Any:
+    try:
+        sql.encode("utf-8")
+        statements = database.extract_statements(sql)
+    except (duckdb.Error, RuntimeError, UnicodeEncodeError) as error:
+        raise _refused(error) from error
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise InputError("the SQL is not one SELECT statement: records can only be read")
+    if statements[0].named_parameters:
+        raise InputError("the SQL has parameters, and no values for them: write the values out")
+    return statements[0]
+
+
+def _refused(error: Exception) -> InputError:
+    """DuckDB's message without what it draws below it: the statement, or where Python was."""
+    told = str(error).partition("\n\nLINE ")[0].splitlines()
+    return InputError(f"the SQL cannot be run: {' '.join(told[:2])}")
+
+
+def _load(database: Any, tables: Mapping[str, Table]) -> None:
+    for name, table in tables.items():
+        types = [_TYPES[column.type] for column in table.values()]
+        declared = ", ".join(
+            f'"{column}" {kind}' for column, kind in zip(table, types, strict=True)
+        )
+        database.execute(f'CREATE TABLE "{name}" ({declared})')
+        unnested = ", ".join(f"unnest(?::{kind}[])" for kind in types)
+        values = [column.values for column in table.values()]
+        for start in range(0, len(values[0]), _ROWS_AT_ONCE):
+            part = [each[start : start + _ROWS_AT_ONCE] for each in values]
+            database.execute(f'INSERT INTO "{name}" SELECT {unnested}', part)
