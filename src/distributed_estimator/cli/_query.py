@@ -24,7 +24,6 @@ _PLUS = re.compile(r"(?<![eE])\+")  # not the one of 1e+3
 _TERM = re.compile(r"\s*(?:(?P<weight>[^*]+?)\s*\*\s*)?(?P<paulis>[IXYZ]+)\s*")
 
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
-    click.argument("file", type=click.Path(path_type=Path)),
     click.option(
         "--observable",
         metavar="PAULIS",
@@ -79,6 +78,11 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
 
 def query_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a verb the file argument and the options of a query."""
+    return click.argument("file", type=click.Path(path_type=Path))(query_settings(command))
+
+
+def query_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the options of a query alone."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

@@ -15,6 +15,7 @@ from ..errors import DistributedEstimatorError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
 from .plan import plan
+from .predict import predict
 from .records import records
 from .report import report
 from .robustness import robustness
@@ -44,6 +45,7 @@ def dest(context: click.Context) -> None:
 
 dest.add_command(estimate)
 dest.add_command(plan)
+dest.add_command(predict)
 dest.add_command(records)
 dest.add_command(report)
 dest.add_command(robustness)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,9 +12,18 @@ from qiskit.circuit import Gate
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.costs.files import load_costs
+from ..analysis.costs.model import CostModel, Prediction
 from ..cutting import Cut, CutPlan
-from ..subexperiments.observables import Observables, group, parse, restrict
-from ._output import counted, note, print_json, print_table, printable, whole
+from ._costs import (
+    costs_option,
+    note_limits,
+    prediction_as_dict,
+    predictions,
+    print_predictions,
+)
+from ._forecast import Forecast, features_of
+from ._output import counted, note, print_json, print_table, printable, progress_console, whole
 from ._query import Query, query_options, read_query
 
 MAX_DRAWN = 500
@@ -24,48 +33,36 @@ read, than the tables."""
 
 @click.command(short_help="Show how a circuit would be cut, before anything runs.")
 @query_options
+@costs_option(required=False)
 @click.option(
     "--draw/--no-draw",
     default=None,
     help=f"Draw the circuit with its cuts. Default: up to {MAX_DRAWN} operations.",
 )
-def plan(as_json: bool, draw: bool | None, **options: Any) -> None:
+def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: Any) -> None:
     """Show how the circuit in FILE would be cut: fragments, cuts, settings, circuits, overhead.
 
     Takes the options of `dest estimate` and runs nothing. What cannot reach the observable is left
-    out, as it is when the circuit is run.
+    out, as it is when the circuit is run. With --costs, it says what the query would cost, too.
     """
     query = read_query(**options)
-    forecast = _forecast(query)
+    forecast = Forecast.of(query)
+    model = _model(costs)
+    found = [] if model is None else predictions(model, features_of(query, forecast))
     for text in query.notes:
         note(text)
+    if model is not None:
+        note_limits(model)
     if as_json:
-        print_json(_as_dict(query, forecast))
+        told = {} if model is None else {"level": model.level, "costs": _as_dicts(found)}
+        print_json(_as_dict(query, forecast) | told)
         return
     _print_text(query, forecast)
+    if model is not None:
+        print_predictions(found, model.level)
     if draw or (draw is None and len(forecast.plan.normal.operations) <= MAX_DRAWN):
         click.echo()
         click.echo(printable(str(draw_cuts(forecast.plan).draw("text", idle_wires=True))))
-
-
-@dataclass(frozen=True, eq=False)
-class Forecast:
-    """A plan and the circuits it takes to measure an observable.
-
-    Attributes:
-        plan: The plan, without what the observable cannot see.
-        settings: Settings of each fragment.
-        groups: Measurement groups of each fragment; each group is run in every setting.
-    """
-
-    plan: CutPlan
-    settings: tuple[int, ...]
-    groups: tuple[int, ...]
-
-    @property
-    def circuits(self) -> tuple[int, ...]:
-        """Circuits of each fragment."""
-        return tuple(s * g for s, g in zip(self.settings, self.groups, strict=True))
 
 
 def draw_cuts(plan: CutPlan) -> QuantumCircuit:
@@ -86,16 +83,15 @@ def _is_place_of(cut: Cut, position: int, qubits: Sequence[int]) -> bool:
     return cut.position == position and set(cut.qubits) == set(qubits)
 
 
-def _forecast(query: Query) -> Forecast:
-    whole = CutPlan.build(query.circuit, query.cuts)
-    array = parse(query.observable, query.circuit.num_qubits)
-    observables = Observables.gather(array.sparse_observables_array().ravel())
-    reached = whole.for_observables(observables.support)
-    groups = tuple(
-        len(group(restrict(observables.terms, fragment)[0], fragment.num_qubits))
-        for fragment in reached.fragments
-    )
-    return Forecast(reached, reached.settings_per_fragment(query.options.setting_basis), groups)
+def _model(costs: Sequence[Path]) -> CostModel | None:
+    if not costs:
+        return None
+    with progress_console().status("fitting"):
+        return load_costs(*costs)
+
+
+def _as_dicts(found: Sequence[Prediction]) -> list[dict[str, Any]]:
+    return [prediction_as_dict(each) for each in found]
 
 
 def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:

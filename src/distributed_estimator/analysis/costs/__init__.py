@@ -1,0 +1,1 @@
+"""What queries cost: laws fitted to records."""

@@ -1,0 +1,143 @@
+"""`dest predict`: what a query costs, from records of others; and how far that may be off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..analysis.costs.files import load_costs, write_model
+from ..analysis.costs.model import LEVEL, CostModel, Prediction, SetupCosts
+from ..errors import InputError
+from ._costs import (
+    costs_option,
+    note_limits,
+    prediction_as_dict,
+    predictions,
+    print_predictions,
+    stage_table,
+)
+from ._forecast import Forecast, features_of
+from ._output import counted, note, print_json, print_table, progress_console
+from ._query import query_settings, read_query
+
+_OF_A_QUERY = (
+    "observable",
+    "label",
+    "max_qubits",
+    "parameters",
+    "shots",
+    "precision",
+    "exact",
+)
+
+
+@click.command(short_help="Predict what a query costs, from records of other queries.")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@costs_option(required=True)
+@click.option(
+    "--fit",
+    "target",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Write the fitted model to MODEL, a JSON file, for --costs.",
+)
+@click.option("--validate", is_flag=True, help="Show errors for configurations that were held out.")
+@click.option(
+    "--level",
+    type=float,
+    default=None,
+    metavar="P",
+    help="Probability of intervals, in a fit.  [default: 0.9]",
+)
+@query_settings
+def predict(
+    file: Path | None,
+    costs: tuple[Path, ...],
+    target: Path | None,
+    validate: bool,
+    level: float | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Predict what the query on the circuit in FILE costs: every stage, with an interval.
+
+    A law of cost is fitted to the query records in --costs, for every setup (pipeline, backend,
+    pool, policy, plan at hand or not) on its own, or read from the model that it names. Takes the
+    options of `dest estimate` and runs nothing. Without FILE, --fit writes the model down, and
+    --validate shows how far it is off.
+    """
+    if file is None:
+        _check_purpose(target is not None or validate, options)
+    query = None if file is None else read_query(file=file, **options)
+    features = None if query is None else features_of(query, Forecast.of(query))
+    model = _model(costs, level)
+    found = [] if features is None else predictions(model, features)
+    if target is not None:
+        write_model(model, target)
+    for text in () if query is None else query.notes:
+        note(text)
+    note_limits(model)
+    if as_json:
+        print_json(_as_dict(model, found, target))
+        return
+    if found:
+        print_predictions(found, model.level)
+    if validate:
+        for own in model.setups:
+            _print_errors(own)
+    if target is not None:
+        click.echo(f"model   {target}")
+
+
+def _check_purpose(fits: bool, options: dict[str, Any]) -> None:
+    """Refuses what would be left without effect."""
+    told = [name for name in _OF_A_QUERY if options[name]]
+    if told or not fits:
+        without = "" if fits else ", `--fit MODEL` or `--validate`"
+        raise click.UsageError(f"give a FILE with a circuit to predict its cost{without}")
+
+
+def _model(costs: Sequence[Path], level: float | None) -> CostModel:
+    with progress_console().status("fitting"):
+        model = load_costs(*costs, level=LEVEL if level is None else level)
+    if level not in (None, model.level):
+        raise InputError(
+            f"`--level` is {level:g}, and the model in `{costs[0]}` was fitted for "
+            f"{model.level:g}: give the records in its place, to fit them anew"
+        )
+    return model
+
+
+def _as_dict(model: CostModel, found: list[Prediction], target: Path | None) -> dict[str, Any]:
+    return {
+        "level": model.level,
+        "data_hash": model.data_hash,
+        "sources": list(model.sources),
+        "predictions": [prediction_as_dict(each) for each in found],
+        "validation": [
+            {
+                "setup": asdict(own.setup),
+                "num_records": own.num_records,
+                "ranges": {name: list(own_range) for name, own_range in own.ranges.items()},
+                **asdict(own.validation),
+            }
+            for own in model.setups
+        ],
+        "model": None if target is None else str(target),
+        "notes": list(model.notes()),
+    }
+
+
+def _print_errors(costs: SetupCosts) -> None:
+    validation = costs.validation
+    count = counted(validation.configurations, "configuration")
+    click.echo(f"Errors, each of {count} held out, {costs.setup}")
+    table = stage_table("median", "90th percentile")
+    for name, median in validation.median_error.items():
+        cells = (f"{100 * error:.1f} %" for error in (median, validation.p90_error[name]))
+        table.add_row(name, *cells, style="bold" if name == "total" else None)
+    print_table(table)
