@@ -24,7 +24,7 @@ from .ray_driver import Identity, end_processes, identity
 _SECONDS_TO_PROBE = 4.0
 """For each of two steps: to get a connection, and an answer."""
 
-_SECONDS_TO_CONNECT = 30.0
+_SECONDS_TO_CONNECT = 60.0  # to what has answered as Ray does, on a busy machine
 """A busy cluster may take so long to serve one that it answered."""
 
 _SECONDS_TO_START = 120.0
