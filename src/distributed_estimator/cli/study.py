@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..errors import TrainingStoppedError
+from ._interrupt import stop_on_interrupt
 from ._output import counted, note, print_json, print_table, printable, progress_console
 from .study_report import report
 
@@ -100,7 +96,7 @@ def run(
         _print_matrix(head, runs, as_json=as_json)
         return 0
     _say(head)
-    with _stop_on_interrupt() as stop, _Bar(waiting) as bar:
+    with stop_on_interrupt() as stop, _Bar(waiting) as bar:
         try:
             result = run_study(
                 chosen, runs, folder, retry_failed=retry_failed, watcher=bar, stop=stop
@@ -244,27 +240,6 @@ class _Bar:
 
         waiting = list(self._waiting.values())
         return _clock(progress_left(waiting, self._spent, self._expected))
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks the study to stop after its step or query; a second one ends it where it is."""
-    asked = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
-        yield asked.is_set
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-        note("finishing this step; press Ctrl-C again to stop at once")
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bool) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -22,6 +19,7 @@ from ..records import TrainingRecord
 from ..training.config import TrainingConfig
 from ..training.runs import RunFolder, TrainingResult
 from ..training.workloads import ALIASES, WORKLOADS, load_workload
+from ._interrupt import stop_on_interrupt
 from ._output import (
     counted,
     duration,
@@ -97,7 +95,7 @@ def _begin(config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]) ->
     from ..training import loop  # PyTorch takes seconds to import
 
     task = load_workload(config.workload)
-    with _watched(config, folder, track) as progress, _stop_on_interrupt(folder) as stop:
+    with _watched(config, folder, track) as progress, _going_on(folder) as stop:
         return loop.train(task, config, folder, progress=progress, stop=stop)
 
 
@@ -105,7 +103,7 @@ def _resume(folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
     from ..training import loop
 
     config = loop.config_of(folder)
-    with _watched(config, folder, track) as progress, _stop_on_interrupt(folder) as stop:
+    with _watched(config, folder, track) as progress, _going_on(folder) as stop:
         return loop.resume(folder, progress=progress, stop=stop)
 
 
@@ -175,27 +173,14 @@ def _progress(epochs: int) -> Iterator[Callable[[TrainingRecord], None]]:
 
 
 @contextmanager
-def _stop_on_interrupt(folder: RunFolder) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks training to stop after its step; a second one ends it where it is."""
-    asked = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
-        yield asked.is_set
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-        note("finishing this step; press Ctrl-C again to stop at once")
-
-    signal.signal(signal.SIGINT, ask)
+def _going_on(folder: RunFolder) -> Iterator[Callable[[], bool]]:
+    """`stop_on_interrupt`, which says how to go on."""
     try:
-        yield asked.is_set
+        with stop_on_interrupt() as stop:
+            yield stop
     except KeyboardInterrupt:
         note(f"go on with: dest train --resume {shlex.quote(str(folder.path))}")
         raise
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
