@@ -14,11 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("qiskit_aer")
-pytest.importorskip("qiskit_machine_learning")
-pytest.importorskip("torch")
-pytest.importorskip("mlxtend")
-
 from benchmarks._harness import CALLS_A_TURN, Budget, Contestant, slope, take_turns
 from benchmarks._learning import Cell, Score, Setting, markdown, statement
 from benchmarks._paired import holm, paired

@@ -610,7 +610,6 @@ def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_smoke_run_of_the_benchmark_holds_every_setup_and_stage():
-    pytest.importorskip("qiskit_aer")
     command = [sys.executable, "-m", "benchmarks.cost_model", "--quick", "--json"]
     done = subprocess.run(
         command,

@@ -433,7 +433,6 @@ def test_an_address_where_nothing_answers(inbox, work, capfd):
 
 
 def test_a_cluster_behind_tls(inbox, work):
-    pytest.importorskip("cryptography")
     security = distributed.Security.temporary()
     with distributed.LocalCluster(
         n_workers=1,

@@ -291,7 +291,6 @@ def test_a_place_that_cannot_be_written(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(path: Path):
     os.mkfifo(path)
     for place in (path, Path(os.devnull)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.util
 import ipaddress
 import os
 import pickle
@@ -32,10 +31,6 @@ from distributed_estimator.execution.pools import ray as ray_pool
 from distributed_estimator.execution.pools import ray_link, versions
 from distributed_estimator.execution.pools.ray import RayPool
 from distributed_estimator.execution.worker import Works, checksum
-
-# Not `importorskip`: Ray is never loaded into the process that uses the pool.
-if importlib.util.find_spec("ray") is None:
-    pytest.skip("Ray is not installed", allow_module_level=True)
 
 START = 150.0
 """Seconds that a Ray may take to come up on a busy machine."""

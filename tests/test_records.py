@@ -487,7 +487,6 @@ def test_processes_do_not_interleave(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_a_forked_child_opens_the_file_for_itself(tmp_path: Path) -> None:
     with RecordWriter(tmp_path / "log.jsonl") as log:
         log.write(step(0))

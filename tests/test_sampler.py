@@ -24,18 +24,15 @@ from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import CouplingMap
 from qiskit_addon_cutting.instructions import CutWire
+from qiskit_aer import AerSimulator
+from qiskit_aer.noise import NoiseModel, depolarizing_error
+from qiskit_aer.primitives import SamplerV2
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import BackendError
 from distributed_estimator.execution import Deadline, Policy
 from distributed_estimator.records import RecordWriter, TaskRecord, read_records
-
-pytest.importorskip("qiskit_aer")
-
-from qiskit_aer import AerSimulator
-from qiskit_aer.noise import NoiseModel, depolarizing_error
-from qiskit_aer.primitives import SamplerV2
 
 # Aer says so of a device that names no relaxation times.
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no QubitProperties:UserWarning")

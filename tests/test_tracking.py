@@ -29,9 +29,6 @@ from distributed_estimator.training.runs import RunFolder
 from distributed_estimator.training.tracking import TRACKERS, tracked
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
-pytest.importorskip("tensorboard")
-pytest.importorskip("mlflow")
-
 CONFIG = TrainingConfig(
     WorkloadConfig("iris", samples=8, test_samples=4), shots=None, epochs=3, cuts=1, workers=1
 )

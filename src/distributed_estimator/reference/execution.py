@@ -114,4 +114,5 @@ def _aer_sampler() -> type[BaseSamplerV2]:
         from qiskit_aer.primitives import SamplerV2
     except ImportError as error:
         raise MissingExtraError("qiskit-aer", "aer", "the reference pipeline") from error
-    return SamplerV2  # type: ignore[no-any-return]
+    sampler: type[BaseSamplerV2] = SamplerV2
+    return sampler
