@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import logging.handlers
 import os
+import queue
 import shutil
 import signal
 import socket
@@ -402,6 +405,36 @@ def test_a_scheduler_that_dies(inbox, work, tmp_path, capfd):
     assert [end.kind for end in ends] == ["refused"] * 3
     assert all(address in end.cause for end in ends)
     assert capfd.readouterr().err == ""
+
+
+@pytest.fixture
+def client_log():
+    """What Dask's client would have said to the user."""
+    records: queue.SimpleQueue = queue.SimpleQueue()
+    handler = logging.handlers.QueueHandler(records)
+    loggers = [logging.getLogger(name) for name in dask_link._LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield records
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+def test_dask_is_silent_about_what_the_pool_tells(inbox, work, client_log):
+    pool = DaskPool(1)
+    run(pool, inbox, order_of(work, ("value", 1.0)))
+    cluster = psutil.Process(pool._cluster._process._process.pid)
+    cluster.suspend()
+    order = order_of(work, ("length", "x" * 50_000_000))  # more than a connection takes at once
+    pool.submit(order, inbox)
+    time.sleep(1.0)  # for the client to be amid its writing when the connection is lost
+    os.killpg(cluster.pid, signal.SIGKILL)
+    inbox.until_over(order, timeout=PATIENCE)
+    pool.close()
+
+    assert client_log.empty()
+    logging.getLogger("distributed.batched").warning("from another client")
+    assert client_log.get(timeout=PATIENCE).msg == "from another client"
 
 
 def submit_when_up(pool, order, inbox):

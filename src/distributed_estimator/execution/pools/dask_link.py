@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import pickle
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -24,6 +25,10 @@ _END_SECONDS = 10.0
 _CLOSE_SECONDS = 1.5
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.25
+
+_THREAD = "distributed-estimator-dask"
+_LOGGERS = "distributed.batched", "distributed.client"
+_RECONNECT = "Failed to reconnect"
 
 _configuring = threading.Lock()
 
@@ -64,9 +69,7 @@ class Link:
         self._receivers: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
-        self._thread = threading.Thread(
-            target=self._serve, name="distributed-estimator-dask", daemon=True
-        )
+        self._thread = threading.Thread(target=self._serve, name=_THREAD, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
@@ -114,6 +117,8 @@ class Link:
         """
         import distributed
 
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(_is_news)
         make: Any = distributed.Client
         try:
             self._client = make(
@@ -323,6 +328,17 @@ def _large_orders() -> Iterator[None]:
         dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}),
     ):
         yield
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether what Dask's client logs is for the user: that our connection ends, the pool tells."""
+    if record.threadName != _THREAD:
+        return True
+    given_up = record.exc_info is not None and isinstance(
+        record.exc_info[1], asyncio.CancelledError
+    )
+    reconnects = given_up or str(record.msg).startswith(_RECONNECT)
+    return record.levelno >= logging.WARNING and not reconnects
 
 
 def _begun(event: dict[str, Any]) -> Begun:
