@@ -492,6 +492,19 @@ def test_an_address_in_the_environment_is_tried_as_fast(serving, unlaunched, inb
         RayPool(1, address="auto").submit(order_of(Calls(), ("value", 1.0)), inbox)
 
 
+def test_an_address_that_outlasts_its_cluster_is_tried_as_fast(
+    serving, unlaunched, inbox, monkeypatch, tmp_path
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray_link, "_HEAD", "of other tests no process")
+    address = serving(socket.socket.close)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"{address}\n")
+    with pytest.raises(PoolError, match=f"cannot be reached at '{address}'"):
+        RayPool(1, address="auto").submit(order_of(Calls(), ("value", 1.0)), inbox)
+
+
 def say_nothing(line):
     while line.recv(1024):
         pass
@@ -747,6 +760,23 @@ def test_nothing_is_left_of_a_program_that_ends_while_ray_starts(start, number):
     program.send_signal(number)
     program.communicate(timeout=60)
     _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive
+
+
+def answer_as_ray(line):
+    line.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    say_nothing(line)
+
+
+def test_nothing_is_left_of_a_program_that_ends_while_it_connects(start, serving):
+    address = serving(answer_as_ray)  # once: Ray itself gets no answer
+    program, _ = start(f"print('ready')\nvalue(RayPool(1, address={address!r}))\n")
+    found = psutil.Process(program.pid)
+    wait_until(lambda: found.children(), "a process connects")
+    processes = found.children(recursive=True)
+    time.sleep(2.0)  # long enough to be told of the address, and to wait for its answer
+    program.kill()
+    _, alive = psutil.wait_procs(processes, timeout=20)
     assert not alive
 
 

@@ -39,6 +39,8 @@ Identity: TypeAlias = tuple[int, float]
 _MOST_CANCELLED = 8
 """Runs that an actor remembers it need not run: it has one at a time, and one on its way."""
 
+_SECONDS_TO_LOOK = 0.5
+
 _SECONDS_TO_END = 2.5
 """Ray may take so long to shut down; then its processes are ended by force."""
 
@@ -260,7 +262,7 @@ class _Driver:
         while all(map(_runs, vital)):
             if os.getppid() != self._parent:
                 self.end()
-            time.sleep(0.5)
+            time.sleep(_SECONDS_TO_LOOK)
         self._outbox.put(("gone", "one of Ray's own processes ended"))
 
 
@@ -286,6 +288,16 @@ def clause(error: BaseException) -> str:
     return line[:300].rstrip(". ")
 
 
+def _end_unless(connected: threading.Event, parent: int, folder: str | None) -> None:
+    """Until Ray is connected to, which may hang, see whether this process has lost its parent."""
+    while not connected.wait(_SECONDS_TO_LOOK):
+        if os.getppid() != parent:
+            end_processes(map(identity, psutil.Process().children(recursive=True)))
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            os._exit(0)
+
+
 def main(descriptor: int) -> None:
     """Connect as the first message says, then serve.
 
@@ -295,11 +307,16 @@ def main(descriptor: int) -> None:
     os.set_inheritable(descriptor, False)  # else Ray's processes would keep it open
     connection = Connection(descriptor)
     options, folder = connection.recv()
+    connected = threading.Event()
+    threading.Thread(
+        target=_end_unless, args=(connected, os.getppid(), folder), daemon=True
+    ).start()
     try:
         import ray
 
         ray.init(**options)
         driver = _Driver(ray, connection, folder)
+        connected.set()
     except BaseException as error:
         connection.send(("failed", type(error).__name__, " ".join(str(error).split())[:1000]))
         return

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -45,6 +46,8 @@ _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0,
 
 _SETTINGS = 4
 """Type of the frame that must come first; the fourth of the nine bytes that begin each."""
+
+_HEAD = "gcs_server"
 
 _HASTY_ENVIRONMENT = {
     # Ray takes half a minute to give up a server that speaks HTTP/2 but is not what it looks for,
@@ -173,7 +176,7 @@ class RayLink:
 def _probe(address: str | None) -> None:
     """See that somebody listens, and may be Ray: Ray itself takes much longer to give up."""
     if address == "auto":
-        address = os.environ.get("RAY_ADDRESS")  # without it, Ray looks for one on this machine
+        address = os.environ.get("RAY_ADDRESS") or _noted_address()
     if not address or address in ("auto", "local"):
         return
     try:
@@ -183,6 +186,20 @@ def _probe(address: str | None) -> None:
         raise PoolError(_unreachable(address, str(error))) from error
     if not sound:
         raise PoolError(_unreachable(address, "what listens there is not Ray"))
+
+
+def _noted_address() -> str | None:
+    """Where Ray looks when it is told nothing: the file may outlast the cluster.
+
+    None where a cluster's head runs on this machine, which Ray finds by its process.
+    """
+    if any(process.info["name"] == _HEAD for process in psutil.process_iter(["name"])):
+        return None
+    base = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return Path(base, "ray", "ray_current_cluster").read_text().strip()
+    except OSError:
+        return None
 
 
 def _uses_tls() -> bool:
