@@ -63,6 +63,7 @@ class Inner:
 
     name = "inner"
     exact = True
+    max_qubits = None
 
     def __init__(self, clock=None, seconds=0.0, error=None, rows=10, circuits=None):
         self.clock, self.seconds, self.error = clock, seconds, error

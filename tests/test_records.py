@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qiskit import QuantumCircuit
+from qiskit.circuit.library import real_amplitudes
 
+from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.errors import RecordError
 from distributed_estimator.records import (
     SCHEMA_VERSION,
@@ -238,6 +241,25 @@ def test_the_header_names_versions_and_machine_but_nobody() -> None:
         assert name not in text
 
 
+@pytest.mark.parametrize(
+    ("labels", "observable", "widest"),
+    [("AAAB", "ZZZZ", 3), ("ABBA", "ZZZZ", 2), (None, "ZZZZ", 4), ("AABB", "IIIZ", 2)],
+)
+def test_the_width_of_the_widest_fragment_is_recorded(
+    labels: str | None, observable: str, widest: int
+) -> None:
+    circuit = real_amplitudes(4, reps=1, entanglement="linear")
+    with DistributedEstimator(labels, options=EstimatorOptions(shots=8)) as estimator:
+        result = estimator.run([(circuit, observable, np.zeros(8))]).result()[0]
+    assert result.metadata["max_fragment_qubits"] == widest
+
+
+def test_where_nothing_runs_no_fragment_is_wide() -> None:
+    with DistributedEstimator("AB", options=EstimatorOptions(shots=8)) as estimator:
+        result = estimator.run([(QuantumCircuit(2), "II")]).result()[0]
+    assert result.metadata["max_fragment_qubits"] == 0
+
+
 # --- reading ----------------------------------------------------------------------------------
 
 
@@ -245,6 +267,13 @@ def test_files_are_merged_in_order(tmp_path: Path) -> None:
     write_steps(tmp_path / "a.jsonl", range(2))
     write_steps(tmp_path / "b.jsonl", range(2, 5))
     assert steps_in(tmp_path / "b.jsonl", tmp_path / "a.jsonl") == [2, 3, 4, 0, 1]
+
+
+def test_an_older_record_says_nothing_of_the_width() -> None:
+    data = json.loads(encode(query(max_fragment_qubits=3)))
+    assert decode(json.dumps(data).encode()) == query(max_fragment_qubits=3)
+    del data["max_fragment_qubits"]
+    assert decode(json.dumps(data).encode()) == query()
 
 
 def test_unknown_keys_are_tolerated() -> None:

@@ -28,6 +28,7 @@ from qiskit.circuit.library import (
 from qiskit.primitives import StatevectorSampler
 from qiskit.quantum_info import Operator, PauliList, SparsePauliOp, Statevector, random_unitary
 from qiskit_addon_cutting.instructions import CutWire, Move
+from qiskit_aer import AerSimulator
 from qiskit_aer.primitives import SamplerV2
 
 from distributed_estimator.errors import (
@@ -48,7 +49,9 @@ from distributed_estimator.records import (
     StragglerInfo,
     read_records,
 )
+from distributed_estimator.records.environment import thread_limits
 from distributed_estimator.reference import ReferenceEstimator
+from distributed_estimator.reference.aer import lifted_limit
 from distributed_estimator.reference.circuits import defer_measurements, flatten
 from distributed_estimator.reference.stages import CutStages
 
@@ -472,6 +475,16 @@ def test_a_query_is_recorded_stage_by_stage(tmp_path: Path) -> None:
     assert result.metadata["t_total"] == 15
 
 
+@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize(("labels", "widest"), [("AAAB", 3), ("ABCD", 1), (None, 4)])
+def test_the_width_of_fragments_is_recorded_without_ancillas(
+    labels: str | None, widest: int, deferred: bool
+) -> None:
+    estimator = ReferenceEstimator(labels, shots=1, defer_measurements=deferred)
+    query = qnn(), "ZZZZ", telling_points(1)[0]
+    assert estimator.run([query]).result()[0].metadata["max_fragment_qubits"] == widest
+
+
 def test_there_is_one_record_a_query(tmp_path: Path) -> None:
     with RecordWriter(tmp_path / "queries.jsonl") as log:
         estimator = ReferenceEstimator("AB", shots=8, log=log)
@@ -493,6 +506,87 @@ def test_the_key_tells_structures_apart_and_not_values() -> None:
     assert len({key(bell(), 0.1), key(bell(0.1)), key(bell(0.2))}) == 3
 
 
+# --- threads of the simulator ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("threads", "options"), [(1, {"max_parallel_threads": 1}), (3, {"max_parallel_threads": 3})]
+)
+def test_aer_is_told_how_many_threads_it_may_take(
+    threads: int, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = noted_options(monkeypatch)
+    ReferenceEstimator("AB", shots=8, simulator_threads=threads).run([(bell(0.4), "ZZ")]).result()
+    assert asked == [{"backend_options": options}] * 12
+
+
+def test_aer_may_choose_its_threads_as_a_plain_sampler_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = noted_options(monkeypatch)
+    ReferenceEstimator("AB", shots=8, simulator_threads=None).run([(bell(0.4), "ZZ")]).result()
+    assert asked == [{}] * 12
+
+
+@pytest.mark.parametrize(
+    ("threads", "name"),
+    [
+        (1, "qiskit_aer.SamplerV2"),
+        (2, "qiskit_aer.SamplerV2(threads=2)"),
+        (None, "qiskit_aer.SamplerV2(threads=all)"),
+    ],
+)
+def test_records_tell_how_many_threads_aer_has(threads: int | None, name: str) -> None:
+    def recorded(sampler: SamplerV2 | None) -> str:
+        estimator = ReferenceEstimator("AB", sampler=sampler, shots=8, simulator_threads=threads)
+        return str(estimator.run([(bell(0.4), "ZZ")]).result()[0].metadata["backend"])
+
+    assert recorded(None) == name
+    assert recorded(SamplerV2(seed=1)) == "qiskit_aer.SamplerV2"  # it has a number of its own
+
+
+def noted_options(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The options of every sampler of Aer's that is made from now on."""
+    asked: list[Any] = []
+
+    class Noting(SamplerV2):
+        def __init__(self, **arguments: Any) -> None:
+            asked.append(arguments["options"])
+            super().__init__(**arguments)
+
+    monkeypatch.setattr("qiskit_aer.primitives.SamplerV2", Noting)
+    return asked
+
+
+def parallel_shots(**options: int) -> int:
+    """On how many threads Aer divides the shots of a circuit that measures halfway."""
+    circuit = QuantumCircuit(1, 2)
+    circuit.h(0)
+    circuit.measure(0, 0)
+    circuit.h(0)
+    circuit.measure(0, 1)
+    result = AerSimulator(**options).run(circuit, shots=1024).result()
+    return int(result.results[0].metadata["parallel_shots"])
+
+
+def test_the_limit_of_the_environment_is_lifted_for_aer_and_comes_back() -> None:
+    before = parallel_shots()
+    with lifted_limit(5) as threads:
+        assert (threads, parallel_shots(), parallel_shots(max_parallel_threads=3)) == (5, 5, 3)
+        assert parallel_shots(max_parallel_threads=1) == 1
+    assert parallel_shots() == before
+    with pytest.raises(ZeroDivisionError), lifted_limit(4):
+        raise ZeroDivisionError
+    assert parallel_shots() == before
+
+
+def test_without_a_number_the_limit_is_that_of_the_processors() -> None:
+    processors = thread_limits()["usable_cpus"]
+    with lifted_limit(None) as threads:
+        assert str(threads) == processors
+        assert parallel_shots() == threads
+
+
 # --- bad input --------------------------------------------------------------------------------
 
 
@@ -505,6 +599,7 @@ def test_the_key_tells_structures_apart_and_not_values() -> None:
         ({"shots": 2.5}, InputError, r"`shots` is 2\.5"),
         ({"shots": True}, InputError, "`shots` is True"),
         ({"workers": -1}, InputError, "`workers` is -1"),
+        ({"simulator_threads": 0}, InputError, "`simulator_threads` is 0: give a whole number"),
         ({"seed": -1}, InputError, "`seed` is -1: give a whole number of at least 0"),
         ({"log": "/"}, RecordError, "is a folder"),
         (

@@ -248,10 +248,12 @@ def test_noise_changes_values(where):
     circuit.h(0)
     for qubit in range(3):
         circuit.cx(qubit, qubit + 1)
-    quiet = estimate(SamplerV2(), circuit, ["IIZZ", "XXXX"], "AAAB", shots=4096).data
+    found = estimate(SamplerV2(), circuit, ["IIZZ", "XXXX"], "AAAB", shots=4096)
+    quiet, quiet_name = found.data, found.metadata["backend"]
     sampler = SamplerV2(options={where: {"noise_model": noise(0.3)}})
     loud = estimate(sampler, circuit, ["IIZZ", "XXXX"], "AAAB", shots=4096)
-    assert loud.metadata["backend"] == "qiskit_aer.SamplerV2"
+    assert quiet_name == "qiskit_aer.SamplerV2"
+    assert loud.metadata["backend"] == "qiskit_aer.SamplerV2(noise model)"
     assert np.abs(quiet.evs - 1).max() <= MOST * quiet.stds.max()
     # Depolarising by 0.3 leaves ZZ at 0.7, and the second cx can but lower it.
     assert loud.data.evs[0] <= 0.7 + MOST * loud.data.stds[0]
@@ -260,10 +262,16 @@ def test_noise_changes_values(where):
 
 def test_noisy_device_runs():
     backend = GenericBackendV2(5, coupling_map=CouplingMap.from_line(5), seed=1)
+    names = []
     for sampler in (BackendSamplerV2(backend=backend), SamplerV2.from_backend(backend)):
-        data = estimate(sampler, gates(), [BASES], "ABB", POINTS[0], shots=128).data
-        assert np.isfinite(data.evs).all()
-        assert (data.stds > 0).all()
+        result = estimate(sampler, gates(), [BASES], "ABB", POINTS[0], shots=128)
+        assert np.isfinite(result.data.evs).all()
+        assert (result.data.stds > 0).all()
+        names.append(result.metadata["backend"])
+    assert names == [
+        "qiskit.BackendSamplerV2(generic_backend_5q)",
+        "qiskit_aer.SamplerV2(aer_simulator_from(generic_backend_5q))",
+    ]
 
 
 # --- What is refused ------------------------------------------------------------------------------
@@ -274,6 +282,15 @@ def test_exact_values_are_refused():
     job = estimator.run([(gates(), "ZZZ", POINTS[0])], precision=0)
     with pytest.raises(BackendError, match=r"`precision` is 0, but .* qiskit_aer\.SamplerV2"):
         job.result()
+
+
+@pytest.mark.parametrize("make", [BackendSamplerV2, SamplerV2.from_backend])
+def test_fragments_wider_than_the_device_are_refused_before_anything_runs(make):
+    sampler = make(backend=device())
+    circuit = entangled(7, 1)
+    with pytest.raises(BackendError, match=r"6 qubits, .*generic_backend_5q\)+ takes 5: cut more"):
+        estimate(sampler, circuit, "Z" * 7, "AAAAAAB", shots=10)
+    estimate(sampler, circuit, "Z" * 7, "AAAABBB", shots=10)
 
 
 def test_sampler_that_refuses_measurements_inside_a_circuit():

@@ -358,6 +358,7 @@ class _Session(ExitStack):
             partition_label=plan.label,
             num_cuts=plan.num_cuts,
             num_fragments=plan.num_fragments,
+            max_fragment_qubits=self.prepared.max_qubits,
             num_terms=plan.num_terms,
             num_subexperiments=spent.subexperiments,
             num_circuits=self.prepared.num_circuits,

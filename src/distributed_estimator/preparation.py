@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
+from .errors import BackendError
 from .reconstruction import Network
 from .records import CircuitInfo
 from .structure import structure_key, structure_of
@@ -59,6 +60,11 @@ class Prepared:
         """Circuits of all fragments for one binding."""
         return sum(e.num_circuits for e in self.experiments if not e.is_trivial)
 
+    @property
+    def max_qubits(self) -> int:
+        """Qubits of the widest fragment that has circuits to run; 0 where none has."""
+        return max((e.fragment.num_qubits for e in self.experiments if not e.is_trivial), default=0)
+
     def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
         """Per fragment, the angles that depend on the parameters numbered so."""
         if parameters not in self._shifts:
@@ -87,7 +93,12 @@ class Preparation:
         self._lock = Lock()
 
     def prepare(self, circuit: QuantumCircuit, observables: Observables) -> tuple[Prepared, bool]:
-        """The prepared plan, and whether all of it was at hand."""
+        """The prepared plan, and whether all of it was at hand.
+
+        Raises:
+            BackendError: A fragment is wider than the device.
+            CutError: The labels, or the search, do not fit the circuit.
+        """
         with self._lock:
             plan, cached = self._plan(circuit)
             key = (id(plan), observables.terms)
@@ -120,4 +131,12 @@ class Preparation:
             experiments.append(FragmentExperiment(fragment, tuple(paulis), self._basis))
             places.append(index)
         work = FragmentWork(self._backend, tuple(experiments))
-        return Prepared(cone, Network(cone), work.experiments, tuple(places), work)
+        prepared = Prepared(cone, Network(cone), work.experiments, tuple(places), work)
+        widest, most = prepared.max_qubits, self._backend.max_qubits
+        if most is not None and widest > most:
+            raise BackendError(
+                f"a fragment has {widest} qubits, and the backend {self._backend.name} takes "
+                f"{most}: cut more, for instance with AutoCut(max_qubits={most}), or take a "
+                "larger device"
+            )
+        return prepared

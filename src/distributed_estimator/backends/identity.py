@@ -10,6 +10,36 @@ from typing import Any
 import numpy as np
 from qiskit.primitives import BaseSamplerV2
 
+_PLAIN = "aer_simulator"
+"""Aer's simulators of no device are named so, some with the method after it."""
+
+
+def backend_of(sampler: BaseSamplerV2) -> Any:
+    """The backend that a sampler runs on; None if it names none."""
+    backend = getattr(sampler, "backend", None) or getattr(sampler, "_backend", None)
+    return backend() if callable(backend) and not hasattr(backend, "target") else backend
+
+
+def device_of(sampler: BaseSamplerV2) -> Any:
+    """The backend with a name that a sampler runs on or simulates; None: it simulates circuits."""
+    backend = backend_of(sampler)
+    name = str(getattr(backend, "name", None) or _PLAIN)
+    return None if name.startswith(_PLAIN) and "(" not in name else backend
+
+
+def name_of(sampler: BaseSamplerV2) -> str:
+    """Package and class of a sampler, and the device that it runs on or simulates.
+
+    Example:
+        >>> from qiskit.primitives import BackendSamplerV2
+        >>> from qiskit.providers.fake_provider import GenericBackendV2
+        >>> name_of(BackendSamplerV2(backend=GenericBackendV2(5)))
+        'qiskit.BackendSamplerV2(generic_backend_5q)'
+    """
+    kind, device = type(sampler), device_of(sampler)
+    name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    return name if device is None else f"{name}({device.name})"
+
 
 def identity_of(sampler: BaseSamplerV2, *, defer_measurements: bool) -> str:
     """A content hash of a sampler: its class, its device's name, and all options, noise included.
@@ -17,10 +47,7 @@ def identity_of(sampler: BaseSamplerV2, *, defer_measurements: bool) -> str:
     What cannot be told by content is told by its `repr`, which may differ between two equal
     samplers, but hardly agree between two that differ.
     """
-    backend = getattr(sampler, "backend", None) or getattr(sampler, "_backend", None)
-    if callable(backend) and not hasattr(backend, "options"):
-        backend = backend()
-    kind = type(sampler)
+    kind, backend = type(sampler), backend_of(sampler)
     content = [
         f"{kind.__module__}.{kind.__qualname__}",
         defer_measurements,

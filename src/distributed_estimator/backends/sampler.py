@@ -21,7 +21,7 @@ from ..subexperiments import (
     Task,
 )
 from .counts import Counts, estimate_from_counts
-from .identity import identity_of
+from .identity import backend_of, device_of, identity_of, name_of
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 BitTable = NDArray[np.int64]
@@ -40,8 +40,9 @@ class SamplerBackend:
     Args:
         sampler: Any `BaseSamplerV2`. Where it names its backend, circuits are transpiled to it.
         defer_measurements: Whether measurements inside a circuit are moved to its end by ancilla
-            qubits. None: for noiseless local simulators, which are far faster so or know no other
-            way; never where noise or hardware would tell the difference.
+            qubits. None: for noiseless simulators of circuits, which are far faster so or know no
+            other way; never where noise, hardware or its number of qubits would tell the
+            difference.
         circuits_per_job: Circuits (settings at bindings) a job holds at most. What simulators
             draw depends on it.
 
@@ -58,16 +59,19 @@ class SamplerBackend:
         self.sampler = sampler
         self.circuits_per_job = _checked_size(circuits_per_job)
         self.defer_measurements = (
-            _is_noiseless(sampler) if defer_measurements is None else defer_measurements
+            _is_noiseless(sampler) and device_of(sampler) is None
+            if defer_measurements is None
+            else defer_measurements
         )
         self._templates: dict[tuple[str, tuple[bool, ...]], Template] = {}
         self._lock = Lock()
 
     @property
     def name(self) -> str:
-        """Package and class of the sampler."""
-        kind = type(self.sampler)
-        return f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+        """Package and class of the sampler, and its device or that it has a noise model."""
+        noisy = _is_aer(self.sampler) and not _is_noiseless(self.sampler)
+        noise = "(noise model)" if noisy and device_of(self.sampler) is None else ""
+        return f"{name_of(self.sampler)}{noise}"
 
     @property
     def identity(self) -> str:
@@ -78,6 +82,12 @@ class SamplerBackend:
     def exact(self) -> bool:
         """A sampler never is."""
         return False
+
+    @property
+    def max_qubits(self) -> int | None:
+        """Qubits of the device; None for simulators of circuits."""
+        found: int | None = getattr(device_of(self.sampler), "num_qubits", None)
+        return found
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As many as a job holds."""
@@ -214,10 +224,7 @@ def _bits(data: Any, register: str, shape: tuple[int, int], width: int) -> BitTa
 
 
 def _target(sampler: BaseSamplerV2) -> Any:
-    backend = getattr(sampler, "backend", None) or getattr(sampler, "_backend", None)
-    if callable(backend) and not hasattr(backend, "target"):
-        backend = backend()
-    return getattr(backend, "target", None)
+    return getattr(backend_of(sampler), "target", None)
 
 
 def _is_aer(sampler: BaseSamplerV2) -> bool:

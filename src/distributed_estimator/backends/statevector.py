@@ -57,6 +57,11 @@ class StatevectorBackend:
         """It can."""
         return True
 
+    @property
+    def max_qubits(self) -> int | None:
+        """None."""
+        return None
+
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As many as take about 20 ms."""
         return max(1, _WORK_PER_TASK // experiment.row_work)

@@ -37,6 +37,7 @@ KINDS: dict[str, type[Record]] = {
     kind.kind: kind for kind in (Header, QueryRecord, TrainingRecord, TaskRecord, DeviceRecord)
 }
 """Each kind of line with its dataclass."""
+_PLAIN = (str, int, bool)
 
 
 def to_dict(record: Record) -> dict[str, Any]:
@@ -127,6 +128,13 @@ def _fields_of(kind: type[Any]) -> tuple[tuple[str, Any, bool], ...]:
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
     """A JSON value as the type of a field; refuses rather than guesses."""
+    # Most fields are plain, and seen before what takes longer to tell.
+    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    if hint in _PLAIN and type(value) is hint:
+        return value
+    if hint is float and value is None:
+        return math.nan
     origin = get_origin(hint)
     if origin is UnionType:
         (wanted,) = (option for option in get_args(hint) if option is not NoneType)
@@ -137,12 +145,6 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return tuple(_convert(get_args(hint)[0], item, name) for item in value)
     if origin is dict and isinstance(value, dict):
         return {key: _convert(get_args(hint)[1], item, name) for key, item in value.items()}
-    if hint is float and value is None:
-        return math.nan
-    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
-        return float(value)
-    if hint in (int, str, bool) and type(value) is hint:
-        return value
     raise RecordError(
         f"its field `{name}` is {reprlib.repr(value)}, expected {getattr(hint, '__name__', hint)}"
     )

@@ -105,6 +105,8 @@ class QueryRecord:
     partition_label: str | None
     num_cuts: int
     num_fragments: int
+    max_fragment_qubits: int | None = None
+    """Qubits of the widest fragment that runs, 0 where none does; None: an older record."""
     num_terms: int
     """Terms of the quasi-probability decomposition, summed one by one or not."""
     num_subexperiments: int

@@ -48,7 +48,7 @@ class ReferenceEstimator(BaseEstimatorV2):
         cuts: A label per qubit in Qiskit's qubit order (a string, or any sequence of hashables),
             or None: not cut.
         sampler: Any `BaseSamplerV2` that takes Qiskit's standard gates; None: Aer's, one for each
-            task, single-threaded.
+            task.
         workers: Threads of the pool.
         shots: Shots of each subexperiment. As they are fixed, a `precision` is recorded and not
             otherwise used.
@@ -58,6 +58,10 @@ class ReferenceEstimator(BaseEstimatorV2):
         log: A path or `RecordWriter` that gets one `QueryRecord` a query.
         defer_measurements: Run the same subexperiments with mid-circuit measurements moved to
             ancilla qubits, all in one job: not the paper's way, but a stronger counterpart.
+        simulator_threads: Of each of Aer's samplers. None is the plain `SamplerV2()` of the paper:
+            Aer takes as many as `OMP_NUM_THREADS` or else the processors, and divides the shots
+            of a circuit among them, so that values depend on how many there are. A sampler that is
+            given has its own number.
         stragglers: Delays injected before subexperiments (§III), each drawn from the seed and
             the subexperiment's own number; those of one job add up. None: none are.
         clock: Seconds, for the stage times.
@@ -90,6 +94,7 @@ class ReferenceEstimator(BaseEstimatorV2):
         seed: int | None = None,
         log: str | os.PathLike[str] | RecordWriter | None = None,
         defer_measurements: bool = False,
+        simulator_threads: int | None = 1,
         stragglers: Stragglers | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -97,11 +102,12 @@ class ReferenceEstimator(BaseEstimatorV2):
         self._seed = None if seed is None else _whole("seed", seed, 0)
         self._execution = Execution(
             sampler,
-            _whole("workers", workers, 1),
-            _whole("shots", shots, 1),
+            _whole("workers", workers),
+            _whole("shots", shots),
             defer_measurements,
             stragglers,
             np.random.SeedSequence(self._seed).entropy,
+            None if simulator_threads is None else _whole("simulator_threads", simulator_threads),
         )
         self._log = log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
         self._clock = clock
@@ -175,13 +181,14 @@ class ReferenceEstimator(BaseEstimatorV2):
         ticks = [self._clock()]
         parts = stages.partition(problem.bind(index), paulis)
         ticks.append(self._clock())
-        experiments = self._deferred(stages.generate(parts))
+        generated = stages.generate(parts)
+        experiments = self._deferred(generated)
         ticks.append(self._clock())
         results, tally = self._execution.run(experiments, place)
         ticks.append(self._clock())
         value, stderr = stages.reconstruct(experiments, results, weights)
         ticks.append(self._clock())
-        return self._record(problem, experiments, started_at, place, ticks, tally, (value, stderr))
+        return self._record(problem, generated, started_at, place, ticks, tally, (value, stderr))
 
     def _deferred(self, experiments: Experiments) -> Experiments:
         if not self._execution.deferred:
@@ -214,6 +221,7 @@ class ReferenceEstimator(BaseEstimatorV2):
             partition_label=problem.partition_label,
             num_cuts=experiments.num_cuts,
             num_fragments=len(experiments.circuits),
+            max_fragment_qubits=experiments.max_qubits,
             num_terms=experiments.num_terms,
             num_subexperiments=experiments.num_circuits,
             num_circuits=experiments.num_circuits,
@@ -270,7 +278,7 @@ def _labels(cuts: Sequence[Hashable]) -> tuple[Hashable, ...]:
     return labels
 
 
-def _whole(name: str, value: int, least: int) -> int:
+def _whole(name: str, value: int, least: int = 1) -> int:
     try:
         number = operator.index(value)
     except TypeError:

@@ -13,9 +13,13 @@ import numpy as np
 from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import BaseSamplerV2, SamplerPubResult
 
-from ..errors import BackendError, InputError, MissingExtraError
+from ..backends.identity import name_of
+from ..errors import BackendError, InputError
 from ..execution import Stragglers, Tally
+from .aer import sampler_class, thread_options
 from .stages import Experiments, Results
+
+_PURPOSE = "the reference pipeline"
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,13 @@ class Execution:
     """Runs the subexperiments of queries.
 
     Attributes:
-        sampler: Any `BaseSamplerV2`; None: Aer's, one for each task, single-threaded.
+        sampler: Any `BaseSamplerV2`; None: Aer's, one for each task.
         workers: Threads of the pool.
         shots: Shots of each subexperiment.
         deferred: Whether all of a query are one job, which needs no pool.
         stragglers: Delays to inject; None: none are.
         entropy: What seeds derive from.
+        threads: Of each of Aer's samplers; None: as many as Aer chooses.
 
     Raises:
         InputError: `stragglers` has a slow worker.
@@ -41,10 +46,11 @@ class Execution:
     deferred: bool
     stragglers: Stragglers | None
     entropy: Any
+    threads: int | None = 1
 
     def __post_init__(self) -> None:
         if self.sampler is None:
-            _aer_sampler()
+            sampler_class(_PURPOSE)
         if self.stragglers is not None and self.stragglers.slow is not None:
             raise InputError(
                 f"`stragglers` has {self.stragglers.slow!r}, and the reference's workers are "
@@ -53,9 +59,17 @@ class Execution:
 
     @property
     def backend_name(self) -> str:
-        """Package and class of the sampler."""
-        kind = _aer_sampler() if self.sampler is None else type(self.sampler)
-        return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        """Package and class of the sampler, its device, and Aer's threads where it has not one.
+
+        What is simulated on other numbers of threads has a law of cost of its own.
+        """
+        if self.sampler is not None:
+            return name_of(self.sampler)
+        kind = sampler_class(_PURPOSE)
+        name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        if self.threads == 1:
+            return name
+        return f"{name}(threads={'all' if self.threads is None else self.threads})"
 
     def run(self, experiments: Experiments, place: tuple[int, ...]) -> tuple[Results, Tally]:
         """Runs every subexperiment of the query at `place`, the numbers of call, PUB and query.
@@ -104,15 +118,6 @@ class Execution:
             time.sleep(delay)
         sampler = self.sampler
         if sampler is None:
-            options = {"backend_options": {"max_parallel_threads": 1}}
-            sampler = _aer_sampler()(seed=int(seed), options=options)
+            options = thread_options(self.threads)
+            sampler = sampler_class(_PURPOSE)(seed=int(seed), options=options)
         return list(sampler.run(circuits, shots=self.shots).result())
-
-
-def _aer_sampler() -> type[BaseSamplerV2]:
-    try:
-        from qiskit_aer.primitives import SamplerV2
-    except ImportError as error:
-        raise MissingExtraError("qiskit-aer", "aer", "the reference pipeline") from error
-    sampler: type[BaseSamplerV2] = SamplerV2
-    return sampler

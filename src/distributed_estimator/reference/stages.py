@@ -46,6 +46,12 @@ class Experiments:
         """How many circuits there are in all fragments together."""
         return sum(map(len, self.circuits.values()))
 
+    @property
+    def max_qubits(self) -> int:
+        """Qubits of the widest circuit."""
+        widths: list[int] = [c.num_qubits for of in self.circuits.values() for c in of]
+        return max(widths)
+
 
 class Stages(ABC):
     """How one query becomes circuits and how their results become a value."""

@@ -30,6 +30,11 @@ class Backend(Protocol):
         """Whether it can give exact values (shots None)."""
         ...
 
+    @property
+    def max_qubits(self) -> int | None:
+        """Qubits of the widest fragment it takes; None: as wide as memory allows."""
+        ...
+
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """Bindings of an experiment that make a task; a function of the experiment alone."""
         ...

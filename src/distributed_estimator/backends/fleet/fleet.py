@@ -79,6 +79,11 @@ class Fleet:
         """As the inner backend."""
         return self.backend.exact
 
+    @property
+    def max_qubits(self) -> int | None:
+        """As the inner backend's."""
+        return self.backend.max_qubits
+
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As the inner backend's, but no more than fit into a job on every device."""
         rows, most = self.backend.rows_per_task(experiment), self._most_circuits
