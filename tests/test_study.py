@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -18,15 +21,23 @@ import pytest
 from click.testing import CliRunner
 
 from distributed_estimator.cli.main import dest, main
-from distributed_estimator.errors import InputError, MissingExtraError, TrainingStoppedError
+from distributed_estimator.errors import (
+    CheckpointError,
+    InputError,
+    MissingExtraError,
+    RecordError,
+    TrainingStoppedError,
+)
 from distributed_estimator.records import Header, QueryRecord, TrainingRecord, read_records
 from distributed_estimator.records.locks import take_lock
+from distributed_estimator.study.checks import problems_of
 from distributed_estimator.study.folder import StudyFolder, differences
-from distributed_estimator.study.load import content_hash, load_study
+from distributed_estimator.study.load import Study, content_hash, load_study
 from distributed_estimator.study.matrix import runs_of
 from distributed_estimator.study.pace import expected_seconds, total_seconds
 from distributed_estimator.study.runner import check_packages, run_study
 from distributed_estimator.study.runs import StudyRun
+from distributed_estimator.training.runs import RunFolder
 
 TINY = """\
 name: tiny
@@ -106,10 +117,73 @@ BAD = [
     ("shots: 16", "shots: 16\nshot: 8", 3, "`shot` is no key of a study: did you mean `shots`?"),
     ("shots: 16", "shots: many", 2, "`shots` is 'many': give a valid integer"),
     ("shots: 16", "shots: true", 2, "`shots` is True: give a valid integer"),
+    ("shots: 16", "shots: '16'", 2, "`shots` is '16': give a number, which has no quotes"),
+    ("shots: 16", "lr: 1e-3\nshots: 16", 2, "before an exponent, a point: 1.0e-3, not 1e-3"),
+    ("shots: 16", "shots:", 2, "`shots` is null: give a valid integer"),
+    ("shots: 16", "shots: 10000000000000", 2, "give a value less than or equal to 1000000000000"),
+    ("shots: 16", "shots: 16\n1: 2", 3, "`[1]` is no key of a study: use some of about"),
+    ("workers: [2]", "workers: [5000]", 10, "give a value less than or equal to 4096"),
+    (
+        "workers: [2]",
+        "workers: [2]\n    devices: [2]",
+        11,
+        "`experiments.learn.devices` belongs to `kind: queries`, and this is `kind: train`: remove",
+    ),
+    (
+        "      iris: {qubits: [2]}",
+        "      iris: {qubits: [2], epochs: 1}",
+        16,
+        "`experiments.ask.datasets.iris.epochs` belongs to `kind: train`",
+    ),
     ("shots: 16", "shots: 0", 2, "`shots` is 0: give a value greater than or equal to 1"),
     ("shots: 16\n", "", 1, "`shots` is missing: add it"),
     ("shots: 16", "shots: 16\nshots: 8", 3, "`shots` is there already, on line 2: keep one"),
     ("shots: 16", "shots: !!python/name:os.system x", 2, "put that line right"),
+    ("shots: 16", "shots: !!int 'x'", 2, "found the tag 'tag:yaml.org,2002:int': leave it out"),
+    ("shots: 16", "shots: !!float x", 2, "found the tag"),
+    ("shots: 16", "shots: !!bool x", 2, "found the tag"),
+    ("shots: 16", "shots: !!timestamp x", 2, "found the tag"),
+    ("shots: 16", "shots: ! 16", 2, "found the tag '!': leave it out"),
+    ("shots: 16", "shots: 2026-02-30", 2, "`shots` is '2026-02-30': give a valid integer"),
+    ("shots: 16", f"shots: {'1' * 5000}", 2, "give a number of at most 18 digits"),
+    ("shots: 16", "shots: 0100", 2, "`shots` is '0100': give a number without zeros before it"),
+    ("shots: 16", "shots: 08", 2, "`shots` is '08': give a number without zeros before it"),
+    ("shots: 16", "shots: 0x10", 2, "give a number with digits from 0 to 9 alone"),
+    ("shots: 16", "shots: 1_000", 2, "give a number without `_` in it"),
+    ("shots: 16", "shots: 1:30", 2, "give a number without `:` in it"),
+    ("shots: 16", "shots: 16\nlr: 1:2.5", 3, "`lr` is '1:2.5': give a number without `:` in it"),
+    ("shots: 16", "shots: 16\n<<: {shots: 8}", 3, "`<<` is no key of a study"),
+    ("shots: 16", "shots: 16\n? [a]\n: b", 3, "a key is no text or number: give a name"),
+    (
+        "shots: 16",
+        "shots: 16\nscales: {a: {? {b: 1} : c}}",
+        3,
+        "a key is no text or number: give a name",
+    ),
+    (
+        "    trace: true",
+        "    reference_queries: {1: 2, 0x1: 3}",
+        22,
+        "`experiments.ask.reference_queries.0x1` is '0x1': give a number with digits",
+    ),
+    (
+        "    trace: true",
+        "    reference_queries: {1: 2, true: 3}",
+        22,
+        "`true` is there already, on line 22: keep one",
+    ),
+    (
+        "{qubits: [2], epochs: 3",
+        "{qubits: [2], epochs: 10000000000",
+        7,
+        "give a value less than or equal to 1000000000",
+    ),
+    (
+        "{qubits: [2], epochs: 3",
+        f"{{qubits: [2], epochs: 1{'0' * 400}",
+        7,
+        "give a number of at most 18 digits",
+    ),
     ("shots: 16", "shots: [16", 3, "put that line right"),
     ("shots: 16", "lr: &a 0.1\nshots: *a", 3, "found an alias: write the value out"),
     ("shots: 16", "shots: 16\nmodel: z", 3, "`model` is 'z': give a mapping"),
@@ -174,6 +248,66 @@ BAD = [
     ("backend: fleet", "backend: aer", 12, "`workers` is missing: add it"),
     ("    devices: [2]\n", "", 12, "`devices` is missing: a fleet needs it, add it"),
     ("    trace: true", "    reference_queries: {1: 2}", 22, "belongs to the reference pipeline"),
+    (
+        "    trace: true",
+        "    variants: []",
+        22,
+        "`experiments.ask.variants` is []: give at least one",
+    ),
+    (
+        "    trace: true",
+        "    variants:\n      - {workers: 1, simulator_thread: 2}",
+        23,
+        "did you mean `simulator_threads`?",
+    ),
+    (
+        "    trace: true",
+        "    variants:\n      - {simulator_threads: 2}",
+        23,
+        "`experiments.ask.variants[0].workers` is missing: add it",
+    ),
+    (
+        "    trace: true",
+        "    variants:\n      - {workers: 1, simulator_threads: 0}",
+        23,
+        "is 0: give a value greater than or equal to 1",
+    ),
+    (
+        "    trace: true",
+        "    variants: [{workers: 1}, {workers: 1}]",
+        22,
+        "`variants` has the same variant twice: remove one",
+    ),
+    (
+        "    trace: true",
+        "    variants: [{workers: 1}]",
+        22,
+        "`variants` are of queries on Aer, and `backend` is fleet: give `aer`",
+    ),
+    (
+        "    trace: true",
+        "    workers: [1]\n    variants: [{workers: 1}]",
+        22,
+        "each of `variants` has its own `workers`: remove this one",
+    ),
+    (
+        "    trace: true",
+        "    pool: processes\n    variants: [{workers: 1, simulator_threads: null}]",
+        23,
+        "`pool` is processes, and its workers have a thread each",
+    ),
+    (
+        "    trace: true",
+        "    variants: [{workers: 1, defer_measurements: true}]",
+        22,
+        "only the reference pipeline measures inside circuits",
+    ),
+    (
+        "    trace: true",
+        "    pipelines: [reference]\n    variants: [{workers: 2, defer_measurements: true}]",
+        23,
+        "`workers` is 2, and with `defer_measurements` a query is one job: give 1",
+    ),
     ("shots: 16", "shots: 16\nscales: {small: {shot: 8}}", 3, "did you mean `shots`?"),
     (
         "shots: 16",
@@ -199,6 +333,21 @@ def test_bad_files_are_refused_with_line_and_remedy(
     assert not out.exists()
 
 
+def test_an_experiment_that_says_nothing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: a\nshots: 1\nexperiments:\n  learn:\n")
+    with pytest.raises(InputError, match=r"line 4: `experiments.learn` is null: give a mapping"):
+        load_study(path)
+
+
+def test_an_error_is_named_once(tmp_path: Path) -> None:
+    """Both experiments have the model, and it cannot be built for either."""
+    path = write(tmp_path, "shots: 16", "shots: 16\nmodel: {observable: zz_top}")
+    with pytest.raises(InputError) as caught:
+        load_study(path)
+    assert str(caught.value).count("zz_top") == 1
+
+
 def test_several_errors_are_named_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, "shots: 16", "shots: none\nlr: fast")
     with pytest.raises(InputError, match=r"line 2: `shots`.*line 3: `lr`"):
@@ -211,6 +360,68 @@ def test_what_is_no_study_is_refused(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=r"study\.yaml"):
         load_study(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['about: "\\UFFFFFFFF"', 'about: "\\U00FFFFFF"', f"%YAML 1.{'1' * 5000}\n---\nname: a"],
+    ids=["no C integer", "no character", "directive"],
+)
+def test_numbers_that_the_parser_cannot_hold_are_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(InputError, match=r"study\.yaml is not YAML .*: write characters"):
+        load_study(path)
+
+
+def test_dates_and_merges_are_texts_where_texts_stand(tmp_path: Path) -> None:
+    path = write(tmp_path, "shots: 16", "shots: 16\nabout: 2026-02-30\ndeviations: [<<, =, 010]")
+    config = load_study(path).config
+    assert (config.about, config.deviations) == ("2026-02-30", ["<<", "=", "010"])
+
+
+@pytest.mark.parametrize(
+    ("key", "zero"),
+    [
+        ("straggler_p", "straggler_p: [{}]"),
+        ("straggler_delay", "straggler_delay: {}"),
+        ("sigma", "robustness: {{attacks: [gaussian], sigma: [{}, 0.1]}}"),
+    ],
+)
+def test_zero_has_no_sign(key: str, zero: str, tmp_path: Path) -> None:
+    """Or the same run would have two IDs."""
+    found = []
+    for text in ("0.0", "-0.0", "0"):
+        robustness = "    robustness: {attacks: [gaussian, fgsm], draws: 2, samples: 4}"
+        lines = [f"    {zero.format(text)}"] + [robustness] * (key != "sigma")
+        found.append(ids(write(tmp_path, robustness, "\n".join(lines))))
+    assert found[0] == found[1] == found[2]
+
+
+class Counting(int):
+    """An integer that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counting.compared += 1
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+def test_long_lists_are_checked_in_time_that_grows_as_they_do(tmp_path: Path) -> None:
+    config = load_study(write(tmp_path)).config
+    learn = config.experiments["learn"]
+    seeds: list[int] = [Counting(seed) for seed in range(2000)]
+    many = learn.model_copy(update={"seeds": [*seeds, Counting(7)]})
+    changed = config.model_copy(update={"experiments": {"learn": many}})
+    Counting.compared = 0
+    problems = list(problems_of(changed))
+    assert problems == [
+        (("experiments", "learn", "seeds", 2000), "`seeds` has 7 twice: remove one")
+    ]
+    assert Counting.compared < 10 * len(seeds)
 
 
 def test_a_configuration_that_training_refuses_is_refused_before_anything_runs(
@@ -356,6 +567,28 @@ def test_every_scale_has_something_for_every_figure(scale: str) -> None:
             assert delayed == {0.0, 0.2}
 
 
+def how(run: StudyRun) -> tuple[int, int | None, bool]:
+    """Workers, simulator's threads and whether measurements are deferred."""
+    config = run.config
+    return config["workers"], config["simulator_threads"], config["defer_measurements"]
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "full"])
+def test_the_causes_change_one_thing_at_a_time(scale: str) -> None:
+    runs = [run for run in paper(scale) if run.kind == "queries"]
+    causes = [run for run in runs if run.experiment == "causes"]
+    assert [how(run) for run in causes] == [
+        (1, 1, False),
+        (2, 1, False),
+        (8, 1, False),
+        (8, None, False),
+        (1, 1, True),
+    ]
+    assert {run.pipeline for run in causes} == {"reference"}
+    assert len({run.title for run in causes}) == 5
+    assert {how(run)[1:] for run in runs if run.experiment != "causes"} == {(1, False)}
+
+
 def test_the_estimate_grows_with_the_scale() -> None:
     smoke, laptop, full = (total_seconds(paper(scale)) for scale in ("smoke", "laptop", "full"))
     assert 60 < smoke < 300
@@ -449,6 +682,28 @@ def test_a_study_leaves_what_the_tables_need(finished: Path) -> None:
         assert 0 <= numbers["robustness_summary"] <= 1
 
 
+def test_a_study_names_every_run_of_its_matrix(finished: Path, tiny: Path) -> None:
+    head = json.loads((finished / "study.json").read_text())
+    assert head["runs"] == [run.run_id for run in runs_of(load_study(tiny))]
+
+
+def test_all_runs_are_named_where_only_some_are_run(tiny: Path, tmp_path: Path) -> None:
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    run_study(study, runs_of(study, only=["ask"]), folder)
+    head = json.loads(folder.study.read_text())
+    assert head["runs"] == [run.run_id for run in runs_of(study)]
+
+
+def test_a_folder_whose_study_names_no_runs_goes_on(tiny: Path, tmp_path: Path) -> None:
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    with folder.held(study):
+        pass
+    head = json.loads(folder.study.read_text())
+    del head["runs"]
+    folder.study.write_text(json.dumps(head))
+    assert run_study(study, runs_of(study, only=["ask"]), folder).done == 1
+
+
 def test_finished_runs_are_never_repeated(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/*")}
     study = load_study(finished.parent / "tiny.yaml")
@@ -482,6 +737,17 @@ def test_a_folder_with_other_things_or_of_another_version_is_refused(
         run_study(study, runs_of(study), StudyFolder(out))
     with pytest.raises(InputError, match="is a file: name a folder"):
         run_study(study, runs_of(study), StudyFolder(out / "thesis.tex"))
+
+
+def test_a_folder_whose_runs_were_others_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """The same file, as a version read it that knew fewer keys."""
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    with folder.held(study):
+        pass
+    head = json.loads(folder.study.read_text())
+    folder.study.write_text(json.dumps(head | {"hash": "0" * 12}))
+    with pytest.raises(InputError, match="begun by a version whose runs were others; name another"):
+        run_study(study, runs_of(study), folder)
 
 
 def test_differences_are_named_by_their_place() -> None:
@@ -539,6 +805,157 @@ def test_a_damaged_checkpoint_is_begun_anew(finished: Path, tiny: Path, tmp_path
     assert comparable(folder.path) == comparable(finished)
 
 
+@pytest.fixture
+def halfway(tiny: Path, tmp_path: Path) -> tuple[Study, StudyFolder, StudyRun]:
+    """A training that was stopped on its way."""
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    (run,) = [r for r in runs_of(study) if r.config["cuts"] == 1 and r.kind == "train"]
+    with pytest.raises(TrainingStoppedError):
+        run_study(study, [run], folder, stop=stop_after(2))
+    return study, folder, run
+
+
+def trained(path: Path) -> dict[str, bytes]:
+    """What a training has written, by the names of the files."""
+    names = ("checkpoint.safetensors", "data.safetensors", "queries.jsonl", "training.jsonl")
+    return {name: (path / name).read_bytes() for name in names}
+
+
+def test_the_files_of_another_trainer_are_left_alone(
+    halfway: tuple[Study, StudyFolder, StudyRun],
+) -> None:
+    study, folder, run = halfway
+    path = folder.of(run)
+    before = trained(path)
+    with RunFolder(path).held():
+        done = run_study(study, [run], folder)
+        assert [failure.cause for failure in done.failures] == [
+            f"another process trains in `{path}`: wait for it, or name another folder"
+        ]
+        assert trained(path) == before
+        with (path / ".dest-lock").open() as lock:
+            assert not take_lock(lock.fileno()), "the lock was removed under its holder"
+    assert run_study(study, [run], folder, retry_failed=True).done == 1
+
+
+@pytest.mark.parametrize("error", [RecordError, CheckpointError])
+def test_a_training_that_fails_as_it_goes_on_keeps_what_it_has(
+    error: type[Exception],
+    halfway: tuple[Study, StudyFolder, StudyRun],
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study, folder, run = halfway
+    before = trained(folder.of(run))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error("cannot write queries.jsonl: No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("distributed_estimator.study.trainings.resume", refuse)
+        done = run_study(study, [run], folder)
+    assert "No space left on device" in done.failures[0].cause
+    assert trained(folder.of(run)) == before
+    run_study(study, runs_of(study), folder, retry_failed=True)
+    assert comparable(folder.path) == comparable(finished)
+
+
+@pytest.mark.parametrize("name", ["data.safetensors", "queries.jsonl"])
+def test_a_training_whose_data_or_records_are_damaged_fails_and_keeps_its_files(
+    name: str, halfway: tuple[Study, StudyFolder, StudyRun]
+) -> None:
+    study, folder, run = halfway
+    (folder.of(run) / name).write_bytes(b"nothing\n")
+    before = trained(folder.of(run))
+    assert len(run_study(study, [run], folder).failures) == 1
+    assert trained(folder.of(run)) == before
+
+
+def test_a_checkpoint_that_cannot_be_read_this_time_is_kept(
+    halfway: tuple[Study, StudyFolder, StudyRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed_estimator.training import checkpoints
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    study, folder, run = halfway
+    before = trained(folder.of(run))
+    monkeypatch.setattr(checkpoints.safetensors, "safe_open", refuse)
+    done = run_study(study, [run], folder)
+    assert "Too many open files" in done.failures[0].cause
+    assert trained(folder.of(run)) == before
+
+
+# --- damaged documents of a study ---------------------------------------------------------------
+
+RESULT = {"schema_version": 1, "status": "failed", "attempts": 1, "cause": "x"}
+
+
+def without(key: str, **changes: Any) -> str:
+    """The failed result without a key, and with changes; ID stands for the run's."""
+    document = RESULT | {"run_id": "ID"} | changes
+    del document[key]
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (without("cause"), "is not the result of this run"),
+        (without("attempts"), "`attempts` is None, expected int"),
+        (without("cause", status="done"), "is not the result of this run"),
+        (without("status"), "`status` is None, expected str"),
+        (without("cause", schema_version=99), "has schema version 99 .* install a newer"),
+        (without("schema_version"), "no object with a whole `schema_version`"),
+        (without("run_id"), "`run_id` is None, expected str"),
+        ("[" * 100_000, "it is not JSON"),
+        ("", "it is not JSON"),
+    ],
+)
+def test_a_damaged_result_is_refused_with_a_remedy(
+    text: str, message: str, tiny: Path, tmp_path: Path
+) -> None:
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    run = runs_of(study)[0]
+    with folder.held(study):
+        folder.begin(run)
+    (folder.of(run) / "result.json").write_text(text.replace("ID", run.run_id))
+    with pytest.raises(RecordError, match=rf"{message}.*remove the folder .*the run is repeated"):
+        run_study(study, [run], folder)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"attempts": "x"}', '{"attempts": true}', "[" * 100_000])
+def test_a_damaged_number_of_attempts_is_refused(text: str, tiny: Path, tmp_path: Path) -> None:
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    run = runs_of(study)[0]
+    with folder.held(study):
+        folder.begin(run)
+    (folder.of(run) / "attempts.json").write_text(text)
+    with pytest.raises(RecordError, match=r"attempts\.json` is damaged: .*remove it"):
+        run_study(study, [run], folder)
+
+
+def test_a_study_document_that_is_nested_without_end_is_refused(tiny: Path, tmp_path: Path) -> None:
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    folder.path.mkdir()
+    folder.study.write_text("[" * 100_000)
+    with pytest.raises(RecordError, match=r"study\.json` is damaged: restore it"):
+        run_study(study, runs_of(study), folder)
+
+
+def test_a_file_in_the_place_of_the_runs_is_named(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    with folder.held(study):
+        pass
+    (folder.path / "runs").write_text("")
+    assert main(["study", "run", str(tiny), "--out", str(folder.path)]) == 2
+    text = capsys.readouterr().err
+    assert "cannot be written (Not a directory): move away what is in its place" in text
+
+
 def stop_after(count: int) -> Callable[[], bool]:
     """Says stop once it has been asked so often."""
     asked = iter(range(count))
@@ -570,6 +987,138 @@ def test_dry_run_lists_the_matrix_and_writes_nothing(tmp_path: Path) -> None:
     assert set(document["experiments"]) == set(study.config.experiments)
     assert document["deviations"]
     assert not out.exists()
+
+
+# --- variants of the reference ------------------------------------------------------------------
+
+VARIANTS = """\
+name: variants
+shots: 64
+experiments:
+  causes:
+    kind: queries
+    backend: aer
+    pipelines: [reference]
+    datasets:
+      iris: {qubits: [3]}
+    cuts: [1]
+    seeds: [1]
+    variants:
+      - {workers: 2}
+      - {workers: 2, simulator_threads: 3}
+      - {workers: 1, defer_measurements: true}
+    queries: 2
+"""
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[StudyRun, Path]]:
+    """Runs of three variants with their folders."""
+    path = tmp_path_factory.mktemp("variants") / "study.yaml"
+    path.write_text(VARIANTS)
+    study, folder = load_study(path), StudyFolder(path.parent / "out")
+    runs = runs_of(study)
+    assert run_study(study, runs, folder).failures == []
+    return [(run, folder.of(run)) for run in runs]
+
+
+def test_variants_are_run_as_their_configuration_says(
+    variants: list[tuple[StudyRun, Path]],
+) -> None:
+    assert [how(run) for run, _ in variants] == [(2, 1, False), (2, 3, False), (1, 1, True)]
+    for run, folder in variants:
+        queries = [r for r in read_records(folder / "queries.jsonl") if isinstance(r, QueryRecord)]
+        deferred = run.config["defer_measurements"]
+        assert [r.policy for r in queries] == ["one job" if deferred else "eager"] * 2
+        assert {r.subexp_workers for r in queries} == {run.config["workers"]}
+        numbers = json.loads((folder / "result.json").read_text())["results"]
+        assert numbers["simulator_threads"] == run.config["simulator_threads"]
+        assert numbers["lower_bound"] is None
+
+
+def test_deferred_measurements_change_neither_subexperiments_nor_the_fragments(
+    variants: list[tuple[StudyRun, Path]],
+) -> None:
+    shapes = {
+        (r.num_subexperiments, r.num_fragments, r.max_fragment_qubits)
+        for _, folder in variants
+        for r in read_records(folder / "queries.jsonl")
+        if isinstance(r, QueryRecord)
+    }
+    assert shapes == {(12, 2, 2)}
+
+
+# --- the bound that no policy can beat ----------------------------------------------------------
+
+BOUND = """\
+name: bound
+shots: 16
+policies:
+  eager: {}
+  batches: {dispatch: batches, size: 2, delay: 0.005}
+  longest: {order: longest}
+  duplicate: {speculation: {quantile: 0.5, factor: 1.1, budget: 2.0}}
+  restart: {speculation: {quantile: 0.5, factor: 1.1, budget: 2.0, restart: true}}
+experiments:
+  policies:
+    kind: queries
+    backend: fleet
+    datasets:
+      iris: {qubits: [2]}
+    cuts: [1]
+    seeds: [1]
+    policies: [eager, batches, longest, duplicate, restart]
+    straggler_p: [0.0, 0.4]
+    straggler_delay: 0.04
+    subexperiments: 1
+    devices: [3]
+    device: {seconds_per_job: 0.01, seconds_per_shot: 1.0e-5, latency: 0.001}
+    queries: 8
+"""
+
+
+def test_no_policy_is_faster_than_the_bound(tmp_path: Path) -> None:
+    """Real runs of every policy, with and without stragglers.
+
+    Without stragglers nothing is random, and every query takes at least the bound. With them the
+    bound is one of the expectation: of n queries the mean may be below it by some of its standard
+    errors, and a median is no further from the expectation than a standard deviation.
+    """
+    path = tmp_path / "bound.yaml"
+    path.write_text(BOUND)
+    study, folder = load_study(path), StudyFolder(tmp_path / "out")
+    runs = runs_of(study)
+    assert run_study(study, runs, folder).failures == []
+    bounds = set()
+    for run in runs:
+        numbers = json.loads((folder.of(run) / "result.json").read_text())["results"]
+        records = read_records(folder.of(run) / "queries.jsonl")
+        seconds = [r.t_total for r in records if isinstance(r, QueryRecord)]
+        bound, p = numbers["lower_bound"], run.config["straggler_p"]
+        bounds.add((p, round(bound, 9)))
+        if p == 0:
+            assert min(seconds) >= bound
+            continue
+        spread = statistics.stdev(seconds)
+        assert statistics.mean(seconds) >= bound - 4 * spread / math.sqrt(len(seconds))
+        assert numbers["median_seconds"] >= bound - spread * (1 + 4 / math.sqrt(len(seconds)))
+    # Ten jobs a query of 10 ms, 16 shots of 10 µs and 2 ms on the way, on three devices. Expected
+    # work is least for those who give up every job that is delayed: 1 / (1 - p) as much.
+    job = 0.01 + 16e-5 + 0.002
+    clean = 10 * job / 3
+    assert bounds == {(0.0, round(clean, 9)), (0.4, round(clean / 0.6, 9))}
+
+
+def test_a_latency_that_varies_is_left_out_of_the_bound(tmp_path: Path) -> None:
+    path = tmp_path / "bound.yaml"
+    text = BOUND.replace("latency: 0.001", "latency: 0.001, jitter: 0.5")
+    text = text.replace("    policies: [eager, batches, longest, duplicate, restart]\n", "")
+    path.write_text(text.replace("queries: 8", "queries: 1").replace("[0.0, 0.4]", "[0.0]"))
+    study, folder = load_study(path), StudyFolder(tmp_path / "out")
+    (run,) = runs_of(study)
+    run_study(study, [run], folder)
+    numbers = json.loads((folder.of(run) / "result.json").read_text())["results"]
+    assert numbers["lower_bound"] == pytest.approx(10 * (0.01 + 16e-5) / 3)
 
 
 # --- accidents to the process ---------------------------------------------------------------------
@@ -665,6 +1214,26 @@ def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(
     with (out / "study.lock").open() as lock:
         assert take_lock(lock.fileno())
     assert not [p for p in out.rglob(".*") if p.name != ".dest-lock"]
+
+
+def test_an_interrupted_retry_says_to_retry(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    with folder.held(study):
+        for run in runs_of(study):
+            folder.begin(run)
+            folder.end(run, {"status": "failed", "attempts": 1, "cause": "x"})
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StudyFolder, "begin", interrupt)
+    command = ["study", "run", str(tiny), "--out", str(folder.path), "--retry-failed"]
+    assert main(command) == 130
+    text = " ".join(capsys.readouterr().err.split())
+    assert "stopped with 0 of 3 runs ended" in text
+    assert f"go on with: dest {shlex.join(command)}" in text
 
 
 @pytest.mark.soak

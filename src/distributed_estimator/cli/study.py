@@ -11,9 +11,10 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from ..errors import TrainingStoppedError
+from ..errors import InputError, TrainingStoppedError
 from ._interrupt import stop_on_interrupt
 from ._output import counted, note, print_json, print_table, printable, progress_console
+from .study_pack import pack
 from .study_report import report
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def study() -> None:
     """Run a matrix of experiments that a YAML file describes, and make its tables and figures."""
 
 
+study.add_command(pack)
 study.add_command(report)
 
 
@@ -81,6 +83,7 @@ def run(
     same command goes on with a study that was stopped or killed: what has ended is never repeated.
     Runs that fail are listed at the end with their causes, and the exit code is then 1.
     """
+    from ..analysis.study.runs import is_archive
     from ..study.folder import StudyFolder
     from ..study.load import load_study
     from ..study.matrix import runs_of
@@ -88,6 +91,11 @@ def run(
 
     chosen = load_study(source, scale)
     runs = runs_of(chosen, pipelines, only)
+    if is_archive(out):
+        raise InputError(
+            f"`{out}` is an archive: nothing can be run in it; name the folder that the study ran "
+            "in, or a new one"
+        )
     folder = StudyFolder(out)
     folder.check(chosen)
     waiting = pending(folder, runs, retry_failed=retry_failed)
@@ -183,16 +191,17 @@ def _clock(seconds: float) -> str:
 
 
 def _how_to_go_on(folder: Any, runs: list[StudyRun]) -> str:
-    ended = sum(folder.result(run) is not None for run in runs)
+    from ..study.runner import pending
+
     words = click.get_current_context().params
+    waiting = pending(folder, runs, retry_failed=words["retry_failed"])
     command = ["dest", "study", "run", words["source"], "--out", str(words["out"])]
     command += ["--scale", words["scale"]] if words["scale"] else []
     command += ["--pipeline", ",".join(words["pipelines"])] if words["pipelines"] else []
     command += [part for name in words["only"] for part in ("--only", name)]
-    return (
-        f"stopped with {ended} of {len(runs)} runs ended; everything is kept, go on with: "
-        f"{shlex.join(command)}"
-    )
+    command += ["--retry-failed"] if words["retry_failed"] else []
+    ended = f"{len(runs) - len(waiting)} of {len(runs)} runs ended"
+    return f"stopped with {ended}; everything is kept, go on with: {shlex.join(command)}"
 
 
 class _Bar:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 from ..errors import InputError
 from ..training.models import ModelConfig, build_model
@@ -55,20 +55,30 @@ def _policy_problems(name: str, policy: PolicyPart) -> Iterator[Problem]:
 def _repeats(place: Place, experiment: ExperimentPart) -> Iterator[Problem]:
     """Values given twice, which would be the same run twice."""
     names = ("cuts", "seeds", "pipelines", "policies", "straggler_p", "workers", "devices")
-    for key in names:
-        values: list[object] = getattr(experiment, key, None) or []
-        for number, value in enumerate(values):
-            if value in values[:number]:
-                yield (*place, key, number), f"`{key}` has {value!r} twice: remove one"
+    for key in (*names, "variants"):
+        values: list[Hashable] = getattr(experiment, key, None) or []
+        for number, value in _again(values):
+            shown = "the same variant" if key == "variants" else repr(value)
+            yield (*place, key, number), f"`{key}` has {shown} twice: remove one"
+
+
+def _again(values: Iterable[Hashable]) -> Iterator[tuple[int, Hashable]]:
+    """Values that were there before, with their places."""
+    seen: set[Hashable] = set()
+    for number, value in enumerate(values):
+        if value in seen:
+            yield number, value
+        seen.add(value)
 
 
 def _sizes(place: Place, experiment: ExperimentPart, config: StudyConfig) -> Iterator[Problem]:
     assert isinstance(experiment, TrainPart | QueriesPart)
     for name, dataset in experiment.datasets.items():
+        widths = (*place, "datasets", name, "qubits")
+        for number, again in _again(dataset.qubits):
+            yield (*widths, number), f"`qubits` has {again} twice: remove one"
         for number, qubits in enumerate(dataset.qubits):
-            at = (*place, "datasets", name, "qubits", number)
-            if qubits in dataset.qubits[:number]:
-                yield at, f"`qubits` has {qubits} twice: remove one"
+            at = (*widths, number)
             yield from _width_problems(at, name, dataset, qubits, config)
             for position, cuts in enumerate(experiment.cuts):
                 if cuts >= qubits:
@@ -166,14 +176,48 @@ def _query_problems(place: Place, experiment: QueriesPart) -> Iterator[Problem]:
                 f"`reference_queries` names {cuts} cuts, and `cuts` has {experiment.cuts}: remove "
                 "it, or add it there",
             )
+    yield from _variant_problems(place, experiment)
     if experiment.backend == "fleet":
         yield from _fleet_problems(place, experiment)
         return
-    if experiment.workers is None:
+    if experiment.workers is None and experiment.variants is None:
         yield place, "`workers` is missing: add it"
     for key in ("devices", "device"):
         if getattr(experiment, key) is not None:
             yield (*place, key), f"`{key}` belongs to `backend: fleet`: add that, or remove it"
+
+
+def _variant_problems(place: Place, experiment: QueriesPart) -> Iterator[Problem]:
+    if experiment.variants is None:
+        return
+    if experiment.backend != "aer":
+        yield (
+            (*place, "variants"),
+            f"`variants` are of queries on Aer, and `backend` is {experiment.backend}: give `aer`, "
+            "or remove them",
+        )
+    if experiment.workers is not None:
+        yield (*place, "workers"), "each of `variants` has its own `workers`: remove this one"
+    for number, variant in enumerate(experiment.variants):
+        at = (*place, "variants", number)
+        if variant.simulator_threads != 1 and experiment.pool != "threads":
+            yield (
+                (*at, "simulator_threads"),
+                f"`pool` is {experiment.pool}, and its workers have a thread each: remove "
+                "`simulator_threads`, or give `pool: threads`",
+            )
+        if variant.defer_measurements and experiment.pipelines != ["reference"]:
+            yield (
+                (*at, "defer_measurements"),
+                "only the reference pipeline measures inside circuits: remove it, or give "
+                "`pipelines: [reference]`",
+            )
+        if variant.defer_measurements and variant.workers != 1:
+            yield (
+                (*at, "workers"),
+                f"`workers` is {variant.workers}, and with `defer_measurements` a query is one "
+                "job: give 1",
+            )
 
 
 def _fleet_problems(place: Place, experiment: QueriesPart) -> Iterator[Problem]:

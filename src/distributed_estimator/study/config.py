@@ -7,15 +7,21 @@ from typing import Annotated, Any, Literal
 from ._libraries import pydantic
 
 Field = pydantic.Field
-Count = Annotated[int, Field(ge=1)]
+PlainZero = pydantic.AfterValidator(lambda number: number + 0.0)
+"""Makes 0.0 of -0.0, which is the same number and would be another run's ID."""
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Shots = Annotated[int, Field(ge=1, le=10**12)]
+Workers = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), PlainZero]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), PlainZero]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Magnitude = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Magnitude = Annotated[float, Field(ge=0, allow_inf_nan=False), PlainZero]
 Pipeline = Literal["contracted", "reference"]
 Dataset = Literal["iris", "mnist", "breast_cancer", "wine", "digits"]
 Counts = Annotated[list[Count], Field(min_length=1)]
+Crews = Annotated[list[Workers], Field(min_length=1)]
 Places = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 Probabilities = Annotated[list[Probability], Field(min_length=1)]
@@ -45,7 +51,7 @@ class SpeculationPart(Part):
 
     quantile: Fraction = 0.75
     factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.5
-    budget: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.25
+    budget: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False), PlainZero] = 0.25
     restart: bool = False
 
 
@@ -96,6 +102,14 @@ class TrainingDatasetPart(DatasetPart):
     batch_size: Count | None = None
 
 
+class VariantPart(Part):
+    """One way to ask the same queries; `simulator_threads` null: as many as Aer takes by itself."""
+
+    workers: Workers
+    simulator_threads: Workers | None = 1
+    defer_measurements: bool = False
+
+
 class ExperimentPart(Part):
     """What all experiments have; lists are crossed with one another."""
 
@@ -116,20 +130,24 @@ class TrainPart(ExperimentPart):
 
     kind: Literal["train"]
     datasets: Annotated[dict[Dataset, TrainingDatasetPart], Field(min_length=1)]
-    workers: Counts
+    workers: Crews
     robustness: RobustnessPart | None = None
 
 
 class QueriesPart(ExperimentPart):
-    """Single queries, a number of them each run; `workers` are as many as devices on a fleet."""
+    """Single queries, a number of them each run.
+
+    `workers` are as many as devices on a fleet, and part of each of the `variants`.
+    """
 
     kind: Literal["queries"]
     datasets: Annotated[dict[Dataset, DatasetPart], Field(min_length=1)]
     queries: Count
     reference_queries: dict[Annotated[int, Field(ge=0)], Count] = Field({})
     backend: Literal["statevector", "aer", "fleet"] = "statevector"
-    workers: Counts | None = None
-    devices: Counts | None = None
+    workers: Crews | None = None
+    variants: Annotated[list[VariantPart], Field(min_length=1)] | None = None
+    devices: Crews | None = None
     device: DevicePart | None = None
 
 
@@ -143,7 +161,7 @@ class StudyConfig(Part):
     name: Key
     about: str = ""
     model: ModelPart = ModelPart()
-    shots: Count
+    shots: Shots
     optimizer: Literal["adam", "sgd", "lbfgs", "cobyla", "spsa"] = "adam"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
     policies: dict[Key, PolicyPart] = Field({"eager": PolicyPart()})

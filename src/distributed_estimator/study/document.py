@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import InputError
 from ._libraries import yaml
@@ -16,7 +17,13 @@ from ._libraries import yaml
 BUILT_IN = ("paper",)
 SCALES = "scales"
 _MOST_BYTES = 1 << 20
-_NULL = "tag:yaml.org,2002:null"
+_TAG = "tag:yaml.org,2002:"
+_NULL = f"{_TAG}null"
+_WHOLE_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})$")
+_DECIMAL = re.compile(
+    r"(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
+    r"|\.(?:nan|NaN|NAN))$"
+)
 
 Place = tuple[str | int, ...]
 """Keys and positions from the root of a document to a value."""
@@ -57,15 +64,32 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as data alone: no tags of Python's, no aliases, no key twice."""
+    """YAML as data alone: no tags, no aliases, no merging, and numbers in the usual digits only.
+
+    YAML 1.1 has more in store: 0100 for 64, 1:30 for 90, dates, `<<`. Here these are texts, which
+    are refused where a number has to stand.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [known for known in patterns if known[0] in (_NULL, f"{_TAG}bool")]
+        for first, patterns in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(
-                None, None, "found an alias: write the value out", event.start_mark
-            )
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal("found an alias: write the value out", event)
+        if event.tag is not None:
+            raise _refusal(f"found the tag {event.tag!r:.60}: leave it out", event)
         return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(f"{_TAG}int", _WHOLE_NUMBER, list("-+0123456789"))
+_Loader.add_implicit_resolver(f"{_TAG}float", _DECIMAL, list("-+0123456789."))
+
+
+def _refusal(problem: str, event: yaml.Event) -> yaml.YAMLError:
+    return yaml.composer.ComposerError(None, None, problem, event.start_mark)
 
 
 def read_document(source: str | os.PathLike[str], scale: str | None = None) -> Document:
@@ -110,7 +134,7 @@ def close_to(word: str, known: Sequence[str]) -> str:
         >>> close_to("sheds", ["seeds", "cuts"]), close_to("x", ["seeds", "cuts"])
         ('did you mean `seeds`?', 'use some of seeds, cuts')
     """
-    found = difflib.get_close_matches(word, known, n=1)
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.65)
     return f"did you mean `{found[0]}`?" if found else f"use some of {', '.join(known)}"
 
 
@@ -137,19 +161,29 @@ def _text(source: str | os.PathLike[str]) -> tuple[str, str]:
 
 def _compose(name: str, text: str) -> tuple[yaml.MappingNode, _Loader]:
     try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
+        root, loader = _parse(name, text)
         if not isinstance(root, yaml.MappingNode):
             raise InputError(
                 f"{name}, line 1: a study is a mapping with the keys `name`, `model`, `shots`, "
                 "`experiments` and so on; see docs/study.md"
             )
-        _check_keys(name, root)
-    except yaml.YAMLError as error:
-        raise InputError(_told(name, error)) from error
+        _check_keys(name, root, loader)
     except RecursionError as error:
         raise InputError(f"{name} is nested too deeply: a study has six levels") from error
     return root, loader
+
+
+def _parse(name: str, text: str) -> tuple[Any, _Loader]:
+    try:
+        loader = _Loader(text)
+        return loader.get_single_node(), loader
+    except yaml.YAMLError as error:
+        raise InputError(_told(name, error)) from error
+    except (ValueError, OverflowError) as error:  # PyYAML's, of numbers in escapes and directives
+        raise InputError(
+            f"{name} is not YAML that a study can be read from (a number in an escape or a "
+            "directive is too large): write characters themselves, and leave directives out"
+        ) from error
 
 
 def _told(name: str, error: yaml.YAMLError) -> str:
@@ -159,23 +193,26 @@ def _told(name: str, error: yaml.YAMLError) -> str:
     return f"{place}: not YAML that a study can be read from ({problem}): put that line right"
 
 
-def _check_keys(name: str, node: Any) -> None:
-    """Raises `InputError` where a key is given twice, of which YAML keeps the last in silence."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _check_keys(name, item)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    lines: dict[str, int] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        text = str(key.value)
-        if text in lines:
-            raise InputError(
-                f"{name}, line {line}: `{text}` is there already, on line {lines[text]}: keep one"
-            )
-        lines[text] = line
-        _check_keys(name, value)
+def _check_keys(name: str, node: Any, loader: _Loader) -> None:
+    """Raises `InputError` where a key is no text or number, or is given twice.
+
+    Of keys that are equal, YAML keeps the last in silence: 1, +1 and true are.
+    """
+    lines: dict[Any, int] = {}
+    for key, value in _children(node):
+        if key is not None:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise InputError(f"{name}, line {line}: a key is no text or number: give a name")
+            meant = (key.value, loader.construct_object(key))
+            before = next((lines[same] for same in meant if same in lines), None)
+            if before is not None:
+                raise InputError(
+                    f"{name}, line {line}: `{key.value}` is there already, on line {before}: "
+                    "keep one"
+                )
+            lines |= dict.fromkeys(meant, line)
+        _check_keys(name, value, loader)
 
 
 def _take(root: yaml.MappingNode, key: str) -> Any:

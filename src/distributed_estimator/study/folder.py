@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..analysis.study.checks import read_document
 from ..errors import InputError, RecordError, named
 from ..records import utc_now
 from ..records.locks import take_lock
-from ..training.runs import write_json
+from ..training.runs import RunFolder, write_json
 from .load import Study
+from .matrix import runs_of
 from .runs import SCHEMA_VERSION, StudyRun
 
+_KEPT = ("run.json", "attempts.json", RunFolder(Path()).lock.name)
 _LEFT_BEHIND = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of files that `atomic` had not finished when its process was killed."""
 
@@ -99,42 +102,53 @@ class StudyFolder:
         if found.get("hash") == study.hash:
             return
         changes = differences(found.get("config") or {}, study.config.as_dict())
+        why = named(changes) or "it was begun by a version whose runs were others"
         raise InputError(
             f"`{self.path}` is a study of another configuration (scale {found.get('scale')}, asked "
-            f"for {study.scale}): {named(changes) or 'its hash differs'}; name another folder, or "
-            "give the configuration that it was begun with"
+            f"for {study.scale}): {why}; name another folder, or give the configuration that it "
+            "was begun with"
         )
 
     def result(self, run: StudyRun) -> dict[str, Any] | None:
         """What a run came to; None if it has not ended.
 
         Raises:
-            RecordError: The file is damaged.
+            RecordError: The file is damaged, of a newer schema or another run's.
         """
         path = self.of(run) / "result.json"
         if not path.exists():
             return None
-        found = read_json(path)
-        if found.get("status") not in ("done", "failed") or found.get("run_id") != run.run_id:
-            raise RecordError(
-                f"`{path}` is not the result of this run: remove the folder `{path.parent}`, and "
-                "the run is repeated"
-            )
+        remedy = f"remove the folder `{path.parent}`, and the run is repeated"
+        try:
+            found = read_document(path, {"run_id": str, "status": str, "attempts": int})
+        except RecordError as error:
+            raise RecordError(f"{error}; or {remedy}") from error
+        if found["run_id"] != run.run_id or not _is_outcome(found):
+            raise RecordError(f"`{path}` is not the result of this run: {remedy}")
         return found
 
     def begin(self, run: StudyRun) -> int:
-        """Prepares a run's folder for another attempt, and returns the attempt's number, from 1."""
+        """Prepares a run's folder for another attempt, and returns the attempt's number, from 1.
+
+        Raises:
+            RecordError: The folder cannot be written, or the number of attempts is damaged.
+        """
         folder = self.of(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").unlink(missing_ok=True)
-        for entry in folder.iterdir():
-            if _LEFT_BEHIND.fullmatch(entry.name):
-                entry.unlink()
-        attempts = folder / "attempts.json"
-        before = read_json(attempts)["attempts"] if attempts.exists() else 0
-        write_json(attempts, {"attempts": before + 1})
+        attempt = 1 + _attempts(folder / "attempts.json")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "result.json").unlink(missing_ok=True)
+            for entry in folder.iterdir():
+                if _LEFT_BEHIND.fullmatch(entry.name):
+                    entry.unlink()
+        except OSError as error:
+            raise RecordError(
+                f"`{folder}` cannot be written ({error.strerror}): move away what is in its place, "
+                "or put its permissions right"
+            ) from error
+        write_json(folder / "attempts.json", {"attempts": attempt})
         write_json(folder / "run.json", run.as_dict())
-        return int(before) + 1
+        return attempt
 
     def end(self, run: StudyRun, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """Writes down what a run came to; from here on it is never repeated."""
@@ -143,10 +157,33 @@ class StudyFolder:
         return document
 
 
+def _is_outcome(result: Mapping[str, Any]) -> bool:
+    """Whether a result says what its status promises."""
+    if result["status"] == "done":
+        return isinstance(result.get("results"), dict)
+    return result["status"] == "failed" and isinstance(result.get("cause"), str)
+
+
+def _attempts(path: Path) -> int:
+    """Attempts at a run that were begun; none where nothing tells of any."""
+    if not path.exists():
+        return 0
+    attempts = read_json(path).get("attempts")
+    if type(attempts) is not int or attempts < 0:
+        raise RecordError(
+            f"`{path}` is damaged: `attempts` is {attempts!r:.40}, expected a number of them; "
+            "remove it, and they are counted from 1"
+        )
+    return attempts
+
+
 def empty(folder: Path) -> None:
-    """Removes what an earlier attempt at a run has left, but for what says which run it is."""
+    """Removes what an earlier attempt at a run has left.
+
+    What says which run it is stays, and so does the lock of a trainer, which may be held.
+    """
     for entry in folder.iterdir():
-        if entry.name in ("run.json", "attempts.json"):
+        if entry.name in _KEPT:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -164,7 +201,7 @@ def read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"`{path}` is damaged: restore it, or remove its folder") from error
     if not isinstance(document, dict):
         raise RecordError(f"`{path}` holds no JSON object: restore it, or remove its folder")
@@ -209,4 +246,5 @@ def _study_document(study: Study) -> dict[str, Any]:
         "hash": study.hash,
         "config": study.config.as_dict(),
         "created_at": utc_now(),
+        "runs": [run.run_id for run in runs_of(study)],
     }

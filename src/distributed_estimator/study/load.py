@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,7 @@ from .config import (
     StudyConfig,
     TrainingDatasetPart,
     TrainPart,
+    VariantPart,
 )
 from .document import Document, Place, close_to, read_document, scales_of
 
@@ -32,17 +35,31 @@ _PARTS: dict[str, type[Part]] = {
     "device": DevicePart,
     "speculation": SpeculationPart,
 }
-_MEMBERS: dict[str, type[Part]] = {"policies": PolicyPart, "datasets": TrainingDatasetPart}
-"""What the keys of a mapping whose own names are free stand for."""
+_MEMBERS: dict[str, type[Part]] = {
+    "policies": PolicyPart,
+    "datasets": TrainingDatasetPart,
+    "variants": VariantPart,
+}
+"""What stands below the keys of a mapping whose own names are free, or in a list."""
 
 _WORDS = {
     "model_type": "a mapping",
     "dict_type": "a mapping",
+    "model_attributes_type": "a mapping",
     "list_type": "a list",
     "too_short": "at least one",
     "string_pattern_mismatch": "a name of letters, digits, - and _ that begins with a letter",
 }
 """What is expected, by pydantic's name of the error, where its own words do not fit."""
+
+_NUMBERS = (
+    (r"[-+]?0[xXoObB][0-9a-fA-F_]+", "a number with digits from 0 to 9 alone"),
+    (r"[-+]?0[0-9_]+", "a number without zeros before it"),
+    (r"[-+]?[0-9]{19,}", "a number of at most 18 digits"),
+    (r"[-+]?[0-9]+(_[0-9]+)+(\.[0-9_]*)?", "a number without `_` in it"),
+    (r"[-+]?[0-9]+(:[0-9]+)+(\.[0-9]*)?", "a number without `:` in it"),
+)
+"""Ways to write numbers that are not taken, with what to give instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +119,9 @@ def _load(source: str | os.PathLike[str], scale: str | None) -> Study:
     except pydantic.ValidationError as error:
         found = [_told(document, problem) for problem in error.errors(include_url=False)]
         raise InputError(named(found)) from error
-    problems = [document.error(*problem) for problem in problems_of(config)]
+    problems = dict.fromkeys(document.error(*problem) for problem in problems_of(config))
     if problems:
-        raise InputError(named(problems))
+        raise InputError(named([*problems]))
     return Study(config, document.scale, document)
 
 
@@ -113,10 +130,8 @@ def _told(document: Document, problem: Any) -> str:
     place = tuple(_real(problem["loc"]))
     path = _path(place)
     kind = problem["type"]
-    if kind == "extra_forbidden":
-        known = _known_keys(place[:-1])
-        hint = close_to(str(place[-1]), known) if known else "remove it"
-        return document.error(place, f"`{path}` is no key of a study: {hint}")
+    if kind in ("extra_forbidden", "invalid_key"):
+        return document.error(place, _unknown_key(problem["loc"], path))
     if kind == "missing":
         return document.error(place[:-1], f"`{path}` is missing: add it")
     if kind.startswith("union_tag"):
@@ -126,13 +141,41 @@ def _told(document: Document, problem: Any) -> str:
     return document.error(place, text)
 
 
+def _unknown_key(steps: Place, path: str) -> str:
+    """What is wrong with a key that is not known there, and what may have been meant."""
+    word, known = str(steps[-1]), _known_keys(tuple(_real(steps[:-1])))
+    if word not in known:
+        hint = close_to(word, known) if known else "remove it"
+        return f"`{path}` is no key of a study: {hint}"
+    kind = steps[2]  # known, but to the other kind of experiment
+    other = "queries" if kind == "train" else "train"
+    return f"`{path}` belongs to `kind: {other}`, and this is `kind: {kind}`: remove it"
+
+
 def _expected(problem: Any) -> str:
     """What belongs there, without the names of our classes."""
     kind = str(problem["type"])
     if kind in _WORDS:
         return _WORDS[kind]
+    if kind in ("int_type", "float_type") and isinstance(problem["input"], str):
+        hint = _number_hint(problem["input"])
+        if hint is not None:
+            return hint
     text = str(problem["msg"]).removeprefix("Input should be ").removeprefix("Input should ")
     return f"a value {text}" if kind.startswith(("greater", "less")) else text
+
+
+def _number_hint(text: str) -> str | None:
+    """How to write what people would take for a number, and YAML did not; None: it is none."""
+    for pattern, hint in _NUMBERS:
+        if re.fullmatch(pattern, text):
+            return hint
+    try:
+        is_number = math.isfinite(float(text))
+    except ValueError:
+        return None
+    exponent = "before an exponent, a point: 1.0e-3, not 1e-3"
+    return f"a number, which has no quotes and, {exponent}" if is_number else None
 
 
 def _real(place: Place) -> Iterator[str | int]:
@@ -166,5 +209,5 @@ def _known_keys(place: Place) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -16,6 +16,7 @@ from .config import (
     StudyConfig,
     TrainingDatasetPart,
     TrainPart,
+    VariantPart,
 )
 from .document import close_to
 from .load import Study
@@ -108,10 +109,18 @@ def _experiment_runs(
 
 
 def _places(experiment: TrainPart | QueriesPart) -> list[dict[str, Any]]:
-    """Where the runs of an experiment run: workers, or devices of a fleet with a worker each."""
-    if isinstance(experiment, QueriesPart) and experiment.devices is not None:
-        return [{"devices": count, "workers": count} for count in experiment.devices]
-    return [{"devices": None, "workers": count} for count in experiment.workers or ()]
+    """Where and how the runs of an experiment run; a fleet's devices have a worker each."""
+    if isinstance(experiment, TrainPart):
+        return [{"workers": count} for count in experiment.workers]
+    if experiment.devices is not None:
+        return [
+            {**VariantPart(workers=count).model_dump(), "devices": count}
+            for count in experiment.devices
+        ]
+    variants = experiment.variants or [
+        VariantPart(workers=count) for count in experiment.workers or ()
+    ]
+    return [{**variant.model_dump(), "devices": None} for variant in variants]
 
 
 def _policy_options(policy: PolicyPart, experiment: TrainPart | QueriesPart) -> dict[str, Any]:
@@ -139,7 +148,6 @@ def _run_config(
     if isinstance(experiment, QueriesPart):
         return {**common, **_query_config(experiment, chosen["cuts"], pipeline)}
     assert isinstance(part, TrainingDatasetPart)
-    del common["devices"]
     return {**common, **_training_config(config, experiment, part)}
 
 

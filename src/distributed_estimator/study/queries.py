@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 
 from ..analysis.load import load_queries
 from ..backends.fleet import Fleet, homogeneous
-from ..errors import MissingExtraError, TrainingStoppedError
+from ..errors import TrainingStoppedError
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ..records import QueryRecord, RecordWriter
 from ..reference import ReferenceEstimator
+from ..reference.aer import lifted_limit, sampler_class, thread_options
 from ..training.models import build_model, initial_weights
+from .bounds import query_bound
 from .folder import empty
 from .runs import StudyRun, model_config, policy_of, stragglers_of, workload_config
 from .trainings import cached_workload
@@ -30,7 +32,8 @@ def run_queries(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[s
     """Asks the queries and returns the numbers; what an earlier attempt has asked is removed.
 
     Every query is one sample of the workload at the initial weights of the run's seed, and is
-    planned, executed and recorded by itself.
+    planned, executed and recorded by itself. `simulator_threads` of the numbers is what Aer could
+    have of the threads that the run's own says: on another machine that may be another number.
 
     Args:
         run: The run.
@@ -49,12 +52,22 @@ def run_queries(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[s
             writer = RecordWriter(folder / name, config_hash=run.run_id, attempt=attempt)
             return stack.enter_context(writer)
 
+        threads = stack.enter_context(_simulator_threads(run))
         estimator = stack.enter_context(_closed_at_end(_estimator(run, log)))
         for done, row in enumerate(rows, start=1):
             estimator.run([(circuit, observable, row)]).result()
             if stop() and done < len(rows):
                 raise TrainingStoppedError(f"stopped after {done} of {len(rows)} queries")
-    return _numbers(load_queries(folder / "queries.jsonl"))
+    numbers = _numbers(load_queries(folder / "queries.jsonl"))
+    bound = query_bound(run, folder)
+    results = {**numbers["results"], "simulator_threads": threads, "lower_bound": bound}
+    return {**numbers, "results": results}
+
+
+def _simulator_threads(run: StudyRun) -> AbstractContextManager[int]:
+    """Gives Aer the threads that a run asks for; one needs nothing done."""
+    threads: int | None = run.config["simulator_threads"]
+    return nullcontext(1) if threads == 1 else lifted_limit(threads)
 
 
 def _problem(run: StudyRun) -> tuple[Any, Any, Any]:
@@ -80,6 +93,8 @@ def _estimator(run: StudyRun, log: Log) -> Estimator:
             seed=config["seed"],
             stragglers=stragglers_of(run),
             log=log("queries.jsonl"),
+            defer_measurements=config["defer_measurements"],
+            simulator_threads=config["simulator_threads"],
         )
     options = EstimatorOptions(
         shots=config["shots"],
@@ -103,7 +118,9 @@ def _backend(run: StudyRun, log: Log) -> Any:
     if config["backend"] == "fleet":
         devices = homogeneous(config["devices"], seed=config["seed"], **config["device"])
         return Fleet(devices, log=log("devices.jsonl"))
-    return aer_sampler(config["shots"], config["seed"]) if config["backend"] == "aer" else None
+    if config["backend"] == "statevector":
+        return None
+    return aer_sampler(config["shots"], config["seed"], config["simulator_threads"])
 
 
 @contextmanager
@@ -116,18 +133,14 @@ def _closed_at_end(estimator: Estimator) -> Iterator[Estimator]:
             estimator.close()
 
 
-def aer_sampler(shots: int, seed: int) -> Any:
-    """Aer's sampler with one thread a worker; its default is many times slower on small circuits.
+def aer_sampler(shots: int, seed: int, threads: int | None = 1) -> Any:
+    """Aer's sampler with one thread a worker; more than one are slower on small circuits.
 
     Raises:
         MissingExtraError: qiskit-aer is not installed.
     """
-    try:
-        from qiskit_aer.primitives import SamplerV2
-    except ImportError as error:
-        raise MissingExtraError("qiskit-aer", "aer", "the backend `aer`") from error
-    options = {"backend_options": {"max_parallel_threads": 1}}
-    return SamplerV2(default_shots=shots, seed=seed, options=options)
+    sampler: Any = sampler_class("the backend `aer`")
+    return sampler(default_shots=shots, seed=seed, options=thread_options(threads))
 
 
 def _numbers(records: list[QueryRecord]) -> dict[str, Any]:

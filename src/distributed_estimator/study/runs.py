@@ -73,6 +73,7 @@ class StudyRun:
         ]
         words += [config["policy"]] if config["policy"] != "eager" else []
         words += [f"p={config['straggler_p']:g}"] if config["straggler_p"] else []
+        words += _variant_words(config)
         return ", ".join([*words, *([self.pipeline] if self.pipeline == "reference" else [])])
 
     def _content(self) -> dict[str, Any]:
@@ -83,6 +84,14 @@ class StudyRun:
             "pipeline": self.pipeline,
             "config": dict(self.config),
         }
+
+
+def _variant_words(config: Mapping[str, Any]) -> list[str]:
+    """How single queries are simulated, where it is not with one thread as they stand."""
+    threads = config.get("simulator_threads", 1)
+    words = ["threads as Aer chooses" if threads is None else f"{threads} threads in Aer"]
+    words = [] if threads == 1 else words
+    return [*words, "deferred measurements"] if config.get("defer_measurements") else words
 
 
 def _counted(number: int, noun: str) -> str:

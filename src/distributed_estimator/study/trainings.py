@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.load import load_queries
-from ..errors import CheckpointError, RecordError, TrainingStoppedError
+from ..errors import CheckpointError, TrainingStoppedError
+from ..training.config import TrainingConfig
 from ..training.loop import config_of, resume, train
 from ..training.models import build_model
 from ..training.robustness import evaluate_robustness
@@ -31,6 +32,8 @@ def run_training(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[
 
     Raises:
         TrainingStoppedError: `stop` said so.
+        CheckpointError: Another process trains in the folder, or data or logs of an earlier attempt
+            are damaged; nothing was changed.
     """
     trained = _train(run, RunFolder(folder, run.run_id, attempt), stop)
     return {
@@ -55,14 +58,23 @@ def cached_workload(config: WorkloadConfig) -> Workload:
 
 def _train(run: StudyRun, folder: RunFolder, stop: Stop) -> TrainingResult:
     config = training_config(run)
-    if folder.checkpoint.exists():
-        try:
-            if config_of(folder) == config:
-                return resume(folder, stop=stop)
-        except (CheckpointError, RecordError):  # damaged: begun anew
-            pass
-    empty(folder.path)
+    with folder.held():  # another trainer's files are its own
+        goes_on = _goes_on(folder, config)
+        if not goes_on:
+            empty(folder.path)
+    if goes_on:
+        return resume(folder, stop=stop)
     return train(cached_workload(workload_config(run)), config, folder, stop=stop)
+
+
+def _goes_on(folder: RunFolder, config: TrainingConfig) -> bool:
+    """Whether an earlier attempt left a checkpoint of this training that can be read."""
+    try:
+        return folder.checkpoint.exists() and config_of(folder) == config
+    except CheckpointError as error:
+        if isinstance(error.__cause__, OSError):  # not read this time, and perhaps sound
+            raise
+        return False
 
 
 def _asked(run: StudyRun, folder: RunFolder) -> dict[str, int]:
