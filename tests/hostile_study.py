@@ -6,7 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from study_folders import StudyFolder, paper_study, query_record, trained
+from study_folders import (
+    StudyFolder,
+    add_causes,
+    on_machine,
+    paper_study,
+    query_record,
+    trained,
+)
 
 from distributed_estimator.records import RecordWriter, TaskRecord, TrainingRecord
 
@@ -93,7 +100,12 @@ def hostile_study(path: Path) -> Path:
         write_tasks(folder, [task(one, **told) for one in range(5)])
         hostile = {"versions": {text(number): text(number)}, "processor": text(number)}
         rewrite_header(folder / "queries.jsonl", **hostile, commit=text(number), dirty=True)
+        add_causes(study, **{**what, "label": text(number), "policy": text(number)})
+        setup = {"policy": text(number), "pool": text(number + 1), "backend": text(number + 2)}
+        batches = [{**setup, "subexperiments": count} for count in range(1, 11)]
+        study.add("scaling", "train", trained(1.0), queries=batches, **what)
     study.add(text(5), "queries", {"median_seconds": 1.0}, queries=[{}])
+    on_machine(study.path, usable_cpus=all_of_it(), OMP_NUM_THREADS=all_of_it())
     _rename(folder, "<img src=x onerror=alert(2)>")
     return path
 

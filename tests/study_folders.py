@@ -68,7 +68,8 @@ class StudyFolder:
         }
         if kind == "train":
             return {**shared, "backend": "aer", "epochs": 10, "robustness": None}
-        return {**shared, "backend": "aer", "queries": 2, "devices": None, "device": None}
+        told = {"simulator_threads": 1, "defer_measurements": False}
+        return {**shared, "backend": "aer", "queries": 2, "devices": None, "device": None, **told}
 
 
 def query_record(pipeline, config, number, total=1.0, share=0.5, subexperiments=10, **changes):
@@ -136,14 +137,60 @@ def paper_study(path, **more):
             seconds = (cuts + 1) / devices
             study.add("fleet", "queries", {}, queries=[{"total": seconds, "share": 0.01}], **place)
     _add_policies(study)
+    add_causes(study)
     return study
+
+
+CAUSES = (
+    # workers, threads, deferred, T_exec and T_rec of the median query
+    (1, 1, False, 4.0, 1.0),
+    (2, 1, False, 2.0, 1.0),
+    (8, 1, False, 2.5, 1.0),
+    (8, None, False, 7.5, 1.0),
+    (1, 1, True, 0.5, 1.0),
+)
+
+
+def add_causes(study, variants=CAUSES, dataset="mnist", seed=1, held=2, **changes):
+    """Three queries of each variation, a tenth apart; 0.5 s of each go to the first stages.
+
+    `held` is how many threads the simulator could have where it chose itself.
+    """
+    for workers, threads, deferred, execute, rebuilt in variants:
+        queries = [
+            {
+                "total": 0.5 + execute * scale + rebuilt,
+                "t_partition": 0.1,
+                "t_generate": 0.4,
+                "t_execute": execute * scale,
+                "t_reconstruct": rebuilt,
+                "subexperiments": SIX[2],
+                "max_fragment_qubits": 4,
+            }
+            for scale in (0.9, 1.0, 1.1)
+        ]
+        what = {"workers": workers, "simulator_threads": threads, "defer_measurements": deferred}
+        place = {"dataset": dataset, "cuts": 2, "seed": seed, **changes}
+        results = {"median_seconds": 0.5 + execute + rebuilt}
+        results["simulator_threads"] = held if threads is None else threads
+        study.add("causes", "queries", results, "reference", queries, **what, **place)
+
+
+def on_machine(path, **threads):
+    """Rewrites what all records say of threads and processors."""
+    for log in path.glob("runs/*/queries.jsonl"):
+        first, *rest = log.read_text().splitlines()
+        header = {**json.loads(first), "threads": threads}
+        log.write_text("\n".join([json.dumps(header), *rest]) + "\n")
 
 
 def _add_trainings(study, dataset):
     for cuts in range(4):
         for seed in (1, 2, 3):
             results = trained(
-                (10 + cuts) * seed, 0.9 + 0.01 * seed * (cuts == 2), 0.8 - 0.1 * (cuts == 3)
+                (10 + cuts) * seed,
+                0.9 + 0.01 * seed * (cuts == 2),
+                0.8 - (0.1 + 0.01 * seed) * (cuts == 3),
             )
             budget = EPOCHS["training"][dataset]
             study.add(
@@ -153,7 +200,10 @@ def _add_trainings(study, dataset):
             results = trained(8.0 / workers**0.5 + cuts)
             budget = EPOCHS["scaling"][dataset]
             what = {"dataset": dataset, "cuts": cuts, "workers": workers, "epochs": budget}
-            study.add("scaling", "train", results, **what)
+            circuits = 10 * cuts or 1
+            query = {"total": 0.001 * circuits, "subexperiments": circuits}
+            queries = [{**query, "backend": "statevector"}] * 2
+            study.add("scaling", "train", results, queries=queries, **what)
         for p in (0.0, 0.2):
             results = trained(2.0 * (1 + (5 - cuts) * p))
             budget = 10 if dataset == "iris" else 3

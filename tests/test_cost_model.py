@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import entangled
 from qiskit import QuantumCircuit, qasm2
 from scipy.stats import binom
 
@@ -36,6 +38,7 @@ from distributed_estimator.records import (
     Summary,
     read_records,
 )
+from distributed_estimator.reference import ReferenceEstimator
 
 LAW = {
     "partition": {"constant": 5e-5, "qubits": 2e-5},
@@ -252,7 +255,7 @@ def test_too_few_configurations_name_what_to_record():
     few = [replace(record, backend="other") for record in repeated]
     model = CostModel.fit(lawful(9, seed=11) + few)
     assert model.too_few == {replace(SETUP, backend="other"): 3}
-    assert "3 configurations are too few of contracted: sampled value, other" in model.notes()[0]
+    assert "too few configurations, 3, of contracted: sampled value, other" in model.notes()[0]
     with pytest.raises(InputError, match=r"other.* \(3 configurations were too few\)"):
         model.of(replace(SETUP, backend="other"))
 
@@ -298,6 +301,27 @@ def test_times_that_nobody_measured_are_refused(name: str, value: float):
         RecordError, match=rf"`{name}` of query 0 \(run run\) is {value!r}, expected"
     ):
         CostModel.fit([damaged])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("t_execute", 1e308),
+        ("num_subexperiments", 10**400),
+        ("num_circuits", -5),
+        ("shots_total", -100),
+        ("subexp_workers", -1),
+        ("circuit", CircuitInfo(10**400, 5, "key")),
+        ("circuit", CircuitInfo(4, -5, "key")),
+    ],
+)
+def test_what_nobody_ran_is_refused(name: str, value: Any):
+    records = lawful(20, seed=15)
+    records[7] = replace(records[7], **{name: value}, query_id="seven")
+    with pytest.raises(
+        RecordError, match=rf"`{name}.*` of query seven \(run run\) is .*, expected"
+    ):
+        CostModel.fit(records)
 
 
 def test_stages_below_the_clock_count_as_its_tick():
@@ -380,6 +404,11 @@ def change(*path: str | int, to: Any) -> Callable[[Any], None]:
         (change("setups", 0, "ranges", "shots", to=[1]), "no cost model that can be read"),
         (change("sources", to=[{}]), "it has no 'versions'"),
         (change("level", to=None), "its level is None"),
+        (change("level", to=10**400), "too large"),
+        (change("schema_version", to="1"), "no whole number `schema_version`"),
+        (change("setups", 0, "num_records", to=math.inf), "a count of it is inf"),
+        (change("setups", 0, "validation", "configurations", to=True), "a count of it is True"),
+        (change("left_out", to=["reason"]), "no cost model that can be read"),
     ],
 )
 def test_damaged_model_files_are_refused(
@@ -389,9 +418,27 @@ def test_damaged_model_files_are_refused(
     write_model(CostModel.fit(lawful(9, seed=19)), path)
     document = json.loads(path.read_text())
     damage(document)
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(document).replace("Infinity", "1e999"))
     with pytest.raises(RecordError, match=message):
         read_model(path)
+
+
+def test_a_model_is_known_however_it_is_laid_out(tmp_path: Path):
+    path, model = tmp_path / "model.json", CostModel.fit(lawful(9, seed=19))
+    write_model(model, path)
+    path.write_text(json.dumps(json.loads(path.read_text()), separators=(",", ":")))
+    assert load_costs(path) == model
+
+
+def test_what_is_no_model_is_not_written_over(tmp_path: Path):
+    records, model = lawful(9, seed=19), CostModel.fit(lawful(9, seed=19))
+    log = write_records(tmp_path / "queries.jsonl", records)
+    content = log.read_bytes()
+    with pytest.raises(RecordError, match="is there and is no cost model: name another file"):
+        write_model(model, log)
+    assert log.read_bytes() == content
+    for _ in range(2):
+        write_model(model, tmp_path / "model.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"kind": NaN}', b"\xff", b"[" * 10**5])
@@ -428,6 +475,16 @@ def test_costs_come_from_files_and_folders(tmp_path: Path):
     (tmp_path / "none.jsonl").write_text("")
     with pytest.raises(RecordError, match=r"none.jsonl` has no query record"):
         read_costs(tmp_path / "none.jsonl")
+
+
+def test_a_file_counts_once_however_many_paths_lead_to_it(tmp_path: Path):
+    folder = tmp_path / "study" / "run"
+    log = write_records(folder / "queries.jsonl", lawful(12, seed=20))
+    (folder / "queries.jsonl.gz").write_bytes(gzip.compress(log.read_bytes()))
+    queries, headers = read_costs(tmp_path / "study", folder, log, folder / ".." / "run")
+    assert (len(queries), len(headers)) == (12, 1)
+    log.unlink()
+    assert len(read_costs(tmp_path / "study")[0]) == 12
 
 
 # --- Plans and the command
@@ -536,6 +593,22 @@ def test_plan_says_what_a_query_costs(dest: Callable[..., Done], circuit: Path, 
     assert "costs" not in dest("plan", circuit, "--json").document
 
 
+def test_each_setup_says_what_it_extrapolates(
+    dest: Callable[..., Done], circuit: Path, tmp_path: Path
+):
+    records = lawful(40, seed=23)
+    far = [
+        record_of(replace(Features.of(record), num_qubits=20 + number), [0.1] * 4, pool="far")
+        for number, record in enumerate(records)
+    ]
+    log = write_records(tmp_path / "log.jsonl", [*records, *far])
+    done = dest("predict", circuit, "--label", "AABB", "--shots", 256, "--costs", log)
+    notes = [line for line in done.err.splitlines() if "extrapolated" in line]
+    assert ["num_qubits is 4, fitted on 20 to 59" in line for line in notes] == [True, False]
+    assert "pool far" in notes[0]
+    assert "pool threads" in notes[1]
+
+
 def test_predict_fits_validates_and_predicts(
     dest: Callable[..., Done], circuit: Path, log: Path, tmp_path: Path
 ):
@@ -587,6 +660,20 @@ def test_what_cannot_be_predicted_ends_in_one_line(
     assert message in done.err
 
 
+def test_names_in_records_do_not_steer_the_terminal(
+    dest: Callable[..., Done], circuit: Path, tmp_path: Path
+):
+    records = [replace(record, backend="\x1b[31mred") for record in lawful(40, seed=23)]
+    few = [replace(record, pool="\x1b]0;title\x07") for record in lawful(2, seed=24)]
+    log = write_records(tmp_path / "log.jsonl", [*records, *few])
+    query = (circuit, "--label", "AABB", "--shots", 256, "--costs", log)
+    for done in (dest("plan", *query), dest("predict", *query, "--validate")):
+        assert done.code == 0
+        assert "red" in done.out
+        assert "\x1b" not in done.out + done.err
+        assert "\x07" not in done.out + done.err
+
+
 def test_a_model_of_another_level_is_refused(dest: Callable[..., Done], log: Path, tmp_path: Path):
     model = tmp_path / "model.json"
     dest("predict", "--costs", log, "--fit", model)
@@ -607,6 +694,20 @@ def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     names: dict[str, Any] = {}
     exec(compile(example, "cost-model.md", "exec"), names)
     assert names["prediction"].extrapolated == ()
+
+
+def test_what_is_simulated_on_other_numbers_of_threads_has_a_setup_of_its_own(tmp_path: Path):
+    for name, options in {
+        "one": {},
+        "two": {"simulator_threads": 2},
+        "all": {"simulator_threads": None},
+        "deferred": {"defer_measurements": True},
+    }.items():
+        log = tmp_path / name / "queries.jsonl"
+        estimator = ReferenceEstimator("AB", shots=8, workers=1, seed=1, log=log, **options)
+        estimator.run([(entangled(2, 1), "ZZ")]).result()
+    records, _ = read_costs(tmp_path)
+    assert len(records) == len({Setup.of(record) for record in records}) == 4
 
 
 def test_a_smoke_run_of_the_benchmark_holds_every_setup_and_stage():

@@ -22,6 +22,7 @@ import pytest
 from helpers import entangled
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
+from distributed_estimator.analysis.escape import csv_text, markdown
 from distributed_estimator.analysis.frames import to_pandas, to_polars
 from distributed_estimator.analysis.inventory import take_inventory
 from distributed_estimator.analysis.sql import query_records
@@ -399,6 +400,16 @@ def test_compressed_records_are_read_as_others(run: Path, tmp_path: Path) -> Non
             list(read_records(path))
 
 
+def test_a_compressed_copy_beside_its_file_does_not_count(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "queries.jsonl", tmp_path)
+    before = take_inventory(tmp_path)
+    (tmp_path / "queries.jsonl.gz").write_bytes(
+        gzip.compress((tmp_path / "queries.jsonl").read_bytes())
+    )
+    assert take_inventory(tmp_path) == before
+    assert len(to_polars(tmp_path)) == before.counts["query"]
+
+
 @pytest.mark.parametrize(
     ("read", "package"), [(to_pandas, "pandas"), (to_polars, "polars"), (query_records, "duckdb")]
 )
@@ -439,6 +450,19 @@ def test_sql_has_times_in_utc(run: Path) -> None:
     ((began,),) = query_records(run, "select min(started_at) from query").rows
     first = min(r.started_at for r in read_records(run / "queries.jsonl") if r.kind == "query")
     assert began.replace(tzinfo=UTC) == datetime.fromisoformat(first)
+    # A process of its own, because a zone is read but once.
+    command = [
+        sys.executable,
+        "-m",
+        "distributed_estimator.cli.main",
+        "records",
+        str(run),
+        "--json",
+    ]
+    command += ["--sql", "select min(started_at) from query"]
+    zone = os.environ | {"TZ": "Asia/Kolkata"}
+    done = subprocess.run(command, env=zone, capture_output=True, check=True, timeout=120)
+    assert json.loads(done.stdout)["rows"] == [[began.isoformat()]]
 
 
 @pytest.mark.parametrize(
@@ -496,6 +520,7 @@ def test_sql_has_nothing_but_the_records(
         ("select '\ud800'", "surrogates"),
         ("select 'a'::int", "Could not convert string"),
         ("select now()", "::timestamp"),
+        ("select to_days(2000000000)", "::varchar"),
         ("select " + "(" * 5000 + "1" + ")" * 5000, "Max expression depth"),
     ],
 )
@@ -632,3 +657,16 @@ def test_bad_folders_and_options_end_in_one_line(
     assert "holds no record files" in refused(capsys, tmp_path, *sql)
     assert "give `--sql TEXT` too" in refused(capsys, run, "--csv")
     assert "not both" in refused(capsys, run, "--csv", "--json", *sql)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("1. a", "1\\. a"), ("20)", "20\\)"), ("1.5 a", "1.5 a"), ("a 1. b", "a 1. b")],
+)
+def test_a_name_begins_no_list_of_markdown(text: str, shown: str) -> None:
+    assert markdown(text) == shown
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "＝", "＋", "－", "＠", "﹦", "\ufeff="])
+def test_a_name_begins_no_formula(sign: str) -> None:
+    assert csv_text(f"{sign}1+1").startswith("'")

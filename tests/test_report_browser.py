@@ -111,6 +111,7 @@ def test_every_figure_is_drawn_with_a_mark_for_each_number(opened, name):
 def test_page_opens_within_a_generous_limit(opened):
     page = opened("paper")
     took = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    print(f"the page opened in {took:.0f} ms")
     assert 0 < took < LONGEST
 
 

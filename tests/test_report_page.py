@@ -14,10 +14,9 @@ from urllib.parse import unquote
 import pytest
 from hostile_study import HOSTILE, hostile_study, task, traced_study, write_tasks
 from report_pages import marks, page_of
-from study_folders import StudyFolder, paper_study, trained
+from study_folders import StudyFolder, on_machine, paper_study, trained
 
 from distributed_estimator.analysis.page import study_page
-from distributed_estimator.analysis.page.explanation import reasons
 from distributed_estimator.analysis.page.render import json_in_html
 from distributed_estimator.analysis.page.timeline import MOST_TASKS, timelines_of
 from distributed_estimator.analysis.study.data import study_data
@@ -66,7 +65,8 @@ def test_every_figure_is_there_with_a_mark_for_each_number(paper):
     ]
     drawn = page.parsed.attributes("data-chart")
     assert set(drawn) == set(page.charts)
-    assert len(drawn) == page.parsed.count("figure") == 14
+    assert len(drawn) == 14
+    assert page.parsed.count("figure") == 14 + 2  # two are tables alone
 
 
 def test_bars_keep_spread_count_basis_and_bound(paper):
@@ -136,21 +136,45 @@ def test_what_was_not_measured_says_so_and_how_to_run_it(tmp_path):
     study.add("training", "train", cause="no memory")
     page = study_page_of(study.path)
     assert page.charts == {}
-    assert page.parsed.text.count("Not measured. To run what is missing: dest study run") == 13
+    assert page.parsed.text.count("Not measured. To run what is missing: dest study run") == 15
     assert "not measured" in page.parsed.text
     assert "Not measured here: repeated subexperiments" in page.parsed.text
 
 
 def test_explanation_is_made_of_the_studys_own_numbers(tmp_path):
     study = paper_study(tmp_path / "study")
-    told = [reason.text for reason in reasons(study_data(load_study(study.path)))]
+    on_machine(study.path, usable_cpus="2")
+    told = [reason.text for reason in study_data(load_study(study.path)).reasons]
     # 864 and 30 subexperiments; 1000, 2000 and 3000 s a query, half of it reconstruction.
     assert any("864 subexperiments a query" in one and "28.8 times fewer" in one for one in told)
     assert any("That took 1,000 s of a query" in one for one in told)
     # 0.4 of 2000 s for 864 subexperiments, against 0.4 of 2 s uncut.
     assert any("in 800 ms; with 3 cuts" in one and "takes 926 ms" in one for one in told)
-    assert any("Thread oversubscription is not measured here" in one for one in told)
+    assert any("Thread oversubscription" in one and "3 times as long" in one for one in told)
     assert all(re.search(r"\d", one) or one.startswith("Not measured here") for one in told)
+
+
+def test_sentences_lead_to_their_numbers_and_say_what_is_extrapolated(tmp_path):
+    folder = traced_study(tmp_path / "study")
+    on_machine(folder, usable_cpus="2")
+    page = study_page_of(folder)
+    links = page.parsed.attributes("href")
+    assert links.count("#causes") == 4
+    assert links.count("#savings") == 0  # drawn as two figures, of which one is named
+    assert {"#saved-subexperiments", "#stage-shares"} <= set(links)
+    soft = re.findall(r'<li class="unmeasured">(.*?)</li>', page.html)
+    assert any(one.startswith("Extrapolated, not measured") for one in soft)
+    assert not any(one.startswith("Thread oversubscription") for one in soft)
+
+
+def test_the_cost_model_is_on_the_page_with_its_bar(paper, tmp_path):
+    text = paper[2].parsed.text
+    assert "Held-out configurations, median absolute error of T_total. Bar: at most 0.15." in text
+    assert "n = 20 configurations" in text
+    study = StudyFolder(tmp_path / "study")
+    study.add("shares", "queries", {"median_seconds": 1.0}, queries=[{}])
+    told = study_page_of(study.path).parsed.text
+    assert "all setups not measured 1 setup is not validated: that takes 9" in told
 
 
 def test_page_is_one_file_within_its_size_and_fetches_nothing(paper):
@@ -211,6 +235,8 @@ def test_hostile_text_is_shown_and_never_taken_for_html(hostile):
     for shown in ("<img src=x onerror=alert(1)>", "{{ 7 * 191 }}{% raw %}", "שלום عالم", "🧪"):
         assert shown in parsed.text
     assert "1337" not in hostile.html
+    assert parsed.text.count("Mid-circuit measurement (") >= len(HOSTILE)
+    assert "contracted: sampled value, <img src=x onerror=alert(1)>" in parsed.text
     assert ASSETS.joinpath("page.js").read_text() in hostile.html
 
 

@@ -13,14 +13,26 @@ from itertools import pairwise
 
 import pytest
 from click.testing import CliRunner
-from study_folders import StudyFolder, paper_study, query_record, trained
+from study_folders import (
+    CAUSES,
+    StudyFolder,
+    add_causes,
+    on_machine,
+    paper_study,
+    query_record,
+    trained,
+)
 
+from distributed_estimator.analysis.costs.data import read_costs
+from distributed_estimator.analysis.costs.model import CostModel
 from distributed_estimator.analysis.escape import csv_text, figure_text, markdown, one_line
 from distributed_estimator.analysis.study.data import study_data
 from distributed_estimator.analysis.study.figures import CUT_COLOURS, CUT_HATCHES
 from distributed_estimator.analysis.study.groups import mean_interval, pairs
 from distributed_estimator.analysis.study.report import write_report
 from distributed_estimator.analysis.study.runs import load_study
+from distributed_estimator.analysis.study.text import cost_told
+from distributed_estimator.analysis.study.text import told as headline_told
 from distributed_estimator.cli.study_report import report
 from distributed_estimator.errors import MissingExtraError, RecordError
 
@@ -81,6 +93,74 @@ def test_what_cannot_be_extrapolated_is_listed_and_has_no_bar(paper):
     assert any("cannot be extrapolated" in line.told for line in alone)
 
 
+def extrapolating(tmp_path, *shares, **training):
+    """A study with a training of 100 reference queries, and measured queries of 5 s at 8 workers.
+
+    `shares` are further measured runs: their seconds a query and how they differ.
+    """
+    study = StudyFolder(tmp_path / "study")
+    study.add("training", "train", trained(1.0, queries=100), cuts=1, **training)
+    for seconds, changes in ((5.0, {}), *shares):
+        queries = [{"total": seconds}] * 2
+        study.add(
+            "shares", "queries", {}, "reference", queries, **{"cuts": 1, **training, **changes}
+        )
+    return study
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"workers": 1},
+        {"straggler_p": 0.2, "straggler_delay": 0.1},
+        {"simulator_threads": None},
+        {"simulator_threads": 2},
+        {"defer_measurements": True},
+        {"shots": 10},
+        {"qubits": 6},
+    ],
+)
+def test_only_queries_like_the_trainings_are_extrapolated_from(tmp_path, other):
+    found = bars(data_of(extrapolating(tmp_path, (40.0, other))), "fig4_training_time")
+    bar = found["iris", "the paper's pipeline", 1]
+    assert (bar.value, bar.low, bar.high, bar.queries) == (500, 500, 500, 2)
+
+
+def test_a_delay_that_nothing_has_is_no_difference(tmp_path):
+    study = extrapolating(tmp_path, (7.0, {"straggler_p": 0, "straggler_delay": 0.1, "seed": 2}))
+    bar = bars(data_of(study), "fig4_training_time")["iris", "the paper's pipeline", 1]
+    assert (bar.value, bar.queries) == (600, 4)
+
+
+def test_two_widths_of_a_data_set_are_two_series(tmp_path):
+    study = extrapolating(tmp_path)
+    study.add("training", "train", trained(1.0, queries=20), cuts=1, qubits=6)
+    study.add("training", "train", trained(1.0, queries=200), cuts=1, qubits=6, epochs=20)
+    study.add("training", "train", trained(1.0, queries=100), cuts=1, policy="batches")
+    queries = [{"total": 3.0}]
+    study.add("shares", "queries", {}, "reference", queries, cuts=1, qubits=6)
+    chart = next(one for one in data_of(study).charts if one.name == "fig4_training_time")
+    found = {bar.series: bar.value for bar in chart.bars if bar.basis == "extrapolated"}
+    assert found == {
+        "the paper's pipeline, epochs 10, 4 qubits": 500,
+        "the paper's pipeline, epochs 10, 6 qubits": 60,
+        "the paper's pipeline, epochs 20, 6 qubits": 600,
+    }
+    names = [(bar.dataset, bar.series, bar.cuts) for bar in chart.bars]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("queries", [-100, 0, None])
+def test_a_training_without_a_number_of_queries_is_not_extrapolated(tmp_path, queries):
+    study = StudyFolder(tmp_path / "study")
+    study.add("training", "train", trained(1.0, queries=queries), cuts=1)
+    study.add("shares", "queries", {}, "reference", [{"total": 5.0}], cuts=1)
+    data = data_of(study)
+    assert set(bars(data, "fig4_training_time")) == {("iris", "ours", 1)}
+    told = [line.told for line in data.deviations if line.what == "fig4_training_time"]
+    assert any("does not tell how many reference queries" in line for line in told)
+
+
 def test_speed_up_is_the_time_of_one_worker_over_that_of_sixteen(paper):
     bar = bars(paper[1], "fig5_speed_up")["mnist", "ours", 1]
     assert bar.value == pytest.approx((8 + 1) / (2 + 1))
@@ -88,6 +168,33 @@ def test_speed_up_is_the_time_of_one_worker_over_that_of_sixteen(paper):
     found = {row.workers: row.value for row in rows(paper[1], "speed_ups") if row.cuts == 0}
     assert found[4] == pytest.approx(2)
     assert set(found) == {2, 4, 8, 16}
+
+
+def test_data_sets_with_other_numbers_of_workers_are_all_drawn(tmp_path):
+    study = StudyFolder(tmp_path / "study")
+    for dataset, most in (("iris", 8), ("mnist", 16)):
+        for workers in (1, 4, most):
+            study.add("scaling", "train", trained(32.0 / workers), dataset=dataset, workers=workers)
+    data = data_of(study)
+    found = bars(data, "fig5_speed_up")
+    assert {key: bar.value for key, bar in found.items()} == {
+        ("iris", "ours, 8 workers", 0): 8,
+        ("mnist", "ours, 16 workers", 0): 16,
+    }
+    (chart,) = (chart for chart in data.charts if chart.name == "fig5_speed_up")
+    assert chart.unmatched == ()
+    assert chart.title.endswith("speed-up of the most workers over 1")
+
+
+def test_one_worker_alone_is_not_compared_with_itself(tmp_path):
+    study = StudyFolder(tmp_path / "study")
+    study.add("scaling", "train", trained(1.0), workers=1)
+    (chart,) = (chart for chart in data_of(study).charts if chart.name == "fig5_speed_up")
+    assert chart.title.endswith("speed-up of 16 workers over 1")
+    assert chart.bars == ()
+    assert [one.why for one in chart.unmatched] == [
+        "nothing to compare between 1 and 16 workers with it"
+    ]
 
 
 def test_slow_down_is_the_time_with_stragglers_over_that_without(paper):
@@ -98,6 +205,17 @@ def test_slow_down_is_the_time_with_stragglers_over_that_without(paper):
 def test_robustness_is_the_mean_above_zero_averaged_over_gaussian_and_fgsm(paper):
     bar = bars(paper[1], "fig8_robustness")["iris", "ours", 0]
     assert bar.value == pytest.approx(((0.8 + 0.6) / 2 + 0.7) / 2)
+
+
+def test_robustness_names_what_was_run(paper, tmp_path):
+    (chart,) = (chart for chart in paper[1].charts if chart.name == "fig8_robustness")
+    assert chart.title.endswith("(mean accuracy under Gaussian noise and FGSM)")
+    study = StudyFolder(tmp_path / "study")
+    results = trained(1.0)
+    del results["robustness"]["fgsm"]
+    study.add("training", "train", results)
+    (chart,) = (chart for chart in data_of(study).charts if chart.name == "fig8_robustness")
+    assert chart.title.endswith("(mean accuracy under Gaussian noise)")
 
 
 def test_table_1_stands_beside_the_papers(paper):
@@ -129,6 +247,25 @@ def test_policies_stand_beside_the_bound_where_there_is_one(paper):
     assert (row.value, row.low, row.high) == pytest.approx((0.5, 0.3, 0.7))
     assert (row.over_clean, row.over_bound) == pytest.approx((5, 0.5 / 0.07))
     assert found["ours", 0.2].lower_bound is None
+    assert found["ours, eager", 0.0].over_clean == 1
+
+
+def test_policies_compare_matched_runs_alone(tmp_path):
+    study = StudyFolder(tmp_path / "study")
+    for seed, seconds in enumerate((1.0, 10.0, 100.0), start=1):
+        for p in (0.0, 0.1, 0.2):
+            failed = (seed, p) in ((1, 0.2), (1, 0.1), (2, 0.1), (3, 0.1))
+            place = {"seed": seed, "straggler_p": p, "straggler_delay": 0.1}
+            results = None if failed else trained(seconds * (2 if p else 1))
+            study.add("stragglers", "train", results, cause="x" if failed else None, **place)
+    study.add("stragglers", "train", trained(5.0), seed=4, straggler_p=0.1, straggler_delay=0.1)
+    data = data_of(study)
+    found = {row.p: row for row in rows(data, "policies")}
+    assert found[0.2].value == 110  # medians of all runs are 110 s and 10 s
+    assert found[0.2].over_clean == bars(data, "fig6_slow_down")["iris", "ours", 0].value == 2
+    assert (found[0.1].value, found[0.1].over_clean) == (5, None)
+    told = [line.told for line in data.deviations if line.what == "policies"]
+    assert any("no finished partner between p = 0 and p = 0.1" in line for line in told)
 
 
 def test_differences_are_paired_by_seed_with_students_interval(paper):
@@ -148,6 +285,27 @@ def test_one_seed_has_no_interval(tmp_path):
     found = rows(data_of(small(tmp_path)), "accuracy_differences")
     assert {row.zero for row in found} == {"no interval: one seed only"}
     assert math.isnan(mean_interval([0.5]).low)
+
+
+def test_equal_differences_have_no_interval_of_no_width(tmp_path):
+    study = StudyFolder(tmp_path / "study")
+    # 0.95 - 0.9 and 1 - 0.95 are equal but for their rounding.
+    for seed, (uncut, cut) in enumerate(((0.9, 0.95), (0.95, 1.0)), start=1):
+        study.add("training", "train", trained(1.0, uncut), seed=seed)
+        study.add("training", "train", trained(1.0, cut), seed=seed, cuts=3)
+    data = data_of(study)
+    row = next(row for row in rows(data, "accuracy_differences") if row.metric == "test accuracy")
+    assert row.value == pytest.approx(0.05)
+    assert (row.n, row.zero) == (2, "no spread: all 2 equal")
+    assert math.isnan(row.low)
+    (line,) = (one for one in data.headlines if one.question == "RQ4" and one.value is not None)
+    assert line.outcome == "no spread: all 2 equal"
+    assert "interval" not in headline_told(line)
+    (bar,) = (
+        bar for bar in bars(data, "accuracy_differences").values() if "accuracy" in bar.dataset
+    )
+    assert not bar.has_spread
+    write_report(study.path)
 
 
 def test_fleet_times_are_per_stage_by_devices_in_natural_order(paper):
@@ -177,10 +335,13 @@ def test_nothing_is_concluded_where_nothing_was_measured(tmp_path):
     study.add("training", "train", cause="no memory")
     data = data_of(study)
     assert {line.outcome for line in data.headlines} == {"not measured"}
-    assert data.missing == ("training", "scaling", "shares", "stragglers", "policies", "fleet")
+    assert data.missing == (
+        *("training", "scaling", "shares", "stragglers", "policies", "fleet", "causes"),
+    )
     written = write_report(study.path)
     assert [path.name for path in written.files] == [
         "deviations.md",
+        "explanation.md",
         "summary.md",
         "summary.json",
         "report.html",
@@ -231,6 +392,293 @@ def test_a_run_of_no_time_makes_no_ratio(tmp_path):
     data = data_of(study)
     assert not bars(data, "fig5_speed_up")
     assert any("no time above 0 s" in line.told for line in data.deviations)
+
+
+def because(study, **threads):
+    """Sentences of the explanation by what stands behind them."""
+    on_machine(study.path, **threads)
+    found = {}
+    for reason in data_of(study).reasons:
+        found.setdefault(reason.text.split(" (")[0], []).append(reason)
+    return found
+
+
+def caused(tmp_path, variants=CAUSES, **changes):
+    """A study of the variations of the paper's pipeline alone."""
+    study = StudyFolder(tmp_path / "study")
+    add_causes(study, variants, **changes)
+    return study
+
+
+def test_causes_have_a_row_for_each_variation(paper):
+    found = {row.variant: row for row in rows(paper[1], "causes")}
+    assert (
+        list(found)
+        == [
+            "1 worker",
+            "2 workers",
+            "8 workers",
+            "8 workers, the simulator's own choice of threads",
+            "1 worker, measurements deferred",
+        ]
+        or len(found) == 5
+    )
+    row = found["2 workers"]
+    assert (row.t_part, row.t_gen, row.t_exec, row.t_rec) == (0.1, 0.4, 2.0, 1.0)
+    assert (row.t_exec_low, row.t_exec_high) == pytest.approx((1.8, 2.2))
+    assert (row.share, row.share_high) == pytest.approx((1 / 3.5, 1 / 3.3))
+    assert (row.n, row.simulator_threads, row.deferred, row.spread) == (3, "1", False, "min–max")
+    text = (paper[0] / "report" / "tables" / "causes.md").read_text()
+    assert "| yes |" in text
+    assert "the simulator's own choice" in text
+
+
+def test_threads_are_told_with_their_ratio_processors_and_count(tmp_path):
+    (reason,) = because(caused(tmp_path), usable_cpus="2")["Thread oversubscription"]
+    assert "(mnist, 2 cuts, 8 workers, 2 usable processors)" in reason.text
+    assert "7.5 s where the simulator chooses its own number of threads (at most 2)" in reason.text
+    assert "2.5 s with one thread for each worker: 3 times as long" in reason.text
+    assert "n = 3 (6.75 to 8.25 s) and n = 3 (2.25 to 2.75 s)" in reason.text
+    assert (reason.basis, reason.table) == ("measured", "causes")
+
+
+@pytest.mark.parametrize(("held", "warned"), [(1, True), (2, False), (None, False)])
+def test_the_threads_that_held_decide_whether_the_own_choice_was_measured(tmp_path, held, warned):
+    # What the header says of OMP_NUM_THREADS does not: it is lifted for these runs.
+    found = because(caused(tmp_path, held=held), usable_cpus="2", OMP_NUM_THREADS="1")
+    (reason,) = found["Thread oversubscription"]
+    assert ("could have no more than 1 thread there, either" in reason.text) is warned
+    assert ("(at most " in reason.text) is (held is not None)
+    assert "OMP_NUM_THREADS" not in reason.text
+
+
+@pytest.mark.parametrize(
+    ("free", "told"),
+    [
+        (2.6, "1.04 times as long, it made no difference here"),
+        (1.0, "0.4 times as long ("),
+        (2.9, "1.16 times as long, though the ranges overlap"),
+    ],
+)
+def test_what_makes_no_difference_is_said_so(tmp_path, free, told):
+    study = caused(tmp_path, [(8, 1, False, 2.5, 1.0), (8, None, False, free, 1.0)])
+    assert told in because(study, usable_cpus="2")["Thread oversubscription"][0].text
+
+
+def test_deferred_measurements_are_compared_on_as_many_workers(tmp_path):
+    (reason,) = because(caused(tmp_path), usable_cpus="2")["Mid-circuit measurement"]
+    assert "(mnist, 2 cuts, 1 worker)" in reason.text
+    assert "is 4 s with measurements inside circuits" in reason.text
+    assert "0.5 s with the same ones deferred" in reason.text
+    assert "8 times as long" in reason.text
+    assert "T_rec/T_total is 0.182, and deferred 0.5. The paper's Table I states" in reason.text
+    assert "states 0.489 with 2 cuts (n = 28). So the share depends on how fast" in reason.text
+    assert reason.text.endswith(
+        " No other change that was measured moves it as far (2 workers: 0.286; 8 workers: 0.25; "
+        "8 workers, the simulator's own choice of threads: 0.111)."
+    )
+
+
+DEPENDS = (
+    "So the share depends on how fast the simulator runs circuits with mid-circuit measurements."
+)
+
+
+@pytest.mark.parametrize(
+    ("execute", "rebuilt", "told"),
+    [
+        (0.5, 1.0, f"(n = 28). {DEPENDS}"),
+        # 1 / (0.1 + 0.4 + 0.5 + 1)
+        (
+            0.5,
+            2.0,
+            "T_rec is 1 s, and deferred 2 s; with all but T_exec as it was, the medians would make "
+            f"a share of 0.5. {DEPENDS}",
+        ),
+        (4.0, 3.0, "T_exec is not shorter with that, so nothing follows for the share."),
+        (0.5, 0.2, "So the share does not rise here where these circuits are faster."),
+        (3.4, 1.0, "The ranges of the shares overlap: what they depend on is not settled here."),
+    ],
+)
+def test_what_the_share_depends_on_follows_from_the_runs(tmp_path, execute, rebuilt, told):
+    study = caused(tmp_path, [(1, 1, False, 4.0, 1.0), (1, 1, True, execute, rebuilt)])
+    (reason,) = because(study, usable_cpus="2")["Mid-circuit measurement"]
+    assert reason.text.endswith(told)
+    assert ("the share depends" in reason.text) is (DEPENDS in told)
+
+
+def test_a_change_that_moves_the_share_further_than_deferring_is_told(tmp_path):
+    study = caused(tmp_path, [*CAUSES, (16, 1, False, 0.1, 1.0)])
+    (reason,) = because(study, usable_cpus="2")["Mid-circuit measurement"]
+    assert "Another change that was measured moves it as far or further (2 workers: " in reason.text
+    assert "16 workers: 0.625" in reason.text
+    assert "No other change" not in reason.text
+
+
+@pytest.mark.parametrize(
+    ("sampler", "because_of"),
+    [
+        ("qiskit_aer.SamplerV2", ". Aer runs all jobs of a process one after another"),
+        ("x.Y", ". What more"),
+    ],
+)
+def test_threads_that_do_not_help_are_told_in_numbers(tmp_path, sampler, because_of):
+    variants = [(1, 1, False, 4.0, 1.0), (2, 1, False, 4.2, 1.0), (8, 1, False, 4.1, 1.0)]
+    study = caused(tmp_path, variants)
+    for log in study.path.glob("runs/*/queries.jsonl"):
+        log.write_text(log.read_text().replace("qiskit_aer.SamplerV2", sampler))
+    (reason,) = because(study, usable_cpus="2")["Share of reconstruction"]
+    assert "with 1, 2 and 8 workers, T_exec of a query" in reason.text
+    assert "is 4, 4.2 and 4.1 s" in reason.text
+    told = (
+        "Threads do not help here: at best, T_exec is 1.02 times that of 1 worker, with 8 workers"
+    )
+    assert told + because_of in reason.text
+    assert "What more processors would do to the share is not measured." in reason.text
+
+
+def test_more_workers_that_help_later_are_not_overlooked(tmp_path):
+    variants = [(1, 1, False, 4.0, 1.0), (2, 1, False, 4.0, 1.0), (8, 1, False, 1.0, 1.0)]
+    (reason,) = because(caused(tmp_path, variants), usable_cpus="8")["Share of reconstruction"]
+    assert "From 1 worker to 8, T_exec shrinks to 0.25 of it" in reason.text
+
+
+def test_the_share_is_told_by_workers_and_extrapolated_openly(tmp_path):
+    study = caused(tmp_path)
+    found = because(study, usable_cpus="2")
+    (reason,) = found["Share of reconstruction"]
+    assert "with 1, 2 and 8 workers, T_exec of a query" in reason.text
+    assert "is 4, 2 and 2.5 s, T_rec 1, 1 and 1 s, and T_rec/T_total 0.182, 0.286 and 0.25" in (
+        reason.text
+    )
+    assert "From 1 worker to 2, T_exec shrinks to 0.5 of it, and T_rec" in reason.text
+    assert "states 0.489 with 2 cuts (n = 28)" in reason.text
+    (far,) = found["Extrapolated, not measured"]
+    # 1 / (1 + 0.1 + 0.4 + 4 / 8)
+    assert "would be 0.5, from medians of n = 3 with 1 worker" in far.text
+    assert far.basis == "extrapolated"
+    told = [line.told for line in data_of(study).deviations if line.kind == "extrapolated"]
+    assert told == [far.text]
+
+
+@pytest.mark.parametrize(
+    ("execute", "rebuilt", "told"),
+    [
+        (4.0, 1.0, "at best, T_exec is 1 times that of 1 worker, with 2"),
+        (2.0, 0.5, "both shrink here (T_exec to 0.5 of it, T_rec to 0.5)"),
+    ],
+)
+def test_nothing_is_extrapolated_from_what_the_runs_do_not_say(tmp_path, execute, rebuilt, told):
+    study = caused(tmp_path, [(1, 1, False, 4.0, 1.0), (2, 1, False, execute, rebuilt)])
+    found = because(study, usable_cpus="1")
+    assert told in found["Share of reconstruction"][0].text
+    assert "Extrapolated, not measured" not in found
+
+
+def test_a_processor_for_each_worker_needs_no_extrapolation(tmp_path):
+    found = because(caused(tmp_path), usable_cpus="8")
+    assert "Share of reconstruction" in found
+    assert "Extrapolated, not measured" not in found
+
+
+def test_variations_of_other_seeds_are_not_compared(tmp_path):
+    study = caused(tmp_path, CAUSES[2:3])
+    add_causes(study, CAUSES[3:4], seed=2)
+    found = because(study, usable_cpus="2")
+    assert "Thread oversubscription" not in found
+    assert any("Thread oversubscription is not measured" in text for text in found)
+
+
+def test_what_was_not_measured_of_the_causes_is_said_so(tmp_path):
+    found = [reason for reason in data_of(small(tmp_path)).reasons if reason.basis != "measured"]
+    told = " ".join(reason.text for reason in found)
+    for what in ("deferred measurements", "threads", "number of workers", "repeated"):
+        assert what in told
+    text = write_report(tmp_path / "study").out.joinpath("explanation.md").read_text()
+    assert all(reason.text.split(":")[0] in text for reason in found)
+
+
+def test_causes_are_no_departure_from_the_protocol(tmp_path):
+    found = [line for line in data_of(caused(tmp_path)).deviations if line.kind == "protocol"]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("simulator_threads", HOSTILE, "expected int"),
+        ("simulator_threads", True, "expected int"),
+        ("simulator_threads", 0, "expected at least 1"),
+        ("defer_measurements", "yes", "expected bool"),
+    ],
+)
+def test_a_variation_that_cannot_be_is_refused(tmp_path, key, value, expected):
+    study = StudyFolder(tmp_path / "study")
+    study.add("causes", "queries", {}, "reference", [{}], **{key: value})
+    with pytest.raises(RecordError, match=rf"`config.{key}` is .*{expected}"):
+        load_study(study.path)
+
+
+def test_the_cost_model_is_validated_as_predict_validates_it(tmp_path):
+    study = StudyFolder(tmp_path / "study")
+    for count in range(1, 13):
+        noise = 1 + 0.1 * (-1) ** count
+        queries = [{"total": 0.01 * count * noise * m, "subexperiments": count} for m in (1, 1.2)]
+        study.add("scaling", "train", trained(1.0), queries=queries, seed=count)
+    (row,) = rows(data_of(study), "cost_model")
+    (setup,) = CostModel.fit(*read_costs(study.path)).setups
+    assert row.setup == str(setup.setup)
+    assert (row.configurations, row.n, len(row.runs)) == (12, 24, 12)
+    assert row.error_total == pytest.approx(setup.validation.median_error["total"])
+    assert row.error_execute == pytest.approx(setup.validation.median_error["execute"])
+    assert row.p90_error_total == pytest.approx(setup.validation.p90_error["total"])
+    assert 0 < row.error_total < 0.25
+    assert row.outcome == ("met" if row.error_total <= 0.15 else "not met")
+    assert 0.5 < row.inside_interval <= 1
+
+
+def test_the_cost_model_of_exact_laws_meets_its_bar_and_is_in_the_summary(paper):
+    (row,) = (row for row in rows(paper[1], "cost_model") if "statevector," in row.setup)
+    assert (row.configurations, row.outcome) == (20, "met")
+    assert row.error_total == pytest.approx(0, abs=1e-6)
+    summary = (paper[0] / "report" / "summary.md").read_text()
+    assert "bar: at most 0.15" in summary
+    document = json.loads((paper[0] / "report" / "summary.json").read_text())
+    told = {one["setup"]: one["outcome"] for one in document["cost_model"]["setups"]}
+    assert told[row.setup] == "met"
+
+
+def test_a_study_too_small_for_a_cost_model_says_so(tmp_path):
+    study = StudyFolder(tmp_path / "study")
+    study.add("shares", "queries", {}, queries=[{}])
+    study.add("shares", "queries", {}, queries=[{}], seed=2, defer_measurements=True)
+    study.add("stragglers", "train", trained(1.0), queries=[{"retries": 1}])
+    data = data_of(study)
+    assert rows(data, "cost_model") == ()
+    notes = " ".join(data.costs.notes)
+    assert "1 setup is not validated: that takes 9 configurations" in notes
+    assert "the most that one of these has is 1" in notes
+    assert "1 record left out: simulator threads or deferral" in notes
+    assert "1 record left out: tasks were repeated or missing" in notes
+    summary = write_report(study.path).out.joinpath("summary.md").read_text()
+    assert "Not measured. " in summary
+    assert "1 setup is not validated" in summary
+
+
+def test_whiskers_of_the_reference_need_several_measured_queries(tmp_path):
+    study = StudyFolder(tmp_path / "study")
+    for cuts, count in ((2, 1), (3, 5)):
+        study.add("training", "train", trained(1.0), cuts=cuts)
+        seconds = [{"total": 20.0 + number} for number in range(count)]
+        study.add("shares", "queries", {"median_seconds": 20.0}, "reference", seconds, cuts=cuts)
+    found = bars(data_of(study), "fig4_training_time")
+    one, five = (found["iris", "the paper's pipeline", cuts] for cuts in (2, 3))
+    assert (one.has_spread, one.spread) == (False, "none (1 query)")
+    assert (five.low, five.high, five.queries) == (20_000, 24_000, 5)
+    assert five.has_spread
+    drawn = write_report(study.path).out / "figures" / "fig4_training_time.svg"
+    # A whisker is a line with two caps, which are the marks of an error bar.
+    assert drawn.read_text().count("LineCollection") == 1
 
 
 def test_failed_runs_and_departures_from_the_protocol_are_listed(paper, tmp_path):
@@ -306,13 +754,15 @@ def test_what_cannot_be_made_any_more_is_removed_and_other_files_stay(tmp_path):
 
 
 def test_compressed_records_give_the_same_tables(tmp_path):
-    study = StudyFolder(tmp_path / "study")
-    folder = study.add("shares", "queries", {}, queries=[{"share": 0.25}])
-    before = rows(data_of(study), "table1_reconstruction_share")
-    log = folder / "queries.jsonl"
-    (folder / "queries.jsonl.gz").write_bytes(gzip.compress(log.read_bytes()))
-    log.unlink()
-    assert rows(data_of(study), "table1_reconstruction_share") == before
+    study = paper_study(tmp_path / "study")
+    before = data_of(study)
+    assert all(sheet.rows for sheet in before.sheets)
+    for log in study.path.glob("runs/*/queries.jsonl"):
+        log.with_name("queries.jsonl.gz").write_bytes(gzip.compress(log.read_bytes()))
+        log.unlink()
+    after = data_of(study)
+    assert after.sheets == before.sheets
+    assert after.reasons == before.reasons
 
 
 def test_colours_of_cuts_can_be_told_apart_in_grey():
@@ -332,6 +782,11 @@ def test_hostile_names_do_no_harm_anywhere(tmp_path):
     study.add("training", "train", trained(2.0), policy="a$b$", **names)
     study.add("training", "train", cause=HOSTILE)
     study.add("shares", "queries", {}, queries=[{"backend": HOSTILE}], backend=HOSTILE, **names)
+    add_causes(study, policy=HOSTILE, **names)
+    setup = {"backend": HOSTILE, "policy": HOSTILE, "pool": HOSTILE}
+    batches = [{**setup, "subexperiments": count} for count in range(1, 11)]
+    study.add("scaling", "train", trained(2.0), queries=batches, **names)
+    on_machine(study.path, usable_cpus=HOSTILE, OMP_NUM_THREADS=HOSTILE)
     result = CliRunner().invoke(report, [str(study.path)], catch_exceptions=False)
     out = study.path / "report"
     for text in [result.output, *(path.read_text() for path in out.rglob("*.md"))]:
@@ -367,9 +822,24 @@ def test_the_command_prints_headlines_and_what_is_missing(tmp_path):
     run = CliRunner().invoke(report, [str(study.path), "--out", str(tmp_path / "out")])
     assert run.exit_code == 0, run.output
     assert "1.5" in run.output
-    assert "missing: scaling, shares, stragglers, policies, fleet" in run.output
+    assert "missing: scaling, shares, stragglers, policies, fleet, causes" in run.output
     assert "dest study run paper --scale full --out" in run.output
     assert (tmp_path / "out" / "figures" / "fig4_training_time.svg").exists()
+    assert (
+        "cost model: held-out configurations, median absolute error of T_total (bar: at most"
+        in (run.output)
+    )
+    assert "  not measured. No finished run holds a query." in run.output
+
+
+def test_the_command_prints_the_cost_model_setup_by_setup(paper, tmp_path):
+    run = CliRunner().invoke(report, [str(paper[0]), "--out", str(tmp_path / "out")])
+    _, after = run.output.split("cost model: ")
+    lines = after.split("\ndeviations: ")[0].splitlines()[1:]
+    sheet = paper[1].costs
+    assert len(lines) == len(sheet.rows) > 0
+    for line, row in zip(lines, sheet.rows, strict=True):
+        assert line == f"  {row.setup}: {cost_told(row)}, {row.outcome}"
 
 
 def test_json_output_is_one_document(tmp_path):

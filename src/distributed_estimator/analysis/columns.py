@@ -71,13 +71,21 @@ def record_files(path: str | os.PathLike[str]) -> list[Path]:
         if not place.exists():
             raise RecordError(f"`{place}` does not exist: name a record file or a run's folder")
         return [place]
-    found = sorted(file for pattern in PATTERNS for file in place.rglob(pattern) if file.is_file())
+    found = each_once(
+        file for pattern in PATTERNS for file in place.rglob(pattern) if file.is_file()
+    )
     if not found:
         raise RecordError(
             f"`{place}` holds no record files ({' or '.join(PATTERNS)}): name the folder of a run "
             "or of a study"
         )
     return found
+
+
+def each_once(files: Iterable[Path]) -> list[Path]:
+    """Files sorted, without those compressed that stand beside the same file as it was."""
+    found = set(files)
+    return sorted(f for f in found if f.suffix != ".gz" or f.with_suffix("") not in found)
 
 
 def source_of(file: Path, path: str | os.PathLike[str]) -> Source:

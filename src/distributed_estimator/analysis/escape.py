@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 MOST_LETTERS = 200
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$@]|^[-+=]|(?<=\w):(?=//)|(?<=www)\.)")
+_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 _FORMULA = ("=", "+", "-", "@", "|", "%")
 
 
@@ -26,14 +28,14 @@ def one_line(text: str, most: int = MOST_LETTERS) -> str:
 
 
 def markdown(text: str, most: int = MOST_LETTERS) -> str:
-    r"""Text that Markdown shows as it is: no table cell ends, no HTML begins, nothing is a link.
+    r"""Text that Markdown shows as it is: no table cell ends, no HTML begins, no link or list.
 
     Example:
         >>> print(markdown("a|b <b>$x$</b>"))
         a\|b &lt;b&gt;\$x\$&lt;/b&gt;
     """
     line = one_line(text, most).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _MARKDOWN.sub(r"\\\1", line)
+    return _NUMBERED.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\1", line))
 
 
 def csv_text(text: str) -> str:
@@ -44,7 +46,8 @@ def csv_text(text: str) -> str:
         ("'=1+1", 'AABB')
     """
     line = one_line(text, most=1000)
-    return f"'{line}" if line.startswith(_FORMULA) else line
+    begin = unicodedata.normalize("NFKC", line[:1])  # wide forms of a sign are signs too
+    return f"'{line}" if begin.startswith(_FORMULA) else line
 
 
 def figure_text(text: str, most: int = 40) -> str:

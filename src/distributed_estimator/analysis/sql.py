@@ -60,8 +60,9 @@ def query_records(path: str | os.PathLike[str], sql: str) -> Answer:
     with duckdb.connect(":memory:", config=_SETTINGS) as database:
         # First, so that a typing error does not wait for records to be read.
         statement = _parsed(duckdb, database, sql)
-        _load(database, read_tables(path))
+        # Before the records, whose times the zone of this process would shift otherwise.
         database.execute("SET TimeZone = 'UTC'")
+        _load(database, read_tables(path))
         database.execute("SET lock_configuration = true")
         database.execute("BEGIN TRANSACTION READ ONLY")
         try:
@@ -71,6 +72,10 @@ def query_records(path: str | os.PathLike[str], sql: str) -> Answer:
             if "Query interrupted" in str(error):  # in 2.0 a plain RuntimeError
                 raise KeyboardInterrupt from error
             raise _refused(error) from error
+        except (OverflowError, ValueError) as error:
+            raise InputError(
+                f"a value cannot be handed over ({error}): cast it, such as `…::varchar`"
+            ) from error
 
 
 def _fetched(database: Any) -> Answer:

@@ -13,7 +13,7 @@ from rich.table import Table
 from ..analysis.costs.features import Features
 from ..analysis.costs.model import CostModel, Prediction
 from ..errors import InputError, named
-from ._output import duration, note, print_table
+from ._output import duration, note, print_table, printable
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -68,15 +68,17 @@ def prediction_as_dict(prediction: Prediction) -> dict[str, Any]:
 def print_predictions(found: Sequence[Prediction], level: float) -> None:
     """A table for each setup, and what is extrapolated."""
     for prediction in found:
-        click.echo(f"Predicted cost, {prediction.setup}")
+        click.echo(printable(f"Predicted cost, {prediction.setup}"))
         table = stage_table("time", f"{100 * level:g} % from", "to")
         for name, cost in prediction.costs.items():
             cells = (duration(seconds) for seconds in (cost.seconds, cost.low, cost.high))
             table.add_row(name, *cells, style="bold" if name == "total" else None)
         print_table(table)
-    outside = dict.fromkeys(text for each in found for text in each.extrapolated)
-    if outside:
-        note(f"extrapolated, so that intervals may be too narrow: {'; '.join(outside)}")
+    for prediction in found:
+        if prediction.extrapolated:
+            outside, of = "; ".join(prediction.extrapolated), f" ({prediction.setup})"
+            text = f"extrapolated, so that intervals may be too narrow: {outside}"
+            note(printable(text + of * (len(found) > 1)))
 
 
 def stage_table(*columns: str) -> Table:
@@ -91,4 +93,4 @@ def stage_table(*columns: str) -> Table:
 def note_limits(model: CostModel) -> None:
     """What the records of a model do not tell, as remarks."""
     for text in model.notes():
-        note(text)
+        note(printable(text))

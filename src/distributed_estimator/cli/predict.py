@@ -21,7 +21,7 @@ from ._costs import (
     stage_table,
 )
 from ._forecast import Forecast, features_of
-from ._output import counted, note, print_json, print_table, progress_console
+from ._output import counted, note, print_json, print_table, printable, progress_console
 from ._query import query_settings, read_query
 
 _OF_A_QUERY = (
@@ -135,7 +135,7 @@ def _as_dict(model: CostModel, found: list[Prediction], target: Path | None) -> 
 def _print_errors(costs: SetupCosts) -> None:
     validation = costs.validation
     count = counted(validation.configurations, "configuration")
-    click.echo(f"Errors, each of {count} held out, {costs.setup}")
+    click.echo(printable(f"Errors, each of {count} held out, {costs.setup}"))
     table = stage_table("median", "90th percentile")
     for name, median in validation.median_error.items():
         cells = (f"{100 * error:.1f} %" for error in (median, validation.p90_error[name]))

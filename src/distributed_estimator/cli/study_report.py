@@ -14,6 +14,7 @@ from ._output import counted, print_json, printable
 if TYPE_CHECKING:
     from ..analysis.study.headlines import Headline
     from ..analysis.study.report import WrittenReport
+    from ..analysis.study.rows import Sheet
 
 
 @click.command(short_help="Make a study's tables and figures.")
@@ -23,20 +24,35 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where to write them.  [default: DIR/report]",
+    help="Where to write them.  [default: DIR/report; with --from-logs: DIR]",
+)
+@click.option(
+    "--from-logs",
+    "from_logs",
+    is_flag=True,
+    help="DIR holds published results: draw them anew from the archive DIR/records.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def report(folder: Path, out: Path | None, as_json: bool) -> None:
-    """Write tables (Markdown, CSV), figures (PNG, SVG) and deviations of the study in DIR.
+def report(folder: Path, out: Path | None, from_logs: bool, as_json: bool) -> None:
+    """Write report.html, tables (Markdown, CSV), figures (PNG, SVG) and deviations of a study.
 
-    They are made from the study's records alone, which are only read: the same records give the
-    same files. What was not measured is said so, and how to run it.
+    DIR is the study's folder, or an archive of it (`dest study pack`). All is made from its records
+    alone, which are only read: the same records give the same files. report.html opens without a
+    network. What was not measured is said so, and how to run it.
+
+    With --from-logs, DIR holds an archive named `records` and what is made from it: README.md,
+    tables as CSV, figures as SVG and summary.json.
     """
-    from ..analysis.study.report import write_report
+    if from_logs:
+        from ..analysis.study.results import write_results
 
-    words = ["dest", "study", "report", str(folder)]
-    words += [] if out is None else ["--out", str(out)]
-    written = write_report(folder, out, command=shlex.join(words))
+        written = write_results(folder, out)
+    else:
+        from ..analysis.study.report import write_report
+
+        words = ["dest", "study", "report", str(folder)]
+        words += [] if out is None else ["--out", str(out)]
+        written = write_report(folder, out, command=shlex.join(words))
     if as_json:
         files = [str(path) for path in written.files]
         print_json({**written.data.as_dict(), "out": str(written.out), "files": files})
@@ -53,9 +69,10 @@ def _print_text(written: WrittenReport) -> None:
     click.echo(printable(f"study {data.study.name}, scale {data.study.scale}: runs {runs}"))
     for lines in grouped(data.headlines, lambda line: (line.question, line.what)).values():
         _print_headlines(lines)
+    _print_costs(data.costs)
     kinds = [line.kind for line in data.deviations]
     told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    click.echo(f"deviations: {told or 'none'} (deviations.md)")
+    click.echo(f"deviations: {told or 'none'}")
     if data.missing:
         click.echo(printable(f"missing: {', '.join(data.missing)}"))
         click.echo(printable(f"to run them: {data.how_to_go_on}"))
@@ -73,3 +90,17 @@ def _print_headlines(lines: Sequence[Headline]) -> None:
         number = "" if line.value is None else f"{told(line)}, n = {line.n}, "
         paper = f" (paper: {line.paper})" if line.paper else ""
         click.echo(f"  {place}: {number}{line.outcome}{paper}")
+
+
+def _print_costs(sheet: Sheet) -> None:
+    """How far predictions of this study's own times are off, setup by setup."""
+    from ..analysis.escape import one_line
+    from ..analysis.study.costs import MOST_ERROR, WHAT, remarks
+    from ..analysis.study.headlines import NOT_MEASURED
+    from ..analysis.study.text import cost_told
+
+    click.echo(f"cost model: {WHAT} (bar: at most {MOST_ERROR:g})")
+    for row in sheet.rows:
+        click.echo(printable(f"  {one_line(row.setup)}: {cost_told(row)}, {row.outcome}"))
+    if not sheet.rows:
+        click.echo(printable(f"  {NOT_MEASURED}. {remarks(sheet)}"))

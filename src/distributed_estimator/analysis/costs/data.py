@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
+import reprlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import RecordError
 from ...records import Header, QueryRecord, Record, encode, read_records
+from ..columns import each_once
 from ..tables import STAGES
 from .features import Features, Setup
 
@@ -22,9 +23,20 @@ FloatArray = NDArray[np.float64]
 
 TIMES: tuple[str, ...] = (*(field for _, field in STAGES), "t_total")
 """Record fields of the stages, then of their total."""
+_COUNTS = (
+    "num_cuts",
+    "num_fragments",
+    "num_circuits",
+    "num_subexperiments",
+    "num_queries",
+    "shots_total",
+    "subexp_workers",
+)
 _LOGS = ("queries.jsonl", "queries.jsonl.gz")
 CLOCK = 1e-6
 """Seconds that a clock tells apart: what took less counts as this much."""
+_MOST = 1e18
+"""Greater numbers are no count and no time of anything that was run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +78,8 @@ class CostData:
         """Sorts query records; others are ignored.
 
         Raises:
-            RecordError: A time is no number of seconds, or a total is 0; names the record.
+            RecordError: A time is no number of seconds, a total is 0, or a count cannot be; names
+                the record.
         """
         left_out: Counter[str] = Counter()
         kept: list[QueryRecord] = []
@@ -87,10 +100,13 @@ class CostData:
 def read_costs(*paths: str | os.PathLike[str]) -> tuple[list[QueryRecord], list[Header]]:
     """Query records and headers of record files, and of all `queries.jsonl` in folders.
 
+    A file is read once, however many paths lead to it.
+
     Raises:
         RecordError: A path is missing, a folder has no such file, or a file is damaged.
     """
-    found = list(read_records(*(file for path in paths for file in _files(Path(path)))))
+    files = {file.resolve(): file for path in paths for file in _files(Path(path))}
+    found = list(read_records(*files.values()))
     queries = [record for record in found if isinstance(record, QueryRecord)]
     headers = [record for record in found if isinstance(record, Header)]
     if not queries:
@@ -102,7 +118,7 @@ def read_costs(*paths: str | os.PathLike[str]) -> tuple[list[QueryRecord], list[
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for name in _LOGS for file in path.rglob(name) if file.is_file())
+    files = each_once(file for name in _LOGS for file in path.rglob(name) if file.is_file())
     if not files:
         raise RecordError(
             f"`{path}` has no `queries.jsonl` in it: name the folder of a run or a study"
@@ -111,14 +127,23 @@ def _files(path: Path) -> list[Path]:
 
 
 def _check(record: QueryRecord) -> None:
-    """Refuses times that nobody has measured: the record is damaged, or was edited."""
+    """Refuses what nobody has measured or run: the record is damaged, or was edited."""
     for name in TIMES:
         seconds = getattr(record, name)
-        if not (math.isfinite(seconds) and seconds >= 0) or (name == "t_total" and seconds == 0):
-            raise RecordError(
-                f"`{name}` of query {record.query_id} (run {record.run_id}) is {seconds!r}, "
-                "expected seconds above 0: restore the records, or take it out"
-            )
+        if not 0 <= seconds <= _MOST or (name == "t_total" and seconds == 0):
+            raise _damaged(record, name, seconds, "seconds above 0")
+    counts = {name: getattr(record, name) for name in _COUNTS}
+    counts |= {f"circuit.{name}": getattr(record.circuit, name) for name in ("num_qubits", "depth")}
+    for name, count in counts.items():
+        if not 0 <= count <= _MOST:
+            raise _damaged(record, name, count, "a count")
+
+
+def _damaged(record: QueryRecord, name: str, value: float, expected: str) -> RecordError:
+    return RecordError(
+        f"`{name}` of query {record.query_id} (run {record.run_id}) is {reprlib.repr(value)}, "
+        f"expected {expected}: restore the records, or take it out"
+    )
 
 
 def _reason_against(record: QueryRecord) -> str | None:
@@ -126,7 +151,7 @@ def _reason_against(record: QueryRecord) -> str | None:
     straggler = record.straggler
     if record.precision:
         return "asked for a precision: pilots and rounds are not told apart"
-    if straggler.p > 0 or straggler.slow_worker is not None:
+    if straggler.p != 0 or straggler.slow_worker is not None:
         return "stragglers were injected"
     if record.retries or record.speculated or record.missing:
         return "tasks were repeated or missing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -48,8 +49,10 @@ def write_model(model: CostModel, path: Path) -> None:
     """Writes a model file, whole or not at all.
 
     Raises:
-        RecordError: It cannot be written.
+        RecordError: It cannot be written, or something other than a model would be lost.
     """
+    if path.is_file() and path.stat().st_size and not _is_model(path):
+        raise RecordError(f"`{path}` is there and is no cost model: name another file")
     text = json.dumps(model_as_dict(model), indent=2, allow_nan=False)
     try:
         with atomic(path) as unfinished:
@@ -75,7 +78,9 @@ def read_model(path: Path) -> CostModel:
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise _damaged(path, f"its kind is not {KIND}")
     version = data.get("schema_version")
-    if isinstance(version, int) and version > MODEL_VERSION:
+    if type(version) is not int:
+        raise _damaged(path, "it has no whole number `schema_version`")
+    if version > MODEL_VERSION:
         raise RecordError(
             f"the schema version of `{path}` is {version} and this release reads up to "
             f"{MODEL_VERSION}: install a newer distributed-estimator, or fit the records anew"
@@ -84,7 +89,7 @@ def read_model(path: Path) -> CostModel:
         return _model(data)
     except KeyError as error:
         raise _damaged(path, f"it has no {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _damaged(path, str(error)) from error
 
 
@@ -103,7 +108,7 @@ def model_as_dict(model: CostModel) -> dict[str, Any]:
 
 
 def _is_model(path: Path) -> bool:
-    """Whether a file claims to be a model, or is no file of lines at all."""
+    """Whether a file claims to be a model."""
     if not path.is_file():
         return False
     try:
@@ -111,17 +116,17 @@ def _is_model(path: Path) -> bool:
             start = file.read(200)
     except OSError:
         return False  # whoever reads it as records says why
-    return f'"kind": "{KIND}"'.encode() in start
+    return re.search(rb'"kind"\s*:\s*"%b"' % KIND.encode(), start) is not None
 
 
 def _model(data: Mapping[str, Any]) -> CostModel:
     level = _number(data["level"], "level", 0, 1)
-    few = {_setup(entry): int(entry["configurations"]) for entry in data["too_few"]}
+    few = {_setup(entry): _count(entry["configurations"]) for entry in data["too_few"]}
     return CostModel(
         setups=tuple(_costs(entry) for entry in data["setups"]),
         level=level,
         too_few=few,
-        left_out={str(reason): int(count) for reason, count in data["left_out"].items()},
+        left_out={reason: _count(count) for reason, count in data["left_out"].items()},
         data_hash=str(data["data_hash"]),
         sources=tuple(
             {name: source[name] for name in ("versions", "machine", "processor")}
@@ -145,7 +150,7 @@ def _costs(entry: Mapping[str, Any]) -> SetupCosts:
         },
         factors=_by_cost(entry["factors"], "factor of", 1),
         ranges={f.name: _range(entry["ranges"][f.name], f.name) for f in fields(Features)},
-        num_records=int(entry["num_records"]),
+        num_records=_count(entry["num_records"]),
         validation=_validation(entry["validation"]),
     )
 
@@ -161,7 +166,7 @@ def _setup(entry: Mapping[str, Any]) -> Setup:
 
 def _validation(entry: Mapping[str, Any]) -> Validation:
     return Validation(
-        configurations=int(entry["configurations"]),
+        configurations=_count(entry["configurations"]),
         median_error=_by_cost(entry["median_error"], "error of", 0),
         p90_error=_by_cost(entry["p90_error"], "error of", 0),
     )
@@ -174,6 +179,12 @@ def _by_cost(entry: Mapping[str, Any], what: str, least: float) -> dict[str, flo
 def _range(entry: Any, name: str) -> tuple[float, float]:
     low, high = entry
     return _number(low, f"range of {name}", 0), _number(high, f"range of {name}", 0)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a count of it is {value!r:.40}, expected a whole number of at least 0")
+    return value
 
 
 def _number(value: Any, name: str, least: float, most: float = math.inf) -> float:

@@ -128,7 +128,7 @@ class SetupCosts:
         if not np.isfinite(seconds).all():
             raise InputError(
                 f"{short(features.num_circuits)} circuits have no cost that a number can hold: "
-                "cut less"
+                "cut less, or ask for less"
             )
         costs = {
             name: Interval(taken, taken / self.factors[name], taken * self.factors[name])
@@ -258,7 +258,7 @@ class CostModel:
         """What whoever uses the model should know of the records it is fitted to."""
         machines = {str((s["machine"], s["processor"])) for s in self.sources}
         texts = [f"{count} records left out: {why}" for why, count in self.left_out.items()]
-        texts += [f"{count} configurations are too few of {s}" for s, count in self.too_few.items()]
+        texts += [f"too few configurations, {count}, of {s}" for s, count in self.too_few.items()]
         if len(machines) > 1:
             texts.append(f"the records are of {len(machines)} machines, which are fitted as one")
         return tuple(texts)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from ..escape import one_line
 from ..study.groups import grouped, told_cuts
 from ..study.rows import MEASURED, Bar, Chart, ShareRow, Sheet
+from ..study.words import number
 from .keys import SHAPES, cut_id, cut_keys
 from .model import Spec
-from .text import bar_name, number
+from .text import bar_name
 
 STATED = "stated"
 _LOG_BEYOND = 30
@@ -60,7 +60,7 @@ def _row(bar: Bar, chart: Chart) -> dict[str, Any]:
     }
     if chart.points:
         mark["shape"] = SHAPES[bar.cuts % len(SHAPES)]
-    if bar.n > 1 and math.isfinite(bar.low) and math.isfinite(bar.high):
+    if bar.has_spread:
         mark |= {"low": bar.low, "high": bar.high}
     if bar.bound is not None:
         mark["bound"] = bar.bound
@@ -80,7 +80,7 @@ def _told(bar: Bar, chart: Chart) -> list[str]:
         bar_name(bar.dataset, bar.series, bar.cuts),
         f"{chart.quantity}: {number(bar.value)}",
     ]
-    if bar.n > 1 and math.isfinite(bar.low) and math.isfinite(bar.high):
+    if bar.has_spread:
         lines.append(f"{bar.spread}: {number(bar.low)} to {number(bar.high)}")
     lines.append(f"n = {bar.n}, {bar.basis}, {one_line(bar.origin)}")
     if bar.queries is not None:

@@ -11,9 +11,10 @@ from ..accuracy import ATTACK_NAMES
 from ..escape import one_line
 from ..study.groups import grouped
 from ..study.rows import Sheet, SpeedUpRow
+from ..study.words import number
 from .keys import curve_keys, cut_id, cut_keys
 from .model import Spec
-from .text import bar_name, number
+from .text import bar_name
 
 MOST_POINTS = 400
 _WORDS = {"train_accuracy": "training samples", "test_accuracy": "test samples"}

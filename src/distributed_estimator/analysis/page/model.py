@@ -89,11 +89,12 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Reason:
-    """A sentence of an explanation, and whether a measurement is behind it."""
+class Because:
+    """A sentence of an explanation; `figure` is the id of the one that holds its numbers."""
 
     text: str
     measured: bool = True
+    figure: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Section:
     title: str
     intro: tuple[str, ...] = ()
     cards: tuple[Card, ...] = ()
-    reasons: tuple[Reason, ...] = ()
+    reasons: tuple[Because, ...] = ()
     remarks: tuple[Remarks, ...] = ()
     figures: tuple[Figure, ...] = ()
 

@@ -13,13 +13,14 @@ from ...errors import RecordError
 from ...records import Header, QueryRecord, TrainingRecord, atomic, read_records, to_dict
 from ..escape import one_line
 from ..load import QueryTotals
+from ..study.words import number
 from ..tables import StageRow, stage_table
 from .curves import accuracy_chart, loss_chart, robustness_chart, thinned
 from .machine import machine_facts
 from .model import Card, CardLine, Column, Figure, Page, Section, Sources, Spec, Table
 from .render import render
 from .stages import one_stage_chart
-from .text import cell, number, record_links
+from .text import cell, record_links
 from .timeline import timeline_table, timelines_of_run
 
 _TRAINING = "training.jsonl"

@@ -8,10 +8,11 @@ from typing import Any
 from ..escape import one_line
 from ..study.groups import grouped, told_cuts
 from ..study.rows import Sheet, StageShareRow
+from ..study.words import number
 from ..tables import STAGES, StageRow
 from .keys import stage_keys
 from .model import Spec
-from .text import bar_name, number
+from .text import bar_name
 
 
 def stage_chart(sheet: Sheet, *, absolute: bool) -> Spec | None:

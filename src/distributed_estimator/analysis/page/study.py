@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from ..escape import one_line
+from ..study.costs import MOST_ERROR, WHAT, remarks
 from ..study.data import STAGE_FIGURES, StudyData
 from ..study.deviations import KINDS
 from ..study.groups import grouped
 from ..study.headlines import NOT_MEASURED, Headline
-from ..study.rows import Chart, Sheet
+from ..study.rows import MEASURED, Chart, Sheet
 from ..study.runs import Study
-from ..study.text import told
+from ..study.text import WHY, told
 from .bars import bar_chart, share_chart
 from .curves import speed_up_chart
-from .explanation import reasons
 from .machine import machine_facts
-from .model import Card, CardLine, Figure, Link, Page, Remarks, Section, Sources, Spec
+from .model import Because, Card, CardLine, Figure, Link, Page, Remarks, Section, Sources, Spec
 from .render import render
 from .stages import stage_chart
 from .text import bar_name, record_links, table_of
@@ -47,7 +47,13 @@ _BEYOND = (
     "accuracy_differences",
     "speed_ups",
     "fleet_stages",
+    "cost_model",
 )
+_TABLES = ("causes", "cost_model")
+"""Tables that no figure is drawn from."""
+_FIGURES = {"savings": "saved_subexperiments"}
+"""Figures of the tables that are not called as they are."""
+_MOST_REASON = 2000
 _STATES = {"met": "met", "not met": "unmet"}
 
 
@@ -75,7 +81,7 @@ def page_of(data: StudyData, place: Path, command: str, hashes: Mapping[str, str
     sections = (
         _headlines(data),
         Section("paper", "The paper's figures", figures=tuple(figures[name] for name in _PAPER)),
-        Section("why", "Why they differ from the paper", (_WHY,), reasons=reasons(data)),
+        _why(data, figures["causes"]),
         Section("beyond", "Beyond the paper", figures=tuple(figures[name] for name in _BEYOND)),
         _timelines(study, place, command),
         _deviations(data),
@@ -83,10 +89,17 @@ def page_of(data: StudyData, place: Path, command: str, hashes: Mapping[str, str
     return Page(named, _lead(data), tuple(_facts(study)), sections, _foot(study, command))
 
 
-_WHY = (
-    "Each sentence carries numbers of this study's own records; what it holds no measurement of is "
-    "said so."
-)
+def _why(data: StudyData, varied: Figure) -> Section:
+    because = tuple(
+        Because(
+            one_line(reason.text, _MOST_REASON),
+            reason.basis == MEASURED,
+            _FIGURES.get(reason.table or "", reason.table or "").replace("_", "-"),
+        )
+        for reason in data.reasons
+    )
+    title = "Why they differ from the paper"
+    return Section("why", title, (WHY,), reasons=because, figures=(varied,))
 
 
 def _lead(data: StudyData) -> str:
@@ -128,9 +141,29 @@ def _headlines(data: StudyData) -> Section:
         )
         for (question, what), lines in groups.items()
     ]
+    cards.append(_cost_card(data.costs))
     missing = ", ".join(one_line(name) for name in data.missing)
     intro = [f"Missing: {missing}. To run them: {one_line(data.how_to_go_on, 400)}"]
     return Section("results", "Results", tuple(intro) if missing else (), tuple(cards))
+
+
+def _cost_card(sheet: Sheet) -> Card:
+    """The cost model's error for each setup."""
+    lines = [
+        CardLine(
+            what=one_line(row.setup),
+            value=f"{row.error_total:.3g}",
+            more=f"p90 {row.p90_error_total:.3g} · n = {row.configurations} configurations",
+            outcome=row.outcome,
+            state=_STATES[row.outcome],
+        )
+        for row in sheet.rows
+    ]
+    if not lines:
+        why = one_line(remarks(sheet), 600)
+        lines.append(CardLine("all setups", NOT_MEASURED, why, "", "open"))
+    told_bar = f"{WHAT[:1].upper()}{WHAT[1:]}. Bar: at most {MOST_ERROR:g}."
+    return Card("Cost model", told_bar, tuple(lines))
 
 
 def _card_line(line: Headline) -> CardLine:
@@ -166,6 +199,7 @@ def _figures(
     drawn.append((shares.name, shares.title, shares, bar_chart(beside), beside))
     sheet = sheets["speed_ups"]
     drawn.append((sheet.name, sheet.title, sheet, speed_up_chart(sheet), None))
+    drawn += [(name, sheets[name].title, sheets[name], None, None) for name in _TABLES]
     found = {}
     for name, title, sheet, spec, bars in drawn:
         sources = _sources(data, sheet, name, place, command, hashes) if sheet.rows else None
@@ -191,9 +225,9 @@ def _figure(
         title=one_line(title),
         chart=spec,
         table=table_of(sheet),
-        notes=tuple(one_line(note, 400) for note in notes) if spec else (),
+        notes=tuple(one_line(note, 400) for note in notes) if sheet.rows else (),
         sources=sources,
-        missing="" if spec else one_line(missing, 400),
+        missing="" if sheet.rows else one_line(missing, 400),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,24 +11,10 @@ from urllib.parse import quote
 from ..escape import one_line
 from ..study.groups import told_cuts
 from ..study.rows import Sheet
+from ..study.words import number
 from .model import Column, Link, Table
 
-UNKNOWN = "–"
 _NOT_SHOWN = ("runs",)
-
-
-def number(value: float | None) -> str:
-    """A number to three digits; a dash where there is none.
-
-    Example:
-        >>> number(12345.6), number(0.01234), number(None)
-        ('12,346', '0.0123', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return UNKNOWN
-    if value == int(value) and abs(value) < 1e9:
-        return f"{int(value):,}"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
 def cell(value: Any) -> str:

@@ -12,11 +12,11 @@ from ..escape import one_line
 from ..placement import PlacedQuery, lanes, nanoseconds, place_queries
 from ..study.groups import SERIES, canonical, grouped, told_cuts
 from ..study.runs import Run, Study
+from ..study.words import number
 from ..tables import STAGES
 from ..trace import natural
 from .keys import fragment_keys, key, stage_keys
 from .model import Column, Spec, Table
-from .text import number
 
 MOST_TIMELINES = 40
 MOST_TASKS = 300
@@ -75,11 +75,15 @@ def timelines_of(study: Study) -> tuple[list[Timeline], int]:
     Raises:
         RecordError: Task records are damaged.
     """
-    traced = [run for run in study.runs if run.status == "done" and _log(run.folder, _LOGS)]
-    kinds = grouped(traced, _kind)
-    first = [members[0] for members in kinds.values()][:MOST_TIMELINES]
-    found = [_timeline(run) for run in first]
+    kinds = traced_kinds(study)
+    found = [_timeline(members[0]) for members in kinds[:MOST_TIMELINES]]
     return [timeline for timeline in found if timeline is not None], len(kinds)
+
+
+def traced_kinds(study: Study) -> list[list[Run]]:
+    """Runs that recorded their tasks, by kind; of each kind the first is drawn."""
+    traced = [run for run in study.runs if run.status == "done" and _log(run.folder, _LOGS)]
+    return list(grouped(traced, _kind).values())
 
 
 def timelines_of_run(folder: Path, name: str) -> list[Timeline]:

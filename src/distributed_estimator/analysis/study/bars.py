@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from ...errors import RecordError
@@ -22,9 +23,12 @@ from .groups import (
 )
 from .rows import Bar, Chart
 from .runs import Run, Study
+from .words import counted, listed
 
 PAPER_WORKERS = 16
 PAPER_P = 0.2
+PERTURBATIONS = {"gaussian": "Gaussian noise", "fgsm": "FGSM"}
+"""Curves of a training's robustness, and what they are called."""
 _MOST_RADIANS = 1e6
 
 
@@ -59,22 +63,37 @@ def training_time(study: Study) -> Chart:
 
 
 def speed_up(study: Study) -> Chart:
-    """Fig. 5: time of one worker over that of 16, or of the most there are."""
+    """Fig. 5: time of one worker over that of 16, or of the most that a data set was run with."""
     runs = study.done("scaling")
-    counts = {run.config.get("workers") or 1 for run in runs}
-    most = PAPER_WORKERS if PAPER_WORKERS in counts else max(counts, default=PAPER_WORKERS)
-    found, alone = worker_pairs(runs, most)
+    by_dataset = grouped(runs, lambda run: run.dataset)
+    most = {dataset: _most_workers(members) for dataset, members in by_dataset.items()}
+    matches = [worker_pairs(members, most[name]) for name, members in by_dataset.items()]
+    found = [pair for pairs_of, _ in matches for pair in pairs_of]
     bars, zero = _ratios(found, ("workers",), lambda pair: _inverse(pair.ratio()))
+    counts = set(most.values()) or {PAPER_WORKERS}
+    told = str(max(counts))
+    if len(counts) > 1:
+        told = "the most"
+        bars = tuple(
+            replace(bar, series=f"{bar.series}, {counted(most[bar.dataset], 'worker')}")
+            for bar in bars
+        )
     return Chart(
         "fig5_speed_up",
-        f"Fig. 5 · RQ2: speed-up of {most} workers over 1",
+        f"Fig. 5 · RQ2: speed-up of {told} workers over 1",
         "scaling",
-        f"training time at 1 worker / at {most}",
+        f"training time at 1 worker / at {told}",
         bars,
-        (*alone, *zero),
+        (*(one for _, alone in matches for one in alone), *zero),
         level=1.0,
         notes=("Bars are medians over pairs of runs that differ in their workers alone.",),
     )
+
+
+def _most_workers(runs: Sequence[Run]) -> int:
+    """The paper's number of workers if it was measured, else the greatest above 1 there is."""
+    counts = {run.config.get("workers") or 1 for run in runs} - {1}
+    return PAPER_WORKERS if PAPER_WORKERS in counts else max(counts, default=PAPER_WORKERS)
 
 
 def worker_pairs(runs: Sequence[Run], workers: int) -> tuple[list[Pair], list[Unmatched]]:
@@ -130,11 +149,13 @@ def clean_accuracy(study: Study) -> Chart:
 
 
 def robustness(study: Study) -> Chart:
-    """Fig. 8: mean accuracy over magnitudes above 0, averaged over Gaussian noise and FGSM."""
-    bars, alone = _measured(study.done("training", "train"), robustness_of, mean_range)
+    """Fig. 8: mean accuracy over magnitudes above 0, averaged over the perturbations run."""
+    runs = study.done("training", "train")
+    bars, alone = _measured(runs, robustness_of, mean_range)
+    told = _told_perturbations(runs)
     return Chart(
         "fig8_robustness",
-        "Fig. 8 · RQ5: robustness (mean accuracy under Gaussian noise and FGSM)",
+        f"Fig. 8 · RQ5: robustness (mean accuracy under {told})",
         "training",
         "mean accuracy under perturbation",
         bars,
@@ -158,13 +179,23 @@ def robustness_of(run: Run) -> float | None:
     if not curves:
         return run.number("robustness_summary")
     try:
-        found = [_curve(name, curves[name]) for name in ("gaussian", "fgsm") if curves.get(name)]
+        found = [_curve(name, curves[name]) for name in PERTURBATIONS if curves.get(name)]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RecordError(
             f"{run.folder / 'result.json'} is damaged: `robustness` holds no curves of "
             f"[magnitude, accuracy, low, high] ({error})"
         ) from error
     return fmean(curve.mean_accuracy for curve in found) if found else None
+
+
+def _told_perturbations(runs: Sequence[Run]) -> str:
+    done = [name for key, name in PERTURBATIONS.items() if any(_has_curve(r, key) for r in runs)]
+    return listed(done) if done else "perturbation"
+
+
+def _has_curve(run: Run, name: str) -> bool:
+    curves = run.results.get("robustness")
+    return isinstance(curves, dict) and bool(curves.get(name))
 
 
 def _curve(name: str, points: Sequence[Sequence[float]]) -> AccuracyCurve:

@@ -14,7 +14,17 @@ STUDY_VERSION = 1
 KINDS = ("train", "queries")
 PIPELINES = ("contracted", "reference")
 _TEXTS = ("dataset", "backend", "pool", "policy", "label")
-_WHOLES = ("qubits", "cuts", "seed", "shots", "workers", "epochs", "queries", "devices")
+_WHOLES = (
+    "qubits",
+    "cuts",
+    "seed",
+    "shots",
+    "workers",
+    "epochs",
+    "queries",
+    "devices",
+    "simulator_threads",
+)
 _NUMBERS = ("straggler_p", "straggler_delay")
 _AXES = {"dataset": "datasets", "cuts": "cuts", "seed": "seeds", "policy": "policies"}
 """Keys of a run with those of an experiment that hold all their values."""
@@ -83,6 +93,7 @@ def check_run(path: Path, data: Mapping[str, Any]) -> None:
             raise RecordError(
                 f"{path} is damaged: `config.{name}` is {value!r:.60}, expected a number"
             )
+    _check_variation(path, config)
     for name, allowed in (("kind", KINDS), ("pipeline", PIPELINES)):
         if data[name] not in allowed:
             raise RecordError(
@@ -92,6 +103,18 @@ def check_run(path: Path, data: Mapping[str, Any]) -> None:
         raise RecordError(
             f"{path} is of run {data['run_id']!r:.40} and lies in the folder {path.parent.name}: "
             "a mixture of two studies, or a folder that was renamed"
+        )
+
+
+def _check_variation(path: Path, config: Mapping[str, Any]) -> None:
+    threads, deferred = config.get("simulator_threads"), config.get("defer_measurements")
+    if threads is not None and threads < 1:
+        raise RecordError(
+            f"{path} is damaged: `config.simulator_threads` is {threads!r:.60}, expected at least 1"
+        )
+    if deferred is not None and type(deferred) is not bool:
+        raise RecordError(
+            f"{path} is damaged: `config.defer_measurements` is {deferred!r:.60}, expected bool"
         )
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from .bars import charts
 from .charts import charts_beyond
+from .costs import MOST_ERROR, WHAT
 from .deviations import Deviation, deviations, missing_experiments
+from .explanation import reasons
 from .headlines import Headline, headlines
-from .rows import Chart, Sheet
+from .rows import Chart, CostRow, Reason, Sheet
 from .runs import Study
 from .tables import sheets
 
@@ -28,6 +30,7 @@ class StudyData:
         charts: Figures of bars and points; without a bar: not measured.
         sheets: Tables; without a row: not measured.
         headlines: Its numbers against what they must show.
+        reasons: Why the paper's numbers are others.
         deviations: What a reader must know.
         missing: Experiments without a finished run.
     """
@@ -36,6 +39,7 @@ class StudyData:
     charts: tuple[Chart, ...]
     sheets: tuple[Sheet, ...]
     headlines: tuple[Headline, ...]
+    reasons: tuple[Reason, ...]
     deviations: tuple[Deviation, ...]
     missing: tuple[str, ...]
 
@@ -44,8 +48,13 @@ class StudyData:
         """The command that runs what is missing and leaves what is there."""
         study = self.study
         return shlex.join(
-            ["dest", "study", "run", study.name, "--scale", study.scale, "--out", str(study.folder)]
+            ["dest", "study", "run", study.name, "--scale", study.scale, "--out", study.place]
         )
+
+    @property
+    def costs(self) -> Sheet:
+        """The table of the cost model's errors."""
+        return next(sheet for sheet in self.sheets if sheet.name == "cost_model")
 
     def as_dict(self) -> dict[str, Any]:
         """The report for a JSON document: what was found, and no tables."""
@@ -58,11 +67,27 @@ class StudyData:
             "hash": study.digest,
             "runs": {status: statuses.count(status) for status in sorted(set(statuses))},
             "headlines": [asdict(line) for line in self.headlines],
+            "cost_model": {
+                "what": WHAT,
+                "most": MOST_ERROR,
+                "setups": [_cost(row) for row in self.costs.rows],
+                "notes": list(self.costs.notes),
+            },
+            "explanation": [asdict(reason) for reason in self.reasons],
             "missing": list(self.missing),
             "not_measured": [sheet.name for sheet in self.sheets if not sheet.rows],
             "deviations": [asdict(line) for line in self.deviations],
             "environments": [dict(environment) for environment in study.environments],
         }
+
+
+def _cost(row: CostRow) -> dict[str, Any]:
+    return {
+        "setup": row.setup,
+        "configurations": row.configurations,
+        "value": row.error_total,
+        "outcome": row.outcome,
+    }
 
 
 def study_data(study: Study) -> StudyData:
@@ -74,6 +99,7 @@ def study_data(study: Study) -> StudyData:
     drawn = charts(study)
     tables = sheets(study, drawn)
     by_name = {sheet.name: sheet for sheet in tables}
+    told = reasons(study, by_name["savings"])
     unmatched = [(sheet.name, alone) for sheet in tables for alone in sheet.unmatched]
     return StudyData(
         study=study,
@@ -82,6 +108,7 @@ def study_data(study: Study) -> StudyData:
         headlines=headlines(
             study, by_name["table1_reconstruction_share"], by_name["accuracy_differences"]
         ),
-        deviations=deviations(study, drawn, unmatched),
+        reasons=told,
+        deviations=deviations(study, drawn, told, unmatched),
         missing=missing_experiments(study),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .groups import Unmatched, grouped, told_cuts
-from .rows import MEASURED, Chart
+from .rows import EXTRAPOLATED, MEASURED, Chart, Reason
 from .runs import Run, Study
 
 EXPERIMENTS = {
@@ -17,6 +17,7 @@ EXPERIMENTS = {
     "stragglers": "Fig. 6",
     "policies": "policies under stragglers",
     "fleet": "stages on a fleet",
+    "causes": "what the explanation says of threads, mid-circuit measurements and shares",
 }
 """Each experiment of the paper's study with what is made from it."""
 _EPOCHS = {
@@ -58,13 +59,17 @@ KINDS = {
 
 
 def deviations(
-    study: Study, charts: Sequence[Chart], unmatched: Sequence[tuple[str, Unmatched]]
+    study: Study,
+    charts: Sequence[Chart],
+    told: Sequence[Reason],
+    unmatched: Sequence[tuple[str, Unmatched]],
 ) -> tuple[Deviation, ...]:
     """Everything that a reader of the results must know, by kind.
 
     Args:
         study: The study.
         charts: Its figures.
+        told: Sentences of its explanation.
         unmatched: Runs without a partner, each with the name of the table that lacks it.
     """
     return (
@@ -72,6 +77,11 @@ def deviations(
         *_missing(study),
         *_departures(study),
         *_extrapolated(charts),
+        *(
+            Deviation("extrapolated", "explanation", r.text)
+            for r in told
+            if r.basis == EXTRAPOLATED
+        ),
         *_not_real(study),
         *_alone(unmatched),
     )
@@ -157,7 +167,7 @@ def _of_group(experiment: str, dataset: str, runs: Sequence[Run]) -> Iterator[st
             paper = " or ".join(str(value) for value in allowed if value is not None)
             told = f"the paper's is {paper}" if paper else "the paper names no limit"
             yield f"{key} is {', '.join(sorted(found))}; {told}"
-    if experiment != "policies":
+    if experiment not in ("policies", "causes"):
         yield from _not_covered("cuts", _CUTS, {run.cuts for run in runs})
     if experiment == "scaling":
         yield from _not_covered("workers", _WORKERS, {run.config.get("workers") for run in runs})

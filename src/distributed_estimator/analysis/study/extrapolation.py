@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from statistics import median
 
 from ...errors import RecordError
 from .groups import (
-    SERIES,
+    EXECUTION,
     Spread,
     Unmatched,
     canonical,
     grouped,
     run_ids,
+    series_names,
     told_origin,
 )
 from .rows import EXTRAPOLATED, MEASURED, Bar
 from .runs import Run, Study
 
-_SAME_QUERY = ("dataset", "qubits", "cuts", "label", "shots", "model")
+_SAME_QUERY = ("dataset", "qubits", "cuts", "label", "shots", "model", "workers")
+_OF_OURS = tuple(key for key in EXECUTION if key != "workers")
+"""What decides a training's own time and not that of the reference."""
 
 
 def bar_of(dataset: str, series: str, cuts: int, spread: Spread, runs: Sequence[Run]) -> Bar:
@@ -37,20 +40,38 @@ def bar_of(dataset: str, series: str, cuts: int, spread: Spread, runs: Sequence[
 
 def extrapolated_bars(study: Study) -> tuple[list[Bar], list[Unmatched]]:
     """Reference trainings: measured seconds a query times the queries that a training asks."""
-    measured = grouped(
-        (run for run in study.done("shares", "queries") if run.pipeline == "reference"), _query_of
-    )
-    whole = {_query_of(run) for run in study.done("training", "train") if _is_reference(run)}
-    asked = [run for run in study.done("training", "train") if not _is_reference(run)]
-    bars, alone = [], []
-    for key, trainings in grouped(asked, _query_of).items():
-        queries = [count for run in trainings if (count := run.number("reference_queries"))]
-        if key in measured and queries and key not in whole:
-            bars.append(_extrapolate(measured[key], trainings, queries))
-        elif key not in whole:
-            why = "no reference query measured of its circuit: its time cannot be extrapolated"
-            alone += [Unmatched(run.run_id, why) for run in trainings]
+    shares = [run for run in study.done("shares", "queries") if _is_reference(run) and run.is_usual]
+    measured = grouped(shares, _query_of)
+    trainings = study.done("training", "train")
+    whole = {_query_of(run) for run in trainings if _is_reference(run)}
+    asked = [run for run in trainings if not _is_reference(run) and _query_of(run) not in whole]
+    known, alone = [], []
+    for run in asked:
+        if why := _why_not(run, measured):
+            alone.append(Unmatched(run.run_id, f"{why}: its time cannot be extrapolated"))
+        else:
+            known.append(run)
+    names = _names(trainings)
+    groups = grouped(known, lambda run: (_query_of(run), names[run.run_id]))
+    bars = [_extrapolate(name, measured[key], members) for (key, name), members in groups.items()]
     return bars, alone
+
+
+def _why_not(run: Run, measured: Container[str]) -> str | None:
+    """What is missing to extrapolate a training's time."""
+    if _query_of(run) not in measured:
+        return "no reference query measured of its circuit, with its workers and stragglers"
+    return None if _asked(run) > 0 else "it does not tell how many reference queries it would ask"
+
+
+def _asked(run: Run) -> float:
+    return run.number("reference_queries") or 0.0
+
+
+def _names(trainings: Sequence[Run]) -> dict[str, str]:
+    """Series of the reference that trainings stand for, told apart by what its time depends on."""
+    theirs = [replace(run, pipeline="reference") for run in trainings]
+    return series_names(theirs, _OF_OURS)
 
 
 def _is_reference(run: Run) -> bool:
@@ -58,10 +79,13 @@ def _is_reference(run: Run) -> bool:
 
 
 def _query_of(run: Run) -> str:
-    return canonical([run.config.get(name) for name in _SAME_QUERY])
+    p = float(run.config.get("straggler_p") or 0)
+    delays = [p, float(run.config.get("straggler_delay") or 0) if p else 0.0]
+    return canonical([*(run.config.get(name) for name in _SAME_QUERY), *delays])
 
 
-def _extrapolate(measured: Sequence[Run], trainings: Sequence[Run], queries: list[float]) -> Bar:
+def _extrapolate(series: str, measured: Sequence[Run], trainings: Sequence[Run]) -> Bar:
+    queries = [_asked(run) for run in trainings]
     seconds = [
         record.t_total / record.num_queries
         for run in measured
@@ -75,10 +99,10 @@ def _extrapolate(measured: Sequence[Run], trainings: Sequence[Run], queries: lis
         low=min(seconds) * min(queries),
         high=max(seconds) * max(queries),
         n=len(queries),
-        spread="min–max of the measured queries",
+        spread="min–max of the measured queries" if len(seconds) > 1 else "none (1 query)",
     )
     first = trainings[0]
-    bar = bar_of(first.dataset, SERIES["reference"], first.cuts, spread, measured)
+    bar = bar_of(first.dataset, series, first.cuts, spread, measured)
     both = run_ids([*measured, *trainings])
     return replace(bar, basis=EXTRAPOLATED, queries=len(seconds), runs=both)
 

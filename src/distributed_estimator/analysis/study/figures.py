@@ -178,7 +178,7 @@ def _colour(cuts: int) -> str:
 
 
 def _whisker(axes: Axes, place: float, bar: Bar) -> None:
-    if bar.n > 1 and not math.isnan(bar.low) and bar.high > bar.low:
+    if bar.has_spread and bar.high > bar.low:
         ends = [[max(0.0, bar.value - bar.low)], [max(0.0, bar.high - bar.value)]]
         axes.errorbar(place, bar.value, yerr=ends, color=INK, linewidth=1.1, capsize=3)
 
@@ -245,7 +245,7 @@ def _with_origin(name: str, rows: Sequence[Bar | StageShareRow]) -> str:
 
 
 def _told_spread(bars: Sequence[Bar]) -> str:
-    kinds = sorted({bar.spread for bar in bars if not bar.spread.startswith("none")})
+    kinds = sorted({bar.spread for bar in bars if bar.has_spread})
     if not kinds:
         return "No whiskers: there is one number a bar."
     return f"Whiskers: {'; '.join(kinds)}."

@@ -31,6 +31,8 @@ _FOLLOWS = {
     "workers": ("devices",),
 }
 """Keys that say nothing where these others are said."""
+_EQUAL = 1e-9
+"""Numbers that differ by less, relatively, are the same but for their rounding."""
 _UNITS = {"workers": "worker", "devices": "device", "qubits": "qubit"}
 
 
@@ -69,7 +71,8 @@ class Spread:
         low: Lower end of the spread.
         high: Its upper end.
         n: How many there are.
-        spread: What `low` and `high` are: "min–max", "95 % interval" or "none (n = 1)".
+        spread: What `low` and `high` are: "min–max" or "95 % interval"; or why they are none:
+            "none (n = 1)", "no spread: all 3 equal".
     """
 
     value: float
@@ -95,7 +98,10 @@ def _range(value: float, numbers: Sequence[float]) -> Spread:
 
 
 def mean_interval(numbers: Sequence[float]) -> Spread:
-    """The mean with its 95 % interval by Student's t; with one number there is none.
+    """The mean with its 95 % interval by Student's t.
+
+    There is none with one number; nor with equal ones, whose interval would have no width, however
+    few they are.
 
     Example:
         >>> found = mean_interval([0.0, 0.1])
@@ -105,6 +111,8 @@ def mean_interval(numbers: Sequence[float]) -> Spread:
     n, mean = len(numbers), fmean(numbers)
     if n < 2:
         return Spread(mean, math.nan, math.nan, n, "none (n = 1)")
+    if max(numbers) - min(numbers) <= _EQUAL * max(1.0, abs(mean)):
+        return Spread(mean, math.nan, math.nan, n, f"no spread: all {n} equal")
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * stdev(numbers) / math.sqrt(n)
     return Spread(mean, mean - half, mean + half, n, "95 % interval")
 

@@ -130,11 +130,15 @@ def _differences(sheet: Sheet) -> Iterator[Headline]:
                 n=row.n,
                 spread=row.spread,
                 bar=bar,
-                outcome=row.zero if row.n < 2 else f"0 is {row.zero} the interval",
+                outcome=_told_zero(row),
             )
         for dataset in DATASETS:
             for cuts in {1, 2, 3} - {row.cuts for row in mine if _is(row.dataset, dataset)}:
                 yield Headline(question, what, dataset, SERIES["contracted"], cuts, bar=bar)
+
+
+def _told_zero(row: DifferenceRow) -> str:
+    return f"0 is {row.zero} the interval" if row.zero in ("inside", "outside") else row.zero
 
 
 def _outcome(value: float, most: float) -> str:

@@ -18,7 +18,7 @@ from .data import REPORT_VERSION, STAGE_FIGURES, StudyData, study_data
 from .figures import draw_chart, draw_stages
 from .rows import Sheet
 from .runs import Study, load_study
-from .text import csv_of, deviations_of, markdown_of, summary_of
+from .text import csv_of, deviations_of, explanation_of, markdown_of, summary_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class WrittenReport:
 def write_report(
     folder: Path | str, out: Path | str | None = None, command: str | None = None
 ) -> WrittenReport:
-    """Writes the report of a study: report.html, tables/, figures/, deviations.md and summaries.
+    """Writes the report of a study: report.html, tables/, figures/ and texts.
 
     Files of an earlier report that cannot be made any more are removed; others are left alone.
 
@@ -87,6 +87,7 @@ def _write(data: StudyData, out: Path, command: str, hashes: Mapping[str, str]) 
             written.append(_text(path, text))
     written += _write_figures(data, out / "figures", command, hashes)
     written.append(_text(out / "deviations.md", deviations_of(data)))
+    written.append(_text(out / "explanation.md", explanation_of(data)))
     written.append(_text(out / "summary.md", summary_of(data)))
     document = json.dumps(plain(data.as_dict()), indent=2, allow_nan=False) + "\n"
     written.append(_text(out / "summary.json", document))

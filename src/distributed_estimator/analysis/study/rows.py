@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -43,6 +44,12 @@ class Bar:
     runs: tuple[str, ...]
     queries: int | None = None
     bound: float | None = None
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether `low` and `high` are of more than one number."""
+        count = self.n if self.queries is None else self.queries
+        return count > 1 and math.isfinite(self.low) and math.isfinite(self.high)
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,7 @@ class PolicyRow:
 class DifferenceRow:
     """Accuracy with cuts less that of the same training uncut, paired by seed.
 
-    `zero` says whether 0 is inside the 95 % interval, or that there is none.
+    `zero` says whether 0 is inside the 95 % interval, or why there is none.
     """
 
     dataset: str
@@ -188,6 +195,68 @@ class SpeedUpRow:
     spread: str
     origin: str
     runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CauseRow:
+    """A query of the paper's pipeline with one thing changed; times are medians in seconds."""
+
+    dataset: str
+    series: str
+    cuts: int
+    variant: str
+    workers: int
+    simulator_threads: str
+    deferred: bool
+    n: int
+    t_part: float
+    t_gen: float
+    t_exec: float
+    t_rec: float
+    share: float
+    t_exec_low: float
+    t_exec_high: float
+    t_rec_low: float
+    t_rec_high: float
+    share_low: float
+    share_high: float
+    spread: str
+    origin: str
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """Errors of the cost model for a setup, relative; `n` counts query records."""
+
+    setup: str
+    configurations: int
+    n: int
+    error_total: float
+    p90_error_total: float
+    inside_interval: float
+    outcome: str
+    error_partition: float
+    error_generate: float
+    error_execute: float
+    error_reconstruct: float
+    origin: str
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A sentence of an explanation.
+
+    Attributes:
+        text: The sentence with its numbers.
+        basis: "measured", "extrapolated" or "not measured".
+        table: Name of the table that holds the numbers.
+    """
+
+    text: str
+    basis: str = MEASURED
+    table: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from ..load import QueryTotals
 from .checks import check_one_study, check_run, listed_runs, read_document
 
 STATUSES = ("done", "failed")
+MANIFEST = "archive.json"
+"""Says in an archive what was left out of it."""
+COMPRESSED = "runs/*/*.jsonl.gz"
 _MOST = 1e18
 """Greater numbers are no count and no time of anything that was run."""
 _LOGS = ("queries.jsonl", "queries.jsonl.gz")
@@ -75,6 +78,12 @@ class Run:
         if all(known(name) for name in names):
             return "local simulator"
         return "real backend " + ", ".join(dict.fromkeys(n for n in names if not known(n)))
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it was simulated as all are but variations: with one thread, as it stands."""
+        one_thread = self.config.get("simulator_threads", 1) == 1
+        return one_thread and not self.config.get("defer_measurements")
 
     def number(self, name: str) -> float | None:
         """A number of its results; None where there is none.
@@ -139,6 +148,11 @@ class Study:
     not_begun: tuple[str, ...]
     environments: tuple[Mapping[str, Any], ...]
 
+    @property
+    def place(self) -> str:
+        """Where what is missing can be run: its folder, and for an archive one to be named."""
+        return "DIR" if is_archive(self.folder) else str(self.folder)
+
     def done(self, experiment: str, kind: str | None = None) -> list[Run]:
         """The finished runs of an experiment, of one kind or of both."""
         return [
@@ -146,6 +160,11 @@ class Study:
             for run in self.runs
             if run.status == "done" and run.experiment == experiment and kind in (None, run.kind)
         ]
+
+
+def is_archive(folder: Path) -> bool:
+    """Whether a study's folder was packed, so that nothing can be run in it."""
+    return (folder / MANIFEST).is_file() or any(folder.glob(COMPRESSED))
 
 
 def known(backend: str) -> bool:
@@ -162,10 +181,10 @@ def load_study(folder: Path | str) -> Study:
     """
     folder = Path(folder)
     if not (folder / "study.json").is_file():
-        raise RecordError(
-            f"{folder} is no study: it has no study.json; name the folder that "
-            "`dest study run … --out` wrote"
-        )
+        remedy = "name the folder that `dest study run … --out` wrote"
+        if (folder / "records" / "study.json").is_file():
+            remedy = "its `records` are one: name them, or give `--from-logs`"
+        raise RecordError(f"{folder} is no study: it has no study.json; {remedy}")
     study = read_document(folder / "study.json", {"name": str, "scale": str, "hash": str})
     config = study.get("config", {})
     if not isinstance(config, dict):

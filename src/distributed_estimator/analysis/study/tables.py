@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from statistics import median
 
 from ..tables import StageRow, stage_table
 from .bars import (
     accuracy_of,
     robustness_of,
-    straggler_pairs,
-    straggler_probability,
     worker_pairs,
 )
+from .causes import causes
+from .costs import cost_model
 from .groups import (
     CUTS,
     EXECUTION,
-    STRAGGLERS,
     Pair,
     Spread,
-    Unmatched,
     grouped,
     mean_interval,
     median_range,
@@ -30,11 +27,11 @@ from .groups import (
     series_names,
     told_origin,
 )
+from .policies import policies
 from .rows import (
     Bar,
     Chart,
     DifferenceRow,
-    PolicyRow,
     SavingRow,
     ShareRow,
     Sheet,
@@ -62,6 +59,8 @@ def sheets(study: Study, drawn: Sequence[Chart]) -> tuple[Sheet, ...]:
         differences(study),
         speed_ups(study),
         stage_shares(study, "fleet", "fleet_stages", "Stages of a query on a simulated fleet"),
+        causes(study),
+        cost_model(study),
     )
 
 
@@ -174,69 +173,6 @@ def _fewer(both: Sequence[float]) -> tuple[float, float, float]:
     return theirs, ours, theirs / ours if ours else math.nan
 
 
-def policies(study: Study) -> Sheet:
-    """Time of each policy with and without stragglers, over the bound that none can beat."""
-    rows: list[PolicyRow] = []
-    alone: list[Unmatched] = []
-    for experiment in ("stragglers", "policies"):
-        runs = [run for run in study.done(experiment) if run.seconds is not None]
-        _, unmatched = straggler_pairs(runs, straggler_probability(runs))
-        names = series_names(runs, STRAGGLERS)
-        groups = grouped(runs, _policy_key(names))
-        rows += [_policy_row(experiment, *key, members) for key, members in groups.items()]
-        alone += unmatched
-    clean = {_of_policy(row): row.value for row in rows if not row.p}
-    slowed = (replace(row, over_clean=_over(row.value, clean.get(_of_policy(row)))) for row in rows)
-    return Sheet(
-        "policies",
-        "Policies with and without injected stragglers",
-        "stragglers and policies",
-        tuple(slowed),
-        tuple(alone),
-        (
-            "value: median seconds of a training (stragglers) or of a query (policies).",
-            "over_clean: value over that at p = 0.",
-            "lower_bound: expected seconds that no policy can beat, where the records hold it.",
-        ),
-    )
-
-
-def _policy_key(names: Mapping[str, str]) -> Callable[[Run], tuple[str, str, int, float]]:
-    def key(run: Run) -> tuple[str, str, int, float]:
-        return run.dataset, names[run.run_id], run.cuts, run.config.get("straggler_p") or 0.0
-
-    return key
-
-
-def _policy_row(
-    experiment: str, dataset: str, series: str, cuts: int, p: float, runs: Sequence[Run]
-) -> PolicyRow:
-    spread = median_range([run.seconds for run in runs if run.seconds is not None])
-    bounds = [bound for run in runs if (bound := run.number("lower_bound")) is not None]
-    bound = median(bounds) if len(bounds) == len(runs) else None
-    return PolicyRow(
-        experiment=experiment,
-        dataset=dataset,
-        series=series,
-        cuts=cuts,
-        p=p,
-        **vars(spread),
-        over_clean=None,
-        lower_bound=bound,
-        over_bound=_over(spread.value, bound),
-        origin=told_origin(runs),
-        runs=run_ids(runs),
-    )
-
-
-def _of_policy(row: PolicyRow) -> tuple[str, str, str, int]:
-    return row.experiment, row.dataset, row.series, row.cuts
-
-
-def _over(value: float, base: float | None) -> float | None:
-    return value / base if base else None
-
-
 def differences(study: Study) -> Sheet:
     """Differences of accuracy and robustness to the uncut training of the same seed."""
     runs = study.done("training", "train")
@@ -261,7 +197,10 @@ def differences(study: Study) -> Sheet:
         "training",
         tuple(rows),
         tuple(alone),
-        ("Mean of paired differences with the 95 % interval of Student's t over seeds.",),
+        (
+            "Mean of paired differences with the 95 % interval of Student's t over seeds.",
+            "Equal differences say nothing of their spread: there is no interval then.",
+        ),
     )
 
 
@@ -270,6 +209,8 @@ def _difference(
 ) -> DifferenceRow:
     if spread.n < 2:
         zero = "no interval: one seed only"
+    elif math.isnan(spread.low):
+        zero = spread.spread
     else:
         zero = "inside" if spread.low <= 0 <= spread.high else "outside"
     return DifferenceRow(

@@ -9,10 +9,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..escape import csv_text, markdown, one_line
+from .costs import MOST_ERROR, WHAT, remarks
 from .data import STAGE_FIGURES, StudyData
 from .deviations import KINDS
 from .headlines import NOT_MEASURED, Headline
-from .rows import Sheet
+from .rows import CostRow, Sheet
+
+WHY = (
+    "Each sentence carries numbers of this study's own records; what it holds no measurement of is "
+    "said so, and what is extrapolated is marked."
+)
+_MOST_REASON = 2000
 
 
 def csv_of(sheet: Sheet) -> str:
@@ -37,7 +44,8 @@ def markdown_of(sheet: Sheet) -> str:
     """A table as Markdown under its title, its notes below; run ids are in the CSV."""
     columns = [name for name in sheet.columns if name != "runs" and _is_used(sheet, name)]
     lines = [f"# {markdown(sheet.title)}", "", _line(name.replace("_", " ") for name in columns)]
-    numbers = [isinstance(getattr(sheet.rows[0], name), int | float) for name in columns]
+    first = [getattr(sheet.rows[0], name) for name in columns]
+    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in first]
     lines.append(_line("---:" if number else "---" for number in numbers))
     lines += [_line(_cell(getattr(row, name)) for name in columns) for row in sheet.rows]
     lines += ["", *(f"{markdown(note)}  " for note in sheet.notes)]
@@ -56,6 +64,8 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, float):
@@ -104,8 +114,42 @@ def summary_of(data: StudyData) -> str:
     if data.missing:
         names = ", ".join(markdown(name) for name in data.missing)
         lines += [f"Missing: {names}. To run them: `{_code(data.how_to_go_on)}`", ""]
+    lines += ["## Cost model", "", *_costs(data.costs), ""]
     lines += ["## Tables and figures", "", *_contents(data), ""]
+    lines += ["Why the paper's numbers are others: [explanation](explanation.md).  "]
     return "\n".join([*lines, "What departs from the paper: [deviations](deviations.md).", ""])
+
+
+def _costs(sheet: Sheet) -> Iterator[str]:
+    """What the cost model must show, setup by setup."""
+    yield f"{WHAT[:1].upper()}{WHAT[1:]}; bar: at most {MOST_ERROR:g}."
+    yield ""
+    if sheet.rows:
+        yield _line(("setup", "configurations", "found", "outcome"))
+        yield _line(("---", "---:", "---:", "---"))
+    for row in sheet.rows:
+        yield _line((markdown(row.setup), str(row.configurations), cost_told(row), row.outcome))
+    told = markdown(remarks(sheet), 600)
+    yield from ("", told) if sheet.rows else (f"{NOT_MEASURED.capitalize()}. {told}",)
+
+
+def cost_told(row: CostRow) -> str:
+    """A setup's error of T_total with its 90th percentile, both relative."""
+    return f"{row.error_total:.3g} (p90 {row.p90_error_total:.3g})"
+
+
+def explanation_of(data: StudyData) -> str:
+    """explanation.md: why the paper's numbers are others, with the table behind each sentence."""
+    lines = [
+        f"# Why the numbers of the study {markdown(data.study.name)} differ from the paper's",
+        "",
+        WHY,
+        "",
+    ]
+    for reason in data.reasons:
+        link = f" ([table](tables/{reason.table}.md))" if reason.table else ""
+        lines.append(f"- {markdown(reason.text, _MOST_REASON)}{link}")
+    return "\n".join([*lines, ""])
 
 
 def _contents(data: StudyData) -> Iterator[str]:

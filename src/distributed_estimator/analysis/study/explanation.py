@@ -7,35 +7,45 @@ from typing import Any
 
 from ..escape import one_line
 from ..load import QueryTotals
-from ..study.data import StudyData
-from ..study.groups import grouped, told_cuts
-from ..study.rows import SavingRow
-from ..study.runs import Run, Study
-from .model import Reason
-from .text import number
+from .cause_reasons import deferral, processors, share, threads
+from .causes import variations
+from .groups import grouped, told_cuts
+from .headlines import NOT_MEASURED
+from .rows import Reason, SavingRow, Sheet
+from .runs import Run, Study
+from .words import number
 
 _PIPELINES = ("reference", "contracted")
 Sides = Mapping[tuple[str, int, str], QueryTotals]
 """What the queries of experiment "shares" cost, by data set, cuts and pipeline."""
 
 
-def reasons(data: StudyData) -> tuple[Reason, ...]:
-    """Sentences with their numbers; where the study holds none, that they were not measured."""
-    study = data.study
-    sides = _sides(study)
-    savings = next(sheet for sheet in data.sheets if sheet.name == "savings")
+def reasons(study: Study, savings: Sheet) -> tuple[Reason, ...]:
+    """Sentences with their numbers; where the study holds none, that they were not measured.
+
+    Args:
+        study: The study.
+        savings: Its table of subexperiments and shots saved.
+
+    Raises:
+        RecordError: The records of a run are damaged.
+    """
+    sides, varied = _sides(study), variations(study)
+    machine = processors(study)
     return (
         *_or_unmeasured(_repeated(savings.rows), "repeated subexperiments"),
         *_or_unmeasured(_loops(sides), "loops over shots in reconstruction"),
         *_or_unmeasured(_mid_circuit(sides), "mid-circuit measurements"),
-        *_threads(study),
+        *_or_unmeasured(deferral(varied), "what deferred measurements take"),
+        *(list(threads(varied, machine)) or _unmeasured_threads(study)),
+        *_or_unmeasured(share(varied, machine), "shares of reconstruction by number of workers"),
         *_or_unmeasured(_batches(study), "queries of a training that are evaluated together"),
     )
 
 
 def _or_unmeasured(found: Iterator[Reason], what: str) -> list[Reason]:
     told = f"Not measured here: {what}. The study holds no finished runs to compare."
-    return list(found) or [Reason(told, measured=False)]
+    return list(found) or [Reason(told, NOT_MEASURED)]
 
 
 def _sides(study: Study) -> Sides:
@@ -58,7 +68,8 @@ def _repeated(rows: tuple[SavingRow, ...]) -> Iterator[Reason]:
                 f"{number(row.paper_subexperiments)} subexperiments a query; ours runs each "
                 f"distinct one once, {number(row.our_subexperiments)}: "
                 f"{number(row.fewer_subexperiments)} times fewer, with "
-                f"{number(row.fewer_shots)} times fewer shots."
+                f"{number(row.fewer_shots)} times fewer shots.",
+                table="savings",
             )
 
 
@@ -73,7 +84,8 @@ def _loops(sides: Sides) -> Iterator[Reason]:
                 f"{number(theirs.t_reconstruct / theirs.queries)} s of a query, "
                 f"{number(seconds[0])} µs a shot; ours contracts the means that workers send, "
                 f"{number(ours.t_reconstruct / ours.queries)} s of a query, "
-                f"{number(seconds[1])} µs a shot."
+                f"{number(seconds[1])} µs a shot.",
+                table="stage_shares",
             )
 
 
@@ -97,8 +109,8 @@ def _mid_circuit(sides: Sides) -> Iterator[Reason]:
                 f"none, and the paper's pipeline executes such a subexperiment in "
                 f"{number(before)} ms; with {told_cuts(cuts)} some have one and are simulated shot "
                 f"by shot, and a subexperiment takes {number(after)} ms, on fewer qubits. The "
-                "records do not tell circuits with and without one apart, so what each kind takes "
-                "is not measured here."
+                "records do not tell circuits with and without one apart.",
+                table="stage_shares",
             )
 
 
@@ -107,18 +119,17 @@ def _of_one(totals: QueryTotals) -> float:
     return 1e3 * totals.t_execute / totals.subexperiments
 
 
-def _threads(study: Study) -> Iterator[Reason]:
+def _unmeasured_threads(study: Study) -> list[Reason]:
     limits = sorted({_limit(environment) for environment in study.environments})
     workers = [run.config.get("workers") or 1 for run in study.runs if run.status == "done"]
     if not limits or not workers:
-        yield Reason("Not measured here: threads of simulators and workers.", measured=False)
-        return
-    yield Reason(
+        return [Reason("Not measured here: threads of simulators and workers.", NOT_MEASURED)]
+    told = (
         f"Thread oversubscription is not measured here: all records were made with "
         f"{one_line('; '.join(limits))}, on up to {max(workers)} workers, and there are no matched "
-        "runs that differ in these limits.",
-        measured=False,
+        "runs that differ in these limits."
     )
+    return [Reason(told, NOT_MEASURED)]
 
 
 def _limit(environment: Mapping[str, Any]) -> str:

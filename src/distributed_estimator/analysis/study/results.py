@@ -1,0 +1,110 @@
+"""Published results: an archive of a study, and beside it all that is made from its records."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...errors import RecordError
+from ...records import atomic
+from ..figures import require_matplotlib
+from .archive import read_manifest
+from .report import WrittenReport, write_report
+from .results_text import Drawing, results_page
+from .runs import MANIFEST
+
+RECORDS = "records"
+PAGE = "README.md"
+REDRAW = "dest study report . --from-logs"
+"""In the folder of the results; the same words on every machine."""
+_PUBLISHED = {"figures": (".svg", ".json"), "tables": (".csv",)}
+"""Folders of a report with the files of it that are published."""
+
+
+def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenReport:
+    """Makes README.md, figures/, tables/ and summary.json from the archive in `records/`.
+
+    Files of earlier results that cannot be made any more are removed; others are left alone. Text
+    in the figures is text, which the reader's own fonts show: that halves their size.
+
+    Args:
+        folder: The results; its `records` is an archive of a study, which is only read.
+        out: Where to write; None: into `folder`.
+
+    Raises:
+        MissingExtraError: Matplotlib or Jinja2 is not installed.
+        RecordError: There is no archive, it is damaged, or the results cannot be written.
+    """
+    records = Path(folder) / RECORDS
+    place = Path(folder) if out is None else Path(out)
+    if not (records / MANIFEST).is_file():
+        raise RecordError(
+            f"{folder} holds no archive named {RECORDS}: pack a study there with "
+            f"`dest study pack STUDY --out {records}`"
+        )
+    manifest = read_manifest(records)
+    with tempfile.TemporaryDirectory() as drawn, _text_as_text():
+        report = write_report(records, drawn, command=REDRAW)
+        page = results_page(report.data, _drawings(report), manifest, REDRAW)
+        try:
+            written = (_write(place / PAGE, page), *_publish(report, place))
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {error.filename or place}: {error.strerror or error}"
+            ) from error
+    return WrittenReport(report.data, place, written)
+
+
+@contextmanager
+def _text_as_text() -> Iterator[None]:
+    require_matplotlib()
+    from matplotlib import rc_context
+
+    with rc_context({"svg.fonttype": "none"}):
+        yield
+
+
+def _drawings(report: WrittenReport) -> list[Drawing]:
+    """What the report says of each of its figures."""
+    found = []
+    for path in report.files:
+        if path.parent.name == "figures" and path.suffix == ".json":
+            about: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            found.append(Drawing(path.stem, about))
+    return found
+
+
+def _publish(report: WrittenReport, place: Path) -> Sequence[Path]:
+    """Copies what is published of a report, and removes what an earlier one had more."""
+    written = [_write(place / "summary.json", (report.out / "summary.json").read_text("utf-8"))]
+    for name, endings in _PUBLISHED.items():
+        sources = [file for file in report.files if file.parent == report.out / name]
+        sources = [file for file in sources if file.suffix in endings]
+        files = [_write(place / name / file.name, _published(file)) for file in sources]
+        for old in set((place / name).glob("*")) - set(files):
+            if old.suffix in endings:
+                old.unlink()
+        written += files
+    return written
+
+
+def _published(file: Path) -> str:
+    """A file's text; a picture says which data it was drawn from, and keeps its spaces."""
+    text = file.read_text("utf-8")
+    if file.suffix != ".svg":
+        return text
+    about = json.loads(file.with_suffix(".json").read_text("utf-8"))
+    told = f"<desc>Data: {about['data']}, SHA-256 {about['data_sha256']}</desc>"
+    return re.sub(r"<svg\b([^>]*>)", rf'<svg xml:space="preserve"\1\n {told}', text, count=1)
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path, durable=False) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+    return path
