@@ -15,7 +15,7 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak browser clean
+.PHONY: help demo test lint docs bench soak browser clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (a minute or two) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		-c constraints.txt -e '.[aer,ml,data,track,ray,dask,report,analysis,study,dev]'
+		-c constraints.txt -e '.[aer,ml,data,track,ray,dask,report,analysis,study,docs,dev]'
 	@touch $@
 
 demo: $(STAMP) ## Train Iris with 2 cuts and, beside it, uncut; results in runs/demo-*
@@ -43,6 +43,11 @@ lint: $(STAMP) ## Format, lint, types and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+docs: $(STAMP) ## Build the documentation in build/docs, run its notebooks; warnings are errors
+	@# -E: notebooks are run again, as what they show depends on more than themselves.
+	$(BIN)/sphinx-build -W --keep-going -q -E -d build/doctrees -b html docs build/docs
+	@echo "Open build/docs/index.html"
 
 bench: $(STAMP) ## Run the benchmarks; JSON documents in runs/bench/
 	@mkdir -p runs/bench
