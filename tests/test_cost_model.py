@@ -360,6 +360,13 @@ def test_the_widest_fragment_is_read_from_labels(label: str | None, width: int):
     assert widest_fragment(4, label, 2) == width
 
 
+def test_the_widest_fragment_is_taken_from_records_that_hold_it():
+    record = replace(record_of(drawn(np.random.default_rng(0)), [0.1] * 4), partition_label="AABA")
+    record = replace(record, circuit=CircuitInfo(4, 5, "key"))
+    assert Features.of(replace(record, max_fragment_qubits=2)).widest_fragment == 2
+    assert Features.of(replace(record, max_fragment_qubits=None)).widest_fragment == 3
+
+
 # --- Files
 
 
@@ -545,6 +552,7 @@ def log(tmp_path: Path) -> Path:
         {"label": "AABB", "observable": "IIIZ"},  # one that cannot reach the observable
         {"label": "AABB", "shots": None, "exact": True},
         {"max_qubits": 2},
+        {"label": "ABAA"},  # three fragments, two of them with one label
         {},
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..analysis.costs.features import Features, widest_fragment
+from ..analysis.costs.features import Features
 from ..cutting import CutPlan
 from ..errors import InputError
 from ..subexperiments import FragmentExperiment, Observables, restrict
@@ -60,6 +60,11 @@ class Forecast:
         """Circuits of each fragment that are run; those whose outcome is sure are not."""
         return tuple(0 if e.is_trivial else e.num_circuits for e in self.experiments)
 
+    @property
+    def max_qubits(self) -> int:
+        """Qubits of the widest fragment that is run; 0 where none is."""
+        return max((e.fragment.num_qubits for e in self.experiments if not e.is_trivial), default=0)
+
 
 def features_of(query: Query, forecast: Forecast) -> Features:
     """What the query's record will say of it.
@@ -78,7 +83,7 @@ def features_of(query: Query, forecast: Forecast) -> Features:
     return Features(
         num_qubits=num_qubits,
         depth=plan.circuit.depth(),
-        widest_fragment=widest_fragment(num_qubits, plan.label, plan.num_fragments),
+        widest_fragment=forecast.max_qubits,
         num_cuts=plan.num_cuts,
         num_fragments=plan.num_fragments,
         num_circuits=circuits,

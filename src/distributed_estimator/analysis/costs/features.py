@@ -59,7 +59,8 @@ class Features:
     Attributes:
         num_qubits: Of the circuit that is cut.
         depth: Of that circuit.
-        widest_fragment: Qubits that the label most used stands for; see `widest_fragment`.
+        widest_fragment: Qubits of the widest fragment that runs; see `widest_fragment` for records
+            that do not hold it.
         num_cuts: Of the plan, after its reduction to what reaches the observables.
         num_fragments: Of the same.
         num_circuits: Circuits of all fragments for one binding.
@@ -83,13 +84,15 @@ class Features:
     @classmethod
     def of(cls, record: QueryRecord) -> Features:
         """Those of a record."""
-        circuit = record.circuit
+        circuit, widest = record.circuit, record.max_fragment_qubits
+        if widest is None:
+            widest = widest_fragment(
+                circuit.num_qubits, record.partition_label, record.num_fragments
+            )
         return cls(
             num_qubits=circuit.num_qubits,
             depth=circuit.depth,
-            widest_fragment=widest_fragment(
-                circuit.num_qubits, record.partition_label, record.num_fragments
-            ),
+            widest_fragment=widest,
             num_cuts=record.num_cuts,
             num_fragments=record.num_fragments,
             num_circuits=record.num_circuits,
@@ -101,7 +104,7 @@ class Features:
 
 
 def widest_fragment(num_qubits: int, label: str | None, num_fragments: int) -> int:
-    """Qubits of the widest fragment, as far as records tell.
+    """Qubits of the widest fragment, as far as records without `max_fragment_qubits` tell.
 
     Args:
         num_qubits: Of the circuit.
