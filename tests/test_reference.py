@@ -580,6 +580,15 @@ def test_the_limit_of_the_environment_is_lifted_for_aer_and_comes_back() -> None
     assert parallel_shots() == before
 
 
+def test_a_limit_for_an_aer_that_is_missing_ends_in_an_install_hint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("qiskit_aer.jobs", "qiskit_aer.primitives"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"simulator threads needs `qiskit-aer`.*\[aer\]"):
+        lifted_limit(2).__enter__()
+
+
 def test_without_a_number_the_limit_is_that_of_the_processors() -> None:
     processors = thread_limits()["usable_cpus"]
     with lifted_limit(None) as threads:

@@ -193,22 +193,40 @@ def test_results_are_the_same_wherever_they_are_made(made, tmp_path, monkeypatch
 
 def test_what_can_not_be_made_any_more_is_removed_and_nothing_else(tmp_path):
     out = tmp_path / "results"
-    for name in ("figures/old.svg", "figures/old.json", "tables/old.csv"):
+    ours = {f"figures/{name}.{end}" for name in FIGURES for end in ("svg", "json")}
+    ours |= {f"tables/{name}.csv" for name in TABLES}
+    kept = {"figures/mine.svg", "figures/mine.json", "figures/fleet_stages.png", "mine.md"}
+    kept |= {"tables/mine.csv", "tables/notes.txt"}
+    for name in ours | kept:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).touch()
-    kept = {"figures/mine.png", "tables/notes.txt", "mine.md"}
-    for name in kept:
-        (out / name).touch()
+        (out / name).write_text("earlier")
     small = StudyFolder(tmp_path / "study")
     small.add("training", "train", trained(2.0))
     pack_study(small.path, out / "records")
-    write_results(out)
-    assert kept <= generated(out)
-    assert not any("old" in name for name in generated(out))
+    written = write_results(out)
+    assert all((out / name).read_text() == "earlier" for name in kept)
+    assert generated(out) - kept == {path.relative_to(out).as_posix() for path in written.files}
+    assert {name for name in ours if (out / name).exists()} < ours
     page = (out / "README.md").read_text("utf-8")
     assert "Not measured." in page
     assert "dest study run paper --scale full --out DIR" in page
     assert str(tmp_path) not in page
+
+
+def test_a_page_of_ones_own_is_not_overwritten(made, tmp_path, capsys):
+    page = tmp_path / "README.md"
+    page.write_text("# My thesis\n")
+    assert main(["study", "report", str(made[0]), "--from-logs", "--out", str(tmp_path)]) == 2
+    assert "was not made from records/: move it away" in capsys.readouterr().err
+    assert page.read_text() == "# My thesis\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_results_are_made_again_over_those_that_were_there(made, tmp_path):
+    write_results(made[0], tmp_path)
+    first = (tmp_path / "README.md").read_bytes()
+    write_results(made[0], tmp_path)
+    assert (tmp_path / "README.md").read_bytes() == first
 
 
 def test_a_study_that_is_not_packed_is_no_results(tmp_path, capsys):

@@ -21,6 +21,7 @@ import torch
 from distributed_estimator.analysis.load import load_queries, load_training
 from distributed_estimator.errors import (
     CheckpointError,
+    DamagedCheckpointError,
     DistributedEstimatorError,
     InputError,
     RecordError,
@@ -453,7 +454,7 @@ def test_a_damaged_checkpoint_is_refused(stopped: RunFolder, how: str):
     stopped.checkpoint.write_bytes(damage(content, how))
     assert stopped.checkpoint.read_bytes() != content
     before = contents(stopped)
-    with pytest.raises(CheckpointError, match=r"is damaged .*: restore it from a copy"):
+    with pytest.raises(DamagedCheckpointError, match=r"is damaged .*: restore it from a copy"):
         resume(stopped)
     assert contents(stopped) == before
 
@@ -461,8 +462,19 @@ def test_a_damaged_checkpoint_is_refused(stopped: RunFolder, how: str):
 def test_a_checkpoint_of_a_later_version_is_refused(stopped: RunFolder, monkeypatch):
     monkeypatch.setattr(checkpoints, "SCHEMA_VERSION", 99)
     checkpoint = stopped.checkpoint
-    with pytest.raises(CheckpointError, match="of another version: go on with the release"):
+    with pytest.raises(CheckpointError, match="of another version: go on with the release") as told:
         Checkpoint.load(checkpoint)
+    assert not isinstance(told.value, DamagedCheckpointError)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(stopped: RunFolder, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(checkpoints.safetensors, "safe_open", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot be read .*Permission denied") as told:
+        Checkpoint.load(stopped.checkpoint)
+    assert not isinstance(told.value, DamagedCheckpointError)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(stopped: RunFolder, tmp_path: Path):

@@ -280,8 +280,8 @@ BAD = [
     ),
     (
         "    trace: true",
-        "    variants: [{workers: 1}]",
-        22,
+        "    pipelines: [reference]\n    variants: [{workers: 1}]",
+        23,
         "`variants` are of queries on Aer, and `backend` is fleet: give `aer`",
     ),
     (
@@ -292,15 +292,16 @@ BAD = [
     ),
     (
         "    trace: true",
-        "    pool: processes\n    variants: [{workers: 1, simulator_threads: null}]",
-        23,
-        "`pool` is processes, and its workers have a thread each",
+        "    variants: [{workers: 1, simulator_threads: null}]",
+        22,
+        "`variants` change how the reference pipeline asks, and `pipelines` is [contracted]: give "
+        "`pipelines: [reference]`, or remove them",
     ),
     (
         "    trace: true",
-        "    variants: [{workers: 1, defer_measurements: true}]",
-        22,
-        "only the reference pipeline measures inside circuits",
+        "    pipelines: [reference, contracted]\n    variants: [{workers: 1}]",
+        23,
+        "`pipelines` is [reference, contracted]: give `pipelines: [reference]`",
     ),
     (
         "    trace: true",
@@ -372,6 +373,11 @@ def test_numbers_that_the_parser_cannot_hold_are_refused(text: str, tmp_path: Pa
     path.write_text(text + "\n")
     with pytest.raises(InputError, match=r"study\.yaml is not YAML .*: write characters"):
         load_study(path)
+
+
+@pytest.mark.parametrize("text", ["1.0e1", "1.0e+1", "100.E-1", ".1e2", "10"])
+def test_an_exponent_after_a_point_needs_no_sign(text: str, tmp_path: Path) -> None:
+    assert load_study(write(tmp_path, "shots: 16", f"shots: 16\nlr: {text}")).config.lr == 10.0
 
 
 def test_dates_and_merges_are_texts_where_texts_stand(tmp_path: Path) -> None:
@@ -871,6 +877,19 @@ def test_a_training_whose_data_or_records_are_damaged_fails_and_keeps_its_files(
     assert trained(folder.of(run)) == before
 
 
+def test_a_checkpoint_of_another_version_is_kept(
+    halfway: tuple[Study, StudyFolder, StudyRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder, run = halfway
+    before = trained(folder.of(run))
+    with monkeypatch.context() as later:
+        later.setattr("distributed_estimator.training.checkpoints.SCHEMA_VERSION", 99)
+        done = run_study(study, [run], folder)
+    assert "of another version: go on with the release" in done.failures[0].cause
+    assert trained(folder.of(run)) == before
+    assert run_study(study, [run], folder, retry_failed=True).done == 1
+
+
 def test_a_checkpoint_that_cannot_be_read_this_time_is_kept(
     halfway: tuple[Study, StudyFolder, StudyRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -883,7 +902,7 @@ def test_a_checkpoint_that_cannot_be_read_this_time_is_kept(
     before = trained(folder.of(run))
     monkeypatch.setattr(checkpoints.safetensors, "safe_open", refuse)
     done = run_study(study, [run], folder)
-    assert "Too many open files" in done.failures[0].cause
+    assert "cannot be read ([Errno 24] Too many open files)" in done.failures[0].cause
     assert trained(folder.of(run)) == before
 
 

@@ -193,6 +193,69 @@ def test_only_an_archive_is_replaced(both, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "file", "small"]
 
 
+@pytest.mark.parametrize("foreign", ["src/thesis.tex", "notes.txt"])
+def test_a_folder_that_holds_anything_else_is_not_replaced(both, tmp_path, foreign):
+    out = tmp_path / "project"
+    pack_study(both[0], out)
+    (out / foreign).parent.mkdir(exist_ok=True)
+    (out / foreign).write_text("mine")
+    before = files_of(out)
+    with pytest.raises(InputError, match=rf"holds what no archive has \({foreign.split('/')[0]}\)"):
+        pack_study(both[0], out)
+    assert files_of(out) == before
+
+
+def test_a_folder_with_a_file_of_the_manifests_name_is_not_replaced(both, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").touch()
+    (tmp_path / "archive.json").write_text("{}")
+    before = files_of(tmp_path)
+    with pytest.raises(RecordError, match=r"archive\.json is damaged"):
+        pack_study(both[0], tmp_path)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("step", ["move away", "move in"])
+def test_an_archive_that_cannot_be_replaced_stays(both, tmp_path, monkeypatch, step):
+    out = tmp_path / "archive"
+    pack_study(both[0], out)
+    (out / "study.json").write_bytes((out / "study.json").read_bytes() + b"\n")
+    before = files_of(out)
+    rename = Path.rename
+
+    def refuse(path, target):
+        if (path if step == "move away" else Path(target)) == out and path.suffix != ".old":
+            raise OSError(16, "Device or resource busy", str(out))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(RecordError, match="Device or resource busy"):
+        pack_study(both[0], out)
+    assert files_of(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
+
+
+def test_the_new_archive_is_there_before_the_old_one_is_removed(both, tmp_path, monkeypatch):
+    out = tmp_path / "archive"
+    digest = pack_study(both[0], out).digest
+
+    def refuse_halfway(path, *_, **__):
+        (Path(path) / "study.json").unlink(missing_ok=True)
+        raise OSError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(archive.shutil, "rmtree", refuse_halfway)
+    with pytest.raises(RecordError, match="Permission denied"):
+        pack_study(both[0], out)
+    assert read_manifest(out)["records_sha256"] == digest
+
+
+def test_an_archive_can_be_made_in_the_working_folder(both, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "pack", str(both[0]), "--out", "."]) == 0
+    assert "MB in .\n" in capsys.readouterr().out
+    assert read_manifest(tmp_path)["records_sha256"] == both[1].digest
+
+
 def test_what_goes_wrong_leaves_the_archive_that_was_there(both, tmp_path, monkeypatch):
     folder, _ = both
     out = tmp_path / "archive"

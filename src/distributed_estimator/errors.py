@@ -16,6 +16,7 @@
     ├── RunCancelledError              a run was cancelled
     ├── RecordError (ValueError)       a record file that cannot be read or written
     ├── CheckpointError (ValueError)   a checkpoint that cannot be read, written or gone on from
+    │   └── DamagedCheckpointError     a checkpoint that is not what was written, and never will be
     ├── TrainingStoppedError           training was asked to stop, and can go on from there
     └── MissingExtraError (ImportError)  an optional dependency is not installed
 
@@ -88,6 +89,10 @@ class RecordError(DistributedEstimatorError, ValueError):
 
 class CheckpointError(DistributedEstimatorError, ValueError):
     """A checkpoint is missing, damaged or of another run, or cannot be written."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint was read, and is not what was written: only a copy of it helps."""
 
 
 class TrainingStoppedError(DistributedEstimatorError):

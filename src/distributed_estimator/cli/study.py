@@ -18,6 +18,7 @@ from .study_pack import pack
 from .study_report import report
 
 if TYPE_CHECKING:
+    from ..study.folder import StudyFolder
     from ..study.load import Study
     from ..study.runner import StudyResult
     from ..study.runs import StudyRun
@@ -83,21 +84,13 @@ def run(
     same command goes on with a study that was stopped or killed: what has ended is never repeated.
     Runs that fail are listed at the end with their causes, and the exit code is then 1.
     """
-    from ..analysis.study.runs import is_archive
-    from ..study.folder import StudyFolder
     from ..study.load import load_study
     from ..study.matrix import runs_of
     from ..study.runner import pending, run_study
 
     chosen = load_study(source, scale)
     runs = runs_of(chosen, pipelines, only)
-    if is_archive(out):
-        raise InputError(
-            f"`{out}` is an archive: nothing can be run in it; name the folder that the study ran "
-            "in, or a new one"
-        )
-    folder = StudyFolder(out)
-    folder.check(chosen)
+    folder = _folder(out, chosen)
     waiting = pending(folder, runs, retry_failed=retry_failed)
     head = _head(chosen, runs, waiting)
     if dry_run:
@@ -113,6 +106,21 @@ def run(
             raise TrainingStoppedError(_how_to_go_on(folder, runs)) from error
     _report(head, result, out, as_json=as_json)
     return FAILED if result.failures else 0
+
+
+def _folder(out: Path, study: Study) -> StudyFolder:
+    """A folder that the study can be run in."""
+    from ..analysis.study.runs import is_archive
+    from ..study.folder import StudyFolder
+
+    if is_archive(out):
+        raise InputError(
+            f"`{out}` is an archive: nothing can be run in it; name the folder that the study ran "
+            "in, or a new one"
+        )
+    folder = StudyFolder(out)
+    folder.check(study)
+    return folder
 
 
 def _head(study: Study, runs: list[StudyRun], waiting: list[StudyRun]) -> dict[str, Any]:
@@ -190,7 +198,7 @@ def _clock(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _how_to_go_on(folder: Any, runs: list[StudyRun]) -> str:
+def _how_to_go_on(folder: StudyFolder, runs: list[StudyRun]) -> str:
     from ..study.runner import pending
 
     words = click.get_current_context().params

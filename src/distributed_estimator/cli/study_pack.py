@@ -33,10 +33,10 @@ def pack(folder: Path, out: Path, as_json: bool) -> int:
     """Compress the records of the study in DIR, and leave out what no report needs.
 
     Reports, `dest records` and `dest predict` read an archive as they read the study, and find the
-    same numbers. Checkpoints, weights and locks are left out, and of runs of one kind the records
-    of single tasks and jobs but for those of the first, which a report draws. Runs that have not
-    ended are listed, and in the archive by name alone; if none has ended, nothing is written and
-    the exit code is 1. The same study makes the same bytes.
+    same numbers but for the traces left out: of runs of one kind the records of single tasks and
+    jobs are kept of the first alone, which a report draws. Checkpoints, weights and locks are left
+    out. Runs that have not ended are listed, and in the archive by name alone; if none has ended,
+    nothing is written and the exit code is 1. The same study makes the same bytes.
     """
     from ..analysis.study.archive import pack_study
 

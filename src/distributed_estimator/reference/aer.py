@@ -50,7 +50,11 @@ def lifted_limit(threads: int | None) -> Iterator[int]:
 
     Yields:
         How many threads OpenMP gives to Aer meanwhile.
+
+    Raises:
+        MissingExtraError: qiskit-aer is not installed.
     """
+    sampler_class("a number of simulator threads")
     wanted = _usable_processors() if threads is None else threads
     before = _on_thread_of_aer(_limits)
     try:

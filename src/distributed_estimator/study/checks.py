@@ -196,25 +196,18 @@ def _variant_problems(place: Place, experiment: QueriesPart) -> Iterator[Problem
             f"`variants` are of queries on Aer, and `backend` is {experiment.backend}: give `aer`, "
             "or remove them",
         )
+    if experiment.pipelines != ["reference"]:
+        yield (
+            (*place, "variants"),
+            "`variants` change how the reference pipeline asks, and `pipelines` is "
+            f"[{', '.join(experiment.pipelines)}]: give `pipelines: [reference]`, or remove them",
+        )
     if experiment.workers is not None:
         yield (*place, "workers"), "each of `variants` has its own `workers`: remove this one"
     for number, variant in enumerate(experiment.variants):
-        at = (*place, "variants", number)
-        if variant.simulator_threads != 1 and experiment.pool != "threads":
-            yield (
-                (*at, "simulator_threads"),
-                f"`pool` is {experiment.pool}, and its workers have a thread each: remove "
-                "`simulator_threads`, or give `pool: threads`",
-            )
-        if variant.defer_measurements and experiment.pipelines != ["reference"]:
-            yield (
-                (*at, "defer_measurements"),
-                "only the reference pipeline measures inside circuits: remove it, or give "
-                "`pipelines: [reference]`",
-            )
         if variant.defer_measurements and variant.workers != 1:
             yield (
-                (*at, "workers"),
+                (*place, "variants", number, "workers"),
                 f"`workers` is {variant.workers}, and with `defer_measurements` a query is one "
                 "job: give 1",
             )

@@ -21,7 +21,7 @@ _TAG = "tag:yaml.org,2002:"
 _NULL = f"{_TAG}null"
 _WHOLE_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})$")
 _DECIMAL = re.compile(
-    r"(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
+    r"(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
     r"|\.(?:nan|NaN|NAN))$"
 )
 
@@ -266,7 +266,7 @@ def _merge(
                 f"{name}, line {key.start_mark.line + 1}: a scale changes the experiment "
                 f"`{key.value}`, which is not there: {close_to(str(key.value), list(merged))}"
             )
-        if known is not None and _is_null(value):
+        if known is not None and value.tag == _NULL:
             del merged[key.value]
         elif known is not None and _both_mappings(known[1], value) and key.value not in _WHOLE:
             merged[key.value] = (key, _merge(name, known[1], value, (*place, key.value)))
@@ -279,10 +279,6 @@ _WHOLE = ("reference_queries",)
 """Mappings that a scale replaces as one value."""
 
 
-def _is_null(node: Any) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.tag == _NULL
-
-
 def _both_mappings(*nodes: Any) -> bool:
     return all(isinstance(node, yaml.MappingNode) for node in nodes)
 
@@ -290,8 +286,7 @@ def _both_mappings(*nodes: Any) -> bool:
 def _step(node: Any, step: str | int) -> tuple[int, Any] | None:
     """The line and node one step down; None if that step is not there."""
     for number, (key, value) in enumerate(_children(node)):
-        is_it = step == number if key is None else str(key.value) == str(step)
-        if is_it:
+        if step == number if key is None else str(key.value) == str(step):
             return (value if key is None else key).start_mark.line + 1, value
     return None
 

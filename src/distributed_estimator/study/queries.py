@@ -120,7 +120,7 @@ def _backend(run: StudyRun, log: Log) -> Any:
         return Fleet(devices, log=log("devices.jsonl"))
     if config["backend"] == "statevector":
         return None
-    return aer_sampler(config["shots"], config["seed"], config["simulator_threads"])
+    return aer_sampler(config["shots"], config["seed"])
 
 
 @contextmanager
@@ -133,14 +133,14 @@ def _closed_at_end(estimator: Estimator) -> Iterator[Estimator]:
             estimator.close()
 
 
-def aer_sampler(shots: int, seed: int, threads: int | None = 1) -> Any:
+def aer_sampler(shots: int, seed: int) -> Any:
     """Aer's sampler with one thread a worker; more than one are slower on small circuits.
 
     Raises:
         MissingExtraError: qiskit-aer is not installed.
     """
     sampler: Any = sampler_class("the backend `aer`")
-    return sampler(default_shots=shots, seed=seed, options=thread_options(threads))
+    return sampler(default_shots=shots, seed=seed, options=thread_options(1))
 
 
 def _numbers(records: list[QueryRecord]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.load import load_queries
-from ..errors import CheckpointError, TrainingStoppedError
+from ..errors import DamagedCheckpointError, TrainingStoppedError
 from ..training.config import TrainingConfig
 from ..training.loop import config_of, resume, train
 from ..training.models import build_model
@@ -32,8 +32,9 @@ def run_training(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[
 
     Raises:
         TrainingStoppedError: `stop` said so.
-        CheckpointError: Another process trains in the folder, or data or logs of an earlier attempt
-            are damaged; nothing was changed.
+        CheckpointError: Another process trains in the folder, data or logs of an earlier attempt
+            are damaged, or its checkpoint cannot be read or is of another version; nothing was
+            changed.
     """
     trained = _train(run, RunFolder(folder, run.run_id, attempt), stop)
     return {
@@ -68,12 +69,13 @@ def _train(run: StudyRun, folder: RunFolder, stop: Stop) -> TrainingResult:
 
 
 def _goes_on(folder: RunFolder, config: TrainingConfig) -> bool:
-    """Whether an earlier attempt left a checkpoint of this training that can be read."""
+    """Whether an earlier attempt left a checkpoint of this training that is not damaged.
+
+    One that cannot be read, this time or by this version, is an error: it may be sound.
+    """
     try:
         return folder.checkpoint.exists() and config_of(folder) == config
-    except CheckpointError as error:
-        if isinstance(error.__cause__, OSError):  # not read this time, and perhaps sound
-            raise
+    except DamagedCheckpointError:
         return False
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DamagedCheckpointError
 from ..records import atomic
 from ._ml import safetensors, torch
 
@@ -64,7 +64,8 @@ class Checkpoint:
         """Reads a checkpoint and checks that it is what was written.
 
         Raises:
-            CheckpointError: It is missing, damaged or of a newer version.
+            DamagedCheckpointError: It is not what was written.
+            CheckpointError: It is missing, cannot be read, or is of another version.
         """
         if not path.is_file():
             raise CheckpointError(
@@ -79,12 +80,16 @@ class Checkpoint:
             text = metadata["state"]
             state = json.loads(text)
             sound = metadata["digest"] == _digest(text, tensors)
-        except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+        except OSError as error:
             raise CheckpointError(
+                f"`{path}` cannot be read ({error}): see that this process may read it"
+            ) from error
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise DamagedCheckpointError(
                 f"`{path}` is damaged ({error}): restore it from a copy"
             ) from error
         if not sound or not isinstance(state, dict):
-            raise CheckpointError(
+            raise DamagedCheckpointError(
                 f"`{path}` is damaged (its digest does not match): restore it from a copy"
             )
         if state.pop("schema_version", None) != SCHEMA_VERSION:

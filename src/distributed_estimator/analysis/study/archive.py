@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError, RecordError
+from ...errors import InputError, RecordError, named
 from ..page.timeline import traced_kinds
 from .checks import read_document
 from .runs import COMPRESSED, MANIFEST, Run, Study, is_archive, load_study
@@ -63,7 +63,8 @@ def pack_study(folder: Path, out: Path) -> Packed | None:
 
     Raises:
         InputError: `folder` is an archive, or `out` holds other things.
-        RecordError: The study cannot be read, or the archive not be written.
+        RecordError: The study cannot be read, the archive not be written, or the manifest of the
+            one in `out` is damaged.
     """
     if is_archive(folder):
         raise InputError(f"`{folder}` is an archive already: name the folder that a study ran in")
@@ -73,7 +74,7 @@ def pack_study(folder: Path, out: Path) -> Packed | None:
     if not ended:
         return None
     try:
-        with _replaced(out) as place:
+        with _replaced(out.resolve()) as place:
             left_out = _fill(place, study)
             digest = records_hash(place)
             _write_manifest(place, study, left_out, digest)
@@ -89,8 +90,18 @@ def pack_study(folder: Path, out: Path) -> Packed | None:
 def _check_place(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"`{out}` is a file: name a folder for the archive")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if not found:
+        return
+    if MANIFEST not in found:
         raise InputError(f"`{out}` is not empty and no archive: name a new folder")
+    foreign = sorted(found - {"study.json", "runs", MANIFEST})
+    if foreign:
+        raise InputError(
+            f"`{out}` holds what no archive has ({named(foreign)}): move that away, or name a new "
+            "folder"
+        )
+    _read_manifest(out)
 
 
 @contextmanager
@@ -101,11 +112,24 @@ def _replaced(out: Path) -> Iterator[Path]:
     place.mkdir()
     try:
         yield place
-        if out.exists():
-            shutil.rmtree(out)
-        place.rename(out)
+        _take_place(out, place)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _take_place(out: Path, place: Path) -> None:
+    """Gives `place` the name `out`; what had it is removed last, and has it again on errors."""
+    old = place.with_name(f"{place.name}.old")
+    if out.exists():
+        out.rename(old)
+    try:
+        place.rename(out)
+    except BaseException:
+        if old.exists():
+            old.rename(out)
+        raise
+    if old.exists():
+        shutil.rmtree(old)
 
 
 def _fill(place: Path, study: Study) -> int:
@@ -193,10 +217,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} is no archive of a study: make one with "
             f"`dest study pack STUDY --out {folder}`"
         )
-    manifest = read_document(folder / MANIFEST, {"records_sha256": str, "traces_left_out": int})
+    manifest = _read_manifest(folder)
     if records_hash(folder) != manifest["records_sha256"]:
         raise RecordError(
             f"{folder} is damaged: its records are not those that were packed (`records_sha256` of "
             f"{MANIFEST} differs); restore them, or pack the study again"
         )
     return manifest
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    return read_document(folder / MANIFEST, {"records_sha256": str, "traces_left_out": int})

@@ -14,6 +14,7 @@ from ...errors import RecordError
 from ...records import atomic
 from ..figures import require_matplotlib
 from .archive import read_manifest
+from .data import STAGE_FIGURES, StudyData
 from .report import WrittenReport, write_report
 from .results_text import Drawing, results_page
 from .runs import MANIFEST
@@ -22,6 +23,8 @@ RECORDS = "records"
 PAGE = "README.md"
 REDRAW = "dest study report . --from-logs"
 """In the folder of the results; the same words on every machine."""
+_MADE = "<!-- Made from records/ "
+"""In every page that is made here, and so may be made again."""
 _PUBLISHED = {"figures": (".svg", ".json"), "tables": (".csv",)}
 """Folders of a report with the files of it that are published."""
 
@@ -38,7 +41,8 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
 
     Raises:
         MissingExtraError: Matplotlib or Jinja2 is not installed.
-        RecordError: There is no archive, it is damaged, or the results cannot be written.
+        RecordError: There is no archive, it is damaged, or the results cannot be written, or only
+            over a README.md that is somebody's own; nothing was written.
     """
     records = Path(folder) / RECORDS
     place = Path(folder) if out is None else Path(out)
@@ -47,6 +51,7 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
             f"{folder} holds no archive named {RECORDS}: pack a study there with "
             f"`dest study pack STUDY --out {records}`"
         )
+    _check_page(place / PAGE)
     manifest = read_manifest(records)
     with tempfile.TemporaryDirectory() as drawn, _text_as_text():
         report = write_report(records, drawn, command=REDRAW)
@@ -58,6 +63,19 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
                 f"cannot write {error.filename or place}: {error.strerror or error}"
             ) from error
     return WrittenReport(report.data, place, written)
+
+
+def _check_page(page: Path) -> None:
+    """Raises `RecordError` where a page that was not made here would be lost."""
+    try:
+        text = page.read_text("utf-8", errors="replace") if page.is_file() else ""
+    except OSError as error:
+        raise RecordError(f"cannot read {page}: {error.strerror or error}") from error
+    if text and _MADE not in text:
+        raise RecordError(
+            f"`{page}` is there and was not made from {RECORDS}/: move it away, or give another "
+            "folder with `--out`"
+        )
 
 
 @contextmanager
@@ -86,11 +104,19 @@ def _publish(report: WrittenReport, place: Path) -> Sequence[Path]:
         sources = [file for file in report.files if file.parent == report.out / name]
         sources = [file for file in sources if file.suffix in endings]
         files = [_write(place / name / file.name, _published(file)) for file in sources]
-        for old in set((place / name).glob("*")) - set(files):
-            if old.suffix in endings:
-                old.unlink()
+        names = _names(report.data, name)
+        known = {place / name / f"{one}{ending}" for one in names for ending in endings}
+        for old in known - set(files):
+            old.unlink(missing_ok=True)
         written += files
     return written
+
+
+def _names(data: StudyData, folder: str) -> set[str]:
+    """What files in a folder of a report may be called, whatever was measured."""
+    if folder == "tables":
+        return {sheet.name for sheet in data.sheets}
+    return {chart.name for chart in data.charts} | set(STAGE_FIGURES)
 
 
 def _published(file: Path) -> str:
