@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pytest
 from hostile_study import HOSTILE, hostile_study, task, traced_study, write_tasks
 from report_pages import marks, page_of
-from study_folders import StudyFolder, on_machine, paper_study, trained
+from study_folders import StudyFolder, on_machine, paper_study, sampled_by, trained
 
 from distributed_estimator.analysis.page import study_page
 from distributed_estimator.analysis.page.render import json_in_html
@@ -149,7 +149,9 @@ def test_explanation_is_made_of_the_studys_own_numbers(tmp_path):
     assert any("864 subexperiments a query" in one and "28.8 times fewer" in one for one in told)
     assert any("That took 1,000 s of a query" in one for one in told)
     # 0.4 of 2000 s for 864 subexperiments, against 0.4 of 2 s uncut.
-    assert any("in 800 ms; with 3 cuts" in one and "takes 926 ms" in one for one in told)
+    assert any(
+        "is 800 ms for one circuit; with 3 cuts" in one and "is 926 ms for" in one for one in told
+    )
     assert any("Thread oversubscription" in one and "3 times as long" in one for one in told)
     assert all(re.search(r"\d", one) or one.startswith("Not measured here") for one in told)
 
@@ -157,6 +159,7 @@ def test_explanation_is_made_of_the_studys_own_numbers(tmp_path):
 def test_sentences_lead_to_their_numbers_and_say_what_is_extrapolated(tmp_path):
     folder = traced_study(tmp_path / "study")
     on_machine(folder, usable_cpus="2")
+    sampled_by(folder, "x.Y")
     page = study_page_of(folder)
     links = page.parsed.attributes("href")
     assert links.count("#causes") == 4
@@ -169,7 +172,7 @@ def test_sentences_lead_to_their_numbers_and_say_what_is_extrapolated(tmp_path):
 
 def test_the_cost_model_is_on_the_page_with_its_bar(paper, tmp_path):
     text = paper[2].parsed.text
-    assert "Held-out configurations, median absolute error of T_total. Bar: at most 0.15." in text
+    assert "Held-out configurations, median relative error of T_total. Bar: at most 0.15." in text
     assert "n = 20 configurations" in text
     study = StudyFolder(tmp_path / "study")
     study.add("shares", "queries", {"median_seconds": 1.0}, queries=[{}])

@@ -20,6 +20,7 @@ from study_folders import (
     on_machine,
     paper_study,
     query_record,
+    sampled_by,
     trained,
 )
 
@@ -31,7 +32,7 @@ from distributed_estimator.analysis.study.figures import CUT_COLOURS, CUT_HATCHE
 from distributed_estimator.analysis.study.groups import mean_interval, pairs
 from distributed_estimator.analysis.study.report import write_report
 from distributed_estimator.analysis.study.runs import load_study
-from distributed_estimator.analysis.study.text import cost_told
+from distributed_estimator.analysis.study.text import cost_told, markdown_of
 from distributed_estimator.analysis.study.text import told as headline_told
 from distributed_estimator.cli.study_report import report
 from distributed_estimator.errors import MissingExtraError, RecordError
@@ -184,6 +185,29 @@ def test_data_sets_with_other_numbers_of_workers_are_all_drawn(tmp_path):
     (chart,) = (chart for chart in data.charts if chart.name == "fig5_speed_up")
     assert chart.unmatched == ()
     assert chart.title.endswith("speed-up of the most workers over 1")
+
+
+def test_a_table_says_how_many_runs_are_in_none_of_its_rows(tmp_path):
+    study = StudyFolder(tmp_path / "study")
+    for workers, seed in ((1, 1), (4, 1), (1, 2)):
+        study.add("scaling", "train", trained(1.0), workers=workers, seed=seed)
+    for seed, p in ((1, 0.0), (1, 0.2), (2, 0.2)):
+        place = {"straggler_p": p, "straggler_delay": 0.1}
+        study.add("stragglers", "train", trained(1.0), seed=seed, **place)
+    sheets = {sheet.name: sheet for sheet in data_of(study).sheets}
+    text = markdown_of(sheets["fig5_speed_up"])
+    assert text.endswith(
+        "From experiment scaling, 2 runs.  \n1 run is in no row: see the deviations.\n"
+    )
+    assert sheets["policies"].unmatched  # without a ratio, and in its rows all the same
+    text = markdown_of(sheets["policies"])
+    assert text.endswith("From experiments stragglers and policies, 3 runs.\n")
+
+
+def test_costs_come_from_all_experiments(paper):
+    text = markdown_of(paper[1].costs)
+    assert re.search(r"From all experiments, \d+ runs\.\n$", text)
+    assert "others of the same circuit stay in the fit" in text
 
 
 def test_one_worker_alone_is_not_compared_with_itself(tmp_path):
@@ -452,17 +476,25 @@ def test_the_threads_that_held_decide_whether_the_own_choice_was_measured(tmp_pa
     assert "OMP_NUM_THREADS" not in reason.text
 
 
+NO_CAUSE = "More threads are faster here, so oversubscription is no cause of the difference."
+
+
 @pytest.mark.parametrize(
-    ("free", "told"),
+    ("free", "held", "told", "refuted"),
     [
-        (2.6, "1.04 times as long, it made no difference here"),
-        (1.0, "0.4 times as long ("),
-        (2.9, "1.16 times as long, though the ranges overlap"),
+        (2.6, 2, "1.04 times as long, which counts as no difference", False),
+        (1.0, 2, "0.4 times as long (", True),
+        (1.0, 1, "0.4 times as long (", False),  # there were no more threads
+        (2.2, 2, "0.88 times as long, though the ranges overlap", False),
+        (2.9, 2, "1.16 times as long, though the ranges overlap", False),
     ],
 )
-def test_what_makes_no_difference_is_said_so(tmp_path, free, told):
-    study = caused(tmp_path, [(8, 1, False, 2.5, 1.0), (8, None, False, free, 1.0)])
-    assert told in because(study, usable_cpus="2")["Thread oversubscription"][0].text
+def test_what_makes_no_difference_is_said_so(tmp_path, free, held, told, refuted):
+    variants = [(8, 1, False, 2.5, 1.0), (8, None, False, free, 1.0)]
+    study = caused(tmp_path, variants, held=held)
+    (reason,) = because(study, usable_cpus="2")["Thread oversubscription"]
+    assert told in reason.text
+    assert reason.text.endswith(NO_CAUSE) is refuted
 
 
 def test_deferred_measurements_are_compared_on_as_many_workers(tmp_path):
@@ -472,16 +504,14 @@ def test_deferred_measurements_are_compared_on_as_many_workers(tmp_path):
     assert "0.5 s with the same ones deferred" in reason.text
     assert "8 times as long" in reason.text
     assert "T_rec/T_total is 0.182, and deferred 0.5. The paper's Table I states" in reason.text
-    assert "states 0.489 with 2 cuts (n = 28). So the share depends on how fast" in reason.text
+    assert "states 0.489 with 2 cuts (n = 28). So the share depends on how long" in reason.text
     assert reason.text.endswith(
         " No other change that was measured moves it as far (2 workers: 0.286; 8 workers: 0.25; "
         "8 workers, the simulator's own choice of threads: 0.111)."
     )
 
 
-DEPENDS = (
-    "So the share depends on how fast the simulator runs circuits with mid-circuit measurements."
-)
+DEPENDS = "So the share depends on how long executing these circuits takes."
 
 
 @pytest.mark.parametrize(
@@ -525,13 +555,13 @@ def test_a_change_that_moves_the_share_further_than_deferring_is_told(tmp_path):
 def test_threads_that_do_not_help_are_told_in_numbers(tmp_path, sampler, because_of):
     variants = [(1, 1, False, 4.0, 1.0), (2, 1, False, 4.2, 1.0), (8, 1, False, 4.1, 1.0)]
     study = caused(tmp_path, variants)
-    for log in study.path.glob("runs/*/queries.jsonl"):
-        log.write_text(log.read_text().replace("qiskit_aer.SamplerV2", sampler))
+    sampled_by(study.path, sampler)
     (reason,) = because(study, usable_cpus="2")["Share of reconstruction"]
     assert "with 1, 2 and 8 workers, T_exec of a query" in reason.text
     assert "is 4, 4.2 and 4.1 s" in reason.text
     told = (
-        "Threads do not help here: at best, T_exec is 1.02 times that of 1 worker, with 8 workers"
+        "More workers do not help here: at best, T_exec is 1.02 times that of 1 worker, "
+        "with 8 workers"
     )
     assert told + because_of in reason.text
     assert "What more processors would do to the share is not measured." in reason.text
@@ -543,8 +573,16 @@ def test_more_workers_that_help_later_are_not_overlooked(tmp_path):
     assert "From 1 worker to 8, T_exec shrinks to 0.25 of it" in reason.text
 
 
+def test_nothing_is_extrapolated_to_more_workers_than_aer_runs_jobs_for(tmp_path):
+    found = because(caused(tmp_path), usable_cpus="2")
+    (reason,) = found["Share of reconstruction"]
+    assert "the share depends on how many workers there are. Aer runs all jobs of" in reason.text
+    assert "Extrapolated, not measured" not in found
+
+
 def test_the_share_is_told_by_workers_and_extrapolated_openly(tmp_path):
     study = caused(tmp_path)
+    sampled_by(study.path, "x.Y")
     found = because(study, usable_cpus="2")
     (reason,) = found["Share of reconstruction"]
     assert "with 1, 2 and 8 workers, T_exec of a query" in reason.text
@@ -552,6 +590,7 @@ def test_the_share_is_told_by_workers_and_extrapolated_openly(tmp_path):
         reason.text
     )
     assert "From 1 worker to 2, T_exec shrinks to 0.5 of it, and T_rec" in reason.text
+    assert "the share depends on how many workers there are. The paper's Table I" in reason.text
     assert "states 0.489 with 2 cuts (n = 28)" in reason.text
     (far,) = found["Extrapolated, not measured"]
     # 1 / (1 + 0.1 + 0.4 + 4 / 8)
@@ -576,7 +615,9 @@ def test_nothing_is_extrapolated_from_what_the_runs_do_not_say(tmp_path, execute
 
 
 def test_a_processor_for_each_worker_needs_no_extrapolation(tmp_path):
-    found = because(caused(tmp_path), usable_cpus="8")
+    study = caused(tmp_path)
+    sampled_by(study.path, "x.Y")
+    found = because(study, usable_cpus="8")
     assert "Share of reconstruction" in found
     assert "Extrapolated, not measured" not in found
 
@@ -651,18 +692,20 @@ def test_the_cost_model_of_exact_laws_meets_its_bar_and_is_in_the_summary(paper)
 def test_a_study_too_small_for_a_cost_model_says_so(tmp_path):
     study = StudyFolder(tmp_path / "study")
     study.add("shares", "queries", {}, queries=[{}])
-    study.add("shares", "queries", {}, queries=[{}], seed=2, defer_measurements=True)
+    deferred = {"simulator_threads": None, "defer_measurements": True}
+    query = {"backend": "qiskit_aer.SamplerV2(threads=all)", "pool": "none", "policy": "one job"}
+    study.add("shares", "queries", {}, queries=[query], seed=2, **deferred)
     study.add("stragglers", "train", trained(1.0), queries=[{"retries": 1}])
     data = data_of(study)
     assert rows(data, "cost_model") == ()
     notes = " ".join(data.costs.notes)
-    assert "1 setup is not validated: that takes 9 configurations" in notes
+    assert "2 setups are not validated: that takes 9 configurations" in notes
     assert "the most that one of these has is 1" in notes
-    assert "1 record left out: simulator threads or deferral" in notes
+    assert "simulator threads" not in notes  # its records tell them
     assert "1 record left out: tasks were repeated or missing" in notes
     summary = write_report(study.path).out.joinpath("summary.md").read_text()
     assert "Not measured. " in summary
-    assert "1 setup is not validated" in summary
+    assert "2 setups are not validated" in summary
 
 
 def test_whiskers_of_the_reference_need_several_measured_queries(tmp_path):
@@ -826,7 +869,7 @@ def test_the_command_prints_headlines_and_what_is_missing(tmp_path):
     assert "dest study run paper --scale full --out" in run.output
     assert (tmp_path / "out" / "figures" / "fig4_training_time.svg").exists()
     assert (
-        "cost model: held-out configurations, median absolute error of T_total (bar: at most"
+        "cost model: held-out configurations, median relative error of T_total (bar: at most"
         in (run.output)
     )
     assert "  not measured. No finished run holds a query." in run.output
@@ -913,6 +956,19 @@ def test_without_matplotlib_nothing_is_written(tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match="distributed-estimator\\[report\\]"):
         write_report(study.path)
     assert not (study.path / "report").exists()
+
+
+@pytest.mark.parametrize(("stated", "created"), [("2030-01-01", "2030-01-01"), (7, "")])
+def test_a_study_says_when_it_was_begun_where_that_is_known(tmp_path, stated, created):
+    study = small(tmp_path, created_at=stated)
+    assert load_study(study.path).created == created
+
+
+def test_one_worker_is_no_workers(tmp_path):
+    study = small(tmp_path)
+    study.add("training", "train", cause="Aer died", workers=1)
+    (line,) = (line for line in data_of(study).deviations if line.kind == "failed")
+    assert "seed 1, 1 worker, eager, 3 attempts: Aer died" in line.told
 
 
 def test_an_empty_study_says_how_to_begin_it(tmp_path):

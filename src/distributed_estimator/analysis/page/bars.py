@@ -86,7 +86,7 @@ def _told(bar: Bar, chart: Chart) -> list[str]:
     if bar.queries is not None:
         lines.append(f"from {bar.queries} measured {'query' if bar.queries == 1 else 'queries'}")
     if bar.bound is not None:
-        lines.append(f"no policy can beat {number(bar.bound)}")
+        lines.append(f"no policy can beat {number(bar.bound)} on average")
     return lines
 
 

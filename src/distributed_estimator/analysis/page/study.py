@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..escape import one_line
 from ..study.costs import MOST_ERROR, WHAT, remarks
@@ -15,7 +13,7 @@ from ..study.groups import grouped
 from ..study.headlines import NOT_MEASURED, Headline
 from ..study.rows import MEASURED, Chart, Sheet
 from ..study.runs import Study
-from ..study.text import WHY, told
+from ..study.text import MOST_REASON, WHY, alone_told, told
 from .bars import bar_chart, share_chart
 from .curves import speed_up_chart
 from .machine import machine_facts
@@ -53,7 +51,6 @@ _TABLES = ("causes", "cost_model")
 """Tables that no figure is drawn from."""
 _FIGURES = {"savings": "saved_subexperiments"}
 """Figures of the tables that are not called as they are."""
-_MOST_REASON = 2000
 _STATES = {"met": "met", "not met": "unmet"}
 
 
@@ -92,7 +89,7 @@ def page_of(data: StudyData, place: Path, command: str, hashes: Mapping[str, str
 def _why(data: StudyData, varied: Figure) -> Section:
     because = tuple(
         Because(
-            one_line(reason.text, _MOST_REASON),
+            one_line(reason.text, MOST_REASON),
             reason.basis == MEASURED,
             _FIGURES.get(reason.table or "", reason.table or "").replace("_", "-"),
         )
@@ -111,17 +108,11 @@ def _lead(data: StudyData) -> str:
 
 
 def _facts(study: Study) -> list[tuple[str, str]]:
-    created = _created(study.folder / "study.json")
     return [
-        ("Begun", one_line(created, 40) or "not known"),
+        ("Begun", one_line(study.created, 40) or "not known"),
         ("Configuration", one_line(study.digest, 80)),
         *machine_facts(study.environments),
     ]
-
-
-def _created(path: Path) -> str:
-    found: Any = json.loads(path.read_bytes()).get("created_at")
-    return found if isinstance(found, str) else ""
 
 
 def _foot(study: Study, command: str) -> str:
@@ -217,8 +208,7 @@ def _figure(
     sources: Sources | None,
 ) -> Figure:
     notes = dict.fromkeys(chart.notes if chart else sheet.notes)
-    if sheet.unmatched:
-        notes[f"{len(sheet.unmatched)} runs are in no row: see the deviations below."] = None
+    notes.update(dict.fromkeys(alone_told(sheet)))
     missing = f"{NOT_MEASURED.capitalize()}. To run what is missing: {data.how_to_go_on}"
     return Figure(
         id=name.replace("_", "-"),

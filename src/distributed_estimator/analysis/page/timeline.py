@@ -12,7 +12,7 @@ from ..escape import one_line
 from ..placement import PlacedQuery, lanes, nanoseconds, place_queries
 from ..study.groups import SERIES, canonical, grouped, told_cuts
 from ..study.runs import Run, Study
-from ..study.words import number
+from ..study.words import counted, number
 from ..tables import STAGES
 from ..trace import natural
 from .keys import fragment_keys, key, stage_keys
@@ -112,14 +112,11 @@ def _timeline(run: Run) -> Timeline | None:
     config = run.config
     parts = [run.dataset, told_cuts(run.cuts)]
     parts += [str(config["policy"])] if config.get("policy") else []
-    parts += [_counted(config[name], name) for name in ("workers", "devices") if config.get(name)]
+    places = ("worker", "device")
+    parts += [counted(config[f"{name}s"], name) for name in places if config.get(f"{name}s")]
     parts += [f"p = {config['straggler_p']}"] if config.get("straggler_p") else []
     group = one_line(f"{run.experiment}, {SERIES[run.pipeline]} ({run.origin})")
     return Timeline(group, one_line(", ".join(parts)), queries[(len(queries) - 1) // 2], run.run_id)
-
-
-def _counted(count: int, nouns: str) -> str:
-    return f"{count} {nouns.removesuffix('s') if count == 1 else nouns}"
 
 
 def _by_time(folder: Path) -> list[PlacedQuery]:
@@ -170,7 +167,7 @@ def _marks(begin: int, end: int, task: TaskRecord) -> list[dict[str, Any]]:
         one_line(f"fragment {task.fragment}, {task.status}, {task.purpose}"),
         f"{number((end - begin) / 1e6)} ms on worker {one_line(task.worker, 40)}",
         f"submitted at {number(1e3 * task.submitted)} ms, begun at {number(begin / 1e6)} ms",
-        f"{_counted(task.subexperiments, 'subexperiments')}, attempt {task.attempt + 1}",
+        f"{counted(task.subexperiments, 'subexperiment')}, attempt {task.attempt + 1}",
     ]
     if task.cause:
         told.append(one_line(task.cause))

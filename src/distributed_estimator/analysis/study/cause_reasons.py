@@ -8,6 +8,16 @@ from statistics import median
 
 from ...records import QueryRecord
 from ..escape import one_line
+from .cause_times import (
+    SAME,
+    overlap,
+    time_ratio,
+    times,
+    told_counts,
+    told_median,
+    told_share,
+    verdict,
+)
 from .causes import EXPERIMENT, Variation, matched, shares_of
 from .groups import grouped, told_cuts
 from .rows import EXTRAPOLATED, Reason
@@ -15,8 +25,6 @@ from .runs import Study
 from .tables import PAPER_SHARES
 from .words import counted, listed, number
 
-SAME = 0.1
-"""Times that differ by less, relatively, are told as no difference."""
 _AER = "qiskit_aer."
 """How names of Aer's samplers begin in records."""
 
@@ -56,15 +64,19 @@ def threads(found: Sequence[Variation], machine: Processors) -> Iterator[Reason]
         text = (
             f"Thread oversubscription ({_place(both[0])}, {counted(both[0].workers, 'worker')}, "
             f"{machine.told}): T_exec of a query of the paper's pipeline is "
-            f"{_median(free)} s where the simulator chooses its own number of threads"
+            f"{told_median(free)} s where the simulator chooses its own number of threads"
             f"{_most_threads(both[1])}, and "
-            f"{_median(limited)} s with one thread for each worker: {_verdict(free, limited)} "
-            f"({_counts(free, limited)})."
+            f"{told_median(limited)} s with one thread for each worker: {verdict(free, limited)} "
+            f"({told_counts(free, limited)})."
         )
         if _held(both[1]) == [1]:
             text += (
                 " The simulator could have no more than 1 thread there, either: what it does with "
                 "more is not measured."
+            )
+        elif time_ratio(free, limited) < 1 - SAME and not overlap(free, limited):
+            text += (
+                " More threads are faster here, so oversubscription is no cause of the difference."
             )
         yield Reason(text, table=EXPERIMENT)
 
@@ -108,37 +120,35 @@ def _deferred(
 ) -> str:
     return (
         f"Mid-circuit measurement ({_place(one)}, {counted(one.workers, 'worker')}): T_exec of a "
-        f"query of the paper's pipeline is {_median(during)} s with measurements inside circuits, "
-        f"which are simulated shot by shot, and {_median(deferred)} s with the same ones deferred "
-        f"to the end of circuits: {_verdict(during, deferred)} ({_counts(during, deferred)}). "
+        f"query of the paper's pipeline is {told_median(during)} s with measurements inside "
+        f"circuits, which are simulated shot by shot, and {told_median(deferred)} s with the same "
+        f"ones deferred to the end of circuits: {verdict(during, deferred)} "
+        f"({told_counts(during, deferred)}). "
         "Deferred, all circuits of a query go to the sampler in one call, so what separate calls "
-        f"take is part of the difference. T_rec/T_total is {_share(during)}, and deferred "
-        f"{_share(deferred)}.{_stated(one.cuts)} {_conclusion(during, deferred)}"
+        f"take is part of the difference. T_rec/T_total is {told_share(during)}, and deferred "
+        f"{told_share(deferred)}.{_stated(one.cuts)} {_conclusion(during, deferred)}"
     )
 
 
 def _conclusion(during: Sequence[QueryRecord], deferred: Sequence[QueryRecord]) -> str:
     """What the share depends on, if its change is more than chance and is that of T_exec."""
     part, gen, execute, rebuilt = _stages(during)
-    faster = median(_times(deferred))
+    faster = median(times(deferred))
     if faster >= (1 - SAME) * execute:
         return "T_exec is not shorter with that, so nothing follows for the share."
     if median(shares_of(deferred)) <= (1 + SAME) * median(shares_of(during)):
         return "So the share does not rise here where these circuits are faster."
     alone = rebuilt / (part + gen + faster + rebuilt) if rebuilt > 0 else 0.0
     told = ""
-    if abs(_ratio(deferred, during, "t_reconstruct") - 1) > SAME:
+    if abs(time_ratio(deferred, during, "t_reconstruct") - 1) > SAME:
         told = (
-            f"T_rec is {_median(during, 't_reconstruct')} s, and deferred "
-            f"{_median(deferred, 't_reconstruct')} s; with all but T_exec as it was, the medians "
-            f"would make a share of {number(alone)}. "
+            f"T_rec is {told_median(during, 't_reconstruct')} s, and deferred "
+            f"{told_median(deferred, 't_reconstruct')} s; with all but T_exec as it was, the "
+            f"medians would make a share of {number(alone)}. "
         )
     if min(shares_of(deferred)) <= max(shares_of(during)):
         return told + "The ranges of the shares overlap: what they depend on is not settled here."
-    return (
-        told + "So the share depends on how fast the simulator runs circuits with mid-circuit "
-        "measurements."
-    )
+    return told + "So the share depends on how long executing these circuits takes."
 
 
 def _against_others(one: Variation, base: Variation, others: Sequence[Variation]) -> str:
@@ -158,7 +168,7 @@ def _against_others(one: Variation, base: Variation, others: Sequence[Variation]
 
 
 def share(found: Sequence[Variation], machine: Processors) -> Iterator[Reason]:
-    """Why the share of reconstruction depends on the number of processors."""
+    """How the share of reconstruction depends on the number of workers."""
     for members in _circuits(found):
         plain = sorted(
             (one for one in members if not one.deferred and one.threads == 1),
@@ -169,11 +179,12 @@ def share(found: Sequence[Variation], machine: Processors) -> Iterator[Reason]:
         records = matched(*plain)
         if not all(map(shares_of, records)):
             continue
-        best = min(range(1, len(plain)), key=lambda place: median(_times(records[place])))
+        best = min(range(1, len(plain)), key=lambda place: median(times(records[place])))
         shrinks, told = _trend(plain[best].workers, records[0], records[best])
         yield Reason(_measured_shares(plain, records, machine, told), table=EXPERIMENT)
         workers = plain[-1].workers
-        if shrinks and (machine.count is None or machine.count < workers):
+        enough = machine.count is not None and machine.count >= workers
+        if shrinks and not enough and not _serial([record for own in records for record in own]):
             yield _extrapolated_share(plain[0], records[0], workers)
 
 
@@ -185,12 +196,12 @@ def _measured_shares(
 ) -> str:
     workers = listed([str(one.workers) for one in plain])
     counts = listed([str(len(own)) for own in records])
-    execute = listed([_median(own) for own in records])
-    rebuilt = listed([_median(own, "t_reconstruct") for own in records])
+    execute = listed([told_median(own) for own in records])
+    rebuilt = listed([told_median(own, "t_reconstruct") for own in records])
     return (
         f"Share of reconstruction ({_place(plain[0])}, {machine.told}): with {workers} workers, "
         f"T_exec of a query of the paper's pipeline is {execute} s, T_rec {rebuilt} s, and "
-        f"T_rec/T_total {listed([_share(own) for own in records])} (medians of n = {counts}). "
+        f"T_rec/T_total {listed([told_share(own) for own in records])} (medians of n = {counts}). "
         f"{told}{_stated(plain[0].cuts)}"
     )
 
@@ -199,11 +210,11 @@ def _trend(
     workers: int, one: Sequence[QueryRecord], more: Sequence[QueryRecord]
 ) -> tuple[bool, str]:
     """Whether more workers shorten T_exec and not T_rec, and that in words."""
-    execute, rebuild = (_ratio(more, one, name) for name in ("t_execute", "t_reconstruct"))
+    execute, rebuild = (time_ratio(more, one, name) for name in ("t_execute", "t_reconstruct"))
     unknown = "what more processors would do to the share is not measured."
     if execute >= 1 - SAME:
         return False, (
-            f"Threads do not help here: at best, T_exec is {number(execute)} times that of 1 "
+            f"More workers do not help here: at best, T_exec is {number(execute)} times that of 1 "
             f"worker, with {counted(workers, 'worker')}{_serial([*one, *more])}. "
             f"{unknown.capitalize()}"
         )
@@ -213,12 +224,13 @@ def _trend(
         return False, f"{told} both shrink here ({both}), so {unknown}"
     return True, (
         f"{told} T_exec shrinks to {number(execute)} of it, and T_rec, serial Python, does not "
-        f"({number(rebuild)}): the share depends on how many processors there are."
+        f"({number(rebuild)}): the share depends on how many workers there are"
+        f"{_serial([*one, *more])}."
     )
 
 
 def _serial(records: Sequence[QueryRecord]) -> str:
-    """Why simulations of several threads do not overlap, where the sampler is Aer's."""
+    """Why simulations for several workers do not overlap, where the sampler is Aer's."""
     if not all(record.backend.startswith(_AER) for record in records):
         return ""
     # `qiskit_aer.jobs.utils.DEFAULT_EXECUTOR` has one thread, and `AerJob` takes no other here.
@@ -242,7 +254,7 @@ def _extrapolated_share(plain: Variation, records: Sequence[QueryRecord], worker
 def _stages(records: Sequence[QueryRecord]) -> list[float]:
     """Median seconds of each stage."""
     names = ("t_partition", "t_generate", "t_execute", "t_reconstruct")
-    return [median(_times(records, name)) for name in names]
+    return [median(times(records, name)) for name in names]
 
 
 def _stated(cuts: int) -> str:
@@ -262,43 +274,3 @@ def _place(one: Variation) -> str:
     # Behind the pipeline's name is what sets this series apart from others.
     more = [one_line(part, 80) for part in one.series.split(", ")[1:]]
     return ", ".join([one_line(one.dataset, 80), told_cuts(one.cuts), *more])
-
-
-def _times(records: Sequence[QueryRecord], name: str = "t_execute") -> list[float]:
-    return [getattr(record, name) for record in records]
-
-
-def _median(records: Sequence[QueryRecord], name: str = "t_execute") -> str:
-    return number(median(_times(records, name)))
-
-
-def _share(records: Sequence[QueryRecord]) -> str:
-    return number(median(shares_of(records)))
-
-
-def _ratio(
-    one: Sequence[QueryRecord], other: Sequence[QueryRecord], name: str = "t_execute"
-) -> float:
-    base = median(_times(other, name))
-    return median(_times(one, name)) / base if base > 0 else 1.0
-
-
-def _verdict(one: Sequence[QueryRecord], other: Sequence[QueryRecord]) -> str:
-    """The first against the second; says so where it makes no difference."""
-    ratio = _ratio(one, other)
-    if abs(ratio - 1) <= SAME:
-        return f"{number(ratio)} times as long, it made no difference here"
-    told = f"{number(ratio)} times as long"
-    if max(min(_times(one)), min(_times(other))) <= min(max(_times(one)), max(_times(other))):
-        told += ", though the ranges overlap"
-    return told
-
-
-def _counts(one: Sequence[QueryRecord], other: Sequence[QueryRecord]) -> str:
-    """How many queries each median is of, and where they lie."""
-    return f"medians of n = {len(one)} ({_range(one)}) and n = {len(other)} ({_range(other)})"
-
-
-def _range(records: Sequence[QueryRecord]) -> str:
-    times = _times(records)
-    return f"{number(min(times))} to {number(max(times))} s"

@@ -73,7 +73,8 @@ def _policies(sheet: Sheet) -> Chart:
         if row.experiment == experiment
     )
     known = any(bar.bound is not None for bar in bars)
-    bounded = ("A black line is the expected time that no policy can beat.",) if known else ()
+    line = "A black line is the expected time that no policy can beat; "
+    bounded = (line + "a median may be below it by chance.",) if known else ()
     return Chart(
         "policies",
         "Policies with and without injected stragglers",

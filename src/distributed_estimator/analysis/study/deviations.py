@@ -9,6 +9,7 @@ from typing import Any
 from .groups import Unmatched, grouped, told_cuts
 from .rows import EXTRAPOLATED, MEASURED, Chart, Reason
 from .runs import Run, Study
+from .words import counted
 
 EXPERIMENTS = {
     "training": "Fig. 4, 7 and 8, accuracy differences",
@@ -103,7 +104,7 @@ def _alone(unmatched: Sequence[tuple[str, Unmatched]]) -> Iterator[Deviation]:
 def _unhappy(study: Study) -> Iterator[Deviation]:
     for run in study.runs:
         if run.status == "failed":
-            tries = f"{run.attempts} attempt" + "s" * (run.attempts != 1)
+            tries = counted(run.attempts, "attempt")
             yield Deviation("failed", run.run_id, f"{_told(run)}, {tries}: {run.cause}")
         elif run.status == "unfinished":
             yield Deviation("unfinished", run.run_id, _told(run))
@@ -126,7 +127,7 @@ def _told(run: Run) -> str:
         told_cuts(run.cuts),
         f"seed {config['seed']}",
     ]
-    parts += [f"{config['workers']} workers"] if config.get("workers") is not None else []
+    parts += [counted(config["workers"], "worker")] if config.get("workers") is not None else []
     parts += [str(config["policy"])] if config.get("policy") is not None else []
     parts += [f"p = {config['straggler_p']}"] if config.get("straggler_p") else []
     return ", ".join(parts)
@@ -198,13 +199,11 @@ def _not_real(study: Study) -> Iterator[Deviation]:
     for (experiment, origin), runs in grouped(
         done, lambda run: (run.experiment, run.origin)
     ).items():
-        yield Deviation("not real", experiment, f"{origin}: {_count(runs)}")
+        yield Deviation("not real", experiment, f"{origin}: {counted(len(runs), 'run')}")
     delayed = [run for run in done if run.config.get("straggler_p")]
     for (experiment, p), runs in grouped(
         delayed, lambda run: (run.experiment, float(run.config["straggler_p"]))
     ).items():
-        yield Deviation("not real", experiment, f"delays injected with p = {p:g}: {_count(runs)}")
-
-
-def _count(runs: Sequence[Run]) -> str:
-    return f"{len(runs)} run" + "s" * (len(runs) != 1)
+        yield Deviation(
+            "not real", experiment, f"delays injected with p = {p:g}: {counted(len(runs), 'run')}"
+        )

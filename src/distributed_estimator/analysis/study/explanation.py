@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..escape import one_line
@@ -13,7 +13,7 @@ from .groups import grouped, told_cuts
 from .headlines import NOT_MEASURED
 from .rows import Reason, SavingRow, Sheet
 from .runs import Run, Study
-from .words import number
+from .words import duration, listed, number
 
 _PIPELINES = ("reference", "contracted")
 Sides = Mapping[tuple[str, int, str], QueryTotals]
@@ -81,10 +81,10 @@ def _loops(sides: Sides) -> Iterator[Reason]:
             yield Reason(
                 f"Loops over shots ({one_line(dataset)}, {told_cuts(cuts)}): the paper's pipeline "
                 "reconstructs in Python, shot by shot and term by term. That took "
-                f"{number(theirs.t_reconstruct / theirs.queries)} s of a query, "
+                f"{duration(theirs.t_reconstruct / theirs.queries)} of a query, "
                 f"{number(seconds[0])} µs a shot; ours contracts the means that workers send, "
-                f"{number(ours.t_reconstruct / ours.queries)} s of a query, "
-                f"{number(seconds[1])} µs a shot.",
+                f"{duration(ours.t_reconstruct / ours.queries)} of a query, "
+                f"{number(seconds[1])} µs a shot (all are means).",
                 table="stage_shares",
             )
 
@@ -106,10 +106,11 @@ def _mid_circuit(sides: Sides) -> Iterator[Reason]:
             before, after = _of_one(uncut), _of_one(sides[dataset, cuts, "reference"])
             yield Reason(
                 f"Mid-circuit measurement ({one_line(dataset)}): circuits that are not cut have "
-                f"none, and the paper's pipeline executes such a subexperiment in "
-                f"{number(before)} ms; with {told_cuts(cuts)} some have one and are simulated shot "
-                f"by shot, and a subexperiment takes {number(after)} ms, on fewer qubits. The "
-                "records do not tell circuits with and without one apart.",
+                f"none, and T_exec of the paper's pipeline is {number(before)} ms for one circuit; "
+                f"with {told_cuts(cuts)} some subexperiments have such measurements and are "
+                f"simulated shot by shot, and T_exec is {number(after)} ms for each: the mean over "
+                "those with and without them, which the records do not tell apart. All of these "
+                "are on fewer qubits.",
                 table="stage_shares",
             )
 
@@ -141,11 +142,18 @@ def _limit(environment: Mapping[str, Any]) -> str:
 def _batches(study: Study) -> Iterator[Reason]:
     runs = [run for run in study.done("training", "train") if run.pipeline == "contracted"]
     for dataset, members in grouped(runs, lambda run: run.dataset).items():
-        totals = sum((run.totals for run in members if run.cuts), QueryTotals())
+        cut = [run for run in members if run.cuts]
+        totals = sum((run.totals for run in cut), QueryTotals())
         if totals.records and totals.queries:
             yield Reason(
-                f"Queries evaluated together ({one_line(dataset)}): a training asks "
+                f"Queries evaluated together ({one_line(dataset)}): a training with cuts asks "
                 f"{number(totals.queries / totals.records)} queries at a time, which share plan, "
                 f"circuits and contraction; a query takes "
-                f"{number(1e3 * totals.seconds / totals.queries)} ms of the estimator's time."
+                f"{number(1e3 * totals.seconds / totals.queries)} ms of the estimator's time "
+                f"(on {_backends(cut)}; both are means)."
             )
+
+
+def _backends(runs: Sequence[Run]) -> str:
+    names = sorted({name for run in runs for name in run.backends})
+    return listed([one_line(name, 60) for name in names])

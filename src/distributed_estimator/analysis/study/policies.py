@@ -1,4 +1,4 @@
-"""Policies with and without injected stragglers, beside the time that none can beat."""
+"""Policies with and without injected stragglers, beside the expected time that none can beat."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def policies(study: Study) -> Sheet:
             "value: median seconds of a training (stragglers) or of a query (policies).",
             "over_clean: median over runs of their time over that of the same run at p = 0, where "
             "there is one.",
-            "lower_bound: expected seconds that no policy can beat, where the records hold it.",
+            "lower_bound: expected seconds that no policy can beat, where the records hold them; "
+            "value is a median, which may be below it by chance.",
         ),
     )
 

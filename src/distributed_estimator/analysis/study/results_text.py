@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..escape import markdown, one_line
@@ -16,12 +14,12 @@ from .deviations import KINDS
 from .groups import grouped
 from .headlines import NOT_MEASURED, Headline
 from .rows import CostRow, Reason, Sheet
-from .text import WHY, markdown_of, told
+from .text import MOST_REASON, WHY, cost_told, markdown_of, told
+from .words import counted
 
 _OF_THE_PAPER = ("fig", "table")
 """Beginnings of the names of tables that the paper has too."""
 _OF_THE_REASONS = ("causes",)
-_MOST = 2000
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def results_page(
 def _lead(data: StudyData) -> Iterator[str]:
     about = data.study.config.get("about")
     if isinstance(about, str):
-        yield markdown(about, _MOST)
+        yield markdown(about, MOST_REASON)
     statuses = [run.status for run in data.study.runs]
     counts = ", ".join(f"{statuses.count(kind)} {kind}" for kind in sorted(set(statuses)))
     origins = grouped((run for run in data.study.runs if run.results), lambda run: run.origin)
@@ -119,12 +117,11 @@ def _costs(sheet: Sheet) -> Iterator[str]:
     else:
         yield f"{NOT_MEASURED.capitalize()}."
     if told_remarks := remarks(sheet):
-        yield markdown(told_remarks, _MOST)
+        yield markdown(told_remarks, MOST_REASON)
 
 
 def _cost(row: CostRow) -> Sequence[str]:
-    found = f"{row.error_total:.3g} (p90 {row.p90_error_total:.3g})"
-    return markdown(row.setup), str(row.configurations), found, row.outcome
+    return markdown(row.setup), str(row.configurations), cost_told(row), row.outcome
 
 
 def _missing(data: StudyData) -> Iterator[str]:
@@ -136,7 +133,7 @@ def _missing(data: StudyData) -> Iterator[str]:
 
 def _reason(reason: Reason) -> str:
     link = f" ([numbers](tables/{reason.table}.csv))" if reason.table else ""
-    return f"- {markdown(reason.text, _MOST)}{link}"
+    return f"- {markdown(reason.text, MOST_REASON)}{link}"
 
 
 def _sheets(data: StudyData, sheets: Sequence[Sheet], drawings: Sequence[Drawing]) -> Iterator[str]:
@@ -159,9 +156,9 @@ def _figure(one: Drawing, notes: Iterable[str], sheet: Sheet) -> Iterator[str]:
     yield f"![{title}](figures/{one.name}.svg)"
     told_notes = " ".join(markdown(note, 400) for note in dict.fromkeys(notes))
     origins = ", ".join(markdown(origin) for origin in one.about["origin"])
-    runs = len(one.about["records"])
+    runs = counted(len(one.about["records"]), "run")
     yield (
-        f"{told_notes} {origins[:1].upper()}{origins[1:]}, {runs} run{'s' * (runs != 1)}. "
+        f"{told_notes} {origins[:1].upper()}{origins[1:]}, {runs}. "
         f"[Numbers (CSV)](tables/{sheet.name}.csv) · "
         f"[their records](figures/{one.name}.json), SHA-256 {one.about['data_sha256'][:12]}"
     ).strip()
@@ -177,16 +174,13 @@ def _deviations(data: StudyData) -> Iterator[str]:
 
 def _facts(data: StudyData) -> str:
     facts = [
-        ("Begun", _created(data.study.folder / "study.json") or "not known"),
+        ("Begun", data.study.created or "not known"),
         ("Configuration", data.study.digest),
         *machine_facts(data.study.environments),
     ]
-    return _table(("what", "which"), [(name, markdown(value, _MOST)) for name, value in facts])
-
-
-def _created(path: Path) -> str:
-    found: Any = json.loads(path.read_bytes()).get("created_at")
-    return found if isinstance(found, str) else ""
+    return _table(
+        ("what", "which"), [(name, markdown(value, MOST_REASON)) for name, value in facts]
+    )
 
 
 def _again(manifest: Mapping[str, Any], redraw: str) -> Iterator[str]:

@@ -9,6 +9,8 @@ from typing import Any
 from .groups import Unmatched
 
 MEASURED, EXTRAPOLATED = "measured", "extrapolated"
+ALL = "all"
+"""Stands for every experiment."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Bar:
         origin: Whether its runs were simulated, on a fake backend or real.
         runs: Their ids.
         queries: Measured queries that it was extrapolated from.
-        bound: The least that its value can be, where that is known.
+        bound: Expected time that no policy can beat, where that is known.
     """
 
     dataset: str
@@ -139,7 +141,7 @@ class SavingRow:
 class PolicyRow:
     """A policy with stragglers at probability `p`; `value` is the median time, with min–max.
 
-    `lower_bound` is the time that no policy can beat, None where the records hold none.
+    `lower_bound` is the expected time that no policy can beat, None where the records hold none.
     """
 
     experiment: str

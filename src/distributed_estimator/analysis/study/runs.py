@@ -30,7 +30,8 @@ class Run:
 
     Attributes:
         run_id: Its content hash, and its folder's name.
-        experiment: What it belongs to: training, scaling, shares, stragglers or fleet.
+        experiment: What it belongs to: training, scaling, shares, stragglers, policies, fleet or
+            causes.
         kind: "train" or "queries".
         pipeline: "contracted" (ours) or "reference" (the paper's).
         config: Everything else that decides the run.
@@ -137,6 +138,7 @@ class Study:
         runs: By run id.
         not_begun: Run ids of its matrix that have no folder yet.
         environments: Versions and machines that made its records, each once.
+        created: When it was begun, as its study.json says; empty: not known.
     """
 
     folder: Path
@@ -147,6 +149,7 @@ class Study:
     runs: tuple[Run, ...]
     not_begun: tuple[str, ...]
     environments: tuple[Mapping[str, Any], ...]
+    created: str
 
     @property
     def place(self) -> str:
@@ -186,7 +189,7 @@ def load_study(folder: Path | str) -> Study:
             remedy = "its `records` are one: name them, or give `--from-logs`"
         raise RecordError(f"{folder} is no study: it has no study.json; {remedy}")
     study = read_document(folder / "study.json", {"name": str, "scale": str, "hash": str})
-    config = study.get("config", {})
+    config, created = study.get("config", {}), study.get("created_at")
     if not isinstance(config, dict):
         raise RecordError(f"{folder / 'study.json'} is damaged: `config` is no JSON object")
     environments: dict[str, Mapping[str, Any]] = {}
@@ -207,6 +210,7 @@ def load_study(folder: Path | str) -> Study:
         runs=runs,
         not_begun=tuple(sorted((expected or set()) - {run.run_id for run in runs})),
         environments=tuple(environments[key] for key in sorted(environments)),
+        created=created if isinstance(created, str) else "",
     )
 
 

@@ -13,13 +13,15 @@ from .costs import MOST_ERROR, WHAT, remarks
 from .data import STAGE_FIGURES, StudyData
 from .deviations import KINDS
 from .headlines import NOT_MEASURED, Headline
-from .rows import CostRow, Sheet
+from .rows import ALL, CostRow, Sheet
+from .words import counted
 
 WHY = (
-    "Each sentence carries numbers of this study's own records; what it holds no measurement of is "
-    "said so, and what is extrapolated is marked."
+    "Every point carries numbers of this study's own records; what was not measured is named as "
+    "such, and what is extrapolated is marked."
 )
-_MOST_REASON = 2000
+MOST_REASON = 2000
+"""Characters of a sentence that are shown."""
 
 
 def csv_of(sheet: Sheet) -> str:
@@ -49,10 +51,23 @@ def markdown_of(sheet: Sheet) -> str:
     lines.append(_line("---:" if number else "---" for number in numbers))
     lines += [_line(_cell(getattr(row, name)) for name in columns) for row in sheet.rows]
     lines += ["", *(f"{markdown(note)}  " for note in sheet.notes)]
-    lines.append(f"From experiment {markdown(sheet.experiment)}, {len(sheet.runs)} runs.")
-    if sheet.unmatched:
-        lines.append(f"{len(sheet.unmatched)} runs are in no row: see deviations.md.")
+    lines.append(f"From {_source(sheet)}, {counted(len(sheet.runs), 'run')}.  ")
+    lines += alone_told(sheet)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _source(sheet: Sheet) -> str:
+    if sheet.experiment == ALL:
+        return "all experiments"
+    return f"experiment{'s' * (' and ' in sheet.experiment)} {markdown(sheet.experiment)}"
+
+
+def alone_told(sheet: Sheet) -> list[str]:
+    """How many of its unmatched runs no row was made from, if there are any."""
+    alone = {one.run_id for one in sheet.unmatched} - set(sheet.runs)
+    are = "is" if len(alone) == 1 else "are"
+    told = f"{counted(len(alone), 'run')} {are} in no row: see the deviations."
+    return [told] if alone else []
 
 
 def _is_used(sheet: Sheet, name: str) -> bool:
@@ -116,7 +131,7 @@ def summary_of(data: StudyData) -> str:
         lines += [f"Missing: {names}. To run them: `{_code(data.how_to_go_on)}`", ""]
     lines += ["## Cost model", "", *_costs(data.costs), ""]
     lines += ["## Tables and figures", "", *_contents(data), ""]
-    lines += ["Why the paper's numbers are others: [explanation](explanation.md).  "]
+    lines += ["Why these numbers differ from the paper's: [explanation](explanation.md).  "]
     return "\n".join([*lines, "What departs from the paper: [deviations](deviations.md).", ""])
 
 
@@ -141,14 +156,15 @@ def cost_told(row: CostRow) -> str:
 def explanation_of(data: StudyData) -> str:
     """explanation.md: why the paper's numbers are others, with the table behind each sentence."""
     lines = [
-        f"# Why the numbers of the study {markdown(data.study.name)} differ from the paper's",
+        f"# Study {markdown(data.study.name)}, scale {markdown(data.study.scale)}: why its numbers "
+        "differ from those that the paper states",
         "",
         WHY,
         "",
     ]
     for reason in data.reasons:
         link = f" ([table](tables/{reason.table}.md))" if reason.table else ""
-        lines.append(f"- {markdown(reason.text, _MOST_REASON)}{link}")
+        lines.append(f"- {markdown(reason.text, MOST_REASON)}{link}")
     return "\n".join([*lines, ""])
 
 

@@ -22,6 +22,16 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
+def duration(seconds: float) -> str:
+    """A time with its unit: milliseconds below one second.
+
+    Example:
+        >>> duration(2.5), duration(0.000228)
+        ('2.5 s', '0.228 ms')
+    """
+    return f"{number(seconds)} s" if seconds >= 1 else f"{number(1e3 * seconds)} ms"
+
+
 def counted(count: int, noun: str) -> str:
     """A number with its noun.
 
