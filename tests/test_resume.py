@@ -564,6 +564,13 @@ def test_a_file_system_without_locks_will_do(
     train(task, replace(BASE, epochs=1), RunFolder(tmp_path / "run"))
 
 
+def test_a_system_without_locks_will_do(
+    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(locks, "fcntl", None)
+    train(task, replace(BASE, epochs=1), RunFolder(tmp_path / "run"))
+
+
 def no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 

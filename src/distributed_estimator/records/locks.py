@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # no file locks on this system: threads are safe, processes are on their own
-    fcntl = None  # type: ignore[assignment]
+# Where a system has no file locks, threads are safe, and processes on their own.
+fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
 
 
 @contextmanager
