@@ -81,11 +81,12 @@ class CardLine:
 
 @dataclass(frozen=True)
 class Card:
-    """Numbers that answer one question."""
+    """Numbers that answer one question; a wide card has long names in front of them."""
 
     title: str
     told: str
     lines: tuple[CardLine, ...]
+    wide: bool = False
 
 
 @dataclass(frozen=True)

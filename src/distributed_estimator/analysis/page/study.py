@@ -154,7 +154,7 @@ def _cost_card(sheet: Sheet) -> Card:
         why = one_line(remarks(sheet), 600)
         lines.append(CardLine("all setups", NOT_MEASURED, why, "", "open"))
     told_bar = f"{WHAT[:1].upper()}{WHAT[1:]}. Bar: at most {MOST_ERROR:g}."
-    return Card("Cost model", told_bar, tuple(lines))
+    return Card("Cost model", told_bar, tuple(lines), wide=True)
 
 
 def _card_line(line: Headline) -> CardLine:
