@@ -91,6 +91,7 @@ RUNNABLE = [
 ]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("block", RUNNABLE)
 def test_python_in_a_guide_runs(block: str, tmp_path: Path) -> None:
     """As a script, in a folder with the circuit that the guides share."""
