@@ -44,6 +44,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_smoke_run_prints_one_complete_document(name: str) -> None:
     """One test for all of it: a run takes seconds, and test workers share nothing."""
@@ -53,6 +54,7 @@ def test_a_smoke_run_prints_one_complete_document(name: str) -> None:
     check_coverage(document, EXPECTED[name])
 
 
+@pytest.mark.soak
 def test_a_smoke_run_of_learning_holds_every_seed_and_writes_the_table(tmp_path: Path) -> None:
     table = tmp_path / "table.md"
     document = smoke_run("accuracy", "--processes", "1", "--markdown", str(table))
@@ -72,6 +74,7 @@ def test_a_smoke_run_of_learning_holds_every_seed_and_writes_the_table(tmp_path:
     assert lines[-1] == document["statement"]
 
 
+@pytest.mark.soak
 def test_a_smoke_run_of_scaling_holds_every_part() -> None:
     document = smoke_run("scaling")
     check_document("scaling", document)
@@ -93,6 +96,7 @@ def test_a_smoke_run_of_scaling_holds_every_part() -> None:
             assert row["counterpart_seconds"] >= 0.12
 
 
+@pytest.mark.soak
 def test_a_smoke_run_of_stragglers_holds_every_policy_and_the_bound() -> None:
     document = smoke_run("stragglers")
     check_document("stragglers", document)
