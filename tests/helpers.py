@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -22,6 +25,19 @@ from distributed_estimator.training.workloads import (
     WorkloadConfig,
     load_workload,
 )
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command of `dest` came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
 
 
 def reference(circuit, observable, values=None):

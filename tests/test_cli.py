@@ -7,13 +7,11 @@ import io
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from helpers import run_without
+from helpers import Done, run_without
 from qiskit import QuantumCircuit, qasm2, qasm3, qpy
 from qiskit.circuit import Parameter
 from qiskit.circuit.library import UnitaryGate
@@ -28,17 +26,6 @@ from distributed_estimator.training.config import TrainingConfig
 train_command = importlib.import_module("distributed_estimator.cli.train")
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import entangled
+from helpers import Done, entangled
 from qiskit import QuantumCircuit, qasm2
 from scipy.stats import binom
 
@@ -495,17 +495,6 @@ def test_a_file_counts_once_however_many_paths_lead_to_it(tmp_path: Path):
 
 
 # --- Plans and the command
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture

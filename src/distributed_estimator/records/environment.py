@@ -40,11 +40,16 @@ def processor_model(cpu_info: Path = _CPU_INFO) -> str | None:
 def thread_limits() -> dict[str, str | None]:
     """The variables that limit linear algebra's threads, and the processors we may run on."""
     limits = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    try:
-        usable: int | None = len(os.sched_getaffinity(0))
-    except AttributeError:  # this system ties processes to no processors
-        usable = os.cpu_count()
+    usable = usable_processors()
     return limits | {"usable_cpus": None if usable is None else str(usable)}
+
+
+def usable_processors() -> int | None:
+    """How many processors this process may run on; None: the system does not say."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # this system ties processes to no processors
+        return os.cpu_count()
 
 
 @cache

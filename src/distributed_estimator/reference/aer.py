@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ from qiskit.primitives import BaseSamplerV2
 from threadpoolctl import ThreadpoolController
 
 from ..errors import MissingExtraError
+from ..records.environment import usable_processors
 
 
 def sampler_class(purpose: str) -> type[BaseSamplerV2]:
@@ -55,7 +55,7 @@ def lifted_limit(threads: int | None) -> Iterator[int]:
         MissingExtraError: qiskit-aer is not installed.
     """
     sampler_class("a number of simulator threads")
-    wanted = _usable_processors() if threads is None else threads
+    wanted = (usable_processors() or 1) if threads is None else threads
     before = _on_thread_of_aer(_limits)
     try:
         _on_thread_of_aer(lambda: _set_limits([(library, wanted) for library, _ in before]))
@@ -81,10 +81,3 @@ def _limits() -> list[tuple[Any, int]]:
 def _set_limits(limits: list[tuple[Any, int]]) -> None:
     for library, threads in limits:
         library.set_num_threads(threads)
-
-
-def _usable_processors() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # this system ties processes to no processors
-        return os.cpu_count() or 1

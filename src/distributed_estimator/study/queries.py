@@ -134,7 +134,7 @@ def _closed_at_end(estimator: Estimator) -> Iterator[Estimator]:
 
 
 def aer_sampler(shots: int, seed: int) -> Any:
-    """Aer's sampler with one thread a worker; more than one are slower on small circuits.
+    """Aer's sampler with one thread a worker.
 
     Raises:
         MissingExtraError: qiskit-aer is not installed.
