@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
+from .cutting.structure import structure_key, structure_of
 from .errors import BackendError
 from .reconstruction import Network
 from .records import CircuitInfo
-from .structure import structure_key, structure_of
 from .subexperiments import (
     Backend,
     FragmentExperiment,

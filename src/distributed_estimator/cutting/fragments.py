@@ -26,6 +26,7 @@ from .channels import (
 from .circuit import NormalCircuit, Operation
 from .gates import GateKernel
 from .sides import gate_sides, qpd_terms, wire_sides
+from .structure import gate_key
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
@@ -51,11 +52,19 @@ class SlotStep:
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """One end of a cut on a fragment."""
+    """One end of a cut on a fragment.
+
+    Attributes:
+        cut: Number of the cut.
+        qubit: Local qubit.
+        side: What happens there.
+        cut_key: Content of the cut and which end of it this is: what the side follows from.
+    """
 
     cut: int
     qubit: int
     side: Side
+    cut_key: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +113,10 @@ class Fragment:
         lines = [f"{self.num_qubits}"]
         for step in self.steps:
             if isinstance(step, SlotStep):
-                side = self.slots[step.slot].side
-                lines.append(f"slot {step.qubit} {side.end}")
-                lines.append(_digest(side.branches))
+                slot = self.slots[step.slot]
+                lines.append(f"slot {step.qubit} {slot.side.end} {slot.cut_key}")
             else:
-                lines.append(f"{step.instruction.name} {step.qubits} {step.angles}")
-                lines.append(_digest(step.kernel.coefficients))
+                lines.append(f"{gate_key(step.instruction)} {step.qubits} {step.angles}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
@@ -284,9 +291,11 @@ class _Segments:
                 owner[event.segments[0]].add_gate(event)
                 continue
             operation, sides = event.operation, _sides(event.operation, angles)
+            gate = operation.instruction
+            content = operation.kind if gate is None else gate_key(gate)
             ends = tuple(
-                owner[segment].add_slot(event.cut, segment, side)
-                for segment, side in zip(event.segments, sides, strict=True)
+                owner[segment].add_slot(event.cut, segment, side, f"{content} {end}")
+                for end, (segment, side) in enumerate(zip(event.segments, sides, strict=True))
             )
             cuts.append(
                 Cut(
@@ -328,8 +337,8 @@ class _FragmentBuilder:
             )
         )
 
-    def add_slot(self, cut: int, segment: int, side: Side) -> tuple[int, int]:
-        slot = Slot(cut, self._local[segment], side)
+    def add_slot(self, cut: int, segment: int, side: Side, cut_key: str) -> tuple[int, int]:
+        slot = Slot(cut, self._local[segment], side, cut_key)
         self._slots.append(slot)
         self._steps.append(SlotStep(len(self._slots) - 1, slot.qubit))
         return self.index, len(self._slots) - 1
@@ -356,7 +365,3 @@ def _sides(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
         if not angles.depends_on(angle):
             samples[:, column] = float(angles.expressions[angle])
     return gate_sides(kernel.matrices(samples))
-
-
-def _digest(array: NDArray[np.complex128]) -> str:
-    return hashlib.sha256((array + 0.0).tobytes()).hexdigest()

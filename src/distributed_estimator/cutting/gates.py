@@ -186,15 +186,23 @@ def _from_operator(operation: Gate) -> GateKernel | None:
         return None
 
 
+def is_standard(operation: Instruction) -> bool:
+    """Whether name, width and angles determine the gate, as in Qiskit's standard library.
+
+    The name of an open-controlled gate holds its control state.
+    """
+    base = getattr(operation, "base_class", type(operation))
+    return bool(base.__module__.startswith("qiskit.circuit.library.standard_gates."))
+
+
 def _is_symbolic(value: object) -> bool:
     return bool(getattr(value, "parameters", ()))
 
 
 def _symbolic_kernel(operation: Gate) -> GateKernel | None:
-    family = _GateFamily(operation)
-    if family.num_angles > _MAX_SYMBOLIC_ANGLES or not family.is_standard:
+    if len(operation.params) > _MAX_SYMBOLIC_ANGLES or not is_standard(operation):
         return None
-    return _fitted_kernel(family)
+    return _fitted_kernel(_GateFamily(operation))
 
 
 class _GateFamily:
@@ -206,8 +214,6 @@ class _GateFamily:
         base = getattr(operation, "base_class", type(operation))
         self._identity = (base, operation.name, operation.num_qubits, control)
         self.num_angles = len(operation.params)
-        # Only these gates are determined by name, width, control state and angles.
-        self.is_standard = base.__module__.startswith("qiskit.circuit.library.standard_gates.")
 
     def __hash__(self) -> int:
         return hash(self._identity)

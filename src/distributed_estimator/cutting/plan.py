@@ -16,6 +16,7 @@ from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
 from .fragments import Cut, Fragment, split
 from .search import AutoCut, find_cuts
+from .structure import gate_key
 
 Labels: TypeAlias = Sequence[Hashable]
 
@@ -159,9 +160,8 @@ class CutPlan:
             angles = [str(expressions[a]) for a in operation.angles]
             mark = "cut" if index in self.cut_operations else ""
             lines.append(f"{operation.name} {operation.qubits} {angles} {mark}")
-            if operation.kernel is not None:
-                coefficients = operation.kernel.coefficients + 0.0
-                lines.append(hashlib.sha256(coefficients.tobytes()).hexdigest())
+            if operation.instruction is not None:
+                lines.append(gate_key(operation.instruction))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 

@@ -14,9 +14,9 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPu
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import PauliList, SparsePauliOp
 
+from ..cutting.structure import structure_key
 from ..errors import CutError, InputError, ObservableError
 from ..records import CircuitInfo
-from ..structure import structure_key
 from .circuits import Spans, flatten
 from .stages import CutStages, FloatArray, Stages, UncutStages
 

@@ -17,7 +17,7 @@ from qiskit.circuit import (
 )
 from qiskit.circuit.library import UnitaryGate
 
-from .cutting.gates import MAX_MATRIX_QUBITS
+from .gates import MAX_MATRIX_QUBITS, is_standard
 
 
 def structure_key(circuit: QuantumCircuit) -> str:
@@ -29,6 +29,14 @@ def structure_key(circuit: QuantumCircuit) -> str:
         content = "" if item.is_standard_gate() else _content(item.operation)
         lines.append(f"{item.name} {qubits} {[_told(p) for p in item.params]} {content}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def gate_key(gate: Instruction) -> str:
+    """The content of a gate as text, its symbolic parameters left out."""
+    base = getattr(gate, "base_class", type(gate))
+    numbers = ["" if getattr(p, "parameters", ()) else _told(p) for p in gate.params]
+    content = "" if is_standard(gate) else _content(gate)
+    return f"{base.__name__} {gate.name} {gate.num_qubits} {numbers} {content}"
 
 
 def structure_of(circuit: QuantumCircuit) -> list[Any]:
@@ -110,4 +118,6 @@ def _exactly(parameter: Any) -> Any:
 
 
 def _told(parameter: Any) -> str:
+    if isinstance(parameter, ParameterExpression) and not parameter.parameters:
+        parameter = parameter.numeric()
     return parameter.tobytes().hex() if isinstance(parameter, np.ndarray) else str(parameter)
