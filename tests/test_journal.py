@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends.statevector import StatevectorBackend
@@ -366,6 +367,28 @@ def test_a_run_holds_its_journal_before_it_has_any_result(path: Path):
     with first, second:
         first.run([(circuit, "Z")]).result()
     assert seen == [f"`{path}` is in use by another run: wait for it, or name another journal"]
+
+
+@pytest.mark.parametrize("changed", ["circuit", "angle", "observable", "shots"])
+def test_a_result_is_found_for_the_same_content_alone(path: Path, changed: str):
+    """Seed and place in the run are those of the run before, which alone make the key."""
+    theta = Parameter("theta")
+    circuit, other = QuantumCircuit(1), QuantumCircuit(1)
+    circuit.ry(theta, 0)
+    other.rx(theta, 0)
+    asked = {"circuit": circuit, "angle": 0.4, "observable": "Y", "shots": 300}
+    changes = {"circuit": other, "angle": 0.9, "observable": "X", "shots": 301}
+
+    def value(journal: Path | None, circuit, angle, observable, shots):
+        options = EstimatorOptions(shots=shots, seed=7)
+        with DistributedEstimator(workers=1, options=options, journal=journal) as estimator:
+            return float(estimator.run([(circuit, observable, [angle])]).result()[0].data.evs)
+
+    value(path, **asked)
+    asked[changed] = changes[changed]
+    assert value(path, **asked) == value(None, **asked)
+    with open(path, encoding="utf-8") as lines:
+        assert len(list(lines)) == 3  # the header and both results
 
 
 def test_a_closed_one_opens_again_and_a_forgotten_one_lets_go(path: Path):

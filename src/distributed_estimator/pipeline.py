@@ -249,8 +249,13 @@ class _Session(ExitStack):
         return Estimate(values, np.zeros(0), self.shots_taken), gradients
 
     def _local_rows(self) -> tuple[list[FloatArray], list[IntArray]]:
-        local = [unique_rows(self.angles[:, f.angles]) for f in self.plan.fragments]
-        return [rows for rows, _ in local], [inverse for _, inverse in local]
+        rows, inverses = [], []
+        for fragment, parameters in zip(self.plan.fragments, self.prepared.parameters, strict=True):
+            # Rows are told apart by what was given, as angles are rounded differently elsewhere.
+            places, inverse = unique_rows(self.batch.values[:, parameters])
+            rows.append(self.angles[places][:, fragment.angles])
+            inverses.append(inverse)
+        return rows, inverses
 
     def _execute(
         self,

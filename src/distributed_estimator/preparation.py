@@ -65,6 +65,15 @@ class Prepared:
         """Qubits of the widest fragment that has circuits to run; 0 where none has."""
         return max((e.fragment.num_qubits for e in self.experiments if not e.is_trivial), default=0)
 
+    @cached_property
+    def parameters(self) -> tuple[NDArray[np.intp], ...]:
+        """Per fragment, the numbers of the parameters that its angles are functions of."""
+        angles = self.plan.normal.angles
+        return tuple(
+            np.array(sorted(set().union(*map(angles.depends_on, f.angles))), dtype=np.intp)
+            for f in self.plan.fragments
+        )
+
     def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
         """Per fragment, the angles that depend on the parameters numbered so."""
         if parameters not in self._shifts:

@@ -204,7 +204,7 @@ class Round:
         work = self._prepared.work
         specs = [self._spec(task) for task in self.tasks]
         origin = self._backend.identity
-        return Assignment(work, self.tasks, specs, work.check, self._describe, origin)
+        return Assignment(work, self.tasks, specs, work.check, self._describe, origin, work.content)
 
     def _spec(self, task: Task) -> TaskSpec:
         experiment = self._prepared.experiments[task.experiment]

@@ -1,7 +1,8 @@
 """The angles of a circuit's gates as functions of its parameters.
 
 Each angle of each gate occurrence is one column. Affine expressions, which is nearly all of them,
-are evaluated for a whole batch by one matrix product; the rest by walking their expression tree.
+are evaluated for a whole batch at once, term by term: a matrix product would add up in another
+order on another processor. The rest are evaluated by walking their expression tree.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class AngleTable:
             InputError: An angle is NaN, infinite or complex at a binding.
         """
         with np.errstate(all="ignore"):  # what overflows is refused below
-            angles = values @ self._slopes + self._offsets
+            angles = np.tile(self._offsets, (len(values), 1))
+            for parameters, slopes in zip(*self._terms, strict=True):
+                angles += values[:, parameters] * slopes
         for k in self._nonlinear:
             tree = self._trees[k]
             if tree is None:
@@ -93,6 +96,13 @@ class AngleTable:
                 "parameter values given: bind others"
             )
         return np.asarray(angles, dtype=np.float64)
+
+    @cached_property
+    def _terms(self) -> tuple[NDArray[np.intp], FloatArray]:
+        """Parameters and slopes of each angle's first, second, … term, shape (terms, angles)."""
+        most = int(np.count_nonzero(self._slopes, axis=0).max(initial=0))
+        parameters = np.argsort(self._slopes == 0, axis=0, kind="stable")[:most]
+        return parameters, np.take_along_axis(self._slopes, parameters, axis=0)
 
     def jacobian(self, values: FloatArray) -> FloatArray:
         """Slopes d angle / d parameter.

@@ -293,6 +293,6 @@ def _greedy_spanning(rows: list[FloatArray], rank: int) -> list[int]:
         def gain(index: int, stacked: list[FloatArray] = stacked) -> tuple[int, float]:
             values = np.linalg.svd(np.concatenate([*stacked, rows[index]]), compute_uv=False)
             values = values[values > _TOLERANCE]
-            return len(values), float(values[-1])
+            return len(values), round(float(values[-1]), 6)
 
         chosen.append(max((i for i in range(len(rows)) if i not in chosen), key=gain))

@@ -70,8 +70,13 @@ def _gate_side(columns: ComplexArray) -> Side:
 
 
 def _fix_phase(matrix: ComplexArray) -> ComplexArray:
-    pivot = matrix.ravel()[np.argmax(np.abs(matrix) > 0.1)]
+    pivot = _pivot(matrix)
     return np.asarray(matrix * (abs(pivot) / pivot))
+
+
+def _pivot(array: ComplexArray) -> complex:
+    """The first entry that is not small: made positive, it fixes a phase on every processor."""
+    return complex(array.ravel()[np.argmax(np.abs(array) > 0.1)])
 
 
 def _common_frame(
@@ -96,12 +101,13 @@ def _common_frame(
     order = sorted((0, 1), key=lambda i: _frame_key(after[:, i]))
     after, before = after[:, order], before[order]
     for i in range(2):
-        pivot = after[np.argmax(np.abs(after[:, i]) > 0.1), i]
+        pivot = _pivot(after[:, i])
         after[:, i] *= abs(pivot) / pivot
         before[i] *= pivot / abs(pivot)
         overlap = before[i] @ after[:, i]
-        if abs(overlap) > 0.1:
-            before[i] *= abs(overlap) / overlap
+        if abs(overlap) <= 0.1:
+            overlap = _pivot(before[i])
+        before[i] *= abs(overlap) / overlap
     return after, before
 
 

@@ -26,7 +26,8 @@ class Assignment:
         specs: What a policy may know of each.
         check: Why arrays cannot be the result of a task; None where they can.
         describe: A task for people, such as "fragment 1, bindings 0 to 7".
-        origin: What a journal keeps results under besides a task's key: what evaluated them.
+        origin: What evaluates the tasks. A journal keeps results under it, `content` and key.
+        content: What the result of a task depends on besides its key and origin.
     """
 
     work: Work
@@ -35,10 +36,11 @@ class Assignment:
     check: Callable[[Any, Arrays], str | None]
     describe: Callable[[Any], str]
     origin: str = ""
+    content: Callable[[Any], str] = lambda task: ""
 
     def kept_as(self, number: int) -> str:
         """What a journal calls a task's result."""
-        return f"{self.origin} {self.specs[number].key}"
+        return f"{self.origin} {self.content(self.tasks[number])} {self.specs[number].key}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,19 +144,13 @@ class FragmentExperiment:
         return type(self), (self.fragment, self.paulis, self.basis)
 
 
-def unique_rows(angles: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
-    """Distinct local bindings in order of appearance and, for each given one, its place there."""
-    angles = np.ascontiguousarray(angles)
-    size = angles.shape[1] * angles.itemsize
-    if not size:
-        return angles[:1], np.zeros(len(angles), dtype=np.intp)
-    data = angles.tobytes()
-    places: dict[bytes, int] = {}
-    inverse = np.array(
-        [
-            places.setdefault(data[start : start + size], len(places))
-            for start in range(0, len(data), size)
-        ],
-        dtype=np.intp,
+def unique_rows(rows: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each distinct row stands first and, for each row, its place among the distinct."""
+    size = rows.shape[1] * rows.itemsize
+    keys = (
+        np.ascontiguousarray(rows).view(f"V{size}").ravel().tolist() if size else [b""][: len(rows)]
     )
-    return np.frombuffer(b"".join(places)).reshape(len(places), angles.shape[1]), inverse
+    seen: dict[bytes, int] = {}
+    first = [seen.setdefault(key, number) for number, key in enumerate(keys)]
+    places = np.array(list(seen.values()), dtype=np.intp)
+    return places, np.broadcast_to(np.searchsorted(places, first), len(rows))

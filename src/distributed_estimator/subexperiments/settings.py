@@ -24,6 +24,12 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 _DRAWN_AT_ONCE = 1 << 20
+_RESOLUTION = 2.0**-40
+"""What a probability is lowered by, relatively, before it is drawn from; smaller ones count as 0.
+
+NumPy draws otherwise at 0 than just above, and at 1/2 and below than just above, and so would turn
+rounding, which differs between processors, into other numbers.
+"""
 _NARROWEST = 8
 """Outcomes that settings with fewer are padded to: one large draw is faster than several small."""
 
@@ -167,7 +173,8 @@ class SettingLayout:
         result = np.empty_like(padded)
         for places in self._blocks(rows * outcomes):
             chances = padded[:, :, places].transpose(0, 2, 1, 3).reshape(rows, len(places), -1)
-            chances /= chances.sum(axis=-1, keepdims=True)
+            chances *= (1 - _RESOLUTION) / chances.sum(axis=-1, keepdims=True)
+            chances[chances < _RESOLUTION] = 0.0
             counts = rng.multinomial(shots, chances).reshape(rows, -1, outcomes, places.shape[1])
             result[:, :, places] = counts.transpose(0, 2, 1, 3)
         return result[:, :, :size] / shots

@@ -22,12 +22,12 @@ class Task:
     """Subexperiments handed to a worker together: circuits of some bindings of a fragment.
 
     Attributes:
-        key: Content hash of what is run, and its place in the run.
+        key: Hash of its place: run, experiment, first row, circuits and chunk.
         experiment: Number of the experiment among those of the run.
         start: Number of the first row among the experiment's rows.
         angles: Local angles in radians, shape (rows, angles of the fragment).
         shots: Shots per circuit and row that this task asks for; None for exact values.
-        seed: Seed of everything random in the task.
+        seed: Seed of everything random in the task, from the same hash.
         covariances: Whether the covariances of sampled values are wanted, too.
         circuits: First circuit and how many, in the order of `FragmentExperiment.family_parts`;
             None: all.
@@ -87,8 +87,10 @@ def make_tasks(
 ) -> Iterator[Task]:
     """Divide an experiment into tasks with their own keys and seeds.
 
-    Seeds depend on how it is divided, so that may depend on neither the pool nor the time. Exact
-    values come from a binding as a whole: such tasks are divided by rows alone.
+    Both derive from names and positions alone, as computed numbers are rounded differently on
+    another processor. They depend on how an experiment is divided, so that may depend on neither
+    the pool nor the time. Exact values come from a binding as a whole: such tasks are divided by
+    rows alone.
 
     Args:
         number: The experiment's place in the run.
@@ -117,9 +119,9 @@ def make_tasks(
         for circuits in parts:
             for place, size in enumerate(sizes):
                 chunk = place, len(sizes)
-                content = f"{run} {number} {experiment.key} {start} {shots}"
-                content += _division(circuits, chunk)
-                key, seed = _key_and_seed(content, rows)
+                name = f"{run} {number} {start}{_division(circuits, chunk)}"
+                digest = hashlib.sha256(name.encode()).hexdigest()
+                key, seed = digest[:32], int(digest[32:], 16)
                 yield Task(key, number, start, rows, size, seed, wanted, circuits, chunk)
 
 
@@ -139,10 +141,3 @@ def _division(circuits: tuple[int, int] | None, chunk: tuple[int, int]) -> str:
     """What tells the tasks of the same rows apart: nothing where there is but one."""
     text = "" if circuits is None else f" circuits {circuits[0]} {circuits[1]}"
     return text if chunk == (0, 1) else f"{text} chunk {chunk[0]} {chunk[1]}"
-
-
-def _key_and_seed(content: str, rows: FloatArray) -> tuple[str, int]:
-    digest = hashlib.sha256(content.encode())
-    digest.update(rows.tobytes())
-    text = digest.hexdigest()
-    return text[:32], int(text[32:], 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -75,6 +76,11 @@ class FragmentWork:
         if estimate.shots is None:
             return (estimate.values,)
         return estimate.values, np.array([float(estimate.shots)]), *estimate.covariances
+
+    def content(self, task: Task) -> str:
+        """What the result depends on besides backend and seed: experiment, angles and shots."""
+        angles = hashlib.sha256(task.angles.tobytes()).hexdigest()[:32]
+        return f"{self.experiments[task.experiment].key} {angles} {task.shots}"
 
     @staticmethod
     def estimate_of(arrays: Arrays) -> FragmentEstimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +116,7 @@ def _pool(raw: RawData, parts: Parts, wanted: int, title: str) -> Parts:
     down, across = GRIDS[wanted]
     rows, columns = raw.image_shape
     weights = np.kron(pooling_weights(rows, down), pooling_weights(columns, across))
-    pooled = Parts(parts.train @ weights.T, parts.test @ weights.T)
+    pooled = _mapped(parts, lambda rows: rows @ weights.T)
     cells = tuple(f"cell {row},{column}" for row in range(down) for column in range(across))
     check_constant(title, cells, pooled.train)
     return pooled
@@ -135,4 +136,14 @@ def _pca(parts: Parts, wanted: int, title: str) -> Parts:
             f"more samples"
         )
     # scikit-learn makes the largest entry of each component positive, so signs are settled.
-    return Parts(pca.transform(parts.train), pca.transform(parts.test))
+    return _mapped(parts, pca.transform)
+
+
+def _mapped(parts: Parts, map_rows: Callable[[FloatArray], FloatArray]) -> Parts:
+    """Both parts, mapped row by row; equal samples stay equal, whatever BLAS adds up first."""
+
+    def mapped(rows: FloatArray) -> FloatArray:
+        distinct, places = np.unique(rows, axis=0, return_inverse=True)
+        return map_rows(distinct)[places]
+
+    return Parts(mapped(parts.train), mapped(parts.test))
