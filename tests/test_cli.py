@@ -6,21 +6,27 @@ import importlib
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 import pytest
 from helpers import Done, run_without
+from hostile_study import training_run
 from qiskit import QuantumCircuit, qasm2, qasm3, qpy
 from qiskit.circuit import Parameter
 from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import SparsePauliOp, Statevector
+from study_folders import StudyFolder, trained
 
 from distributed_estimator.cli import _files
+from distributed_estimator.cli.main import dest as command
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import InputError
 from distributed_estimator.training.config import TrainingConfig
+from distributed_estimator.training.runs import RunFolder
 
 # The package's attribute `train` is the command; this is the module it is defined in.
 train_command = importlib.import_module("distributed_estimator.cli.train")
@@ -70,6 +76,18 @@ def symbolic(tmp_path: Path) -> Path:
     path = tmp_path / "symbolic.qasm3"
     path.write_text(qasm3.dumps(chain(Parameter("theta"))), "utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of a training and of a study."""
+    folder = tmp_path_factory.mktemp("places")
+    study = StudyFolder(folder / "study")
+    for count in range(1, 10):
+        study.add(
+            "training", "train", trained(1.0), queries=[{"subexperiments": count}], seed=count
+        )
+    return {"run": training_run(folder / "run"), "study": study.path}
 
 
 def assert_refused(done: Done, message: str, folder: Path | None = None) -> None:
@@ -669,6 +687,23 @@ def test_bad_options_of_train(dest: Callable[..., Done], options: list[str], mes
     assert_refused(dest("train", "iris", *options), message)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interrupted_training_names_a_folder_that_can_be_gone_on_from(
+    dest: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, begun: bool
+):
+    def interrupt(task: object, config: object, folder: RunFolder, **_: object) -> None:
+        if begun:
+            folder.path.mkdir(parents=True)
+            folder.checkpoint.touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distributed_estimator.training.loop.train", interrupt)
+    done = dest("train", "iris", "--out", "my run", "--no-figure")
+    assert (done.code, done.out) == (130, "")
+    remark = "note: go on with: dest train --resume 'my run'\n" if begun else ""
+    assert done.err == f"{remark}\ndest: interrupted\n"
+
+
 def test_train_leaves_another_run_alone(dest: Callable[..., Done], tmp_path: Path):
     taken = tmp_path / "taken"
     taken.mkdir()
@@ -677,6 +712,86 @@ def test_train_leaves_another_run_alone(dest: Callable[..., Done], tmp_path: Pat
     assert_refused(done, "taken` already holds a run (summary.json): name another folder")
     assert [path.read_text("utf-8") for path in taken.iterdir()] == ["theirs"]
     assert_refused(dest("train", "iris", "--out", taken / "summary.json"), "is a file")
+
+
+def path_parameters() -> list[tuple[tuple[str, ...], click.Parameter]]:
+    """Every argument and option of the command that takes a path, with the verb it is of."""
+
+    def below(command: click.Command, words: tuple[str, ...]) -> Iterator[Any]:
+        for parameter in command.params:
+            if isinstance(parameter.type, click.Path):
+                yield words, parameter
+        for name, verb in getattr(command, "commands", {}).items():
+            yield from below(verb, (*words, name))
+
+    return list(below(command, ()))
+
+
+@pytest.mark.parametrize(
+    ("words", "parameter"),
+    path_parameters(),
+    ids=lambda part: " ".join(part) if isinstance(part, tuple) else str(part.name),
+)
+def test_an_empty_path_is_refused(
+    dest: Callable[..., Done], words: tuple[str, ...], parameter: click.Parameter
+):
+    option = isinstance(parameter, click.Option)
+    needed = {"predict": ["x.qasm"], "study run": ["paper"]}.get(" ".join(words), ["."])
+    given = [*(needed if option else []), *([parameter.opts[0]] if option else []), ""]
+    assert_refused(dest(*words, *given), "it is empty: name a file or folder (`.` is the", Path())
+
+
+def test_paths_of_all_verbs_are_checked():
+    known = {(*words, parameter.name) for words, parameter in path_parameters()}
+    assert known >= {
+        *{("estimate", name) for name in ("file", "trace", "journal")},
+        *{("train", name) for name in ("out", "resume", "data_dir")},
+        *{("predict", name) for name in ("file", "costs", "target")},
+        *{(verb, "folder") for verb in ("report", "robustness")},
+        *{(verb, "out") for verb in ("report", "robustness")},
+        *{("plan", "file"), ("records", "path"), ("simulate", "records")},
+        *{("study", "run", "source"), ("study", "run", "out")},
+        *{("study", verb, name) for verb in ("report", "pack") for name in ("folder", "out")},
+    }
+
+
+FILES = (
+    ("report", "{run}", "--out"),
+    ("predict", "--costs", "{run}", "--fit"),
+    ("robustness", "{run}", "--out"),
+    ("estimate", "{circuit}", "--journal"),
+)
+FOLDERS = (
+    ("study", "report", "{study}", "--out"),
+    ("study", "pack", "{study}", "--out"),
+    ("estimate", "{circuit}", "--trace"),
+    ("train", "iris", "--out"),
+    ("study", "run", "paper", "--out"),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        *((words, name) for words in FILES for name in (".", "..", "/", "file/x", "x" * 300)),
+        *((words, name) for words in FOLDERS for name in ("file", "file/x", "x" * 300)),
+    ],
+    ids=lambda part: part[:9] if isinstance(part, str) else f"{part[0]} {part[-1]}",
+)
+def test_a_place_where_nothing_can_be_written_is_refused(
+    dest: Callable[..., Done],
+    file: Path,
+    places: dict[str, Path],
+    words: tuple[str, ...],
+    name: str,
+):
+    Path("file").touch()
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    done = dest(*(word.format(circuit=file, **places) for word in words), name)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[-1].startswith("dest: ")
+    assert "Traceback" not in done.err
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ from qiskit import QuantumCircuit
 from qiskit.circuit.library import real_amplitudes
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
-from distributed_estimator.errors import RecordError
+from distributed_estimator.analysis.costs.files import load_costs
+from distributed_estimator.analysis.page import write_run_report
+from distributed_estimator.analysis.sql import query_records as ask
+from distributed_estimator.analysis.study.report import write_report
+from distributed_estimator.analysis.study.results import write_results
+from distributed_estimator.analysis.study.runs import load_study
+from distributed_estimator.analysis.trace import write_chrome_trace
+from distributed_estimator.errors import InputError, RecordError
 from distributed_estimator.records import (
     SCHEMA_VERSION,
     CircuitInfo,
@@ -32,12 +40,14 @@ from distributed_estimator.records import (
     StragglerInfo,
     Summary,
     TrainingRecord,
+    atomic,
     decode,
     encode,
     read_records,
     to_dict,
     truncate_records,
 )
+from distributed_estimator.training.runs import RunFolder
 
 counts = st.integers(0, 2**53)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -429,6 +439,41 @@ def test_a_pickled_writer_appends_to_the_same_file(
             other.write(step(1))
         log.write(step(2))
     assert steps_in(tmp_path / "log.jsonl") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("path", ["", b"log.jsonl", 5, True, "a\0b"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        RecordWriter,
+        lambda path: DistributedEstimator(trace=path),
+        lambda path: DistributedEstimator(options=EstimatorOptions(seed=1), journal=path),
+        lambda path: list(read_records(path)),
+        lambda path: write_chrome_trace(path, []),
+        lambda path: load_costs(path),
+        lambda path: ask(path, "select 1"),
+        lambda path: load_study(path),
+        lambda path: write_report("study", path),
+        lambda path: write_run_report("run", path),
+        lambda path: write_results("results", path),
+        RunFolder,
+    ],
+)
+def test_what_is_no_path_is_refused(use: Callable[[Any], object], path: Any, tmp_path: Path):
+    with pytest.raises(InputError, match="is no path: "):
+        use(path)
+
+
+def test_a_name_that_is_too_long_is_a_record_error(tmp_path: Path):
+    with pytest.raises(RecordError, match="File name too long"):
+        RecordWriter(tmp_path / ("x" * 300))
+
+
+def test_a_folder_is_no_file_to_replace(tmp_path: Path):
+    with pytest.raises(IsADirectoryError), atomic(tmp_path):
+        pass
+    with pytest.raises(IsADirectoryError), atomic(Path()):
+        pass
 
 
 def test_a_folder_is_no_log(tmp_path: Path) -> None:

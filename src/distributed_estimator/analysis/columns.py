@@ -18,7 +18,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import RecordError
-from ..records import KINDS, Header, Record, read_records
+from ..records import KINDS, Header, Record, given_path, read_records
 from ..records.environment import THREAD_VARIABLES
 from ..records.schema import PACKAGES
 from .study.checks import read_document
@@ -66,7 +66,7 @@ def record_files(path: str | os.PathLike[str]) -> list[Path]:
     Raises:
         RecordError: There is nothing, or a folder without record files.
     """
-    place = Path(path)
+    place = given_path(path)
     if not place.is_dir():
         if not place.exists():
             raise RecordError(f"`{place}` does not exist: name a record file or a run's folder")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
-from ..records import QueryRecord, TrainingRecord, atomic
+from ..records import QueryRecord, TrainingRecord, atomic, given_path
 from .tables import StageRow, stage_table
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def training_figure(
     _draw_accuracy(panels["accuracy"], training)
     panels["accuracy"].sharex(panels["loss"])
     _draw_stages(panels["stages"], rows)
-    save(figure, Path(path))
+    save(figure, given_path(path))
 
 
 def new_figure() -> Figure:

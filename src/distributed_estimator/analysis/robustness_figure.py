@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..records import given_path
 from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint
 from .figures import BLUE, INK, ORANGE, PINK, TITLE, new_figure, save, tidy
 
@@ -46,7 +47,7 @@ def robustness_figure(
     panels[0].set_ylabel("test samples correct (%)")
     panels[0].set_ylim(0, 104)
     panels[0].legend(loc="best", frameon=False)
-    save(figure, Path(path))
+    save(figure, given_path(path))
 
 
 def _draw(axes: Axes, clean: AccuracyPoint, curve: AccuracyCurve) -> None:

@@ -11,11 +11,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from ..errors import RecordError
-from ..records import DeviceRecord, QueryRecord, TaskRecord, atomic, plain, read_records
+from ..records import DeviceRecord, QueryRecord, TaskRecord, atomic, given_path, plain, read_records
 from .placement import PlacedQuery, Track, lanes, nanoseconds, place_queries
 
 Event = dict[str, Any]
@@ -73,7 +72,7 @@ def write_chrome_trace(
     Raises:
         RecordError: As for `chrome_trace`, or the file cannot be written.
     """
-    path = Path(path)
+    path = given_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -99,7 +98,7 @@ def trace_files(path: str | os.PathLike[str], *logs: str | os.PathLike[str]) -> 
     tasks: list[TaskRecord] = []
     devices: list[DeviceRecord] = []
     queries: list[QueryRecord] = []
-    for record in read_records(*(log for log in logs if Path(log).exists())):
+    for record in read_records(*(log for log in logs if given_path(log).exists())):
         if isinstance(record, TaskRecord):
             tasks.append(record)
         elif isinstance(record, DeviceRecord):

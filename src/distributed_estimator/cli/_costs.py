@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -14,6 +13,7 @@ from ..analysis.costs.features import Features
 from ..analysis.costs.model import CostModel, Prediction
 from ..errors import InputError, named
 from ._output import duration, note, print_table, printable
+from ._paths import PATH
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -25,7 +25,7 @@ def costs_option(*, required: bool) -> Callable[[CommandT], CommandT]:
         "costs",
         multiple=True,
         required=required,
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="PATH",
         help="Predict the cost from PATH: a model that `dest predict --fit` wrote, a file of query "
         "records, or the folder of a run or a study; once for each.",

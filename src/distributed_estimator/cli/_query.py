@@ -17,6 +17,7 @@ from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
 from ._files import load_circuit
+from ._paths import PATH
 
 Cuts: TypeAlias = str | AutoCut | None
 
@@ -78,7 +79,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
 
 def query_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a verb the file argument and the options of a query."""
-    return click.argument("file", type=click.Path(path_type=Path))(query_settings(command))
+    return click.argument("file", type=PATH)(query_settings(command))
 
 
 def query_settings(command: Callable[..., None]) -> Callable[..., None]:

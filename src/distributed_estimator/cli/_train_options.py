@@ -10,6 +10,7 @@ import click
 from ..training.config import GRADIENT_FREE, Head, Loss, Optimizer, TrainingConfig
 from ..training.models import ANSATZES, ENTANGLEMENTS, FEATURE_MAPS, ModelConfig, feature_range
 from ..training.workloads import WorkloadConfig
+from ._paths import TEXT_PATH
 from ._run_options import (
     add_options,
     policy_of,
@@ -42,7 +43,7 @@ DATA = (
     click.option("--samples", type=int, help="Most training samples.  [default: all]"),
     click.option("--test-samples", type=int, help="Most test samples.  [default: all]"),
     click.option("--target", help="Column of a file that holds the class.  [default: the last]"),
-    click.option("--data-dir", help="Folder of torchvision's MNIST, the full set."),
+    click.option("--data-dir", type=TEXT_PATH, help="Folder of torchvision's MNIST, the full set."),
 )
 MODEL = (
     click.option("--feature-map", type=_choice(*FEATURE_MAPS), default="z", show_default=True),

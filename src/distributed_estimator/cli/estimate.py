@@ -26,6 +26,7 @@ from ._output import (
     stages_as_table,
     with_error,
 )
+from ._paths import PATH
 from ._query import Query, query_options, read_query
 from ._run_options import (
     policy_of,
@@ -108,13 +109,13 @@ class Traces:
 @straggler_options
 @click.option(
     "--trace",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Record the query and every attempt at a task in DIR, and draw them for Perfetto.",
 )
 @click.option(
     "--journal",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Keep results of tasks in FILE, so that the same command goes on after it was killed.",
 )

@@ -22,6 +22,7 @@ from ._costs import (
 )
 from ._forecast import Forecast, features_of
 from ._output import counted, note, print_json, print_table, printable, progress_console
+from ._paths import NEW_FILE, PATH
 from ._query import query_settings, read_query
 
 _OF_A_QUERY = (
@@ -36,12 +37,12 @@ _OF_A_QUERY = (
 
 
 @click.command(short_help="Predict what a query costs, from records of other queries.")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=PATH, required=False)
 @costs_option(required=True)
 @click.option(
     "--fit",
     "target",
-    type=click.Path(path_type=Path),
+    type=NEW_FILE,
     metavar="MODEL",
     help="Write the fitted model to MODEL, a JSON file, for --costs.",
 )

@@ -8,15 +8,14 @@ from pathlib import Path
 import click
 
 from ._output import print_json, printable
+from ._paths import FOLDER, NEW_FILE
 
 
 @click.command(short_help="Make the report page of a training run.")
-@click.argument(
-    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR"
-)
+@click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     help="The HTML file to write.  [default: DIR/report.html]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -21,6 +21,7 @@ from ..records import TaskRecord, read_records
 from ..simulation import Load, Service, SimulationResult, parse_service
 from ..simulation import simulate as simulate_run
 from ._output import counted, duration, note, print_json, print_table, progress_console
+from ._paths import PATH
 from ._run_options import policy_of, policy_options, straggler_options, stragglers_of
 
 MOST_WORKERS = 10_000
@@ -100,7 +101,7 @@ def _workers(_: click.Context, __: click.Parameter, text: str) -> list[int]:
 @click.command(short_help="Simulate a run on any number of workers.")
 @click.option(
     "--records",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Task records of a traced run: its tasks and how long they took.",
 )

@@ -14,6 +14,7 @@ from rich.table import Table
 from ..errors import InputError, TrainingStoppedError
 from ._interrupt import stop_on_interrupt
 from ._output import counted, note, print_json, print_table, printable, progress_console
+from ._paths import PATH, TEXT_PATH
 from .study_pack import pack
 from .study_report import report
 
@@ -49,10 +50,10 @@ def _names(
 
 
 @study.command(short_help="Run a study, or go on with one.")
-@click.argument("source", metavar="paper|FILE")
+@click.argument("source", metavar="paper|FILE", type=TEXT_PATH)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     help="The study's folder: a new one, or that of the same study, which goes on.",
 )
@@ -103,6 +104,8 @@ def run(
                 chosen, runs, folder, retry_failed=retry_failed, watcher=bar, stop=stop
             )
         except (TrainingStoppedError, KeyboardInterrupt) as error:
+            if not folder.study.exists():  # nothing was begun
+                raise
             raise TrainingStoppedError(_how_to_go_on(folder, runs)) from error
     _report(head, result, out, as_json=as_json)
     return FAILED if result.failures else 0

@@ -9,6 +9,7 @@ import click
 from rich.table import Table
 
 from ._output import counted, note, print_json, print_table, printable
+from ._paths import FOLDER, PATH
 
 if TYPE_CHECKING:
     from ..analysis.study.archive import Packed
@@ -18,12 +19,10 @@ NOTHING = 1
 
 
 @click.command(short_help="Pack a study's records into an archive.")
-@click.argument(
-    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR"
-)
+@click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     metavar="ARCHIVE",
     help="The archive's folder: a new one, or an archive to be replaced.",

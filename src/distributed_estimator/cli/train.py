@@ -30,6 +30,7 @@ from ._output import (
     stages_as_dict,
     stages_as_table,
 )
+from ._paths import PATH
 from ._train_options import build_config, training_options
 
 _WITH_RESUME = {"resume", "figure", "as_json", "track"}
@@ -42,12 +43,12 @@ _NAMES = ", ".join(_SHORT.get(name, name) for name in WORKLOADS)
 @training_options
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder for the run's files; it may not hold another run.  [default: runs/WORKLOAD]",
 )
 @click.option(
     "--resume",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Go on with the run in DIR, as it was configured.",
 )
@@ -179,7 +180,8 @@ def _going_on(folder: RunFolder) -> Iterator[Callable[[], bool]]:
         with stop_on_interrupt() as stop:
             yield stop
     except KeyboardInterrupt:
-        note(f"go on with: dest train --resume {shlex.quote(str(folder.path))}")
+        if folder.checkpoint.exists():
+            note(f"go on with: dest train --resume {shlex.quote(str(folder.path))}")
         raise
 
 

@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import RecordError
+from ..records import given_path
 from ..records.codec import parse
 from ..records.locks import take_lock
 from .messages import Arrays
@@ -46,6 +47,7 @@ class Journal:
         path: The file, new or a journal; relative paths are resolved now.
 
     Raises:
+        InputError: What is given is no path.
         RecordError: The file is no journal, damaged (names the line), of another version, held by
             another process, or cannot be made, read and written.
 
@@ -61,7 +63,7 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
+        self.path = given_path(path).absolute()
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._let_go: Callable[[], object] = _nothing

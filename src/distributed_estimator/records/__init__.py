@@ -6,7 +6,7 @@ reads and merges.
 """
 
 from .codec import KINDS, decode, encode, plain, to_dict
-from .files import RecordWriter, atomic, read_records, truncate_records
+from .files import RecordWriter, atomic, given_path, read_records, truncate_records
 from .json_schema import json_schema
 from .schema import (
     SCHEMA_VERSION,
@@ -41,6 +41,7 @@ __all__ = [
     "atomic",
     "decode",
     "encode",
+    "given_path",
     "json_schema",
     "plain",
     "new_run_id",

@@ -9,6 +9,7 @@ raises `RecordError`. A line that lost nothing but its newline is read like any 
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import secrets
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import RecordError
+from ..errors import InputError, RecordError
 from .codec import decode, encode, parse
 from .locks import locked
 from .schema import Header, Record
@@ -28,6 +29,25 @@ from .schema import Header, Record
 TORN_MARK = b" #torn"
 """No record ends like this: the last byte of a record is its closing brace."""
 _MAX_HEADER = 1 << 16
+
+
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """A path that somebody gave.
+
+    Raises:
+        InputError: It is none, or empty as that of an unset variable, which `Path` would take for
+            the current folder.
+
+    Example:
+        >>> given_path("runs/iris").name
+        'iris'
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r} is no path: give text or a `pathlib.Path`")
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise InputError(f"{text!r} is no path: name a file or folder (`.` is the current folder)")
+    return Path(text)
 
 
 def read_records(*paths: str | os.PathLike[str]) -> Iterator[Record]:
@@ -39,18 +59,18 @@ def read_records(*paths: str | os.PathLike[str]) -> Iterator[Record]:
         RecordError: A file cannot be read, or a line is damaged or of a newer schema; names file
             and line. Raised when the iteration gets there.
     """
-    for path in paths:
-        compressed = os.fspath(path).endswith(".gz")
+    for path in map(given_path, paths):
+        compressed = path.suffix == ".gz"
         try:
             with gzip.open(path) if compressed else open(path, "rb") as file:
                 for number, line in enumerate(file, start=1):
-                    record = _read_line(line, f"{os.fspath(path)}, line {number}")
+                    record = _read_line(line, f"{path}, line {number}")
                     if record is not None:
                         yield record
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise RecordError(f"{os.fspath(path)} is damaged: {error}") from error
+            raise RecordError(f"{path} is damaged: {error}") from error
         except OSError as error:
-            raise RecordError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+            raise RecordError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _read_line(line: bytes, place: str) -> Record | None:
@@ -106,7 +126,12 @@ def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Args:
         path: The file to be; its folder is there.
         durable: Whether to wait until it is on the disk, where a power cut does not reach it.
+
+    Raises:
+        IsADirectoryError: There is a folder of that name.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     # Not `tempfile`, whose files are for their owner alone, and would be so under this path.
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -134,6 +159,7 @@ class RecordWriter:
             told either writes a header of its own, though there be records before it.
 
     Raises:
+        InputError: What is given is no path.
         RecordError: The path is a folder or cannot be written.
 
     Example:
@@ -164,13 +190,16 @@ class RecordWriter:
         config_hash: str | None = None,
         attempt: int | None = None,
     ) -> None:
-        self.path = Path(path).absolute()
+        self.path = given_path(path).absolute()
         self._run = {"config_hash": config_hash, "attempt": attempt}
         self._header_due = config_hash is not None or attempt is not None
         self._reset()
-        if self.path.is_dir():
-            raise RecordError(f"{self.path} is a folder: give the path of a file in it")
-        nearest = next(place for place in (self.path, *self.path.parents) if place.exists())
+        try:
+            if self.path.is_dir():
+                raise RecordError(f"{self.path} is a folder: give the path of a file in it")
+            nearest = next(place for place in (self.path, *self.path.parents) if place.exists())
+        except OSError as error:  # a name that is too long
+            raise RecordError(f"cannot write {self.path}: {error.strerror}") from error
         is_place = nearest == self.path or nearest.is_dir()
         if not (is_place and os.access(nearest, os.R_OK | os.W_OK)):
             raise RecordError(

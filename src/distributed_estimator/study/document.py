@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import InputError
+from ..records import given_path
 from ._libraries import yaml
 
 BUILT_IN = ("paper",)
@@ -142,7 +142,7 @@ def _text(source: str | os.PathLike[str]) -> tuple[str, str]:
     if source in BUILT_IN:
         file = f"{source}.yaml"
         return file, resources.files(__package__).joinpath(file).read_text("utf-8")
-    path = Path(source)
+    path = given_path(source)
     if not path.is_file():
         raise InputError(
             f"`{path}` is no study: give {' or '.join(BUILT_IN)}, or the path of a YAML file"

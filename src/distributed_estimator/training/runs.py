@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from ..analysis.load import QueryTotals
 from ..errors import CheckpointError, InputError, RecordError
-from ..records import QueryRecord, RecordWriter, atomic, decode, plain
+from ..records import QueryRecord, RecordWriter, atomic, decode, given_path, plain
 from ..records.locks import take_lock
 from .config import TASK_LOG, TrainingConfig
 
@@ -79,7 +79,7 @@ class RunFolder:
     attempt: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "path", given_path(self.path))
 
     def writer(self, path: Path) -> RecordWriter:
         """Appends to a log of the run, under a header that says which run and attempt it is."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RecordError
-from ...records import Header, QueryRecord, Record, encode, read_records
+from ...records import Header, QueryRecord, Record, encode, given_path, read_records
 from ..columns import each_once
 from ..tables import STAGES
 from .features import Features, Setup
@@ -105,7 +105,7 @@ def read_costs(*paths: str | os.PathLike[str]) -> tuple[list[QueryRecord], list[
     Raises:
         RecordError: A path is missing, a folder has no such file, or a file is damaged.
     """
-    files = {file.resolve(): file for path in paths for file in _files(Path(path))}
+    files = {file.resolve(): file for path in paths for file in _files(given_path(path))}
     found = list(read_records(*files.values()))
     queries = [record for record in found if isinstance(record, QueryRecord)]
     headers = [record for record in found if isinstance(record, Header)]

