@@ -20,7 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from distributed_estimator.analysis.accuracy import AccuracyCurve, AccuracyPoint, wilson_interval
+from distributed_estimator.analysis.accuracy import (
+    MOST_RADIANS,
+    AccuracyCurve,
+    AccuracyPoint,
+    wilson_interval,
+)
 from distributed_estimator.analysis.robustness_figure import robustness_figure
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import (
@@ -358,8 +363,9 @@ def test_a_result_is_written_and_read_alone(run: RunFolder):
 
 def test_the_same_command_gives_the_same_numbers(run: RunFolder):
     first = evaluate_robustness(run, BRIEF, figure=False)
-    assert untimed(evaluate_robustness(run, BRIEF)) == untimed(first)
-    other = evaluate_robustness(run, replace(BRIEF, seed=8), figure=False)
+    again = RobustnessFiles(run.path / "robustness.json", replace=True)
+    assert untimed(evaluate_robustness(run, BRIEF, again)) == untimed(first)
+    other = evaluate_robustness(run, replace(BRIEF, seed=8), again, figure=False)
     assert losses(other.measured) != losses(first.measured)
     assert not (run.path / "robustness.png").exists()
     assert first.attacks.seed == first.config.seed
@@ -420,6 +426,7 @@ def test_exact_values_of_a_run_with_shots(run: RunFolder):
         ({"sigma": (0.1, -0.1)}, "`sigma` holds -0.1: give finite magnitudes of at least 0"),
         ({"epsilon": (0.1, math.nan)}, "`epsilon` holds nan: give finite"),
         ({"epsilon": (math.inf,)}, "`epsilon` holds inf: give finite"),
+        ({"epsilon": (1e9,)}, r"`epsilon` holds 1000000000\.0: give finite .* at most 1e\+06"),
         ({"sigma": (0.1, 0.1)}, "a magnitude twice: give each once"),
         ({"draws": 0}, "`draws` is 0: give a whole number of at least 1"),
         ({"draws": None}, "`draws` is None: give a whole number"),
@@ -459,6 +466,7 @@ def test_a_checkpoint_that_is_missing_or_damaged_leaves_all_as_it_was(run: RunFo
 def test_a_failure_late_leaves_the_earlier_result(run: RunFolder, monkeypatch: pytest.MonkeyPatch):
     evaluate_robustness(run, BRIEF)
     before = snapshot(run.path)
+    again = RobustnessFiles(run.path / "robustness.json", replace=True)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -467,7 +475,7 @@ def test_a_failure_late_leaves_the_earlier_result(run: RunFolder, monkeypatch: p
         with monkeypatch.context() as patch:
             patch.setattr(f"distributed_estimator.training.{place}", full)
             with pytest.raises(RecordError, match=r"cannot write .*: No space left on device"):
-                evaluate_robustness(run, replace(BRIEF, seed=1))
+                evaluate_robustness(run, replace(BRIEF, seed=1), again)
         assert snapshot(run.path) == before
 
 
@@ -607,6 +615,25 @@ def test_the_command_passes_its_options_on(
     assert document.pop("files") == {"result": str(out), "queries": str(queries)}
     assert json.loads(out.read_text("utf-8")) == document
     assert not OWN & {path.name for path in run.path.iterdir()}
+
+
+def test_a_trial_does_not_replace_a_measurement(dest: Callable[..., Done], run: RunFolder):
+    evaluate_robustness(run, BRIEF)
+    before = snapshot(run.path)
+    trial = ("robustness", run.path, *QUICK, "--samples", 2)
+    done = dest(*trial)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "robustness.json` holds an earlier measurement: name another file with" in done.err
+    assert snapshot(run.path) == before
+    assert dest(*trial, "--replace", "--no-figure").code == 0
+    assert json.loads((run.path / "robustness.json").read_text("utf-8"))["samples"] == 2
+
+
+def test_the_largest_perturbation_is_read_by_the_report(dest: Callable[..., Done], run: RunFolder):
+    most = f"{MOST_RADIANS:.0f}"
+    options = ("--sigma", most, "--epsilon", most, "--draws", 1, "--pgd-steps", 1, "--no-figure")
+    assert dest("robustness", run.path, *options).code == 0
+    assert dest("report", run.path).code == 0
 
 
 def test_the_help_says_the_defaults_and_loads_nothing_heavy(dest: Callable[..., Done]):

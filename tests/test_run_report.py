@@ -64,6 +64,8 @@ def test_a_hostile_run_is_escaped_and_a_long_one_thinned_out(tmp_path):
         ("robustness.json", "[", "robustness.json is damaged"),
         ("robustness.json", '{"curves": {"fgsm": [[0.1]]}}', "holds no curves"),
         ("robustness.json", '{"curves": {"fgsm": {"points": [{"magnitude": 1}]}}}', "no curves"),
+        ("robustness.json", '{"curves": {"fgsm": [[1e7, 1, 1, 1]]}}', "radians from 0 to 1e\\+06"),
+        ("robustness.json", '{"curves": {"fgsm": [[1, 2, 1, 1]]}}', "`accuracy` is 2.0: give a sh"),
         ("summary.json", "[]", "summary.json is damaged: it is no JSON object"),
         ("study.json", "{}", "is a study: report it with `dest study report"),
     ],
@@ -81,6 +83,18 @@ def test_tasks_without_finite_times_are_refused(tmp_path):
     write_tasks(folder, [task(1, started=0.1, finished=1e300)])
     with pytest.raises(RecordError, match="finite"):
         write_run_report(folder)
+
+
+@pytest.mark.parametrize("name", ["training.jsonl", "thesis.html"])
+def test_only_a_report_is_replaced(tmp_path, name):
+    folder = training_run(tmp_path / "run")
+    (folder / "thesis.html").write_text("<h1>Mine</h1>")
+    before = (folder / name).read_bytes()
+    with pytest.raises(RecordError, match=f"{name}` is there and is no report page: move it away"):
+        write_run_report(folder, folder / name)
+    assert (folder / name).read_bytes() == before
+    write_run_report(folder)
+    write_run_report(folder)
 
 
 def test_report_is_a_verb(tmp_path):

@@ -11,6 +11,8 @@ ATTACK_NAMES = {"gaussian": "Gaussian noise", "fgsm": "FGSM", "pgd": "PGD"}
 """What each attack is called in tables and figures."""
 
 CONFIDENCE = 0.95
+MOST_RADIANS = 1e6
+"""Of a perturbation, where it is measured and where it is read."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class AccuracyPoint:
         low: Lower end of the 95 % interval of `accuracy`.
         high: Its upper end.
         loss: Mean loss over samples and draws.
+
+    Raises:
+        InputError: A number is out of range.
     """
 
     magnitude: float
@@ -30,6 +35,15 @@ class AccuracyPoint:
     low: float
     high: float
     loss: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.magnitude <= MOST_RADIANS:
+            raise InputError(
+                f"`magnitude` is {self.magnitude!r}: give radians from 0 to {MOST_RADIANS:g}"
+            )
+        for name in ("accuracy", "low", "high"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"`{name}` is {getattr(self, name)!r}: give a share from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint
 from ._output import duration, print_json, print_table, progress_console
+from ._paths import FOLDER, PATH
 
 if TYPE_CHECKING:
     from ..training.attacks import Attack
@@ -33,9 +34,7 @@ def _grid(
 
 
 @click.command(short_help="Measure a trained network's accuracy under noise and attack.")
-@click.argument(
-    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR"
-)
+@click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option(
     "--attack",
     "attacks",
@@ -64,16 +63,18 @@ def _grid(
 @click.option("--exact", is_flag=True, help="Without shots, whatever the run was trained with.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The result's JSON file; figure and query log go beside it.  "
     "[default: DIR/robustness.json]",
 )
+@click.option("--replace", is_flag=True, help="Replace an earlier result at that place.")
 @click.option("--figure/--no-figure", default=True, help="Draw accuracy over magnitude.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def robustness(
     folder: Path,
     attacks: tuple[Attack, ...],
     out: Path | None,
+    replace: bool,
     exact: bool,
     figure: bool,
     as_json: bool,
@@ -95,7 +96,7 @@ def robustness(
         settings["attacks"] = attacks
     given = {name: value for name, value in settings.items() if value is not None}
     config = AttackConfig(**given)
-    files = RobustnessFiles(folder / "robustness.json" if out is None else out)
+    files = RobustnessFiles(folder / "robustness.json" if out is None else out, replace)
     with _progress() as advance:
         result = evaluate_robustness(
             RunFolder(folder), config, files, exact=exact, figure=figure, advance=advance

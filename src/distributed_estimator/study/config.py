@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from ..analysis.accuracy import MOST_RADIANS
 from ._libraries import pydantic
 
 Field = pydantic.Field
@@ -17,7 +18,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), PlainZero]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), PlainZero]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Magnitude = Annotated[float, Field(ge=0, allow_inf_nan=False), PlainZero]
+Magnitude = Annotated[float, Field(ge=0, le=MOST_RADIANS, allow_inf_nan=False), PlainZero]
 Pipeline = Literal["contracted", "reference"]
 Dataset = Literal["iris", "mnist", "breast_cancer", "wine", "digits"]
 Counts = Annotated[list[Count], Field(min_length=1)]

@@ -12,7 +12,7 @@ from ..errors import DamagedCheckpointError, TrainingStoppedError
 from ..training.config import TrainingConfig
 from ..training.loop import config_of, resume, train
 from ..training.models import build_model
-from ..training.robustness import evaluate_robustness
+from ..training.robustness import RobustnessFiles, evaluate_robustness
 from ..training.runs import RunFolder, TrainingResult
 from ..training.workloads import Workload, WorkloadConfig, load_workload
 from .folder import empty
@@ -109,7 +109,8 @@ def _attack(run: StudyRun, folder: RunFolder, stop: Stop) -> dict[str, Any]:
         if stop():
             raise TrainingStoppedError(f"stopped after {done} of {total} attacks")
 
-    found = evaluate_robustness(folder, attacks, figure=False, advance=check).measured
+    files = RobustnessFiles(folder.path / "robustness.json", replace=True)  # of an attempt killed
+    found = evaluate_robustness(folder, attacks, files, figure=False, advance=check).measured
     curves = {
         curve.attack: [[p.magnitude, p.accuracy, p.low, p.high] for p in curve.points]
         for curve in found.curves

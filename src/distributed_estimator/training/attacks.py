@@ -13,9 +13,9 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..analysis.accuracy import MOST_RADIANS
 from ..errors import InputError
 from ._checks import check_whole
-from .workloads.workload import LARGEST
 
 FloatArray = npt.NDArray[np.float64]
 Attack = Literal["gaussian", "fgsm", "pgd"]
@@ -160,10 +160,10 @@ def check_room(draws: int, magnitudes: int, values: int) -> None:
 def _grid(name: str, magnitudes: tuple[float, ...]) -> tuple[float, ...]:
     grid = tuple(sorted(float(magnitude) for magnitude in magnitudes))
     for magnitude in grid:
-        if not 0 <= magnitude <= LARGEST:
+        if not 0 <= magnitude <= MOST_RADIANS:
             raise InputError(
                 f"`{name}` holds {magnitude}: give finite magnitudes of at least 0 and at most "
-                f"{LARGEST:g}, in radians"
+                f"{MOST_RADIANS:g}, in radians"
             )
     if not grid or grid[-1] == 0:
         raise InputError(f"`{name}` has no magnitude above 0: give some, such as 0,0.05,0.1,0.2")

@@ -31,9 +31,15 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class RobustnessFiles:
-    """Where a result goes: the JSON document, and beside it the figure and the query log."""
+    """Where a result goes: the JSON document, and beside it the figure and the query log.
+
+    Attributes:
+        result: The document.
+        replace: Whether an earlier result there may be lost.
+    """
 
     result: Path
+    replace: bool = False
 
     @property
     def figure(self) -> Path:
@@ -49,8 +55,8 @@ class RobustnessFiles:
         """Returns itself if all files can be written without loss of anyone else's.
 
         Raises:
-            InputError: The name or its folder does not serve, or a file there is not an earlier
-                result's.
+            InputError: The name or its folder does not serve, a file there is not an earlier
+                result's, or that is not to be replaced.
         """
         if self.result.suffix != ".json":
             raise InputError(f"`{self.result}` does not end in .json: name a file that does")
@@ -64,6 +70,11 @@ class RobustnessFiles:
         if taken and not _is_result(self.result):
             raise InputError(
                 f"`{taken[0]}` is there and belongs to something else: name another file with --out"
+            )
+        if taken and not self.replace:
+            raise InputError(
+                f"`{self.result}` holds an earlier measurement: name another file with --out, or "
+                "give --replace to lose that one"
             )
         return self
 
@@ -143,8 +154,7 @@ def evaluate_robustness(
 ) -> RobustnessResult:
     """Perturbs the test part of a run's data and writes down how its network does.
 
-    The run's own files are only read. Result, figure and query log appear together at the end, over
-    those of an earlier evaluation.
+    The run's own files are only read. Result, figure and query log appear together at the end.
 
     Args:
         folder: The run; one that has not ended is taken as its last checkpoint left it.

@@ -6,9 +6,10 @@ import base64
 import hashlib
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MissingExtraError
+from ...errors import MissingExtraError, RecordError
 from ...records import plain
 from .model import Page
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 SCRIPTS = ("dom.js", "rows.js", "lines.js", "chart.js", "page.js")
+_GENERATOR = '<meta name="generator" content="distributed-estimator">'
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
@@ -45,6 +47,19 @@ def render(page: Page) -> str:
         script_hash=_hash(script),
         data=Markup(json_in_html({"charts": page.charts})),
     )
+
+
+def check_page(path: Path) -> None:
+    """Raises RecordError where a file that is no page of ours would be lost."""
+    try:
+        text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    if text and _GENERATOR not in text:
+        raise RecordError(
+            f"`{path}` is there and is no report page: move it away, or name another place with "
+            "--out"
+        )
 
 
 def json_in_html(document: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RecordError
-from ...records import Header, QueryRecord, TrainingRecord, atomic, read_records, to_dict
+from ...records import (
+    Header,
+    QueryRecord,
+    TrainingRecord,
+    atomic,
+    given_path,
+    read_records,
+    to_dict,
+)
+from ..accuracy import AccuracyPoint
 from ..escape import one_line
 from ..load import QueryTotals
 from ..study.words import number
@@ -18,7 +28,7 @@ from ..tables import StageRow, stage_table
 from .curves import accuracy_chart, loss_chart, robustness_chart, thinned
 from .machine import machine_facts
 from .model import Card, CardLine, Column, Figure, Page, Section, Sources, Spec, Table
-from .render import render
+from .render import check_page, render
 from .stages import one_stage_chart
 from .text import cell, record_links
 from .timeline import timeline_table, timelines_of_run
@@ -59,12 +69,13 @@ def write_run_report(
     Raises:
         MissingExtraError: Jinja2 is not installed.
         RecordError: The folder holds no training, its records are damaged, or the report cannot be
-            written.
+            written, or only over a file that is no report.
     """
-    folder = Path(folder)
-    target = Path(out) if out is not None else folder / "report.html"
+    folder = given_path(folder)
+    target = given_path(out) if out is not None else folder / "report.html"
     if command is None:
         command = shlex.join(["dest", "report", str(folder)])
+    check_page(target)
     text = render(_page(_load(folder), target.parent, command))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +136,7 @@ def _robustness(
         return {str(name): [_point(p) for p in _points(curve)] for name, curve in _items(curves)}
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise RecordError(
-            f"{path} is damaged: it holds no curves of magnitude, accuracy, low and high"
+            f"{path} is damaged: it holds no curves of magnitude, accuracy, low and high ({error})"
         ) from error
 
 
@@ -142,8 +153,7 @@ def _point(point: Any) -> list[float]:
     names = ("magnitude", "accuracy", "low", "high")
     values = [point[name] for name in names] if isinstance(point, dict) else list(point[:4])
     numbers = [float(value) for value in values]
-    if len(numbers) != len(names) or not all(0 <= value <= 1e6 for value in numbers):
-        raise ValueError("a number is missing or out of range")
+    AccuracyPoint(*numbers, math.nan)
     return numbers
 
 
