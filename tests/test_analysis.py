@@ -162,7 +162,9 @@ def test_figure_draws_what_the_records_say(tmp_path: Path, monkeypatch: pytest.M
     assert list(accuracy.lines[0].get_ydata()) == pytest.approx([50, 60, 70, 80])
     assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["training", "test"]
     assert [bar.get_width() for bar in stages.patches] == pytest.approx([10, 20, 50, 20])
-    assert all(axes.get_title(loc="left") for axes in drawn[0].axes)
+    assert loss.get_title(loc="left") == "Training loss"
+    assert accuracy.get_title(loc="left") == "Accuracy"
+    assert stages.get_title(loc="left") == "Estimator time by stage, 1 s in all"
 
 
 def test_figure_needs_neither_accuracies_nor_pyplot(tmp_path: Path):

@@ -222,11 +222,22 @@ def test_a_page_of_ones_own_is_not_overwritten(made, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
-def test_results_are_made_again_over_those_that_were_there(made, tmp_path):
-    write_results(made[0], tmp_path)
-    first = (tmp_path / "README.md").read_bytes()
+def test_results_are_made_again_over_those_that_were_there(made, tmp_path, monkeypatch):
+    first = (made[0] / "README.md").read_bytes()
+    (tmp_path / "README.md").write_bytes(first + b"earlier")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distributed_estimator.analysis.study.results._published", full)
+        with pytest.raises(RecordError, match=f"cannot write {tmp_path}: No space left on device"):
+            write_results(made[0], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_bytes() == first + b"earlier"
     write_results(made[0], tmp_path)
     assert (tmp_path / "README.md").read_bytes() == first
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_study_that_is_not_packed_is_no_results(tmp_path, capsys):
@@ -261,5 +272,6 @@ def test_names_from_data_stay_text(tmp_path):
     links = LINK.findall(page)
     assert links
     assert all(re.match(r"(figures|tables)/[a-z0-9_]+\.(svg|json|csv)$", link) for link in links)
-    for path in (tmp_path / "out" / "figures").glob("*.svg"):
-        assert texts(path)
+    drawn = list((tmp_path / "out" / "figures").glob("*.svg"))
+    assert drawn
+    assert all(texts(path) for path in drawn)

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from helpers import file_size_limit
 from hostile_study import hostile_study, task, traced_study, write_tasks
 from report_pages import page_of
 from study_folders import StudyFolder, trained
@@ -256,20 +257,27 @@ def test_an_archive_can_be_made_in_the_working_folder(both, tmp_path, monkeypatc
     assert read_manifest(tmp_path)["records_sha256"] == both[1].digest
 
 
-def test_what_goes_wrong_leaves_the_archive_that_was_there(both, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_archive_that_was_there_and_is_said_of_it(both, tmp_path):
     folder, _ = both
     out = tmp_path / "archive"
     pack_study(folder, out)
     before = files_of(out)
 
-    def full(*_):
-        raise OSError(28, "No space left on device", "there")
-
-    monkeypatch.setattr(archive, "_write_manifest", full)
-    with pytest.raises(RecordError, match="cannot write there: No space left on device"):
+    with file_size_limit(100), pytest.raises(RecordError) as caught:
         pack_study(folder, out)
+    assert str(caught.value) == f"cannot write {out}: File too large"
     assert files_of(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]
+
+
+def test_a_damaged_run_is_not_packed(tmp_path):
+    study = StudyFolder(tmp_path / "study")
+    study.add("training", "train", trained(1.0))
+    folder = study.add("training", "train", trained(1.0), cuts=1)
+    (folder / "result.json").write_text("{")
+    with pytest.raises(RecordError, match=r"1 run of .* cannot be packed: .*result\.json is damag"):
+        pack_study(study.path, tmp_path / "archive")
+    assert not (tmp_path / "archive").exists()
 
 
 def test_changed_or_missing_records_are_noticed(both, tmp_path):

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import RecordError, named
 from ._output import counted, print_json, printable
+from ._paths import FOLDER, NEW_FOLDER
 
 if TYPE_CHECKING:
     from ..analysis.study.headlines import Headline
@@ -18,12 +20,10 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Make a study's tables and figures.")
-@click.argument(
-    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR"
-)
+@click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NEW_FOLDER,
     help="Where to write them.  [default: DIR/report; with --from-logs: DIR]",
 )
 @click.option(
@@ -38,11 +38,14 @@ def report(folder: Path, out: Path | None, from_logs: bool, as_json: bool) -> No
 
     DIR is the study's folder, or an archive of it (`dest study pack`). All is made from its records
     alone, which are only read: the same records give the same files. report.html opens without a
-    network. What was not measured is said so, and how to run it.
+    network. What was not measured is said so, and how to run it. Runs that are damaged are left
+    out and named at the end, with exit code 2.
 
     With --from-logs, DIR holds an archive named `records` and what is made from it: README.md,
     tables as CSV, figures as SVG and summary.json.
     """
+    from ..analysis.study.runs import REPEAT
+
     if from_logs:
         from ..analysis.study.results import write_results
 
@@ -58,6 +61,12 @@ def report(folder: Path, out: Path | None, from_logs: bool, as_json: bool) -> No
         print_json({**written.data.as_dict(), "out": str(written.out), "files": files})
     else:
         _print_text(written)
+    damaged = written.data.study.damaged
+    if damaged:
+        raise RecordError(
+            f"{counted(len(damaged), 'run')} left out of the report: "
+            f"{named(list(damaged.values()))}; {REPEAT}"
+        )
 
 
 def _print_text(written: WrittenReport) -> None:

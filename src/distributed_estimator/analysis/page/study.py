@@ -100,8 +100,7 @@ def _why(data: StudyData, varied: Figure) -> Section:
 
 
 def _lead(data: StudyData) -> str:
-    statuses = [run.status for run in data.study.runs]
-    counts = ", ".join(f"{statuses.count(kind)} {kind}" for kind in sorted(set(statuses)))
+    counts = ", ".join(f"{count} {status}" for status, count in data.study.counts.items())
     about = data.study.config.get("about")
     told_about = f"{one_line(about)} " if isinstance(about, str) else ""
     return f"{told_about}Runs: {counts}."

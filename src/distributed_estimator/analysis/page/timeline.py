@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...errors import RecordError
 from ...records import QueryRecord, TaskRecord, read_records
 from ..escape import one_line
 from ..placement import PlacedQuery, lanes, nanoseconds, place_queries
@@ -25,6 +27,7 @@ _QUERY_LOGS = ("queries.jsonl", "queries.jsonl.gz")
 _SECOND = 1e9
 _BUSY = ("done", "late")
 _SEED = ("seed", "queries")
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,15 @@ def timelines_of(study: Study) -> tuple[list[Timeline], int]:
     """One query of each kind that was traced, the median of its run by time; and how many kinds.
 
     Runs that differ in their seeds alone are of one kind. No more than `MOST_TIMELINES` are made.
-
-    Raises:
-        RecordError: Task records are damaged.
+    Task records that are damaged are warned of, and left out.
     """
     kinds = traced_kinds(study)
-    found = [_timeline(members[0]) for members in kinds[:MOST_TIMELINES]]
+    found = []
+    for members in kinds[:MOST_TIMELINES]:
+        try:
+            found.append(_timeline(members[0]))
+        except RecordError as error:  # drawn from here alone: the run's numbers are sound
+            _LOGGER.warning("timeline left out: %s", error)
     return [timeline for timeline in found if timeline is not None], len(kinds)
 
 

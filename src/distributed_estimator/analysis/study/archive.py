@@ -23,7 +23,8 @@ from typing import Any
 from ...errors import InputError, RecordError, named
 from ..page.timeline import traced_kinds
 from .checks import read_document
-from .runs import COMPRESSED, MANIFEST, Run, Study, is_archive, load_study
+from .runs import COMPRESSED, MANIFEST, REPEAT, Run, Study, is_archive, load_study
+from .words import counted
 
 ARCHIVE_VERSION = 1
 _GZIP = 16 + zlib.MAX_WBITS
@@ -70,6 +71,11 @@ def pack_study(folder: Path, out: Path) -> Packed | None:
         raise InputError(f"`{folder}` is an archive already: name the folder that a study ran in")
     _check_place(out)
     study = load_study(folder)
+    if study.damaged:
+        raise RecordError(
+            f"{counted(len(study.damaged), 'run')} of `{folder}` cannot be packed: "
+            f"{named(list(study.damaged.values()))}; {REPEAT}"
+        )
     ended = tuple(run for run in study.runs if run.status != "unfinished")
     if not ended:
         return None
@@ -80,9 +86,7 @@ def pack_study(folder: Path, out: Path) -> Packed | None:
             _write_manifest(place, study, left_out, digest)
             sizes = _sizes(place)
     except OSError as error:
-        raise RecordError(
-            f"cannot write {error.filename or out}: {error.strerror or error}"
-        ) from error
+        raise RecordError(f"cannot write {out}: {error.strerror or error}") from error
     unfinished = tuple(run for run in study.runs if run.status == "unfinished")
     return Packed(out, ended, unfinished, sizes, left_out, digest)
 
@@ -134,7 +138,7 @@ def _take_place(out: Path, place: Path) -> None:
 
 def _fill(place: Path, study: Study) -> int:
     """Copies and compresses; returns how many traces were left out."""
-    shutil.copyfile(study.folder / "study.json", place / "study.json")
+    _copy(study.folder / "study.json", place / "study.json")
     drawn = {kind[0].run_id for kind in traced_kinds(study)}
     left_out = 0
     for run in study.runs:
@@ -142,25 +146,44 @@ def _fill(place: Path, study: Study) -> int:
         target.mkdir(parents=True)
         names = _DOCUMENTS if run.status != "unfinished" else _DOCUMENTS[:1]
         for name in names:
-            shutil.copyfile(run.folder / name, target / name)
+            _copy(run.folder / name, target / name)
         if run.status == "unfinished":
             continue
         for name in (*_LOGS, *_TRACES):
             if name in _TRACES and run.run_id not in drawn:
                 left_out += int((run.folder / name).is_file())
             elif (run.folder / name).is_file():
-                _compress(run.folder / name, target / f"{name}.gz")
+                # Records are digits for the most part: this strategy makes them a tenth smaller.
+                # Without a name and a time: the same records make the same bytes.
+                packer = zlib.compressobj(
+                    9, zlib.DEFLATED, _GZIP, zlib.DEF_MEM_LEVEL, zlib.Z_FILTERED
+                )
+                _copy(run.folder / name, target / f"{name}.gz", packer)
     return left_out
 
 
-def _compress(source: Path, target: Path) -> None:
-    """Compresses with gzip, without a name and a time: the same records make the same bytes."""
-    # Records are digits for the most part: this strategy makes them a tenth smaller.
-    packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP, zlib.DEF_MEM_LEVEL, zlib.Z_FILTERED)
-    with source.open("rb") as lines, target.open("wb") as packed:
-        while block := lines.read(1 << 20):
-            packed.write(packer.compress(block))
-        packed.write(packer.flush())
+def _copy(source: Path, target: Path, packer: Any = None) -> None:
+    """Copies a file, compressed by `packer` if there is one; what cannot be read is named."""
+    with target.open("wb") as copy:
+        for block in _blocks(source):
+            copy.write(block if packer is None else packer.compress(block))
+        copy.write(b"" if packer is None else packer.flush())
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """What a file holds, unpacked.
+
+    Raises:
+        RecordError: It cannot be read, or is damaged.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            while block := file.read(1 << 20):
+                yield block
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RecordError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _write_manifest(place: Path, study: Study, left_out: int, digest: str) -> None:
@@ -195,12 +218,8 @@ def records_hash(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(found):
         content = hashlib.sha256()
-        try:
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    content.update(block)
-        except (EOFError, OSError, zlib.error) as error:
-            raise RecordError(f"{path} is damaged: {error}") from error
+        for block in _blocks(path):
+            content.update(block)
         name = path.relative_to(folder).as_posix().removesuffix(".gz")
         total.update(f"{name}\n{content.hexdigest()}\n".encode())
     return total.hexdigest()

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from ...errors import RecordError
 from ..accuracy import AccuracyCurve, AccuracyPoint
+from ..costs.data import CostData
 from .extrapolation import bar_of, extrapolated_bars, extrapolation_notes
 from .groups import (
     STRAGGLERS,
@@ -29,7 +30,6 @@ PAPER_WORKERS = 16
 PAPER_P = 0.2
 PERTURBATIONS = {"gaussian": "Gaussian noise", "fgsm": "FGSM"}
 """Curves of a training's robustness, and what they are called."""
-_MOST_RADIANS = 1e6
 
 
 def charts(study: Study) -> tuple[Chart, ...]:
@@ -164,6 +164,24 @@ def robustness(study: Study) -> Chart:
     )
 
 
+def check_numbers(run: Run) -> None:
+    """Reads all that figures and tables are made from.
+
+    Raises:
+        RecordError: Something of it is damaged.
+    """
+    for name in ("test_accuracy", "reference_queries", "lower_bound", "simulator_threads"):
+        run.number(name)
+    run.seconds  # noqa: B018
+    robustness_of(run)
+    if run.status == "done" and run.kind == "queries" and not run.totals.queries:
+        raise RecordError(f"{run.folder} is damaged: its run is done and holds no query")
+    try:
+        CostData.of(run.queries())
+    except RecordError as error:
+        raise RecordError(f"the records in {run.folder} are damaged: {error}") from error
+
+
 def accuracy_of(run: Run) -> float | None:
     """A training's test accuracy."""
     return run.number("test_accuracy")
@@ -200,8 +218,6 @@ def _has_curve(run: Run, name: str) -> bool:
 
 def _curve(name: str, points: Sequence[Sequence[float]]) -> AccuracyCurve:
     numbers = [[float(number) for number in point[:4]] for point in points]
-    if not all(0 <= number <= _MOST_RADIANS for four in numbers for number in four):
-        raise ValueError("a number is out of range")
     points_of = tuple(
         AccuracyPoint(magnitude, accuracy, low, high, loss=math.nan)
         for magnitude, accuracy, low, high in numbers

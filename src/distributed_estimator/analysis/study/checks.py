@@ -31,6 +31,10 @@ _AXES = {"dataset": "datasets", "cuts": "cuts", "seed": "seeds", "policy": "poli
 _MOST_BYTES = 64 * 2**20
 
 
+class ForeignError(RecordError):
+    """A file of another study or of a newer release: it says nothing of the study it lies in."""
+
+
 class Member(Protocol):
     """What must be known of a run to say whether it is of a study."""
 
@@ -64,7 +68,7 @@ def read_document(path: Path, fields: Mapping[str, type]) -> dict[str, Any]:
     if not isinstance(data, dict) or type(data.get("schema_version")) is not int:
         raise RecordError(f"{path} is damaged: it is no object with a whole `schema_version`")
     if data["schema_version"] > STUDY_VERSION:
-        raise RecordError(
+        raise ForeignError(
             f"{path} has schema version {data['schema_version']} and this release reads up to "
             f"{STUDY_VERSION}: install a newer distributed-estimator"
         )
@@ -100,7 +104,7 @@ def check_run(path: Path, data: Mapping[str, Any]) -> None:
                 f"{path} is damaged: `{name}` is {data[name]!r:.40}, expected one of {allowed}"
             )
     if data["run_id"] != path.parent.name:
-        raise RecordError(
+        raise ForeignError(
             f"{path} is of run {data['run_id']!r:.40} and lies in the folder {path.parent.name}: "
             "a mixture of two studies, or a folder that was renamed"
         )

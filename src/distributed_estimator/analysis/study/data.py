@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .bars import charts
+from ...errors import RecordError
+from .bars import charts, check_numbers
 from .charts import charts_beyond
 from .costs import MOST_ERROR, WHAT
 from .deviations import Deviation, deviations, missing_experiments
@@ -59,13 +60,12 @@ class StudyData:
     def as_dict(self) -> dict[str, Any]:
         """The report for a JSON document: what was found, and no tables."""
         study = self.study
-        statuses = [run.status for run in study.runs]
         return {
             "schema_version": REPORT_VERSION,
             "study": study.name,
             "scale": study.scale,
             "hash": study.digest,
-            "runs": {status: statuses.count(status) for status in sorted(set(statuses))},
+            "runs": study.counts,
             "headlines": [asdict(line) for line in self.headlines],
             "cost_model": {
                 "what": WHAT,
@@ -81,6 +81,18 @@ class StudyData:
         }
 
 
+def _readable(study: Study) -> Study:
+    """The study without the runs that a figure or table could not be made with."""
+    damaged = dict(study.damaged)
+    for run in study.runs:
+        try:
+            check_numbers(run)
+        except RecordError as error:
+            damaged[run.run_id] = str(error)
+    runs = tuple(run for run in study.runs if run.run_id not in damaged)
+    return replace(study, runs=runs, damaged=damaged)
+
+
 def _cost(row: CostRow) -> dict[str, Any]:
     return {
         "setup": row.setup,
@@ -93,9 +105,9 @@ def _cost(row: CostRow) -> dict[str, Any]:
 def study_data(study: Study) -> StudyData:
     """All tables, figures and remarks of a study, from its records alone.
 
-    Raises:
-        RecordError: The records of a run are damaged.
+    Runs whose records are damaged are left out, and named among the deviations.
     """
+    study = _readable(study)
     drawn = charts(study)
     tables = sheets(study, drawn)
     by_name = {sheet.name: sheet for sheet in tables}

@@ -108,6 +108,8 @@ def _unhappy(study: Study) -> Iterator[Deviation]:
             yield Deviation("failed", run.run_id, f"{_told(run)}, {tries}: {run.cause}")
         elif run.status == "unfinished":
             yield Deviation("unfinished", run.run_id, _told(run))
+    for run_id, why in study.damaged.items():
+        yield Deviation("failed", run_id, f"left out, since {why}")
     for run_id in study.not_begun:
         yield Deviation("unfinished", run_id, "not begun")
 

@@ -6,7 +6,6 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from statistics import median
 
-from ...errors import RecordError
 from .groups import (
     EXECUTION,
     Spread,
@@ -92,8 +91,6 @@ def _extrapolate(series: str, measured: Sequence[Run], trainings: Sequence[Run])
         for record in run.queries()
         if record.num_queries
     ]
-    if not seconds:
-        raise RecordError(f"{measured[0].folder} is damaged: its run is done and holds no query")
     spread = Spread(
         value=median(seconds) * median(queries),
         low=min(seconds) * min(queries),

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shlex
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import RecordError
-from ...records import atomic, plain
+from ...records import given_path, plain
 from ..figures import require_matplotlib
-from ..page import require_jinja, study_page
+from ..page import check_page, require_jinja, study_page
 from .data import REPORT_VERSION, STAGE_FIGURES, StudyData, study_data
 from .figures import draw_chart, draw_stages
 from .rows import Sheet
 from .runs import Study, load_study
 from .text import csv_of, deviations_of, explanation_of, markdown_of, summary_of
+
+_TABLES = {"md": markdown_of, "csv": csv_of}
+_FIGURES = ("png", "svg", "json")
+"""Files of a table and of a figure, by their endings."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ def write_report(
 ) -> WrittenReport:
     """Writes the report of a study: report.html, tables/, figures/ and texts.
 
-    Files of an earlier report that cannot be made any more are removed; others are left alone.
+    All of it or nothing is written. Files of an earlier report that cannot be made any more are
+    removed; others are left alone.
 
     Args:
         folder: The study.
@@ -52,22 +60,76 @@ def write_report(
         MissingExtraError: Matplotlib or Jinja2 is not installed.
         RecordError: The study cannot be read, or the report not be written.
     """
+    folder = given_path(folder)
+    place = folder / "report" if out is None else given_path(out)
     data = study_data(load_study(folder))
     if any(sheet.rows for sheet in data.sheets):
         require_matplotlib()
     require_jinja()
-    place = Path(out) if out is not None else Path(folder) / "report"
+    check_page(place / "report.html")
     if command is None:
         command = shlex.join(["dest", "study", "report", str(folder)])
     hashes = {sheet.name: _hash(csv_of(sheet)) for sheet in data.sheets if sheet.rows}
     page = study_page(data, place, command, hashes)
+    tables = {f"tables/{sheet.name}.{kind}" for sheet in data.sheets for kind in _TABLES}
+    names = {chart.name for chart in data.charts} | set(STAGE_FIGURES)
+    figures = {f"figures/{name}.{kind}" for name in names for kind in _FIGURES}
+    with replaced_files(place, tables | figures) as new:
+        files = [*_write(data, new, command, hashes), write_text(new / "report.html", page)]
+    return WrittenReport(data, place, tuple(place / file.relative_to(new) for file in files))
+
+
+@contextmanager
+def replaced_files(out: Path, known: Collection[str]) -> Iterator[Path]:
+    """A folder to fill, whose files take their places in `out` at the end.
+
+    If something is raised, `out` is as it was.
+
+    Args:
+        out: The folder, which is made if need be.
+        known: Files in it that are removed if they are not among the new ones; others stay.
+
+    Raises:
+        RecordError: The operating system refused to write.
+    """
+    new = out / f".{secrets.token_hex(4)}"
+    made = [place for place in (out, *out.parents) if not place.exists()]
     try:
-        written = _write(data, place, command, hashes)
-        return WrittenReport(data, place, (*written, _text(place / "report.html", page)))
+        new.mkdir(parents=True)
+        yield new
+        old = [name for name in known if not (new / name).exists()]
+        try:
+            _move(new, out)
+        except KeyboardInterrupt:  # half of them would be two reports in one
+            _move(new, out)
+            raise
+        for name in old:
+            (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise RecordError(
-            f"cannot write {error.filename or place}: {error.strerror or error}"
-        ) from error
+        blamed = error.filename2 or error.filename
+        if blamed is None or new.name in str(blamed):
+            blamed = out
+        raise RecordError(f"cannot write {blamed}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        for place in made:
+            with suppress(OSError):  # what is not empty stays
+                place.rmdir()
+
+
+def _move(new: Path, out: Path) -> None:
+    files = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
+    for file in files:
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        (new / file).replace(out / file)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a file with the same bytes on every system, and its folder; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
 
 
 def _hash(text: str) -> str:
@@ -75,22 +137,19 @@ def _hash(text: str) -> str:
 
 
 def _write(data: StudyData, out: Path, command: str, hashes: Mapping[str, str]) -> list[Path]:
-    for folder in (out / "tables", out / "figures"):
-        folder.mkdir(parents=True, exist_ok=True)
+    (out / "figures").mkdir()
     written: list[Path] = []
     for sheet in data.sheets:
-        paths = [out / "tables" / f"{sheet.name}.{kind}" for kind in ("md", "csv")]
-        if not sheet.rows:
-            _remove(paths)
-            continue
-        for path, text in zip(paths, (markdown_of(sheet), csv_of(sheet)), strict=True):
-            written.append(_text(path, text))
+        if sheet.rows:
+            for kind, text_of in _TABLES.items():
+                path = out / "tables" / f"{sheet.name}.{kind}"
+                written.append(write_text(path, text_of(sheet)))
     written += _write_figures(data, out / "figures", command, hashes)
-    written.append(_text(out / "deviations.md", deviations_of(data)))
-    written.append(_text(out / "explanation.md", explanation_of(data)))
-    written.append(_text(out / "summary.md", summary_of(data)))
+    written.append(write_text(out / "deviations.md", deviations_of(data)))
+    written.append(write_text(out / "explanation.md", explanation_of(data)))
+    written.append(write_text(out / "summary.md", summary_of(data)))
     document = json.dumps(plain(data.as_dict()), indent=2, allow_nan=False) + "\n"
-    written.append(_text(out / "summary.json", document))
+    written.append(write_text(out / "summary.json", document))
     return written
 
 
@@ -103,7 +162,6 @@ def _write_figures(
         sheet = by_name[chart.sheet or chart.name]
         paths = _paths(folder, chart.name)
         if not chart.bars:
-            _remove(paths)
             continue
         draw_chart(chart, paths[0], paths[1])
         about = {"title": chart.title, "experiment": chart.experiment}
@@ -112,7 +170,6 @@ def _write_figures(
     for name, absolute in STAGE_FIGURES.items():
         sheet, paths = by_name[name], _paths(folder, name)
         if not sheet.rows:
-            _remove(paths)
             continue
         draw_stages(sheet, paths[0], paths[1], absolute=absolute)
         about = {"title": sheet.title, "experiment": sheet.experiment}
@@ -122,7 +179,7 @@ def _write_figures(
 
 
 def _paths(folder: Path, name: str) -> list[Path]:
-    return [folder / f"{name}.{kind}" for kind in ("png", "svg", "json")]
+    return [folder / f"{name}.{kind}" for kind in _FIGURES]
 
 
 def _sources(rows: Sequence[Any], sheet: Sheet, hashes: Mapping[str, str]) -> dict[str, Any]:
@@ -144,15 +201,4 @@ def _about(path: Path, study: Study, about: Mapping[str, Any], command: str) -> 
         "command": command,
         **about,
     }
-    return _text(path, json.dumps(plain(document), indent=2, allow_nan=False) + "\n")
-
-
-def _text(path: Path, text: str) -> Path:
-    with atomic(path, durable=False) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-    return path
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+    return write_text(path, json.dumps(plain(document), indent=2, allow_nan=False) + "\n")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RecordError
-from ...records import atomic
+from ...records import given_path
 from ..figures import require_matplotlib
 from .archive import read_manifest
 from .data import STAGE_FIGURES, StudyData
-from .report import WrittenReport, write_report
+from .report import WrittenReport, replaced_files, write_report, write_text
 from .results_text import Drawing, results_page
 from .runs import MANIFEST
 
@@ -44,8 +44,9 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
         RecordError: There is no archive, it is damaged, or the results cannot be written, or only
             over a README.md that is somebody's own; nothing was written.
     """
-    records = Path(folder) / RECORDS
-    place = Path(folder) if out is None else Path(out)
+    folder = given_path(folder)
+    place = folder if out is None else given_path(out)
+    records = folder / RECORDS
     if not (records / MANIFEST).is_file():
         raise RecordError(
             f"{folder} holds no archive named {RECORDS}: pack a study there with "
@@ -56,13 +57,15 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
     with tempfile.TemporaryDirectory() as drawn, _text_as_text():
         report = write_report(records, drawn, command=REDRAW)
         page = results_page(report.data, _drawings(report), manifest, REDRAW)
-        try:
-            written = (_write(place / PAGE, page), *_publish(report, place))
-        except OSError as error:
-            raise RecordError(
-                f"cannot write {error.filename or place}: {error.strerror or error}"
-            ) from error
-    return WrittenReport(report.data, place, written)
+        known = {
+            f"{name}/{one}{ending}"
+            for name, endings in _PUBLISHED.items()
+            for one in _names(report.data, name)
+            for ending in endings
+        }
+        with replaced_files(place, known) as new:
+            files = [write_text(new / PAGE, page), *_publish(report, new)]
+    return WrittenReport(report.data, place, tuple(place / file.relative_to(new) for file in files))
 
 
 def _check_page(page: Path) -> None:
@@ -98,17 +101,13 @@ def _drawings(report: WrittenReport) -> list[Drawing]:
 
 
 def _publish(report: WrittenReport, place: Path) -> Sequence[Path]:
-    """Copies what is published of a report, and removes what an earlier one had more."""
-    written = [_write(place / "summary.json", (report.out / "summary.json").read_text("utf-8"))]
+    """Copies what is published of a report."""
+    summary = (report.out / "summary.json").read_text("utf-8")
+    written = [write_text(place / "summary.json", summary)]
     for name, endings in _PUBLISHED.items():
         sources = [file for file in report.files if file.parent == report.out / name]
         sources = [file for file in sources if file.suffix in endings]
-        files = [_write(place / name / file.name, _published(file)) for file in sources]
-        names = _names(report.data, name)
-        known = {place / name / f"{one}{ending}" for one in names for ending in endings}
-        for old in known - set(files):
-            old.unlink(missing_ok=True)
-        written += files
+        written += [write_text(place / name / file.name, _published(file)) for file in sources]
     return written
 
 
@@ -127,10 +126,3 @@ def _published(file: Path) -> str:
     about = json.loads(file.with_suffix(".json").read_text("utf-8"))
     told = f"<desc>Data: {about['data']}, SHA-256 {about['data_sha256']}</desc>"
     return re.sub(r"<svg\b([^>]*>)", rf'<svg xml:space="preserve"\1\n {told}', text, count=1)
-
-
-def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path, durable=False) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-    return path

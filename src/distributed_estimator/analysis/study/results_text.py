@@ -75,8 +75,7 @@ def _lead(data: StudyData) -> Iterator[str]:
     about = data.study.config.get("about")
     if isinstance(about, str):
         yield markdown(about, MOST_REASON)
-    statuses = [run.status for run in data.study.runs]
-    counts = ", ".join(f"{statuses.count(kind)} {kind}" for kind in sorted(set(statuses)))
+    counts = ", ".join(f"{count} {status}" for status, count in data.study.counts.items())
     origins = grouped((run for run in data.study.runs if run.results), lambda run: run.origin)
     told_origins = ", ".join(f"{len(runs)} {markdown(name)}" for name, runs in origins.items())
     yield (

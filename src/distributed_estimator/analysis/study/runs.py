@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import RecordError
-from ...records import Header, QueryRecord, read_records, to_dict
+from ...errors import RecordError, named
+from ...records import Header, QueryRecord, given_path, read_records, to_dict
 from ..escape import one_line
 from ..load import QueryTotals
-from .checks import check_one_study, check_run, listed_runs, read_document
+from .checks import ForeignError, check_one_study, check_run, listed_runs, read_document
 
 STATUSES = ("done", "failed")
 MANIFEST = "archive.json"
 """Says in an archive what was left out of it."""
 COMPRESSED = "runs/*/*.jsonl.gz"
+REPEAT = "remove their folders, and `dest study run` repeats them"
+"""What to do about runs that are damaged."""
 _MOST = 1e18
 """Greater numbers are no count and no time of anything that was run."""
 _LOGS = ("queries.jsonl", "queries.jsonl.gz")
@@ -139,6 +142,7 @@ class Study:
         not_begun: Run ids of its matrix that have no folder yet.
         environments: Versions and machines that made its records, each once.
         created: When it was begun, as its study.json says; empty: not known.
+        damaged: Why runs that have files cannot be read, by run id; they are not in `runs`.
     """
 
     folder: Path
@@ -150,6 +154,14 @@ class Study:
     not_begun: tuple[str, ...]
     environments: tuple[Mapping[str, Any], ...]
     created: str
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many runs there are, by status; those that are damaged too."""
+        found = Counter(run.status for run in self.runs)
+        found.update({"damaged": len(self.damaged)} if self.damaged else {})
+        return dict(sorted(found.items()))
 
     @property
     def place(self) -> str:
@@ -180,9 +192,10 @@ def load_study(folder: Path | str) -> Study:
     """Reads a study's folder; nothing is written.
 
     Raises:
-        RecordError: It is no study, empty, damaged, of a newer schema or a mixture of two.
+        RecordError: It is no study, empty, of a newer schema or a mixture of two, its study.json is
+            damaged, or all of its runs are.
     """
-    folder = Path(folder)
+    folder = given_path(folder)
     if not (folder / "study.json").is_file():
         remedy = "name the folder that `dest study run … --out` wrote"
         if (folder / "records" / "study.json").is_file():
@@ -193,10 +206,20 @@ def load_study(folder: Path | str) -> Study:
     if not isinstance(config, dict):
         raise RecordError(f"{folder / 'study.json'} is damaged: `config` is no JSON object")
     environments: dict[str, Mapping[str, Any]] = {}
-    runs = tuple(_load_run(path, environments) for path in _run_folders(folder))
+    runs: list[Run] = []
+    damaged: dict[str, str] = {}
+    for path in _run_folders(folder):
+        try:
+            runs.append(_load_run(path, environments))
+        except ForeignError:
+            raise
+        except RecordError as error:
+            damaged[path.name] = str(error)
     expected = listed_runs(folder, study)
     check_one_study(folder, runs, expected, config)
     if not runs:
+        if damaged:
+            raise RecordError(f"no run of {folder} can be read: {named(list(damaged.values()))}")
         raise RecordError(
             f"{folder} holds no run: start it with `dest study run {one_line(study['name'])} "
             f"--scale {one_line(study['scale'])} --out {folder}`"
@@ -207,21 +230,20 @@ def load_study(folder: Path | str) -> Study:
         scale=study["scale"],
         digest=study["hash"],
         config=config,
-        runs=runs,
-        not_begun=tuple(sorted((expected or set()) - {run.run_id for run in runs})),
+        runs=tuple(runs),
+        not_begun=tuple(sorted((expected or set()) - {run.run_id for run in runs} - set(damaged))),
         environments=tuple(environments[key] for key in sorted(environments)),
         created=created if isinstance(created, str) else "",
+        damaged=damaged,
     )
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
-    """Folders of runs; one that was only just made has no run.json yet."""
+    """Folders of runs; one that was only just made has neither file yet."""
     runs = folder / "runs"
     for path in sorted(runs.iterdir()) if runs.is_dir() else ():
-        if (path / "run.json").is_file():
+        if any((path / name).exists() for name in ("run.json", "result.json")):
             yield path
-        elif (path / "result.json").exists():
-            raise RecordError(f"{path} is damaged: it has a result.json and no run.json")
 
 
 def _load_run(folder: Path, environments: dict[str, Mapping[str, Any]]) -> Run:
@@ -242,7 +264,7 @@ def _load_run(folder: Path, environments: dict[str, Mapping[str, Any]]) -> Run:
         return base
     result = read_document(folder / "result.json", {"status": str, "attempts": int})
     if result.get("run_id", base.run_id) != base.run_id:
-        raise RecordError(
+        raise ForeignError(
             f"{folder / 'result.json'} belongs to run {result['run_id']!r:.40} and lies in the "
             f"folder of {base.run_id}: a mixture of two studies"
         )
