@@ -648,11 +648,22 @@ def test_a_damaged_or_newer_file_is_named(
     assert "install a newer" in refused(capsys, tmp_path, "--sql", "select 1")
 
 
+def test_one_file_is_a_place_of_records_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = dest(capsys, run / "queries.jsonl", "--json")
+    told = json.loads(out)
+    assert (code, told["files"]) == (0, 1)
+    assert set(told["records"]) == {"header", "query"}
+    count = told["records"]["query"]
+    code, out, _ = dest(
+        capsys, run / "queries.jsonl", "--csv", "--sql", "select count(*) from query"
+    )
+    assert (code, out.splitlines()[1]) == (0, str(count))
+
+
 def test_bad_folders_and_options_end_in_one_line(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sql = ("--sql", "select 1")
-    assert "is a file: name the folder" in refused(capsys, run / "queries.jsonl", *sql)
     assert "does not exist" in refused(capsys, tmp_path / "nowhere")
     assert "holds no record files" in refused(capsys, tmp_path, *sql)
     assert "give `--sql TEXT` too" in refused(capsys, run, "--csv")

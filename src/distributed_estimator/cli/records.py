@@ -18,15 +18,16 @@ from rich.text import Text
 
 from ..analysis.inventory import Inventory, take_inventory
 from ..analysis.sql import Answer, query_records
-from ..errors import InputError, RecordError, named
+from ..errors import RecordError, named
 from ._output import counted, note, print_json, print_table, printable, progress_console
+from ._paths import PATH
 
 _MOST_ROWS = 1000
 _WIDEST = 100_000
 
 
 @click.command(short_help="Sum up records, or ask them in SQL.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH", type=PATH)
 @click.option(
     "--sql",
     metavar="TEXT",
@@ -34,8 +35,10 @@ _WIDEST = 100_000
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows as CSV; with --sql.")
-def records(folder: Path, sql: str | None, as_json: bool, as_csv: bool) -> None:
-    """Sum up the records in DIR, the folder of a run or of a study, or ask them in SQL.
+def records(path: Path, sql: str | None, as_json: bool, as_csv: bool) -> None:
+    """Sum up the records in PATH, or ask them in SQL.
+
+    PATH is the folder of a run or of a study, or one file of records.
 
     Nested fields have flat names: circuit.num_qubits is the column circuit_num_qubits. SQL reads
     the records and nothing else: no file, no network. Times are in UTC.
@@ -44,10 +47,8 @@ def records(folder: Path, sql: str | None, as_json: bool, as_csv: bool) -> None:
         raise click.UsageError("give `--json` or `--csv`, not both")
     if as_csv and sql is None:
         raise click.UsageError("`--csv` prints rows that SQL selects: give `--sql TEXT` too")
-    if folder.is_file():
-        raise InputError(f"`{folder}` is a file: name the folder that it is in")
     with progress_console().status("reading records"):
-        found = take_inventory(folder) if sql is None else query_records(folder, sql)
+        found = take_inventory(path) if sql is None else query_records(path, sql)
     if isinstance(found, Inventory):
         _print_inventory(found, as_json)
     elif as_json:
