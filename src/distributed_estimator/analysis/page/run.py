@@ -152,9 +152,9 @@ def _points(curve: Any) -> list[Any]:
 def _point(point: Any) -> list[float]:
     names = ("magnitude", "accuracy", "low", "high")
     values = [point[name] for name in names] if isinstance(point, dict) else list(point[:4])
-    numbers = [float(value) for value in values]
-    AccuracyPoint(*numbers, math.nan)
-    return numbers
+    magnitude, accuracy, low, high = (float(value) for value in values)
+    AccuracyPoint(magnitude, accuracy, low, high, loss=math.nan)
+    return [magnitude, accuracy, low, high]
 
 
 def _page(run: _Run, place: Path, command: str) -> Page:
