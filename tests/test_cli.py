@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,17 @@ def test_final_measurements_are_taken_off_with_a_note(dest: Callable[..., Done],
     assert done.document["notes"] == ["final measurements taken off: 4"]
 
 
+@pytest.mark.parametrize("start", ["", "// A comment.\n/* Another. */\n", "OPENQASM 3;\n"])
+def test_openqasm_3_needs_no_version(dest: Callable[..., Done], tmp_path: Path, start: str):
+    """As its own examples are: no version, a reset at the start, a measurement at the end."""
+    text = 'include "stdgates.inc"; qubit[2] q; bit[2] c; reset q; ry(0.7) q[0]; cx q[0], q[1];'
+    path = tmp_path / "circuit.qasm"
+    path.write_text(f"{start}{text} c = measure q;\n", "utf-8")
+    done = dest("estimate", path, "--exact", "--observable", "IZ", "--label", "AB", "--json")
+    assert done.document["value"] == pytest.approx(math.cos(0.7), abs=1e-10)
+    assert done.document["notes"] == ["final measurements taken off: 2"]
+
+
 BAD_QUERIES = [
     (["--label", "AAB"], "`cuts` labels 3 qubits, the circuit has 4: give one label per qubit"),
     (["--label", "AABBB"], "`cuts` labels 5 qubits, the circuit has 4"),
@@ -315,14 +327,45 @@ HEADER_3 = 'OPENQASM 3.0;\ninclude "stdgates.inc";\n'
 DOUBLED = "\n".join(f"gate g{i} a {{ g{i - 1} a; g{i - 1} a; }}" for i in range(1, 41))
 BAD_FILES = {
     "empty": (b"", "is neither QPY nor OpenQASM"),
-    "prose": (b"circuit, please", "is neither QPY nor OpenQASM"),
+    "prose": (
+        b"circuit, please",
+        "no readable OpenQASM 3, which a file that names no version is taken for: line 1, column 8",
+    ),
     "binary": (b"\xff\xfe\x00\x01", "is neither QPY nor OpenQASM text"),
     "comments": (b"/**/" * 5000, "is neither QPY nor OpenQASM"),
-    "version": (b"OPENQASM 4.0;\nqubit q;", "is neither QPY nor OpenQASM"),
-    "unknown gate 2": (f"{HEADER_2}qreg q[1]; wobble q[0];".encode(), "no readable OpenQASM 2"),
-    "unknown gate 3": (f"{HEADER_3}qubit q; wobble q;".encode(), "no readable OpenQASM 3"),
-    "cut short 2": (f"{HEADER_2}qreg q[1]; h q".encode(), "no readable OpenQASM 2"),
-    "cut short 3": (f"{HEADER_3}qubit q; h".encode(), "no readable OpenQASM 3"),
+    "version": (b"OPENQASM 4.0;\nqubit q;", "is OpenQASM 4: versions 2 and 3 are read"),
+    "unknown gate 2": (
+        f"{HEADER_2}qreg q[1]; wobble q[0];".encode(),
+        "no readable OpenQASM 2: line 3, column 12: 'wobble' is not defined",
+    ),
+    "unknown gate 3": (
+        f"{HEADER_3}qubit q; wobble q;".encode(),
+        "no readable OpenQASM 3: line 3, column 10: gate 'wobble' is not defined",
+    ),
+    "cut short 2": (
+        f"{HEADER_2}qreg q[1]; h q".encode(),
+        "no readable OpenQASM 2: line 3, column 12: ",
+    ),
+    "cut short 3": (
+        f"{HEADER_3}qubit q; h".encode(),
+        "no readable OpenQASM 3: line 3, column 11: the end of the file is not expected there",
+    ),
+    "syntax 3": (
+        f"{HEADER_3}qubit[2] q;\nh q[0]\n  cx q[0], q[1];".encode(),
+        "no readable OpenQASM 3: line 5, column 3: `cx` is not expected there",
+    ),
+    "index 3": (
+        f"{HEADER_3}qubit[2] q;\nh q[2];".encode(),
+        "no readable OpenQASM 3: line 4, column 3: index out of range",
+    ),
+    "escape code 3": (
+        f"{HEADER_3}qubit q; \x1b[31m h q;".encode(),
+        "no readable OpenQASM 3: line 3, column 10: token recognition error at: '\\x1b'",
+    ),
+    "escape code 2": (
+        f"{HEADER_2}qreg q[1]; \x1b[31m h q;".encode(),
+        "no readable OpenQASM 2: line 3, column 12: encountered '\\x1b'",
+    ),
     "too deep": (HEADER_3.encode() + b"float x = " + b"(" * 5000, "no readable OpenQASM 3"),
     "no qubits": (b"OPENQASM 2.0;\n", "without qubits"),
     "too wide 2": (b"OPENQASM 2.0; qreg q[99999999999];", "declares 99999999999 bits"),
@@ -339,7 +382,14 @@ BAD_FILES = {
         "operations once its gates are written out",
     ),
     "qpy, magic alone": (b"QISKIT", "QPY version 0"),
-    "qpy, cut short": (as_qpy(chain())[:60], "is no readable QPY file"),
+    "qpy, cut short": (
+        as_qpy(chain())[:60],
+        "(60 bytes) is no readable QPY file: it is cut short or damaged, save it again",
+    ),
+    "qpy, damaged": (
+        as_qpy(chain())[:100] + b"\xff" * 99,
+        "(199 bytes) is no readable QPY file: it is cut short or damaged, save it again",
+    ),
     "qpy, newer": (as_qpy(chain(), version=200), "is no readable QPY file"),
     "qpy, older": (as_qpy(chain(), version=12), "QPY version 12, and versions before 13"),
     "qpy, two": (as_qpy(chain(), chain()), "holds 2 circuits"),
@@ -362,6 +412,7 @@ def test_bad_files(
     done = dest(verb, tmp_path / "circuit.qasm")
     assert_refused(done, message)
     assert "circuit.qasm" in done.err
+    assert done.err.strip().isprintable()
 
 
 def test_files_that_are_none(dest: Callable[..., Done], tmp_path: Path):

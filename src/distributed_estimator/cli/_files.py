@@ -7,8 +7,9 @@ import re
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 
-from qiskit import QuantumCircuit, qasm2, qasm3, qpy
+from qiskit import QiskitError, QuantumCircuit, qasm2, qasm3, qpy
 from qiskit.circuit import Gate, Instruction
 
 from ..errors import InputError
@@ -22,7 +23,11 @@ MAX_OPERATIONS = 1_000_000
 OLDEST_QPY = 13
 _QPY_MAGIC = b"QISKIT"
 # Possessive, so that a file of nothing but comments is not tried in every way it can be split up.
-_VERSION = re.compile(r"\A(?>\s+|//[^\n]*|/\*.*?\*/)*+OPENQASM\s+([23])(?:\.\d+)?\s*;", re.DOTALL)
+_VERSION = re.compile(
+    r"\A(?>\s+|//[^\n]*|/\*.*?\*/)*+(?:OPENQASM\s+(\d+)(?:\.\d+)?\s*;)?", re.DOTALL
+)
+# `<input>:4,2: ` (OpenQASM 2), `4,2: ` and `L4:C2: ` (OpenQASM 3); columns from 0.
+_PLACE = re.compile(r"(?:<input>:|L)?(\d+)[,:]C?(\d+): ")
 _DEFINITION = re.compile(r"\bgate\s+(\w+)[^{}]*\{([^{}]*)\}")
 _NAME = re.compile(r"\s*(\w+)")
 _REGISTER = re.compile(r"\b(?:(?:qreg|creg)\s+\w+|qubit|bit)\s*\[\s*(\d+)\s*\]")
@@ -30,11 +35,11 @@ _REGISTER = re.compile(r"\b(?:(?:qreg|creg)\s+\w+|qubit|bit)\s*\[\s*(\d+)\s*\]")
 
 @dataclass(frozen=True, eq=False)
 class LoadedCircuit:
-    """A circuit as the estimator takes it, and what was changed to make it so.
+    """A circuit, and what the estimator will take off it.
 
     Attributes:
-        circuit: The circuit, without final measurements.
-        notes: One line for each change, for the user to read.
+        circuit: The circuit as the file has it.
+        notes: One line for each thing that will be taken off, for the user to read.
     """
 
     circuit: QuantumCircuit
@@ -42,10 +47,10 @@ class LoadedCircuit:
 
 
 def load_circuit(path: Path) -> LoadedCircuit:
-    """Reads a circuit and takes its final measurements off.
+    """Reads a circuit.
 
-    Most OpenQASM files end by measuring, which an expectation value has no use for. A measurement
-    that is followed by something stays, for the estimator to refuse.
+    Most OpenQASM files end by measuring, which an expectation value has no use for: a note says
+    that the estimator takes it off. A measurement that is followed by something it refuses.
 
     Raises:
         InputError: If the file is missing, too large, of no known format, or cannot be parsed.
@@ -55,11 +60,8 @@ def load_circuit(path: Path) -> LoadedCircuit:
     circuit = parse(path, content)
     _check_size(path, circuit)
     measured = circuit.count_ops().get("measure", 0)
-    stripped = circuit.remove_final_measurements(inplace=False)
-    removed = measured - stripped.count_ops().get("measure", 0)
-    if not removed:
-        return LoadedCircuit(circuit)
-    return LoadedCircuit(stripped, (f"final measurements taken off: {removed}",))
+    notes = (f"final measurements taken off: {measured}",) if measured else ()
+    return LoadedCircuit(circuit, notes)
 
 
 def _read(path: Path) -> bytes:
@@ -89,7 +91,12 @@ def _parse_qpy(path: Path, content: bytes) -> QuantumCircuit:
     try:
         circuits = qpy.load(io.BytesIO(content))
     except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise InputError(f"`{path}` is no readable QPY file: {_first_line(error)}") from error
+        # Several lines are a backtrace of the reader's own code, drawn in colours.
+        lines = _message(error).splitlines()
+        damaged = "it is cut short or damaged, save it again"
+        reason = lines[0] if len(lines) == 1 and isinstance(error, QiskitError) else damaged
+        size = f"{len(content)} bytes"
+        raise InputError(f"`{path}` ({size}) is no readable QPY file: {reason}") from error
     if len(circuits) != 1:
         raise InputError(f"`{path}` holds {len(circuits)} circuits: save the one to estimate alone")
     return circuits[0]
@@ -101,30 +108,31 @@ def _parse_qasm(path: Path, content: bytes) -> QuantumCircuit:
     except UnicodeDecodeError as error:
         raise InputError(f"`{path}` is neither QPY nor OpenQASM text: {error.reason}") from error
     match = _VERSION.match(text)
-    if match is None:
+    if match is None or match.end() == len(text):
         raise InputError(
-            f"`{path}` is neither QPY nor OpenQASM: an OpenQASM file begins with `OPENQASM 2.0;` "
-            f"or `OPENQASM 3.0;`"
+            f"`{path}` is neither QPY nor OpenQASM, as there is nothing in it: name another file"
         )
+    version = match[1] or "3"  # where alone it may be left out
+    if version not in ("2", "3"):
+        raise InputError(f"`{path}` is OpenQASM {version}: versions 2 and 3 are read")
     # The parsers make every declared bit before they look further: 30 bytes can fill the memory.
     declared = sum(int(size) for size in _REGISTER.findall(text))
     if declared > MAX_BITS:
         raise InputError(f"`{path}` declares {declared} bits, the most that is read is {MAX_BITS}")
     _check_definitions(path, text)
-    complaints = io.StringIO()
     try:
-        # The OpenQASM 3 parser prints what it finds wrong, and raises an error without a message.
-        with redirect_stderr(complaints):
-            if match.group(1) == "3":
+        with redirect_stderr(io.StringIO()):  # the parser of OpenQASM 3 prints there, too
+            if version == "3":
                 return qasm3.loads(text)
             # No folder to include from but the parser's own: a circuit is one file.
             return qasm2.loads(
                 text, include_path=(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS
             )
     except Exception as error:
-        detail = _first_line(error, complaints.getvalue())
-        language = f"OpenQASM {match.group(1)}"
-        raise InputError(f"`{path}` is no readable {language}: {detail}") from error
+        guessed = "" if match[1] else ", which a file that names no version is taken for"
+        raise InputError(
+            f"`{path}` is no readable OpenQASM {version}{guessed}: {_complaint(error)}"
+        ) from error
 
 
 def _check_definitions(path: Path, text: str) -> None:
@@ -176,6 +184,29 @@ def _count_operations(circuit: QuantumCircuit, known: dict[str, int]) -> int:
     return total
 
 
-def _first_line(error: Exception, printed: str = "") -> str:
-    lines = [line.strip() for line in (str(error) + "\n" + printed).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _complaint(error: Exception) -> str:
+    """What is wrong with a text, after line and column: as the parser says, or where it was."""
+    message = _message(error)
+    stated = _PLACE.match(message)
+    if stated:
+        return _at(int(stated[1]), int(stated[2]), message[stated.end() :])
+    cause = error.__cause__ or error.__context__
+    for reason in () if cause is None else cause.args:
+        token = getattr(reason, "offendingToken", None)
+        if token is not None:
+            found = "the end of the file" if token.text == "<EOF>" else f"`{token.text}`"
+            return _at(token.line, token.column, f"{found} is not expected there")
+    # The importer's own mistakes name no place, but its frames hold the part of the text it was at.
+    nodes = (frame.f_locals.get("node") for frame, _ in walk_tb(error.__traceback__))
+    spans = [span for node in nodes if (span := getattr(node, "span", None)) is not None]
+    return _at(spans[-1].start_line, spans[-1].start_column, message) if spans else message
+
+
+def _at(line: int, column: int, text: str) -> str:
+    return f"line {line}, column {column + 1}: {' '.join(text.split())}"
+
+
+def _message(error: Exception) -> str:
+    """The text of an error, with what would steer the terminal spelt out."""
+    text = str(getattr(error, "message", error)).strip() or type(error).__name__
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
