@@ -12,11 +12,29 @@ import numpy as np
 import pytest
 from helpers import entangled
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-from qiskit.circuit import Gate, Parameter
-from qiskit.circuit.library import HamiltonianGate, Initialize
+from qiskit.circuit import AnnotatedOperation, Gate, Instruction, InverseModifier, Parameter
+from qiskit.circuit.library import (
+    CXGate,
+    ExactReciprocalGate,
+    HamiltonianGate,
+    Initialize,
+    LinearPauliRotationsGate,
+    MSGate,
+    PauliEvolutionGate,
+    PauliProductMeasurement,
+    PermutationGate,
+    PiecewiseLinearPauliRotationsGate,
+    PolynomialPauliRotationsGate,
+    RVGate,
+    RZZGate,
+)
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
-from qiskit.quantum_info import Operator, Pauli, SparsePauliOp
+from qiskit.quantum_info import Kraus, Operator, Pauli, SparsePauliOp, Statevector
+from qiskit.synthesis import MatrixExponential, QDrift
 from qiskit_addon_cutting.instructions import CutWire, Move
+from qiskit_addon_cutting.qpd import QPDBasis, SingleQubitQPDGate, TwoQubitQPDGate
+from qiskit_aer.library import SaveStatevector
+from qiskit_machine_learning.circuit.library import raw_feature_vector
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
 from distributed_estimator.cutting import CutPlan
@@ -174,22 +192,28 @@ def hidden_reset(circuit):
     body.reset(0)
     outer = QuantumCircuit(1)
     outer.append(body.to_instruction(), [0])
-    circuit.append(outer.to_instruction(), [1])
+    circuit.append(outer.to_instruction(), [0])
+
+
+def measured_pauli(circuit):
+    circuit.append(PauliProductMeasurement(Pauli("XZ")), [0, 1], [0])
 
 
 @pytest.mark.parametrize(
     ("build", "match"),
     [
         (lambda c: c.measure(0, 0), r"a measurement \(instruction 1\)"),
-        (lambda c: c.reset(1), r"a reset \(instruction 1\)"),
+        (lambda c: c.reset(0), r"a reset \(instruction 1\)"),
         (conditional, r"classical control \(`if_else`\) \(instruction 1\)"),
         (loop, r"classical control \(`for_loop`\)"),
-        (boxed, "`innocent`, which acts on classical bits|a measurement"),
+        (boxed, r"a measurement \(instruction 1\)"),
+        (measured_pauli, r"a measurement \(instruction 1\)"),
         (hidden_reset, r"a reset \(instruction 1\)"),
         (lambda c: c.append(Initialize([1, 0]), [0]), "an `Initialize`"),
+        (lambda c: c.initialize([1, 0, 0, 0]), "an `Initialize`"),
         (lambda c: c.measure_all(), "a measurement"),
+        (lambda c: (c.measure(0, 0), c.append(PermutationGate([1, 0]), [0, 1])), "a measurement"),
     ],
-    ids=["measure", "reset", "if", "for", "boxed", "nested reset", "initialize", "at the end"],
 )
 @pytest.mark.parametrize("cuts", [None, "AB", AutoCut(1)])
 def test_what_is_not_unitary(refused, build, match, cuts):
@@ -204,23 +228,112 @@ def test_what_is_not_unitary(refused, build, match, cuts):
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 @pytest.mark.parametrize("cuts", ["AAB", "ABC", "AAA"])
-def test_a_gate_without_matrix_and_definition(refused, width, cuts):
+@pytest.mark.parametrize("angle", [0.3, Parameter("a")])
+def test_a_gate_without_matrix_and_definition(refused, width, cuts, angle):
     circuit = QuantumCircuit(3)
     circuit.h(0)
-    circuit.append(Gate("mystery", width, [0.3]), range(width))
-    match = rf"`mystery` on {width} qubits \(instruction 1\) cannot be decomposed .*: transpile"
-    refused(CircuitError, match, circuit, "ZZZ", cuts=cuts)
+    circuit.append(Gate("mystery", width, [angle]), range(width))
+    match = r"`mystery` \(instruction 1\) has neither a matrix nor a definition .*: set its `def"
+    refused(CircuitError, match, circuit, "ZZZ", [0.3] * circuit.num_parameters, cuts=cuts)
 
 
-def test_symbolic_gates_that_only_exist_bound(refused):
-    angle = Parameter("t")
-    for build in (
-        lambda c: c.append(HamiltonianGate(np.eye(2), angle), [0]),
-        lambda c: c.rv(angle, 0.1, 0.2, 0),
-    ):
-        circuit = QuantumCircuit(1)
-        build(circuit)
-        refused(CircuitError, "cannot be decomposed .*: transpile", circuit, "Z", [0.3])
+def marked_as_cut(circuit):
+    circuit.append(TwoQubitQPDGate(QPDBasis.from_instruction(RZZGate(0.3))), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("build", "match"),
+    [
+        (
+            lambda c: c.append(Kraus([np.eye(2) * 0.8, np.eye(2)[::-1] * 0.6]), [0]),
+            r"`kraus` \(instruction 2\) is not a unitary gate .*: remove it; noise belongs",
+        ),
+        (
+            lambda c: c.append(SaveStatevector(2), [0, 1]),
+            r"`save_statevector` \(instruction 2\) is not a unitary gate .*: remove it",
+        ),
+        (
+            lambda c: c.append(Instruction("pulse", 1, 0, []), [0]),
+            r"`pulse` \(instruction 2\) is not a unitary gate .*: remove it",
+        ),
+        (
+            marked_as_cut,
+            r"marked as cut \(`qpd_2q`\) \(instruction 2\): give the circuit as it was before",
+        ),
+        (
+            lambda c: c.append(SingleQubitQPDGate(QPDBasis.from_instruction(CXGate()), 0), [0]),
+            r"marked as cut \(`qpd_1q`\) \(instruction 2\): give the circuit as it was before",
+        ),
+    ],
+    ids=["kraus", "save", "opaque", "addon, gate", "addon, side"],
+)
+@pytest.mark.parametrize("cuts", [None, "AB"])
+def test_operations_that_are_no_gates(refused, build, match, cuts):
+    circuit = QuantumCircuit(2)
+    circuit.h([0, 1])
+    build(circuit)
+    refused(CircuitError, match, circuit, "ZZ", cuts=cuts)
+
+
+ANGLE = Parameter("t")
+HAMILTONIAN = SparsePauliOp(["ZZ", "XI"])
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        HamiltonianGate(np.eye(4), ANGLE),
+        RVGate(ANGLE, 0.1, 0.2),
+        PauliEvolutionGate(HAMILTONIAN, ANGLE, synthesis=MatrixExponential()),
+        PauliEvolutionGate(HAMILTONIAN, ANGLE, synthesis=QDrift(seed=1)),
+        AnnotatedOperation(RVGate(ANGLE, 0.1, 0.2), [InverseModifier()]),
+        raw_feature_vector(4).data[0].operation,
+    ],
+    ids=lambda gate: gate.name,
+)
+@pytest.mark.parametrize("cuts", [None, "AB"])
+def test_symbolic_gates_that_only_exist_bound(refused, gate, cuts):
+    circuit = QuantumCircuit(2)
+    circuit.append(gate, range(gate.num_qubits))
+    names = ", ".join(f"`{p.name}`" for p in circuit.parameters).replace("[", r"\[")
+    match = rf"`\w+` \(instruction 0\) has neither .* without a value for {names}: bind it first"
+    values = np.full(circuit.num_parameters, 0.5)
+    refused(CircuitError, match, circuit, "ZZ", values, cuts=cuts)
+    bound = DistributedEstimator(cuts, workers=1).run(
+        [(circuit.assign_parameters(values), "ZZ")], precision=0
+    )
+    assert math.isfinite(bound.result()[0].data.evs)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        LinearPauliRotationsGate(2, ANGLE, 0.3),
+        LinearPauliRotationsGate(2, 0.4, ANGLE).inverse(),
+        PolynomialPauliRotationsGate(2, [0.1, ANGLE]),
+        PiecewiseLinearPauliRotationsGate(1, [0, 1], [ANGLE, 0.2], [0.1, 0.2]),
+        MSGate(3, [[0, ANGLE, 0], [ANGLE, 0, 0.1], [0, 0.1, 0]]),
+    ],
+    ids=lambda gate: gate.name,
+)
+def test_parameters_that_qiskit_hides_in_gates(refused, gate):
+    circuit = QuantumCircuit(3)
+    circuit.h(0)
+    circuit.append(gate, range(gate.num_qubits))
+    match = r"`.*` \(instruction 1\) depends on `t`, which Qiskit does not count .*: build the gate"
+    refused(CircuitError, match, circuit, "ZZZ")
+    circuit = circuit.decompose(reps=3)
+    found = DistributedEstimator(workers=1).run([(circuit, "ZZZ", [0.4])], precision=0)
+    expected = Statevector(circuit.assign_parameters([0.4])).expectation_value(Pauli("ZZZ"))
+    assert found.result()[0].data.evs == pytest.approx(expected.real, abs=1e-10)
+
+
+def test_a_gate_whose_definition_fails(refused):
+    """It divides by its parameter, which Qiskit does not count as one."""
+    circuit = QuantumCircuit(3)
+    circuit.append(ExactReciprocalGate(2, ANGLE), range(3))
+    match = r"neither a matrix nor a definition that Qiskit can give: .*build it of numbers"
+    refused(CircuitError, match, circuit, "ZZZ")
 
 
 @pytest.mark.parametrize("angle", [math.nan, math.inf, -math.inf])

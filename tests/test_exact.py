@@ -10,7 +10,7 @@ import pytest
 from helpers import as_operator, entangled, random_paulis, reference, run, value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qiskit import QuantumCircuit, transpile
+from qiskit import QuantumCircuit, qasm2, qasm3, transpile
 from qiskit.circuit import (
     AnnotatedOperation,
     Gate,
@@ -18,6 +18,7 @@ from qiskit.circuit import (
     Parameter,
     ParameterVector,
     PowerModifier,
+    library,
 )
 from qiskit.circuit.library import (
     C3XGate,
@@ -51,6 +52,7 @@ from qiskit.circuit.library import (
 from qiskit.circuit.library import standard_gates as standard_library
 from qiskit.primitives import StatevectorSampler
 from qiskit.quantum_info import Clifford, Pauli, SparseObservable, SparsePauliOp, random_unitary
+from qiskit.synthesis import MatrixExponential, QDrift, SuzukiTrotter
 from qiskit_addon_cutting.instructions import CutWire, Move
 from qiskit_addon_cutting.qpd import QPDBasis
 from qiskit_aer.primitives import SamplerV2
@@ -188,6 +190,25 @@ def test_symbolic_wide_gates_run_inside_one_fragment():
     circuit = surrounded(MCPhaseGate(angle, 2), (0, 1, 2), 4, seed=7)
     circuit.crx(2 * angle, 2, 3)
     assert_exact(circuit, "XYZX", "AAAB", [0.7])
+
+
+def test_the_catalogue_names_every_other_gate_of_the_library():
+    """But for old names of gates of another module, and what is no gate of its own."""
+    gates = {n for n, k in vars(library).items() if inspect.isclass(k) and issubclass(k, Gate)}
+    old = {"GlobalPhaseGate", "MCXGrayCode", "MCXRecursive", "MCXVChain", "WeightedSumGate"}
+    assert gates - old == {*catalogue.ANGLES, *catalogue.OTHERS}
+
+
+@pytest.mark.parametrize("name", list(catalogue.OTHERS))
+def test_every_other_gate_of_the_library_is_exact(name):
+    """Whole, and with its last qubit cut off where the plan fits."""
+    gate = catalogue.OTHERS[name]()
+    circuit = surrounded(gate, range(gate.num_qubits), gate.num_qubits, seed=8)
+    observable = random_paulis(gate.num_qubits, 5, 1)
+    assert_exact(circuit, observable)
+    labels = "A" * (gate.num_qubits - 1) + "B"
+    if CutPlan.build(circuit, labels).num_cuts <= 4:
+        assert_exact(circuit, observable, labels)
 
 
 def test_a_two_qubit_unitary_across_labels_is_cut():
@@ -711,6 +732,130 @@ def test_pauli_evolution_is_its_product_formula_wherever_it_is_cut(labels):
     assert_exact(circuit.assign_parameters([0.9]), random_paulis(3, 4, 1), labels)
 
 
+@pytest.mark.parametrize("labels", ["AB", "AA", None, AutoCut(1)])
+def test_an_evolution_is_the_exponential_where_that_is_asked_for(labels):
+    """An eigenvalue of H is conserved; the default, a product formula, loses 0.08 of it."""
+    hamiltonian = SparsePauliOp(["ZZ", "XI"], [1, -0.1])
+    energies = []
+    for synthesis, formulas in ((None, [1]), (MatrixExponential(), [])):
+        circuit = QuantumCircuit(2)
+        circuit.barrier()
+        circuit.append(PauliEvolutionGate(hamiltonian, 2.0, synthesis=synthesis), [0, 1])
+        result = run(circuit, hamiltonian, labels)
+        assert result.metadata["product_formulas"] == formulas
+        energies.append(float(result.data.evs))
+    assert energies == [pytest.approx(0.92106, abs=1e-5), pytest.approx(1, abs=TOLERANCE)]
+
+
+@pytest.mark.parametrize(
+    ("evolution", "formulas"),
+    [
+        (PauliEvolutionGate(SparsePauliOp(["ZZ", "XX", "II"]), 0.7), []),
+        (PauliEvolutionGate(SparsePauliOp(["ZZ", "XX"]), X, synthesis=SuzukiTrotter(reps=2)), []),
+        (PauliEvolutionGate([SparsePauliOp("ZZ"), SparsePauliOp("XX")], 0.7), []),
+        (PauliEvolutionGate([SparsePauliOp("ZZ"), SparsePauliOp("XI")], 0.7), [0]),
+        (PauliEvolutionGate(SparsePauliOp(["ZZ", "XI"]), X, synthesis=SuzukiTrotter()), [0]),
+        (PauliEvolutionGate(SparsePauliOp(["ZZ", "XX"]), 1, synthesis=QDrift(seed=1)), [0]),
+        (PauliEvolutionGate(SparsePauliOp(["ZZ", "XI"]), 0.7).control(), [0]),
+    ],
+)
+def test_evolutions_of_terms_that_commute_are_not_named_product_formulas(evolution, formulas):
+    circuit = QuantumCircuit(evolution.num_qubits)
+    circuit.append(evolution, range(evolution.num_qubits))
+    values = [0.4] * circuit.num_parameters
+    metadata = run(circuit, "Z" * evolution.num_qubits, None, values).metadata
+    assert metadata["product_formulas"] == formulas
+
+
+def permuted(permutations, *, last=True):
+    """Random gates on five qubits between permutations of some of them."""
+    rng = np.random.default_rng(3)
+    circuit = QuantumCircuit(5)
+
+    def layer():
+        for qubit in range(5):
+            circuit.u(*rng.uniform(-3, 3, 3), qubit)
+
+    layer()
+    for pattern, qubits in permutations:
+        circuit.cx(0, 1)
+        circuit.crx(0.7, 3, 4)
+        circuit.append(PermutationGate(pattern), qubits)
+        layer()
+    if last:
+        circuit.cx(1, 0)
+        circuit.rzz(0.4, 3, 4)
+        layer()
+    return circuit
+
+
+PERMUTATIONS = {
+    "within labels": [([1, 0], [0, 1]), ([2, 0, 1], [2, 4, 3])],
+    "of a pair": [([1, 0], [1, 3])],
+    "of three": [([1, 2, 0], [0, 4, 1])],
+    "of all": [([4, 2, 0, 1, 3], range(5))],
+    "one after another": [([1, 2, 0], [0, 1, 3]), ([1, 0], [3, 4])],
+}
+
+
+@pytest.mark.parametrize("cuts", [None, "AAAAA", "AABBB", "ABCCC", AutoCut(3)])
+@pytest.mark.parametrize("name", list(PERMUTATIONS))
+def test_permutations_are_exact_wherever_they_are(name, cuts):
+    observable = random_paulis(5, 5, 2)
+    circuit = permuted(PERMUTATIONS[name])
+    if CutPlan.build(circuit, cuts).sampling_overhead < 1e6:
+        assert_exact(circuit, observable, cuts)
+    assert_exact(permuted(PERMUTATIONS[name][-1:], last=False), observable, cuts)
+
+
+@pytest.mark.parametrize("cuts", ["AABBB", AutoCut(3)])
+def test_permutations_are_cut_only_where_states_go_on_under_another_label(cuts):
+    """In the end, within labels, and for a search, they only say where states are."""
+    circuit = QuantumCircuit(5)
+    circuit.h(range(5))
+    circuit.append(PermutationGate([1, 0]), [0, 1])
+    circuit.cx(0, 1)
+    circuit.cx(1, 2)
+    circuit.ccz(2, 3, 4)
+    circuit.append(PermutationGate([2, 0, 1]), [2, 3, 4])
+    circuit.ry(0.3, range(5))
+    before = CutPlan.build(circuit, cuts)
+    circuit.append(PermutationGate([3, 4, 2, 1, 0]), range(5))
+    after = CutPlan.build(circuit, cuts)
+    assert [cut.name for cut in after.cuts] == [cut.name for cut in before.cuts] == ["cx"]
+    assert after.key != before.key
+    assert_exact(circuit, random_paulis(5, 5, 2), cuts)
+    if cuts == "AABBB":
+        circuit.ry(0.3, range(5))
+        assert [cut.name for cut in CutPlan.build(circuit, cuts).cuts] == ["cx", "swap", "swap"]
+
+
+def test_a_permutation_wider_than_any_matrix_changes_nothing_but_places():
+    circuit = entangled(9, 2, layers=1)
+    circuit.append(PermutationGate([8, 7, 6, 5, 4, 3, 2, 1, 0]), range(9))
+    circuit.cx(0, 8)
+    assert_exact(circuit, "ZIIXIIIIZ")
+    assert CutPlan.build(circuit, "AAABBBCCC").for_observables([3]).num_cuts == 2
+
+
+class Exchange(Gate):
+    """A gate of three qubits that brings a matrix and no definition."""
+
+    def __init__(self):
+        super().__init__("exchange", 3, [])
+
+    def __array__(self, dtype=None, copy=None):
+        matrix = np.eye(8, dtype=dtype or complex)
+        return matrix[[0, 1, 2, 3, 4, 5, 7, 6]]
+
+
+@pytest.mark.parametrize("labels", ["AAA", "AAB"])
+def test_a_gate_with_nothing_but_a_matrix(labels):
+    circuit = surrounded(Exchange(), (0, 1, 2), 3, seed=1)
+    whole = surrounded(UnitaryGate(np.array(Exchange())), (0, 1, 2), 3, seed=1)
+    assert value(circuit, "XYZ", labels) == pytest.approx(reference(whole, "XYZ"), abs=TOLERANCE)
+
+
 @pytest.mark.parametrize("name", ["id", "delay", "barrier", "measure", "reset", "global_phase"])
 def test_what_a_gate_does_is_not_read_from_its_name(name):
     flip = QuantumCircuit(1, name=name)
@@ -745,6 +890,100 @@ def test_barriers_delays_idle_qubits_and_phases_change_nothing():
     circuit.ry(0.3, [0, 4])
     for observable in ("ZIIIZ", "IZIII", "XZZZX", "IIZIX"):
         assert_exact(circuit, observable, "ABBCC")
+
+
+def then(first, *, last=(), qubits=3):
+    """A circuit that begins with some instructions, goes on with gates and ends with others."""
+    circuit = QuantumCircuit(qubits, qubits)
+    for build in first:
+        build(circuit)
+    circuit.compose(entangled(qubits, 4, layers=1), inplace=True)
+    for build in last:
+        build(circuit)
+    return circuit
+
+
+def reset_in_a_box(circuit):
+    body = QuantumCircuit(2)
+    body.reset([0, 1])
+    body.barrier()
+    body.h(0)
+    circuit.append(body.to_instruction(), [2, 0])
+
+
+STARTS = {
+    "reset": [lambda c: c.reset([0, 1])],
+    "reset twice": [lambda c: c.reset(0), lambda c: c.barrier(), lambda c: c.reset(0)],
+    "reset after nothing": [lambda c: c.delay(3, 0), lambda c: c.id(0), lambda c: c.reset(0)],
+    "reset of another": [lambda c: c.cx(0, 1), lambda c: c.reset(2)],
+    "reset in a gate": [reset_in_a_box],
+    "initialize": [lambda c: c.initialize([0.6, 0, 0, 0.8j], [0, 2])],
+    "initialize by labels": [lambda c: c.initialize("+r0")],
+    "initialize by number": [lambda c: c.initialize(5)],
+    "initialize later": [lambda c: c.h(0), lambda c: c.initialize([0.6, 0.8], 2)],
+    "prepare_state": [lambda c: c.prepare_state([0.6, 0, 0, 0.8j], [0, 2])],
+}
+
+
+@pytest.mark.parametrize("cuts", [None, "ABC", AutoCut(2)])
+@pytest.mark.parametrize("name", list(STARTS))
+def test_fresh_qubits_may_be_reset_and_initialized(name, cuts):
+    assert_exact(then(STARTS[name]), random_paulis(3, 5, 1), cuts)
+
+
+def measure_in_a_box(circuit):
+    body = QuantumCircuit(2, 2)
+    body.cx(0, 1)
+    body.measure([0, 1], [1, 0])
+    circuit.append(body.to_instruction(), [2, 0], [0, 1])
+
+
+ENDS = {
+    "measure": [lambda c: c.measure([0, 1, 2], [0, 1, 2])],
+    "measure_all": [lambda c: c.measure_all()],
+    "some": [lambda c: c.measure(1, 1)],
+    "then a barrier": [lambda c: c.measure([0, 1], [0, 1]), lambda c: c.barrier()],
+    "then others": [lambda c: c.measure(0, 0), lambda c: c.cx(1, 2), lambda c: c.delay(5, 0)],
+    "twice": [lambda c: c.measure(0, 0), lambda c: c.measure(0, 1)],
+    "in a gate": [measure_in_a_box],
+}
+
+
+@pytest.mark.parametrize("cuts", [None, "ABC", AutoCut(2)])
+@pytest.mark.parametrize("name", list(ENDS))
+def test_final_measurements_are_left_out(name, cuts):
+    """The values are those of the circuit without them, as `remove_final_measurements` has it."""
+    observable = random_paulis(3, 5, 1)
+    plain = then([], last=ENDS[name]).decompose("circuit-*")
+    plain.data = [item for item in plain.data if item.operation.name != "measure"]
+    expected = reference(plain, observable)
+    assert value(then([], last=ENDS[name]), observable, cuts) == pytest.approx(
+        expected, abs=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_circuit_from_openqasm_is_estimated_as_it_is(version):
+    circuit = then([lambda c: c.reset(0)], last=ENDS["measure"])
+    if version == 2:
+        read = QuantumCircuit.from_qasm_str(qasm2.dumps(circuit))
+    else:
+        read = qasm3.loads(qasm3.dumps(circuit))
+    assert read.count_ops()["measure"] == 3
+    expected = reference(then([]), "XYZ")
+    assert value(read, "XYZ", "AAB") == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_boxes_are_what_they_hold():
+    estimator = DistributedEstimator("AB", workers=1, options=EstimatorOptions(default_precision=0))
+    for angle in (0.4, 0.4 + 1e-12, X):
+        circuit = QuantumCircuit(2)
+        with circuit.box():
+            circuit.ry(angle, 0)
+            circuit.cx(0, 1)
+        values = [0.9] * circuit.num_parameters
+        found = float(run(circuit, "ZI", estimator=estimator, values=values or None).data.evs)
+        assert found == pytest.approx(np.cos(0.9 if angle is X else angle), abs=1e-14)
 
 
 def test_disconnected_parts():

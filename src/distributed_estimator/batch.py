@@ -61,9 +61,12 @@ class Evaluation:
         stderrs: Standard errors of values, shape (queries,); empty beside gradients.
         record: What was logged.
         gradients: Shape (queries, parameters); None where only values were asked for.
+        product_formulas: Instructions of the circuit that ran as product formulas, with an error
+            beside the exponential.
     """
 
     values: FloatArray
     stderrs: FloatArray
     record: QueryRecord
     gradients: FloatArray | None = None
+    product_formulas: tuple[int, ...] = ()

@@ -178,7 +178,8 @@ class DistributedEstimator(BaseEstimatorV2):
 
         Returns:
             A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors) and the
-            fields of the query record as `metadata`.
+            fields of the query record as `metadata`, with the `product_formulas`: instructions of
+            the circuit that ran as product formulas of terms not known to commute.
 
         Raises:
             InputError: A PUB is not well formed (all such errors are raised here, before anything
@@ -342,7 +343,11 @@ def _writer(log: str | PathLike[str] | RecordWriter | None) -> RecordWriter | No
 def _split(
     evaluation: Evaluation, requests: Sequence[Request], precision: float
 ) -> Iterable[PubResult]:
-    metadata = {**to_dict(evaluation.record), "target_precision": precision}
+    metadata = {
+        **to_dict(evaluation.record),
+        "target_precision": precision,
+        "product_formulas": list(evaluation.product_formulas),
+    }
     start = 0
     for request in requests:
         stop = start + int(np.prod(request.shape, dtype=int))

@@ -110,7 +110,7 @@ class Pipeline:
         """
         with self._session(batch, accuracy, stop, begun) as session:
             estimate = session.estimate_to(accuracy, run)
-            return self._finish(estimate, session.record(estimate, "value"))
+            return self._finish(session, estimate, "value")
 
     def gradient(
         self,
@@ -138,7 +138,7 @@ class Pipeline:
                 weights = batch.observables.weights
                 shots = max(shots, shots_for_slopes(accuracy.precision, weights))
             estimate, gradients = session.gradients(shots, f"{run} gradient", parameters)
-            return self._finish(estimate, session.record(estimate, "gradient"), gradients)
+            return self._finish(session, estimate, "gradient", gradients)
 
     def _session(
         self, batch: Batch, accuracy: Accuracy, stop: Stop | None, begun: float | None
@@ -151,11 +151,17 @@ class Pipeline:
         return _Session(self, batch, accuracy, replace(self.conditions, stop=stop), begun)
 
     def _finish(
-        self, estimate: Estimate, record: QueryRecord, gradients: FloatArray | None = None
+        self,
+        session: _Session,
+        estimate: Estimate,
+        quantity: str,
+        gradients: FloatArray | None = None,
     ) -> Evaluation:
+        record = session.record(estimate, quantity)
         if self.log is not None:
             self.log.write(record)
-        return Evaluation(estimate.values, estimate.stderrs, record, gradients)
+        formulas = session.plan.normal.product_formulas
+        return Evaluation(estimate.values, estimate.stderrs, record, gradients, formulas)
 
 
 class _Session(ExitStack):

@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Literal
 
 from qiskit.circuit import (
     Barrier,
+    BoxOp,
     ControlFlowOp,
     Delay,
+    Gate,
     Instruction,
     Measure,
+    Parameter,
     ParameterExpression,
     QuantumCircuit,
     Reset,
     Store,
 )
-from qiskit.circuit.library import GlobalPhaseGate, IGate, Initialize
+from qiskit.circuit.library import (
+    GlobalPhaseGate,
+    IGate,
+    Initialize,
+    PauliEvolutionGate,
+    PermutationGate,
+    UnitaryGate,
+)
+from qiskit.quantum_info import PauliList, SparsePauliOp
+from qiskit.synthesis import LieTrotter, MatrixExponential, SuzukiTrotter
 from qiskit.transpiler.passes import HighLevelSynthesis
 from qiskit_addon_cutting.instructions import CutWire, Move
+from qiskit_addon_cutting.qpd import BaseQPDGate
 
 from ..errors import CircuitError
 from .angles import AngleTable
-from .gates import GateKernel, kernel_of
+from .gates import MAX_MATRIX_QUBITS, GateKernel, definition_of, kernel_of
 from .merge import PlacedGate, merge_rotations
+from .permute import Together, relabel
 
 # Told by type: a user's own gate may have any name.
 _IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)
-_REFUSED: dict[type[Instruction], str] = {
-    Measure: "a measurement",
-    Reset: "a reset",
-    Initialize: "an `Initialize`, which resets its qubits",
-    Store: "a classical store",
+_UNITARY = "the estimator takes unitary circuits: remove it, or"
+_REFUSED: dict[type[Instruction], tuple[str, str]] = {
+    Measure: ("a measurement", f"{_UNITARY} measure last"),
+    Reset: ("a reset", f"{_UNITARY} reset a qubit only before anything acts on it"),
+    Initialize: (
+        "an `Initialize`, which resets its qubits",
+        f"{_UNITARY} initialize only qubits that nothing has acted on",
+    ),
+    Store: ("a classical store", f"{_UNITARY} split the circuit there"),
+    ControlFlowOp: ("classical control (`{}`)", f"{_UNITARY} split the circuit there"),
+    BaseQPDGate: (
+        "a gate that qiskit-addon-cutting has marked as cut (`{}`)",
+        "give the circuit as it was before, and as `cuts` labels or an AutoCut; wires may be "
+        "marked with `CutWire`",
+    ),
 }
-_REMEDY = "the estimator takes unitary circuits: remove it, or split the circuit there"
 _MAX_NESTING = 64
-
-Together = Callable[[tuple[int, ...]], bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +95,26 @@ class Operation:
 
 @dataclass(frozen=True, eq=False)
 class NormalCircuit:
-    """Operations on `num_qubits` qubits, with the table of their angles."""
+    """Operations on `num_qubits` qubits, with the table of their angles.
+
+    Attributes:
+        num_qubits: Width of the circuit.
+        operations: In order, on the qubits where permutations have left the states.
+        angles: The angles of the operations.
+        outputs: For each qubit of the circuit, the one that holds its state at the end.
+        product_formulas: Instructions of the source circuit that evolve under terms not known to
+            commute, and are run as product formulas.
+    """
 
     num_qubits: int
     operations: tuple[Operation, ...]
     angles: AngleTable
+    outputs: tuple[int, ...]
+    product_formulas: tuple[int, ...] = ()
 
     def light_cone(self, support: Iterable[int]) -> NormalCircuit:
         """Only the operations that can change an observable on the qubits of `support`."""
-        live = set(support)
+        live = {self.outputs[qubit] for qubit in support}
         kept: list[Operation] = []
         for operation in reversed(self.operations):
             if live.isdisjoint(operation.qubits):
@@ -97,20 +130,26 @@ class NormalCircuit:
         return replace(self, operations=tuple(reversed(kept)))
 
 
-def normalise(circuit: QuantumCircuit, together: Together) -> NormalCircuit:
+def normalise(
+    circuit: QuantumCircuit, together: Together, widest: int = MAX_MATRIX_QUBITS
+) -> NormalCircuit:
     """Bring a circuit into normal form, two-qubit rotations that it spells out merged to one gate.
 
     Args:
         circuit: Any unitary circuit, parameterised or not, with the addon's `CutWire` and `Move`.
-        together: Whether a gate on these qubits may stay whole; a wider gate for which it says no
-            is decomposed to two-qubit gates.
+            Final measurements, and resets of qubits that nothing has acted on, change nothing.
+        together: Whether qubits have one label. A gate on more than two of unlike labels is
+            decomposed to two-qubit gates.
+        widest: Qubits of a gate that need not be decomposed whatever its labels.
 
     Raises:
         CircuitError: The circuit measures, resets or branches, or a gate cannot be decomposed.
     """
+    flattener = _Flattener(circuit, together, widest)
+    flat = list(flattener.flatten(circuit, tuple(range(circuit.num_qubits))))
+    flat, outputs = relabel(flat, circuit.num_qubits, together)
     expressions: list[ParameterExpression | float] = []
     operations: list[Operation] = []
-    flat = _flatten(circuit, tuple(range(circuit.num_qubits)), together, None, 0)
     for gate in merge_rotations(flat):
         operation, kernel = gate.operation, gate.kernel
         columns: tuple[int, ...] = ()
@@ -127,43 +166,79 @@ def normalise(circuit: QuantumCircuit, together: Together) -> NormalCircuit:
             )
         )
     angles = AngleTable(tuple(circuit.parameters), tuple(expressions))
-    return NormalCircuit(circuit.num_qubits, tuple(operations), angles)
+    formulas = tuple(dict.fromkeys(flattener.product_formulas))
+    return NormalCircuit(circuit.num_qubits, tuple(operations), angles, outputs, formulas)
 
 
-def _flatten(
-    circuit: QuantumCircuit,
-    qubits: tuple[int, ...],
-    together: Together,
-    position: int | None,
-    depth: int,
-) -> Iterator[PlacedGate]:
-    """Yield the operations one by one, decomposing where it must be."""
-    if depth > _MAX_NESTING:
-        raise CircuitError(f"gate definitions nest deeper than {_MAX_NESTING}: transpile first")
-    places = {bit: qubits[i] for i, bit in enumerate(circuit.qubits)}
-    for index, item in enumerate(circuit.data):
-        operation = item.operation
-        where = index if position is None else position
-        targets = tuple(places[bit] for bit in item.qubits)
-        if isinstance(operation, _IGNORED):
-            continue
-        _refuse(operation, where, bool(item.clbits))
-        if isinstance(operation, CutWire | Move):
-            yield PlacedGate(operation, where, targets, None)
-            continue
-        _check_angles(operation, where)
-        kernel = kernel_of(operation)
-        if kernel is not None and (len(targets) <= 2 or together(targets)):
-            yield PlacedGate(operation, where, targets, kernel)
-            continue
-        definition = _definition(operation)
-        if definition is None:
-            raise CircuitError(
-                f"`{operation.name}` on {len(targets)} qubits (instruction {where}) cannot be "
-                "decomposed to one- and two-qubit gates: transpile the circuit first, or give "
-                "its qubits one label"
-            )
-        yield from _flatten(definition, targets, together, where, depth + 1)
+class _Flattener:
+    """Yields the operations of a circuit one by one, decomposing where it must be."""
+
+    def __init__(self, circuit: QuantumCircuit, together: Together, widest: int) -> None:
+        self._circuit = circuit
+        self._together = together
+        self._widest = widest
+        self._parameters = frozenset(circuit.parameters)
+        self._used: set[int] = set()
+        self._measured: dict[int, int] = {}
+        self.product_formulas: list[int] = []
+
+    def flatten(
+        self,
+        circuit: QuantumCircuit,
+        qubits: tuple[int, ...],
+        position: int | None = None,
+        depth: int = 0,
+    ) -> Iterator[PlacedGate]:
+        """The operations of a circuit, or of a definition, on these qubits."""
+        if depth > _MAX_NESTING:
+            raise CircuitError(f"gate definitions nest deeper than {_MAX_NESTING}: transpile first")
+        places = {bit: qubits[i] for i, bit in enumerate(circuit.qubits)}
+        for index, item in enumerate(circuit.data):
+            operation = item.operation
+            where = index if position is None else position
+            targets = tuple(places[bit] for bit in item.qubits)
+            fresh = self._used.isdisjoint(targets)
+            if isinstance(operation, _IGNORED) or (fresh and isinstance(operation, Reset)):
+                continue
+            if isinstance(operation, Measure):
+                self._measured.setdefault(targets[0], where)
+                continue
+            if not (fresh and isinstance(operation, Initialize)):
+                _refuse(operation, where)
+            if isinstance(operation, CutWire | Move | PermutationGate):
+                yield self._placed(PlacedGate(operation, where, targets, None))
+                continue
+            _check_angles(operation, where)
+            kernel = kernel_of(operation)
+            if kernel is not None and (
+                len(targets) <= 2 or (len(targets) <= self._widest and self._together(targets))
+            ):
+                yield self._placed(PlacedGate(operation, where, targets, kernel))
+                continue
+            if isinstance(operation, PauliEvolutionGate) and not _is_exact(operation):
+                self.product_formulas.append(where)
+            definition = _definition(operation, kernel)
+            if definition is None:
+                raise _undefined(operation, where)
+            yield from self.flatten(definition, targets, where, depth + 1)
+
+    def _placed(self, gate: PlacedGate) -> PlacedGate:
+        """The gate, after checking that it may stand there."""
+        for qubit in gate.qubits:
+            if qubit in self._measured:
+                _refuse(Measure(), self._measured[qubit])
+        self._used.update(gate.qubits)
+        if gate.kernel is not None and gate.kernel.num_angles:
+            unknown = _symbols(gate.operation) - self._parameters
+            if unknown:
+                outer = self._circuit.data[gate.position].operation
+                raise CircuitError(
+                    f"`{outer.name}` (instruction {gate.position}) depends on {_listed(unknown)}, "
+                    "which Qiskit does not count among the circuit's parameters, so nothing can be "
+                    "bound to it: build the gate of numbers, or `decompose` the circuit until it "
+                    "counts"
+                )
+        return gate
 
 
 def _check_angles(operation: Any, position: int) -> None:
@@ -175,24 +250,70 @@ def _check_angles(operation: Any, position: int) -> None:
             )
 
 
-def _definition(operation: Any) -> QuantumCircuit | None:
+def _is_exact(evolution: PauliEvolutionGate) -> bool:
+    """Whether an evolution is known to be synthesised without Trotter error."""
+    synthesis, operators = evolution.synthesis, evolution.operator
+    if isinstance(synthesis, MatrixExponential):
+        return True
+    operators = operators if isinstance(operators, list) else [operators]
+    if not isinstance(synthesis, LieTrotter | SuzukiTrotter) or not all(
+        isinstance(operator, SparsePauliOp) for operator in operators
+    ):
+        return False
+    paulis = PauliList([pauli for operator in operators for pauli in operator.paulis])
+    return all(paulis.commutes(pauli).all() for pauli in paulis)
+
+
+def _definition(operation: Any, kernel: GateKernel | None) -> QuantumCircuit | None:
     """The circuit an operation stands for; None if Qiskit knows none."""
-    try:
-        if isinstance(operation, Instruction):
-            return operation.definition
-        circuit = QuantumCircuit(operation.num_qubits)
-        circuit.append(operation, circuit.qubits)
+    if isinstance(operation, BoxOp):
+        body: QuantumCircuit = operation.body
+        return body
+    if isinstance(operation, Instruction):
+        definition = definition_of(operation)
+        if definition is not None:
+            return definition
+    circuit = QuantumCircuit(operation.num_qubits)
+    circuit.append(operation, circuit.qubits)
+    with suppress(Exception):  # Qiskit's own and TypeError, such as for unbound parameters
         circuit = HighLevelSynthesis()(circuit)
-    except Exception:  # Qiskit's own and TypeError, such as for unbound parameters
-        return None
-    return None if circuit.data and circuit.data[0].operation == operation else circuit
+    if [item.name for item in circuit.data] != [operation.name]:
+        return circuit
+    return None if kernel is None else UnitaryGate(kernel.coefficients[0]).definition
 
 
-def _refuse(operation: Any, position: int, classical: bool) -> None:
-    what = next((text for kind, text in _REFUSED.items() if isinstance(operation, kind)), None)
-    if isinstance(operation, ControlFlowOp):
-        what = f"classical control (`{operation.name}`)"
-    if what is None and classical:
-        what = f"`{operation.name}`, which acts on classical bits"
-    if what is not None:
-        raise CircuitError(f"the circuit holds {what} (instruction {position}): {_REMEDY}")
+def _undefined(operation: Any, position: int) -> CircuitError:
+    """What to say of an operation that is neither run as it is nor written out."""
+    name, symbols = f"`{operation.name}` (instruction {position})", _symbols(operation)
+    if symbols and type(operation) not in (Gate, Instruction):  # these never get a definition
+        return CircuitError(
+            f"{name} has neither a matrix nor a definition without a value for {_listed(symbols)}: "
+            "bind it first, with `circuit.assign_parameters`"
+        )
+    if isinstance(operation, Instruction) and not isinstance(operation, Gate):
+        return CircuitError(
+            f"{name} is not a unitary gate and has no definition: remove it; noise belongs to the "
+            "backend, and what to find out to the observable"
+        )
+    return CircuitError(
+        f"{name} has neither a matrix nor a definition that Qiskit can give: set its `definition`, "
+        "build it of numbers if it holds parameters, or transpile the circuit first"
+    )
+
+
+def _symbols(operation: Any) -> set[Parameter]:
+    params = getattr(operation, "params", ())
+    return {symbol for angle in params for symbol in getattr(angle, "parameters", ())}
+
+
+def _listed(parameters: Iterable[Parameter]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(p.name for p in parameters))
+
+
+def _refuse(operation: Any, position: int) -> None:
+    if isinstance(operation, BoxOp):
+        return
+    for kind, (what, remedy) in _REFUSED.items():
+        if isinstance(operation, kind):
+            what = what.format(operation.name)
+            raise CircuitError(f"the circuit holds {what} (instruction {position}): {remedy}")

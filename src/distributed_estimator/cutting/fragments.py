@@ -213,7 +213,7 @@ def split(
         segments = _Segments(normal, chosen)
         useless = segments.useless_cuts()
         if not useless:
-            return segments.assemble(normal.angles, frozenset(observed))
+            return segments.assemble(normal, frozenset(observed))
         chosen -= useless
 
 
@@ -271,10 +271,10 @@ class _Segments:
         )
 
     def assemble(
-        self, angles: AngleTable, observed: frozenset[int]
+        self, normal: NormalCircuit, observed: frozenset[int]
     ) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
         """Fragments that do something or are observed, and the cuts between them."""
-        final = {self.current[q]: q for q in observed}
+        final = {self.current[normal.outputs[q]]: q for q in observed}
         used = {s for event in self.events for s in event.segments} | set(final)
         numbers = sorted({int(self.component[s]) for s in used})
         builders = [
@@ -290,7 +290,7 @@ class _Segments:
             if event.cut is None:
                 owner[event.segments[0]].add_gate(event)
                 continue
-            operation, sides = event.operation, _sides(event.operation, angles)
+            operation, sides = event.operation, _sides(event.operation, normal.angles)
             gate = operation.instruction
             content = operation.kind if gate is None else gate_key(gate)
             ends = tuple(

@@ -14,7 +14,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit.circuit import ControlledGate, Gate, Instruction
+from qiskit.circuit import ControlledGate, Gate, Instruction, QuantumCircuit
 from qiskit.circuit.library import PauliEvolutionGate
 from qiskit.quantum_info import Operator
 
@@ -176,7 +176,15 @@ def kernel_of(operation: Instruction) -> GateKernel | None:
     try:
         return constant_kernel(np.asarray(operation.to_matrix()))
     except Exception:  # Qiskit raises CircuitError, TypeError or its own; all mean "no matrix".
-        return None if operation.definition is not None else _from_operator(operation)
+        return None if definition_of(operation) is not None else _from_operator(operation)
+
+
+def definition_of(operation: Instruction) -> QuantumCircuit | None:
+    """A gate's definition, if it has one; some have one only when their angles are numbers."""
+    try:
+        return operation.definition
+    except Exception:  # a definition may raise anything
+        return None
 
 
 def _from_operator(operation: Gate) -> GateKernel | None:

@@ -34,10 +34,10 @@ class PlacedGate:
     """An operation on its way to normal form.
 
     Attributes:
-        operation: Qiskit's gate, `CutWire` or `Move`.
+        operation: Qiskit's gate, `CutWire`, `Move` or `PermutationGate`.
         position: Index of the instruction of the source circuit it came from.
         qubits: The circuit's qubits it acts on.
-        kernel: The unitary; None for a wire cut or move.
+        kernel: The unitary; None for a wire cut, a move or a permutation.
     """
 
     operation: Instruction

@@ -69,7 +69,8 @@ class CutPlan:
         """Plan the cuts of a circuit.
 
         Args:
-            circuit: A unitary circuit, which may hold the addon's `CutWire` and `Move`.
+            circuit: A unitary circuit, which may hold the addon's `CutWire` and `Move`, resets of
+                qubits that nothing has acted on, and final measurements, which are left out.
             cuts: A label per qubit (character i of a string labels qubit i): gates and
                 moves between labels are cut, and every `CutWire`. `AutoCut`: searched for.
                 None: nothing is cut. A plan of this very circuit: returned as it is.
@@ -86,7 +87,7 @@ class CutPlan:
             normal = normalise(circuit, lambda qubits: True)
             return CutPlan(circuit, None, normal, frozenset(), everything)
         if isinstance(cuts, AutoCut):
-            normal, chosen = find_cuts(normalise(circuit, lambda qubits: False), cuts)
+            normal, chosen = find_cuts(normalise(circuit, lambda qubits: True, widest=2), cuts)
             plan = CutPlan(circuit, None, normal, chosen, everything)
             cuts.check_width(max((f.num_qubits for f in plan.fragments), default=0))
             return plan
@@ -154,7 +155,7 @@ class CutPlan:
     @cached_property
     def key(self) -> str:
         """Content hash of the plan: circuit structure, parameters by name, and cuts."""
-        lines = [f"{self.normal.num_qubits} {sorted(self.observed)}"]
+        lines = [f"{self.normal.num_qubits} {sorted(self.observed)} {self.normal.outputs}"]
         expressions = self.normal.angles.expressions
         for index, operation in enumerate(self.normal.operations):
             angles = [str(expressions[a]) for a in operation.angles]

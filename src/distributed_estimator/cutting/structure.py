@@ -15,9 +15,9 @@ from qiskit.circuit import (
     Parameter,
     ParameterExpression,
 )
-from qiskit.circuit.library import UnitaryGate
+from qiskit.circuit.library import PauliEvolutionGate, UnitaryGate
 
-from .gates import MAX_MATRIX_QUBITS, is_standard
+from .gates import MAX_MATRIX_QUBITS, definition_of, is_standard
 
 
 def structure_key(circuit: QuantumCircuit) -> str:
@@ -65,7 +65,7 @@ def _gate_structure(operation: Operation) -> list[Any]:
         structure += [operation.ctrl_state, _gate_structure(operation.base_gate)]
     if type(operation) is UnitaryGate:
         return structure
-    definition, matrix = _definition(operation), _matrix(operation)
+    definition, matrix = definition_of(operation), _matrix(operation)
     if definition is not None:
         structure.append(structure_of(definition))
     # Without either there is nothing to compare but the object itself.
@@ -83,23 +83,17 @@ def _content(operation: Operation) -> str:
     if isinstance(operation, ControlledGate):
         base = operation.base_gate
         return f"{base.name} {[_told(p) for p in base.params]} {_content(base)}"
-    definition, matrix = _definition(operation), _matrix(operation)
-    told = "" if matrix is None else matrix.hex()
-    return told or ("" if definition is None else structure_key(definition))
-
-
-def _definition(operation: Instruction) -> QuantumCircuit | None:
-    """A gate's definition, if it has one; some have one only when their angles are numbers."""
-    if type(operation) is UnitaryGate:  # its definition is a synthesis of its matrix
-        return None
-    try:
-        return operation.definition
-    except Exception:  # Qiskit raises CircuitError, TypeError or its own
-        return None
+    matrix = _matrix(operation)
+    if matrix is not None:
+        return matrix.hex()
+    definition = definition_of(operation)
+    return "" if definition is None else structure_key(definition)
 
 
 def _matrix(operation: Instruction) -> bytes | None:
     """The matrix of a gate that brings its own, to the bit."""
+    if isinstance(operation, PauliEvolutionGate):  # is its definition
+        return None
     if operation.num_qubits > MAX_MATRIX_QUBITS and type(operation) is not UnitaryGate:
         return None
     try:
@@ -112,12 +106,16 @@ def _exactly(parameter: Any) -> Any:
     """A gate's parameter as something that is equal to nothing but itself."""
     if isinstance(parameter, np.ndarray):
         return parameter.tobytes()
+    if isinstance(parameter, QuantumCircuit):  # what a box holds
+        return structure_of(parameter)
     if isinstance(parameter, Parameter) or not isinstance(parameter, ParameterExpression):
         return parameter
     return str(parameter), parameter.parameters
 
 
 def _told(parameter: Any) -> str:
+    if isinstance(parameter, QuantumCircuit):
+        return structure_key(parameter)
     if isinstance(parameter, ParameterExpression) and not parameter.parameters:
         parameter = parameter.numeric()
     return parameter.tobytes().hex() if isinstance(parameter, np.ndarray) else str(parameter)
