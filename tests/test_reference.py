@@ -695,6 +695,21 @@ def test_a_sampler_that_refuses_mid_circuit_measurement() -> None:
     assert abs(value - math.cos(0.4)) < bound(1, 2, 4096)
 
 
+class Fixed(SamplerV2):
+    """Draws the same random numbers in every job."""
+
+    def run(self, pubs, *, shots=None):  # type: ignore[no-untyped-def]
+        return SamplerV2(seed=5).run(pubs, shots=shots)
+
+
+def test_the_seed_of_a_sampler_gives_way_to_those_of_tasks() -> None:
+    estimator = ReferenceEstimator("AB", sampler=SamplerV2(seed=5), shots=256, seed=1)
+    one, two = (estimator.run([(bell(0.4), "ZI")]).result()[0].data.evs for _ in range(2))
+    assert one != two
+    with pytest.raises(BackendError, match="same random numbers"):
+        ReferenceEstimator("AB", sampler=Fixed(), shots=256).run([(bell(0.4), "ZI")]).result()
+
+
 def test_a_missing_aer_ends_in_an_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "qiskit_aer.primitives", None)
     with pytest.raises(MissingExtraError, match=r"reference pipeline needs `qiskit-aer`.*\[aer\]"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 
 import numpy as np
@@ -27,9 +28,12 @@ from qiskit_addon_cutting.instructions import CutWire
 from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel, depolarizing_error
 from qiskit_aer.primitives import SamplerV2
+from qiskit_ibm_runtime import SamplerV2 as RuntimeSampler
+from qiskit_ibm_runtime.executor_sampler import Sampler as ExecutorSampler
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends.sampler import SamplerBackend
+from distributed_estimator.backends.seeds import Repetition, draws_of
 from distributed_estimator.errors import BackendError
 from distributed_estimator.execution import Deadline, Policy
 from distributed_estimator.records import RecordWriter, TaskRecord, read_records
@@ -306,6 +310,7 @@ class Recording(BaseSamplerV2):
 
     def __init__(self, take=lambda shots, pub: shots, lacks=()):
         self.jobs = []
+        self._numbers = itertools.count()
         self._take = take
         self._lacks = set(lacks)
 
@@ -318,11 +323,12 @@ class Recording(BaseSamplerV2):
 
     def _run(self, pubs):
         results = []
+        job = next(self._numbers)
         for number, pub in enumerate(pubs):
             missing = self._lacks & set(pub.circuit.count_ops())
             if missing:
                 raise ValueError(f"unknown instruction: {missing.pop()}")
-            inner = StatevectorSampler(seed=np.random.default_rng((1, len(self.jobs), number)))
+            inner = StatevectorSampler(seed=np.random.default_rng((1, job, number)))
             results += inner.run(
                 [(pub.circuit, pub.parameter_values)], shots=self._take(pub.shots, number)
             ).result()
@@ -498,6 +504,211 @@ def test_tasks_do_not_repeat_each_others_noise():
             for seed in range(5)
         ]
         assert any(one != other for one, other in data)
+
+
+class OwnStatevectorSampler(StatevectorSampler):
+    """Keeps what a caller's class adds."""
+
+    def __init__(self, seed, calls):
+        super().__init__(seed=seed)
+        self.calls = calls
+
+    def run(self, pubs, *, shots=None):
+        self.calls.append(shots)
+        return super().run(pubs, shots=shots)
+
+
+class OwnAerSampler(SamplerV2):
+    pass
+
+
+class OwnBackendSampler(BackendSamplerV2):
+    pass
+
+
+class Wrapper(BaseSamplerV2):
+    """Hides another sampler, or one that is made for every job."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def run(self, pubs, *, shots=None):
+        inner = self._inner if isinstance(self._inner, BaseSamplerV2) else self._inner()
+        return inner.run(pubs, shots=shots)
+
+
+class Fixed(StatevectorSampler):
+    """Takes a seed and does not use it."""
+
+    def run(self, pubs, *, shots=None):
+        return StatevectorSampler(seed=5).run(pubs, shots=shots)
+
+
+class Counted(Wrapper):
+    """Gives shots sorted, as a device that returns counts does."""
+
+    def run(self, pubs, *, shots=None):
+        results = super().run(pubs, shots=shots).result()
+        for result in results:
+            for bits in result.data.values():
+                bits.array.sort(axis=-2)
+        job = PrimitiveJob(lambda: results)
+        job._submit()
+        return job
+
+
+SIMULATOR_SEED = {"simulator": {"seed_simulator": 42}}
+
+SEEDED = {
+    "runtime": lambda: RuntimeSampler(mode=AerSimulator(), options=SIMULATOR_SEED),
+    "runtime, backend's seed": lambda: RuntimeSampler(mode=AerSimulator(seed_simulator=42)),
+    "executor": lambda: ExecutorSampler(mode=AerSimulator(), options=SIMULATOR_SEED),
+    "executor, backend's seed": lambda: ExecutorSampler(mode=AerSimulator(seed_simulator=42)),
+    "own statevector": lambda: OwnStatevectorSampler(42, []),
+    "own aer": lambda: OwnAerSampler(seed=42),
+    "aer, backend's seed": lambda: SamplerV2.from_backend(AerSimulator(seed_simulator=42)),
+    "aer, seed of runs": lambda: SamplerV2(options={"run_options": {"seed_simulator": 42}}),
+    "own backend sampler": lambda: OwnBackendSampler(
+        backend=AerSimulator(), options={"seed_simulator": 42}
+    ),
+    "backend's seed": lambda: BackendSamplerV2(backend=AerSimulator(seed_simulator=42)),
+}
+"""Local simulators with seeds of their own, which give way to those of tasks."""
+
+REPEATING = {
+    "statevector": lambda: Wrapper(StatevectorSampler(seed=42)),
+    "aer": lambda: Wrapper(SamplerV2(seed=42)),
+    "backend's seed": lambda: Wrapper(BackendSamplerV2(backend=AerSimulator(seed_simulator=42))),
+    "runtime": lambda: Wrapper(SEEDED["runtime"]()),
+    "executor": lambda: Wrapper(SEEDED["executor"]()),
+    "fixed": Fixed,
+    "copies": lambda: Wrapper(lambda: StatevectorSampler(seed=np.random.default_rng(42))),
+}
+"""Samplers that draw the same numbers in every job, and whose seed cannot be replaced."""
+
+
+def four_alike():
+    """Four fragments of one qubit: with the same random numbers their errors are the same."""
+    x = Parameter("x")
+    circuit = QuantumCircuit(4)
+    circuit.ry(x, range(4))
+    return circuit
+
+
+def spread_over_claimed(sampler, count):
+    """Of `count` slightly different bindings, which have shots of their own."""
+    points = np.linspace(0.5, 0.7, count)
+    z = scores(sampler, four_alike(), "ZZZZ", "ABCD", points[:, None], shots=500)
+    return np.sqrt((z**2).mean())
+
+
+@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", SEEDED)
+def test_seeds_of_samplers_give_way_to_those_of_tasks(name):
+    """Mean z² of 100 is 1 within √(2/100) = 0.14, of which 0.7 is five; repeated numbers give 4.2,
+    the square of 2.05."""
+    assert abs(spread_over_claimed(SEEDED[name](), 100) ** 2 - 1) <= 0.7
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", SEEDED)
+def test_errors_with_seeds_of_samplers_are_as_said(name):
+    """For 1000 the ratio has a standard deviation of √(1/2000) = 0.022: 0.1 is 4.5 of them."""
+    assert abs(spread_over_claimed(SEEDED[name](), 1000) - 1) <= 0.1
+
+
+@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", SEEDED)
+def test_runs_with_seeds_of_samplers_differ(name):
+    options = EstimatorOptions(shots=500, seed=3)
+    estimator = DistributedEstimator("ABCD", backend=SEEDED[name](), options=options, workers=2)
+    pub = (four_alike(), ["IIIZ", "IIZI", "IZII", "ZIII"], [0.6])
+    one, two = (estimator.run([pub]).result()[0].data.evs for _ in range(2))
+    assert len(set(one)) > 1
+    assert not np.array_equal(one, two)
+
+
+def test_what_a_class_adds_to_a_sampler_stays():
+    sampler = OwnStatevectorSampler(42, calls := [])
+    estimate(sampler, four_alike(), "ZZZZ", "ABCD", [0.6], shots=50)
+    assert calls == [50] * 4
+    assert sampler.seed == 42
+
+
+@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("spread", [0, 0.1])
+@pytest.mark.parametrize("name", REPEATING)
+def test_samplers_that_repeat_themselves_are_refused(name, spread):
+    """Also where no two circuits are the same."""
+    circuit = QuantumCircuit(4)
+    for qubit in range(4):
+        circuit.ry(0.6 + spread * qubit, qubit)
+    with pytest.raises(BackendError, match=r"same random numbers.*Take the seed out of it") as info:
+        estimate(REPEATING[name](), circuit, "ZZZZ", "ABCD", shots=500)
+    assert type(REPEATING[name]()).__name__ in str(info.value)
+
+
+def test_circuits_of_one_job_that_repeat_each_other_are_refused():
+    """A number as seed of a statevector sampler is the seed of every circuit."""
+    seeds = itertools.count()
+    sampler = Wrapper(lambda: StatevectorSampler(seed=next(seeds)))
+    with pytest.raises(BackendError, match="same random numbers"):
+        estimate(sampler, four_alike(), "ZZZZ", None, [[0.6], [0.7]], shots=500)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Wrapper(SamplerV2()),
+        lambda: Wrapper(StatevectorSampler(seed=np.random.default_rng(1))),
+        lambda: Counted(SamplerV2()),
+    ],
+)
+def test_samplers_that_do_not_repeat_themselves_are_taken(make):
+    """Four tasks of 100 circuits each; a false alarm has a chance of 10⁻¹³ in each."""
+    assert abs(spread_over_claimed(make(), 100) ** 2 - 1) <= 0.7
+
+
+def test_outcomes_that_are_certain_are_no_repetition():
+    sampler = Wrapper(StatevectorSampler(seed=42))
+    for _ in range(2):
+        assert estimate(sampler, four_alike(), "ZZZZ", "ABCD", [0.0]).data.evs == 1
+
+
+@pytest.mark.parametrize("shots", [16, 100, 1000])
+@pytest.mark.parametrize("order", ["random", "sorted", "one bit sorted", "first seen"])
+def test_independent_tasks_are_no_repetition_in_whatever_order_shots_come(order, shots):
+    """Circuits of two bits, all the same in all of 70 tasks."""
+    rng = np.random.default_rng(4)
+    repetition = Repetition()
+    circuits = 4096 // shots + 1
+    for _ in range(70):
+        outcomes = rng.choice(4, (circuits, shots), p=[0.7, 0.1, 0.05, 0.15])
+        if order == "sorted":
+            outcomes.sort(axis=1)
+        if order == "one bit sorted":
+            outcomes = np.take_along_axis(outcomes, (outcomes % 2).argsort(1, kind="stable"), 1)
+        if order == "first seen":
+            places = (outcomes[:, None] == np.arange(4)[None, :, None]).argmax(axis=2)
+            ranks = np.take_along_axis(places, outcomes, 1)
+            outcomes = np.take_along_axis(outcomes, ranks.argsort(1, kind="stable"), 1)
+        bits = BitArray(outcomes[..., None].astype(np.uint8), 2)
+        result = SamplerPubResult(DataBin(bits=bits, shape=(circuits,)))
+        repetition.check(draws_of([result]), shots, "it")
+
+
+def test_simulator_noise_of_the_runtime_is_not_deferred():
+    options = {"simulator": {"noise_model": noise()}}
+    with pytest.warns(DeprecationWarning, match="SamplerV2 class is deprecated"):
+        sampler = RuntimeSampler(mode=AerSimulator(), options=options)
+    assert not SamplerBackend(sampler).defer_measurements
+
+
+def test_wrappers_need_no_options():
+    sampler = Wrapper(SamplerV2())
+    sampler._backend = AerSimulator()
+    assert_close(sampler, gates(), "ZZZ", "ABB", POINTS[0])
 
 
 @pytest.mark.parametrize("name", ["aer", "statevector"])

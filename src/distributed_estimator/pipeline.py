@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .backends.seeds import Repetition
 from .batch import Accuracy, Batch, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .derivatives import derivatives_by_parameter, influences_measured, influences_of_terms
@@ -83,6 +84,7 @@ class Pipeline:
         self.seed = seed
         self.run_id = new_run_id()
         self.memory = MemoryLimit(memory_limit)
+        self.repetition = Repetition()
 
     def evaluate(
         self,
@@ -315,6 +317,7 @@ class _Session(ExitStack):
             rows,
             shots,
             run,
+            pipeline.repetition,
             covariances=wanted in ("errors", "orders"),
             influences=influences,
         )

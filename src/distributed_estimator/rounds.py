@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .backends.seeds import Repetition
 from .division import chunks, circuits_per_task, rows_per_task
 from .errors import DeadlineError, named
 from .execution import (
@@ -78,6 +79,7 @@ class Round:
         rows: Local bindings of each fragment, shape (rows, angles) each.
         shots: Shots per subexperiment; None for exact values.
         run: Names the round; everything random derives from it.
+        repetition: Compares its tasks with those of earlier rounds.
         covariances: Whether the covariances of sampled values are wanted.
         influences: Per fragment, how much values depend on each row's measurement groups, shape
             (base rows, groups); rows that follow these are shifts of them, in the same order. None:
@@ -92,6 +94,7 @@ class Round:
         rows: Sequence[FloatArray],
         shots: int | None,
         run: str,
+        repetition: Repetition,
         *,
         covariances: bool,
         influences: Sequence[FloatArray] | None = None,
@@ -100,6 +103,7 @@ class Round:
         self._backend = backend
         self._deadline = policy.deadline
         self._shots = shots
+        self._repetition = repetition
         self.tasks: list[Task] = []
         self.tensors: list[FragmentTensor] = []
         for number, (experiment, angles) in enumerate(zip(prepared.experiments, rows, strict=True)):
@@ -144,6 +148,7 @@ class Round:
             spent: What this takes is counted there, also where it is in vain.
 
         Raises:
+            BackendError: Tasks drew the same random numbers.
             DeadlineError: Some circuits had no shots at all when the deadline came.
         """
 
@@ -153,6 +158,9 @@ class Round:
             tensor = self.tensors[task.experiment]
             estimate = self._prepared.work.estimate_of(arrays)
             self._taken[number] = estimate.shots or 0
+            # Here, where the results of all workers come together: copies of one sampler may
+            # repeat each other.
+            self._repetition.check(estimate.draws, self._taken[number], self._backend.name)
             tensor.add(task, estimate)
             if others_run:
                 if complete is not None and tensor.complete:

@@ -62,6 +62,8 @@ def _told(value: Any) -> str:
     """A value as text, the same for equal ones in any process wherever that can be had."""
     if hasattr(value, "to_dict"):  # a noise model
         value = value.to_dict()
+    if hasattr(value, "model_dump"):  # options of the runtime's newer samplers
+        value = value.model_dump()
     if is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if not isinstance(value, Mapping) and hasattr(value, "_fields"):  # options of a Qiskit backend

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit.primitives import BackendSamplerV2, BaseSamplerV2, StatevectorSampler
+from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 
 from ..errors import BackendError, DistributedEstimatorError, InputError
 from ..subexperiments import (
@@ -22,12 +22,12 @@ from ..subexperiments import (
 )
 from .counts import Counts, estimate_from_counts
 from .identity import backend_of, device_of, identity_of, name_of
+from .seeds import comes_from, draws_of, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 BitTable = NDArray[np.int64]
 
 _CIRCUITS_PER_JOB = 512
-_LARGEST_SEED = 2**31
 _MOST_TEMPLATES = 1024
 
 
@@ -35,7 +35,8 @@ class SamplerBackend:
     """Runs the settings of fragments as PUBs of a sampler.
 
     A fragment's settings that measure at the same slots are one PUB; a task is one job. Simulators
-    that take a seed get a new one for every task, so that tasks are independent and reproducible.
+    that take a seed run as copies with a new one for every task, so that tasks are independent and
+    reproducible. The results of others show whether they repeat their random numbers (`seeds`).
 
     Args:
         sampler: Any `BaseSamplerV2`. Where it names its backend, circuits are transpiled to it.
@@ -69,7 +70,7 @@ class SamplerBackend:
     @property
     def name(self) -> str:
         """Package and class of the sampler, and its device or that it has a noise model."""
-        noisy = _is_aer(self.sampler) and not _is_noiseless(self.sampler)
+        noisy = comes_from(self.sampler, "qiskit_aer") and not _is_noiseless(self.sampler)
         noise = "(noise model)" if noisy and device_of(self.sampler) is None else ""
         return f"{name_of(self.sampler)}{noise}"
 
@@ -114,7 +115,13 @@ class SamplerBackend:
             BackendError: The sampler failed, or cannot run the circuits.
         """
         try:
-            return estimate_from_counts(experiment, task, self._counts(experiment, task))
+            parts = list(self._parts(experiment, task))
+            pubs = [_pub(part, template, task.angles) for part, template in parts]
+            sampler = _on_one_thread(reseeded(self.sampler, task.seed))
+            results = sampler.run(pubs, shots=task.shots).result() if pubs else ()
+            counts = self._counts(experiment, task, parts, results)
+            estimate = estimate_from_counts(experiment, task, counts)
+            return replace(estimate, draws=draws_of(results))
         except DistributedEstimatorError:
             raise
         except Exception as error:
@@ -125,12 +132,14 @@ class SamplerBackend:
                 "backend=SamplerBackend(sampler, defer_measurements=True)"
             ) from error
 
-    def _counts(self, experiment: FragmentExperiment, task: Task) -> Iterator[Counts]:
+    def _counts(
+        self,
+        experiment: FragmentExperiment,
+        task: Task,
+        parts: Iterable[tuple[FamilyPart, Template]],
+        results: Iterable[Any],
+    ) -> Iterator[Counts]:
         rows = len(task.angles)
-        parts = list(self._parts(experiment, task))
-        pubs = [_pub(part, template, task.angles) for part, template in parts]
-        sampler = _reseeded(self.sampler, task.seed)
-        results = sampler.run(pubs, shots=task.shots).result() if pubs else ()
         measured = [
             item
             for (part, template), result in zip(parts, results, strict=True)
@@ -227,38 +236,32 @@ def _target(sampler: BaseSamplerV2) -> Any:
     return getattr(backend_of(sampler), "target", None)
 
 
-def _is_aer(sampler: BaseSamplerV2) -> bool:
-    return type(sampler).__module__.startswith("qiskit_aer.")
-
-
 def _is_noiseless(sampler: BaseSamplerV2) -> bool:
     if isinstance(sampler, StatevectorSampler):
         return True
     backend: Any = getattr(sampler, "_backend", None)
-    if not type(backend).__module__.startswith("qiskit_aer."):
+    if not comes_from(backend, "qiskit_aer"):
         return False
-    chosen = getattr(sampler.options, "run_options", None) or {}
-    models = chosen.get("noise_model"), getattr(backend.options, "noise_model", None)
-    return all(model is None for model in models)
+    options = getattr(sampler, "options", None)
+    models = (
+        (getattr(options, "run_options", None) or {}).get("noise_model"),
+        getattr(getattr(options, "simulator", None), "noise_model", None),
+        getattr(backend.options, "noise_model", None),
+    )
+    return not any(models)
 
 
-def _reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:
-    """A copy of a local simulator with a seed of its own; any other sampler as it is."""
-    seed %= _LARGEST_SEED
-    if type(sampler) is StatevectorSampler:
-        # A generator, not a number: with a number every circuit would draw the same.
-        rng = np.random.default_rng(seed)
-        return StatevectorSampler(default_shots=sampler.default_shots, seed=rng)
-    if _is_aer(sampler):
-        fresh = copy.copy(sampler)
-        fresh._seed = seed
-        fresh._options = copy.copy(sampler.options)
-        # One thread a worker: on many small circuits Aer's own threads cost more than they gain.
-        chosen = {**sampler.options.backend_options, **sampler.options.run_options}
-        threads = {} if "max_parallel_threads" in chosen else {"max_parallel_threads": 1}
-        fresh._options.run_options = {**threads, **sampler.options.run_options}
-        return fresh
-    if type(sampler) is BackendSamplerV2:
-        options = {**asdict(sampler.options), "seed_simulator": seed}
-        return BackendSamplerV2(backend=sampler.backend, options=options)
-    return sampler
+def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
+    """Aer's sampler with a thread for each worker, where nobody chose.
+
+    On many small circuits Aer's own threads cost more than they gain.
+    """
+    if not comes_from(sampler, "qiskit_aer"):
+        return sampler
+    chosen = {**sampler.options.backend_options, **sampler.options.run_options}
+    if "max_parallel_threads" in chosen:
+        return sampler
+    fresh = copy.copy(sampler)
+    fresh._options = copy.copy(sampler.options)
+    fresh._options.run_options = {"max_parallel_threads": 1, **sampler.options.run_options}
+    return fresh

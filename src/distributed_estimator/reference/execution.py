@@ -14,6 +14,7 @@ from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import BaseSamplerV2, SamplerPubResult
 
 from ..backends.identity import name_of
+from ..backends.seeds import Repetition, draws_of, reseeded
 from ..errors import BackendError, InputError
 from ..execution import Stragglers, Tally
 from .aer import sampler_class, thread_options
@@ -75,7 +76,7 @@ class Execution:
         """Runs every subexperiment of the query at `place`, the numbers of call, PUB and query.
 
         Raises:
-            BackendError: The sampler failed, whatever it raised.
+            BackendError: The sampler failed, whatever it raised, or repeats its random numbers.
         """
         circuits = [circuit for of in experiments.circuits.values() for circuit in of]
         sequence = np.random.SeedSequence(self.entropy, spawn_key=place)
@@ -91,6 +92,10 @@ class Execution:
                 "transpile the circuit first; if it refuses mid-circuit measurement, use "
                 "`defer_measurements=True`"
             ) from error
+        if self.sampler is not None:
+            repetition = Repetition()
+            for task in done:
+                repetition.check(draws_of(task), self.shots, self.backend_name)
         ordered = (result for task in done for result in task)
         results = {label: [next(ordered) for _ in of] for label, of in experiments.circuits.items()}
         injected = sum(delay > 0 for delay in delays)
@@ -120,4 +125,6 @@ class Execution:
         if sampler is None:
             options = thread_options(self.threads)
             sampler = sampler_class(_PURPOSE)(seed=int(seed), options=options)
+        else:
+            sampler = reseeded(sampler, int(seed))
         return list(sampler.run(circuits, shots=self.shots).result())

@@ -66,11 +66,14 @@ class FragmentEstimate:
             squared, product of squared slot ranks); empty where they are not wanted.
         shots: Shots per circuit and row that it is made of, which a backend may choose otherwise
             than it was asked to; None for exact values.
+        draws: What shows whether two tasks drew the same random numbers, shape (any,); None:
+            the backend knows that they did not.
     """
 
     values: FloatArray
     covariances: tuple[FloatArray, ...]
     shots: int | None
+    draws: FloatArray | None = None
 
 
 def make_tasks(

@@ -69,13 +69,15 @@ class FragmentWork:
         """Evaluate one task.
 
         Returns:
-            Its values. Where these are sampled, then the shots they are made of, and covariances
-            by measurement group.
+            Its values. Where these are sampled, then the shots they are made of, covariances by
+            measurement group, and the draws where the backend gives any.
         """
         estimate = self.backend.run(self.experiments[task.experiment], task)
         if estimate.shots is None:
             return (estimate.values,)
-        return estimate.values, np.array([float(estimate.shots)]), *estimate.covariances
+        shots = np.array([float(estimate.shots)])
+        draws = () if estimate.draws is None else (estimate.draws,)
+        return estimate.values, shots, *estimate.covariances, *draws
 
     def content(self, task: Task) -> str:
         """What the result depends on besides backend and seed: experiment, angles and shots."""
@@ -89,7 +91,8 @@ class FragmentWork:
         if not sampled:
             return FragmentEstimate(values, (), None)
         shots, *covariances = sampled
-        return FragmentEstimate(values, tuple(covariances), int(shots[0]))
+        draws = covariances.pop() if covariances and covariances[-1].ndim == 1 else None
+        return FragmentEstimate(values, tuple(covariances), int(shots[0]), draws)
 
     def check(self, task: Task, arrays: Sequence[object]) -> str | None:
         """Why arrays cannot be the result of a task, in one clause; None where they can."""
@@ -112,3 +115,5 @@ class FragmentWork:
         for number, group in enumerate(experiment.groups if task.covariances else ()):
             shape = rows, len(group.paulis) ** 2, size**2
             yield Expected(f"covariances of measurement group {number}", shape, known)
+        if len(arrays) > 2 and np.ndim(last := np.asarray(arrays[-1])) == 1:
+            yield Expected("draws", last.shape)
