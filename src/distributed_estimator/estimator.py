@@ -179,7 +179,11 @@ class DistributedEstimator(BaseEstimatorV2):
         Returns:
             A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors) and the
             fields of the query record as `metadata`, with the `product_formulas`: instructions of
-            the circuit that ran as product formulas of terms not known to commute.
+            the circuit that ran as product formulas of terms not known to commute. Values of one
+            `run` share noise: equal bindings of a fragment run once, so that the same query asked
+            twice gives the same number twice. The standard error of every single value is right,
+            but those of a sum or mean of values must not be added in quadrature; for independent
+            values, call `run` once for each.
 
         Raises:
             InputError: A PUB is not well formed (all such errors are raised here, before anything
