@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 
 from distributed_estimator.errors import ThrottledError
+from distributed_estimator.execution import worker
 from distributed_estimator.execution.conditions import Assignment, Attempt, Conditions, Stop, Tally
 from distributed_estimator.execution.driver import run_tasks
 from distributed_estimator.execution.messages import Arrays
@@ -40,15 +41,6 @@ def answer(number):
     """What a task is to give: numbers that follow from its own."""
     values = np.random.default_rng(number).standard_normal(_SIZE)
     return values, np.outer(values[:8], values[:8])
-
-
-class Changing(np.ndarray):
-    """An array whose bytes change once it has left its worker."""
-
-    def __reduce_ex__(self, protocol):
-        changed = np.array(self)
-        changed.flat[0] = np.nextafter(changed.flat[0], np.inf)
-        return changed.__reduce_ex__(protocol)
 
 
 @dataclass(frozen=True)
@@ -137,8 +129,21 @@ class Faulty:
         return answer(number)[:1]
 
     def do_change(self, number):
-        values, table = answer(number)
-        return values.view(Changing), table
+        """Have the next result counted as another than it is, as if it changed on its way."""
+        right = worker.checksum
+
+        def wrong(arrays):
+            worker.checksum = right
+            return right(arrays) ^ 1
+
+        worker.checksum = wrong
+        return answer(number)
+
+    def do_files(self, number):
+        """Leave this process without a file descriptor for anybody, for good."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        return (np.array([float(os.open(os.devnull, os.O_RDONLY))]),)
 
     def do_late(self, number):
         """Answer only after another attempt has won."""

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from distributed_estimator.errors import CircuitError, ThrottledError
 from distributed_estimator.execution.messages import Ended, Item, Lost, Order, Started
 
 
@@ -25,7 +26,8 @@ class Calls:
     ("signal", number) to its own process; ("allocate", bytes); ("once", verb, arguments…) does it
     only in the first attempt anywhere, later ones give a value; ("pid",) gives the process;
     ("until", name) waits for a file in the folder; ("strange",) raises what cannot be pickled, and
-    ("lambda",) returns it; ("quit",) calls `sys.exit`.
+    ("lambda",) returns it; ("quit",) calls `sys.exit`; ("laden", how) returns arrays with, and
+    ("harmful", how) raises what ends whoever unpickles it.
     """
 
     folder: str | None = None
@@ -77,9 +79,56 @@ class Calls:
     def do_quit(self):
         sys.exit("quit")
 
+    def do_laden(self, how):
+        numbers = np.array([1.0, 2.0])
+        if how == "subclass":
+            return (numbers.view(Laden),)
+        if how == "names":
+            return (numbers.astype(np.dtype(np.float64, metadata={"name": Harm()})),)
+        return (np.array([Harm()]),)
+
+    def do_harmful(self, how):
+        if how == "silent":
+            raise SilentError
+        error = {
+            "args": HarmfulError(0, Harm()),
+            "input": CircuitError("no such gate"),
+            "throttled": ThrottledError("come again", retry_after=7.0),
+        }[how]
+        error.cause = Harm()
+        raise error
+
     def do_allocate(self, size):
         block = np.ones(size // 8)
         return (block[:1],)
+
+
+class Harm:
+    """Ends the thread that unpickles it."""
+
+    def __reduce__(self):
+        return sys.exit, ("unpickled",)
+
+    def __repr__(self):
+        return "Harm()"
+
+
+class Laden(np.ndarray):
+    """Ends the thread that unpickles it."""
+
+    def __reduce_ex__(self, protocol):
+        return sys.exit, ("unpickled",)
+
+
+class HarmfulError(Exception):
+    """Its arguments may hold anything."""
+
+
+class SilentError(Exception):
+    """Says nothing."""
+
+    def __str__(self):
+        sys.exit("asked")
 
 
 class StrangeError(Exception):

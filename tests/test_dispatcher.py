@@ -55,6 +55,9 @@ def ended(job, at, *finished, failures=(), seconds=1.0):
     return JobEnded(job, at, tuple((task, seconds) for task in finished), tuple(failures))
 
 
+STRAINED = Failure(0, "strained", "no file descriptor is left")
+
+
 def error(task, cause="it broke"):
     return Failure(task, "error", cause)
 
@@ -208,6 +211,25 @@ def test_a_throttled_task_waits_as_long_as_it_is_told_and_loses_no_attempt():
         (again,) = machine.handle(Tick(at))
         job = again.job
     assert machine.handle(ended(job, at, 0)) == [Accept(job, (0,))]
+
+
+def test_a_task_loses_no_attempt_to_each_of_the_strained_workers():
+    machine = dispatcher(tasks(1), Policy(retry=Retry(attempts=2, backoff=0.0)), workers=3)
+    machine.start(0.0)
+    for job in range(4):
+        instructions = machine.handle(ended(job, 1.0, failures=[STRAINED]))
+        assert submitted(instructions) == [(0,)]
+    instructions = machine.handle(ended(4, 1.0, failures=[STRAINED]))
+    assert of(GiveUp, instructions) == [GiveUp(0, (STRAINED,) * 5)]
+
+
+def test_however_many_workers_there_are_a_task_that_strains_them_all_is_given_up():
+    machine = dispatcher(tasks(1), Policy(retry=Retry(attempts=3, backoff=0.0)), workers=1000)
+    machine.start(0.0)
+    for job in range(11):
+        assert not machine.done
+        machine.handle(ended(job, 1.0, failures=[STRAINED]))
+    assert machine.done
 
 
 def refuse(machine, job, at, retry_after=1.0):
@@ -551,14 +573,14 @@ class AnyPool(RuleBasedStateMachine):
         if job is not None:
             self.act(self.machine.handle(JobStarted(job, self.now)))
 
-    @rule(data=st.data(), kinds=st.lists(st.sampled_from("dddeltn"), min_size=12, max_size=12))
+    @rule(data=st.data(), kinds=st.lists(st.sampled_from("dddelstn"), min_size=12, max_size=12))
     def job_ends(self, data, kinds):
-        """Each task is done, fails (error, damaged, throttled), or was not begun."""
+        """Each task is done, fails (error, damaged, strained, throttled), or was not begun."""
         job = self.pick(data)
         if job is None:
             return
         submit = self.running.pop(job)
-        names = {"e": "error", "l": "damaged", "t": "throttled"}
+        names = {"e": "error", "l": "damaged", "s": "strained", "t": "throttled"}
         verdicts = dict(zip(submit.tasks, kinds, strict=False))
         failures = [Failure(t, names[k], "why") for t, k in verdicts.items() if k in names]
         done = [t for t, k in verdicts.items() if k == "d"]

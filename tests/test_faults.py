@@ -68,7 +68,7 @@ ALLOWANCE = 8.0
 """Seconds that recovery may take beyond what is told of it: the machine may be busy, and Dask asks
 for 5 s for an answer that died with its worker."""
 
-ROUNDS = {"kill": 10, "kill from outside": 10, "stop": 10, "stop from outside": 10}
+ROUNDS = {"kill": 10, "kill from outside": 10, "stop": 10, "stop from outside": 10, "files": 10}
 """Half of the kills and stops come from within; of every other fault there are 20 rounds."""
 KILLED_CONTROLLERS = {"processes": 10, "dask": 4, "ray": 4}
 """Fewer where each has to start a cluster twice."""
@@ -76,11 +76,12 @@ KILLED_CONTROLLERS = {"processes": 10, "dask": 4, "ray": 4}
 VERBS = {"answers": ("raise", "throttle", "nan", "shape", "change")}
 """Faults that disturb nobody else strike together; any other's verb is its own name."""
 OUTSIDE = {"kill from outside": signal.SIGKILL, "stop from outside": signal.SIGSTOP}
-FAULTS = ("kill", "stop", "segv", "hang", "memory", "answers", "late", *OUTSIDE)
+FAULTS = ("kill", "stop", "segv", "hang", "memory", "files", "answers", "late", *OUTSIDE)
 STATUS = {
     "raise": "failed",
     "throttle": "failed",
     "own_memory": "failed",
+    "files": "failed",
     "nan": "damaged",
     "shape": "damaged",
     "change": "damaged",
@@ -155,7 +156,7 @@ def inside_round(pool, work, fault, rng):
         assert failed.cause
         assert failed.number == 0
         at, pid = struck(work, place)
-        if failed.status == "lost":
+        if failed.status == "lost" or verb == "files":
             wait_until(lambda pid=pid: is_gone(pid), "the worker that was lost is gone")
         if fault == "memory":
             at = failed.finished  # it takes a while until a limit is met
@@ -246,6 +247,19 @@ def test_a_poison_task_is_given_up_and_named_and_all_others_complete(pool, tmp_p
     assert [a.number for a in played.of(4, "lost")] == [0, 1, 2]
     assert len(list(Path(work.folder).glob("attempt.4.*"))) == 3
     gather(pool, tmp_path, WORKERS)
+
+
+def test_a_task_is_not_to_blame_for_workers_without_file_descriptors(pool, tmp_path):
+    pids, work = gather(pool, tmp_path, WORKERS), new_work(tmp_path)
+    tasks = [(n, "files" if n < WORKERS else None) for n in range(TASKS)]
+    # Dask may hand another task to a worker that is being ended, which then counts as lost.
+    retry = Retry(3 if pool.name == "dask" else 1, timeout=PATIENCE)
+    played = play(pool, work, tasks, Policy(retry=retry))
+
+    assert_sound(played, TASKS)
+    cause = "OSError: [Errno 24] Too many open files: '/dev/null'"
+    assert [a.cause for a in played.attempts if a.status == "failed"] == [cause] * WORKERS
+    assert not set(pids) & set(gather(pool, tmp_path, WORKERS))
 
 
 # --- the guards, removed --------------------------------------------------------------------------

@@ -12,14 +12,26 @@ import numpy as np
 import pytest
 from pool_works import Calls, Counted, Inbox, Unsendable, order_of, wait_for_calls
 
-from distributed_estimator.errors import BackendError, InputError, PoolError
-from distributed_estimator.execution.messages import Ended, Lost, SlowWorker, Started
+from distributed_estimator.errors import (
+    BackendError,
+    CircuitError,
+    InputError,
+    PoolError,
+    ThrottledError,
+)
+from distributed_estimator.execution.messages import (
+    Ended,
+    Lost,
+    RaisedError,
+    SlowWorker,
+    Started,
+)
 from distributed_estimator.execution.pools.dask import DaskPool
 from distributed_estimator.execution.pools.executors import ExecutorPool
 from distributed_estimator.execution.pools.processes import ProcessPool
 from distributed_estimator.execution.pools.ray import RayPool
 from distributed_estimator.execution.pools.threads import ThreadPool
-from distributed_estimator.execution.worker import checksum
+from distributed_estimator.execution.worker import cause_of, checksum
 
 WORKERS = 2
 
@@ -130,9 +142,48 @@ def test_a_task_that_raises_does_not_stop_the_others(pool, inbox, work):
     first, failed, last = end.outcomes
     assert first.arrays[0][0] == 1.0
     assert last.arrays[0][0] == 3.0
-    assert type(failed.error) is ValueError
-    assert str(failed.error) == "no luck"
+    assert cause_of(failed.error) == "ValueError: no luck"
     assert failed.arrays is None
+
+
+@pytest.mark.parametrize("how", ["subclass", "names"])
+def test_a_result_carries_nothing_but_numbers(pool, inbox, work, how):
+    (end,) = run(pool, inbox, order_of(work, ("laden", how), ("value", 2.0)))
+
+    (array,) = end.outcomes[0].arrays
+    assert type(array) is np.ndarray
+    assert array.dtype.metadata is None
+    assert array.tolist() == [1.0, 2.0]
+    assert values(end) == [1.0, 2.0]
+
+
+def test_a_result_of_objects_is_an_error(pool, inbox, work):
+    (end,) = run(pool, inbox, order_of(work, ("laden", "objects"), ("value", 2.0)))
+
+    assert isinstance(end.outcomes[0].error, BackendError)
+    assert "gave an array of object as its result: expected a tuple" in str(end.outcomes[0].error)
+    assert end.outcomes[1].arrays[0][0] == 2.0
+
+
+@elsewhere
+@pytest.mark.parametrize(
+    ("how", "kind", "cause"),
+    [
+        ("args", RaisedError, "HarmfulError: (0, Harm())"),
+        ("input", CircuitError, "CircuitError: no such gate"),
+        ("throttled", ThrottledError, "ThrottledError: come again"),
+        ("silent", RaisedError, "an error whose message cannot be read"),
+    ],
+)
+def test_an_error_is_told_in_plain_text(pool, inbox, work, how, kind, cause):
+    (end,) = run(pool, inbox, order_of(work, ("harmful", how)))
+
+    (outcome,) = end.outcomes
+    assert type(outcome.error) is kind
+    assert cause_of(outcome.error) == cause
+    assert getattr(outcome.error, "retry_after", 7.0) == 7.0
+    assert not hasattr(outcome.error, "cause")
+    assert values(run(pool, inbox, order_of(work, ("value", 2.0)))[0]) == [2.0]
 
 
 def test_an_error_that_cannot_be_pickled_is_told_all_the_same(pool, inbox, work):

@@ -160,8 +160,7 @@ def test_tasks_may_be_of_classes_of_the_callers_own_script(pool, inbox, monkeypa
 def test_a_task_that_raises_does_not_keep_others_from_running(pool, inbox):
     (ended,) = run(pool, inbox, order_of(Calls(), ("raise", "no such thing"), ("value", 2.0)))
     raised, good = ended.outcomes
-    assert isinstance(raised.error, ValueError)
-    assert str(raised.error) == "no such thing"
+    assert str(raised.error) == "ValueError: no such thing"
     np.testing.assert_array_equal(good.arrays[0], [2.0, 4.0])
 
 

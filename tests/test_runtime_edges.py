@@ -395,6 +395,20 @@ class Failing(StatevectorBackend):
         raise RuntimeError("no")
 
 
+class NotANumber(StatevectorBackend):
+    def run(self, experiment, task):
+        estimate = super().run(experiment, task)
+        return replace(estimate, values=estimate.values * np.nan)
+
+
+def test_a_short_run_takes_no_result_that_a_long_one_refuses():
+    with (
+        estimator("AAAA", NotANumber()) as chosen,
+        pytest.raises(TaskFailedError, match=r"3 times, .*the values are not all finite"),
+    ):
+        chosen.run([(chain(), "ZZZZ")]).result()
+
+
 def test_a_short_run_tries_a_task_no_more_often_than_a_long_one():
     Failing.calls.clear()
     with estimator("AAAA", Failing()) as chosen, pytest.raises(TaskFailedError, match="3 times"):

@@ -26,6 +26,7 @@ from .throttle import Throttle
 from .watch import Watch
 
 _LONGEST_BACKOFF = 5.0
+_MOST_EXCUSED = 8
 _HOPELESS = 3
 """So many tasks given up, and none that ever succeeded: the rest need not be tried."""
 
@@ -75,6 +76,8 @@ class Dispatcher:
         self.speculated = 0
         self._policy = policy
         self._capacity = min(workers, policy.in_flight or workers)
+        # Each strained worker is replaced, so that a task meets every one of them once at most.
+        self._excused = min(workers, _MOST_EXCUSED)
         self._pace = Pace(tasks)
         self._backlog = Backlog(tasks, policy, self._pace, workers, job_seconds)
         self._watch = Watch(policy, self._pace)
@@ -291,8 +294,9 @@ class Dispatcher:
             self._give_up_all()
 
     def _exhausted(self, failures: Sequence[Failure]) -> bool:
-        counted = sum(failure.kind != "throttled" for failure in failures)
-        return counted >= self._policy.retry.attempts
+        strained = sum(failure.kind == "strained" for failure in failures)
+        counted = sum(failure.kind not in ("throttled", "strained") for failure in failures)
+        return counted + max(0, strained - self._excused) >= self._policy.retry.attempts
 
     def _pause(self, failures: Sequence[Failure]) -> float:
         """Seconds until the next attempt: twice as long with each failure of the kind."""

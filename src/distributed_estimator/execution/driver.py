@@ -36,11 +36,11 @@ from .events import (
     Tick,
 )
 from .journal import Journal
-from .messages import Arrays, Ended, Item, Lost, Message, Order, Outcome, Started
+from .messages import Arrays, Ended, Item, Lost, Message, Order, Outcome, Started, StrainedError
 from .pinning import one_thread
 from .policies import Retry
 from .pools.base import Pool
-from .worker import checksum
+from .worker import cause_of, checksum
 
 _LOOK_UP = 0.5
 """Seconds after which a driver looks whether the program is about to end."""
@@ -103,14 +103,17 @@ def _run_here(assignment: Assignment, left: Sequence[int], fold: Fold) -> list[i
     failed = []
     for number in left:
         task = assignment.tasks[number]
+        arrays: Arrays | None = None
         try:
             arrays = assignment.work.run(task)
         except InputError:
             raise
         except Exception:
+            pass  # it counts as an attempt
+        if arrays is None or assignment.check(task, arrays) is not None:
             failed.append(number)
-            continue
-        fold(number, arrays, False)
+        else:
+            fold(number, arrays, False)
     return failed
 
 
@@ -243,7 +246,7 @@ class _Run:
             error = outcome.error or RuntimeError("the worker gave no result")
             self._errors[number] = error
             pause = error.retry_after if isinstance(error, ThrottledError) else 0.0
-            return Failure(number, _kind(error), f"{type(error).__name__}: {error}", pause)
+            return Failure(number, _kind(error), cause_of(error), pause)
         self._errors.pop(number, None)
         if outcome.checksum is not None and outcome.checksum != checksum(outcome.arrays):
             return Failure(number, "damaged", "its result was damaged on the way")
@@ -383,6 +386,8 @@ class _Run:
 def _kind(error: Exception) -> FailureKind:
     if isinstance(error, ThrottledError):
         return "throttled"
+    if isinstance(error, StrainedError):
+        return "strained"
     return "fatal" if isinstance(error, InputError) else "error"
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-FailureKind: TypeAlias = Literal["error", "lost", "damaged", "throttled", "fatal"]
+FailureKind: TypeAlias = Literal["error", "lost", "damaged", "strained", "throttled", "fatal"]
 """error: it raised. lost: its worker died or hung. damaged: its result is not what a result looks
-like. throttled: the device asks to come again later. fatal: it cannot succeed, nor can others."""
+like. strained: its worker lacked files, memory or the like. throttled: the device asks to come
+again later. fatal: it cannot succeed, nor can others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+from ..errors import BackendError
 from ..subexperiments import Arrays as Arrays
+
+
+class RaisedError(BackendError):
+    """What a task raised, in plain text: unpickling errors of the caller's could do anything."""
+
+
+class StrainedError(RaisedError):
+    """The same where a worker lacks files, memory or the like: another may do better."""
 
 
 class Work(Protocol):
@@ -78,7 +87,7 @@ class Outcome:
         injected: Seconds of that it was made to sleep.
         arrays: Its result; None where it raised.
         checksum: CRC-32 of the result as the worker had it; None within one process.
-        error: What it raised.
+        error: What it raised; from another process, an error of this package's own in its place.
     """
 
     number: int

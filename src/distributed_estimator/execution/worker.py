@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import threading
 import time
@@ -11,13 +13,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..errors import BackendError, InputError
-from .messages import Arrays, Item, Outcome, SlowWorker, Work
+from ..errors import BackendError, InputError, ThrottledError
+from .messages import Arrays, Item, Outcome, RaisedError, SlowWorker, StrainedError, Work
 from .pinning import one_thread
 
 _MOST_WORKS = 32
 _MOST_BYTES = 256 << 20
 """Of works, pickled, beside the one that came last."""
+
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN}
+_DEEPEST = 16
+_MISSHAPEN = "a task gave {} as its result: expected a tuple of numeric arrays"
 
 Wait = Callable[[float], bool]
 """Sleeps so many seconds, or less where the job is cancelled meanwhile: then it says True."""
@@ -41,8 +47,8 @@ def run_items(
         wait: Sleeps, and tells whether the job was cancelled: tasks not begun then are left out.
         worker: Number of this worker.
         slow: The worker that takes longer, if any.
-        remote: Whether outcomes leave this process: then results get checksums, and errors that
-            cannot be pickled are told as `BackendError`.
+        remote: Whether outcomes leave this process: then results get checksums, and errors are
+            plain text.
     """
     begin = time.perf_counter()
     extra = slow.delay if slow is not None and slow.worker == worker else 0.0
@@ -64,8 +70,8 @@ def run_items(
                 error,
             )
         )
-        if isinstance(error, InputError):
-            break  # no attempt can mend it, so that the run is over
+        if isinstance(error, InputError | StrainedError):
+            break  # no attempt can mend it, so that the run is over; or others do better elsewhere
     return tuple(outcomes)
 
 
@@ -92,41 +98,84 @@ def run_packed(
         work = works.get(key, load)
         unpacked: tuple[Item, ...] = pickle.loads(items)
     except Exception as error:
-        return BackendError(
-            f"a worker cannot unpickle what it is to run ({type(error).__name__}: {error}): make "
-            "what it needs importable there"
+        kind = StrainedError if _is_strained(error) else BackendError
+        return kind(
+            f"a worker cannot unpickle what it is to run ({cause_of(error)}): make what it needs "
+            "importable there"
         )
     return run_items(work, unpacked, wait=wait, worker=worker, slow=slow)
 
 
 def _run(work: Work, item: Item, *, remote: bool) -> tuple[Arrays | None, Exception | None]:
     try:
-        arrays = work.run(item.task)
+        return _plain(work.run(item.task)), None
     except Exception as error:
         return None, _portable(error) if remote else error
     except BaseException as error:  # a panic in compiled code, sys.exit(), a stray interrupt
-        return None, BackendError(f"{type(error).__name__}: {error}")
-    if remote and not _is_plain(arrays):
-        return None, BackendError(
-            f"a task gave a {type(arrays).__name__} that cannot be sent back: expected a tuple of "
-            "numeric arrays"
-        )
-    return arrays, None
+        return None, RaisedError(cause_of(error))
 
 
-def _is_plain(result: object) -> bool:
-    """Whether it can be sent for sure."""
-    return isinstance(result, tuple) and all(
-        isinstance(array, np.ndarray) and not array.dtype.hasobject for array in result
-    )
+def _plain(result: object) -> Arrays:
+    """A result as nothing but numbers: unpickling whatever else it carries could do anything.
+
+    Raises:
+        BackendError: It is no tuple of numeric arrays.
+    """
+    if not isinstance(result, tuple):
+        raise BackendError(_MISSHAPEN.format(f"a {type(result).__name__}"))
+    arrays = []
+    for array in result:
+        if not isinstance(array, np.ndarray):
+            raise BackendError(_MISSHAPEN.format(f"a tuple with a {type(array).__name__}"))
+        bare = np.ndarray.view(array, np.ndarray)
+        if bare.dtype.kind not in "biufc":
+            raise BackendError(_MISSHAPEN.format(f"an array of {bare.dtype}"))
+        # The names that a dtype may carry are the caller's objects too.
+        arrays.append(bare if bare.dtype.metadata is None else bare.astype(bare.dtype.str))
+    return tuple(arrays)
 
 
 def _portable(error: Exception) -> Exception:
+    """What stands for an error in other processes, in plain text."""
+    cause = cause_of(error)
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return BackendError(f"{type(error).__name__}: {error}")
-    return error
+        if _is_strained(error):
+            return StrainedError(cause)
+        message = cause.partition(": ")[2]
+        if isinstance(error, ThrottledError):
+            return ThrottledError(message, float(error.retry_after))
+        if isinstance(error, InputError):
+            ours = [c for c in type(error).__mro__ if c.__module__ == InputError.__module__]
+            found: InputError = ours[0](message)
+            return found
+    except BaseException:  # an error of the caller's may fail to say anything
+        return RaisedError(cause)
+    return RaisedError(cause)
+
+
+def cause_of(error: BaseException) -> str:
+    """Class and message of an error, for people."""
+    try:
+        return str(error) if isinstance(error, RaisedError) else f"{type(error).__name__}: {error}"
+    except BaseException:
+        return "an error whose message cannot be read"
+
+
+def _is_strained(error: BaseException) -> bool:
+    """Whether a task failed because this process lacks something, not for a reason of its own."""
+    cause: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if isinstance(cause, MemoryError):
+            return True
+        if isinstance(cause, OSError) and cause.errno in _SHORTAGES:
+            return True
+        cause = cause and (cause.__cause__ or cause.__context__)
+    try:
+        # Libraries may hide the reason, or put it into words of their own.
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return True
+    return False
 
 
 def checksum(arrays: Arrays) -> int:

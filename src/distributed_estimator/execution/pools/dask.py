@@ -18,7 +18,7 @@ from .base import Pool, check_memory_limit, closed
 from .dask_cluster import Cluster
 from .dask_link import Link, LinkLostError, WorkerLostError
 from .dask_worker import Begun
-from .jobs import Job, checked_report, pack_items
+from .jobs import Job, checked_report, is_strained, pack_items
 from .packing import Packer
 
 _BEGIN_SECONDS = 1.0
@@ -232,6 +232,9 @@ class DaskPool(Pool):
                 entry.lose("lost", f"worker {report.worker} gave what is no report")
             else:
                 entry.end(report.worker, outcomes)
+                if is_strained(outcomes) and entry.begun is not None:
+                    await self._link.end_worker(entry.begun.address)
+                    await self._replaced()
 
     async def _clear(self, entry: _Entry, running: asyncio.Future[None]) -> None:
         """Take an order back from Dask, and its worker by force where it was given up."""

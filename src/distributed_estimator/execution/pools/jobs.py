@@ -8,7 +8,7 @@ from typing import Any, Literal
 import cloudpickle
 
 from ...errors import InputError
-from ..messages import Ended, Lost, Order, Outcome, Started, Tell
+from ..messages import Ended, Lost, Order, Outcome, Started, StrainedError, Tell
 from ..worker import Wait
 
 
@@ -72,6 +72,12 @@ def checked_report(report: Any, order: Order) -> tuple[Outcome, ...] | Exception
         isinstance(outcome, Outcome) and outcome.number in numbers for outcome in report
     )
     return report if sound else None
+
+
+def is_strained(report: tuple[Outcome, ...] | Exception) -> bool:
+    """Whether a report comes from a worker that is to be replaced."""
+    errors = [report] if isinstance(report, Exception) else [outcome.error for outcome in report]
+    return any(isinstance(error, StrainedError) for error in errors)
 
 
 def pack_items(order: Order) -> bytes:

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from ...errors import PoolError
 from ..messages import Order, Outcome, Tell
 from .base import closed
-from .jobs import Job, checked_report, no_thread
+from .jobs import Job, checked_report, is_strained, no_thread
 from .process_handle import ProcessEndedError, StartMethod, WorkerProcess
 from .process_worker import Cancel, NeedWork, Report, Run
 
@@ -230,6 +230,9 @@ class Crew:
             job.listening = False
         if outcomes is not None:
             job.end(str(process.number), outcomes)
+            if is_strained(outcomes):
+                process.stop(_GRACE)
+                return False
             return True
         if not cause:
             process.end(0.0)

@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 
-from ..messages import Outcome, SlowWorker
+from ..messages import Outcome, SlowWorker, StrainedError
 from ..pinning import pin_process
-from ..worker import run_packed
+from ..worker import cause_of, run_packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class _Worker:
         try:
             self._connection.send(Report(run.job, outcomes))
         except MemoryError as error:  # it is pickled first, so nothing was sent
-            self._connection.send(Report(run.job, error))
+            self._connection.send(Report(run.job, StrainedError(cause_of(error))))
 
     def _load(self) -> bytes:
         self._connection.send(NeedWork())

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ...errors import MissingExtraError, PoolError
 from ..messages import Order, Tell
 from .base import Pool, closed
-from .jobs import Job, checked_report, no_thread, pack_items
+from .jobs import Job, checked_report, is_strained, no_thread, pack_items
 from .packing import Packer
 from .ray_link import RayLink, split_address
 from .versions import check_versions
@@ -223,13 +223,21 @@ class RayPool(Pool):
             self._changed.notify_all()
 
     def _end_order(self, number: int, run: int, pickled: bytes) -> None:
+        report = _unpickled(pickled)
         with self._changed:
             actor = self._actors.get(number)
             if actor is None or actor.running is None or actor.running.run != run:
                 return  # given up meanwhile
             job, actor.running = actor.running, None
+            outcomes = checked_report(report, job.order)
+            if outcomes is not None and is_strained(outcomes):
+                self._replace(number, "lacked what tasks need")
             self._hand_out()
-        _tell_end(job, actor.worker, pickled)
+        if outcomes is None:
+            cause = f"worker {actor.worker} sent a report that is none: {report!r:.80}"
+            job.lose("lost", cause)
+        else:
+            job.end(str(actor.worker), outcomes)
 
     def _replace(self, number: int, what: str) -> None:
         """Put a new actor in the place of one that died or is given up."""
@@ -274,17 +282,11 @@ def _listen(pool: weakref.ref[RayPool], link: RayLink) -> None:
         del there
 
 
-def _tell_end(job: _RayJob, worker: int, pickled: bytes) -> None:
+def _unpickled(pickled: bytes) -> object:
     try:
-        report = pickle.loads(pickled)
+        return pickle.loads(pickled)
     except Exception as error:
-        cause = f"worker {worker} sent a report that cannot be read"
-        job.lose("lost", f"{cause} ({type(error).__name__}: {error})")
-        return
-    if (checked := checked_report(report, job.order)) is None:
-        job.lose("lost", f"worker {worker} sent a report that is none: {report!r:.80}")
-    else:
-        job.end(str(worker), checked)
+        return f"unreadable ({type(error).__name__}: {error})"
 
 
 def _connection(address: str | None, workers: int) -> tuple[str | None, int, dict[str, Any]]:
