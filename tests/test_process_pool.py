@@ -15,16 +15,19 @@ import sys
 import textwrap
 import time
 from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from faults import wait_until
 from pool_works import Calls, Inbox, order_of, wait_for_calls
 
 from distributed_estimator.errors import InputError
 from distributed_estimator.execution.messages import Ended, Item, Lost, Order
+from distributed_estimator.execution.pools import process_handle
 from distributed_estimator.execution.pools.processes import ProcessPool
 
 GIGABYTE = 1 << 30
@@ -277,6 +280,126 @@ class Parent(Calls):
         return (np.array([float(process.exitcode)]),)
 
 
+def fork_server():
+    """Number of this program's fork server, whose forks are workers of other pools too."""
+    return forkserver._forkserver._forkserver_pid
+
+
+def pid_of(pool, inbox, work):
+    """The process that does the next task."""
+    (end,) = run(pool, inbox, order_of(work, ("pid",)))
+    return int(end.outcomes[0].arrays[0][0])
+
+
+def lose_server(moment, folder):
+    """Stop the fork server at a moment in the life of a pool, which is to go on, or to end."""
+    inbox, work = Inbox(), Calls(str(folder))
+    with contextlib.closing(ProcessPool(1)) as pool:
+        if moment == "before the start":
+            with contextlib.closing(ProcessPool(1)) as first:
+                worker = pid_of(first, inbox, work)  # so that there is a server
+        else:
+            worker = pid_of(pool, inbox, work)
+        order = order_of(work, ("until", "never"))
+        if moment == "while a worker is replaced":
+            pool.submit(order, inbox)
+            wait_for_calls(folder, "until", 1)
+        server = fork_server()
+        os.kill(server, signal.SIGSTOP)
+        if moment in ("between tasks", "while a worker is replaced"):
+            os.kill(worker, signal.SIGKILL)
+        if moment == "while a worker is replaced":
+            (lost,) = inbox.until_over(order)
+            assert "ended" in lost.cause
+        if moment != "while it closes":
+            worker = pid_of(pool, inbox, work)
+            assert fork_server() != server
+        begin = time.monotonic()
+        pool.close()
+        assert time.monotonic() - begin < 5.0
+    wait_until_gone(server, worker)
+
+
+MOMENTS = ("before the start", "between tasks", "while a worker is replaced", "while it closes")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_stopped_fork_server_is_replaced(pool, inbox, work, tmp_path, moment):
+    bystander = pid_of(pool, inbox, work)
+    lose_server(moment, tmp_path)
+    assert is_running(bystander), "workers outlive their server"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_stopped_fork_server_is_replaced_however_often(tmp_path, moment):
+    for number in range(10):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        lose_server(moment, folder)
+
+
+def test_a_fork_server_that_never_answers_is_one_error(inbox, work, monkeypatch):
+    monkeypatch.setattr(process_handle, "_SERVER_LIMIT", 0.0)  # it has to import NumPy first
+    process_handle._end_child(fork_server())
+    with contextlib.closing(ProcessPool(1)) as pool:
+        (refused,) = run(pool, inbox, order_of(work, ("value", 1.0)))
+
+    assert refused.kind == "refused"
+    assert refused.cause.startswith("a worker process cannot be started (the fork server ended, or")
+    assert refused.cause.endswith('use ProcessPool(start_method="spawn") or pool="threads"')
+
+
+def test_a_worker_that_is_stopped_while_it_starts_is_replaced(inbox, work, monkeypatch):
+    launch, launched = process_handle._launch, []
+
+    def stopped_at_first(*arguments):
+        process = launch(*arguments)
+        if not launched:
+            os.kill(process.pid, signal.SIGSTOP)
+        launched.append(process.pid)
+        return process
+
+    monkeypatch.setattr(process_handle, "_launch", stopped_at_first)
+    with contextlib.closing(ProcessPool(1, start_method="spawn")) as pool:
+        assert pid_of(pool, inbox, work) == launched[1]
+    wait_until_gone(*launched)
+
+
+FAMILY = [("forked", "abandon"), ("forked", "die"), ("run", "abandon"), ("run", "close")]
+
+
+@pytest.mark.parametrize(("how", "end"), FAMILY)
+def test_what_a_task_has_started_ends_with_its_worker(inbox, tmp_path, how, end):
+    work = Family(str(tmp_path))
+    order = order_of(work, (how,))
+    with contextlib.closing(ProcessPool(1)) as pool:
+        pool.submit(order, inbox)
+        (worker,) = wait_for_calls(tmp_path, how, 1)
+        wait_until(lambda: psutil.Process(worker).children(), "it has a child")
+        children = [child.pid for child in psutil.Process(worker).children()]
+        if end == "abandon":
+            pool.abandon(order)
+        elif end == "die":
+            os.kill(worker, signal.SIGKILL)
+        if end != "close":
+            assert inbox.until_over(order)[0].kind == "lost"
+    wait_until_gone(worker, *children)
+
+
+class Family(Calls):
+    """Starts processes that would never end."""
+
+    def do_forked(self):
+        if os.fork() == 0:
+            time.sleep(1000.0)
+        time.sleep(1000.0)
+
+    def do_run(self):
+        subprocess.run(["sleep", "1000"], check=False)
+
+
 def test_closing_while_busy_leaves_no_process(inbox, work, tmp_path):
     pool = ProcessPool(2)
     busy = [order_of(work, ("until", "go"), number=n) for n in range(2)]
@@ -502,6 +625,27 @@ def test_the_interpreter_exits_with_workers_busy(script, tmp_path):
             pids = wait_for_calls(__import__("pathlib").Path(folder), "sleep", 2)
             os.kill(pids[0], 19)
             print(*pids)
+    """)
+
+    out, err, code = made.wait()
+
+    wait_until_gone(*map(int, out.split()))
+    assert (err, code) == ("", 0)
+
+
+def test_the_interpreter_exits_and_takes_stopped_helpers_with_it(script, tmp_path):
+    made = script("""
+        from multiprocessing import forkserver, resource_tracker
+
+        if __name__ == "__main__":
+            pool = ProcessPool(2)
+            start(pool, ("value", 1.0))
+            wait_for_calls(__import__("pathlib").Path(folder), "value", 1)
+            server = forkserver._forkserver._forkserver_pid
+            tracker = resource_tracker._resource_tracker._pid
+            os.kill(server, 19)
+            os.kill(tracker, 19)
+            print(server, tracker)
     """)
 
     out, err, code = made.wait()

@@ -156,7 +156,7 @@ class Crew:
                 process = self._start(number)
             except ProcessEndedError as error:
                 failures += 1
-                if failures == _MOST_STARTS or not self._came_up:
+                if failures == _MOST_STARTS or not (self._came_up or error.passing):
                     self._refuse(str(error))
                     failures = 0
                 continue

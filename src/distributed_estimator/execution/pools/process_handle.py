@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import pickle
@@ -10,8 +11,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import (
     ForkServerContext,
@@ -20,6 +22,8 @@ from multiprocessing.context import (
     SpawnProcess,
 )
 from typing import Any, Literal
+
+import psutil
 
 from ..pinning import one_thread_environment
 from . import process_preload
@@ -30,12 +34,20 @@ StartMethod = Literal["forkserver", "spawn"]
 _NAME = "distributed-estimator-"
 _START_LIMIT = 300.0
 _KILL_LIMIT = 5.0
+_SERVER_LIMIT = 60.0
+"""Seconds that a fork server may take to answer; its first answer comes when it has its modules."""
+_LOOK = 0.25
+"""Seconds between looks whether a process that is waited for has been stopped."""
 _UNKNOWN = 255
 """Exit code that `multiprocessing` makes up where somebody else has read the true one."""
 
 _STANDARD_INPUT = (
     "a program read from standard input cannot be imported by worker processes: put it into a "
     'file, or use pool="threads"'
+)
+_NO_SERVER = (
+    "a worker process cannot be started (the fork server ended, or gave no answer and was ended): "
+    'use ProcessPool(start_method="spawn") or pool="threads"'
 )
 _GUARD = (
     "if your script makes the estimator at its top level, put that under "
@@ -48,7 +60,15 @@ _launching = threading.Lock()
 
 
 class ProcessEndedError(Exception):
-    """The process ended, or had to be ended; the message says how."""
+    """The process ended, or had to be ended; the message says how.
+
+    Attributes:
+        passing: Whether that was no fault of its own, so that another may well do.
+    """
+
+    def __init__(self, cause: str, *, passing: bool = False) -> None:
+        super().__init__(cause)
+        self.passing = passing
 
 
 class WorkerProcess:
@@ -76,6 +96,8 @@ class WorkerProcess:
             try:
                 ours, theirs = map(ends.enter_context, multiprocessing.Pipe())
                 self._process = _launch(method, number, (theirs, number, memory_limit, os.getpid()))
+            except ProcessEndedError:
+                raise
             except Exception as error:
                 text = " ".join(str(error).split())
                 raise ProcessEndedError(
@@ -87,6 +109,11 @@ class WorkerProcess:
         self._connection: Connection = ours
         assert self._process.pid is not None
         self.pid = self._process.pid
+        self._pidfd: int | None = None
+        with suppress(OSError):  # it is gone, or the kernel has none
+            self._pidfd = os.pidfd_open(self.pid)
+        # The sentinel is the fork server's to close.
+        self._gone = self._process.sentinel if self._pidfd is None else self._pidfd
 
     def wait_until_ready(self) -> None:
         """Wait until it takes orders.
@@ -94,8 +121,14 @@ class WorkerProcess:
         Raises:
             ProcessEndedError: It never will.
         """
-        if not wait([self._connection, self._process.sentinel], _START_LIMIT):
-            self.kill()
+        limit = time.monotonic() + _START_LIMIT
+        while not wait([self._connection, self._gone], _LOOK):
+            if _is_stopped(self.pid):
+                self.end(0.0)
+                cause = f"worker {self.number} was stopped while it started, and was killed"
+                raise ProcessEndedError(cause, passing=True)
+            if time.monotonic() > limit:
+                self.kill()
         try:
             ready: Ready = self.receive()
         except ProcessEndedError as error:
@@ -107,7 +140,7 @@ class WorkerProcess:
 
     def is_alive(self) -> bool:
         """Whether it is there, idle and as it should be: it says nothing unasked."""
-        return not self._killed and not wait([self._connection, self._process.sentinel], 0.0)
+        return not self._killed and not wait([self._connection, self._gone], 0.0)
 
     def send(self, message: object) -> None:
         """Send a message, however long that takes.
@@ -136,7 +169,7 @@ class WorkerProcess:
         Raises:
             ProcessEndedError: It ended, or sent what is no message and was ended for that.
         """
-        wait([self._connection, self._process.sentinel])
+        wait([self._connection, self._gone])
         try:
             # What it sent before it died counts.
             data = self._connection.recv_bytes() if self._connection.poll() else b""
@@ -153,34 +186,49 @@ class WorkerProcess:
 
     def stop(self, grace: float) -> None:
         """Ask it to go; after `grace` seconds it is made to."""
+        if wait([self._gone], 0.0):
+            self._forget()  # who knows since when: its group's number may be another's by now
+            return
         with suppress(OSError):
             self._connection.send(Stop())
         self.end(grace)
 
     def kill(self) -> None:
-        """End it by force, even where it is stopped; what waits for it finds it gone."""
-        with self._lock, suppress(ProcessLookupError):
+        """End it and its children by force, even stopped ones; what waits for it finds it gone."""
+        with self._lock:
             self._killed = True
-            if not self._over:
-                os.kill(self.pid, signal.SIGKILL)
+            if self._over:
+                return
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            if not wait([self._gone], 0.0):
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)  # it has no group before it is up
 
     def end(self, grace: float) -> str:
         """Wait for its end, by force after `grace` seconds, and forget it; says how it ended."""
-        code = self._exit_code(grace)
-        if code is None:
-            self.kill()
-            code = self._exit_code(_KILL_LIMIT)
+        wait([self._gone], grace)
+        self.kill()
+        return self._forget()
+
+    def _forget(self) -> str:
+        code = self._exit_code() if wait([self._gone], _KILL_LIMIT) else None
         with self._lock:
             self._over = True
             self._connection.close()
+            if self._pidfd is not None:
+                os.close(self._pidfd)
         if code is None:
             return f"worker {self.number} does not end"
         self._process.close()
         return f"worker {self.number} {_how_ended(code)}"
 
-    def _exit_code(self, seconds: float) -> int | None:
-        limit = time.monotonic() + seconds
-        wait([self._process.sentinel], seconds)
+    def _exit_code(self) -> int | None:
+        """Its exit code, once it is gone."""
+        if isinstance(self._process, ForkServerProcess):
+            sentinel = self._process.sentinel
+            _await_server(lambda seconds: wait([sentinel], seconds))
+        limit = time.monotonic() + _KILL_LIMIT
         while True:
             with _launching:
                 code = self._process.exitcode
@@ -213,7 +261,16 @@ def _launch(
     with _launching:
         if method == "forkserver":
             _start_server()
-            process.start()
+            started = threading.Event()
+            with suppress(RuntimeError):  # no thread for it: then it is done without
+                threading.Thread(target=_await_server, args=[started.wait], daemon=True).start()
+            try:
+                process.start()
+            except (EOFError, ConnectionError) as error:
+                _end_child(_server())  # it may be dying still
+                raise ProcessEndedError(_NO_SERVER, passing=True) from error
+            finally:
+                started.set()
         else:
             with one_thread_environment():
                 process.start()
@@ -236,6 +293,50 @@ def _start_server() -> None:
             server.ensure_running()
     finally:
         server.set_forkserver_preload(others)
+
+
+def _await_server(answered: Callable[[float], object]) -> None:
+    """Wait until the fork server has answered, and end it where it never will.
+
+    A process that starts needs its answer, and who asks for an exit code, this program's end
+    included. The next process to start has a server of its own; those of the old one go on.
+
+    Args:
+        answered: Waits for the answer for so many seconds; says whether it came.
+    """
+    limit = time.monotonic() + _SERVER_LIMIT
+    while not answered(_LOOK):
+        if time.monotonic() > limit or _is_stopped(_server()):
+            _end_child(_server())
+            return
+
+
+def _server() -> int | None:
+    pid: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    return pid
+
+
+@atexit.register
+def _end_stopped_helpers() -> None:
+    """End what would not notice that this program is gone, or keep it from ending."""
+    for helper in (_server(), getattr(resource_tracker._resource_tracker, "_pid", None)):
+        if _is_stopped(helper):
+            _end_child(helper)
+
+
+def _is_stopped(pid: int | None) -> bool:
+    try:
+        return pid is not None and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _end_child(pid: int | None) -> None:
+    """Kill a child of this process and wait until it is dead; its exit code is for others."""
+    with suppress(psutil.NoSuchProcess, ChildProcessError):
+        if pid is not None and psutil.Process(pid).ppid() == os.getpid():
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def _how_ended(code: int) -> str:

@@ -72,7 +72,9 @@ def serve(connection: Connection, number: int, memory_limit: int | None, parent:
         memory_limit: Bytes that this process may hold; None: no limit.
         parent: Process id of the parent.
     """
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of its workers.
+    # What tasks start is in this worker's own process group, and so can be ended with it. Ctrl-C
+    # reaches the parent's group alone, which decides what becomes of its workers.
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with(parent)
     pin_process()
@@ -84,7 +86,7 @@ def serve(connection: Connection, number: int, memory_limit: int | None, parent:
 
 
 def _end_with(parent: int) -> None:
-    """End this process as soon as its parent is gone."""
+    """End this process, and what it has started, as soon as its parent is gone."""
     alive = multiprocessing.parent_process()
     assert alive is not None
     watched: list[Any] = [alive.sentinel]
@@ -97,14 +99,14 @@ def _end_with(parent: int) -> None:
 
     def watch() -> None:
         wait(watched)
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="distributed-estimator-parent", daemon=True).start()
 
 
 def _have_kernel_watch(pipe: int) -> None:
-    """Have this process killed once nobody holds the other end of a pipe, or writes to it."""
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    """Have this group killed once nobody holds the other end of a pipe, or writes to it."""
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
 
