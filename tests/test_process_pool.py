@@ -16,7 +16,7 @@ import textwrap
 import time
 from contextlib import suppress
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +288,7 @@ def fork_server():
 def pid_of(pool, inbox, work):
     """The process that does the next task."""
     (end,) = run(pool, inbox, order_of(work, ("pid",)))
+    assert isinstance(end, Ended), end
     return int(end.outcomes[0].arrays[0][0])
 
 
@@ -307,7 +308,10 @@ def lose_server(moment, folder):
         server = fork_server()
         os.kill(server, signal.SIGSTOP)
         if moment in ("between tasks", "while a worker is replaced"):
+            whole = os.pidfd_open(worker)
             os.kill(worker, signal.SIGKILL)
+            assert wait([whole], 30.0), "all its threads have ended"
+            os.close(whole)
         if moment == "while a worker is replaced":
             (lost,) = inbox.until_over(order)
             assert "ended" in lost.cause
