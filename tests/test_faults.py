@@ -252,13 +252,14 @@ def test_a_poison_task_is_given_up_and_named_and_all_others_complete(pool, tmp_p
 def test_a_task_is_not_to_blame_for_workers_without_file_descriptors(pool, tmp_path):
     pids, work = gather(pool, tmp_path, WORKERS), new_work(tmp_path)
     tasks = [(n, "files" if n < WORKERS else None) for n in range(TASKS)]
-    # Dask may hand another task to a worker that is being ended, which then counts as lost.
+    # Dask may hand another task to a worker that is being ended: it fails too, or counts as lost.
     retry = Retry(3 if pool.name == "dask" else 1, timeout=PATIENCE)
     played = play(pool, work, tasks, Policy(retry=retry))
 
     assert_sound(played, TASKS)
-    cause = "OSError: [Errno 24] Too many open files: '/dev/null'"
-    assert [a.cause for a in played.attempts if a.status == "failed"] == [cause] * WORKERS
+    causes = [a.cause for a in played.attempts if a.status == "failed"]
+    assert len(causes) >= WORKERS
+    assert all("OSError: [Errno 24] Too many open files: " in cause for cause in causes)
     assert not set(pids) & set(gather(pool, tmp_path, WORKERS))
 
 
