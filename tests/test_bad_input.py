@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 import threading
 import time
 import tracemalloc
@@ -29,7 +30,15 @@ from qiskit.circuit.library import (
     RZZGate,
 )
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
-from qiskit.quantum_info import Kraus, Operator, Pauli, SparsePauliOp, Statevector
+from qiskit.primitives.containers.observables_array import ObservablesArray
+from qiskit.quantum_info import (
+    Kraus,
+    Operator,
+    Pauli,
+    SparseObservable,
+    SparsePauliOp,
+    Statevector,
+)
 from qiskit.synthesis import MatrixExponential, QDrift
 from qiskit_addon_cutting.instructions import CutWire, Move
 from qiskit_addon_cutting.qpd import QPDBasis, SingleQubitQPDGate, TwoQubitQPDGate
@@ -483,10 +492,27 @@ def test_observables_that_cannot_be_read(refused, observable):
     refused(ObservableError, f"(?s){match}", chain(), observable, cuts="AABB")
 
 
-@pytest.mark.parametrize("weight", [math.nan, math.inf])
-def test_weights_that_are_no_numbers(refused, weight):
-    observable = {"ZZZZ": 1.0, "XXXX": weight}
-    refused(ObservableError, "NaN or infinite.*finite|cannot be read", chain(), observable)
+@pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf, 1e308, -1e71, complex("1+infj")])
+def test_weights_out_of_range(refused, weight):
+    match = r"the weight {} of \('XXXX', .*: give finite weights.* from 1e-70 to 1e\+70".format(
+        re.escape(f"{weight:g}")
+    )
+    for observable in (
+        {"ZZZZ": 1.0, "XXXX": weight},
+        SparseObservable.from_list([("ZZZZ", 1), ("XXXX", weight)]),
+        ["ZZZZ", {"XXXX": weight}],
+    ):
+        refused(ObservableError, match, chain(), observable, cuts="AABB")
+
+
+def test_weights_that_are_all_too_small_or_no_float(refused):
+    refused(ObservableError, "the weight 1e-71 of .*: give finite", chain(), {"ZZZZ": 1e-71})
+    refused(ObservableError, "cannot be read .*: give a Herm", chain(), {"ZZZZ": 10**400})
+
+
+def test_an_array_that_qiskit_made_is_checked_too(refused):
+    array = ObservablesArray([{"ZZZZ": 1e308}])
+    refused(ObservableError, r"the weight 1e\+308 of", chain(), array)
 
 
 # --- accuracy -------------------------------------------------------------------------------------

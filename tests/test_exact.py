@@ -1097,6 +1097,42 @@ def test_observables_whose_terms_cancel():
             assert np.abs(found - [expected[i] for i in chosen]).max() <= TOLERANCE
 
 
+@pytest.mark.parametrize("unit", [1e-70, 1e-9, 1.0, 1e68])
+@pytest.mark.parametrize("labels", ["AB", None])
+def test_no_weight_is_too_small_to_count(labels, unit):
+    """However small all of them are, or one beside another."""
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.7, 0)
+    circuit.cx(0, 1)
+    weights = {"ZZ": 9 * unit, "ZI": 20 * unit, "IZ": 1e-9 * unit}
+    mean = 9 + (20 + 1e-9) * np.cos(0.7)
+    labels_of, numbers = list(weights), list(weights.values())
+    forms = [
+        weights,
+        SparsePauliOp(labels_of, numbers),
+        SparseObservable.from_list(list(weights.items())),
+        {Pauli(label): weight for label, weight in weights.items()},
+        {"ZZ": 9 * unit, Pauli("-ZI"): -20 * unit, "I0": 1e-9 * unit, "I1": -1e-9 * unit},
+    ]
+    for form in forms:
+        assert value(circuit, form, labels) == pytest.approx(mean * unit, rel=1e-14)
+    found = run(circuit, [[form] for form in forms], labels).data.evs
+    assert found == pytest.approx(np.full((5, 1), mean * unit), rel=1e-14)
+    sampled = run(circuit, weights, labels, shots=1000, precision=None).data
+    assert abs(sampled.evs - mean * unit) <= 5 * sampled.stds  # a false alarm in 1.7e6
+    # The mean square of 9 ± 20 is 481, of a variance by 1000 shots of at most 5 settings.
+    assert 0.1 * unit <= sampled.stds <= np.sqrt(5 * 481 / 1000) * unit
+
+
+def test_weights_lost_in_rounding_cost_no_circuits():
+    circuit = entangled(2, 6)
+    plain, noisy = (
+        run(circuit, {"ZZ": 0.3, "XX": weight, "IZ": 0.1}, "AB") for weight in (0.0, 5e-17)
+    )
+    assert noisy.data.evs == plain.data.evs
+    assert noisy.metadata["num_circuits"] == plain.metadata["num_circuits"]
+
+
 def test_many_terms():
     circuit = entangled(4, 12)
     observable = random_paulis(4, 200, seed=1)

@@ -280,6 +280,16 @@ def test_identity_has_no_slope():
     assert (exact(circuit, SparsePauliOp("IIII", 3), point(circuit), "AABB") == 0).all()
 
 
+def test_small_weights_have_slopes():
+    circuit = iris_circuit()
+    weights, unit = [0.9, 2.0, 1e-3], 1e-8
+    observable, small = (
+        SparsePauliOp(["ZZZZ", "XIIX", "YYYY"], factor * np.array(weights)) for factor in (1, unit)
+    )
+    found = exact(circuit, small, point(circuit), "AABB") / unit
+    assert np.abs(found - uncut(circuit, observable, point(circuit))).max() <= 1e-10
+
+
 def test_several_observables_and_bindings():
     circuit = iris_circuit()
     observables = [SparsePauliOp("ZZZZ"), random_paulis(4, 5, 1), "XIYZ", {"IIIZ": 2.0, "ZIII": -1}]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 from qiskit.circuit import QuantumCircuit
 from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
-from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import PauliList, SparsePauliOp
 
 from ..cutting.structure import structure_key
 from ..errors import CutError, InputError, ObservableError
 from ..records import CircuitInfo
+from ..subexperiments import parse
 from .circuits import Spans, flatten
 from .stages import CutStages, FloatArray, Stages, UncutStages
 
@@ -52,7 +52,7 @@ class Problem:
         """Real weights and Pauli strings of the observable of one query."""
         observables = self.pub.observables.sparse_observables_array()
         observable = np.broadcast_to(observables, self.pub.shape)[index]
-        terms = SparsePauliOp.from_sparse_observable(observable).simplify()
+        terms = SparsePauliOp.from_sparse_observable(observable).simplify(atol=0, rtol=0)
         return terms.coeffs.real, terms.paulis
 
 
@@ -94,9 +94,12 @@ def prepare(
 
 def _coerce(pub: EstimatorPubLike, precision: float | None, number: int) -> EstimatorPub:
     try:
+        if isinstance(pub, Sequence) and len(pub) > 1 and isinstance(pub[0], QuantumCircuit):
+            pub = cast(EstimatorPubLike, (pub[0], parse(pub[1], pub[0].num_qubits), *pub[2:]))
         ready = EstimatorPub.coerce(pub, precision)
+    except ObservableError as error:
+        raise ObservableError(f"PUB {number} is not valid: {error}") from error
     except (AttributeError, TypeError, ValueError, QiskitError) as error:
-        _blame_observables(pub, number)
         raise InputError(
             f"PUB {number} is not valid: {error} Expected "
             "(circuit, observables[, parameter values[, precision]])"
@@ -108,25 +111,6 @@ def _coerce(pub: EstimatorPubLike, precision: float | None, number: int) -> Esti
             "number or None (an exact value takes `DistributedEstimator` on its own simulator)"
         )
     return ready
-
-
-def _blame_observables(pub: Any, number: int) -> None:
-    """Raises an ObservableError if the observables alone explain why a PUB is not valid."""
-    if not (isinstance(pub, Sequence) and len(pub) > 1 and isinstance(pub[0], QuantumCircuit)):
-        return
-    try:
-        observables = ObservablesArray.coerce(pub[1])
-    except (TypeError, ValueError, QiskitError) as error:
-        raise ObservableError(
-            f"the observables of PUB {number} are not valid: {error} Expected Pauli sums with "
-            "real coefficients, at least one term each"
-        ) from error
-    width = pub[0].num_qubits
-    if observables.size and observables.num_qubits != width:
-        raise ObservableError(
-            f"an observable of PUB {number} acts on {observables.num_qubits} qubits, the circuit "
-            f"has {width}: give one Pauli per qubit"
-        )
 
 
 def _spans(labels: tuple[Hashable, ...] | None) -> Spans:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qiskit.primitives.containers.observables_array import ObservablesArray
+from qiskit.quantum_info import Pauli as QiskitPauli
 from qiskit.quantum_info import PauliList, SparseObservable
 
 from ..cutting import Fragment
@@ -22,6 +23,7 @@ FloatArray = NDArray[np.float64]
 
 _MOST_GENERATORS = 12
 """Independent parities a measurement group may have: its outcomes are 2 to that power."""
+_LARGEST_WEIGHT = 1e70
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,30 +62,78 @@ class Observables:
 
 
 def parse(observables: Any, num_qubits: int) -> ObservablesArray:
-    """Coerce to Qiskit's array of observables; says what does not fit.
+    """Read whatever Qiskit's array of observables takes, with all of its weights.
+
+    Qiskit leaves out weights of 1e-8 and less. Here only those go that are lost in the rounding of
+    the largest one of their observable.
 
     Raises:
-        ObservableError: Empty, of another width, with complex or infinite weights, or of a type
-            Qiskit does not know.
+        ObservableError: Empty, of another width, with weights that are not real or not in range, or
+            of a type Qiskit does not know.
     """
     try:
-        array = ObservablesArray.coerce(observables)
-    except (ValueError, TypeError) as error:
+        array = _Array(observables)
+    except ObservableError:
+        raise
+    except (ValueError, TypeError, OverflowError) as error:
         raise ObservableError(
             f"the observable {_shortened(observables)} cannot be read ({error}): give a Hermitian "
             "Pauli sum with real weights"
         ) from error
     if array.size == 0:
         raise ObservableError("the observables array is empty: give at least one observable")
-    for observable in array.sparse_observables_array().ravel():
-        if observable.num_qubits != num_qubits:
-            raise ObservableError(
-                f"the observable acts on {observable.num_qubits} qubits, the circuit has "
-                f"{num_qubits}: give one Pauli letter per qubit"
-            )
-        if not np.isfinite(observable.coeffs).all():
-            raise ObservableError("an observable's weight is NaN or infinite: give finite weights")
+    if array.num_qubits != num_qubits:
+        raise ObservableError(
+            f"the observable acts on {array.num_qubits} qubits, the circuit has {num_qubits}: give "
+            "one Pauli letter per qubit"
+        )
     return array
+
+
+class _Array(ObservablesArray):
+    """Qiskit's array of observables, but for the weights that an entry may have."""
+
+    @classmethod
+    def coerce_observable(cls, observable: Any) -> SparseObservable:
+        """An entry as a sparse observable with real weights, like terms added up."""
+        if isinstance(observable, Mapping):
+            observable = SparseObservable.from_list([_term(*item) for item in observable.items()])
+        sparse = SparseObservable(observable)
+        _check_weights(sparse)
+        rounding = np.finfo(float).eps * float(np.abs(sparse.coeffs).max(initial=0.0))
+        sparse = sparse.simplify(rounding)
+        weights = np.asarray(sparse.coeffs)
+        if (np.abs(weights.imag) > 100 * rounding).any():
+            raise ValueError("it is not Hermitian: like terms added up, some weights are complex")
+        if not weights.any():
+            raise ValueError("its weights are 0 or cancel")
+        return SparseObservable.from_raw_parts(
+            sparse.num_qubits,
+            weights.real.astype(complex),
+            sparse.bit_terms,
+            sparse.indices,
+            sparse.boundaries,
+        )
+
+
+def _term(basis: Any, weight: Any) -> tuple[str, complex]:
+    if isinstance(basis, QiskitPauli):
+        return basis[:].to_label(), (-1j) ** basis.phase * weight
+    return basis, weight
+
+
+def _check_weights(observable: SparseObservable) -> None:
+    """Refuse weights whose fourth power, as in the variance of a variance, is no number."""
+    sizes = np.abs(observable.coeffs)
+    if not sizes.any() or (1 / _LARGEST_WEIGHT <= sizes.max() <= _LARGEST_WEIGHT):
+        return
+    worst = int(np.argmax(np.where(np.isnan(sizes), np.inf, sizes)))
+    *term, weight = observable.to_sparse_list()[worst]
+    raise ObservableError(
+        f"the weight {weight if weight.imag else weight.real:g} of {_shortened(tuple(term))} in an "
+        "observable is not finite or out of range: give finite weights, the largest of them from "
+        f"{1 / _LARGEST_WEIGHT:g} to {_LARGEST_WEIGHT:g}"
+    )
 
 
 def _shortened(value: object) -> str:

@@ -131,15 +131,15 @@ def shots_to_meet(
         return float(planned.max(initial=0.0)) / precision**2
 
     # An outcome too rare for the pilots to have seen may still be worth a few shots' weight.
-    fewest = _countable(max(FEWEST_SHOTS, _whole(4 / precision)), precision)
+    fewest = _countable(max(FEWEST_SHOTS, 4 / precision), precision)
     shots = fewest
     for _ in range(_MOST_STEPS):
         ratio = excess(shots)
-        better = max(fewest, _whole(shots * ratio))
+        better = _countable(max(fewest, shots * ratio), precision)
         if better == shots or 0.98 <= ratio <= 1.0:
             return shots
-        shots = _countable(better, precision)
-    return _countable(_whole(shots * max(1.0, excess(shots))), precision)
+        shots = better
+    return _countable(shots * max(1.0, excess(shots)), precision)
 
 
 def shots_for_slopes(precision: float, weights: FloatArray) -> int:
@@ -152,23 +152,19 @@ def shots_for_slopes(precision: float, weights: FloatArray) -> int:
         weights: Weights of the observables' terms, shape (observables, terms).
     """
     largest = float((weights**2).sum(axis=1).max(initial=0.0))
-    return _countable(_whole(largest / precision**2), precision)
+    return _countable(largest / precision**2, precision)
 
 
-def _whole(shots: float) -> int:
-    """Rounded up, but for what rounding on some processor adds."""
-    return math.ceil(shots * (1 - 1e-9))
-
-
-def _countable(shots: int, precision: float) -> int:
+def _countable(shots: float, precision: float) -> int:
+    """Rounded up, but not for what rounding may add on some processor."""
     if shots > MOST_SHOTS:
         raise InputError(
             f"precision {precision:g} takes {shots:.3g} shots a subexperiment, {MOST_SHOTS:.0e} is "
             "the most: ask for a larger precision, or 0 for the exact value"
         )
-    return shots
+    return math.ceil(shots * (1 - 1e-9))
 
 
 def shots_after_failing(shots: int, stderr: float, precision: float) -> int:
     """More shots, after `shots` gave the standard error `stderr` instead of `precision`."""
-    return _countable(_whole(1.5 * shots * (stderr / precision) ** 2), precision)
+    return _countable(1.5 * shots * (stderr / precision) ** 2, precision)
