@@ -59,7 +59,7 @@ from qiskit_aer.primitives import SamplerV2
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
 from distributed_estimator.cutting import CutPlan
-from distributed_estimator.errors import CircuitError
+from distributed_estimator.errors import CircuitError, InputError
 
 TOLERANCE = 1e-10
 PAULI_PAIRS = [a + b for a in "IXYZ" for b in "IXYZ"][1:]
@@ -579,6 +579,17 @@ def test_parameter_expressions_without_sympy(name, monkeypatch):
     monkeypatch.setattr("distributed_estimator.cutting.angles._tree", lambda expression: None)
     angles = plan.normal.angles.evaluate(bindings)[:, 0]
     assert np.cos(angles) == pytest.approx(expected, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(("expression", "value"), [(1 / X, 0), (X.arcsin(), 2), (X.log(), -1)])
+@pytest.mark.parametrize("with_sympy", [True, False])
+def test_angles_that_are_no_real_numbers(expression, value, with_sympy, monkeypatch):
+    if not with_sympy:
+        monkeypatch.setattr("distributed_estimator.cutting.angles._tree", lambda expression: None)
+    circuit = QuantumCircuit(1)
+    circuit.rx(expression, 0)
+    with pytest.raises(InputError, match=r"the gate angle `.*x.*` is not a finite real number"):
+        run(circuit, "Z", None, [value])
 
 
 def test_parameters_are_bound_in_the_circuits_order():

@@ -85,6 +85,9 @@ def iris_circuit():
     return z_feature_map(4, reps=1).compose(real_amplitudes(4, reps=1, entanglement="linear"))
 
 
+X, Y = Parameter("x"), Parameter("y")
+
+
 # --- Exact gradients ------------------------------------------------------------------------------
 
 
@@ -288,6 +291,67 @@ def test_small_weights_have_slopes():
     )
     found = exact(circuit, small, point(circuit), "AABB") / unit
     assert np.abs(found - uncut(circuit, observable, point(circuit))).max() <= 1e-10
+
+
+STEEP = {
+    "asin": (X.arcsin(), 1),
+    "root": (X**0.5, 0),
+    "power": (X**X, 0),
+    "product": (Y * X.arcsin(), -1),
+}
+
+
+def steep(name, cut):
+    """A circuit whose slope by y is finite and by x is not, and the values of x and y."""
+    expression, value = STEEP[name]
+    circuit = QuantumCircuit(2)
+    circuit.ry(Y, 1)
+    circuit.cx(0, 1)
+    circuit.ryy(expression, 0, 1) if cut else circuit.ry(expression, 0)
+    return circuit, [value, 0.3]
+
+
+@pytest.mark.parametrize("name", STEEP)
+@pytest.mark.parametrize("cut", [False, True], ids=["inside", "cut"])
+@pytest.mark.parametrize("precision", [0, 0.1])
+def test_a_slope_that_is_not_finite_is_refused_before_anything_runs(tmp_path, name, cut, precision):
+    circuit, values = steep(name, cut)
+    log = tmp_path / "log.jsonl"
+    gradient = make("AB", precision, log)
+    match = f"no finite slope by the parameter `x` at x = {values[0]}.*leave `x` out of"
+    for wanted in (None, [[circuit.parameters[0]]]):
+        with pytest.raises(InputError, match=match):
+            gradient.run([circuit], ["ZZ"], [values], wanted).result()
+    rows = [[0.5, 0.3], values]  # the second row of a batch alone
+    with pytest.raises(InputError, match=match):
+        gradient.values_and_gradients((circuit, "ZZ", rows))
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("name", STEEP)
+@pytest.mark.parametrize("cut", [False, True], ids=["inside", "cut"])
+def test_other_parameters_do_not_suffer_from_a_steep_one(name, cut):
+    circuit, values = steep(name, cut)
+    found = exact(circuit, "ZZ", values, "AB", wanted=[circuit.parameters[1]])
+    weights = circuit.assign_parameters({circuit.parameters[0]: values[0]})
+    expected = differences(weights, "ZZ", values[1:], "AB")
+    assert np.abs(found - expected).max() <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["asin", "root", "power"])
+def test_steep_angles_that_nothing_observed_depends_on(name):
+    circuit, values = steep(name, cut=False)
+    assert exact(circuit, "ZI", values, "AA") == pytest.approx([0, -np.sin(0.3)], abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["asin", "root", "power"])
+def test_steep_angles_without_sympy(name, monkeypatch):
+    monkeypatch.setattr("distributed_estimator.cutting.angles._tree", lambda expression: None)
+    circuit, values = steep(name, cut=False)
+    with pytest.raises(InputError, match="no finite slope by the parameter `x`"):
+        exact(circuit, "ZZ", values, "AB")
+    weights = circuit.parameters[1:]
+    assert np.isfinite(exact(circuit, "ZZ", values, "AB", wanted=weights)).all()
 
 
 def test_several_observables_and_bindings():

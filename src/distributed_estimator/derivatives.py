@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import Batch
 from .cutting import CutPlan
 from .reconstruction import Queries, Reconstruction
 from .reconstruction.uncertainty import quadratic_form
@@ -63,32 +62,43 @@ def derivatives_by_angle(
     return result
 
 
-def derivatives_by_parameter(
-    plan: CutPlan,
-    reconstruction: Reconstruction,
-    shifts: Sequence[Shifts],
-    angles: FloatArray,
-    batch: Batch,
-    parameters: Sequence[int],
+def slopes_of_angles(
+    plan: CutPlan, shifts: Sequence[Shifts], values: FloatArray, parameters: Sequence[int]
 ) -> FloatArray:
-    """Derivatives of every query by some of the circuit's parameters, by the chain rule.
+    """Slopes of the angles that queries depend on, by some of the circuit's parameters.
 
     Args:
         plan: The plan.
-        reconstruction: Of tensors that hold base rows first, then the shifted ones.
         shifts: Per fragment, the angles that depend on the parameters wanted.
-        angles: Angles of all gates at every binding, shape (bindings, angles).
-        batch: The queries.
+        values: Shape (bindings, parameters).
         parameters: Numbers of the parameters wanted.
+
+    Returns:
+        Shape (bindings, or 1 where they are the same at all, parameters wanted, angles).
+
+    Raises:
+        InputError: A slope is not finite.
+    """
+    used = {column for shift in shifts for column in shift.columns}
+    used |= {column for cut in plan.cuts for column in cut.angles}
+    return plan.normal.angles.jacobian(values, parameters, used)
+
+
+def derivatives_by_parameter(
+    by_angle: FloatArray, slopes: FloatArray, binding: IntArray
+) -> FloatArray:
+    """Derivatives of every query by parameters, by the chain rule.
+
+    Args:
+        by_angle: Derivatives of every query by every angle.
+        slopes: Of the angles, as `slopes_of_angles` has them.
+        binding: The binding of each query.
 
     Returns:
         Shape (queries, parameters wanted).
     """
-    by_angle = derivatives_by_angle(plan, reconstruction, shifts, angles, parameters)
-    jacobian = plan.normal.angles.jacobian(batch.values)[:, list(parameters)]
-    if len(jacobian) > 1:
-        jacobian = jacobian[batch.binding]
-    return np.asarray((jacobian @ by_angle[:, :, None])[:, :, 0])
+    own = slopes if len(slopes) == 1 else slopes[binding]
+    return np.asarray((own @ by_angle[:, :, None])[:, :, 0])
 
 
 def influences_of_terms(

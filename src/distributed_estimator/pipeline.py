@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 from .backends.seeds import Repetition
 from .batch import Accuracy, Batch, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
-from .derivatives import derivatives_by_parameter, influences_measured, influences_of_terms
+from .derivatives import (
+    derivatives_by_angle,
+    derivatives_by_parameter,
+    influences_measured,
+    influences_of_terms,
+    slopes_of_angles,
+)
 from .errors import BackendError, PlanTooLargeError
 from .execution import Arrays, Conditions, LargestInfluenceFirst, Pool, Stop, one_thread
 from .memory import MemoryLimit, Need
@@ -246,12 +252,12 @@ class _Session(ExitStack):
     ) -> tuple[Estimate, FloatArray]:
         """Values without standard errors, and derivatives of shape (queries, parameters)."""
         shifts = self.prepared.shifts(tuple(parameters))
+        slopes = slopes_of_angles(self.plan, shifts, self.batch.values, parameters)
         base, inverses = self._local_rows()
         rows = [s.rows(b) for s, b in zip(shifts, base, strict=True)]
         reconstruction = self._execute(rows, inverses, shots, run, "environments")
-        gradients = derivatives_by_parameter(
-            self.plan, reconstruction, shifts, self.angles, self.batch, parameters
-        )
+        by_angle = derivatives_by_angle(self.plan, reconstruction, shifts, self.angles, parameters)
+        gradients = derivatives_by_parameter(by_angle, slopes, self.batch.binding)
         values = reconstruction.values()
         self._lap("reconstruct")
         return Estimate(values, np.zeros(0), self.shots_taken), gradients

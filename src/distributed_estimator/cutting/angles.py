@@ -7,10 +7,11 @@ order on another processor. The rest are evaluated by walking their expression t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,38 +105,59 @@ class AngleTable:
         parameters = np.argsort(self._slopes == 0, axis=0, kind="stable")[:most]
         return parameters, np.take_along_axis(self._slopes, parameters, axis=0)
 
-    def jacobian(self, values: FloatArray) -> FloatArray:
-        """Slopes d angle / d parameter.
+    def jacobian(
+        self, values: FloatArray, parameters: Sequence[int], angles: Collection[int]
+    ) -> FloatArray:
+        """Slopes d angle / d parameter of some angles by some parameters.
+
+        Args:
+            values: Shape (bindings, parameters).
+            parameters: Numbers of the parameters to differentiate by.
+            angles: Columns of the angles; slopes of others are of no meaning, but finite.
 
         Returns:
-            Shape (1, parameters, angles) when every expression is affine, else
-            (bindings, parameters, angles).
+            Shape (1, parameters wanted, angles) when every expression is affine, else
+            (bindings, parameters wanted, angles).
+
+        Raises:
+            InputError: A slope is NaN, infinite or complex at a binding.
         """
-        if not self._nonlinear:
-            return self._slopes[None]
-        jacobian = np.repeat(self._slopes[None], len(values), axis=0)
-        for k in self._nonlinear:
-            tree = self._trees[k]
-            for parameter in self.expressions[k].parameters:  # type: ignore[union-attr]
-                row = self._names.index(parameter.name)
-                if tree is None:
-                    slope = self.expressions[k].gradient(parameter)  # type: ignore[union-attr]
-                    jacobian[:, row, k] = self._bound(slope, values)
-                    continue
-                for symbol in tree.free_symbols:
-                    if symbol.name == parameter.name:
-                        slope = self._slope(k, symbol)
-                        jacobian[:, row, k] = _walk(slope, self._columns(values))
+        affine = self._slopes[None, list(parameters)]
+        nonlinear = [k for k in self._nonlinear if k in angles]
+        if not nonlinear:
+            return affine
+        jacobian = np.repeat(affine, len(values), axis=0)
+        for k in nonlinear:
+            for place, parameter in enumerate(parameters):
+                if parameter in self.depends_on(k):
+                    slopes = jacobian[:, place, k] = self._slope(k, parameter, values)
+                    if not np.isfinite(slopes).all():
+                        self._refuse_slope(k, parameter, values[np.argmin(np.isfinite(slopes))])
         return jacobian
 
-    def _slope(self, angle: int, symbol: Any) -> Any:
-        key = angle, symbol.name
+    def _refuse_slope(self, angle: int, parameter: int, row: FloatArray) -> NoReturn:
+        name, others = self._names[parameter], sorted(self.depends_on(angle))
+        place = ", ".join(f"{self._names[i]} = {row[i]:g}" for i in others)
+        raise InputError(
+            f"the gate angle `{self.expressions[angle]}` has no finite slope by the parameter "
+            f"`{name}` at {place}: bind other values, or leave `{name}` out of the gradient"
+        )
+
+    def _slope(self, angle: int, parameter: int, values: FloatArray) -> FloatArray:
+        key, name = (angle, parameter), self._names[parameter]
+        tree = self._trees[angle]
+        if tree is None:
+            slope = self.expressions[angle].gradient(self.parameters[parameter])  # type: ignore[union-attr]
+            return self._bound(slope, values)
         if key not in self._slopes_known:
-            self._slopes_known[key] = self._trees[angle].diff(symbol)
-        return self._slopes_known[key]
+            from sympy import Symbol
+
+            self._slopes_known[key] = tree.diff(Symbol(name, real=True))
+        with np.errstate(all="ignore"):  # what it leaves is refused by the caller
+            return np.asarray(_walk(self._slopes_known[key], self._columns(values)))
 
     @cached_property
-    def _slopes_known(self) -> dict[tuple[int, str], Any]:
+    def _slopes_known(self) -> dict[tuple[int, int], Any]:
         return {}
 
     def depends_on(self, angle: int) -> frozenset[int]:
@@ -153,13 +175,15 @@ class AngleTable:
         return {k: _tree(self.expressions[k]) for k in self._nonlinear}
 
     def _bound(self, expression: Any, values: FloatArray) -> FloatArray:
-        """An expression at every row, one by one, with Qiskit's own arithmetic."""
+        """An expression at every row, one by one, with Qiskit's own arithmetic; NaN if it fails."""
         chosen = [p for p in self.parameters if p in getattr(expression, "parameters", ())]
         columns = [self.parameters.index(p) for p in chosen]
         if not chosen:
             return np.full(len(values), _number(expression))
         rows = values[:, columns].tolist()
-        return np.array([_number(expression.bind(dict(zip(chosen, r, strict=True)))) for r in rows])
+        return np.array(
+            [_number_at(expression, dict(zip(chosen, row, strict=True))) for row in rows]
+        )
 
     def _columns(self, values: FloatArray) -> dict[str, FloatArray]:
         return dict(zip(self._names, values.T, strict=True))
@@ -201,6 +225,13 @@ def _number(value: ParameterExpression | complex) -> float:
     if number.imag:
         raise CircuitError(f"a gate angle is the complex number {number}: angles have to be real")
     return number.real
+
+
+def _number_at(expression: Any, values: dict[Parameter, float]) -> float:
+    try:
+        return _number(expression.bind(values))
+    except (ArithmeticError, RuntimeError, CircuitError):  # infinite, NaN, complex
+        return math.nan
 
 
 def _walk(node: Any, columns: dict[str, FloatArray]) -> Any:
