@@ -201,6 +201,29 @@ def test_shots_are_those_of_each_circuit(dest: Callable[..., Done], file: Path):
     assert other.document["value"] != document["value"]
 
 
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("z_all", {"ZZZZ": 1}),
+        ("z_one", {"ZIII": 1}),
+        ("z_2", {"IZII": 1}),
+        ("z_mean", {"ZIII": 0.25, "IZII": 0.25, "IIZI": 0.25, "IIIZ": 0.25}),
+        ("0.5*ZZZZ - XXXX", {"ZZZZ": 0.5, "XXXX": -1}),
+        ("-ZZZZ", {"ZZZZ": -1}),
+        ("1e-8*ZZZZ + -9e-9*ZIII", {"ZZZZ": 1e-8, "ZIII": -9e-9}),
+    ],
+)
+def test_observables_are_written_as_for_training(
+    dest: Callable[..., Done], file: Path, text: str, terms: dict[str, float]
+):
+    query = (file, f"--observable={text}", "--label", "AABB", "--exact", "--json")
+    document = dest("estimate", *query).document
+    assert {term["paulis"]: term["weight"] for term in document["observable"]} == terms
+    expected = sum(weight * exact(chain(), paulis) for paulis, weight in terms.items())
+    assert document["value"] == pytest.approx(expected, rel=1e-9)
+    assert dest("plan", *query).document["num_circuits"] == document["record"]["num_circuits"]
+
+
 def test_parameters_and_a_sum_of_paulis(dest: Callable[..., Done], symbolic: Path):
     done = dest(
         *("estimate", symbolic, "--exact", "--label", "AABB", "--json"),
@@ -255,16 +278,24 @@ BAD_QUERIES = [
     (["--shots", "10", "--exact"], "exclude one another: give one"),
     (["--shots", "10", "--precision", "0.1"], "exclude one another: give one"),
     (["--observable", "ZZZ"], "acts on 3 qubits, the circuit has 4"),
-    (["--observable", ""], "`--observable` has the term ``"),
-    (["--observable", "ZZAZ"], "`--observable` has the term `ZZAZ`"),
-    (["--observable", "two*ZZZZ"], "`--observable` has the term `two*ZZZZ`"),
-    (["--observable", "ZZZZ+ZZ"], "the terms of `--observable` differ in width"),
-    (["--observable", "1j*ZZZZ"], "real weights"),
-    (["--observable", "nan*ZZZZ"], "`--observable` has the term `nan*ZZZZ`"),
-    (["--observable", "1e999*ZZZZ"], "optional finite weight"),
+    (["--observable", ""], "has the end as character 1, where a real weight or a string"),
+    (["--observable", "ZZAZ"], "the observable 'ZZAZ' has `AZ` as character 3"),
+    (["--observable", "two*ZZZZ"], "has `two` as character 1, where a real weight"),
+    (["--observable", "ZZZZ+ZZ"], "has `ZZ` as character 6, where 4 letters"),
+    (["--observable", "1j*ZZZZ"], "has `j` as character 2, where `*` is expected"),
+    (["--observable", "nan*ZZZZ"], "has `nan` as character 1"),
+    (["--observable", "1e999*ZZZZ"], "where a finite weight is expected"),
+    (["--observable", "1e99*ZZZZ"], "the weight 1e+99 of ('ZZZZ', [0, 1, 2, 3])"),
+    (["--observable", "z_4"], "z_4 is not on the circuit's 4 qubits: name one of z_0 to z_3"),
+    (["--observable", "z_each"], "z_each stands for 4, and one is estimated: name one of them"),
     (["--parameter", "theta"], "`--parameter theta` cannot be read: give NAME=VALUE"),
     (["--parameter", "=1"], "`--parameter =1` cannot be read"),
     (["--parameter", "theta=pi"], "`--parameter theta=pi` cannot be read"),
+    (
+        ["--parameter", "x=nan"],
+        "`--parameter x=nan` cannot be read: give NAME=VALUE, with a finite",
+    ),
+    (["--parameter", "x=1", "--parameter", " x = 1"], "gives x more than once: give each once"),
     (["--parameter", "phi=1"], "`--parameter` names phi, the circuit's parameters are: none"),
     (["--basis", "half"], "'half' is not one of 'full', 'minimal'"),
 ]
@@ -300,8 +331,9 @@ def test_bad_numbers(
     ("values", "message"),
     [
         ([], "no value for 1 of 1 parameters (theta)"),
-        (["theta=nan"], "NaN or infinite"),
-        (["theta=inf"], "NaN or infinite"),
+        (["theta=nan"], "with a finite number"),
+        (["theta=-inf"], "with a finite number"),
+        (["theta=0.6", "theta=0.9"], "gives theta more than once"),
         (["theta=1", "phi=2"], "names phi, the circuit's parameters are: theta"),
     ],
 )
@@ -728,7 +760,7 @@ def test_bad_ways_to_go_on(dest: Callable[..., Done], options: list[str], messag
         (["--seed", "-1"], "`seed` is -1"),
         (["--classes", "3"], "`--classes` is '3': give two, such as 3,6"),
         (["--features", "9"], "`num_features` is 9"),
-        (["--observable", "ZQ"], "`observable` is 'ZQ'"),
+        (["--observable", "ZQ"], "the observable 'ZQ' has `Q` as character 2"),
         (["--track", "paper"], "'paper' is not one of 'tensorboard', 'mlflow'"),
         (["--pipeline", "reference", "--exact"], "the reference pipeline has no exact values"),
         (["--pipeline", "reference", "--slow-worker", "1"], "leave `slow` out"),

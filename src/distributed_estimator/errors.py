@@ -20,7 +20,8 @@
     ├── TrainingStoppedError           training was asked to stop, and can go on from there
     └── MissingExtraError (ImportError)  an optional dependency is not installed
 
-Every message names the value, what was expected and what to do; `named` and `short` help with that.
+Every message names the value, what was expected and what to do; `named`, `short` and
+`shortened` help with that.
 """
 
 from __future__ import annotations
@@ -133,3 +134,14 @@ def short(count: int) -> str:
         ('864', '3.68e+22')
     """
     return str(count) if count < 10**7 else f"{min(count, 10**300):.3g}"
+
+
+def shortened(value: object) -> str:
+    """A value as a message shows it, cut off where it is long.
+
+    Example:
+        >>> shortened("ZZ" * 40)
+        "'ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ..."
+    """
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

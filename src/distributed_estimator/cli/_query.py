@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from cmath import isfinite
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +16,18 @@ from qiskit.quantum_info import SparsePauliOp
 from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
+from ..training.observable_text import read_observables
 from ._files import load_circuit
 from ._paths import PATH
 
 Cuts: TypeAlias = str | AutoCut | None
 
-_PLUS = re.compile(r"(?<![eE])\+")  # not the one of 1e+3
-_TERM = re.compile(r"\s*(?:(?P<weight>[^*]+?)\s*\*\s*)?(?P<paulis>[IXYZ]+)\s*")
-
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--observable",
         metavar="PAULIS",
-        help="What to measure: ZZZZ, or a sum such as '0.5*ZZII + 0.25*IIXX'; the rightmost letter "
-        "acts on qubit 0, as in Qiskit. Default: Z on every qubit.",
+        help="What to measure: ZZZZ, or a sum such as '0.5*ZZII - IIXX'; the rightmost letter acts "
+        "on qubit 0, as in Qiskit. Or z_all, z_one, z_<qubit>, z_mean.  [default: z_all]",
     ),
     click.option(
         "--label",
@@ -167,11 +165,11 @@ def read_query(
     return Query(
         file=file,
         circuit=loaded.circuit,
-        observable=parse_observable(
-            "Z" * loaded.circuit.num_qubits if observable is None else observable
+        observable=_one_observable(
+            "z_all" if observable is None else observable, loaded.circuit.num_qubits
         ),
         cuts=AutoCut(max_qubits=max_qubits, seed=seed) if max_qubits is not None else label,
-        values=dict(parse_parameter(text) for text in parameters),
+        values=_values(parameters),
         options=EstimatorOptions(
             shots=shots,
             default_precision=precision,
@@ -183,46 +181,39 @@ def read_query(
     )
 
 
-def parse_observable(text: str) -> SparsePauliOp:
-    """A Pauli sum from text: terms `WEIGHT*PAULIS` or `PAULIS`, joined by plus signs.
-
-    Raises:
-        ObservableError: If a term cannot be read or the terms differ in width.
-
-    Example:
-        >>> parse_observable("ZZ + -0.5*XI")
-        SparsePauliOp(['ZZ', 'XI'],
-                      coeffs=[ 1. +0.j, -0.5+0.j])
-    """
-    terms: list[tuple[str, complex]] = []
-    for part in _PLUS.split(text):
-        match = _TERM.fullmatch(part)
-        try:
-            weight = complex(match["weight"] or 1) if match else complex("nan")
-        except ValueError:
-            weight = complex("nan")
-        if match is None or not isfinite(weight):
-            raise ObservableError(
-                f"`--observable` has the term `{part.strip()}`: give letters I, X, Y, Z with an "
-                f"optional finite weight, such as `0.5*ZZII`, and join terms by `+`"
-            )
-        terms.append((match["paulis"], weight))
-    if len({len(paulis) for paulis, _ in terms}) > 1:
-        raise ObservableError("the terms of `--observable` differ in width: give each the same")
-    return SparsePauliOp.from_list(terms)
+def _one_observable(text: str, num_qubits: int) -> SparsePauliOp:
+    observables = read_observables(text, num_qubits)
+    if len(observables) > 1:
+        raise ObservableError(
+            f"the observable {text} stands for {len(observables)}, and one is estimated: name one "
+            "of them, such as z_0, or their mean, z_mean"
+        )
+    return observables[0]
 
 
-def parse_parameter(text: str) -> tuple[str, float]:
+def _values(parameters: Sequence[str]) -> dict[str, float]:
+    """Numbers by name; raises `InputError` if a name is given twice."""
+    pairs = [_parameter(text) for text in parameters]
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise InputError(f"`--parameter` gives {', '.join(twice)} more than once: give each once")
+    return dict(pairs)
+
+
+def _parameter(text: str) -> tuple[str, float]:
     """A name and a number from `NAME=VALUE`.
 
     Raises:
         InputError: If the text has another form.
     """
-    name, separator, value = text.partition("=")
+    name, separator, value = (part.strip() for part in text.partition("="))
     try:
         number = float(value)
     except ValueError:
-        number = None
-    if not (name.strip() and separator) or number is None:
-        raise InputError(f"`--parameter {text}` cannot be read: give NAME=VALUE, such as theta=0.5")
-    return name.strip(), number
+        number = math.nan
+    if not (name and separator and math.isfinite(number)):
+        raise InputError(
+            f"`--parameter {text}` cannot be read: give NAME=VALUE, with a finite number, such as "
+            "theta=0.5"
+        )
+    return name, number

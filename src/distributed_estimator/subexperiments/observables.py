@@ -14,7 +14,7 @@ from qiskit.quantum_info import Pauli as QiskitPauli
 from qiskit.quantum_info import PauliList, SparseObservable
 
 from ..cutting import Fragment
-from ..errors import ObservableError
+from ..errors import ObservableError, shortened
 
 Pauli = tuple[tuple[int, str], ...]
 """A Pauli string as (qubit, "X" | "Y" | "Z") pairs in order of qubits; empty for the identity."""
@@ -77,7 +77,7 @@ def parse(observables: Any, num_qubits: int) -> ObservablesArray:
         raise
     except (ValueError, TypeError, OverflowError) as error:
         raise ObservableError(
-            f"the observable {_shortened(observables)} cannot be read ({error}): give a Hermitian "
+            f"the observable {shortened(observables)} cannot be read ({error}): give a Hermitian "
             "Pauli sum with real weights"
         ) from error
     if array.size == 0:
@@ -130,15 +130,10 @@ def _check_weights(observable: SparseObservable) -> None:
     worst = int(np.argmax(np.where(np.isnan(sizes), np.inf, sizes)))
     *term, weight = observable.to_sparse_list()[worst]
     raise ObservableError(
-        f"the weight {weight if weight.imag else weight.real:g} of {_shortened(tuple(term))} in an "
+        f"the weight {weight if weight.imag else weight.real:g} of {shortened(tuple(term))} in an "
         "observable is not finite or out of range: give finite weights, the largest of them from "
         f"{1 / _LARGEST_WEIGHT:g} to {_LARGEST_WEIGHT:g}"
     )
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @dataclass(frozen=True, eq=False)

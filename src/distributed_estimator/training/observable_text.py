@@ -8,18 +8,31 @@ from math import isfinite
 
 from qiskit.quantum_info import SparsePauliOp
 
-from ..errors import InputError, ObservableError
+from ..errors import InputError, ObservableError, shortened
 
-MOST_CHARACTERS = 10_000
-"""Of a text. A sum longer than that is better built in Python."""
-
-_FORMS = "z_all, z_one, z_<qubit>, z_mean, z_each or a Pauli sum such as 0.5*ZZII + 0.5*IIZZ"
+_FORMS = "z_all, z_one, z_<qubit>, z_mean, z_each or a Pauli sum such as 0.5*ZZII - IIXX"
 _ONE_Z = re.compile(r"z_([0-9]{1,6})")
-# No two parts that stand side by side match the same characters, so nothing is tried twice.
-_NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-_PAULIS = rf"(?:{_NUMBER} ?\* ?)?[IXYZ]+"
-_PAULI_SUM = re.compile(rf"(?:[+-] ?)?{_PAULIS}(?: ?[+-] ?{_PAULIS})*")
-_PAULI_TERM = re.compile(rf"([+-]?) ?(?:({_NUMBER}) ?\* ?)?([IXYZ]+)")
+# Every character can begin one kind of token only, so that a text takes time in its length.
+_TOKEN = re.compile(
+    r"\s*(?:(?P<weight>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+    r"|(?P<letters>[IXYZ]+)|(?P<sign>[+-])|(?P<times>\*)|(?P<other>\w+|\S)|(?P<end>\Z))"
+)
+_NEXT = {  # a term may have a sign of its own: ZZ + -0.5*XX
+    "term": ("sign", "weight", "letters"),
+    "signed": ("weight", "letters"),
+    "weight": ("times",),
+    "times": ("letters",),
+    "letters": ("sign", "end"),
+    "end": ("end",),
+}
+_LETTERS = "a string of the letters I, X, Y, Z"
+_EXPECTED = {
+    "term": f"a real weight or {_LETTERS}",
+    "signed": f"a real weight or {_LETTERS}",
+    "weight": "`*`",
+    "times": _LETTERS,
+    "letters": "`+`, `-` or the end",
+}
 
 _NAMED: dict[str, Callable[[int], tuple[SparsePauliOp, ...]]] = {
     "z_all": lambda width: (SparsePauliOp("Z" * width),),
@@ -37,6 +50,7 @@ def check_observable(text: object) -> None:
     """
     if not isinstance(text, str):
         raise InputError(f"`observable` is {text!r}: give {_FORMS}")
+    text = text.strip()
     if text not in _NAMED and not _ONE_Z.fullmatch(text):
         _pauli_sum(text)
 
@@ -51,6 +65,7 @@ def read_observables(text: str, width: int) -> tuple[SparsePauliOp, ...]:
         >>> [observable.paulis.to_labels() for observable in read_observables("z_each", 2)]
         [['IZ'], ['ZI']]
     """
+    text = text.strip()
     if text in _NAMED:
         return _NAMED[text](width)
     one = _ONE_Z.fullmatch(text)
@@ -59,7 +74,7 @@ def read_observables(text: str, width: int) -> tuple[SparsePauliOp, ...]:
     qubit = int(one[1])
     if qubit >= width:
         raise ObservableError(
-            f"`observable` is {text}, the circuit has {width} qubits: name one of z_0 to "
+            f"the observable {text} is not on the circuit's {width} qubits: name one of z_0 to "
             f"z_{width - 1}"
         )
     return (_z_on([qubit], width),)
@@ -74,8 +89,8 @@ def _fitting(text: str, width: int) -> SparsePauliOp:
     letters = len(next(iter(terms)))
     if letters != width:
         raise ObservableError(
-            f"`observable` is {text}, with {letters} letters a term, the circuit has {width} "
-            "qubits: give one Pauli letter per qubit"
+            f"the observable {shortened(text)} acts on {letters} qubits, the circuit has {width}: "
+            "give one Pauli letter per qubit"
         )
     return SparsePauliOp(list(terms), list(terms.values()))
 
@@ -83,31 +98,38 @@ def _fitting(text: str, width: int) -> SparsePauliOp:
 def _pauli_sum(text: str) -> dict[str, float]:
     """Weights by Pauli string, like terms added up."""
     terms: dict[str, float] = {}
-    for sign, number, letters in _PAULI_TERM.findall(_plain(text)):
-        terms[letters] = terms.get(letters, 0.0) + float(f"{sign}{number or 1}")
-    if len({len(letters) for letters in terms}) > 1:
+    factor, state = 1.0, "term"
+    for match in _TOKEN.finditer(text):
+        kind = str(match.lastgroup)
+        if kind not in _NEXT[state]:
+            raise _unread(text, match, _EXPECTED[state])
+        if kind == "sign":
+            factor *= float(f"{match[kind]}1")
+            state = "term" if state == "letters" else "signed"
+            continue
+        if kind == "weight":
+            factor *= float(match[kind])
+            if not isfinite(factor):
+                raise _unread(text, match, "a finite weight")
+        elif kind == "letters":
+            letters, width = match[kind], len(next(iter(terms), match[kind]))
+            if len(letters) != width:
+                raise _unread(text, match, f"{width} letters, as in the first term")
+            terms[letters] = terms.get(letters, 0.0) + factor
+            factor = 1.0
+        state = kind
+    if not any(terms.values()):
         raise ObservableError(
-            f"`observable` is {text!r}, with terms of different lengths: give each term one Pauli "
-            "letter per qubit"
-        )
-    if not all(map(isfinite, terms.values())) or not any(terms.values()):
-        raise ObservableError(
-            f"`observable` is {text!r}, which is zero or infinite: give finite weights, not all 0"
+            f"the observable {shortened(text)} is zero: give weights that are not 0 and do not "
+            "cancel"
         )
     return {letters: weight for letters, weight in terms.items() if weight}
 
 
-def _plain(text: str) -> str:
-    """A Pauli sum with single spaces; raises ObservableError if it is none, or too long."""
-    if len(text) > MOST_CHARACTERS:
-        raise ObservableError(
-            f"`observable` has {len(text)} characters, {MOST_CHARACTERS} is the limit: give a "
-            "shorter Pauli sum"
-        )
-    plain = " ".join(text.split())
-    if not _PAULI_SUM.fullmatch(plain):
-        raise ObservableError(
-            f"`observable` is {text!r}: give {_FORMS}, with real weights before a * and the "
-            "letters I, X, Y, Z"
-        )
-    return plain
+def _unread(text: str, match: re.Match[str], expected: str) -> ObservableError:
+    kind = str(match.lastgroup)
+    found = f"`{match[kind][:20]}`" if match[kind] else "the end"
+    return ObservableError(
+        f"the observable {shortened(text)} has {found} as character {match.start(kind) + 1}, "
+        f"where {expected} is expected: give {_FORMS}"
+    )
