@@ -662,6 +662,38 @@ def test_a_plan_beyond_the_memory_limit(refused):
     )
 
 
+@pytest.mark.parametrize(
+    ("rows", "options", "remedies"),
+    [
+        (1, {"memory_limit": 1000}, "cut it into narrower fragments, or raise `memory_limit`"),
+        (
+            9,
+            {"memory_limit": 1000},
+            "cut it into narrower fragments, or send fewer bindings a run, or raise `memory_limit`",
+        ),
+        (
+            1,
+            {"memory_limit": 1500, "shots": 10, "default_precision": 0.1},
+            "cut it into narrower fragments, or ask for exact values, or raise `memory_limit`",
+        ),
+        (
+            1,
+            {"memory_limit": 1000, "shots": 10, "default_precision": 0.1},
+            "cut it into narrower fragments, or raise `memory_limit`",
+        ),
+    ],
+)
+def test_remedies_for_a_lack_of_memory_apply(refused, rows, options, remedies):
+    """Nothing is cut here, so nothing can be cut less."""
+    circuit = chain()
+    circuit.rx(Parameter("x"), range(4))
+    match = re.escape(f"); {remedies}") + "$"
+    values = np.linspace(0, 1, rows)
+    observable = SparsePauliOp(["ZZZZ", "IIZZ"])
+    options = {"default_precision": 0} | options
+    refused(PlanTooLargeError, match, circuit, observable, values, options=options)
+
+
 def assert_refused_without_taking_memory(circuit, observable, cuts, **options):
     estimator = DistributedEstimator(cuts, workers=2, options=EstimatorOptions(**options))
     tracemalloc.start()

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -534,8 +535,107 @@ def test_numbers_beyond_reading_are_shortened(dest: Callable[..., Done], star: P
     assert document["num_cuts"] == 60
 
 
-def test_a_plan_too_large_to_run_is_refused(dest: Callable[..., Done], star: Path):
-    assert_refused(dest("estimate", star, "--exact", "--label", "A" + "B" * 60), "the plan needs")
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """Forty qubits in a row."""
+    circuit = QuantumCircuit(40)
+    for qubit in range(39):
+        circuit.cx(qubit, qubit + 1)
+    (tmp_path / "wide.qpy").write_bytes(as_qpy(circuit))
+    return tmp_path / "wide.qpy"
+
+
+@pytest.mark.parametrize("accuracy", [("--exact",), ("--shots", 100), ("--precision", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "label", "needs", "remedy"),
+    [
+        ("wide", None, "64 TiB", "); cut it into narrower fragments\n"),
+        (
+            "wide",
+            "A" * 35 + "B" * 5,
+            "4 TiB",
+            "); cut fewer gates of that fragment, or give it fewer qubits\n",
+        ),
+        ("star", "A" + "B" * 60, "EiB", "); cut fewer gates of that fragment\n"),
+    ],
+)
+def test_plan_refuses_what_estimate_does(
+    dest: Callable[..., Done],
+    request: pytest.FixtureRequest,
+    accuracy: tuple[object, ...],
+    name: str,
+    label: str | None,
+    needs: str,
+    remedy: str,
+):
+    """With the same numbers, and remedies that apply: none that cut less where nothing is cut."""
+    query = [request.getfixturevalue(name), *accuracy]
+    query += [] if label is None else ["--label", label]
+    refused = dest("estimate", *query)
+    assert_refused(refused, f"the plan needs {needs}" if name == "wide" else needs)
+    assert "of memory, the limit is " in refused.err
+    assert "(half of what is free)" in refused.err
+    assert refused.err.endswith(remedy)
+    text = dest("plan", *query, "--no-draw")
+    assert (text.code, text.err) == (0, "")
+    assert text.out.splitlines()[-1].startswith("does not fit: the plan needs ")
+    assert text.out.endswith(remedy)
+    document = dest("plan", *query, "--json").document
+    assert not document["fits"]
+    assert document["refusal"].endswith(remedy.strip())
+    assert document["memory_bytes"] is None or (
+        document["memory_bytes"] > document["memory_limit_bytes"]
+    )
+
+
+def test_plan_says_that_a_plan_fits(dest: Callable[..., Done], file: Path):
+    query = (file, "--label", "AABB", "--exact")
+    document = dest("plan", *query, "--json").document
+    assert document["fits"]
+    assert document["refusal"] is None
+    assert 0 < document["memory_bytes"] < document["memory_limit_bytes"]
+    last = dest("plan", *query, "--no-draw").out.splitlines()[-1]
+    assert re.fullmatch(
+        r"fits: takes [0-9.]+ KiB of memory, the limit is [0-9.]+ .iB \(half of what is free\)",
+        last,
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "shots"),
+    [((), 4 * 128 + 256), (("--precision", 0.1), 768), (("--precision", 0.001), 4 * 128 + 4000)],
+)
+def test_plan_says_what_is_known_of_a_precision(
+    dest: Callable[..., Done], file: Path, precision: tuple[object, ...], shots: int
+):
+    query = (file, "--label", "AABB", *precision)
+    plan = dest("plan", *query, "--json").document
+    assert plan["shots_total"] is None
+    assert plan["shots_at_least"] == 10 * shots
+    out = dest("plan", *query, "--no-draw").out
+    assert f"at least {10 * shots} shots in all; 4 pilots of 128 shots a circuit" in out
+    assert f"precision {(precision or (0, 1 / 64))[1]:g}: " in out
+    if shots == 768:
+        record = dest("estimate", *query, "--json").document["record"]
+        assert record["shots_total"] >= 10 * shots
+
+
+@pytest.mark.parametrize("verb", ["estimate", "plan"])
+def test_a_precision_that_nothing_meets(dest: Callable[..., Done], file: Path, verb: str):
+    for precision in ("1e-20", "1e-309"):
+        done = dest(verb, file, "--precision", precision)
+        assert_refused(done, "1e+12 is the most: ask for a larger precision, or 0")
+
+
+@pytest.mark.parametrize("verb", ["estimate", "plan"])
+def test_values_at_which_an_angle_is_no_number(
+    dest: Callable[..., Done], tmp_path: Path, verb: str
+):
+    circuit = QuantumCircuit(1)
+    circuit.ry(Parameter("x").arcsin(), 0)
+    (tmp_path / "steep.qpy").write_bytes(as_qpy(circuit))
+    done = dest(verb, tmp_path / "steep.qpy", "--parameter", "x=2")
+    assert_refused(done, "the gate angle `asin(x)` is not a finite real number")
 
 
 def test_plan_text_has_tables_and_a_drawing_with_the_cuts(dest: Callable[..., Done], file: Path):

@@ -351,13 +351,12 @@ def test_too_many_cuts_are_refused_quickly_with_their_cost(
     cuts = pairs + len(set(label)) - 1
     started = time.monotonic()
     match = (
-        rf"the plan needs .* GiB of memory, the limit is .*slots, .*number of cuts {cuts}, "
+        rf"the plan needs .* [GTPE]iB of memory, the limit is .*slots, .*number of cuts {cuts}, "
         r"circuits a binding [0-9.e+]+, sampling overhead [0-9.e+]+\); cut fewer gates"
     )
     with pytest.raises(PlanTooLargeError, match=match) as caught:
         estimate(model, model.observables[0], label, values_for(model), **options)
-    exact = options == {"default_precision": 0}
-    assert ("ask for exact values" in str(caught.value)) == (not exact)
+    assert "exact values" not in str(caught.value)  # these would not fit either
     assert time.monotonic() - started < 20
 
 

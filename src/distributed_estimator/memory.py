@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from .cutting import Fragment
 from .division import tasks_per_row
 from .errors import PlanTooLargeError, short
 from .execution import Policy
@@ -19,6 +21,7 @@ FloatArray = NDArray[np.float64]
 
 _ALWAYS_FREE = 64 << 20
 _MOST_NETWORK = 1 << 30
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 class MemoryLimit:
@@ -55,17 +58,27 @@ class MemoryLimit:
             PlanTooLargeError: It does not fit; the message names the fragment that is to blame.
         """
         most_elements = None
-        total = need.total
         if need.network > self._most_network:
             most_elements = self._most_network // 8
-            total = sum(need.fragments) + self._most_network
             try:
                 need.check_slices(most_elements)
             except PlanTooLargeError as error:
-                raise PlanTooLargeError(need.refusal(self.size)) from error
-        if self.is_exceeded(total):
-            raise PlanTooLargeError(need.refusal(self.size))
+                raise PlanTooLargeError(need.refusal(self)) from error
+        if self.is_exceeded(need.total_with(most_elements)):
+            raise PlanTooLargeError(need.refusal(self))
         return most_elements
+
+    @property
+    def text(self) -> str:
+        """The limit now and where it comes from, for messages."""
+        source = "half of what is free" if self._limit is None else "`memory_limit`"
+        return f"{in_bytes(self.size)} ({source})"
+
+    def remedy(self, size: int) -> list[str]:
+        """How so many bytes could be allowed for, if there are as many at all."""
+        if size > psutil.virtual_memory().total:
+            return []
+        return ["free memory" if self._limit is None else "raise `memory_limit`"]
 
     @property
     def _most_network(self) -> int:
@@ -102,8 +115,12 @@ class Need:
     ) -> None:
         self._prepared = prepared
         self._wanted = wanted
-        self._advice = "ask for exact values, " if shots is not None and backend.exact else ""
+        self._bindings = max(map(len, rows), default=0)
         self._squared = wanted in ("errors", "orders")
+        self._exact: Callable[[], Need] | None = None
+        if shots is not None and backend.exact:
+            plain: Wanted = "environments" if wanted == "environments" else "values"
+            self._exact = partial(Need, prepared, backend, workers, rows, None, plain, policy)
         self.fragments = []
         for experiment, angles in zip(prepared.experiments, rows, strict=True):
             parts = tasks_per_row(experiment, backend, policy, shots)
@@ -119,6 +136,10 @@ class Need:
         """All of it."""
         return sum(self.fragments) + self.network
 
+    def total_with(self, most_elements: int | None) -> int:
+        """All of it where contractions hold at most so many numbers."""
+        return self.total if most_elements is None else sum(self.fragments) + 8 * most_elements
+
     def check_slices(self, most_elements: int) -> None:
         """Make sure that contractions fit into so many numbers, in slices if need be.
 
@@ -130,20 +151,38 @@ class Need:
         if self._squared:
             self._prepared.network.sliced(most_elements, squared=True)
 
-    def refusal(self, limit: int) -> str:
+    def refusal(self, limit: MemoryLimit) -> str:
         """Why it does not fit, and what would help."""
         plan, worst = self._prepared.plan, self.fragments.index(max(self.fragments))
         fragment = plan.fragments[worst]
         return (
-            f"the plan needs {_gib(self.total)} of memory, the limit is {_gib(limit)}: fragment "
+            f"the plan needs {in_bytes(self.total)} of memory, the limit is {limit.text}: fragment "
             f"{worst} ({fragment.num_qubits} qubits, {len(fragment.slots)} slots, "
-            f"{short(fragment.num_branches)} branches) takes {_gib(self.fragments[worst])}, the "
-            f"contraction {_gib(self.network)} (number of cuts {plan.num_cuts}, circuits a "
+            f"{short(fragment.num_branches)} branches) takes {in_bytes(self.fragments[worst])}, "
+            f"the contraction {in_bytes(self.network)} (number of cuts {plan.num_cuts}, circuits a "
             f"binding {short(self._prepared.num_circuits)}, sampling overhead "
-            f"{plan.sampling_overhead:.3g}); cut fewer gates of that fragment, give it fewer "
-            f"qubits, send fewer bindings a run, {self._advice}or raise `memory_limit`"
+            f"{plan.sampling_overhead:.3g}); {', or '.join(self._remedies(fragment, limit))}"
         )
 
+    def _remedies(self, fragment: Fragment, limit: MemoryLimit) -> list[str]:
+        """Each of them applies to what is run."""
+        remedies = ["cut fewer gates of that fragment"] if fragment.slots else []
+        if fragment.num_qubits > 1:
+            fewer = "give it fewer qubits" if fragment.slots else "cut it into narrower fragments"
+            remedies.append(fewer)
+        if self._bindings > 1:
+            remedies.append("send fewer bindings a run")
+        if self._exact is not None and not limit.is_exceeded(self._exact().total):
+            remedies.append("ask for exact values")
+        return remedies + limit.remedy(self.total)
 
-def _gib(size: int) -> str:
-    return f"{min(size, 10**300) / 2**30:.3g} GiB"
+
+def in_bytes(size: int) -> str:
+    """A number of bytes in a unit that keeps it readable.
+
+    Example:
+        >>> in_bytes(8), in_bytes(6_870_000), in_bytes(64 << 40)
+        ('8 B', '6.552 MiB', '64 TiB')
+    """
+    power = min(max(size.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
+    return f"{min(size, 10**300) / 2 ** (10 * power):.4g} {_UNITS[power]}"

@@ -4,46 +4,79 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..analysis.costs.features import Features
+from ..backends import StatevectorBackend
 from ..cutting import CutPlan
-from ..errors import InputError
-from ..subexperiments import FragmentExperiment, Observables, restrict
-from ..subexperiments.observables import parse
+from ..errors import InputError, PlanTooLargeError
+from ..estimator import EstimatorOptions
+from ..execution import Policy
+from ..memory import MemoryLimit, Need
+from ..preparation import Preparation, Prepared
+from ..reconstruction import Wanted
+from ..subexperiments import (
+    PILOT_SHOTS,
+    PILOTS,
+    FragmentExperiment,
+    Observables,
+    parse,
+    shots_to_meet,
+)
 from ._query import Query
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """A plan and the circuits it takes to measure an observable.
+    """A plan, the circuits it takes to measure an observable, and whether they fit in memory.
 
     Attributes:
-        plan: The plan, without what the observable cannot see.
-        experiments: What is run of each fragment.
+        prepared: The plan, without what the observable cannot see, and what is run of it.
+        memory: Bytes that a run takes.
+        limit: Bytes that it may take.
+        refusal: Why it would not run; None: it would.
+        fewest_shots: Shots a circuit, or as many as it takes at least where a precision rules.
     """
 
-    plan: CutPlan
-    experiments: tuple[FragmentExperiment, ...]
+    prepared: Prepared
+    memory: int
+    limit: int
+    refusal: str | None
+    fewest_shots: int
 
     @classmethod
     def of(cls, query: Query) -> Forecast:
         """Plans a query, as running it would.
 
         Raises:
-            InputError: The cuts or the observable do not fit the circuit.
+            InputError: The cuts, the observable or the values do not fit the circuit.
         """
-        whole = CutPlan.build(query.circuit, query.cuts)
-        array = parse(query.observable, query.circuit.num_qubits)
+        options, circuit, backend = query.options, query.circuit, StatevectorBackend()
+        array = parse(query.observable, circuit.num_qubits)
         observables = Observables.gather(array.sparse_observables_array().ravel())
-        reached = whole.for_observables(observables.support)
-        experiments = (
-            FragmentExperiment(
-                fragment,
-                tuple(restrict(observables.terms, fragment)[0]),
-                query.options.setting_basis,
-            )
-            for fragment in reached.fragments
-        )
-        return cls(reached, tuple(experiments))
+        preparation = Preparation(query.cuts, options.setting_basis, backend)
+        prepared, _ = preparation.prepare(circuit, observables)
+        if len(query.values) == len(circuit.parameters):
+            prepared.plan.normal.angles.evaluate(np.array([query.binding()]))
+        rows = [np.zeros((1, len(fragment.angles))) for fragment in prepared.plan.fragments]
+        shots, wanted, fewest = _first_round(options)
+        need = Need(prepared, backend, query.workers, rows, shots, wanted, Policy())
+        limit, refusal, most_elements = MemoryLimit(None), None, None
+        try:
+            most_elements = limit.check(need)
+        except PlanTooLargeError as error:
+            refusal = str(error)
+        return cls(prepared, need.total_with(most_elements), limit.size, refusal, fewest)
+
+    @property
+    def plan(self) -> CutPlan:
+        """The plan, without what the observable cannot see."""
+        return self.prepared.plan
+
+    @property
+    def experiments(self) -> tuple[FragmentExperiment, ...]:
+        """What is run of each fragment."""
+        return self.prepared.experiments
 
     @property
     def settings(self) -> tuple[int, ...]:
@@ -60,10 +93,16 @@ class Forecast:
         """Circuits of each fragment that are run; those whose outcome is sure are not."""
         return tuple(0 if e.is_trivial else e.num_circuits for e in self.experiments)
 
-    @property
-    def max_qubits(self) -> int:
-        """Qubits of the widest fragment that is run; 0 where none is."""
-        return max((e.fragment.num_qubits for e in self.experiments if not e.is_trivial), default=0)
+
+def _first_round(options: EstimatorOptions) -> tuple[int | None, Wanted, int]:
+    """Shots and results of the first round of a query, and the fewest shots of all its rounds."""
+    if options.shots is not None:
+        return options.shots, "errors", options.shots
+    precision = options.default_precision
+    if precision == 0:
+        return None, "values", 0
+    sure = np.zeros((PILOTS, 1))  # what pilots find where the value has no variance
+    return PILOT_SHOTS, "orders", PILOTS * PILOT_SHOTS + shots_to_meet(precision, sure, sure)
 
 
 def features_of(query: Query, forecast: Forecast) -> Features:
@@ -83,7 +122,7 @@ def features_of(query: Query, forecast: Forecast) -> Features:
     return Features(
         num_qubits=num_qubits,
         depth=plan.circuit.depth(),
-        widest_fragment=forecast.max_qubits,
+        widest_fragment=forecast.prepared.max_qubits,
         num_cuts=plan.num_cuts,
         num_fragments=plan.num_fragments,
         num_circuits=circuits,

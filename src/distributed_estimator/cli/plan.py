@@ -15,6 +15,8 @@ from rich.text import Text
 from ..analysis.costs.files import load_costs
 from ..analysis.costs.model import CostModel, Prediction
 from ..cutting import Cut, CutPlan
+from ..memory import in_bytes
+from ..subexperiments import PILOT_SHOTS, PILOTS
 from ._costs import (
     costs_option,
     note_limits,
@@ -43,7 +45,8 @@ def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: A
     """Show how the circuit in FILE would be cut: fragments, cuts, settings, circuits, overhead.
 
     Takes the options of `dest estimate` and runs nothing. What cannot reach the observable is left
-    out, as it is when the circuit is run. With --costs, it says what the query would cost, too.
+    out, as it is when the circuit is run. The plan fits if it takes at most half of the memory that
+    is free. With --costs, it says what the query would cost, too.
     """
     query = read_query(**options)
     forecast = Forecast.of(query)
@@ -105,7 +108,12 @@ def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
         "num_cuts": plan.num_cuts,
         "num_circuits": sum(circuits),
         "shots_total": None if query.options.shots is None else query.options.shots * sum(circuits),
+        "shots_at_least": forecast.fewest_shots * sum(circuits),
         "sampling_overhead": plan.sampling_overhead,
+        "memory_bytes": forecast.memory,
+        "memory_limit_bytes": forecast.limit,
+        "fits": forecast.refusal is None,
+        "refusal": forecast.refusal,
         "fragments": [
             {
                 "qubits": list(fragment.qubits),
@@ -146,11 +154,20 @@ def _print_text(query: Query, forecast: Forecast) -> None:
         f"{counted(sum(circuits), 'circuit')} a binding ({query.options.setting_basis} basis); "
         f"sampling overhead {plan.sampling_overhead:.4g}"
     )
-    if query.options.shots is not None:
+    shots, precision = query.options.shots, query.options.default_precision
+    least = whole(forecast.fewest_shots * sum(circuits))
+    if shots is not None:
+        click.echo(f"{counted(shots, 'shot')} a circuit, {least} in all")
+    elif precision:
         click.echo(
-            f"{counted(query.options.shots, 'shot')} a circuit, "
-            f"{whole(query.options.shots * sum(circuits))} in all"
+            f"precision {precision:g}: at least {least} shots in all; {PILOTS} pilots of "
+            f"{PILOT_SHOTS} shots a circuit, which are among them, show how many it takes"
         )
+    if forecast.refusal is None:
+        limit = f"{in_bytes(forecast.limit)} (half of what is free)"
+        click.echo(f"fits: takes {in_bytes(forecast.memory)} of memory, the limit is {limit}")
+    else:
+        click.echo(printable(f"does not fit: {forecast.refusal}"))
 
 
 def _fragment_table(forecast: Forecast) -> Table:

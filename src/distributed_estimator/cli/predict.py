@@ -74,13 +74,16 @@ def predict(
     if file is None:
         _check_purpose(target is not None or validate, options)
     query = None if file is None else read_query(file=file, **options)
-    features = None if query is None else features_of(query, Forecast.of(query))
+    forecast = None if query is None else Forecast.of(query)
+    features = None if query is None or forecast is None else features_of(query, forecast)
     model = _model(costs, level)
     found = [] if features is None else predictions(model, features)
     if target is not None:
         write_model(model, target)
     for text in () if query is None else query.notes:
         note(text)
+    if forecast is not None and forecast.refusal is not None:
+        note(f"it would not run: {forecast.refusal}")
     note_limits(model)
     if as_json:
         print_json(_as_dict(model, found, target))

@@ -98,7 +98,7 @@ class Network:
             raise PlanTooLargeError(
                 f"the contraction starts from {short(leaves)} numbers a query and may hold "
                 f"{short(most_elements)}: slices do not help, so cut fewer gates of the "
-                "fragments that have most, or raise `memory_limit`"
+                "fragments that have most"
             )
         size = min(1 << (spare.bit_length() - 1), _LARGEST_SLICE)
         found = self._slice(size, squared, derivatives)
@@ -106,7 +106,7 @@ class Network:
             raise PlanTooLargeError(
                 f"the contraction holds {short(needed)} numbers a query and may hold "
                 f"{short(most_elements)}, for which it would be cut into more than "
-                f"{MOST_SLICES} slices: cut fewer gates, or raise `memory_limit`"
+                f"{MOST_SLICES} slices: cut fewer gates"
             )
         return found
 
