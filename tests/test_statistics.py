@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import reference
+from helpers import reference, run
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 from qiskit.quantum_info import SparsePauliOp
@@ -209,6 +209,42 @@ def test_one_shot_says_nothing_of_its_error():
     errors, stderrs, _ = sample(circuit, labels, observables(3), 2000, shots=1)
     assert np.isnan(stderrs).all()
     assert_unbiased(errors)
+
+
+@pytest.mark.parametrize("labels", ["AAAB", "AABB", "AABC", "ABBB"])
+@pytest.mark.parametrize("basis", ["full", "minimal"])
+def test_a_sure_value_has_no_standard_error(labels, basis):
+    """Rather than one made of rounding, which is at most 1e-8: the root of eps = 2e-16.
+
+    GHZ has stabilisers that no shot contradicts, of which some cross no cut. The least that 4000
+    shots show of any other is the square root of 1/4000², 2.5e-4.
+    """
+    ghz = QuantumCircuit(4)
+    ghz.h(0)
+    ghz.cx([0, 1, 2], [1, 2, 3])
+    observables = ["ZZII", "IIZZ", "ZZZZ", {"ZZII": 0.1, "IZZI": 0.7, "IIZZ": 0.2}]
+    sure = []
+    for shots in (2, 100, 4000):
+        stds = run(
+            ghz, observables, labels, shots=shots, precision=None, setting_basis=basis
+        ).data.stds
+        assert ((stds == 0) | (stds > 1e-5)).all(), stds
+        sure.append((stds == 0).any())
+    assert all(sure)
+
+
+@pytest.mark.parametrize("labels", [None, "AB"])
+def test_a_rare_outcome_is_no_rounding(labels):
+    """One in 40,000; with 10^10 shots it leaves a variance of 1e-14 beside a value of 1."""
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.01, 0)
+    circuit.cx(0, 1)
+    few, many = (
+        float(run(circuit, "ZI", labels, shots=shots, precision=None).data.stds)
+        for shots in (10**8, 10**10)
+    )
+    # With 2500 rare outcomes among the few, their share is known to 2 %, and its root to 1 %.
+    assert few / many == pytest.approx(10, rel=0.05)
 
 
 def test_more_shots_mean_smaller_errors_by_the_square_root():
