@@ -247,6 +247,25 @@ def test_text_shows_value_error_and_stages(dest: Callable[..., Done], file: Path
     assert "(exact)" in dest("estimate", file, "--exact").out
 
 
+@pytest.mark.parametrize("label", [(), ("--label", "AABB")])
+def test_one_shot_gives_no_standard_error(
+    dest: Callable[..., Done], file: Path, label: tuple[str, ...]
+):
+    query = ("estimate", file, *label, "--shots", 1)
+    first = dest(*query).out.splitlines()[0]
+    assert re.fullmatch(r"value -?[0-9.]+ \(one shot a circuit gives no standard error\)", first)
+    assert dest(*query, "--json").document["stderr"] is None
+
+
+def test_a_sure_value_is_printed_with_an_error_of_zero(dest: Callable[..., Done], tmp_path: Path):
+    circuit = QuantumCircuit(4)
+    circuit.h(0)
+    circuit.cx([0, 1, 2], [1, 2, 3])
+    (tmp_path / "ghz.qasm").write_text(qasm2.dumps(circuit), "utf-8")
+    done = dest("estimate", tmp_path / "ghz.qasm", "--label", "AABB", "--shots", 1000)
+    assert done.out.startswith("value 1 ± 0\n")
+
+
 def test_final_measurements_are_taken_off_with_a_note(dest: Callable[..., Done], tmp_path: Path):
     circuit = chain()
     circuit.measure_all()

@@ -569,7 +569,14 @@ def dest(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 QUICK = ("--sigma", "0,0.2", "--epsilon", "0.2,0", "--draws", 2, "--pgd-steps", 2)
 
 
-def test_the_command_prints_tables_and_writes_its_files(dest: Callable[..., Done], run: RunFolder):
+def test_the_command_prints_tables_and_writes_its_files(
+    dest: Callable[..., Done], run: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda s, *a, **k: (drawn.append(s), save(s, *a, **k)))
     before = snapshot(run.path)
     done = dest("robustness", run.path, *QUICK)
     assert done.code == 0
@@ -585,6 +592,9 @@ def test_the_command_prints_tables_and_writes_its_files(dest: Callable[..., Done
         "robustness-queries.jsonl",
     ):
         assert word in done.out, word
+    (figure,) = drawn
+    for axes in figure.axes:  # the same means, rounded alike
+        assert axes.get_title(loc="left").replace(", mean", "") in done.out
     assert "evaluations" in done.err
     after = snapshot(run.path)
     assert set(after) == set(before) | OWN

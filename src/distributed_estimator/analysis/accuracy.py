@@ -71,6 +71,16 @@ class AccuracyCurve:
         return sum(accuracies) / len(accuracies)
 
 
+def percent(share: float) -> str:
+    """A share as the terminal, figures and reports all show it.
+
+    Example:
+        >>> percent(0.8525)
+        '85.2 %'
+    """
+    return f"{100 * share:.1f} %"
+
+
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a proportion (Wilson 1927), never empty and never outside [0, 1].
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..records import given_path
-from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint
+from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
 from .figures import BLUE, INK, ORANGE, PINK, TITLE, new_figure, save, tidy
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _draw(axes: Axes, clean: AccuracyPoint, curve: AccuracyCurve) -> None:
     accuracy = [100 * point.accuracy for point in points]
     axes.plot(at, accuracy, "o-", color=colour, linewidth=2, label="accuracy", clip_on=False)
     name = ATTACK_NAMES[curve.attack]
-    axes.set_title(f"{name}, mean {100 * curve.mean_accuracy:.1f} %", **TITLE)
+    axes.set_title(f"{name}, mean {percent(curve.mean_accuracy)}", **TITLE)
     axes.set_xlabel(magnitude)
     axes.set_xlim(0, 1.02 * at[-1])
     tidy(axes)

@@ -11,7 +11,7 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..analysis.accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint
+from ..analysis.accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
 from ._output import duration, print_json, print_table, progress_console
 from ._paths import FOLDER, PATH
 
@@ -140,7 +140,7 @@ def _print_text(result: RobustnessResult) -> None:
     clean = measured.clean
     click.echo(result.title)
     click.echo(
-        f"{measured.samples} test samples, clean accuracy {clean.accuracy:.3f} "
+        f"{measured.samples} test samples, clean accuracy {percent(clean.accuracy)} "
         f"({_interval(clean)}), loss {clean.loss:.4f}"
     )
     for curve in measured.curves:
@@ -159,19 +159,21 @@ def _table(curve: AccuracyCurve) -> Table:
     for heading in ("σ" if curve.attack == "gaussian" else "ε", "accuracy", "95 %", "loss"):
         table.add_column(heading, justify="right")
     for point in curve.points:
-        cells = (f"{point.accuracy:.3f}", _interval(point), f"{point.loss:.4f}")
+        cells = (percent(point.accuracy), _interval(point), f"{point.loss:.4f}")
         table.add_row(f"{point.magnitude:g}", *cells)
     return table
 
 
 def _interval(point: AccuracyPoint) -> str:
-    return f"{point.low:.3f} to {point.high:.3f}"
+    return f"{percent(point.low)} to {percent(point.high)}"
 
 
 def _summary(result: RobustnessResult) -> str:
     measured = result.measured
-    means = ", ".join(f"{ATTACK_NAMES[c.attack]} {c.mean_accuracy:.3f}" for c in measured.curves)
+    means = ", ".join(
+        f"{ATTACK_NAMES[c.attack]} {percent(c.mean_accuracy)}" for c in measured.curves
+    )
     text = f"mean accuracy over magnitudes above 0: {means}"
     if measured.summary is None:
         return text
-    return f"{text}\nsummary (without PGD): {measured.summary:.3f}"
+    return f"{text}\nsummary (without PGD): {percent(measured.summary)}"

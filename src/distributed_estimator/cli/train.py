@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..analysis.accuracy import percent
 from ..analysis.figures import require_matplotlib, training_figure
 from ..analysis.load import load_queries, load_training
 from ..analysis.tables import StageRow, stage_table
@@ -163,7 +164,7 @@ def _progress(epochs: int) -> Iterator[Callable[[TrainingRecord], None]]:
             task,
             completed=min(record.epoch, epochs),
             loss=f"{record.loss:.4f}",
-            accuracy=f"{record.metrics['test_accuracy']:.3f}",
+            accuracy=percent(record.metrics["test_accuracy"]),
         )
 
     try:
@@ -228,8 +229,8 @@ def _print_text(result: TrainingResult, rows: tuple[StageRow, ...]) -> None:
     final, totals = result.final, result.totals
     click.echo(_title(result))
     click.echo(
-        f"test accuracy {final.test_accuracy:.3f}, training accuracy {final.train_accuracy:.3f}, "
-        f"loss {final.loss:.4f}"
+        f"test accuracy {percent(final.test_accuracy)}, training accuracy "
+        f"{percent(final.train_accuracy)}, loss {final.loss:.4f}"
     )
     click.echo(
         f"{duration(result.seconds)} for {totals.queries} values and gradients, "

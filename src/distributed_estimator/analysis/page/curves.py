@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...records import TrainingRecord
-from ..accuracy import ATTACK_NAMES
+from ..accuracy import ATTACK_NAMES, percent
 from ..escape import one_line
 from ..study.groups import grouped
 from ..study.rows import Sheet, SpeedUpRow
@@ -169,8 +169,8 @@ def _magnitude(
     name: str, magnitude: float, accuracy: float, low: float, high: float
 ) -> dict[str, Any]:
     told = [
-        f"{name}, {number(magnitude)} rad: {100 * accuracy:.1f} % correct",
-        f"95 % interval: {100 * low:.1f} % to {100 * high:.1f} %",
+        f"{name}, {number(magnitude)} rad: {percent(accuracy)} correct",
+        f"95 % interval: {percent(low)} to {percent(high)}",
     ]
     ends = {"low": 100 * low, "high": 100 * high}
     return {"x": magnitude, "y": 100 * accuracy, **ends, "told": told}
