@@ -376,11 +376,11 @@ def test_a_configuration_out_of_range_is_refused(change: dict[str, object], mess
     ("config", "message"),
     [
         (TrainingConfig(cuts=4), "a chain of 4 qubits takes 0 to 3 cuts"),
-        (TrainingConfig(label="AAB"), "`cuts` labels 3 qubits, the circuit has 4"),
+        (TrainingConfig(label="AAB"), "`label` has 3 letters, the circuit has 4 qubits"),
         (TrainingConfig(optimizer="cobyla", epochs=9), "COBYLA takes 10 evaluations"),
         (
             TrainingConfig(model=ModelConfig(observable="ZZ")),
-            "is ZZ, with 2 letters a term, the circuit has 4 qubits",
+            "acts on 2 qubits, the circuit has 4",
         ),
         (TrainingConfig(head="custom"), "`head` is 'custom' in the configuration and no module"),
     ],

@@ -20,6 +20,9 @@ from .subexperiments import Observables, parse
 
 FloatArray = NDArray[np.float64]
 
+LARGEST_PRECISION = 1e100
+"""As a standard error: its square is a number."""
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -169,12 +172,13 @@ def merge(requests: Sequence[Request]) -> Batch:
 
 
 def check_precision(value: Any, name: str) -> None:
-    """Raise `InputError` unless `value` is a finite number of at least zero."""
+    """Raise `InputError` unless `value` is a number from 0 to `LARGEST_PRECISION`."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    if not 0 <= number < float("inf"):
+    if not 0 <= number <= LARGEST_PRECISION:
         raise InputError(
-            f"`{name}` is {value!r}: give a standard error greater than 0, or 0 for the exact value"
+            f"`{name}` is {value!r}: give a standard error greater than 0, at most "
+            f"{LARGEST_PRECISION:g}, or 0 for the exact value"
         )

@@ -16,9 +16,12 @@ from qiskit.quantum_info import SparsePauliOp
 from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
+from ..pubs import LARGEST_PRECISION
+from ..subexperiments import MOST_SHOTS
 from ..training.observable_text import read_observables
 from ._files import load_circuit
 from ._paths import PATH
+from ._run_options import Finite
 
 Cuts: TypeAlias = str | AutoCut | None
 
@@ -36,7 +39,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     ),
     click.option(
         "--max-qubits",
-        type=int,
+        type=click.IntRange(min=1),
         metavar="N",
         help="Search for cuts, into pieces of at most N qubits.",
     ),
@@ -47,8 +50,18 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
         metavar="NAME=VALUE",
         help="Value of a parameter of the circuit, in radians; once for each.",
     ),
-    click.option("--shots", type=int, metavar="N", help="Shots for each circuit that is run."),
-    click.option("--precision", type=float, metavar="P", help="Standard error to meet."),
+    click.option(
+        "--shots",
+        type=click.IntRange(1, MOST_SHOTS),
+        metavar="N",
+        help="Shots for each circuit that is run.",
+    ),
+    click.option(
+        "--precision",
+        type=Finite(0, LARGEST_PRECISION),
+        metavar="P",
+        help="Standard error to meet.",
+    ),
     click.option("--exact", is_flag=True, help="The exact value, without shots."),
     click.option(
         "--basis",
@@ -59,7 +72,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     ),
     click.option(
         "--seed",
-        type=int,
+        type=click.IntRange(min=0),
         default=7,
         show_default=True,
         help="Of the shots and the cut search.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,6 +11,8 @@ import click
 
 from ..execution.messages import SlowWorker
 from ..execution.policies import (
+    MOST_BUDGET,
+    MOST_SECONDS,
     Batches,
     ByLabel,
     Deadline,
@@ -23,7 +27,7 @@ from ..execution.policies import (
 )
 from ..execution.pools import POOLS
 from ..execution.pools.make import CLUSTERS
-from ..execution.stragglers import DELAYS, Constant, Delay, LogNormal, Pareto, Stragglers
+from ..execution.stragglers import DELAYS, LONGEST, Constant, Delay, LogNormal, Pareto, Stragglers
 
 ORDERS: dict[str, TaskOrder] = {
     "fifo": Fifo(),
@@ -34,8 +38,21 @@ ORDERS: dict[str, TaskOrder] = {
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
-_NOT_NEGATIVE = click.FloatRange(min=0)
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+
+class Finite(click.FloatRange):
+    """A range without NaN, which is in any range for click."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; fails where the text is none or it is out of range."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
+
+_LARGEST = sys.float_info.max
+_NOT_NEGATIVE = Finite(min=0, max=MOST_SECONDS)
+_POSITIVE = Finite(min=0, max=MOST_SECONDS, min_open=True)
 _COUNT = click.IntRange(min=1)
 
 _POOL = (
@@ -99,21 +116,21 @@ _POLICY = (
     ),
     click.option(
         "--quantile",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        type=Finite(0, 1, min_open=True, max_open=True),
         metavar="Q",
         help="With --speculate: of service times so far, which lateness is measured by.  "
         f"[default: {Speculation().quantile:g}]",
     ),
     click.option(
         "--factor",
-        type=click.FloatRange(min=1),
+        type=Finite(min=1, max=_LARGEST),
         metavar="F",
         help="With --speculate: a task is late after F times that quantile.  "
         f"[default: {Speculation().factor:g}]",
     ),
     click.option(
         "--budget",
-        type=_NOT_NEGATIVE,
+        type=Finite(min=0, max=MOST_BUDGET),
         metavar="B",
         help="With --speculate: most second runs, as a fraction of all tasks.  "
         f"[default: {Speculation().budget:g}]",
@@ -153,7 +170,7 @@ _POLICY = (
 _STRAGGLERS = (
     click.option(
         "--straggler-p",
-        type=click.FloatRange(0, 1),
+        type=Finite(0, 1),
         metavar="P",
         help="Inject stragglers, for experiments: the share of subexperiments that are delayed.",
     ),
@@ -170,13 +187,13 @@ _STRAGGLERS = (
     ),
     click.option(
         "--straggler-shape",
-        type=_POSITIVE,
+        type=Finite(min=0, max=_LARGEST, min_open=True),
         metavar="X",
         help="Tail exponent of pareto, or standard deviation of the logarithm for lognormal.",
     ),
     click.option(
         "--slow-worker",
-        type=_NOT_NEGATIVE,
+        type=Finite(min=0, max=LONGEST, max_open=True),
         metavar="SECONDS",
         help="Make the first worker sleep so long before every task.",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,17 @@ from .robustness import robustness
 from .simulate import simulate
 from .study import study
 from .train import train
+
+_ALSO = {
+    "cuts": "--label",
+    "default_precision": "--precision",
+    "num_cuts": "--cuts",
+    "shape": "--straggler-shape",
+    "sigma": "--straggler-shape",
+    "slow": "--slow-worker",
+    "stragglers": "--straggler-p",
+}
+"""Options by arguments of Python with other names."""
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -83,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (DistributedEstimatorError, OSError) as error:
-        return _fail(str(error))
+        verb = (sys.argv[1:] if arguments is None else [*arguments])[:1]
+        return _fail(_with_options(str(error), *verb))
     return code if isinstance(code, int) else 0
 
 
@@ -99,6 +112,20 @@ def _warnings_shown() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+def _with_options(message: str, verb: str = "") -> str:
+    """A message with options of the verb in the place of Python's arguments.
+
+    Those of a study stand in its file, by the names that the messages have.
+    """
+    command = dest.commands.get(verb)
+    if command is None or isinstance(command, click.Group):
+        return message
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    own = {str(option.name): option.opts[0] for option in options}
+    typed = {name: option for name, option in _ALSO.items() if option in own.values()} | own
+    return re.sub("`([a-z_]+)`", lambda found: f"`{typed.get(found[1], found[1])}`", message)
 
 
 def _fail(message: str) -> int:

@@ -128,8 +128,13 @@ class TrainingConfig:
         """What the estimator is told to cut.
 
         Raises:
-            InputError: The row of qubits cannot be cut that often.
+            InputError: The row of qubits cannot be cut that often, or has not as many labels.
         """
+        if self.label is not None and len(self.label) != num_qubits:
+            raise InputError(
+                f"`label` has {len(self.label)} letters, the circuit has {num_qubits} qubits: give "
+                "one letter a qubit"
+            )
         if self.max_qubits is not None:
             return AutoCut(max_qubits=self.max_qubits)
         if self.label is not None or not self.cuts:
