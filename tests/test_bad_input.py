@@ -517,12 +517,17 @@ def test_an_array_that_qiskit_made_is_checked_too(refused):
 
 # --- accuracy -------------------------------------------------------------------------------------
 
-NO_PRECISION = [-0.1, -1e-12, math.nan, math.inf, "high", [0.1, 0.2], 1j]
+NO_PRECISION = [
+    *(-0.1, -1e-12, math.nan, math.inf, 1e308, 10**400, "high", [0.1, 0.2], 1j),
+    *(True, False, np.True_),
+]
 
 
 @pytest.mark.parametrize("precision", NO_PRECISION)
 def test_precisions_that_are_none(precision):
-    match = "`precision` is .*: give a standard error greater than 0, or 0 for the exact value"
+    match = (
+        "`precision` is .*: give a standard error above 0 and up to .*, or 0 for the exact value"
+    )
     estimator = DistributedEstimator("AABB")
     with pytest.raises(InputError, match=match):
         estimator.run([(chain(), "ZZZZ")], precision=precision)

@@ -175,10 +175,10 @@ def check_precision(value: Any, name: str) -> None:
     """Raise `InputError` unless `value` is a number from 0 to `LARGEST_PRECISION`."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
-    if not 0 <= number <= LARGEST_PRECISION:
+    if isinstance(value, bool | np.bool) or not 0 <= number <= LARGEST_PRECISION:
         raise InputError(
-            f"`{name}` is {value!r}: give a standard error greater than 0, at most "
+            f"`{name}` is {value!r}: give a standard error above 0 and up to "
             f"{LARGEST_PRECISION:g}, or 0 for the exact value"
         )
