@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -18,3 +19,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("reproducible", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("reproducible" if os.environ.get("CI") else "local")
+
+
+def pytest_collection_finish() -> None:
+    """Take what is imported by now out of the garbage collector's sight.
+
+    It is the largest part of all objects by far, and lasts as long as the process: every full
+    collection, which tests of threads and pools call by hand, would walk through it.
+    """
+    gc.collect()
+    gc.freeze()

@@ -29,13 +29,38 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A copy of the package and its contract, to break."""
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=ignored)
-    return tmp_path
+WRONG = [
+    ("errors", "records"),
+    ("records", "pipeline"),
+    ("cutting.added", "subexperiments"),
+    ("backends.added", "execution"),
+    ("execution.added", "reconstruction"),
+    ("reconstruction.added", "execution"),
+    ("pipeline", "reference"),
+    ("reference", "pipeline"),
+    ("estimator", "gradient"),
+    ("gradient", "training"),
+    ("training.added", "cli"),
+    ("analysis.added", "cutting"),
+    ("analysis.added", "pipeline"),
+    ("simulation.added", "backends"),
+    ("simulation.added", "analysis"),
+]
+RIGHT = [
+    ("analysis.added", "records"),
+    ("simulation.added", "execution"),
+    ("training.added", "analysis"),
+    ("study.added", "training"),
+]
+
+
+def lint_with(root: Path, imports: list[tuple[str, str]]) -> subprocess.CompletedProcess[str]:
+    """Check a copy of the package and its contract to which imports are added."""
+    shutil.copy(ROOT / "pyproject.toml", root)
+    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for module, imported in imports:
+        add_import(root, module, imported)
+    return lint(root)
 
 
 def add_import(root: Path, module: str, imported: str) -> None:
@@ -55,51 +80,27 @@ def test_the_package_keeps_the_contract() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("module", "imported"),
-    [
-        ("errors", "records"),
-        ("records", "pipeline"),
-        ("cutting.added", "subexperiments"),
-        ("backends.added", "execution"),
-        ("execution.added", "reconstruction"),
-        ("reconstruction.added", "execution"),
-        ("pipeline", "reference"),
-        ("reference", "pipeline"),
-        ("estimator", "gradient"),
-        ("gradient", "training"),
-        ("training.added", "cli"),
-        ("analysis.added", "cutting"),
-        ("analysis.added", "pipeline"),
-        ("simulation.added", "backends"),
-        ("simulation.added", "analysis"),
-    ],
-)
-def test_an_import_against_the_direction_is_found(copy: Path, module: str, imported: str) -> None:
-    add_import(copy, module, imported)
-    done = lint(copy)
-    assert done.returncode == 1, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """All wrong imports at once, as the linter reports each."""
+    return lint_with(tmp_path_factory.mktemp("broken"), WRONG)
+
+
+@pytest.mark.parametrize(("module", "imported"), WRONG)
+def test_an_import_against_the_direction_is_found(
+    broken: subprocess.CompletedProcess[str], module: str, imported: str
+) -> None:
+    assert broken.returncode == 1, broken.stdout + broken.stderr
     arrow = f"distributed_estimator.{module} -> distributed_estimator.{imported}"
-    assert arrow in done.stdout
+    assert arrow in broken.stdout
 
 
-def test_a_room_missing_from_the_contract_is_found(copy: Path) -> None:
-    add_import(copy, "unlisted", "errors")
-    done = lint(copy)
+def test_a_room_missing_from_the_contract_is_found(tmp_path: Path) -> None:
+    done = lint_with(tmp_path, [("unlisted", "errors")])
     assert done.returncode == 1, done.stdout + done.stderr
     assert "distributed_estimator.unlisted" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("module", "imported"),
-    [
-        ("analysis.added", "records"),
-        ("simulation.added", "execution"),
-        ("training.added", "analysis"),
-        ("study.added", "training"),
-    ],
-)
-def test_an_import_along_the_direction_is_allowed(copy: Path, module: str, imported: str) -> None:
-    add_import(copy, module, imported)
-    done = lint(copy)
+def test_imports_along_the_direction_are_allowed(tmp_path: Path) -> None:
+    done = lint_with(tmp_path, RIGHT)
     assert done.returncode == 0, done.stdout + done.stderr
