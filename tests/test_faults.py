@@ -77,6 +77,8 @@ VERBS = {"answers": ("raise", "throttle", "nan", "shape", "change")}
 """Faults that disturb nobody else strike together; any other's verb is its own name."""
 OUTSIDE = {"kill from outside": signal.SIGKILL, "stop from outside": signal.SIGSTOP}
 FAULTS = ("kill", "stop", "segv", "hang", "memory", "files", "answers", "late", *OUTSIDE)
+ON_EVERY_POOL = ("stop", "memory", "answers", "late", "kill from outside")
+"""Where the rest strike only processes in the quick tests; the soak tests strike all with all."""
 STATUS = {
     "raise": "failed",
     "throttle": "failed",
@@ -100,6 +102,12 @@ def pool(request):
     with contextlib.closing(make(request.param)) as made:
         yield made
     assert not workers_of(request.param)
+
+
+def in_soak(*names):
+    """These pools are left to the soak tests: a quick one has what a cluster adds elsewhere."""
+    pools = [pytest.param(n, marks=pytest.mark.soak) if n in names else n for n in POOLS]
+    return pytest.mark.parametrize("pool", pools, indirect=True, scope="module")
 
 
 @pytest.fixture
@@ -205,8 +213,15 @@ def recovery(played, number, at, fault):
     return played.folded[number][0][0] - noticed
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ON_EVERY_POOL)
 def test_every_task_is_folded_in_once_whatever_happens(pool, fault, tmp_path):
+    one_round(pool, tmp_path, fault, seed=1)
+    gather(pool, tmp_path, WORKERS)
+
+
+@pytest.mark.parametrize("pool", ["processes"], indirect=True, scope="module")
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ON_EVERY_POOL])
+def test_every_task_is_folded_in_once_whatever_befalls_processes(pool, fault, tmp_path):
     one_round(pool, tmp_path, fault, seed=1)
     gather(pool, tmp_path, WORKERS)
 
@@ -233,6 +248,7 @@ def test_every_task_is_folded_in_once_however_often_it_happens(pool, fault, tmp_
 # --- a task that kills every worker it meets ------------------------------------------------------
 
 
+@in_soak("dask", "ray")
 def test_a_poison_task_is_given_up_and_named_and_all_others_complete(pool, tmp_path):
     work = new_work(tmp_path)
     tasks = [(n, "poison" if n == 4 else None) for n in range(TASKS)]
@@ -431,6 +447,7 @@ class UnreliableSampler(BaseSamplerV2):
         return StatevectorSampler(seed=np.random.default_rng(seed)).run(pubs, shots=shots)
 
 
+@in_soak("dask", "ray")
 def test_an_estimate_has_the_same_bits_where_sampler_jobs_fail(pool, tmp_path):
     plan = Policy(retry=Retry(backoff=BACKOFF))
     options = EstimatorOptions(shots=64, seed=5, policy=plan)
@@ -592,7 +609,7 @@ def lose_controller(name, again, folder, seed, undisturbed):
     return seconds
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", ["processes", "ray"])
 def test_a_run_goes_on_where_its_controller_was_killed(name, tmp_path, undisturbed):
     lose_controller(name, "threads", tmp_path, 0, undisturbed)
 
@@ -610,7 +627,9 @@ def test_a_run_goes_on_wherever_its_controller_was_killed(name, tmp_path, undist
         print(f"\n{name}, controller: {len(seconds)} kills, all gone after {max(seconds):.1f} s")
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize(
+    "name", ["processes", pytest.param("dask", marks=pytest.mark.soak), "ray"]
+)
 def test_ctrl_c_ends_everything_and_workers_say_nothing(name, tmp_path, capsys):
     with script(name, tmp_path) as made:
         wait_until(lambda: results_in(tmp_path) >= 5, "results come", 120.0)

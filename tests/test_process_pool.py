@@ -572,7 +572,12 @@ BUSY = """
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments"), [("spin", ""), ("hold", ""), ("hold", ', start_method="spawn"')]
+    ("verb", "arguments"),
+    [
+        ("hold", ""),
+        pytest.param("spin", "", marks=pytest.mark.soak),
+        pytest.param("hold", ', start_method="spawn"', marks=pytest.mark.soak),
+    ],
 )
 def test_no_worker_outlives_a_killed_parent(script, tmp_path, verb, arguments):
     made = script(BUSY.format(verb=verb, arguments=arguments))
@@ -732,7 +737,9 @@ THREADS = """
 """
 
 
-@pytest.mark.parametrize("arguments", ["", ', start_method="spawn"'])
+@pytest.mark.parametrize(
+    "arguments", ["", pytest.param(', start_method="spawn"', marks=pytest.mark.soak)]
+)
 def test_workers_have_one_thread_each_and_the_callers_processes_are_left_alone(script, arguments):
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     made = script(THREADS.format(arguments=arguments), **dict.fromkeys(names, "4"))

@@ -72,7 +72,11 @@ def assert_same_bits(data, expected):
 # --- the same bits --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pool", ["threads", "processes", "dask", "ray"])
+# On clusters `test_faults.py` compares the same run in `make test`, and kills workers meanwhile.
+@pytest.mark.parametrize(
+    "pool",
+    ["threads", "processes", *(pytest.param(n, marks=pytest.mark.soak) for n in ("dask", "ray"))],
+)
 def test_the_same_bits_on_every_pool(pool, expected):
     result = run(pool)
     assert result.metadata["pool"] == pool
