@@ -1006,9 +1006,9 @@ def test_a_place_where_nothing_can_be_written_is_refused(
 @pytest.mark.parametrize(
     ("module", "extra"),
     [
-        ("torch", "ml"),
+        pytest.param("torch", "ml", marks=pytest.mark.soak),
         ("safetensors", "ml"),
-        ("qiskit_machine_learning", "ml"),
+        pytest.param("qiskit_machine_learning", "ml", marks=pytest.mark.soak),
         ("sklearn", "ml"),
         ("matplotlib", "report"),
     ],

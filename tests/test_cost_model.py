@@ -707,6 +707,7 @@ def test_what_is_simulated_on_other_numbers_of_threads_has_a_setup_of_its_own(tm
     assert len(records) == len({Setup.of(record) for record in records}) == 4
 
 
+@pytest.mark.soak
 def test_a_smoke_run_of_the_benchmark_holds_every_setup_and_stage():
     command = [sys.executable, "-m", "benchmarks.cost_model", "--quick", "--json"]
     done = subprocess.run(
