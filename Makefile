@@ -36,7 +36,8 @@ demo: $(STAMP) ## Train Iris with 2 cuts and, beside it, uncut; results in runs/
 	$(BIN)/dest train iris --cuts 0 $(DEMO) --out runs/demo-uncut
 
 test: $(STAMP) ## Run the tests (PYTEST_WORKERS=2, PYTEST_ARGS=...)
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	@# worksteal: a worker keeps to whole files, so it makes what their tests share once.
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --durations=15 $(PYTEST_ARGS)
 
 lint: $(STAMP) ## Format, lint, types and the import contract
 	$(BIN)/ruff format --check .
@@ -59,7 +60,7 @@ bench: $(STAMP) ## Run the benchmarks; JSON documents in runs/bench/
 
 soak: $(STAMP) ## Run the long tests that `make test` leaves out
 	@# 5 is pytest's "nothing to run": no test carries the mark.
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m soak $(PYTEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m soak --dist worksteal --durations=15 $(PYTEST_ARGS) || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 
 browser: $(STAMP) ## Test report pages in Chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m browser $(PYTEST_ARGS)

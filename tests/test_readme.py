@@ -25,6 +25,7 @@ def test_the_python_example_runs(
     assert (tmp_path / "runs" / "queries.jsonl").exists()
 
 
+@pytest.mark.soak
 def test_the_training_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

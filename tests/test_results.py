@@ -223,8 +223,10 @@ def test_a_page_of_ones_own_is_not_overwritten(made, tmp_path, capsys):
 
 
 def test_results_are_made_again_over_those_that_were_there(made, tmp_path, monkeypatch):
-    first = (made[0] / "README.md").read_bytes()
-    (tmp_path / "README.md").write_bytes(first + b"earlier")
+    folder, _ = made
+    for name in generated(folder):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((folder / name).read_bytes() + b"\n")
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -232,12 +234,13 @@ def test_results_are_made_again_over_those_that_were_there(made, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr("distributed_estimator.analysis.study.results._published", full)
         with pytest.raises(RecordError, match=f"cannot write {tmp_path}: No space left on device"):
-            write_results(made[0], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
-    assert (tmp_path / "README.md").read_bytes() == first + b"earlier"
-    write_results(made[0], tmp_path)
-    assert (tmp_path / "README.md").read_bytes() == first
+            write_results(folder, tmp_path)
     assert not list(tmp_path.glob(".*"))
+    for name in generated(folder):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes() + b"\n", name
+    write_results(folder, tmp_path)
+    for name in generated(folder):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
 def test_a_study_that_is_not_packed_is_no_results(tmp_path, capsys):

@@ -133,9 +133,15 @@ POINTS = np.array([[0.3, -0.8, 1.1], [1.3, 0.5, -0.4], [0.3, 2.2, 1.1]])
 
 # --- Every sampler --------------------------------------------------------------------------------
 
+# Three cuts of the full basis take four times the circuits: in `make test` on one sampler.
+FULL_OF_MANY = [
+    pytest.param("full", name, marks=() if name == "aer" else pytest.mark.soak) for name in SAMPLERS
+]
 
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("basis", ["full", "minimal"])
+
+@pytest.mark.parametrize(
+    ("basis", "name"), [*FULL_OF_MANY, *(("minimal", name) for name in SAMPLERS)]
+)
 def test_gate_cuts(name, basis):
     observables = [[BASES], ["ZZZ"], ["XYX"]]
     points = POINTS[:1] if "on a line" in name else POINTS  # they are shot by shot, and slow
@@ -242,7 +248,8 @@ def test_measurements_are_deferred_for_noiseless_local_simulators_alone():
 @pytest.mark.parametrize("name", ["aer", "backend on aer"])
 def test_measurements_inside_circuits_give_the_same(name):
     backend = SamplerBackend(SAMPLERS[name](), defer_measurements=False)
-    assert_close(backend, gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None], shots=512)
+    options = {"shots": 512, "setting_basis": "minimal"}
+    assert_close(backend, gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None], **options)
 
 
 @pytest.mark.parametrize("where", ["backend_options", "run_options"])
@@ -268,7 +275,8 @@ def test_noisy_device_runs():
     backend = GenericBackendV2(5, coupling_map=CouplingMap.from_line(5), seed=1)
     names = []
     for sampler in (BackendSamplerV2(backend=backend), SamplerV2.from_backend(backend)):
-        result = estimate(sampler, gates(), [BASES], "ABB", POINTS[0], shots=128)
+        options = {"shots": 128, "setting_basis": "minimal"}
+        result = estimate(sampler, gates(), [BASES], "ABB", POINTS[0], **options)
         assert np.isfinite(result.data.evs).all()
         assert (result.data.stds > 0).all()
         names.append(result.metadata["backend"])
@@ -300,7 +308,7 @@ def test_fragments_wider_than_the_device_are_refused_before_anything_runs(make):
 def test_sampler_that_refuses_measurements_inside_a_circuit():
     backend = SamplerBackend(StatevectorSampler(), defer_measurements=False)
     with pytest.raises(BackendError, match="defer_measurements=True") as caught:
-        estimate(backend, gates(), "ZZZ", "ABB", POINTS[0])
+        estimate(backend, gates(), "ZZZ", "ABB", POINTS[0], setting_basis="minimal")
     assert "StatevectorSampler" in str(caught.value)
     assert caught.value.__cause__ is not None
 
@@ -352,9 +360,10 @@ def test_other_numbers_of_shots_are_taken_if_they_agree():
     _, double = deferring(take=lambda shots, pub: 2 * shots)
     _, plain = deferring()
     call = gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None]
-    z = scores(double, *call, shots=512)
+    options = {"shots": 512, "setting_basis": "minimal"}
+    z = scores(double, *call, **options)
     assert np.abs(z).max() <= MOST
-    more, fewer = (estimate(backend, *call, shots=512).data.stds for backend in (double, plain))
+    more, fewer = (estimate(backend, *call, **options).data.stds for backend in (double, plain))
     # Standard errors of 512 shots are known to some per cent; 1/√2 = 0.71 lies well inside.
     np.testing.assert_allclose(more / fewer, np.sqrt(0.5), rtol=0.15)
 
@@ -376,8 +385,9 @@ def test_shots_that_were_rounded_up_are_recorded(tmp_path):
         _, backend = deferring(take=in_hundreds)
         _, plain = deferring()
         policy = Policy(deadline=Deadline(600.0, chunks=chunks))
+        options = {"policy": policy, "setting_basis": "minimal"}
         with RecordWriter(tmp_path / f"{chunks}.jsonl") as trace:
-            result = estimate(backend, *call, shots=250, policy=policy, trace=trace)
+            result = estimate(backend, *call, shots=250, trace=trace, **options)
         metadata = result.metadata
         assert metadata["shots"] == taken
         assert metadata["shots_total"] == taken * metadata["num_subexperiments"]
@@ -385,14 +395,14 @@ def test_shots_that_were_rounded_up_are_recorded(tmp_path):
         assert {task.shots for task in tasks} == {taken // chunks}
         # As many shots asked for of a device that takes any number: equal but for what the
         # standard errors themselves scatter, some per cent at 300 shots.
-        other = estimate(plain, *call, shots=taken).data.stds
+        other = estimate(plain, *call, shots=taken, setting_basis="minimal").data.stds
         np.testing.assert_allclose(result.data.stds, other, rtol=0.15)
 
 
 def test_a_precision_is_met_by_shots_that_are_rounded_up():
     """Pilots of 128 shots that got 1000 say what 1000 give, and a first round is enough."""
     sampler, backend = deferring(take=lambda shots, pub: -(-shots // 1000) * 1000)
-    options = EstimatorOptions(seed=1)
+    options = EstimatorOptions(seed=1, setting_basis="minimal")
     estimator = DistributedEstimator("ABB", backend=backend, options=options, workers=1)
     result = estimator.run([(gates(), "ZZZ", POINTS[0])], precision=0.02).result()[0]
     assert result.data.stds <= 0.02
@@ -404,7 +414,7 @@ def test_a_precision_is_met_by_shots_that_are_rounded_up():
 def test_numbers_of_shots_that_differ_are_refused():
     _, backend = deferring(take=lambda shots, pub: shots + pub)
     with pytest.raises(BackendError, match=r"between 512 and 5\d\d shots came back where 512"):
-        estimate(backend, gates(), "ZZZ", "ABB", POINTS[0], shots=512)
+        estimate(backend, gates(), "ZZZ", "ABB", POINTS[0], shots=512, setting_basis="minimal")
 
 
 class Silent(Recording):
@@ -451,7 +461,7 @@ def test_a_family_is_a_pub_and_a_fragment_a_job(basis):
 
 def test_circuits_are_built_once():
     sampler, backend = deferring()
-    options = EstimatorOptions(shots=16)
+    options = EstimatorOptions(shots=16, setting_basis="minimal")
     estimator = DistributedEstimator("ABB", backend=backend, options=options, workers=1)
     circuit = gates()
     for values in POINTS:
@@ -463,7 +473,7 @@ def test_circuits_are_built_once():
 
 def test_precision_is_met():
     for sampler in (SamplerV2(), StatevectorSampler()):
-        options = EstimatorOptions(seed=1)
+        options = EstimatorOptions(seed=1, setting_basis="minimal")
         estimator = DistributedEstimator("ABB", backend=sampler, options=options)
         result = estimator.run([(gates(), ["ZZZ", "XYX"], POINTS[0])], precision=0.05).result()[0]
         assert (result.data.stds <= 0.05).all()
@@ -474,7 +484,7 @@ def test_precision_is_met():
 @pytest.mark.parametrize("name", ["aer", "statevector", "backend on aer"])
 def test_same_seed_same_bits(name):
     def values(seed, workers=2):
-        options = EstimatorOptions(shots=64, seed=seed)
+        options = EstimatorOptions(shots=64, seed=seed, setting_basis="minimal")
         estimator = DistributedEstimator(
             "ABB", backend=SAMPLERS[name](), options=options, workers=workers
         )
@@ -489,7 +499,7 @@ def test_same_seed_same_bits(name):
 
 def test_own_seed_and_options_of_the_sampler_stay():
     sampler = SamplerV2(default_shots=7, seed=42, options={"run_options": {"shot_branching": True}})
-    assert_close(sampler, gates(), "ZZZ", "ABB", POINTS[0])
+    assert_close(sampler, gates(), "ZZZ", "ABB", POINTS[0], setting_basis="minimal")
     assert (sampler.seed, sampler.default_shots) == (42, 7)
     assert sampler.options.run_options == {"shot_branching": True}
 
@@ -713,7 +723,7 @@ def test_wrappers_need_no_options():
 
 @pytest.mark.parametrize("name", ["aer", "statevector"])
 def test_estimators_with_samplers_pickle(name):
-    options = EstimatorOptions(shots=64, seed=5)
+    options = EstimatorOptions(shots=64, seed=5, setting_basis="minimal")
     estimator = DistributedEstimator("ABB", backend=SAMPLERS[name](), options=options, workers=2)
     pub = (gates(), "ZZZ", POINTS[0])
     copied = pickle.loads(pickle.dumps(estimator))
