@@ -329,8 +329,9 @@ def dask(*arguments, **environment):
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    with scheduler("--nanny") as (_, address):
+def host():
+    """A scheduler's process and address, and a worker that is there."""
+    with scheduler("--nanny") as (process, address):
         pool = DaskPool(2, address=address)
         inbox = Inbox()
         for attempt in range(10):  # until it listens
@@ -340,7 +341,12 @@ def cluster():
             except PoolError:
                 assert attempt < 9
         pool.close()
-        yield address
+        yield process, address
+
+
+@pytest.fixture
+def cluster(host):
+    return host[1]
 
 
 def test_a_cluster_that_is_there_is_used_and_left(cluster, inbox, tmp_path):
@@ -387,20 +393,20 @@ def threads():
     return sum(t.name == "distributed-estimator-dask" for t in threading.enumerate())
 
 
-def test_a_scheduler_that_dies(inbox, work, tmp_path, capfd):
-    with scheduler("--nanny") as (process, address):
-        pool = DaskPool(1, address=address)
-        orders = [order_of(work, ("until", "go"), number=n) for n in range(3)]
-        submit_when_up(pool, orders[0], inbox)
-        for order in orders[1:]:
-            pool.submit(order, inbox)
-        wait_for_calls(tmp_path, "until", 1)
+def test_a_scheduler_that_dies(host, inbox, work, tmp_path, capfd):
+    """The last of all that share the cluster."""
+    process, address = host
+    pool = DaskPool(1, address=address)
+    orders = [order_of(work, ("until", "go"), number=n) for n in range(3)]
+    for order in orders:
+        pool.submit(order, inbox)
+    wait_for_calls(tmp_path, "until", 1)
 
-        process.kill()
-        ends = inbox.until_over(*orders, timeout=PATIENCE)
-        with pytest.raises(PoolError, match=r"connection to the Dask scheduler at .* was lost"):
-            pool.submit(order_of(work, ("value", 1.0)), inbox)
-        pool.close()
+    process.kill()
+    ends = inbox.until_over(*orders, timeout=PATIENCE)
+    with pytest.raises(PoolError, match=r"connection to the Dask scheduler at .* was lost"):
+        pool.submit(order_of(work, ("value", 1.0)), inbox)
+    pool.close()
 
     assert [end.kind for end in ends] == ["refused"] * 3
     assert all(address in end.cause for end in ends)

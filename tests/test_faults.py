@@ -68,8 +68,9 @@ ALLOWANCE = 8.0
 """Seconds that recovery may take beyond what is told of it: the machine may be busy, and Dask asks
 for 5 s for an answer that died with its worker."""
 
-ROUNDS = {"kill": 10, "kill from outside": 10, "stop": 10, "stop from outside": 10, "files": 10}
-"""Half of the kills and stops come from within; of every other fault there are 20 rounds."""
+ROUNDS = 10
+"""What goes wrong one time in four is seen in nineteen of twenty runs of a fault, and a flaw of the
+dispatcher strikes on every pool and with several faults."""
 KILLED_CONTROLLERS = {"processes": 10, "dask": 4, "ray": 4}
 """Fewer where each has to start a cluster twice."""
 
@@ -230,15 +231,15 @@ def test_every_task_is_folded_in_once_whatever_befalls_processes(pool, fault, tm
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_task_is_folded_in_once_however_often_it_happens(pool, fault, tmp_path, capsys):
-    rounds, seconds = ROUNDS.get(fault, 20), []
-    for seed in range(rounds):
+    seconds = []
+    for seed in range(ROUNDS):
         seconds += one_round(pool, tmp_path, fault, seed)
     gather(pool, tmp_path, WORKERS)
     if seconds:
         p95 = np.quantile(seconds, 0.95)
         with capsys.disabled():
             print(
-                f"\n{pool.name}, {fault}: {rounds} rounds, {len(seconds)} tasks struck, recovered "
+                f"\n{pool.name}, {fault}: {ROUNDS} rounds, {len(seconds)} tasks struck, recovered "
                 f"after {np.median(seconds):.3f} s, p95 {p95:.3f}, most {max(seconds):.3f}; "
                 f"two tasks and the pause are {2 * SECONDS + BACKOFF:.3f}"
             )
@@ -396,6 +397,7 @@ class Poisoned(RowByRow):
         return super().run(experiment, task)
 
 
+@in_soak("dask", "ray")
 def test_the_fragment_settings_and_binding_that_kill_workers_are_named(pool, tmp_path):
     options = EstimatorOptions(shots=64, seed=5, policy=Policy(retry=Retry(backoff=BACKOFF)))
     whole = tmp_path / "whole"

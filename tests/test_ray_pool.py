@@ -684,6 +684,7 @@ def folders(processes):
     return {Path(w.partition("=")[2]) for w in words if w.startswith("--temp-dir=")}
 
 
+@pytest.mark.soak
 def test_a_fork_can_neither_use_nor_end_the_workers(start):
     program, _ = start("""
 from distributed_estimator.errors import PoolError

@@ -389,10 +389,6 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
     check_sound(RunFolder(folder / "war"))
 
 
-def test_a_run_that_was_killed_twice_ends_as_if_it_had_not(tmp_path: Path):
-    kill_and_resume(tmp_path, kills=2, seed=1)
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(3))
 def test_a_run_that_was_killed_ten_times_ends_as_if_it_had_not(tmp_path: Path, seed: int):
