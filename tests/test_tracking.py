@@ -259,6 +259,7 @@ def test_a_run_killed_next_to_a_record_loses_and_doubles_nothing(
         assert_tracked_whole(copy, *TRACKERS)
 
 
+@pytest.mark.soak
 def test_a_process_killed_while_it_tracks_loses_and_doubles_nothing(
     task: Workload, folder: RunFolder
 ):
