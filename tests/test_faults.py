@@ -629,7 +629,9 @@ def test_a_run_goes_on_wherever_its_controller_was_killed(name, tmp_path, undist
         print(f"\n{name}, controller: {len(seconds)} kills, all gone after {max(seconds):.1f} s")
 
 
-@pytest.mark.parametrize("name", ["processes", pytest.param("dask", marks=pytest.mark.soak), "ray"])
+@pytest.mark.parametrize(
+    "name", ["processes", *(pytest.param(n, marks=pytest.mark.soak) for n in ("dask", "ray"))]
+)
 def test_ctrl_c_ends_everything_and_workers_say_nothing(name, tmp_path, capsys):
     with script(name, tmp_path) as made:
         wait_until(lambda: results_in(tmp_path) >= 5, "results come", 120.0)

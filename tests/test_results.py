@@ -179,10 +179,15 @@ def test_the_page_shows_every_figure_and_its_links_lead_to_files(made):
     assert f"numpy {numpy}" in page
 
 
-def test_results_are_the_same_wherever_they_are_made(made, tmp_path, monkeypatch):
+def test_results_are_the_same_wherever_they_are_made_and_whatever_was_there(
+    made, tmp_path, monkeypatch
+):
     folder, _ = made
     moved = tmp_path / "moved"
-    shutil.copytree(folder / "records", moved / "records")
+    shutil.copytree(folder, moved)
+    for name in generated(folder):
+        with (moved / name).open("ab") as earlier:
+            earlier.write(b"\n")
     monkeypatch.chdir(moved)
     assert main(["study", "report", ".", "--from-logs"]) == 0
     assert generated(moved) == generated(folder)
@@ -222,25 +227,18 @@ def test_a_page_of_ones_own_is_not_overwritten(made, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
-def test_results_are_made_again_over_those_that_were_there(made, tmp_path, monkeypatch):
-    folder, _ = made
-    for name in generated(folder):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((folder / name).read_bytes() + b"\n")
+def test_results_that_cannot_be_written_leave_what_was_there(made, tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_bytes((made[0] / "README.md").read_bytes() + b"earlier")
+    before = (tmp_path / "README.md").read_bytes()
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("distributed_estimator.analysis.study.results._published", full)
-        with pytest.raises(RecordError, match=f"cannot write {tmp_path}: No space left on device"):
-            write_results(folder, tmp_path)
-    assert not list(tmp_path.glob(".*"))
-    for name in generated(folder):
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes() + b"\n", name
-    write_results(folder, tmp_path)
-    for name in generated(folder):
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+    monkeypatch.setattr("distributed_estimator.analysis.study.results._published", full)
+    with pytest.raises(RecordError, match=f"cannot write {tmp_path}: No space left on device"):
+        write_results(made[0], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_bytes() == before
 
 
 def test_a_study_that_is_not_packed_is_no_results(tmp_path, capsys):
