@@ -49,7 +49,6 @@ from pool_works import Calls, Inbox, order_of
 from distributed_estimator.errors import PoolError
 from distributed_estimator.execution.pools.executors import ExecutorPool
 from distributed_estimator.execution.pools.processes import ProcessPool
-from distributed_estimator.execution.pools.threads import ThreadPool
 
 folder = sys.argv[1]
 pool, inbox, work = {pool}, Inbox(), Calls(folder)
@@ -75,9 +74,7 @@ pool.close()
 """
 
 
-@pytest.mark.parametrize(
-    "pool", ["ThreadPool(1)", "ProcessPool(1)", "ExecutorPool(ThreadPoolExecutor(1), 1)"]
-)
+@pytest.mark.parametrize("pool", ["ProcessPool(1)", "ExecutorPool(ThreadPoolExecutor(1), 1)"])
 def test_a_fork_can_neither_use_nor_end_the_workers(tmp_path, pool):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK.format(pool=pool), str(tmp_path)],

@@ -306,10 +306,21 @@ def test_a_closed_estimator_refuses_to_run(hanging):
     assert hanging.begun.wait(10)
     estimator.close()
     estimator.close()
-    with pytest.raises((RunCancelledError, PoolError)):
+    with pytest.raises(RunCancelledError, match=r"estimator was closed .* inside the `with` block"):
         job.result()
+    assert job.cancelled()
     with pytest.raises(PoolError, match="the estimator is closed: make a new one"):
         estimator.run([pub()]).result()
+
+
+def test_a_closed_estimator_leaves_no_threads():
+    before = set(threading.enumerate())
+    for _ in range(20):
+        with DistributedEstimator(LABEL, workers=2, options=EstimatorOptions(seed=5)) as estimator:
+            estimator.run([pub()], precision=0).result()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert set(threading.enumerate()) <= before
 
 
 def test_pools_that_were_brought_along_are_left_open():

@@ -6,9 +6,8 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
-from threading import Lock
 from typing import Any, Self, cast
 
 import numpy as np
@@ -27,14 +26,19 @@ from .batch import Accuracy, Evaluation
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .errors import InputError, PoolError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
+from .forks import Lock, register
 from .job import EstimatorJob
 from .pipeline import Pipeline
 from .pubs import Request, check_precision, merge, read_pubs
-from .records import RecordWriter, to_dict
+from .records import RecordWriter, new_run_id, to_dict
 from .subexperiments import MOST_SHOTS, Backend
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
+_CLOSED = (
+    "the estimator was closed before the run was complete: ask for its result inside the `with` "
+    "block, or before `close()`"
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ class DistributedEstimator(BaseEstimatorV2):
             there when it is repeated with the same seed.
 
     An estimator that is closed, or forgotten, ends the workers it has started; it is a context
-    manager, too.
+    manager, too. Forks of the process may use it: it has workers of its own there, and no journal,
+    as pickled copies have. With a seed, both draw what it would draw next; without, their own.
 
     Example:
         >>> from qiskit import QuantumCircuit
@@ -143,16 +148,12 @@ class DistributedEstimator(BaseEstimatorV2):
         if journal is not None and self.options.seed is None:
             raise InputError("`journal` needs a seed, as a run is found again by it: set `seed`")
         self.journal = None if journal is None else Journal(journal)
-        self._entropy = secrets.randbits(64) if self.options.seed is None else self.options.seed
         self._runs = 0
         self._start()
 
     def _start(self) -> None:
-        self._lock = Lock()
-        self._stops: set[Stop] = set()
         self._closed = False
         self._pace: tuple[Any, float] = None, float("inf")
-        self._jobs = ThreadPoolExecutor(_JOBS_AT_A_TIME, "distributed-estimator-job")
         self.pipeline = Pipeline(
             self.cuts,
             self.backend,
@@ -164,6 +165,26 @@ class DistributedEstimator(BaseEstimatorV2):
             trace=self.trace,
             seed=self.options.seed,
         )
+        self._begin_afresh()
+        register(self)
+
+    def _begin_afresh(self) -> None:
+        self._lock = Lock()
+        self._stops: set[Stop] = set()
+        self._jobs = ThreadPoolExecutor(_JOBS_AT_A_TIME, "distributed-estimator-job")
+        # Without a seed, copies and forks are not to repeat each other's noise.
+        seed = self.options.seed
+        self._entropy = secrets.randbits(64) if seed is None else seed
+
+    def _renew_in_fork(self) -> None:
+        """A fork keeps the plans; runs, workers, records and random numbers are its own."""
+        self._begin_afresh()
+        pipeline = self.pipeline
+        pipeline.run_id = new_run_id()
+        self.journal = None  # two cannot write one
+        pipeline.conditions = replace(pipeline.conditions, journal=None)
+        if not isinstance(self.pool, Pool | Executor):
+            pipeline.pool = make_pool(self.pool, self.workers)
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
@@ -215,7 +236,8 @@ class DistributedEstimator(BaseEstimatorV2):
             self._closed = True
             stops = list(self._stops)
         for stop in stops:
-            stop.ask()
+            stop.ask(_CLOSED)
+        self._jobs.shutdown(wait=False)
         if not isinstance(self.pool, Pool | Executor):
             self.pipeline.pool.close()
         for file in (self.journal, self.log, self.trace):
@@ -335,8 +357,6 @@ class DistributedEstimator(BaseEstimatorV2):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self.options.seed is None:  # copies are not to repeat each other's noise
-            self._entropy = secrets.randbits(64)
         self._start()
 
 

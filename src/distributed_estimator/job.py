@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import CancelledError, Future
+from threading import Event
 from uuid import uuid4
 
 from qiskit.primitives import BasePrimitiveJob, PrimitiveResult, PubResult
 from qiskit.providers import JobStatus
 
-from .errors import RunCancelledError
+from .errors import PoolError, RunCancelledError
 from .execution import Stop
+from .forks import register
 
 
 class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
@@ -24,6 +27,20 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
         super().__init__(str(uuid4()))
         self._future = future
         self._stop = stop
+        over = self._over = Event()
+        future.add_done_callback(lambda _: over.set())
+        register(self)
+
+    def _renew_in_fork(self) -> None:
+        """A run that is not over goes on in the parent alone."""
+        if not self._over.is_set():
+            self._future = Future()
+            self._future.set_exception(
+                PoolError(
+                    f"the run goes on in process {os.getppid()}, and this is a fork of it: ask "
+                    "for its result there, or run again here"
+                )
+            )
 
     def result(self) -> PrimitiveResult[PubResult]:
         """Wait for the result; raises what the run raised. Ctrl-C meanwhile cancels the run."""
@@ -33,7 +50,7 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
             self.cancel()
             raise
         except CancelledError as error:
-            raise RunCancelledError("the run was cancelled before it began") from error
+            raise RunCancelledError(self._stop.reason) from error
 
     def status(self) -> JobStatus:
         """How far the run is."""

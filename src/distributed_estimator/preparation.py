@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from qiskit import QuantumCircuit
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis
 from .cutting.structure import structure_key, structure_of
 from .errors import BackendError
+from .forks import Lock
 from .reconstruction import Network
 from .records import CircuitInfo
 from .subexperiments import (

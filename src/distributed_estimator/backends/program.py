@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cutting import Fragment, GateStep, SlotStep
 from ..cutting.gates import GateKernel
+from ..forks import Lock
 from .kernels import apply_branches, apply_gate, apply_real_gate, product_state
 
 ComplexArray = NDArray[np.complex128]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 
 from ..errors import BackendError, DistributedEstimatorError, InputError
+from ..forks import Lock
 from ..subexperiments import (
     FamilyPart,
     FragmentEstimate,

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
-from threading import Lock
+from ..forks import Lock
 from typing import Any
 
 import numpy as np

@@ -77,16 +77,23 @@ class Attempt:
 
 
 class Stop:
-    """Asks drivers to end; any thread may."""
+    """Asks drivers to end; any thread may.
+
+    Attributes:
+        reason: What whoever waits for the run is told.
+    """
 
     def __init__(self) -> None:
+        self.reason = "the run was cancelled before it was complete"
         self._asked = threading.Event()
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
-    def ask(self) -> None:
-        """End as soon as possible."""
+    def ask(self, reason: str | None = None) -> None:
+        """End as soon as possible; `reason` counts where nobody asked before."""
         with self._lock:
+            if reason is not None and not self._asked.is_set():
+                self.reason = reason
             self._asked.set()
             listeners = list(self._listeners)
         for listener in listeners:
@@ -111,7 +118,7 @@ class Stop:
     def check(self) -> None:
         """Raises `RunCancelledError` if it was asked."""
         if self.asked:
-            raise RunCancelledError("the run was cancelled before it was complete")
+            raise RunCancelledError(self.reason)
 
 
 @dataclass(frozen=True, eq=False)

@@ -280,7 +280,12 @@ class _Run:
         order = Order(submit.job, self._assignment.work, tuple(items), slow)
         self._flights[submit.job] = _Flight(order, submit, self._conditions.clock())
         self._jobs[order] = submit.job
-        self._pool.submit(order, self._tell)
+        try:
+            self._pool.submit(order, self._tell)
+        except PoolError:
+            if self._conditions.stop is not None:
+                self._conditions.stop.check()  # the pool may be closed because the run is to end
+            raise
 
     def _accept(self, accept: Accept, outcomes: dict[int, Outcome]) -> None:
         for number in accept.tasks:

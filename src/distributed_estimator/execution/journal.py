@@ -12,7 +12,6 @@ import binascii
 import json
 import math
 import os
-import threading
 import weakref
 import zlib
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import RecordError
+from ..forks import Lock, register
 from ..records import given_path
 from ..records.codec import parse
 from ..records.locks import take_lock
@@ -64,7 +64,7 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = given_path(path).absolute()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._descriptor: int | None = None
         self._let_go: Callable[[], object] = _nothing
         self._lines: dict[str, tuple[int, int]] = {}
@@ -76,6 +76,7 @@ class Journal:
             raise self._unreadable(error) from error
         if exists:
             self._open()
+        register(self)
 
     def find(self, key: str) -> Arrays | None:
         """The result of a task; None where it has none.
@@ -121,6 +122,11 @@ class Journal:
         with self._lock:
             self._let_go()
             self._descriptor = None
+
+    def _renew_in_fork(self) -> None:
+        """The file stays the parent's: a fork that wants it is refused, or waits for its end."""
+        self._let_go()
+        self._let_go, self._descriptor = _nothing, None
 
     def __enter__(self) -> Self:
         return self

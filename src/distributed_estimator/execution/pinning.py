@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
+
+from ..forks import Lock, register
 
 ONE_THREAD: Mapping[str, str] = MappingProxyType(
     {
@@ -72,12 +73,17 @@ class _Libraries:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._modules = 0
         self._shared: list[Any] = []
         self._openmp: list[Any] = []
         self._users = 0
         self._before: list[tuple[Any, int]] = []
+        register(self)
+
+    def _renew_in_fork(self) -> None:
+        """Its users are gone; the next one to leave restores what was before them."""
+        self._users = 0
 
     def enter(self) -> list[tuple[Any, int]]:
         """Set limits; gives what was before for this thread."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import threading
 import time
 import zlib
 from collections import OrderedDict
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..errors import BackendError, InputError, ThrottledError
+from ..forks import Lock
 from .messages import Arrays, Item, Outcome, RaisedError, SlowWorker, StrainedError, Work
 from .pinning import one_thread
 
@@ -199,7 +199,7 @@ class Works:
 
     def __init__(self) -> None:
         self._works: OrderedDict[str, tuple[Work, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __contains__(self, key: str) -> bool:
         with self._lock:

@@ -13,7 +13,6 @@ import errno
 import gzip
 import os
 import secrets
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import InputError, RecordError
+from ..forks import Lock, register
 from .codec import decode, encode, parse
 from .locks import locked
 from .schema import Header, Record
@@ -179,9 +179,7 @@ class RecordWriter:
     path: Path
     _run: dict[str, Any]
     _header_due: bool
-    _lock: threading.Lock
     _descriptor: int | None
-    _owner: int
 
     def __init__(
         self,
@@ -244,22 +242,25 @@ class RecordWriter:
     def close(self) -> None:
         """Closes the descriptor; closing twice does nothing, writing again reopens."""
         with self._lock:
-            if self._descriptor is not None and self._owner == os.getpid():
-                os.close(self._descriptor)
-            self._descriptor = None
+            self._renew_in_fork()
+
+    def _renew_in_fork(self) -> None:
+        """A descriptor and its lock are shared with the parent: let go, and open another."""
+        # First let go of, then closed: another thread may fork this process in between.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._descriptor = None
-        self._owner = 0
+        register(self)
 
     def _open(self) -> int:
-        # A forked child shares its parent's descriptor, and with it the file lock: open another.
-        if self._descriptor is None or self._owner != os.getpid():
+        if self._descriptor is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             self._descriptor = os.open(self.path, flags, 0o666)
-            self._owner = os.getpid()
         return self._descriptor
 
     def __enter__(self) -> Self:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
 from ..errors import CutError, InputError
 from ..execution import Stragglers, Tally
+from ..forks import Lock, register
 from ..records import QueryRecord, RecordWriter, Summary, new_run_id, to_dict, utc_now
 from ..rounds import straggler_info
 from .circuits import defer_measurements
@@ -112,7 +112,8 @@ class ReferenceEstimator(BaseEstimatorV2):
         self._clock = clock
         self._run_id = new_run_id()
         self._calls = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        register(self)
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
@@ -247,7 +248,15 @@ class ReferenceEstimator(BaseEstimatorV2):
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=Lock())
+        register(self)
+        self._renew_in_fork()
+
+    def _renew_in_fork(self) -> None:
+        """Without a seed, a copy is not to repeat what its original draws."""
+        if self._seed is None:
+            entropy = np.random.SeedSequence().entropy
+            self._execution = replace(self._execution, entropy=entropy)
 
 
 def _together(records: list[QueryRecord], evs: FloatArray, stds: FloatArray) -> dict[str, Any]:

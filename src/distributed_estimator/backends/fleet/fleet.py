@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
 from ...errors import BackendError, InputError
+from ...forks import Lock
 from ...records import DeviceRecord, RecordWriter
 from ...subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
 from ..statevector import StatevectorBackend
@@ -62,7 +62,7 @@ class Fleet:
         self._clock, self._sleep = clock, sleep
         self._origin = clock()
         self._devices = [SimulatedQPU(spec) for spec in self.specs]
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def name(self) -> str:

@@ -15,7 +15,8 @@ class Pool(ABC):
 
     Every order that was submitted ends with exactly one `Ended` or `Lost`, whatever happens to its
     worker, and with at most one `Started` before it. Workers are started with the first order.
-    They belong to the process that made the pool: a fork of it can neither use nor end them.
+    They belong to the process that made the pool: a fork of it can neither use nor end them
+    (threads excepted, which start afresh there).
 
     Attributes:
         name: For records.
@@ -47,7 +48,7 @@ class Pool(ABC):
         if not self._is_ours:
             raise PoolError(
                 f"the pool's workers belong to process {self._owner}, and this is a fork of it: "
-                "make a new estimator here"
+                "make a new estimator here, with a new pool or one by name"
             )
         self._submit(order, tell)
 

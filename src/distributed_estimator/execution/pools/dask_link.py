@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future, wait
 from typing import Any, NamedTuple, TypeVar
 
 from ...errors import PoolError
+from ...forks import Lock
 from .base import closed
 from .dask_worker import TOPIC, Begun, Reply, end_process, keep_work, run_order, stop_order
 from .versions import PACKAGES, check_versions
@@ -30,7 +31,7 @@ _THREAD = "distributed-estimator-dask"
 _LOGGERS = "distributed.batched", "distributed.client"
 _RECONNECT = "Failed to reconnect"
 
-_configuring = threading.Lock()
+_configuring = Lock()
 
 
 class LinkLostError(Exception):

@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import (
@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import psutil
 
+from ...forks import Lock
 from ..pinning import one_thread_environment
 from . import process_preload
 from .process_worker import Ready, Stop, serve
@@ -56,7 +57,7 @@ _GUARD = (
 
 # `multiprocessing` looks after all children of this process whenever one is started, and reads
 # each exit code just once: two threads that do so at a time would get wrong ones.
-_launching = threading.Lock()
+_launching = Lock()
 
 
 class ProcessEndedError(Exception):
@@ -265,16 +266,31 @@ def _launch(
             with suppress(RuntimeError):  # no thread for it: then it is done without
                 threading.Thread(target=_await_server, args=[started.wait], daemon=True).start()
             try:
-                process.start()
+                with _no_daemon():
+                    process.start()
             except (EOFError, ConnectionError) as error:
                 _end_child(_server())  # it may be dying still
                 raise ProcessEndedError(_NO_SERVER, passing=True) from error
             finally:
                 started.set()
         else:
-            with one_thread_environment():
+            with one_thread_environment(), _no_daemon():
                 process.start()
     return process
+
+
+@contextmanager
+def _no_daemon() -> Iterator[None]:
+    """Let workers of `multiprocessing.Pool`, which are daemons, start processes.
+
+    They may not, as those would outlive them; ours end with whoever started them.
+    """
+    this = multiprocessing.current_process()
+    before, this.daemon = this.daemon, False
+    try:
+        yield
+    finally:
+        this.daemon = before
 
 
 def _start_server() -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 import weakref
 
 from ...errors import InputError
+from ...forks import is_fork
 from ..messages import Order, Tell
 from .base import Pool, check_memory_limit
 from .jobs import pack_items
@@ -70,6 +71,8 @@ class ProcessPool(Pool):
 
 
 def _checked_method(method: StartMethod | None) -> StartMethod:
+    if method is None and is_fork():
+        return "spawn"  # the fork server is its parent's, and takes no orders from it
     if method is None:
         available = multiprocessing.get_all_start_methods()
         return "forkserver" if "forkserver" in available else "spawn"

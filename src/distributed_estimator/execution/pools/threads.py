@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 
+from ...forks import register
 from ..messages import Order, Outcome, Tell
 from ..worker import run_items
 from .base import Pool, closed
@@ -15,7 +17,8 @@ class ThreadPool(Pool):
     """Threads that share this process and its memory.
 
     Works run concurrently where they release the interpreter's lock: inside NumPy, inside
-    simulators, waiting for a device.
+    simulators, waiting for a device. Alone among pools, it may be used in a fork, where it has
+    threads of its own.
 
     Args:
         workers: Tasks that run at a time.
@@ -27,11 +30,17 @@ class ThreadPool(Pool):
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
+        self._closed = False
+        self._renew_in_fork()
+        register(self)
+
+    def _renew_in_fork(self) -> None:
+        """Threads are started with the next order; those of the parent are not here."""
+        self._owner = os.getpid()
         self._changed = threading.Lock()
         self._queue: deque[Job] = deque()
         self._running: dict[Order, tuple[Job, int]] = {}
-        self._idle: set[int] = set(range(workers))
-        self._closed = False
+        self._idle: set[int] = set(range(self.workers))
 
     def _submit(self, order: Order, tell: Tell) -> None:
         """See `Pool.submit`."""
