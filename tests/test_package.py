@@ -14,8 +14,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import distributed_estimator
+from distributed_estimator.cli.main import dest
 
 ROOT = Path(__file__).parent.parent
 PUBLIC_NAMES = {"AutoCut", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"}
@@ -95,6 +97,9 @@ def test_version_is_the_same_everywhere() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
     assert importlib.metadata.version("distributed-estimator") == version
+    assert distributed_estimator.__version__ == version
+    shown = CliRunner().invoke(dest, ["--version"])
+    assert (shown.exit_code, shown.output) == (0, f"dest, version {version}\n")
     assert cited is not None
     assert cited[1] == version
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")

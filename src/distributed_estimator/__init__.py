@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from .cutting import AutoCut
 from .estimator import DistributedEstimator, EstimatorOptions
+from .records.schema import installed
 
 if TYPE_CHECKING:
     from .gradient import FragmentGradient
 
 __all__ = ["AutoCut", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"]
+
+__version__ = installed("distributed-estimator") or "unknown (not installed)"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

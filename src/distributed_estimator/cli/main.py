@@ -8,10 +8,10 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from .. import __version__
 from ..errors import DistributedEstimatorError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
@@ -39,15 +39,8 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-def _version() -> str:
-    try:
-        return version("distributed-estimator")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
-
-
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), prog_name="dest")
+@click.version_option(__version__, prog_name="dest")
 @click.pass_context
 def dest(context: click.Context) -> None:
     """Estimate and train circuits that do not fit the device, by cutting them."""

@@ -15,7 +15,6 @@ import os
 import weakref
 import zlib
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +26,7 @@ from ..forks import Lock, register
 from ..records import given_path
 from ..records.codec import parse
 from ..records.locks import take_lock
+from ..records.schema import installed
 from .messages import Arrays
 
 FORMAT = 1
@@ -257,10 +257,7 @@ def _nothing() -> None:
 
 
 def _version() -> str:
-    try:
-        return version(_PACKAGE)
-    except PackageNotFoundError:
-        return "unknown"
+    return installed(_PACKAGE) or "unknown"
 
 
 def _header() -> bytes:

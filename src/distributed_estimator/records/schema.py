@@ -289,7 +289,7 @@ class Header:
     @classmethod
     def current(cls, *, config_hash: str | None = None, attempt: int | None = None) -> Header:
         """Describes this process, and the run it is in."""
-        versions = {name: _installed(name) for name in PACKAGES}
+        versions = {name: installed(name) for name in PACKAGES}
         versions["python"] = platform.python_version()
         checkout = source_checkout()
         return cls(
@@ -314,7 +314,8 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _installed(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of a package; None: it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

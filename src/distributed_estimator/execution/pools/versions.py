@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 
 from ...errors import PoolError
+from ...records.schema import installed
 
 PACKAGES = ("distributed-estimator", "numpy", "qiskit", "scipy", "cloudpickle")
 """Distributions whose versions decide what pickles mean, and what numbers come out."""
@@ -17,14 +17,7 @@ _MOST_NAMED = 8
 def own_versions() -> dict[str, str | None]:
     """Versions of this process: Python's as "major.minor", packages' in full, None where absent."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return {"python": python, **{name: _installed(name) for name in PACKAGES}}
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return {"python": python, **{name: installed(name) for name in PACKAGES}}
 
 
 def check_versions(theirs: Mapping[str, Mapping[str, str | None]]) -> None:
