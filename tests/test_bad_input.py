@@ -8,6 +8,7 @@ import re
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -45,7 +46,14 @@ from qiskit_addon_cutting.qpd import QPDBasis, SingleQubitQPDGate, TwoQubitQPDGa
 from qiskit_aer.library import SaveStatevector
 from qiskit_machine_learning.circuit.library import raw_feature_vector
 
-from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
+from distributed_estimator import (
+    AutoCut,
+    DistributedEstimator,
+    EstimatorOptions,
+    FragmentGradient,
+)
+from distributed_estimator.backends.fleet import Fleet, homogeneous
+from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import (
     BackendError,
@@ -58,6 +66,24 @@ from distributed_estimator.errors import (
     RecordError,
     TaskFailedError,
 )
+from distributed_estimator.execution import (
+    Batches,
+    Constant,
+    Deadline,
+    Journal,
+    Policy,
+    Retry,
+    SlowWorker,
+    Speculation,
+    Stragglers,
+)
+from distributed_estimator.execution.pools import ExecutorPool, ProcessPool, ThreadPool
+from distributed_estimator.records import RecordWriter
+from distributed_estimator.reference import ReferenceEstimator
+from distributed_estimator.simulation import simulate
+from distributed_estimator.training.attacks import AttackConfig
+from distributed_estimator.training.config import TrainingConfig
+from distributed_estimator.training.workloads import WorkloadConfig
 
 
 def chain(width=4):
@@ -112,9 +138,16 @@ def test_labels_that_do_not_cover(refused, labels):
     refused(CutError, f"leaves qubit {number} without a label: give one", chain(), cuts=labels)
 
 
-@pytest.mark.parametrize("labels", [5, 3.5, [["A"], ["A"], ["B"], ["B"]], [{}, {}, {}, {}]])
-def test_labels_of_the_wrong_type(refused, labels):
-    refused(InputError, "`cuts` is .*: give one hashable label per qubit", chain(), cuts=labels)
+@pytest.mark.parametrize(
+    "labels",
+    [5, 3.5, [["A"], ["A"], ["B"], ["B"]], [{}, {}, {}, {}], {0: "A"}, AutoCut, iter("AB")],
+)
+def test_labels_of_the_wrong_type(labels):
+    match = "`cuts` is .*: give one hashable label per qubit"
+    with pytest.raises(InputError, match=match):
+        DistributedEstimator(labels)
+    with pytest.raises(InputError, match=match):
+        CutPlan.build(chain(), labels)
 
 
 @pytest.mark.parametrize("max_qubits", [0, -3])
@@ -127,6 +160,24 @@ def test_fragments_of_no_qubits(max_qubits):
 def test_widths_that_are_no_whole_numbers(max_qubits):
     with pytest.raises(InputError, match=r"`max_qubits` is .*: .*whole number"):
         AutoCut(max_qubits)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", True),
+        ("seed", -1),
+        ("max_gamma", True),
+        ("max_gamma", math.nan),
+        ("max_backjumps", True),
+        ("max_backjumps", -1),
+        ("gate_cuts", 1),
+        ("wire_cuts", "no"),
+    ],
+)
+def test_searches_that_are_none(field, value):
+    with pytest.raises(InputError, match=f"`{field}` is {value!r}: give "):
+        AutoCut(3, **{field: value})
 
 
 def test_neither_kind_of_cut():
@@ -518,7 +569,7 @@ def test_an_array_that_qiskit_made_is_checked_too(refused):
 # --- accuracy -------------------------------------------------------------------------------------
 
 NO_PRECISION = [
-    *(-0.1, -1e-12, math.nan, math.inf, 1e308, 10**400, "high", [0.1, 0.2], 1j),
+    *(-0.1, -1e-12, math.nan, math.inf, 1e308, 10**400, "high", "0.1", [0.1, 0.2], 1j),
     *(True, False, np.True_),
 ]
 
@@ -537,6 +588,44 @@ def test_precisions_that_are_none(precision):
         EstimatorOptions(default_precision=precision)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda true: Batches(true),
+        lambda true: Batches(1, delay=true),
+        lambda true: Policy(in_flight=true),
+        lambda true: Policy(subexperiments=true),
+        lambda true: Deadline(true),
+        lambda true: Deadline(1.0, chunks=true),
+        lambda true: Retry(attempts=true),
+        lambda true: Retry(timeout=true),
+        lambda true: Speculation(factor=true),
+        lambda true: Stragglers(true, Constant(1.0)),
+        lambda true: Stragglers(0.5, Constant(true)),
+        lambda true: Stragglers(0.5, Constant(1.0), SlowWorker(true, 1.0)),
+        lambda true: AutoCut(true),
+        lambda true: SamplerBackend(StatevectorSampler(), circuits_per_job=true),
+        lambda true: homogeneous(true, seconds_per_job=1, seconds_per_shot=0),
+        lambda true: homogeneous(1, seconds_per_job=true, seconds_per_shot=0),
+        lambda true: homogeneous(1, seconds_per_job=1, seconds_per_shot=0, seed=true),
+        lambda true: ProcessPool(1, memory_limit=true),
+        lambda true: ThreadPool(true),
+        lambda true: FragmentGradient(DistributedEstimator(), precision=true),
+        lambda true: ReferenceEstimator("A", shots=true),
+        lambda true: ReferenceEstimator("A").run([(rotation(), "Z", [1.0])], precision=true),
+        lambda true: TrainingConfig(epochs=true),
+        lambda true: TrainingConfig(lr=true),
+        lambda true: WorkloadConfig("iris", feature_range=(0, true)),
+        lambda true: AttackConfig(sigma=(0.1, true)),
+        lambda true: simulate([], [], Policy(), workers=true),
+        lambda true: simulate([], [], Policy(), workers=1, crashes=true),
+    ],
+)
+def test_true_is_no_number(make):
+    with pytest.raises(InputError, match=r"True.*: .*give "):
+        make(True)
+
+
 @pytest.mark.parametrize("shots", [0, -1, 1.5, "many", True, math.nan, math.inf])
 def test_shots_that_are_none(shots):
     with pytest.raises(
@@ -553,6 +642,10 @@ def test_shots_that_are_none(shots):
         ({"setting_basis": "tiny"}, '`setting_basis` is .*: use "full" or "minimal"'),
         ({"memory_limit": 0}, "`memory_limit` is 0"),
         ({"memory_limit": -5}, "`memory_limit` is -5"),
+        ({"memory_limit": True}, "`memory_limit` is True"),
+        ({"seed": True}, "`seed` is True"),
+        ({"policy": Policy}, "`policy` is the class Policy, not an instance of it: give a Policy"),
+        ({"stragglers": 0.5}, "`stragglers` is 0.5: give Stragglers, or None"),
     ],
 )
 def test_other_options(options, match):
@@ -586,9 +679,93 @@ def test_pools(pool):
 @pytest.mark.parametrize("backend", ["aer", 5, object()])
 def test_backends(backend):
     with pytest.raises(
-        InputError, match=r"`backend` is .*: give None .* or any Qiskit BaseSamplerV2"
+        InputError,
+        match=r"`backend` is .*: give None .* or an instance of any Qiskit",
     ):
         DistributedEstimator("AB", backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: DistributedEstimator(backend=StatevectorSampler), "backend"),
+        (lambda: DistributedEstimator(backend=SamplerBackend), "backend"),
+        (lambda: DistributedEstimator(pool=ThreadPoolExecutor), "pool"),
+        (lambda: DistributedEstimator(options=EstimatorOptions), "options"),
+        (lambda: DistributedEstimator(log=RecordWriter), "log"),
+        (lambda: SamplerBackend(StatevectorSampler), "sampler"),
+        (lambda: ExecutorPool(ThreadPoolExecutor, 1), "executor"),
+        (lambda: FragmentGradient(DistributedEstimator), "estimator"),
+        (lambda: ReferenceEstimator("AB", sampler=StatevectorSampler), "sampler"),
+    ],
+)
+def test_classes_in_place_of_instances(make, name):
+    with pytest.raises(InputError, match=rf"`{name}` is the class \w+, not an instance of it: "):
+        make()
+
+
+@pytest.mark.parametrize("options", [{"shots": 100}, {}, 0, "exact"])
+def test_options_that_are_none(options):
+    with pytest.raises(InputError) as caught:
+        DistributedEstimator("AB", options=options)
+    assert str(caught.value) == (
+        f"`options` is {options!r}: give EstimatorOptions, such as EstimatorOptions(shots=100), or "
+        "None"
+    )
+
+
+@pytest.mark.parametrize("path", [5, True, b"log.jsonl", ["log.jsonl"]])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda path: DistributedEstimator(log=path), "log"),
+        (lambda path: DistributedEstimator(trace=path), "trace"),
+        (lambda path: DistributedEstimator(journal=path), "journal"),
+        (lambda path: ReferenceEstimator("AB", log=path), "log"),
+        (
+            lambda path: Fleet(homogeneous(1, seconds_per_job=1, seconds_per_shot=0), log=path),
+            "log",
+        ),
+        (RecordWriter, "path"),
+        (Journal, "path"),
+    ],
+)
+def test_paths_that_are_none(make, name, path):
+    with pytest.raises(InputError) as caught:
+        make(path)
+    assert str(caught.value).startswith(f"`{name}` is {path!r}: give the path of a file")
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (
+            lambda: DistributedEstimator("AB"),
+            ["cuts", "backend", "pool", "workers", "options", "log", "trace", "journal"],
+        ),
+        (lambda: FragmentGradient(DistributedEstimator("AB")), ["estimator", "precision"]),
+        (lambda: ReferenceEstimator("AB"), ["cuts", "shots", "seed", "workers", "log"]),
+    ],
+)
+def test_what_an_estimator_was_given_cannot_be_changed_in_place(make, names):
+    made = make()
+    kind = type(made).__name__
+    for name in names:
+        match = rf"`{name}` of a {kind} cannot be changed: make a new {kind}\({name}=\.\.\.\)"
+        with pytest.raises(AttributeError, match=match):
+            setattr(made, name, None)
+    made.note = "attributes of one's own are no concern of it"
+
+
+def test_subclasses_have_attributes_of_their_own():
+    class Named(DistributedEstimator):
+        def __init__(self, name):
+            super().__init__("AB")
+            self.name = name
+
+    assert Named("mine").name == "mine"
+    with pytest.raises(AttributeError, match="make a new Named"):
+        Named("mine").options = EstimatorOptions()
 
 
 def test_a_log_that_cannot_be_written(tmp_path):

@@ -56,7 +56,7 @@ def test_it_goes_by_the_name_of_the_executor():
 
 
 def test_only_executors_will_do():
-    with pytest.raises(InputError, match="`executor` is a str: give a"):
+    with pytest.raises(InputError, match="`executor` is 'threads': give a"):
         ExecutorPool("threads", 1)
 
 

@@ -25,7 +25,7 @@ from qiskit.circuit.library import (
     real_amplitudes,
     z_feature_map,
 )
-from qiskit.primitives import StatevectorSampler
+from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 from qiskit.quantum_info import Operator, PauliList, SparsePauliOp, Statevector, random_unitary
 from qiskit_addon_cutting.instructions import CutWire, Move
 from qiskit_aer import AerSimulator
@@ -87,7 +87,7 @@ def bell(angle: float | None = None) -> QuantumCircuit:
     return circuit
 
 
-class CountingSampler:
+class CountingSampler(BaseSamplerV2):
     """Aer's sampler, noting how many circuits each job holds."""
 
     def __init__(self) -> None:

@@ -23,14 +23,16 @@ from qiskit.primitives import (
 
 from .backends import StatevectorBackend
 from .batch import Accuracy, Evaluation
-from .cutting import AutoCut, CutPlan, Labels, SettingBasis
+from .checks import Fixed, check_kind, check_precision, check_whole, described, from_numpy
+from .cutting import AutoCut, CutPlan, Labels, SettingBasis, check_cuts
 from .errors import InputError, PoolError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
 from .job import EstimatorJob
 from .pipeline import Pipeline
-from .pubs import Request, check_precision, merge, read_pubs
+from .pubs import Request, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
+from .records.files import writer_of
 from .subexperiments import MOST_SHOTS, Backend
 
 _JOBS_AT_A_TIME = 32
@@ -68,32 +70,24 @@ class EstimatorOptions:
     stragglers: Stragglers | None = None
 
     def __post_init__(self) -> None:
-        if self.shots is not None and (not _is_whole(self.shots) or self.shots < 1):
-            raise InputError(
-                f"`shots` is {self.shots!r}: give a whole number of at least 1, or None to meet "
-                "a precision"
-            )
+        for name, least, otherwise in (
+            ("shots", 1, ", or None to meet a precision"),
+            ("seed", 0, ", or None"),
+            ("memory_limit", 1, " (bytes), or None"),
+        ):
+            value = from_numpy(getattr(self, name))  # NumPy's integers are no JSON
+            if value is not None:
+                object.__setattr__(self, name, check_whole(name, value, least, otherwise))
         if self.shots is not None and self.shots > MOST_SHOTS:
             raise InputError(f"`shots` is {self.shots}: {MOST_SHOTS} a subexperiment is the most")
         check_precision(self.default_precision, "default_precision")
-        if self.seed is not None and (not _is_whole(self.seed) or self.seed < 0):
-            raise InputError(f"`seed` is {self.seed!r}: give a whole number of at least 0, or None")
-        for name in ("shots", "seed", "memory_limit"):  # NumPy's integers are no JSON
-            value = getattr(self, name)
-            object.__setattr__(self, name, int(value) if _is_whole(value) else value)
         if self.setting_basis not in ("full", "minimal"):
             raise InputError(f'`setting_basis` is {self.setting_basis!r}: use "full" or "minimal"')
-        if self.memory_limit is not None and (
-            not _is_whole(self.memory_limit) or self.memory_limit <= 0
-        ):
-            raise InputError(f"`memory_limit` is {self.memory_limit!r}: give bytes, or None")
-        if not isinstance(self.policy, Policy):
-            raise InputError(f"`policy` is {self.policy!r}: give a Policy, such as Policy()")
-        if not isinstance(self.stragglers, Stragglers | None):
-            raise InputError(f"`stragglers` is {self.stragglers!r}: give Stragglers, or None")
+        check_kind("policy", self.policy, Policy, "a Policy, such as Policy()")
+        check_kind("stragglers", self.stragglers, Stragglers | None, "Stragglers, or None")
 
 
-class DistributedEstimator(BaseEstimatorV2):
+class DistributedEstimator(Fixed, BaseEstimatorV2):
     """Expectation values of circuits that do not fit the device, by cutting them.
 
     Args:
@@ -113,6 +107,7 @@ class DistributedEstimator(BaseEstimatorV2):
     An estimator that is closed, or forgotten, ends the workers it has started; it is a context
     manager, too. Forks of the process may use it: it has workers of its own there, and no journal,
     as pickled copies have. With a seed, both draw what it would draw next; without, their own.
+    What it was given cannot be changed later: make another one.
 
     Example:
         >>> from qiskit import QuantumCircuit
@@ -126,6 +121,15 @@ class DistributedEstimator(BaseEstimatorV2):
         1.000
     """
 
+    cuts: Labels | AutoCut | CutPlan | None
+    backend: Backend
+    pool: str | Pool | Executor
+    workers: int
+    options: EstimatorOptions
+    log: RecordWriter | None
+    trace: RecordWriter | None
+    journal: Journal | None
+
     def __init__(
         self,
         cuts: Labels | AutoCut | CutPlan | None = None,
@@ -138,16 +142,23 @@ class DistributedEstimator(BaseEstimatorV2):
         trace: str | PathLike[str] | RecordWriter | None = None,
         journal: str | PathLike[str] | None = None,
     ) -> None:
-        self.cuts = cuts
-        self.backend = _backend(backend)
-        self.pool = pool
-        self.workers = workers
-        self.options = options or EstimatorOptions()
-        self.log = _writer(log)
-        self.trace = _writer(trace)
-        if journal is not None and self.options.seed is None:
+        check_cuts(cuts)
+        expected = "EstimatorOptions, such as EstimatorOptions(shots=100), or None"
+        check_kind("options", options, EstimatorOptions | None, expected)
+        check_kind("journal", journal, str | PathLike | None, "the path of a file, or None")
+        chosen = EstimatorOptions() if options is None else options
+        if journal is not None and chosen.seed is None:
             raise InputError("`journal` needs a seed, as a run is found again by it: set `seed`")
-        self.journal = None if journal is None else Journal(journal)
+        self.__dict__.update(
+            cuts=cuts,
+            backend=_backend(backend),
+            pool=pool,
+            workers=workers,
+            options=chosen,
+            log=writer_of("log", log),
+            trace=writer_of("trace", trace),
+            journal=None if journal is None else Journal(journal),
+        )
         self._runs = 0
         self._start()
 
@@ -181,7 +192,7 @@ class DistributedEstimator(BaseEstimatorV2):
         self._begin_afresh()
         pipeline = self.pipeline
         pipeline.run_id = new_run_id()
-        self.journal = None  # two cannot write one
+        self.__dict__["journal"] = None  # two cannot write one
         pipeline.conditions = replace(pipeline.conditions, journal=None)
         if not isinstance(self.pool, Pool | Executor):
             pipeline.pool = make_pool(self.pool, self.workers)
@@ -360,10 +371,6 @@ class DistributedEstimator(BaseEstimatorV2):
         self._start()
 
 
-def _writer(log: str | PathLike[str] | RecordWriter | None) -> RecordWriter | None:
-    return log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
-
-
 def _split(
     evaluation: Evaluation, requests: Sequence[Request], precision: float
 ) -> Iterable[PubResult]:
@@ -391,17 +398,13 @@ def _backend(backend: BaseSamplerV2 | Backend | None) -> Backend:
         from .backends.sampler import SamplerBackend
 
         return SamplerBackend(backend)
-    if not hasattr(backend, "expected_seconds"):
+    if isinstance(backend, type) or not hasattr(backend, "expected_seconds"):
         raise InputError(
-            f"`backend` is {type(backend).__name__}: give None for the statevector simulator, or "
-            "any Qiskit BaseSamplerV2"
+            f"`backend` is {described(backend)}: give None for the statevector simulator, or an "
+            "instance of any Qiskit BaseSamplerV2"
         )
     return backend
 
 
 def _kind(circuit: QuantumCircuit, accuracy: Accuracy) -> tuple[int, int, Accuracy]:
     return circuit.num_qubits, len(circuit.data), accuracy
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -12,9 +12,10 @@ from qiskit.circuit import Parameter
 from qiskit.primitives import EstimatorPubLike
 
 from .batch import Accuracy, Batch
+from .checks import Fixed, check_precision, described
 from .errors import InputError, MissingExtraError
 from .estimator import DistributedEstimator
-from .pubs import batch_of, check_precision, merge, read_pubs
+from .pubs import batch_of, merge, read_pubs
 
 try:
     from qiskit_machine_learning.algorithm_job import AlgorithmJob
@@ -26,7 +27,7 @@ except ImportError as error:
 FloatArray = NDArray[np.float64]
 
 
-class FragmentGradient(BaseEstimatorGradient):
+class FragmentGradient(Fixed, BaseEstimatorGradient):
     """Derivatives of expectation values by parameter shifts inside single fragments.
 
     A parameter's gate lies in one fragment: only that fragment runs again, shifted, and the rest
@@ -53,7 +54,7 @@ class FragmentGradient(BaseEstimatorGradient):
     def __init__(self, estimator: DistributedEstimator, precision: float | None = None) -> None:
         if not isinstance(estimator, DistributedEstimator):
             raise InputError(
-                f"`estimator` is {type(estimator).__name__}: FragmentGradient needs a "
+                f"`estimator` is {described(estimator)}: FragmentGradient needs a "
                 "DistributedEstimator; other estimators go with ParamShiftEstimatorGradient"
             )
         if precision is not None:

@@ -14,14 +14,12 @@ from qiskit.primitives.containers import EstimatorPub
 from qiskit.primitives.containers.bindings_array import BindingsArray
 
 from .batch import Batch
+from .checks import check_precision
 from .cutting.angles import check_values
 from .errors import InputError
 from .subexperiments import Observables, parse
 
 FloatArray = NDArray[np.float64]
-
-LARGEST_PRECISION = 1e100
-"""As a standard error: its square is a number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,16 +167,3 @@ def merge(requests: Sequence[Request]) -> Batch:
         np.concatenate([part.reshape(-1) for part in binding]),
         np.concatenate(values),
     )
-
-
-def check_precision(value: Any, name: str) -> None:
-    """Raise `InputError` unless `value` is a number from 0 to `LARGEST_PRECISION`."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if isinstance(value, bool | np.bool) or not 0 <= number <= LARGEST_PRECISION:
-        raise InputError(
-            f"`{name}` is {value!r}: give a standard error above 0 and up to "
-            f"{LARGEST_PRECISION:g}, or 0 for the exact value"
-        )

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 
-from ..errors import BackendError, DistributedEstimatorError, InputError
+from ..checks import check_kind, check_whole
+from ..errors import BackendError, DistributedEstimatorError
 from ..forks import Lock
 from ..subexperiments import (
     FamilyPart,
@@ -48,7 +49,7 @@ class SamplerBackend:
             draw depends on it.
 
     Raises:
-        InputError: `circuits_per_job` is not a positive whole number.
+        InputError: `sampler` is none, or `circuits_per_job` is not a positive whole number.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class SamplerBackend:
         defer_measurements: bool | None = None,
         circuits_per_job: int = _CIRCUITS_PER_JOB,
     ) -> None:
+        check_kind("sampler", sampler, BaseSamplerV2, "an instance of any Qiskit BaseSamplerV2")
         self.sampler = sampler
-        self.circuits_per_job = _checked_size(circuits_per_job)
+        self.circuits_per_job = check_whole("circuits_per_job", circuits_per_job)
         self.defer_measurements = (
             _is_noiseless(sampler) and device_of(sampler) is None
             if defer_measurements is None
@@ -176,12 +178,6 @@ class SamplerBackend:
     def __reduce__(self) -> tuple[Any, ...]:
         # Templates are made where they are used.
         return type(self), (self.sampler, self.defer_measurements, self.circuits_per_job)
-
-
-def _checked_size(size: object) -> int:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InputError(f"`circuits_per_job` is {size!r}: give a whole number of at least 1")
-    return size
 
 
 def _pub(part: FamilyPart, template: Template, angles: NDArray[np.float64]) -> tuple[Any, ...]:

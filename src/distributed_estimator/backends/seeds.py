@@ -13,7 +13,6 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
-from ..forks import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from qiskit.primitives import BackendSamplerV2, BaseSamplerV2, StatevectorSample
 from scipy.special import comb
 
 from ..errors import BackendError
+from ..forks import Lock
 
 FloatArray = NDArray[np.float64]
 

@@ -13,10 +13,10 @@ import click
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
+from ..checks import LARGEST_PRECISION
 from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
-from ..pubs import LARGEST_PRECISION
 from ..subexperiments import MOST_SHOTS
 from ..training.observable_text import read_observables
 from ._files import load_circuit

@@ -2,7 +2,7 @@
 
 from .channels import LocalOperation, SettingBasis, Side, SlotBasis
 from .fragments import Cut, Fragment, GateStep, Slot, SlotStep
-from .plan import CutPlan, Labels
+from .plan import CutPlan, Labels, check_cuts
 from .search import AutoCut
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "Slot",
     "SlotBasis",
     "SlotStep",
+    "check_cuts",
 ]

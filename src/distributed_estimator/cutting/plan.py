@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from qiskit import QuantumCircuit
 
+from ..checks import described
 from ..errors import CutError, InputError
 from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
@@ -166,17 +167,24 @@ class CutPlan:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
-def _check_labels(labels: Labels, num_qubits: int) -> list[Hashable]:
+def check_cuts(cuts: object) -> None:
+    """Raise `InputError` for what cannot be the cuts of any circuit."""
+    if isinstance(cuts, AutoCut | CutPlan | None):
+        return
     try:
-        if isinstance(labels, Mapping | Set):
-            raise TypeError("labels need an order")
-        given = list(labels)
-        hash(tuple(given))
+        if isinstance(cuts, Mapping | Set | Iterator):
+            raise TypeError("labels need an order, and are read for every circuit")
+        hash(tuple(cast(Labels, cuts)))
     except TypeError as error:
         raise InputError(
-            f"`cuts` is {labels!r}: give one hashable label per qubit, an AutoCut, a CutPlan or "
-            "None"
+            f"`cuts` is {described(cuts)}: give one hashable label per qubit, an AutoCut, a "
+            "CutPlan or None"
         ) from error
+
+
+def _check_labels(labels: Labels, num_qubits: int) -> list[Hashable]:
+    check_cuts(labels)
+    given = list(labels)
     if len(given) != num_qubits:
         raise CutError(
             f"`cuts` labels {len(given)} qubits, the circuit has {num_qubits}: "

@@ -9,6 +9,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit.library import UnitaryGate
 from qiskit_addon_cutting import automated_cut_finding as addon
 
+from ..checks import check_kind, check_whole, from_numpy, is_number
 from ..errors import CutError, InputError
 from .circuit import NormalCircuit, Operation
 
@@ -38,12 +39,14 @@ class AutoCut:
     max_backjumps: int | None = 10_000
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.max_qubits, int | np.integer)
-        if not whole or isinstance(self.max_qubits, bool) or self.max_qubits < 1:
-            raise InputError(
-                f"`max_qubits` is {self.max_qubits!r}: give a whole number, as a fragment has at "
-                "least 1 qubit"
-            )
+        check_whole("max_qubits", from_numpy(self.max_qubits), 1)
+        check_whole("seed", from_numpy(self.seed), 0)
+        if self.max_backjumps is not None:
+            check_whole("max_backjumps", from_numpy(self.max_backjumps), 0, ", or None")
+        if not (is_number(from_numpy(self.max_gamma)) and self.max_gamma >= 1):
+            raise InputError(f"`max_gamma` is {self.max_gamma!r}: give a number of at least 1")
+        for name in ("gate_cuts", "wire_cuts"):
+            check_kind(name, getattr(self, name), bool, "True or False")
         if not (self.gate_cuts or self.wire_cuts):
             raise InputError("`gate_cuts` and `wire_cuts` are both off: allow one of them")
 

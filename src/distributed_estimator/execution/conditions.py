@@ -80,7 +80,7 @@ class Stop:
     """Asks drivers to end; any thread may.
 
     Attributes:
-        reason: What whoever waits for the run is told.
+        reason: Why the run ends, for the error of whoever waits for it.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Stop:
         self._lock = threading.Lock()
 
     def ask(self, reason: str | None = None) -> None:
-        """End as soon as possible; `reason` counts where nobody asked before."""
+        """End as soon as possible; the reason of whoever asks first is kept."""
         with self._lock:
             if reason is not None and not self._asked.is_set():
                 self.reason = reason

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
+from ..checks import check_kind, check_whole, described, is_number
 from ..errors import InputError
 
 MOST_SECONDS = 1e9
@@ -15,26 +16,13 @@ MOST_BUDGET = 1e6
 """Largest budget for speculation, as a fraction of the number of tasks."""
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")
-
-
-def _check_part(name: str, value: Any, kinds: Any, expected: str) -> None:
-    if not isinstance(value, kinds):
-        raise InputError(f"`{name}` is {value!r}: give {expected}")
-
-
 def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
     """Raises `InputError` unless a value is a time from 0 to `MOST_SECONDS`."""
     if not (is_number(value) and 0 <= value <= MOST_SECONDS) or (positive and value == 0):
         expected = "a positive number of seconds" if positive else "seconds of at least 0"
-        raise InputError(f"`{name}` is {value!r}: give {expected} and at most {MOST_SECONDS:g}")
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        raise InputError(
+            f"`{name}` is {described(value)}: give {expected} and at most {MOST_SECONDS:g}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ class Batches:
     delay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_whole("size", self.size, 1)
+        check_whole("size", self.size, 1)
         check_seconds("delay", self.delay)
 
 
@@ -147,7 +135,7 @@ class Speculation:
                 f"`budget` is {self.budget!r}: give a fraction of at least 0 and at most "
                 f"{MOST_BUDGET:g}"
             )
-        _check_part("restart", self.restart, bool, "True or False")
+        check_kind("restart", self.restart, bool, "True or False")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +153,7 @@ class Deadline:
 
     def __post_init__(self) -> None:
         check_seconds("seconds", self.seconds, positive=True)
-        _check_whole("chunks", self.chunks, 1)
+        check_whole("chunks", self.chunks, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +172,7 @@ class Retry:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        _check_whole("attempts", self.attempts, 1)
+        check_whole("attempts", self.attempts, 1)
         check_seconds("backoff", self.backoff)
         if self.timeout is not None:
             check_seconds("timeout", self.timeout, positive=True)
@@ -221,15 +209,15 @@ class Policy:
     subexperiments: int | None = None
 
     def __post_init__(self) -> None:
-        _check_part("dispatch", self.dispatch, Eager | Batches, "Eager() or Batches(size)")
-        _check_part("order", self.order, TaskOrder, "Fifo(), LongestFirst() or the like")
-        _check_part("speculation", self.speculation, Speculation | None, "Speculation(), or None")
-        _check_part("deadline", self.deadline, Deadline | None, "Deadline(seconds), or None")
-        _check_part("retry", self.retry, Retry, "Retry()")
+        check_kind("dispatch", self.dispatch, Eager | Batches, "Eager() or Batches(size)")
+        check_kind("order", self.order, TaskOrder, "Fifo(), LongestFirst() or the like")
+        check_kind("speculation", self.speculation, Speculation | None, "Speculation(), or None")
+        check_kind("deadline", self.deadline, Deadline | None, "Deadline(seconds), or None")
+        check_kind("retry", self.retry, Retry, "Retry()")
         if self.in_flight is not None:
-            _check_whole("in_flight", self.in_flight, 1)
+            check_whole("in_flight", self.in_flight, 1)
         if self.subexperiments is not None:
-            _check_whole("subexperiments", self.subexperiments, 1)
+            check_whole("subexperiments", self.subexperiments, 1)
 
     @property
     def name(self) -> str:

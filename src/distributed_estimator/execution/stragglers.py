@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import is_number, is_whole
 from ..errors import InputError
 from .messages import SlowWorker
-from .policies import check_seconds, is_number
+from .policies import check_seconds
 
 LONGEST = 4e6
 """Seconds that one attempt is delayed at most: more is not a time that systems can wait for."""
@@ -189,6 +190,6 @@ class Stragglers:
 
 def _can_be(slow: Any) -> bool:
     """Whether something is a worker that can be slow."""
-    if not isinstance(slow, SlowWorker) or not isinstance(slow.worker, int):
+    if not isinstance(slow, SlowWorker) or not is_whole(slow.worker):
         return False
     return slow.worker >= 0 and is_number(slow.delay) and 0 <= slow.delay < LONGEST

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..checks import check_kind
 from ..errors import InputError, RecordError
 from ..forks import Lock, register
 from .codec import decode, encode, parse
@@ -280,6 +281,19 @@ class RecordWriter:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._reset()
+
+
+def writer_of(name: str, log: str | os.PathLike[str] | RecordWriter | None) -> RecordWriter | None:
+    """The writer that an argument of that name asks for; None: none.
+
+    Raises:
+        InputError: It is neither a path nor a writer.
+        RecordError: The path is a folder or cannot be written.
+    """
+    if log is None or isinstance(log, RecordWriter):
+        return log
+    check_kind(name, log, str | os.PathLike, "the path of a file, a RecordWriter, or None")
+    return RecordWriter(log)
 
 
 def _end_of(descriptor: int) -> tuple[bytes, bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -21,10 +20,12 @@ from qiskit.primitives import (
 )
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
-from ..errors import CutError, InputError
+from ..checks import Fixed, check_whole, from_numpy
+from ..errors import CutError
 from ..execution import Stragglers, Tally
 from ..forks import Lock, register
 from ..records import QueryRecord, RecordWriter, Summary, new_run_id, to_dict, utc_now
+from ..records.files import writer_of
 from ..rounds import straggler_info
 from .circuits import defer_measurements
 from .execution import Execution
@@ -35,7 +36,7 @@ _COUNTS = ("num_queries", "num_subexperiments", "num_circuits", "shots_total")
 _TIMES = ("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_total")
 
 
-class ReferenceEstimator(BaseEstimatorV2):
+class ReferenceEstimator(Fixed, BaseEstimatorV2):
     """The baseline of the paper (§III, Alg. 1; §V-A), as the paper describes it.
 
     For every query: the bound circuit is partitioned by the labels, every term of the
@@ -98,17 +99,18 @@ class ReferenceEstimator(BaseEstimatorV2):
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._labels = None if cuts is None else _labels(cuts)
-        self._seed = None if seed is None else _whole("seed", seed, 0)
+        self._seed = None if seed is None else check_whole("seed", from_numpy(seed), 0)
+        threads = from_numpy(simulator_threads)
         self._execution = Execution(
             sampler,
-            _whole("workers", workers),
-            _whole("shots", shots),
+            check_whole("workers", from_numpy(workers)),
+            check_whole("shots", from_numpy(shots)),
             defer_measurements,
             stragglers,
             np.random.SeedSequence(self._seed).entropy,
-            None if simulator_threads is None else _whole("simulator_threads", simulator_threads),
+            None if threads is None else check_whole("simulator_threads", threads),
         )
-        self._log = log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
+        self._log = writer_of("log", log)
         self._clock = clock
         self._run_id = new_run_id()
         self._calls = 0
@@ -284,13 +286,3 @@ def _labels(cuts: Sequence[Hashable]) -> tuple[Hashable, ...]:
             "of hashables) or None"
         ) from error
     return labels
-
-
-def _whole(name: str, value: int, least: int = 1) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")
-    return number

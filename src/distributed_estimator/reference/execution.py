@@ -15,6 +15,7 @@ from qiskit.primitives import BaseSamplerV2, SamplerPubResult
 
 from ..backends.identity import name_of
 from ..backends.seeds import Repetition, draws_of, reseeded
+from ..checks import check_kind
 from ..errors import BackendError, InputError
 from ..execution import Stragglers, Tally
 from .aer import sampler_class, thread_options
@@ -37,7 +38,7 @@ class Execution:
         threads: Of each of Aer's samplers; None: as many as Aer chooses.
 
     Raises:
-        InputError: `stragglers` has a slow worker.
+        InputError: `sampler` or `stragglers` is none, or the latter has a slow worker.
         MissingExtraError: `sampler` is None and qiskit-aer is not installed.
     """
 
@@ -50,8 +51,11 @@ class Execution:
     threads: int | None = 1
 
     def __post_init__(self) -> None:
+        expected = "an instance of any Qiskit BaseSamplerV2, or None for Aer's"
+        check_kind("sampler", self.sampler, BaseSamplerV2 | None, expected)
         if self.sampler is None:
             sampler_class(_PURPOSE)
+        check_kind("stragglers", self.stragglers, Stragglers | None, "Stragglers, or None")
         if self.stragglers is not None and self.stragglers.slow is not None:
             raise InputError(
                 f"`stragglers` has {self.stragglers.slow!r}, and the reference's workers are "

@@ -13,6 +13,7 @@ from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 from qiskit.quantum_info import PauliList, SparsePauliOp
 
+from ..checks import from_numpy, is_number
 from ..cutting.structure import structure_key
 from ..errors import CutError, InputError, ObservableError
 from ..records import CircuitInfo
@@ -105,7 +106,7 @@ def _coerce(pub: EstimatorPubLike, precision: float | None, number: int) -> Esti
             "(circuit, observables[, parameter values[, precision]])"
         ) from error
     asked = ready.precision
-    if asked is not None and not (math.isfinite(asked) and asked > 0):
+    if asked is not None and not (is_number(from_numpy(asked)) and 0 < asked < math.inf):
         raise InputError(
             f"`precision` of PUB {number} is {asked}: the reference samples, so give a positive "
             "number or None (an exact value takes `DistributedEstimator` on its own simulator)"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..checks import check_whole, is_number
 from ..errors import InputError
 from ..execution.dispatcher import Dispatcher
 from ..execution.events import (
@@ -20,7 +21,7 @@ from ..execution.events import (
     Submit,
     Tick,
 )
-from ..execution.policies import MOST_SECONDS, Policy, TaskSpec, check_seconds, is_number
+from ..execution.policies import MOST_SECONDS, Policy, TaskSpec, check_seconds
 from ..execution.stragglers import Stragglers
 from .bounds import lower_bound
 from .result import Latency, SimulationResult, tail_of
@@ -81,8 +82,7 @@ def simulate(
 
 
 def _check_numbers(workers: Any, crashes: Any, **seconds: Any) -> None:
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise InputError(f"`workers` is {workers!r}: give a whole number of at least 1")
+    check_whole("workers", workers)
     if not (is_number(crashes) and 0 <= crashes < 1):
         raise InputError(f"`crashes` is {crashes!r}: give a probability of at least 0 and below 1")
     for name, value in seconds.items():

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
+from ..checks import check_whole
 from ..errors import InputError
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raises InputError unless `value` is a whole number of at least `least`.
-
-    Example:
-        >>> check_whole("epochs", 3, 1)
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")
 
 
 def check_seed(value: object) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..analysis.accuracy import MOST_RADIANS
+from ..checks import check_whole, from_numpy, is_number
 from ..errors import InputError
-from ._checks import check_whole
 
 FloatArray = npt.NDArray[np.float64]
 Attack = Literal["gaussian", "fgsm", "pgd"]
@@ -158,13 +158,13 @@ def check_room(draws: int, magnitudes: int, values: int) -> None:
 
 
 def _grid(name: str, magnitudes: tuple[float, ...]) -> tuple[float, ...]:
-    grid = tuple(sorted(float(magnitude) for magnitude in magnitudes))
-    for magnitude in grid:
-        if not 0 <= magnitude <= MOST_RADIANS:
+    for magnitude in map(from_numpy, magnitudes):
+        if not (is_number(magnitude) and 0 <= magnitude <= MOST_RADIANS):
             raise InputError(
-                f"`{name}` holds {magnitude}: give finite magnitudes of at least 0 and at most "
+                f"`{name}` holds {magnitude!r}: give finite magnitudes of at least 0 and at most "
                 f"{MOST_RADIANS:g}, in radians"
             )
+    grid = tuple(sorted(map(float, magnitudes)))
     if not grid or grid[-1] == 0:
         raise InputError(f"`{name}` has no magnitude above 0: give some, such as 0,0.05,0.1,0.2")
     if len(set(grid)) < len(grid):

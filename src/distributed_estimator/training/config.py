@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
+from ..checks import check_whole, is_number
 from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError
 from ..execution.policies import Policy
 from ..execution.stragglers import Stragglers
-from ._checks import check_seed, check_whole
+from ._checks import check_seed
 from .models import ModelConfig, labels_for_cuts
 from .workloads import WorkloadConfig
 
@@ -228,6 +229,6 @@ def _check_choices(config: TrainingConfig) -> None:
             raise InputError(f"`{name}` is {value!r}: give one of {', '.join(choices)}")
 
 
-def _check_rate(value: object) -> None:
-    if not isinstance(value, int | float) or not 0 < value < sys.float_info.max:
+def _check_rate(value: Any) -> None:
+    if not (is_number(value) and 0 < value < sys.float_info.max):
         raise InputError(f"`lr` is {value!r}: give a positive learning rate, such as 0.1")

@@ -21,8 +21,8 @@ from qiskit.circuit.library import (
 )
 from qiskit.quantum_info import SparsePauliOp
 
+from ..checks import check_whole
 from ..errors import InputError
-from ._checks import check_whole
 from .observable_text import check_observable, read_observables
 
 ENTANGLEMENTS = ("linear", "circular", "full", "pairwise", "reverse_linear")

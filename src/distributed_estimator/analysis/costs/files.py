@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from ...checks import is_number
 from ...errors import RecordError
 from ...records import atomic, given_path
 from .data import read_costs
@@ -188,8 +189,7 @@ def _count(value: Any) -> int:
 
 
 def _number(value: Any, name: str, least: float, most: float = math.inf) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and least <= value <= most):
+    if not (is_number(value) and math.isfinite(value) and least <= value <= most):
         raise ValueError(f"its {name} is {value!r}, expected a number of at least {least:g}")
     return float(value)
 

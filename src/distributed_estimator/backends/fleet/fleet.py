@@ -11,6 +11,7 @@ from typing import NoReturn
 from ...errors import BackendError, InputError
 from ...forks import Lock
 from ...records import DeviceRecord, RecordWriter
+from ...records.files import writer_of
 from ...subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
 from ..statevector import StatevectorBackend
 from .device import SimulatedQPU
@@ -58,7 +59,7 @@ class Fleet:
     ) -> None:
         self.specs = _specs(devices)
         self.backend: Backend = StatevectorBackend() if backend is None else backend
-        self.log = log if log is None or isinstance(log, RecordWriter) else RecordWriter(log)
+        self.log = writer_of("log", log)
         self._clock, self._sleep = clock, sleep
         self._origin = clock()
         self._devices = [SimulatedQPU(spec) for spec in self.specs]

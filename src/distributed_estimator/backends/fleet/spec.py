@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ...checks import check_whole, is_number
 from ...errors import InputError
 
 
@@ -122,10 +123,10 @@ class DeviceSpec:
         _check_number("jitter", self.jitter)
         if self.rate_limit is not None:
             _check_number("rate_limit", self.rate_limit, positive=True)
-        _check_whole("burst", self.burst, 1)
+        check_whole("burst", self.burst, 1)
         if self.most_circuits is not None:
-            _check_whole("most_circuits", self.most_circuits, 1)
-        _check_whole("seed", self.seed, 0)
+            check_whole("most_circuits", self.most_circuits, 1)
+        check_whole("seed", self.seed, 0)
         _check_number("failure_probability", self.failure_probability)
         if self.failure_probability > 1:
             raise InputError(
@@ -164,7 +165,7 @@ def homogeneous(count: int, name: str = "qpu", **fields: Any) -> tuple[DeviceSpe
         >>> [spec.name for spec in homogeneous(2, seconds_per_job=1, seconds_per_shot=0)]
         ['qpu-0', 'qpu-1']
     """
-    _check_whole("count", count, 1)
+    check_whole("count", count, 1)
     return tuple(DeviceSpec(name=f"{name}-{number}", **fields) for number in range(count))
 
 
@@ -174,14 +175,8 @@ def _check_name(name: Any) -> None:
 
 
 def _check_number(name: str, value: Any, *, positive: bool = False) -> None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-    if not good or (positive and value == 0):
+    if not (is_number(value) and 0 <= value < math.inf) or (positive and value == 0):
         raise InputError(
             f"`{name}` is {value!r}: give a "
             + ("positive number" if positive else "number of at least 0")
         )
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"`{name}` is {value!r}: give a whole number of at least {least}")

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from typing import Any
 
+from ...checks import check_whole, is_whole
 from ...errors import InputError, PoolError
 from ..messages import Order, Tell
 
@@ -32,9 +33,7 @@ class Pool(ABC):
     job_seconds: float = 0.05
 
     def __init__(self, workers: Any) -> None:
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise InputError(f"`workers` is {workers!r}: give a whole number of at least 1")
-        self.workers: int = workers
+        self.workers = check_whole("workers", workers)
         self._owner = os.getpid()
 
     def submit(self, order: Order, tell: Tell) -> None:
@@ -90,9 +89,7 @@ def check_memory_limit(limit: Any) -> None:
     Raises:
         InputError: It is neither a positive number of bytes nor None.
     """
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+    if limit is not None and not (is_whole(limit) and limit >= 1):
         raise InputError(f"`memory_limit` is {limit!r}: give a number of bytes, or None")
 
 

@@ -6,9 +6,9 @@ import threading
 from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from ...errors import InputError
+from ...checks import check_kind
 from ..messages import Order, Outcome, SlowWorker, Tell
 from ..worker import run_items, run_packed, sleep
 from .base import Pool, closed
@@ -38,7 +38,7 @@ class ExecutorPool(Pool):
 
     def __init__(self, executor: Executor, workers: int) -> None:
         super().__init__(workers)
-        _check(executor)
+        check_kind("executor", executor, Executor, "a `concurrent.futures.Executor`")
         self.name = type(executor).__name__
         self.in_process = isinstance(executor, ThreadPoolExecutor)
         self._executor = executor
@@ -197,13 +197,6 @@ class _ExecutorJob(Job):
         self.cancelled.set()
         if self.future is not None:
             self.future.cancel()
-
-
-def _check(executor: Any) -> None:
-    if not isinstance(executor, Executor):
-        raise InputError(
-            f"`executor` is a {type(executor).__name__}: give a `concurrent.futures.Executor`"
-        )
 
 
 def _refusal(name: str, error: BaseException) -> str:

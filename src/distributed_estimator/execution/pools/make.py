@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from typing import Any
 
+from ...checks import described
 from ...errors import InputError
 from .base import Pool
 from .threads import ThreadPool
@@ -49,6 +50,6 @@ def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = N
 
         return RayPool(workers, address=address)
     raise InputError(
-        f'`pool` is {pool!r}: give "threads", "processes", "dask", "ray", a pool, or an object of '
-        "type `concurrent.futures.Executor`"
+        f'`pool` is {described(pool)}: give "threads", "processes", "dask", "ray", a pool, or an '
+        "object of type `concurrent.futures.Executor`"
     )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ...checks import check_whole
 from ...errors import InputError
-from .._checks import check_seed, check_whole
+from .._checks import check_seed
 from .workload import FEATURE_RANGE, check_range
 
 WORKLOADS = {

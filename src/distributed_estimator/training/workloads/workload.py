@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...checks import is_number
 from ...errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
@@ -77,7 +78,7 @@ class Workload:
 def check_range(bounds: object) -> None:
     """Raises InputError unless `bounds` are two finite numbers, the smaller first."""
     match bounds:
-        case (int() | float() as low, int() | float() as high) if -LARGEST < low < high < LARGEST:
+        case (low, high) if is_number(low) and is_number(high) and -LARGEST < low < high < LARGEST:
             return
     raise InputError(
         f"`feature_range` is {bounds}: give two finite numbers, the smaller first, such as "

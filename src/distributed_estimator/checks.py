@@ -1,0 +1,106 @@
+"""Checks of arguments that are made in many places."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any, ClassVar, TypeGuard
+
+import numpy as np
+
+from .errors import InputError
+
+LARGEST_PRECISION = 1e100
+"""As a standard error: its square is a number."""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number; True and False are none.
+
+    Example:
+        >>> is_number(1), is_number(0.5), is_number(True), is_number("1")
+        (True, True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def from_numpy(value: Any) -> Any:
+    """A number of NumPy's as Python's; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def check_whole(name: str, value: Any, least: int = 1, otherwise: str = "") -> int:
+    """A whole number, checked. One of NumPy's is none, as it is none in JSON; see `from_numpy`.
+
+    Args:
+        name: Of the argument, for the error.
+        value: Its value.
+        least: The smallest that is allowed.
+        otherwise: What else may be given, for the error.
+
+    Raises:
+        InputError: It is none, or less than `least`.
+
+    Example:
+        >>> check_whole("epochs", 3)
+        3
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(
+            f"`{name}` is {described(value)}: give a whole number of at least {least}{otherwise}"
+        )
+    return value
+
+
+def check_precision(value: Any, name: str) -> None:
+    """Raise `InputError` unless `value` is a number from 0 to `LARGEST_PRECISION`."""
+    number = from_numpy(value)
+    if not (is_number(number) and 0 <= number <= LARGEST_PRECISION):
+        raise InputError(
+            f"`{name}` is {value!r}: give a standard error above 0 and up to "
+            f"{LARGEST_PRECISION:g}, or 0 for the exact value"
+        )
+
+
+def check_kind(name: str, value: object, kinds: Any, expected: str) -> None:
+    """Raise `InputError` unless a value is an instance of one of `kinds`."""
+    if not isinstance(value, kinds):
+        raise InputError(f"`{name}` is {described(value)}: give {expected}")
+
+
+def described(value: object) -> str:
+    """A value for a message; a class is often given where an instance of it is meant.
+
+    Example:
+        >>> described(5), described(dict)
+        ('5', 'the class dict, not an instance of it')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not an instance of it"
+    return f"{value!r:.200}"
+
+
+class Fixed:
+    """Refuses to change what was given to the constructor later, as that would have no effect.
+
+    Its direct subclasses set those arguments that are attributes, too, in `__dict__`.
+    """
+
+    _fixed: ClassVar[frozenset[str]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if Fixed in cls.__bases__:
+            cls._fixed = frozenset(signature(cls.__init__).parameters)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self._fixed:
+            kind = type(self).__name__
+            raise AttributeError(
+                f"`{name}` of a {kind} cannot be changed: make a new {kind}({name}=...)"
+            )
+        super().__setattr__(name, value)
