@@ -638,7 +638,7 @@ def test_predict_fits_validates_and_predicts(
         (["plan", "CIRCUIT", "--exact", "--costs", "LOG"], "nothing is known of the cost of exact"),
         (["plan", "CIRCUIT", "--exact", "--costs", "missing"], "cannot read"),
         (["predict", "--costs", "CIRCUIT", "--validate"], "line 1 is unreadable"),
-        (["predict", "--costs", "LOG", "--validate", "--level", 2], "`level` is 2.0: give a"),
+        (["predict", "--costs", "LOG", "--validate", "--level", 2], "`--level` is 2.0: give a"),
         (
             ["predict", "--costs", "LOG", "--validate", "--level", 0.99],
             "99 different configurations",

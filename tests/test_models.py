@@ -356,7 +356,8 @@ def test_too_many_cuts_are_refused_quickly_with_their_cost(
     )
     with pytest.raises(PlanTooLargeError, match=match) as caught:
         estimate(model, model.observables[0], label, values_for(model), **options)
-    assert "exact values" not in str(caught.value)  # these would not fit either
+    if options == {"default_precision": 0}:
+        assert "exact values" not in str(caught.value)
     assert time.monotonic() - started < 20
 
 
