@@ -26,7 +26,7 @@ def test_the_command_refuses_them_in_one_line(tmp_path: Path, capsys: pytest.Cap
     assert main(["robustness", str(tmp_path), "--draws", "1000000000"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("dest: `draws` is 1000000000")
+    assert captured.err.startswith("dest: `--draws` is 1000000000")
     assert captured.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
