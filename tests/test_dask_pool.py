@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import logging.handlers
 import os
@@ -14,8 +15,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections import namedtuple
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dask.config as dask_config
 import distributed
@@ -26,7 +30,7 @@ from pool_works import SIGNALS, Calls, Counted, Inbox, order_of, wait_for_calls
 
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
 from distributed_estimator.execution.messages import Ended, Lost
-from distributed_estimator.execution.pools import dask_link, dask_worker, versions
+from distributed_estimator.execution.pools import dask_host, dask_link, dask_worker, versions
 from distributed_estimator.execution.pools.dask import DaskPool
 from distributed_estimator.execution.pools.versions import PACKAGES, check_versions, own_versions
 
@@ -247,6 +251,57 @@ def test_a_worker_that_is_stopped_before_it_begins(pool, inbox, stopping, moment
     assert "did not come back in time" in lost.cause
 
 
+@dataclass
+class Neighbours:
+    """A cluster whose workers answer as they are named, and the ones that were ended."""
+
+    answers: dict[str, Any]
+    looks: int = 0
+    ended: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def scheduler(self):
+        return self
+
+    @property
+    def workers(self):
+        return {name: Neighbour(name, [Given(name)]) for name in self.answers}
+
+    async def get_call_stack(self, tasks):
+        (name,) = tasks
+        self.looks += 1
+        if isinstance(self.answers[name], Exception):
+            raise self.answers[name]
+        return self.answers[name]
+
+    def end(self, _, name):
+        self.ended.append((name, self.looks))
+        del self.answers[name]
+
+
+Neighbour = namedtuple("Neighbour", "address processing")
+Given = namedtuple("Given", "key")
+
+
+def test_workers_that_do_not_run_what_they_were_given_are_ended(monkeypatch, capsys):
+    cluster = Neighbours({"stopped": TimeoutError(), "busy": {"busy": ["frame"]}, "deaf": {}})
+    monkeypatch.setattr(dask_host, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(dask_host, "_end_worker", cluster.end)
+    monkeypatch.setattr(dask_host.os, "killpg", lambda group, number: None)
+
+    async def play():
+        looking = asyncio.create_task(dask_host._look_after(cluster, 5))
+        while cluster.looks < 100:
+            await asyncio.sleep(0.0)
+        cluster.answers.clear()
+        await looking
+
+    asyncio.run(play())
+
+    assert cluster.ended == [("deaf", 15)], "at the fifth look at three workers"
+    assert "could not be started again" in capsys.readouterr().err
+
+
 def test_a_task_of_many_megabytes(pool, inbox, work):
     (end,) = run(pool, inbox, order_of(work, ("length", "x" * 15_000_000)))
 
@@ -424,6 +479,23 @@ def client_log():
     yield records
     for logger in loggers:
         logger.removeHandler(handler)
+
+
+@pytest.mark.soak
+def test_a_scheduler_that_stops_as_it_is_connected_to(inbox, work, monkeypatch):
+    names = dask_link.Link._names
+
+    async def stop_first(link):
+        psutil.Process(pool._cluster._process._process.pid).suspend()
+        monkeypatch.setattr(dask_link, "_SILENCE", 4)
+        return await names(link)
+
+    monkeypatch.setattr(dask_link.Link, "_names", stop_first)
+    before = set(psutil.Process().children(recursive=True))
+    pool = DaskPool(1)
+    with pytest.raises(PoolError, match="did not answer for 1 s: make a new estimator"):
+        pool.submit(order_of(work, ("value", 1.0)), inbox)
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_dask_is_silent_about_what_the_pool_tells(inbox, work, client_log):

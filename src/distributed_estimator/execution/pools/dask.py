@@ -220,8 +220,7 @@ class DaskPool(Pool):
             await self._replaced()
         except LinkLostError:
             self._forget(entry)
-            cause = f"the connection to the Dask scheduler at {self._link.address} was lost"
-            entry.lose("refused", cause)
+            entry.lose("refused", self._link.cause)
         except Exception as error:
             self._forget(entry)
             entry.lose("refused", f"no worker can begin with it: {type(error).__name__}: {error}")

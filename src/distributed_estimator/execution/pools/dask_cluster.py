@@ -23,6 +23,9 @@ from .dask_link import Link
 from .dask_worker import Begun
 
 _START_SECONDS = 120.0
+_PATIENCE = 30
+"""Looks, one a second, at a worker that was given an order and does not run it."""
+
 _PROGRAM = Path(__file__).with_name("dask_host.py")
 _WORKER_MODULE = f"{__package__}.dask_worker"
 
@@ -71,7 +74,7 @@ class Cluster:
         with self._lock:
             if self._closed:
                 raise closed()
-            self._link = Link(address, security, self._on_begun)
+            self._link = Link(address, security, self._on_begun, own=self._process is not None)
         self.names = self.link.call(self.link.connect(check=self._process is None))
 
     @property
@@ -83,10 +86,7 @@ class Cluster:
     def check_alive(self) -> None:
         """Raise a `PoolError` where the scheduler is known to be gone."""
         if not self.link.alive:
-            raise PoolError(
-                f"the connection to the Dask scheduler at {self.link.address} was lost: make a "
-                "new estimator"
-            )
+            raise PoolError(f"{self.link.cause}: make a new estimator")
 
     def close(self) -> None:
         """Disconnect, and end the processes if they are ours."""
@@ -182,6 +182,7 @@ class _ClusterProcess:
                 "memory_limit": self._memory_limit or 0,
                 "directory": self._directory,
                 "preload": _WORKER_MODULE,
+                "patience": _PATIENCE,
             }
         )
 

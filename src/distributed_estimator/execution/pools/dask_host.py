@@ -16,6 +16,10 @@ import time
 from typing import Any, TextIO
 
 _WATCH_SECONDS = 0.25
+_LOOK_SECONDS = 1.0
+_MOST_WITHOUT = 4
+"""So many times the patience may no worker be up: starting one takes long on a busy machine."""
+
 _LOOPBACK = "127.0.0.1"
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,  # the dispatcher counts, and tries again
@@ -64,8 +68,13 @@ def _end_with(parent: int, directory: str) -> None:
 async def _serve(arguments: dict[str, Any], answer: TextIO) -> None:
     import distributed
 
+    class Nanny(distributed.Nanny):
+        def close_gracefully(self, reason: str = "") -> None:
+            """Stay: a worker that loses the scheduler asks its nanny to end with it, for good."""
+
     make: Any = distributed.LocalCluster
     async with make(
+        worker_class=Nanny,
         n_workers=arguments["workers"],
         threads_per_worker=1,
         memory_limit=arguments["memory_limit"],
@@ -79,7 +88,60 @@ async def _serve(arguments: dict[str, Any], answer: TextIO) -> None:
     ) as cluster:
         print(cluster.scheduler_address, file=answer, flush=True)
         answer.close()
-        await asyncio.Event().wait()
+        cluster.scheduler.add_plugin(_end_removed(cluster), name="distributed-estimator")
+        await _look_after(cluster, arguments["patience"])
+
+
+def _end_removed(cluster: Any) -> Any:
+    import distributed
+
+    class EndRemoved(distributed.SchedulerPlugin):
+        """Ends a worker that the scheduler lost, so that its nanny starts another.
+
+        One whose sockets were closed under it may never notice, or wait for its task first.
+        """
+
+        def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+            _end_worker(cluster, worker)
+
+    return EndRemoved()
+
+
+def _end_worker(cluster: Any, address: str) -> None:
+    for nanny in cluster.workers.values():
+        if nanny.worker_address == address and nanny.is_alive():
+            os.kill(nanny.pid, signal.SIGKILL)
+
+
+async def _look_after(cluster: Any, patience: int) -> None:
+    """End workers whose reports never come, and the cluster where no worker starts any more.
+
+    What a worker sends is lost where bytes that are none of Dask's came between: the scheduler
+    waits for the rest of a message. Looks are counted, not seconds: a machine may be suspended.
+    """
+    looks: dict[frozenset[str], int] = {}
+    without = 0
+    while without < _MOST_WITHOUT * patience:
+        await asyncio.sleep(_LOOK_SECONDS)
+        workers = list(cluster.scheduler.workers.values())
+        without = 0 if workers else without + 1
+        silent = await asyncio.gather(*(_not_run(cluster.scheduler, w) for w in workers))
+        looks = {tasks: looks.get(tasks, 0) + 1 for tasks in silent if tasks}
+        for worker, tasks in zip(workers, silent, strict=True):
+            if looks.get(tasks, 0) >= patience:
+                _end_worker(cluster, worker.address)
+    print("a Dask worker could not be started again, and no other is left", file=sys.stderr)
+    os.killpg(0, signal.SIGKILL)
+
+
+async def _not_run(scheduler: Any, worker: Any) -> frozenset[str]:
+    """The tasks a worker was given, if it says that it runs none; empty where it says nothing."""
+    tasks = frozenset(task.key for task in worker.processing)
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            return frozenset() if await scheduler.get_call_stack(tasks) else tasks
+    except Exception:
+        return frozenset()
 
 
 if __name__ == "__main__":

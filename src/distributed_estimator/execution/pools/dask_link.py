@@ -26,10 +26,20 @@ _END_SECONDS = 10.0
 _CLOSE_SECONDS = 1.5
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.25
+_PING_SECONDS = 1.0
+_SILENCE = 120
+"""Looks, each after `_WATCH_SECONDS`, at a scheduler that does not answer. They are counted, since
+a clock also counts while this program, or the machine, is suspended."""
+
+_ARRIVE_SECONDS = 60.0
+"""For a work to reach a worker on this machine, and for a report to come from it."""
 
 _THREAD = "distributed-estimator-dask"
 _LOGGERS = "distributed.batched", "distributed.client"
 _RECONNECT = "Failed to reconnect"
+_EXPIRED = "Cannot change state of"
+"""How asyncio objects to a connection that is closed as its time-out strikes."""
+
 
 _configuring = Lock()
 
@@ -56,19 +66,23 @@ class Link:
         address: The scheduler's.
         security: Dask's `Security`, for TLS.
         on_begun: Called on the loop with what a worker says as it begins with an order.
+        own: Whether the scheduler and all workers are on this machine, and ours.
     """
 
-    def __init__(self, address: str, security: Any, on_begun: Callable[[Begun], None]) -> None:
+    def __init__(
+        self, address: str, security: Any, on_begun: Callable[[Begun], None], *, own: bool
+    ) -> None:
         self.address = address
         self._security = security
         self._on_begun = on_begun
+        self._patience = _ARRIVE_SECONDS if own else None
         self._client: Any = None
-        self._lost = False
         self._watching: asyncio.Task[None] | None = None
         self._sending: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._tasks: dict[str, str] = {}
         self._receivers: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
+        self._lost: asyncio.Future[str] = self._loop.create_future()
         self._closing = asyncio.Event()
         self._thread = threading.Thread(target=self._serve, name=_THREAD, daemon=True)
         self._thread.start()
@@ -80,7 +94,12 @@ class Link:
     @property
     def alive(self) -> bool:
         """Whether the scheduler can be reached, as far as is known."""
-        return not self._lost
+        return not self._lost.done()
+
+    @property
+    def cause(self) -> str:
+        """Why it cannot be reached."""
+        return self._lost.result()
 
     def is_current_thread(self) -> bool:
         """Whether this is called on the loop's thread."""
@@ -138,6 +157,12 @@ class Link:
             ) from error
         self._client.subscribe_topic(TOPIC, lambda event: self._on_begun(_begun(event[1])))
         self._watching = asyncio.create_task(self._watch())
+        try:
+            return await self._unless_lost(self._meet(check=check))
+        except LinkLostError:
+            raise PoolError(f"{self.cause}: make a new estimator") from None
+
+    async def _meet(self, *, check: bool) -> list[str]:
         await self._await_workers()
         if check:
             check_versions(await self._versions())
@@ -173,11 +198,53 @@ class Link:
         return sorted((str(w["name"]) for w in workers), key=lambda name: (len(name), name))
 
     async def _watch(self) -> None:
-        """Notice that the connection is lost, and do not take it up again: nobody waits for it."""
-        while self._client.status == "running":
+        """Notice that the connection is lost, and do not take it up again: nobody waits for it.
+
+        It also counts as lost where the scheduler does not answer: a process that was stopped keeps
+        its connections.
+        """
+        silent, ping = 0, _task(self._ping())
+        while self._client.status == "running" and silent < _SILENCE:
             await asyncio.sleep(_WATCH_SECONDS)
-        self._lost = True
+            silent += 1
+            if ping.done():
+                silent = silent if isinstance(ping.exception(), OSError) else 0
+                ping = _task(self._ping())
+        ping.cancel()
+        if silent < _SILENCE:
+            self._lose()
+        else:
+            self._lose(
+                f"the Dask scheduler at {self.address} did not answer for "
+                f"{_SILENCE * _WATCH_SECONDS:g} s"
+            )
         await self._client.close()
+
+    async def _ping(self) -> None:
+        await asyncio.sleep(_PING_SECONDS)
+        await self._client.scheduler.identity(n_workers=0)
+
+    def _lose(self, cause: str | None = None) -> None:
+        if not self._lost.done():
+            self._lost.set_result(
+                cause or f"the connection to the Dask scheduler at {self.address} was lost"
+            )
+
+    async def _unless_lost(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """What a coroutine gives; `LinkLostError` where the scheduler is lost meanwhile.
+
+        Whoever asks a stopped scheduler would wait for ever, also for having asked in vain.
+        """
+        working = _task(coroutine)
+        either: set[asyncio.Future[Any]] = {working, self._lost}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            working.cancel()
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() or working.cancelled():
+            raise LinkLostError
+        return working.result()
 
     async def run(
         self, name: str, key: str, packed: bytes, items: bytes, slow: tuple[str, float] | None
@@ -192,6 +259,11 @@ class Link:
             WorkerLostError: The worker died, or its report did not arrive.
             Exception: What the order raised on its worker, outside of its tasks.
         """
+        return await self._unless_lost(self._work(name, key, packed, items, slow))
+
+    async def _work(
+        self, name: str, key: str, packed: bytes, items: bytes, slow: tuple[str, float] | None
+    ) -> Report:
         where: str | None = None
         attempts = itertools.count()
         try:
@@ -223,12 +295,16 @@ class Link:
                 retries=0,
             )
         try:
-            return Reply(*await future)
+            await future.exception()  # that is, until a worker is through with it
+            async with asyncio.timeout(self._patience):
+                return Reply(*await future)
         except distributed.KilledWorker as error:
             raise WorkerLostError(f"worker {_name(error)} died with it") from error
         except CancelledError as error:
             self._check()
             raise WorkerLostError("the cluster was restarted, or it was cancelled there") from error
+        except TimeoutError as error:
+            raise WorkerLostError("its report did not arrive in time") from error
         except (OSError, MemoryError) as error:
             raise WorkerLostError(f"{type(error).__name__}: {_first_sentence(error)}") from error
         except asyncio.CancelledError:
@@ -238,21 +314,23 @@ class Link:
 
     def _check(self) -> None:
         if self._client.status != "running":
-            self._lost = True
-        if self._lost:
+            self._lose()
+        if not self.alive:
             raise LinkLostError
 
     async def _send(self, address: str, key: str, packed: bytes) -> None:
         """Send a work to a worker; a second order that needs it waits for the first one's."""
         sending = self._sending.get((address, key))
         if sending is None:
-            sending = asyncio.create_task(
-                self._client.run(keep_work, key, packed, workers=[address])
-            )
+            sending = _task(self._client.run(keep_work, key, packed, workers=[address]))
             self._sending[address, key] = sending
             sending.add_done_callback(lambda _: self._sending.pop((address, key)))
         try:
-            await asyncio.shield(sending)
+            async with asyncio.timeout(self._patience):
+                await asyncio.shield(sending)
+        except TimeoutError as error:
+            sending.cancel()
+            raise WorkerLostError(f"worker {address} did not take it in time") from error
         except (OSError, KeyError) as error:
             raise WorkerLostError(f"worker {address} ended before it began") from error
 
@@ -294,16 +372,21 @@ class Link:
 
     async def replaced(self, workers: int, patience: float) -> None:
         """Wait until there are so many workers, for a limited time."""
-        with contextlib.suppress(OSError, TimeoutError):
+
+        async def enough() -> None:
+            while len(await self._client.processing()) < workers:
+                await asyncio.sleep(_POLL_SECONDS)
+
+        with contextlib.suppress(OSError, LinkLostError):
             async with asyncio.timeout(patience):
-                while self.alive and len(await self._client.processing()) < workers:
-                    await asyncio.sleep(_POLL_SECONDS)
+                await self._unless_lost(enough())
 
     def close(self) -> None:
         """Take back what is on its way, disconnect, and end the thread."""
         closing = self.spawn(self._disconnect())
         if closing is not None:
-            with contextlib.suppress(TimeoutError, CancelledError):
+            # What Dask cannot close ends with the loop.
+            with contextlib.suppress(Exception):
                 closing.result(_CLOSE_SECONDS)
         try:
             self._loop.call_soon_threadsafe(self._closing.set)
@@ -312,11 +395,18 @@ class Link:
         self._thread.join(_CLOSE_SECONDS)
 
     async def _disconnect(self) -> None:
-        self._lost = True
+        self._lose()
         if self._watching is not None:
             self._watching.cancel()
         if self._client is not None:
             await self._client.close()
+
+
+def _task(coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    """A task whose error is not logged where nobody waits for it any more."""
+    task = asyncio.ensure_future(coroutine)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 @contextlib.contextmanager
@@ -335,9 +425,8 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether what Dask's client logs is for the user: that our connection ends, the pool tells."""
     if record.threadName != _THREAD:
         return True
-    given_up = record.exc_info is not None and isinstance(
-        record.exc_info[1], asyncio.CancelledError
-    )
+    error = record.exc_info[1] if record.exc_info is not None else None
+    given_up = isinstance(error, asyncio.CancelledError) or str(error).startswith(_EXPIRED)
     reconnects = given_up or str(record.msg).startswith(_RECONNECT)
     return record.levelno >= logging.WARNING and not reconnects
 
