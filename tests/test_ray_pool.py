@@ -283,6 +283,11 @@ def test_a_second_ray_dies_alone(pool, inbox):
     second = RayPool(1)
     (ended,) = run(second, inbox, order_of(Calls(), ("value", 2.0)))
     assert isinstance(ended, Ended)
+    (forked,) = run(second, inbox, order_of(Forking(), None))
+    child = psutil.Process(int(forked.outcomes[0].arrays[0][0]))
+    child.suspend()
+    run(second, inbox, order_of(Calls(), ("signal", 9)))
+    wait_until(lambda: not child.is_running(), "what an actor forked ends with it")
     running = order_of(Calls(), ("value", 1.0), delay=3600.0)
     second.submit(running, inbox)
     inbox.until_started(running)
@@ -299,6 +304,17 @@ def test_a_second_ray_dies_alone(pool, inbox):
     assert isinstance(ended, Ended)
 
 
+@dataclass(frozen=True)
+class Forking:
+    key: str = "forking"
+
+    def run(self, task):
+        child = os.fork()
+        if not child:
+            time.sleep(3600.0)
+        return (np.array([float(child)]),)
+
+
 # Without Ray.
 
 
@@ -311,6 +327,7 @@ class FakeLink:
     def __init__(self, address, workers, environment):
         self.sent = []
         self.messages = queue.SimpleQueue()
+        self.over = False
 
     def send(self, *message):
         self.sent.append(message)
@@ -324,8 +341,10 @@ class FakeLink:
         raise AssertionError("no process was told of")
 
     def end(self):
-        type(self).ended += 1
-        self.messages.put(None)
+        if not self.over:
+            self.over = True
+            type(self).ended += 1
+            self.messages.put(None)
 
 
 @pytest.fixture
@@ -356,6 +375,26 @@ def test_actors_that_never_come_up_are_given_up(link, inbox, monkeypatch):
     monkeypatch.setattr(link, "send", send)
     with pytest.raises(PoolError, match=r"worker 0 died \(ImportError: no such module\) before"):
         RayPool(1).submit(order_of(Calls(), ("value", 1.0)), inbox)
+
+
+def test_orders_do_not_wait_for_ever_for_an_actor(link, inbox, monkeypatch):
+    pool = RayPool(1)
+    order = order_of(Calls(), ("value", 1.0))
+    pool.submit(order, inbox)
+    inbox.until_started(order)
+    following = order_of(Calls(), ("value", 1.0))
+    pool.submit(following, inbox)
+    monkeypatch.setattr(ray_pool, "_SECONDS_TO_START", 3 * ray_pool.SECONDS_TO_LOOK)
+    monkeypatch.setattr(link, "send", lambda self, *message: None)
+    for _ in range(3):
+        pool._link.messages.put(("beat",))  # which do not count: the actor is up
+    pool.abandon(order)
+    for _ in range(3):
+        pool._link.messages.put(("beat",))
+    lost, refused = inbox.until_over(order, following)
+    assert (lost.kind, refused.kind) == ("lost", "refused")
+    assert refused.cause.startswith("Ray started 0 of 1 actors in 1.5 s")
+    assert link.ended == 1
 
 
 def test_actors_that_find_no_place_are_told_of(link, inbox, monkeypatch):

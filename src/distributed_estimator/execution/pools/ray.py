@@ -17,12 +17,14 @@ from ..messages import Order, Tell
 from .base import Pool, closed
 from .jobs import Job, checked_report, is_strained, no_thread, pack_items
 from .packing import Packer
+from .ray_driver import SECONDS_TO_LOOK
 from .ray_link import RayLink, split_address
 from .versions import check_versions
 
 _MOST_WORKS = 8
 _MOST_FAILED_STARTS = 3
 _SECONDS_TO_START = 120.0
+"""For actors to come up; also for one to do so, where none is left."""
 
 
 class _RayJob(Job):
@@ -77,6 +79,7 @@ class RayPool(Pool):
         self._sent: OrderedDict[str, None] = OrderedDict()
         self._numbers = itertools.count(1)
         self._failed_starts = 0
+        self._beats_without = 0
         self._link: RayLink | None = None
         self._end: weakref.finalize[..., Any] | None = None
         self._refusal: str | None = None
@@ -120,6 +123,8 @@ class RayPool(Pool):
     def _close(self) -> None:
         """See `Pool.close`."""
         self._refuse(str(closed()), "cancelled", "the pool was closed")
+        if self._link is not None:
+            self._link.end()  # a lost Ray is being ended by the thread that lost it
 
     def _check_open(self) -> None:
         if self._refusal is not None:
@@ -145,14 +150,19 @@ class RayPool(Pool):
             for worker in range(self.workers):
                 self._start_actor(worker)
             self._changed.wait_for(self._is_started, _SECONDS_TO_START)
-            up = sum(actor.versions is not None for actor in self._actors.values())
             refusal = self._refusal
-        if refusal is None and up < self.workers:
-            refusal = f"Ray started {up} of {self.workers} actors in {_SECONDS_TO_START:g} s: it "
-            refusal += "needs a free CPU for each, so give fewer `workers` or a larger cluster"
+            if refusal is None and not self._is_started():
+                refusal = self._too_few()
         if refusal is not None:
             self._refuse(refusal, "refused", refusal)
             raise PoolError(refusal)
+
+    def _too_few(self) -> str:
+        up = sum(actor.versions is not None for actor in self._actors.values())
+        return (
+            f"Ray started {up} of {self.workers} actors in {_SECONDS_TO_START:g} s: it needs a "
+            "free CPU for each, so give fewer `workers` or a larger cluster"
+        )
 
     def _is_started(self) -> bool:
         return self._refusal is not None or all(a.versions for a in self._actors.values())
@@ -195,10 +205,22 @@ class RayPool(Pool):
                 self._welcome(number, versions, host, process)
             case ("died", number, cause):
                 self._replace(number, f"died ({cause})")
+            case ("beat",):
+                self._count_beat()
             case ("gone", cause):
                 self._lose(str(cause))
             case _:
                 self._lose("the process that drives it ended")
+
+    def _count_beat(self) -> None:
+        """Orders wait for actors, but not for ever: where none has been up for so many beats."""
+        with self._changed:
+            up = any(actor.versions is not None for actor in self._actors.values())
+            self._beats_without = 0 if up or self._refusal else self._beats_without + 1
+            if self._beats_without * SECONDS_TO_LOOK < _SECONDS_TO_START:
+                return
+            cause = self._too_few()
+        self._refuse(cause, "refused", cause)
 
     def _lose(self, cause: str) -> None:
         cause = f"Ray is gone ({cause})"

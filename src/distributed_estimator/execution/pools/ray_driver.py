@@ -7,11 +7,12 @@ process, so a child drives Ray, and passes messages on.
 From the pool come tuples: ("start", actor, number), ("work", key, pickled), ("forget", key),
 ("run", actor, run, key, pickled items, slow worker), ("cancel", actor, run) and ("end", actor). To
 the pool go ("up", actor, versions, host, process), ("done", actor, run, pickled report),
-("died", actor, cause) and ("gone", cause).
+("died", actor, cause), ("gone", cause), and ("beat",) twice a second.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -21,7 +22,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,7 +40,7 @@ Identity: TypeAlias = tuple[int, float]
 _MOST_CANCELLED = 8
 """Runs that an actor remembers it need not run: it has one at a time, and one on its way."""
 
-_SECONDS_TO_LOOK = 0.5
+SECONDS_TO_LOOK = 0.5
 
 _SECONDS_TO_END = 2.5
 """Ray may take so long to shut down; then its processes are ended by force."""
@@ -131,6 +132,21 @@ def end_processes(identities: Iterable[Identity]) -> None:
     psutil.wait_procs(ended, timeout=1.0)
 
 
+def led_by(pid: int, group: Callable[[int], int]) -> list[Identity]:
+    """All in the session or group of a process: what was forked and has lost its parent, too.
+
+    Args:
+        pid: The process, which may have ended.
+        group: `os.getsid` or `os.getpgid`.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if group(process.pid) == pid:
+                found.append(identity(process))
+    return found
+
+
 def _machine() -> str:
     """The same for processes that see each other's numbers; host names need not differ."""
     try:
@@ -143,11 +159,14 @@ def _machine() -> str:
 class _Driver:
     """Does with Ray what the pool says, and tells the pool what happens."""
 
-    def __init__(self, ray: Any, connection: Connection, folder: str | None) -> None:
+    def __init__(
+        self, ray: Any, connection: Connection, folder: str | None, silence: float, parent: int
+    ) -> None:
         self._ray = ray
+        self._silence = silence
         self._connection = connection
         self._folder = folder
-        self._parent = os.getppid()
+        self._parent = parent
         self._children = psutil.Process().children(recursive=True)
         self._actors: dict[int, Any] = {}
         self._processes: dict[int, Identity] = {}
@@ -166,7 +185,7 @@ class _Driver:
         """Until the pool hangs up, or its process ends."""
         for target in (self._send, self._watch):
             threading.Thread(target=target, daemon=True).start()
-        self._outbox.put(("connected", [identity(child) for child in self._children]))
+        self._outbox.put(("connected",))
         try:
             while True:
                 self._obey(*self._connection.recv())
@@ -182,8 +201,9 @@ class _Driver:
     def end(self) -> None:
         """End the actors, and Ray where it is ours; then this process."""
         self._ending.acquire()  # for good: whoever comes second waits for the exit
-        children = psutil.Process().children(recursive=True)
-        left = [*map(identity, children), *self._processes.values()]
+        left = _others()
+        for process in self._processes.values():
+            left += _family(process)
         timer = threading.Timer(_SECONDS_TO_END, self._leave, [left])
         timer.daemon = True
         timer.start()
@@ -233,7 +253,7 @@ class _Driver:
     def _end(self, actor: int) -> None:
         handle, process = self._actors.pop(actor, None), self._processes.pop(actor, None)
         if process is not None:
-            end_processes([process])  # a stopped process would outlast Ray's request
+            end_processes(_family(process))  # a stopped process would outlast Ray's request
         if handle is not None:
             self._ray.kill(handle)
 
@@ -257,27 +277,58 @@ class _Driver:
                 return
 
     def _watch(self) -> None:
-        """Ray itself may take a minute to notice that its controller has died."""
-        vital = [c for c in self._children if _name(c) in ("gcs_server", "raylet")]
-        while all(map(_runs, vital)):
+        """Ray itself may take a minute to notice that its controller has died or is stopped."""
+        vital = [c for c in self._children if _ask(c, "name") in ("gcs_server", "raylet")]
+        stopped, most = 0, self._silence / SECONDS_TO_LOOK
+        dead: set[int] = set()
+        while stopped < most:
             if os.getppid() != self._parent:
                 self.end()
-            time.sleep(_SECONDS_TO_LOOK)
-        self._outbox.put(("gone", "one of Ray's own processes ended"))
+            time.sleep(SECONDS_TO_LOOK)
+            self._outbox.put(("beat",))
+            states = {_ask(process, "status") for process in vital}
+            if states & {"", psutil.STATUS_ZOMBIE}:
+                self._outbox.put(("gone", "one of Ray's own processes ended"))
+                return
+            stopped = stopped + 1 if psutil.STATUS_STOPPED in states else 0
+            dead = self._tell_dead(dead)
+        cause = f"one of Ray's own processes was stopped for {self._silence:g} s"
+        self._outbox.put(("gone", cause))
+
+    def _tell_dead(self, before: set[int]) -> set[int]:
+        """Tell of actors dead by now and `before`: Ray does not notice where a child lives on.
+
+        What an actor forked holds the connections by whose end Ray knows.
+        """
+        dead = {actor for actor, (pid, _) in list(self._processes.items()) if _is_dead(pid)}
+        for actor in dead & before:
+            self._outbox.put(("died", actor, "its process ended"))
+        return dead
 
 
-def _name(process: psutil.Process) -> str:
+def _is_dead(pid: int) -> bool:
     try:
-        return str(process.name())
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _family(process: Identity) -> list[Identity]:
+    """An actor's process, and what it forked, where Ray gives it a group of its own."""
+    return [process, *led_by(process[0], os.getpgid)]
+
+
+def _ask(process: psutil.Process, what: str) -> str:
+    """Its name or status; nothing where it is gone."""
+    try:
+        return str(getattr(process, what)()) if process.is_running() else ""
     except psutil.NoSuchProcess:
         return ""
 
 
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+def _others() -> list[Identity]:
+    """All that this process, which leads a session, has started."""
+    return [found for found in led_by(os.getpid(), os.getsid) if found[0] != os.getpid()]
 
 
 def clause(error: BaseException) -> str:
@@ -290,9 +341,9 @@ def clause(error: BaseException) -> str:
 
 def _end_unless(connected: threading.Event, parent: int, folder: str | None) -> None:
     """Until Ray is connected to, which may hang, see whether this process has lost its parent."""
-    while not connected.wait(_SECONDS_TO_LOOK):
+    while not connected.wait(SECONDS_TO_LOOK):
         if os.getppid() != parent:
-            end_processes(map(identity, psutil.Process().children(recursive=True)))
+            end_processes(_others())
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             os._exit(0)
@@ -306,16 +357,14 @@ def main(descriptor: int) -> None:
     """
     os.set_inheritable(descriptor, False)  # else Ray's processes would keep it open
     connection = Connection(descriptor)
-    options, folder = connection.recv()
+    options, folder, silence, parent = connection.recv()
     connected = threading.Event()
-    threading.Thread(
-        target=_end_unless, args=(connected, os.getppid(), folder), daemon=True
-    ).start()
+    threading.Thread(target=_end_unless, args=(connected, parent, folder), daemon=True).start()
     try:
         import ray
 
         ray.init(**options)
-        driver = _Driver(ray, connection, folder)
+        driver = _Driver(ray, connection, folder, silence, parent)
         connected.set()
     except BaseException as error:
         connection.send(("failed", type(error).__name__, " ".join(str(error).split())[:1000]))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import secrets
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,8 @@ import psutil
 
 from ...errors import InputError, PoolError
 from ..pinning import ONE_THREAD
-from .ray_driver import Identity, end_processes, identity
+from .jobs import no_thread
+from .ray_driver import Identity, end_processes, led_by
 
 _SECONDS_TO_PROBE = 4.0
 """For each of two steps: to get a connection, and an answer."""
@@ -30,6 +33,11 @@ _SECONDS_TO_CONNECT = 60.0  # to what has answered as Ray does, on a busy machin
 
 _SECONDS_TO_START = 120.0
 _SECONDS_TO_END = 3.5
+_SILENCE = 30.0
+"""Seconds that the process, which has something to say twice a second, or one of Ray's own may not
+do anything. The kernel counts them while this process waits, and from the beginning after it was
+stopped, so that a program or a machine that was suspended does not count."""
+
 _OBJECT_STORE = 256 * 2**20
 _LONGEST_FOLDER = 40
 """Ray puts Unix sockets some 65 characters below its folder; their names may have 107."""
@@ -82,36 +90,52 @@ class RayLink:
         _probe(address)
         self._address = address
         self._creator = os.getpid()
-        self._lock = threading.Lock()
+        self._outbox: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
         self._identities: list[Identity] = []
+        self._ending = threading.Lock()
+        self._ended = False
         self._folder = None if address is not None else _folder()
         try:
             ours, theirs = socket.socketpair()
+            wait = struct.pack("ll", int(_SILENCE), int(_SILENCE % 1 * 1e6))
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
             self._connection = Connection(ours.detach())
             with theirs:
                 self._process = _launch(theirs.fileno(), own=address is None)
         except OSError as error:
             self._remove_folder()
             raise PoolError(self._explain(type(error).__name__, str(error))) from error
+        options = _options(address, workers, environment, self._folder)
+        self.send(options, self._folder, _SILENCE, self._creator)
         try:
-            self.send(_options(address, workers, environment, self._folder), self._folder)
+            threading.Thread(target=self._deliver, name="ray-pool-outbox", daemon=True).start()
             self._wait_until_connected()
+        except RuntimeError as error:
+            self.end()
+            raise PoolError(no_thread(error)) from error
         except BaseException:
             self.end()
             raise
 
     def send(self, *message: Any) -> None:
-        """Send a message; one that nobody takes any more is dropped: `receive` tells the end."""
-        with self._lock:
-            try:
+        """Send a message, without waiting: the process may be stopped, and take none.
+
+        One that nobody takes any more is dropped: `receive` tells the end.
+        """
+        self._outbox.put(message)
+
+    def _deliver(self) -> None:
+        with contextlib.suppress(OSError):
+            while (message := self._outbox.get()) is not None:
                 self._connection.send(message)
-            except OSError:
-                return
 
     def receive(self) -> tuple[Any, ...] | None:
         """Wait for a message; None once the process has ended."""
         try:
             message: tuple[Any, ...] = self._connection.recv()
+        except BlockingIOError:
+            self._process.kill()
+            return "gone", f"the process that drives it was silent for {_SILENCE:g} s"
         except (EOFError, OSError):
             return None
         return message
@@ -121,20 +145,29 @@ class RayLink:
         self._identities.append(process)
 
     def end(self) -> None:
-        """End the process, and what it started on this machine, within 5 s."""
+        """End the process, and what it started on this machine, within 5 s.
+
+        Whoever calls while another ends it waits for that.
+        """
         if os.getpid() != self._creator:
             return  # a fork of ours
+        with self._ending:
+            if not self._ended:
+                self._end()
+            self._ended = True
+
+    def _end(self) -> None:
         self._hang_up()
+        self._outbox.put(None)
+        # Before it is waited for: then its number may be another's.
+        started = led_by(self._process.pid, os.getsid)
         try:
             self._process.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
-            # It may be in the middle of starting Ray, and we were not told of these yet.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                started = psutil.Process(self._process.pid).children(recursive=True)
-                self._identities += map(identity, started)
+            started = led_by(self._process.pid, os.getsid)
             self._process.kill()
             self._process.wait()
-        end_processes(self._identities)
+        end_processes([*started, *self._identities])
         self._remove_folder()
 
     def _remove_folder(self) -> None:
@@ -158,8 +191,6 @@ class RayLink:
             message = ("failed", "", "the process that connects to it ended unexpectedly")
         if message[0] == "failed":
             raise PoolError(self._explain(message[1], message[2]))
-        for process in message[1]:
-            self.remember(process)
 
     def _explain(self, kind: str, text: str) -> str:
         reason = f"{kind}: {text}".strip(": ")
