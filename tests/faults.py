@@ -5,11 +5,13 @@ Times are `time.perf_counter()`, which all processes of a Linux machine share.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
 import resource
 import signal
+import struct
 import threading
 import time
 from dataclasses import dataclass, field
@@ -91,6 +93,35 @@ class Faulty:
 
     def do_segv(self, number):
         ctypes.string_at(0)
+
+    def do_unplug(self, number):
+        """Close every socket under whoever uses it."""
+        for file in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{file}").startswith("socket:"):
+                    os.close(int(file))
+        return answer(number)
+
+    def do_babble(self, number):
+        """Send a few random bytes over every connection."""
+        return self._send(number, np.random.default_rng().bytes(number % 11 + 1))
+
+    def do_mumble(self, number):
+        """Send the beginning of what Dask takes for a message, and never the rest."""
+        return self._send(number, struct.pack("<Q", MEBIBYTE << 6) + b"x")
+
+    def _send(self, number, content):
+        lines = [c.fd for c in psutil.Process().net_connections("tcp") if c.raddr]
+        assert lines
+        for line in lines:
+            os.write(line, content)
+        return answer(number)
+
+    def do_orphan(self, number):
+        """Leave a child that holds all connections."""
+        if not os.fork():
+            time.sleep(_LONG)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def do_poison(self, number):
         os.kill(os.getpid(), signal.SIGKILL)

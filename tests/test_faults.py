@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -45,15 +46,18 @@ from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import PoolError, TaskFailedError, ThrottledError
 from distributed_estimator.execution import (
     Constant,
+    Deadline,
     Policy,
     Retry,
     Speculation,
     Stragglers,
 )
 from distributed_estimator.execution.dispatcher import Dispatcher
+from distributed_estimator.execution.pools import dask_cluster, dask_link, ray_link
 from distributed_estimator.execution.pools.dask import DaskPool
 from distributed_estimator.execution.pools.processes import ProcessPool
 from distributed_estimator.execution.pools.ray import RayPool
+from distributed_estimator.execution.pools.ray_driver import led_by
 from distributed_estimator.execution.watch import Watch
 from distributed_estimator.records import TaskRecord, read_records
 
@@ -63,6 +67,8 @@ TASKS = 12
 TIMEOUT = 0.75
 """Seconds after which a task counts as hung, where one is."""
 PATIENCE = 60.0
+LOOKS = 3
+"""One a second, at a worker whose report does not come."""
 BACKOFF = 0.01
 ALLOWANCE = 8.0
 """Seconds that recovery may take beyond what is told of it: the machine may be busy, and Dask asks
@@ -77,9 +83,11 @@ KILLED_CONTROLLERS = {"processes": 10, "dask": 4, "ray": 4}
 VERBS = {"answers": ("raise", "throttle", "nan", "shape", "change")}
 """Faults that disturb nobody else strike together; any other's verb is its own name."""
 OUTSIDE = {"kill from outside": signal.SIGKILL, "stop from outside": signal.SIGSTOP}
-FAULTS = ("kill", "stop", "segv", "hang", "memory", "files", "answers", "late", *OUTSIDE)
+FAULTS = ("kill", "stop", "segv", "hang", "memory", "files", "answers", "late", "unplug", *OUTSIDE)
 ON_EVERY_POOL = ("stop", "memory", "answers", "late", "kill from outside")
 """Where the rest strike only processes in the quick tests; the soak tests strike all with all."""
+LINES = ("babble", "mumble", "orphan")
+"""What happens to connections between workers and an engine of its own."""
 STATUS = {
     "raise": "failed",
     "throttle": "failed",
@@ -100,7 +108,8 @@ def make(name):
 
 @pytest.fixture(scope="module", params=POOLS)
 def pool(request):
-    with contextlib.closing(make(request.param)) as made:
+    with pytest.MonkeyPatch.context() as patch, contextlib.closing(make(request.param)) as made:
+        patch.setattr(dask_cluster, "_PATIENCE", LOOKS)
         yield made
     assert not workers_of(request.param)
 
@@ -246,6 +255,17 @@ def test_every_task_is_folded_in_once_however_often_it_happens(pool, fault, tmp_
         assert p95 <= 2 * SECONDS + BACKOFF + ALLOWANCE
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", LINES)
+@pytest.mark.parametrize("pool", ["dask", "ray"], indirect=True)
+def test_lines_that_carry_rubbish_are_survived(pool, fault, tmp_path):
+    # Ray notices by itself, and takes 10 s to start an actor.
+    for seed in range(2 if pool.name == "ray" else 10):
+        one_round(pool, tmp_path, fault, seed)
+    gather(pool, tmp_path, WORKERS)
+
+
 # --- a task that kills every worker it meets ------------------------------------------------------
 
 
@@ -331,8 +351,11 @@ def estimate(pool, folder, backend=None, options=OPTIONS, meanwhile=None):
         return job.result()[0], files["trace"]
 
 
-def main(pool, folder):
+def main(pool, folder, silence=None):
     """What scripts run: the estimate, and its bits in a file."""
+    if silence is not None:
+        ray_link._SILENCE = float(silence)
+        dask_link._SILENCE = round(float(silence) / dask_link._WATCH_SECONDS)
     result, trace = estimate(pool, Path(folder))
     trace.rename(Path(folder) / "trace")
     np.savez(Path(folder) / "result.npz", evs=result.data.evs, stds=result.data.stds)
@@ -494,9 +517,14 @@ def drop_connection(pool, others):
 
 
 @pytest.mark.parametrize(
-    "strike", [drop_connection, pytest.param(kill_engine, marks=pytest.mark.soak)]
+    ("name", "strike"),
+    [
+        ("processes", drop_connection),
+        # The quick tests stop these engines, and kill a scheduler and a raylet.
+        *(pytest.param(name, drop_connection, marks=pytest.mark.soak) for name in ("dask", "ray")),
+        *(pytest.param(name, kill_engine, marks=pytest.mark.soak) for name in POOLS),
+    ],
 )
-@pytest.mark.parametrize("name", POOLS)
 def test_an_engine_that_is_lost_is_survived_or_one_error(name, strike, tmp_path, undisturbed):
     at = []
     # Of the pool that other tests share; all process pools have one server.
@@ -518,6 +546,88 @@ def test_an_engine_that_is_lost_is_survived_or_one_error(name, strike, tmp_path,
                 estimate(pool, tmp_path, meanwhile=meanwhile)
             assert time.perf_counter() - at[0] < 10.0 + ALLOWANCE
     wait_until(lambda: before.issuperset(workers_of(name)), "no worker is left")
+
+
+SILENCE = 2.0
+"""Seconds of it that are waited for where a helper process is stopped."""
+
+
+def stop_round(name, helper, folder, moment):
+    """Stop a helper process amid a run that has a deadline, then run again, and close.
+
+    Args:
+        name: The pool.
+        helper: Name of the process; None: the one that leads the session of all others.
+        folder: For all files.
+        moment: When, in seconds after the run began.
+    """
+    with contextlib.closing(make(name)) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_link, "_SILENCE", SILENCE)
+        started = play(pool, new_work(folder), [(0, None)], Policy(), limit=120.0)
+        assert started.error is None
+        # Not before: the scheduler is busy while workers come.
+        patch.setattr(dask_link, "_SILENCE", round(SILENCE / dask_link._WATCH_SECONDS))
+        leader = (pool._cluster._process._process if name == "dask" else pool._link._process).pid
+        family = [psutil.Process(pid) for pid, _ in led_by(leader, os.getsid)]
+        (helping,) = [p for p in family if (p.name() == helper if helper else p.pid == leader)]
+        tasks = [(number, None) for number in range(100 * WORKERS)]
+
+        def strike():
+            time.sleep(moment)
+            helping.suspend()
+
+        begin = time.perf_counter()
+        first = play(
+            pool, new_work(folder), tasks, Policy(deadline=Deadline(moment + 0.5)), meanwhile=strike
+        )
+        middle = time.perf_counter()
+        second = play(pool, new_work(folder), tasks, Policy())
+        end = time.perf_counter()
+        pool.close()
+        closed = time.perf_counter()
+
+    assert middle - begin < moment + 0.5 + ALLOWANCE / 2
+    assert first.error is None
+    assert first.tally.missing, "the helper was needed"
+    assert isinstance(second.error, PoolError)
+    assert re.search(rf"(did not answer|silent|stopped) for {SILENCE:g} s", str(second.error))
+    assert end - middle < SILENCE + ALLOWANCE
+    assert closed - end < 5.0 + ALLOWANCE / 2
+    wait_until(  # re-parented ones, too
+        lambda: all(is_gone(pid) for pid, _ in led_by(leader, os.getsid)), "all are gone", 5.0
+    )
+    assert all(is_gone(process.pid) for process in family)
+
+
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_a_helper_that_is_stopped_is_one_error(name, tmp_path):
+    stop_round(name, None, tmp_path, 0.1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("name", "helper", "rounds"),
+    [("dask", None, 10), ("ray", None, 10), ("ray", "gcs_server", 3), ("ray", "raylet", 3)],
+)
+def test_a_helper_that_is_stopped_at_any_moment_is_one_error(name, helper, rounds, tmp_path):
+    for moment in np.random.default_rng(1).uniform(0.0, 0.5, rounds):
+        stop_round(name, helper, tmp_path, moment)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_a_program_that_was_suspended_does_not_take_its_helper_for_stopped(
+    name, tmp_path, undisturbed
+):
+    with script(name, tmp_path, 2 * SILENCE) as made:
+        wait_until(lambda: results_in(tmp_path) >= 5, "results come", 120.0)
+        made.process.send_signal(signal.SIGSTOP)
+        time.sleep(4 * SILENCE)
+        made.process.send_signal(signal.SIGCONT)
+        assert made.wait() == ""
+    with np.load(tmp_path / "result.npz") as found:
+        assert np.array_equal(found["evs"], undisturbed[0].evs)
 
 
 @pytest.mark.parametrize("kind", [DaskPool, RayPool])
@@ -543,14 +653,15 @@ if __name__ == "__main__":
 class Script:
     """The estimate in an interpreter of its own; all it starts bears its mark."""
 
-    def __init__(self, pool, folder):
+    def __init__(self, *arguments):
+        folder = Path(arguments[1])
         self.mark = uuid4().hex
         path = folder / "script.py"
         path.write_text(SCRIPT)
         here = [str(Path(__file__).parent), *filter(None, sys.path)]
         environment = {"PYTHONPATH": os.pathsep.join(here), "FAULTS_MARK": self.mark}
         self.process = subprocess.Popen(
-            [sys.executable, str(path), pool, str(folder)],
+            [sys.executable, str(path), *map(str, arguments)],
             env=os.environ | environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -566,8 +677,8 @@ class Script:
 
 
 @contextlib.contextmanager
-def script(pool, folder):
-    made = Script(pool, folder)
+def script(*arguments):
+    made = Script(*arguments)
     try:
         yield made
     finally:

@@ -19,6 +19,12 @@ class Pool(ABC):
     They belong to the process that made the pool: a fork of it can neither use nor end them
     (threads excepted, which start afresh there).
 
+    No method waits for another process for long. One that was stopped (SIGSTOP) keeps its
+    connections, takes nothing, says nothing and ignores SIGTERM: a pool sends without waiting,
+    counts the silence of every helper process that it depends on, loses its orders after a bounded
+    one, and ends by SIGKILL what it started, with all that this leaves without a parent. Where this
+    program itself was suspended, that is no silence.
+
     Attributes:
         name: For records.
         workers: Orders that run at a time; more wait inside the pool, in order.
