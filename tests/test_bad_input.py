@@ -70,7 +70,6 @@ from distributed_estimator.execution import (
     Batches,
     Constant,
     Deadline,
-    Journal,
     Policy,
     Retry,
     SlowWorker,
@@ -726,8 +725,6 @@ def test_options_that_are_none(options):
             lambda path: Fleet(homogeneous(1, seconds_per_job=1, seconds_per_shot=0), log=path),
             "log",
         ),
-        (RecordWriter, "path"),
-        (Journal, "path"),
     ],
 )
 def test_paths_that_are_none(make, name, path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ CIRCUITS = {
     "rzz(0.3) q[2],q[3]; ry(0.6) q[3];\n"
     "cx q[3],q[4]; ry(0.5) q[4]; cx q[4],q[5]; ry(0.2) q[5];",
 }
+DEST = [str(Path(sys.executable).parent / "dest")]
 WIDE = {**os.environ, "COLUMNS": "130"}
 _BLOCK = re.compile(r"((?:^<!--.*?-->\n+)*)^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _TIME = re.compile(r"[\d-]+T[\d:.+]+|[\d.]+ ?(?:µs|ms|s|min|h)\b")
@@ -72,13 +74,11 @@ def output_of(block: Block, folder: Path) -> str:
         for wanted in re.findall(r"print\(.*\)  # (.*)$", block.text, re.MULTILINE):
             assert wanted in out.splitlines()
         return out
-    scripts = Path(sys.executable).parent
-    programs = {"dest": [str(scripts / "dest")], "python": [sys.executable]}
     out = ""
     for line in block.lines():
         for command in line.split(" && "):
             program, *rest = shlex.split(command, comments=True)
-            out += run([*programs[program], *rest], folder)
+            out += run([*{"dest": DEST, "python": [sys.executable]}[program], *rest], folder)
     return out
 
 
@@ -103,9 +103,21 @@ def check_shown(block: Block, out: str) -> None:
         place += len(shown)
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training and a study, which pages take for granted."""
+    folder = tmp_path_factory.mktemp("runs")
+    run([*DEST, "train", "iris", "--cuts", "2", "--trace", "--out", "iris"], folder)
+    shutil.copytree(ROOT / "docs" / "results" / "laptop" / "records", folder / "study")
+    return folder
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_page_shows_what_comes_out(page: Path, tmp_path: Path) -> None:
+def test_a_page_shows_what_comes_out(page: Path, tmp_path: Path, runs: Path) -> None:
+    for made in runs.iterdir():
+        if f"--out runs/{made.name}\n" not in page.read_text(encoding="utf-8"):
+            shutil.copytree(made, tmp_path / "runs" / made.name)
     qubits = 6 if page.parent.name == "how-to" else 4
     circuit = f'OPENQASM 2.0;\ninclude "qelib1.inc";\n{CIRCUITS[qubits]}\n'
     (tmp_path / "circuit.qasm").write_text(circuit, encoding="utf-8")
@@ -115,8 +127,7 @@ def test_a_page_shows_what_comes_out(page: Path, tmp_path: Path) -> None:
             continue
         if block.language in ("python", "sh"):
             out += output_of(block, tmp_path)
-        elif block.text != circuit:
-            assert block.language == "text", f"{block.language} is neither run nor compared"
+        elif block.language == "text" and block.text != circuit:
             check_shown(block, out)
             out = ""
 

@@ -479,7 +479,7 @@ def test_a_report_that_comes_after_the_order_was_given_up_is_dropped(link, inbox
 @pytest.mark.parametrize(
     ("report", "cause"),
     [
-        (b"", "worker 0 sent a report that cannot be read (EOFError"),
+        (b"", "worker 0 sent a report that is none: 'unreadable (EOFError"),
         (pickle.dumps("fine"), "worker 0 sent a report that is none: 'fine'"),
     ],
 )

@@ -29,6 +29,7 @@ from distributed_estimator.analysis.study.results import write_results
 from distributed_estimator.analysis.study.runs import load_study
 from distributed_estimator.analysis.trace import write_chrome_trace
 from distributed_estimator.errors import InputError, RecordError
+from distributed_estimator.execution import Journal
 from distributed_estimator.records import (
     SCHEMA_VERSION,
     CircuitInfo,
@@ -446,8 +447,7 @@ def test_a_pickled_writer_appends_to_the_same_file(
     "use",
     [
         RecordWriter,
-        lambda path: DistributedEstimator(trace=path),
-        lambda path: DistributedEstimator(options=EstimatorOptions(seed=1), journal=path),
+        Journal,
         lambda path: list(read_records(path)),
         lambda path: write_chrome_trace(path, []),
         lambda path: load_costs(path),

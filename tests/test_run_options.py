@@ -579,7 +579,7 @@ def test_a_journal_is_gone_on_from(dest: Callable[..., Any]):
     assert (again["value"], again["stderr"]) == (plain["value"], plain["stderr"])
     assert Path("run.journal").read_bytes() == whole
     tasks = [r for r in read_records("out/tasks.jsonl") if isinstance(r, TaskRecord)]
-    assert [f"statevector {task.key}" for task in tasks] == [json.loads(lines[-1])["key"]]
+    assert [task.key for task in tasks] == [json.loads(lines[-1])["key"].split()[-1]]
     third = document_of(dest(*command, "--trace", "none"))
     assert third["value"] == plain["value"]
     assert third["files"] == {"queries": "none/queries.jsonl", "trace": "none/trace.json"}

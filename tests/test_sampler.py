@@ -360,7 +360,7 @@ def test_other_numbers_of_shots_are_taken_if_they_agree():
     _, double = deferring(take=lambda shots, pub: 2 * shots)
     _, plain = deferring()
     call = gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None]
-    options = {"shots": 512, "setting_basis": "minimal"}
+    options = {"shots": 512}
     z = scores(double, *call, **options)
     assert np.abs(z).max() <= MOST
     more, fewer = (estimate(backend, *call, **options).data.stds for backend in (double, plain))
@@ -385,9 +385,8 @@ def test_shots_that_were_rounded_up_are_recorded(tmp_path):
         _, backend = deferring(take=in_hundreds)
         _, plain = deferring()
         policy = Policy(deadline=Deadline(600.0, chunks=chunks))
-        options = {"policy": policy, "setting_basis": "minimal"}
         with RecordWriter(tmp_path / f"{chunks}.jsonl") as trace:
-            result = estimate(backend, *call, shots=250, trace=trace, **options)
+            result = estimate(backend, *call, shots=250, trace=trace, policy=policy)
         metadata = result.metadata
         assert metadata["shots"] == taken
         assert metadata["shots_total"] == taken * metadata["num_subexperiments"]
@@ -395,7 +394,7 @@ def test_shots_that_were_rounded_up_are_recorded(tmp_path):
         assert {task.shots for task in tasks} == {taken // chunks}
         # As many shots asked for of a device that takes any number: equal but for what the
         # standard errors themselves scatter, some per cent at 300 shots.
-        other = estimate(plain, *call, shots=taken, setting_basis="minimal").data.stds
+        other = estimate(plain, *call, shots=taken).data.stds
         np.testing.assert_allclose(result.data.stds, other, rtol=0.15)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,6 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 GUIDES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *GUIDES]
-
-ELSEWHERE = ("address=", "QiskitRuntimeService", "runs/iris")
-"""Marks blocks that need a cluster, a device or the run of an earlier command."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -81,27 +76,6 @@ class TestNotebook:
 def test_python_in_a_guide_compiles(guide: Path) -> None:
     for number, block in enumerate(blocks(guide, "python")):
         compile(block, f"{guide.name}, block {number}", "exec")
-
-
-RUNNABLE = [
-    pytest.param(block, id=f"{guide.stem}-{number}")
-    for guide in GUIDES
-    for number, block in enumerate(blocks(guide, "python"))
-    if not any(mark in block for mark in ELSEWHERE)
-]
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("block", RUNNABLE)
-def test_python_in_a_guide_runs(block: str, tmp_path: Path) -> None:
-    """As a script, in a folder with the circuit that the guides share."""
-    (circuit,) = blocks(ROOT / "docs" / "how-to" / "choose-cuts-and-shots.md", "text")[:1]
-    (tmp_path / "circuit.qasm").write_text(circuit)
-    (tmp_path / "block.py").write_text(block)
-    done = subprocess.run(
-        [sys.executable, "block.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def commands(page: Path) -> list[str]:
