@@ -84,7 +84,7 @@ VERBS = {"answers": ("raise", "throttle", "nan", "shape", "change")}
 """Faults that disturb nobody else strike together; any other's verb is its own name."""
 OUTSIDE = {"kill from outside": signal.SIGKILL, "stop from outside": signal.SIGSTOP}
 FAULTS = ("kill", "stop", "segv", "hang", "memory", "files", "answers", "late", "unplug", *OUTSIDE)
-ON_EVERY_POOL = ("stop", "memory", "answers", "late", "kill from outside")
+ON_EVERY_POOL = ("memory", "answers", "late", "kill from outside")
 """Where the rest strike only processes in the quick tests; the soak tests strike all with all."""
 LINES = ("babble", "mumble", "orphan")
 """What happens to connections between workers and an engine of its own."""
@@ -599,7 +599,7 @@ def stop_round(name, helper, folder, moment):
     assert all(is_gone(process.pid) for process in family)
 
 
-@pytest.mark.parametrize("name", ["dask", "ray"])
+@pytest.mark.parametrize("name", ["dask", pytest.param("ray", marks=pytest.mark.soak)])
 def test_a_helper_that_is_stopped_is_one_error(name, tmp_path):
     stop_round(name, None, tmp_path, 0.1)
 
@@ -722,7 +722,7 @@ def lose_controller(name, again, folder, seed, undisturbed):
     return seconds
 
 
-@pytest.mark.parametrize("name", ["processes", "ray"])
+@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.soak)])
 def test_a_run_goes_on_where_its_controller_was_killed(name, tmp_path, undisturbed):
     lose_controller(name, "threads", tmp_path, 0, undisturbed)
 

@@ -278,6 +278,7 @@ def test_ray_listens_on_the_loopback_interface_alone(pool, inbox):
         assert inner.is_loopback, f"a process listens on {address}"
 
 
+@pytest.mark.soak
 def test_a_second_ray_dies_alone(pool, inbox):
     before = set(descendants())
     second = RayPool(1)

@@ -97,6 +97,7 @@ def texts(path: Path) -> list[str]:
     )
 
 
+@pytest.mark.soak
 def test_the_committed_results_are_all_that_the_records_make(redrawn):
     assert generated(redrawn) == generated(PUBLISHED)
     drawn = {path.stem for path in PUBLISHED.glob("figures/*.svg")}
@@ -104,6 +105,7 @@ def test_the_committed_results_are_all_that_the_records_make(redrawn):
     assert {path.stem for path in PUBLISHED.glob("tables/*.csv")} >= TABLES
 
 
+@pytest.mark.soak
 def test_the_committed_numbers_are_those_of_the_records(redrawn):
     for path in sorted(redrawn.glob("tables/*.csv")):
         assert differences(cells(path), cells(PUBLISHED / "tables" / path.name)) == [], path.name
@@ -112,17 +114,20 @@ def test_the_committed_numbers_are_those_of_the_records(redrawn):
         assert differences(document(path), document(committed)) == [], path.name
 
 
+@pytest.mark.soak
 def test_the_committed_figures_show_these_numbers(redrawn):
     for path in sorted(redrawn.glob("figures/*.svg")):
         assert texts(path) == texts(PUBLISHED / "figures" / path.name), path.name
 
 
+@pytest.mark.soak
 def test_the_committed_page_is_the_generated_one(redrawn):
     page = (redrawn / "README.md").read_text("utf-8")
     committed = (PUBLISHED / "README.md").read_text("utf-8")
     assert HASH.sub("hash", page).splitlines() == HASH.sub("hash", committed).splitlines()
 
 
+@pytest.mark.soak
 def test_the_committed_study_is_whole_and_small(redrawn):
     summary = json.loads((redrawn / "summary.json").read_text("utf-8"))
     assert summary["scale"] == "laptop"
@@ -263,6 +268,7 @@ def test_changed_records_are_refused_and_nothing_is_written(made, tmp_path):
     assert generated(tmp_path) == set()
 
 
+@pytest.mark.soak
 def test_names_from_data_stay_text(tmp_path):
     pack_study(hostile_study(tmp_path / "study"), tmp_path / "records")
     write_results(tmp_path, tmp_path / "out")

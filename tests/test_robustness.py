@@ -378,7 +378,7 @@ def test_the_same_command_gives_the_same_numbers(run: RunFolder):
         {"head": "linear", "model": ModelConfig(observable="z_each"), "loss": "cross_entropy"},
         {"optimizer": "spsa"},
         {"max_qubits": 1},
-        {"pipeline": "reference", "shots": 16, "cuts": 1},
+        pytest.param({"pipeline": "reference", "shots": 16, "cuts": 1}, marks=pytest.mark.soak),
     ],
 )
 def test_every_kind_of_run_can_be_attacked(tmp_path: Path, settings: dict[str, Any]):

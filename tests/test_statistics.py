@@ -306,6 +306,7 @@ def at_zero(cuts):
     return circuit.assign_parameters(np.zeros(circuit.num_parameters)), labels
 
 
+@pytest.mark.soak
 def test_meeting_a_precision_biases_nothing():
     """To stop when it looks good would favour values whose standard error comes out small.
 

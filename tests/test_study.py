@@ -1096,6 +1096,7 @@ experiments:
 """
 
 
+@pytest.mark.soak
 def test_no_policy_is_faster_than_the_bound(tmp_path: Path) -> None:
     """Real runs of every policy, with and without stragglers.
 
@@ -1186,6 +1187,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return path, folder / "out"
 
 
+@pytest.mark.soak
 def test_a_study_that_is_killed_goes_on(slow: tuple[Path, Path], tmp_path: Path) -> None:
     path, whole = slow
     out = tmp_path / "out"

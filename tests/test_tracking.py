@@ -450,6 +450,7 @@ print(json.dumps({"calls": calls, "telemetry": get_telemetry_client() is not Non
 """
 
 
+@pytest.mark.soak
 def test_no_network_is_touched_outside_of_tests_either(folder: RunFolder):
     """MLflow sends no telemetry where it sees pytest or CI, so another process that it does not."""
     kept = ("HOME", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PATH")
