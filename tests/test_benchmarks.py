@@ -112,6 +112,7 @@ def test_a_smoke_run_of_stragglers_holds_every_policy_and_the_bound() -> None:
     assert all(row["seconds"] >= 8 * 0.02 for row in document["rows"])
 
 
+@pytest.mark.soak
 def test_a_smoke_run_of_overhead_times_the_dispatcher_and_a_pool() -> None:
     document = smoke_run("overhead", "--pool", "processes", "--repeats", "1")
     check_document("overhead", document)

@@ -1009,7 +1009,7 @@ def test_a_place_where_nothing_can_be_written_is_refused(
         pytest.param("torch", "ml", marks=pytest.mark.soak),
         ("safetensors", "ml"),
         pytest.param("qiskit_machine_learning", "ml", marks=pytest.mark.soak),
-        ("sklearn", "ml"),
+        pytest.param("sklearn", "ml", marks=pytest.mark.soak),
         ("matplotlib", "report"),
     ],
 )

@@ -206,6 +206,7 @@ def test_intervals_of_groups_cover_as_the_binomial_allows():
     assert low <= hits <= high
 
 
+@pytest.mark.soak
 def test_intervals_of_a_model_cover_what_it_had_not_seen():
     trials = 40
     hits = 0

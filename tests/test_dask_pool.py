@@ -234,6 +234,7 @@ def stopping(pool, inbox, work, monkeypatch):
 
 
 @pytest.mark.parametrize("moment", ["the work is sent", "the answer is fetched"])
+@pytest.mark.soak
 def test_a_worker_that_is_stopped_before_it_begins(pool, inbox, stopping, moment, tmp_path):
     link = pool._link
     if moment == "the work is sent":
@@ -308,6 +309,7 @@ def test_a_task_of_many_megabytes(pool, inbox, work):
     assert value_of(end) == 15_000_000
 
 
+@pytest.mark.soak
 def test_a_cluster_of_our_own_needs_no_certificates(inbox, work):
     with dask_config.set({"distributed.comm.require-encryption": True}):
         pool = DaskPool(1)
@@ -498,6 +500,7 @@ def test_a_scheduler_that_stops_as_it_is_connected_to(inbox, work, monkeypatch):
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
+@pytest.mark.soak
 def test_dask_is_silent_about_what_the_pool_tells(inbox, work, client_log):
     pool = DaskPool(1)
     run(pool, inbox, order_of(work, ("value", 1.0)))
@@ -637,6 +640,7 @@ def test_nothing_is_left_of_a_script_that_is_killed():
     assert gone(*processes)
 
 
+@pytest.mark.soak
 def test_nothing_is_left_of_a_script_that_is_interrupted():
     process, processes = script("busy")
     os.killpg(process.pid, signal.SIGINT)

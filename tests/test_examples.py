@@ -101,6 +101,7 @@ def load(path: Path) -> ModuleType:
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.soak
 def test_what_an_example_returns_agrees_with_its_reference(
     path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

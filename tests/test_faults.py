@@ -84,7 +84,7 @@ VERBS = {"answers": ("raise", "throttle", "nan", "shape", "change")}
 """Faults that disturb nobody else strike together; any other's verb is its own name."""
 OUTSIDE = {"kill from outside": signal.SIGKILL, "stop from outside": signal.SIGSTOP}
 FAULTS = ("kill", "stop", "segv", "hang", "memory", "files", "answers", "late", "unplug", *OUTSIDE)
-ON_EVERY_POOL = ("memory", "answers", "late", "kill from outside")
+ON_EVERY_POOL = ("answers", "late")
 """Where the rest strike only processes in the quick tests; the soak tests strike all with all."""
 LINES = ("babble", "mumble", "orphan")
 """What happens to connections between workers and an engine of its own."""
@@ -316,6 +316,7 @@ def test_without_deduplication_a_late_answer_would_count_twice(processes, tmp_pa
         late_round(processes, new_work(tmp_path))
 
 
+@pytest.mark.soak
 def test_without_a_limit_per_task_a_hung_one_would_be_waited_for(processes, tmp_path, monkeypatch):
     monkeypatch.setattr(Watch, "hung", lambda self, at: [])
     tasks = [(n, "hang" if n == 4 else None) for n in range(TASKS)]
@@ -599,7 +600,8 @@ def stop_round(name, helper, folder, moment):
     assert all(is_gone(process.pid) for process in family)
 
 
-@pytest.mark.parametrize("name", ["dask", pytest.param("ray", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["dask", "ray"])
 def test_a_helper_that_is_stopped_is_one_error(name, tmp_path):
     stop_round(name, None, tmp_path, 0.1)
 
@@ -631,6 +633,7 @@ def test_a_program_that_was_suspended_does_not_take_its_helper_for_stopped(
 
 
 @pytest.mark.parametrize("kind", [DaskPool, RayPool])
+@pytest.mark.soak
 def test_a_cluster_that_cannot_be_reached_is_told_of_soon(kind):
     pool = kind(2, address="127.0.0.1:9")
     begin = time.perf_counter()

@@ -590,6 +590,7 @@ def test_no_worker_outlives_a_killed_parent(script, tmp_path, verb, arguments):
     wait_until_gone(*descendants)
 
 
+@pytest.mark.soak
 def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(script, tmp_path):
     made = script("""
         if __name__ == "__main__":
@@ -626,6 +627,7 @@ def test_ctrl_c_leaves_no_worker(script, tmp_path):
     assert err.count("KeyboardInterrupt") == 1, "the script's own, and no worker's"
 
 
+@pytest.mark.soak
 def test_the_interpreter_exits_with_workers_busy(script, tmp_path):
     made = script("""
         if __name__ == "__main__":

@@ -808,6 +808,7 @@ def answer_as_ray(line):
     say_nothing(line)
 
 
+@pytest.mark.soak
 def test_nothing_is_left_of_a_program_that_ends_while_it_connects(start, serving):
     address = serving(answer_as_ray)  # once: Ray itself gets no answer
     program, _ = start(f"print('ready')\nvalue(RayPool(1, address={address!r}))\n")

@@ -103,7 +103,12 @@ class CountingSampler(BaseSamplerV2):
 
 @pytest.mark.parametrize(
     ("cuts", "deferred", "points", "shots"),
-    [(0, False, 20, 8192), (1, False, 2, 2048), (1, True, 8, 8192), (2, True, 2, 2048)],
+    [
+        (0, False, 20, 8192),
+        (1, False, 2, 2048),
+        (2, True, 2, 2048),
+        pytest.param(1, True, 8, 8192, marks=pytest.mark.soak),
+    ],
 )
 def test_values_agree_with_the_statevector(
     cuts: int, deferred: bool, points: int, shots: int

@@ -184,6 +184,7 @@ def test_the_page_shows_every_figure_and_its_links_lead_to_files(made):
     assert f"numpy {numpy}" in page
 
 
+@pytest.mark.soak
 def test_results_are_the_same_wherever_they_are_made_and_whatever_was_there(
     made, tmp_path, monkeypatch
 ):
@@ -232,6 +233,7 @@ def test_a_page_of_ones_own_is_not_overwritten(made, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
+@pytest.mark.soak
 def test_results_that_cannot_be_written_leave_what_was_there(made, tmp_path, monkeypatch):
     (tmp_path / "README.md").write_bytes((made[0] / "README.md").read_bytes() + b"earlier")
     before = (tmp_path / "README.md").read_bytes()

@@ -395,6 +395,7 @@ def test_a_run_that_was_killed_ten_times_ends_as_if_it_had_not(tmp_path: Path, s
     kill_and_resume(tmp_path, kills=10, seed=seed)
 
 
+@pytest.mark.soak
 def test_ctrl_c_ends_the_step_and_says_how_to_go_on(tmp_path: Path):
     process = start(tmp_path, *RUN, "--epochs", "100000", "--out", "my run")
     wait_for(tmp_path / "my run" / "training.jsonl", b'"epoch": 1', process)

@@ -274,6 +274,7 @@ def test_an_interval_of_nothing_is_refused(share: float, count: int):
 # --- a trained network
 
 
+@pytest.mark.soak
 def test_cut_and_uncut_runs_are_equally_robust(exact_runs: dict[int, RunFolder]):
     measured = [
         measure(load_trained(exact_runs[cuts], exact=True), AttackConfig()) for cuts in range(4)
@@ -712,6 +713,7 @@ def test_folders_that_hold_no_run(dest: Callable[..., Done], run: RunFolder, tmp
 
 
 @pytest.mark.parametrize(("module", "extra"), [("torch", "ml"), ("matplotlib", "report")])
+@pytest.mark.soak
 def test_a_missing_library_is_named_with_its_extra(run: RunFolder, module: str, extra: str):
     """In a process of its own: here the libraries have long been imported."""
     before = snapshot(run.path)

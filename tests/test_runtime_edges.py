@@ -125,6 +125,7 @@ def test_a_task_that_waits_for_its_next_attempt_is_missing_at_a_deadline_not_fai
     assert result.metadata["shots_total"] == 0.75 * 100 * result.metadata["num_subexperiments"]
 
 
+@pytest.mark.soak
 def test_a_deadline_ends_a_run_that_has_a_precision_to_meet():
     """Pilots, rounds and their repetitions have one deadline together."""
     chosen = estimator(

@@ -1221,6 +1221,7 @@ def test_a_study_survives_kills_at_random_moments(slow: tuple[Path, Path], tmp_p
     assert comparable(out) == comparable(whole)
 
 
+@pytest.mark.soak
 def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(
     slow: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -778,6 +778,7 @@ def test_a_figure_says_which_numbers_and_records_it_was_drawn_from(paper):
         assert all((paper[0] / folder / "run.json").exists() for folder in about["records"])
 
 
+@pytest.mark.soak
 def test_redrawn_figures_have_the_same_bytes(tmp_path):
     study = small(tmp_path)
     first = write_report(study.path, tmp_path / "a", command="c")
@@ -877,6 +878,7 @@ def test_the_command_prints_headlines_and_what_is_missing(tmp_path):
     assert "  not measured. No finished run holds a query." in run.output
 
 
+@pytest.mark.soak
 def test_the_command_prints_the_cost_model_setup_by_setup(paper, tmp_path):
     run = CliRunner().invoke(report, [str(paper[0]), "--out", str(tmp_path / "out")])
     _, after = run.output.split("cost model: ")
