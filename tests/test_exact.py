@@ -758,6 +758,13 @@ def test_an_evolution_is_the_exponential_where_that_is_asked_for(labels):
     assert energies == [pytest.approx(0.92106, abs=1e-5), pytest.approx(1, abs=TOLERANCE)]
 
 
+def test_an_evolution_that_reaches_no_observable_is_not_named():
+    circuit = QuantumCircuit(4)
+    circuit.append(PauliEvolutionGate(SparsePauliOp(["ZZ", "XI"]), 1.0), [2, 3])
+    assert run(circuit, "IIIZ").metadata["product_formulas"] == []
+    assert run(circuit, "IZII").metadata["product_formulas"] == [0]
+
+
 @pytest.mark.parametrize(
     ("evolution", "formulas"),
     [

@@ -95,7 +95,7 @@ class CountingSampler(BaseSamplerV2):
 
     def run(self, pubs: Any, *, shots: int | None = None) -> Any:
         self.jobs.append(len(pubs))
-        return SamplerV2(seed=1).run(pubs, shots=shots)
+        return SamplerV2(seed=len(self.jobs)).run(pubs, shots=shots)
 
 
 # --- values -----------------------------------------------------------------------------------
@@ -726,6 +726,10 @@ def test_the_seed_of_a_sampler_gives_way_to_those_of_tasks() -> None:
     assert one != two
     with pytest.raises(BackendError, match="same random numbers"):
         ReferenceEstimator("AB", sampler=Fixed(), shots=256).run([(bell(0.4), "ZI")]).result()
+    uncut = ReferenceEstimator(None, sampler=Fixed(), shots=256)
+    uncut.run([(bell(1.2), "ZI")]).result()
+    with pytest.raises(BackendError, match="same random numbers"):  # from one query to the next
+        uncut.run([(bell(1.2), "ZI")]).result()
 
 
 def test_a_missing_aer_ends_in_an_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -658,6 +658,16 @@ def test_samplers_that_repeat_themselves_are_refused(name, spread):
     assert type(REPEATING[name]()).__name__ in str(info.value)
 
 
+def test_a_run_that_is_repeated_by_right_is_no_repetition():
+    options = EstimatorOptions(seed=3, shots=500)
+    estimator = DistributedEstimator("AB", StatevectorSampler(), options=options)
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.6, [0, 1])
+    first = estimator.run([(circuit, "ZZ")]).result()[0].data.evs
+    estimator.continue_run(estimator.run_id, 0)
+    assert estimator.run([(circuit, "ZZ")]).result()[0].data.evs == first
+
+
 def test_circuits_of_one_job_that_repeat_each_other_are_refused():
     """A number as seed of a statevector sampler is the seed of every circuit."""
     seeds = itertools.count()
@@ -692,7 +702,7 @@ def test_independent_tasks_are_no_repetition_in_whatever_order_shots_come(order,
     rng = np.random.default_rng(4)
     repetition = Repetition()
     circuits = 4096 // shots + 1
-    for _ in range(70):
+    for number in range(70):
         outcomes = rng.choice(4, (circuits, shots), p=[0.7, 0.1, 0.05, 0.15])
         if order == "sorted":
             outcomes.sort(axis=1)
@@ -704,7 +714,7 @@ def test_independent_tasks_are_no_repetition_in_whatever_order_shots_come(order,
             outcomes = np.take_along_axis(outcomes, ranks.argsort(1, kind="stable"), 1)
         bits = BitArray(outcomes[..., None].astype(np.uint8), 2)
         result = SamplerPubResult(DataBin(bits=bits, shape=(circuits,)))
-        repetition.check(draws_of([result]), shots, "it")
+        repetition.check(draws_of([result]), shots, "it", number)
 
 
 def test_simulator_noise_of_the_runtime_is_not_deferred():

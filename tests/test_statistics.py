@@ -217,8 +217,7 @@ def test_one_shot_says_nothing_of_its_error():
 def test_a_sure_value_has_no_standard_error(labels, basis):
     """Rather than one made of rounding, which is at most 1e-8: the root of eps = 2e-16.
 
-    GHZ has stabilisers that no shot contradicts, of which some cross no cut. The least that 4000
-    shots show of any other is the square root of 1/4000², 2.5e-4.
+    GHZ has stabilisers that no shot contradicts, of which some cross no cut.
     """
     ghz = QuantumCircuit(4)
     ghz.h(0)
@@ -227,9 +226,9 @@ def test_a_sure_value_has_no_standard_error(labels, basis):
     sure = []
     for shots in (2, 100, 4000):
         stds = run(
-            ghz, observables, labels, shots=shots, precision=None, setting_basis=basis
+            ghz, observables, labels, shots=shots, precision=None, setting_basis=basis, seed=7
         ).data.stds
-        assert ((stds == 0) | (stds > 1e-5)).all(), stds
+        assert ((stds == 0) | (stds > 1e-7)).all(), stds
         sure.append((stds == 0).any())
     assert all(sure)
 
@@ -241,7 +240,7 @@ def test_a_rare_outcome_is_no_rounding(labels):
     circuit.ry(0.01, 0)
     circuit.cx(0, 1)
     few, many = (
-        float(run(circuit, "ZI", labels, shots=shots, precision=None).data.stds)
+        float(run(circuit, "ZI", labels, shots=shots, precision=None, seed=7).data.stds)
         for shots in (10**8, 10**10)
     )
     # With 2500 rare outcomes among the few, their share is known to 2 %, and its root to 1 %.

@@ -234,7 +234,12 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             except Exception as error:
                 future.set_exception(error)
         else:
-            future = self._jobs.submit(self._run, requests, accuracies, run, stop)
+            try:
+                future = self._jobs.submit(self._run, requests, accuracies, run, stop)
+            except RuntimeError:
+                self._end(stop)
+                with self.running():  # says so, if it was closed meanwhile
+                    raise
         future.add_done_callback(lambda _: self._end(stop))
         return EstimatorJob(future, stop)
 

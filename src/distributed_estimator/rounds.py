@@ -160,7 +160,9 @@ class Round:
             self._taken[number] = estimate.shots or 0
             # Here, where the results of all workers come together: copies of one sampler may
             # repeat each other.
-            self._repetition.check(estimate.draws, self._taken[number], self._backend.name)
+            self._repetition.check(
+                estimate.draws, self._taken[number], self._backend.name, task.seed
+            )
             tensor.add(task, estimate)
             if others_run:
                 if complete is not None and tensor.complete:

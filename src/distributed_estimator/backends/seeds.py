@@ -127,16 +127,21 @@ class Repetition:
     """
 
     def __init__(self) -> None:
-        self._earlier: deque[tuple[int, NDArray[np.int64]]] = deque(maxlen=_MOST_TASKS)
+        self._earlier: deque[tuple[int, int, NDArray[np.int64]]] = deque(maxlen=_MOST_TASKS)
         self._lock = Lock()
 
-    def check(self, draws: FloatArray | None, shots: int, backend: str) -> None:
+    def __reduce__(self) -> tuple[type[Repetition], tuple[()]]:
+        return Repetition, ()
+
+    def check(self, draws: FloatArray | None, shots: int, backend: str, seed: int) -> None:
         """Compare a task with those before it.
 
         Args:
             draws: Of the task, as `draws_of` gives them; None: they are known to be independent.
             shots: Of each circuit.
             backend: Its name, for the error.
+            seed: Of the task. Those with the same seed draw the same by right: of a run that is
+                repeated, or by chance, as samplers take 31 bits of it.
 
         Raises:
             BackendError: They were drawn from the same random numbers.
@@ -144,10 +149,10 @@ class Repetition:
         blocks = _blocks(shots)
         if draws is None or not blocks:
             return
-        task = draws.astype(np.int64)
+        task, seed = draws.astype(np.int64), seed % _LARGEST_SEED
         with self._lock:
-            alike = [other for number, other in self._earlier if number == blocks]
-            self._earlier.append((blocks, task))
+            alike = [t for b, own, t in self._earlier if b == blocks and own != seed]
+            self._earlier.append((blocks, seed, task))
         circuits = task[: len(task) // blocks * blocks].reshape(-1, blocks)
         if not _in_random_order(circuits):
             return

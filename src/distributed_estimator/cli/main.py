@@ -118,7 +118,9 @@ def _with_options(message: str, verb: str = "") -> str:
     options = [each for each in command.params if isinstance(each, click.Option)]
     own = {str(option.name): option.opts[0] for option in options}
     typed = {name: option for name, option in _ALSO.items() if option in own.values()} | own
-    return re.sub("`([a-z_]+)`", lambda found: f"`{typed.get(found[1], found[1])}`", message)
+    return re.sub(
+        "(?<!parameter )`([a-z_]+)`", lambda found: f"`{typed.get(found[1], found[1])}`", message
+    )
 
 
 def _fail(message: str) -> int:

@@ -128,8 +128,9 @@ class AngleTable:
             return affine
         jacobian = np.repeat(affine, len(values), axis=0)
         for k in nonlinear:
+            own = self.depends_on(k)
             for place, parameter in enumerate(parameters):
-                if parameter in self.depends_on(k):
+                if parameter in own:
                     slopes = jacobian[:, place, k] = self._slope(k, parameter, values)
                     if not np.isfinite(slopes).all():
                         self._refuse_slope(k, parameter, values[np.argmin(np.isfinite(slopes))])

@@ -127,7 +127,9 @@ class NormalCircuit:
             else:
                 live.update(operation.qubits)
             kept.append(operation)
-        return replace(self, operations=tuple(reversed(kept)))
+        run = {operation.position for operation in kept}
+        formulas = tuple(position for position in self.product_formulas if position in run)
+        return replace(self, operations=tuple(reversed(kept)), product_formulas=formulas)
 
 
 def normalise(

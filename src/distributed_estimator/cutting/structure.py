@@ -15,7 +15,7 @@ from qiskit.circuit import (
     Parameter,
     ParameterExpression,
 )
-from qiskit.circuit.library import PauliEvolutionGate, UnitaryGate
+from qiskit.circuit.library import HamiltonianGate, PauliEvolutionGate, UnitaryGate
 
 from .gates import MAX_MATRIX_QUBITS, definition_of, is_standard
 
@@ -77,7 +77,10 @@ def _content(operation: Operation) -> str:
     """What tells a gate from others of its name, besides its parameters, as text."""
     if isinstance(operation, AnnotatedOperation):
         base = operation.base_op
-        return f"{operation.modifiers} {base.name} {_content(base)}"
+        numbers = [_told(p) for p in getattr(base, "params", ())]
+        return f"{operation.modifiers} {base.name} {numbers} {_content(base)}"
+    if isinstance(operation, UnitaryGate | HamiltonianGate):
+        return ""  # its parameters are all there is
     if not isinstance(operation, Instruction):
         return repr(operation)
     if isinstance(operation, ControlledGate):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import fsum
 from typing import Any
 
@@ -36,6 +36,7 @@ class Execution:
         stragglers: Delays to inject; None: none are.
         entropy: What seeds derive from.
         threads: Of each of Aer's samplers; None: as many as Aer chooses.
+        repetition: Compares the tasks of all queries.
 
     Raises:
         InputError: `sampler` or `stragglers` is none, or the latter has a slow worker.
@@ -49,6 +50,7 @@ class Execution:
     stragglers: Stragglers | None
     entropy: Any
     threads: int | None = 1
+    repetition: Repetition = field(default_factory=Repetition, compare=False)
 
     def __post_init__(self) -> None:
         expected = "an instance of any Qiskit BaseSamplerV2, or None for Aer's"
@@ -97,9 +99,8 @@ class Execution:
                 "`defer_measurements=True`"
             ) from error
         if self.sampler is not None:
-            repetition = Repetition()
-            for task in done:
-                repetition.check(draws_of(task), self.shots, self.backend_name)
+            for task, seed in zip(done, seeds, strict=False):  # a deferred query has one task
+                self.repetition.check(draws_of(task), self.shots, self.backend_name, int(seed))
         ordered = (result for task in done for result in task)
         results = {label: [next(ordered) for _ in of] for label, of in experiments.circuits.items()}
         injected = sum(delay > 0 for delay in delays)

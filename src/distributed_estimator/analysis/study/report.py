@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import secrets
 import shlex
 import shutil
@@ -83,7 +85,7 @@ def write_report(
 def replaced_files(out: Path, known: Collection[str]) -> Iterator[Path]:
     """A folder to fill, whose files take their places in `out` at the end.
 
-    If something is raised, `out` is as it was.
+    If it cannot be filled, or a folder is in the place of a file, `out` is as it was.
 
     Args:
         out: The folder, which is made if need be.
@@ -120,6 +122,8 @@ def replaced_files(out: Path, known: Collection[str]) -> Iterator[Path]:
 def _move(new: Path, out: Path) -> None:
     files = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
     for file in files:
+        if (out / file).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(out / file))
         (out / file).parent.mkdir(parents=True, exist_ok=True)
     for file in files:
         (new / file).replace(out / file)

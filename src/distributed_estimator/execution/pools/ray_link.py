@@ -108,11 +108,11 @@ class RayLink:
         options = _options(address, workers, environment, self._folder)
         self.send(options, self._folder, _SILENCE, self._creator)
         try:
-            threading.Thread(target=self._deliver, name="ray-pool-outbox", daemon=True).start()
+            try:
+                threading.Thread(target=self._deliver, name="ray-pool-outbox", daemon=True).start()
+            except RuntimeError as error:
+                raise PoolError(no_thread(error)) from error
             self._wait_until_connected()
-        except RuntimeError as error:
-            self.end()
-            raise PoolError(no_thread(error)) from error
         except BaseException:
             self.end()
             raise

@@ -144,6 +144,6 @@ def _mapped(parts: Parts, map_rows: Callable[[FloatArray], FloatArray]) -> Parts
 
     def mapped(rows: FloatArray) -> FloatArray:
         distinct, places = np.unique(rows, axis=0, return_inverse=True)
-        return map_rows(distinct)[places]
+        return map_rows(distinct)[places.ravel()]
 
     return Parts(mapped(parts.train), mapped(parts.test))
