@@ -713,6 +713,14 @@ def test_options_that_are_none(options):
     )
 
 
+@pytest.mark.parametrize("name", ["log", "trace"])
+def test_a_journal_in_a_log_is_refused(tmp_path, name):
+    """Each would wait for the other's lock."""
+    path, options = tmp_path / "one.jsonl", EstimatorOptions(seed=1)
+    with pytest.raises(InputError, match="`journal` names the file of a log"):
+        DistributedEstimator(options=options, journal=path, **{name: str(path)})
+
+
 @pytest.mark.parametrize("path", [5, True, b"log.jsonl", ["log.jsonl"]])
 @pytest.mark.parametrize(
     ("make", "name"),

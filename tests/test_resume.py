@@ -341,7 +341,7 @@ def test_a_kill_before_any_change_on_the_disk_changes_nothing(task: Workload, tm
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_so_it_is_for_every_optimiser(task: Workload, tmp_path: Path, name: str):
-    check_every_kill(task, CONFIGS[name], tmp_path, step=2 if name == "adam" else 3)
+    check_every_kill(task, CONFIGS[name], tmp_path, step=2 if name == "adam" else 6)
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -390,7 +390,7 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0])
 def test_a_run_that_was_killed_ten_times_ends_as_if_it_had_not(tmp_path: Path, seed: int):
     kill_and_resume(tmp_path, kills=10, seed=seed)
 

@@ -159,6 +159,10 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             trace=writer_of("trace", trace),
             journal=None if journal is None else Journal(journal),
         )
+        if self.journal and self.journal.path in [w.path for w in (self.log, self.trace) if w]:
+            raise InputError(
+                f"`journal` names the file of a log, {self.journal.path}: name one of its own"
+            )
         self._runs = 0
         self._start()
 

@@ -86,7 +86,7 @@ def robustness(
     through the cut circuit. The summary is the paper's: the mean accuracy over all magnitudes but
     0, averaged over Gaussian noise and FGSM.
 
-    DIR is the folder of a `dest train`, finished or not; its files are only read.
+    DIR is the folder of a `dest train`, finished or not; its files are not changed.
     """
     from ..training.attacks import AttackConfig
     from ..training.robustness import RobustnessFiles, evaluate_robustness
