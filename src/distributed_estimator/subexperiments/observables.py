@@ -129,8 +129,10 @@ def _check_weights(observable: SparseObservable) -> None:
         return
     worst = int(np.argmax(np.where(np.isnan(sizes), np.inf, sizes)))
     *term, weight = observable.to_sparse_list()[worst]
+    if not weight.imag or np.isnan(weight.imag):  # NaN is what becomes of inf * (1 + 0j)
+        weight = weight.real
     raise ObservableError(
-        f"the weight {weight if np.isfinite(weight) and weight.imag else weight.real:g} of {shortened(tuple(term))} in an "
+        f"the weight {weight:g} of {shortened(tuple(term))} in an "
         "observable is not finite or out of range: give finite weights, the largest of them from "
         f"{1 / _LARGEST_WEIGHT:g} to {_LARGEST_WEIGHT:g}"
     )
