@@ -144,6 +144,7 @@ def test_workers_that_die_are_told_and_replaced(pool, inbox, tmp_path):
     assert len(processes) == len(set(processes)) >= 3, "each new worker got the work, once"
 
 
+@pytest.mark.soak
 def test_a_stopped_worker_is_killed_and_replaced(pool, inbox, work, tmp_path):
     stopped = order_of(work, ("signal", SIGNALS["stop"]))
     pool.submit(stopped, inbox)
@@ -631,6 +632,7 @@ def script(kind):
     return process, processes
 
 
+@pytest.mark.soak
 def test_nothing_is_left_of_a_script_that_is_killed():
     process, processes = script("busy")
     process.kill()

@@ -84,7 +84,7 @@ VERBS = {"answers": ("raise", "throttle", "nan", "shape", "change")}
 """Faults that disturb nobody else strike together; any other's verb is its own name."""
 OUTSIDE = {"kill from outside": signal.SIGKILL, "stop from outside": signal.SIGSTOP}
 FAULTS = ("kill", "stop", "segv", "hang", "memory", "files", "answers", "late", "unplug", *OUTSIDE)
-ON_EVERY_POOL = ("answers", "late")
+ON_EVERY_POOL = ("late",)
 """Where the rest strike only processes in the quick tests; the soak tests strike all with all."""
 LINES = ("babble", "mumble", "orphan")
 """What happens to connections between workers and an engine of its own."""

@@ -196,6 +196,7 @@ def test_page_is_one_file_within_its_size_and_fetches_nothing(paper):
     assert "default-src 'none'" in page.html
 
 
+@pytest.mark.soak
 def test_many_long_timelines_stay_within_the_pages_size(tmp_path):
     study = StudyFolder(tmp_path / "study")
     for cuts in range(4):

@@ -355,6 +355,7 @@ def test_sampler_that_lacks_a_gate():
         estimate(backend, circuit, "ZZZ", "AAB")
 
 
+@pytest.mark.soak
 def test_other_numbers_of_shots_are_taken_if_they_agree():
     """Twice the shots asked for give standard errors of twice the shots."""
     _, double = deferring(take=lambda shots, pub: 2 * shots)
@@ -378,6 +379,7 @@ def in_hundreds(shots, pub):
     return -(-shots // 100) * 100
 
 
+@pytest.mark.soak
 def test_shots_that_were_rounded_up_are_recorded(tmp_path):
     """250 are asked for, in two chunks of 125 each: 200 and 200 are taken."""
     call = gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None]

@@ -213,6 +213,7 @@ def test_sixty_steps_with_shots_learn_iris(task: Workload, tmp_path: Path, cuts:
     assert result.final.loss <= 0.25
 
 
+@pytest.mark.soak
 def test_mini_batches_learn_mnist(tmp_path: Path):
     workload = WorkloadConfig("mnist", num_features=4, samples=200)
     config = TrainingConfig(workload, cuts=3, epochs=3, batch_size=32)
