@@ -265,7 +265,7 @@ class _Session(ExitStack):
     def _local_rows(self) -> tuple[list[FloatArray], list[IntArray]]:
         rows, inverses = [], []
         for fragment, parameters in zip(self.plan.fragments, self.prepared.parameters, strict=True):
-            # Rows are told apart by what was given, as angles are rounded differently elsewhere.
+            # Rows are distinguished by what was given: angles are rounded differently elsewhere.
             places, inverse = unique_rows(self.batch.values[:, parameters])
             rows.append(self.angles[places][:, fragment.angles])
             inverses.append(inverse)
