@@ -248,7 +248,7 @@ def _is_noiseless(sampler: BaseSamplerV2) -> bool:
 
 
 def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
-    """Aer's sampler with a thread for each worker, where nobody chose.
+    """Aer's sampler with one thread a worker, unless its options say otherwise.
 
     On many small circuits Aer's own threads cost more than they gain.
     """

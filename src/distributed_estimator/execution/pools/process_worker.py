@@ -105,7 +105,7 @@ def _end_with(parent: int) -> None:
 
 
 def _have_kernel_watch(pipe: int) -> None:
-    """Have this group killed once nobody holds the other end of a pipe, or writes to it."""
+    """Have this group killed once the other end of a pipe is closed, or written to."""
     fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)

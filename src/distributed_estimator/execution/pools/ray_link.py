@@ -120,7 +120,7 @@ class RayLink:
     def send(self, *message: Any) -> None:
         """Send a message, without waiting: the process may be stopped, and take none.
 
-        One that nobody takes any more is dropped: `receive` tells the end.
+        One that is not taken any more is dropped: `receive` reports the end.
         """
         self._outbox.put(message)
 
