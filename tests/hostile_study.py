@@ -146,7 +146,7 @@ def training_run(path: Path, name="iris_binary", steps=5) -> Path:
     (path / "summary.json").write_text(json.dumps(summary))
     curve = [[0.0, 0.9, 0.8, 1.0], [0.1, 0.8, 0.7, 0.9]]
     points = [dict(zip(("magnitude", "accuracy", "low", "high"), p, strict=True)) for p in curve]
-    curves = {"gaussian": {"points": points}, name: {"points": points}}
+    curves = {"gaussian": {"points": points}, "fgsm": {"points": points}}
     (path / "robustness.json").write_text(json.dumps({"kind": "robustness", "curves": curves}))
     write_tasks(path, [replace(task(number), worker=name) for number in range(4)])
     return path

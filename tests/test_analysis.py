@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distributed_estimator.analysis.figures import require_matplotlib, training_figure
+from distributed_estimator.analysis import charts
+from distributed_estimator.analysis.charts import training_figure
 from distributed_estimator.analysis.load import QueryTotals, load_queries, load_training
 from distributed_estimator.analysis.tables import stage_table, stages_of
 from distributed_estimator.errors import MissingExtraError, RecordError
@@ -149,29 +150,30 @@ def test_figure_is_a_png_and_leaves_nothing_else(tmp_path: Path):
 
 
 def test_figure_draws_what_the_records_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from matplotlib.figure import Figure
-
-    drawn: list[Figure] = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda s, *a, **k: (drawn.append(s), save(s, *a, **k)))
+    drawn = []
+    write = charts.write_picture
+    monkeypatch.setattr(
+        charts, "write_picture", lambda chart, path: (drawn.append(chart), write(chart, path))
+    )
     training_figure(STEPS, [query()], tmp_path / "run.png", "iris, 1 cut")
+    picture = drawn[0].to_dict()
+    assert picture["title"]["text"] == "iris, 1 cut"
+    curves, stages = picture["hconcat"]
+    assert [panel["title"] for panel in curves["vconcat"]] == [
+        *("Training loss, mean over the training part", "Accuracy"),
+    ]
+    assert stages["title"] == "Estimator time by stage, 1 s in all"
+    loss, scores, shares = picture["datasets"].values()
+    assert [row["y"] for row in loss] == [record.loss for record in STEPS]
+    assert [row["y"] for row in scores if row["key"] == "training samples"] == pytest.approx(
+        [50, 60, 70, 80]
+    )
+    assert [row["share"] for row in shares] == pytest.approx([10, 20, 50, 20])
 
-    loss, stages, accuracy = drawn[0].axes
-    assert drawn[0].get_suptitle() == "iris, 1 cut"
-    assert list(loss.lines[0].get_ydata()) == [record.loss for record in STEPS]
-    assert list(accuracy.lines[0].get_ydata()) == pytest.approx([50, 60, 70, 80])
-    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["training", "test"]
-    assert [bar.get_width() for bar in stages.patches] == pytest.approx([10, 20, 50, 20])
-    assert loss.get_title(loc="left") == "Training loss"
-    assert accuracy.get_title(loc="left") == "Accuracy"
-    assert stages.get_title(loc="left") == "Estimator time by stage, 1 s in all"
 
-
-def test_figure_needs_neither_accuracies_nor_pyplot(tmp_path: Path):
-    loaded = "matplotlib.pyplot" in sys.modules
+def test_figure_needs_no_accuracies(tmp_path: Path):
     training_figure([step(0), step(1)], [query()], tmp_path / "run.png", "loss alone")
     assert (tmp_path / "run.png").exists()
-    assert ("matplotlib.pyplot" in sys.modules) == loaded
 
 
 def test_figure_that_cannot_be_saved_leaves_nothing(tmp_path: Path):
@@ -181,14 +183,8 @@ def test_figure_that_cannot_be_saved_leaves_nothing(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.png"]
 
 
-def test_missing_matplotlib_is_named_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    for draw in (
-        require_matplotlib,
-        lambda: training_figure(STEPS, [query()], tmp_path / "run.png", "iris"),
-    ):
-        with pytest.raises(MissingExtraError, match=r"distributed-estimator\[report\]"):
-            draw()
+def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    with pytest.raises(MissingExtraError, match=r"distributed-estimator\[report\]"):
+        training_figure(STEPS, [query()], tmp_path / "run.png", "iris")
     assert not list(tmp_path.iterdir())

@@ -24,14 +24,14 @@ PUBLIC_NAMES = {"AutoCut", "DistributedEstimator", "EstimatorOptions", "Fragment
 
 # What the extras add to a lean installation. (The cutting addon itself brings Aer and the runtime.)
 EXTRAS = [
+    "altair",
     "dask",
     "distributed",
-    "matplotlib",
-    "pylatexenc",
     "qiskit_machine_learning",
     "ray",
     "sklearn",
     "torch",
+    "vl_convert",
 ]
 WITHOUT_EXTRAS = f"""
 import sys

@@ -20,13 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from distributed_estimator.analysis import charts
 from distributed_estimator.analysis.accuracy import (
     MOST_RADIANS,
     AccuracyCurve,
     AccuracyPoint,
     wilson_interval,
 )
-from distributed_estimator.analysis.robustness_figure import robustness_figure
+from distributed_estimator.analysis.charts import robustness_figure
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import (
     CheckpointError,
@@ -472,9 +473,13 @@ def test_a_failure_late_leaves_the_earlier_result(run: RunFolder, monkeypatch: p
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for place in ("robustness.write_json", "robustness.robustness_figure", "runs.os.fsync"):
+    for place in (
+        "training.robustness.write_json",
+        "analysis.charts.robustness_figure",
+        "training.runs.os.fsync",
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(f"distributed_estimator.training.{place}", full)
+            patch.setattr(f"distributed_estimator.{place}", full)
             with pytest.raises(RecordError, match=r"cannot write .*: No space left on device"):
                 evaluate_robustness(run, replace(BRIEF, seed=1), again)
         assert snapshot(run.path) == before
@@ -516,27 +521,29 @@ def curve(attack: str, *accuracy: float) -> AccuracyCurve:
 
 
 def test_the_figure_draws_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from matplotlib.figure import Figure
-
-    drawn: list[Figure] = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda s, *a, **k: (drawn.append(s), save(s, *a, **k)))
+    drawn = []
+    write = charts.write_picture
+    monkeypatch.setattr(
+        charts, "write_picture", lambda chart, path: (drawn.append(chart), write(chart, path))
+    )
     curves = [curve("gaussian", 1.0, 0.9, 0.8), curve("pgd", 1.0, 0.5, 0.25)]
     robustness_figure(curves[0].points[0], curves, tmp_path / "run.png", "iris")
     assert (tmp_path / "run.png").read_bytes().startswith(PNG)
     assert [path.name for path in tmp_path.iterdir()] == ["run.png"]
-    (figure,) = drawn
-    assert figure.get_suptitle() == "iris"
-    for axes, expected in zip(figure.axes, ([100, 90, 80], [100, 50, 25]), strict=True):
-        level, line = axes.lines
-        assert list(line.get_ydata()) == pytest.approx(expected)
-        assert list(line.get_xdata()) == pytest.approx([0, 0.1, 0.2])
-        assert list(level.get_ydata()) == [100, 100]
-    assert figure.axes[1].get_title(loc="left") == "PGD, mean 37.5 %"
+    picture = drawn[0].to_dict()
+    assert picture["title"]["text"] == "iris"
+    assert [panel["title"] for panel in picture["concat"]] == [
+        *("Gaussian noise, mean 85.0 %", "PGD, mean 37.5 %"),
+    ]
+    rows = [row for data in picture["datasets"].values() for row in data]
+    assert [row["y"] for row in rows] == pytest.approx([100, 90, 80, 100, 50, 25])
+    assert [row["x"] for row in rows] == pytest.approx([0, 0.1, 0.2] * 2)
+    level = picture["concat"][0]["layer"][-1]
+    assert (level["mark"]["type"], level["encoding"]["y"]["datum"]) == ("rule", 100)
 
 
 def test_a_figure_of_nothing_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="`curves` is empty"):
+    with pytest.raises(InputError, match="`found` is empty"):
         robustness_figure(curve("pgd", 1, 1).points[0], [], tmp_path / "run.png", "iris")
     with pytest.raises(InputError, match="`points` has no magnitude above 0"):
         curve("pgd", 1.0)
@@ -573,11 +580,11 @@ QUICK = ("--sigma", "0,0.2", "--epsilon", "0.2,0", "--draws", 2, "--pgd-steps", 
 def test_the_command_prints_tables_and_writes_its_files(
     dest: Callable[..., Done], run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ):
-    from matplotlib.figure import Figure
-
-    drawn: list[Figure] = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda s, *a, **k: (drawn.append(s), save(s, *a, **k)))
+    drawn = []
+    write = charts.write_picture
+    monkeypatch.setattr(
+        charts, "write_picture", lambda chart, path: (drawn.append(chart), write(chart, path))
+    )
     before = snapshot(run.path)
     done = dest("robustness", run.path, *QUICK)
     assert done.code == 0
@@ -593,9 +600,8 @@ def test_the_command_prints_tables_and_writes_its_files(
         "robustness-queries.jsonl",
     ):
         assert word in done.out, word
-    (figure,) = drawn
-    for axes in figure.axes:  # the same means, rounded alike
-        assert axes.get_title(loc="left").replace(", mean", "") in done.out
+    for panel in drawn[0].to_dict()["concat"]:  # the same means, rounded alike
+        assert panel["title"].replace(", mean", "") in done.out
     assert "evaluations" in done.err
     after = snapshot(run.path)
     assert set(after) == set(before) | OWN
@@ -712,7 +718,7 @@ def test_folders_that_hold_no_run(dest: Callable[..., Done], run: RunFolder, tmp
     assert "checkpoint.safetensors` is damaged" in done.err
 
 
-@pytest.mark.parametrize(("module", "extra"), [("torch", "ml"), ("matplotlib", "report")])
+@pytest.mark.parametrize(("module", "extra"), [("torch", "ml"), ("altair", "report")])
 @pytest.mark.soak
 def test_a_missing_library_is_named_with_its_extra(run: RunFolder, module: str, extra: str):
     """In a process of its own: here the libraries have long been imported."""

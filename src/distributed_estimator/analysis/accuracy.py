@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -63,6 +65,22 @@ class AccuracyCurve:
             raise InputError(f"`attack` is {self.attack!r}: give one of {', '.join(ATTACK_NAMES)}")
         if not any(point.magnitude > 0 for point in self.points):
             raise InputError("`points` has no magnitude above 0: measure at least one")
+
+    @classmethod
+    def of(cls, attack: str, points: Sequence[Sequence[float]]) -> AccuracyCurve:
+        """A curve from its points as records hold them: magnitude, accuracy, low, high.
+
+        Raises:
+            InputError: A point has fewer numbers, or one is out of range.
+        """
+        if any(len(point) < 4 for point in points):
+            raise InputError("a point of the curve has not [magnitude, accuracy, low, high]")
+        return cls(
+            attack,
+            tuple(
+                AccuracyPoint(point[0], point[1], point[2], point[3], math.nan) for point in points
+            ),
+        )
 
     @property
     def mean_accuracy(self) -> float:

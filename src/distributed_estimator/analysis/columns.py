@@ -21,7 +21,7 @@ from ..errors import RecordError
 from ..records import KINDS, Header, Record, given_path, read_records
 from ..records.environment import THREAD_VARIABLES
 from ..records.schema import PACKAGES
-from .study.checks import read_document
+from .documents import read_document
 
 Type = Literal["str", "int", "float", "bool", "time", "ints", "floats"]
 
@@ -98,7 +98,7 @@ def source_of(file: Path, path: str | os.PathLike[str]) -> Source:
     described = file.with_name("run.json")
     if not described.is_file():
         return Source(name)
-    run = read_document(described, {})
+    run = read_document(described, dict[str, Any])
     run_id, experiment = run.get("run_id"), run.get("experiment")
     return Source(
         name,

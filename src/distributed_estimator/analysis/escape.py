@@ -56,3 +56,13 @@ def figure_text(text: str, most: int = 40) -> str:
         letter if ord(letter) < 0x250 or 0x370 <= ord(letter) < 0x400 or letter == "…" else "?"
         for letter in one_line(text, most)
     )
+
+
+def cuts_label(cuts: int) -> str:
+    """How many cuts.
+
+    Example:
+        >>> cuts_label(0), cuts_label(1), cuts_label(2)
+        ('uncut', '1 cut', '2 cuts')
+    """
+    return f"{cuts} cut{'s' if cuts > 1 else ''}" if cuts else "uncut"

@@ -113,7 +113,7 @@ def run(
 
 def _folder(out: Path, study: Study) -> StudyFolder:
     """A folder that the study can be run in."""
-    from ..analysis.study.runs import is_archive
+    from ..analysis.study import is_archive
     from ..study.folder import StudyFolder
 
     if is_archive(out):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,7 @@ from ._output import counted, print_json, printable
 from ._paths import FOLDER, NEW_FOLDER
 
 if TYPE_CHECKING:
-    from ..analysis.study.headlines import Headline
-    from ..analysis.study.report import WrittenReport
-    from ..analysis.study.rows import Sheet
+    from ..analysis.report import StudyData
 
 
 @click.command(short_help="Make a study's tables and figures.")
@@ -30,29 +27,26 @@ if TYPE_CHECKING:
     "--from-logs",
     "from_logs",
     is_flag=True,
-    help="DIR holds published results: draw them anew from the archive DIR/records.",
+    help="DIR holds published results: draw them again from the archive DIR/records.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def report(folder: Path, out: Path | None, from_logs: bool, as_json: bool) -> None:
-    """Write report.html, tables (Markdown, CSV), figures (PNG, SVG) and deviations of a study.
+    """Write report.html, README.md, tables (CSV) and figures (PNG, SVG) of a study.
 
     DIR is the study's folder, or an archive of it (`dest study pack`). All is made from its records
     alone, which are only read: the same records give the same files. report.html opens without a
-    network. What was not measured is said so, and how to run it. Runs that are damaged are left
-    out and named at the end, with exit code 2.
+    network. What was not measured is named, with the command that runs it. Runs that are damaged
+    are left out and named at the end, with exit code 2.
 
-    With --from-logs, DIR holds an archive named `records` and what is made from it: README.md,
-    tables as CSV, figures as SVG and summary.json.
+    With --from-logs, DIR holds an archive named `records` and what is made from it: README.md, two
+    pictures of all figures, and summary.json with all tables.
     """
-    from ..analysis.study.runs import REPEAT
+    from ..analysis.report import write_report, write_results
+    from ..analysis.study import REPEAT
 
     if from_logs:
-        from ..analysis.study.results import write_results
-
         written = write_results(folder, out)
     else:
-        from ..analysis.study.report import write_report
-
         words = ["dest", "study", "report", str(folder)]
         words += [] if out is None else ["--out", str(out)]
         written = write_report(folder, out, command=shlex.join(words))
@@ -60,7 +54,8 @@ def report(folder: Path, out: Path | None, from_logs: bool, as_json: bool) -> No
         files = [str(path) for path in written.files]
         print_json({**written.data.as_dict(), "out": str(written.out), "files": files})
     else:
-        _print_text(written)
+        _print_text(written.data)
+        click.echo(f"wrote {counted(len(written.files), 'file')} to {printable(str(written.out))}")
     damaged = written.data.study.damaged
     if damaged:
         raise RecordError(
@@ -69,47 +64,26 @@ def report(folder: Path, out: Path | None, from_logs: bool, as_json: bool) -> No
         )
 
 
-def _print_text(written: WrittenReport) -> None:
-    from ..analysis.study.groups import grouped
-
-    data = written.data
-    counts = data.as_dict()["runs"]
-    runs = ", ".join(f"{count} {status}" for status, count in counts.items())
+def _print_text(data: StudyData) -> None:
+    runs = ", ".join(f"{count} {status}" for status, count in data.counts.items())
     click.echo(printable(f"study {data.study.name}, scale {data.study.scale}: runs {runs}"))
-    for lines in grouped(data.headlines, lambda line: (line.question, line.what)).values():
-        _print_headlines(lines)
-    _print_costs(data.costs)
-    kinds = [line.kind for line in data.deviations]
-    told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    click.echo(f"deviations: {told or 'none'}")
+    for question in data.questions():
+        click.echo(f"{question['title']}: {question['what']} (bar: {question['bar']})")
+        for row in question["rows"]:
+            place = f"{row['dataset']}, {row['series']}, {counted(row['cuts'], 'cut')}"
+            spread = f" ({row['spread']})" if row["spread"] else ""
+            found = f"{row['value']}{spread}, n = {row['n']}, " if row["n"] else ""
+            paper = f" (paper: {row['paper']})" if row["paper"] else ""
+            click.echo(printable(f"  {place}: {found}{row['outcome']}{paper}"))
+    click.echo("cost model: held-out configurations, median relative error of T_total")
+    for row in data.cost_rows():
+        click.echo(
+            printable(f"  {row['setup']}: {row['value']} ({row['spread']}), {row['outcome']}")
+        )
+    for reason, count in data.tables.left_out.items():
+        click.echo(f"  left out: {counted(count, 'record')} ({reason})")
+    found = ", ".join(f"{len(rows)} {kind}" for kind, rows in data.remarks.items() if rows)
+    click.echo(f"deviations: {found or 'none'}")
     if data.missing:
         click.echo(printable(f"missing: {', '.join(data.missing)}"))
         click.echo(printable(f"to run them: {data.how_to_go_on}"))
-    click.echo(f"wrote {counted(len(written.files), 'file')} to {printable(str(written.out))}")
-
-
-def _print_headlines(lines: Sequence[Headline]) -> None:
-    """The numbers that one bar is about."""
-    from ..analysis.escape import one_line
-    from ..analysis.study.text import told
-
-    click.echo(f"{lines[0].question}: {lines[0].what} (bar: {lines[0].bar})")
-    for line in lines:
-        place = one_line(f"{line.dataset}, {line.series}, {counted(line.cuts, 'cut')}")
-        number = "" if line.value is None else f"{told(line)}, n = {line.n}, "
-        paper = f" (paper: {line.paper})" if line.paper else ""
-        click.echo(f"  {place}: {number}{line.outcome}{paper}")
-
-
-def _print_costs(sheet: Sheet) -> None:
-    """How far predictions of this study's own times are off, setup by setup."""
-    from ..analysis.escape import one_line
-    from ..analysis.study.costs import MOST_ERROR, WHAT, remarks
-    from ..analysis.study.headlines import NOT_MEASURED
-    from ..analysis.study.text import cost_told
-
-    click.echo(f"cost model: {WHAT} (bar: at most {MOST_ERROR:g})")
-    for row in sheet.rows:
-        click.echo(printable(f"  {one_line(row.setup)}: {cost_told(row)}, {row.outcome}"))
-    if not sheet.rows:
-        click.echo(printable(f"  {NOT_MEASURED}. {remarks(sheet)}"))

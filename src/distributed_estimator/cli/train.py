@@ -13,7 +13,6 @@ from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..analysis.accuracy import percent
-from ..analysis.figures import require_matplotlib, training_figure
 from ..analysis.load import load_queries, load_training
 from ..analysis.tables import StageRow, stage_table
 from ..records import TrainingRecord
@@ -81,7 +80,9 @@ def train(
     was killed.
     """
     if figure:
-        require_matplotlib()
+        from ..analysis.charts import require_altair
+
+        require_altair()
     if resume is not None:
         _check_alone(context)
         result = _resume(RunFolder(resume), track)
@@ -190,6 +191,8 @@ def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
     folder = result.folder
     queries = load_queries(folder.queries)
     if figure:
+        from ..analysis.charts import training_figure
+
         training_figure(load_training(folder.training), queries, folder.figure, _title(result))
     rows = stage_table(queries)
     if as_json:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..analysis.study.checks import read_document
+from ..analysis.documents import read_document
 from ..errors import InputError, RecordError, named
 from ..records import utc_now
 from ..records.locks import take_lock
@@ -120,10 +120,10 @@ class StudyFolder:
             return None
         remedy = f"remove the folder `{path.parent}`, and the run is repeated"
         try:
-            found = read_document(path, {"run_id": str, "status": str, "attempts": int})
+            found: dict[str, Any] = read_document(path, dict[str, Any])
         except RecordError as error:
             raise RecordError(f"{error}; or {remedy}") from error
-        if found["run_id"] != run.run_id or not _is_outcome(found):
+        if found.get("run_id") != run.run_id or not _is_outcome(found):
             raise RecordError(f"`{path}` is not the result of this run: {remedy}")
         return found
 
@@ -159,9 +159,9 @@ class StudyFolder:
 
 def _is_outcome(result: Mapping[str, Any]) -> bool:
     """Whether a result says what its status promises."""
-    if result["status"] == "done":
+    if result.get("status") == "done":
         return isinstance(result.get("results"), dict)
-    return result["status"] == "failed" and isinstance(result.get("cause"), str)
+    return result.get("status") == "failed" and isinstance(result.get("cause"), str)
 
 
 def _attempts(path: Path) -> int:

@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from ..analysis.figures import require_matplotlib
 from ..analysis.load import QueryTotals, load_queries
-from ..analysis.robustness_figure import robustness_figure
 from ..errors import InputError, RecordError
 from ..records import atomic
 from .attacks import AttackConfig
@@ -172,7 +170,9 @@ def evaluate_robustness(
     """
     files = (files or RobustnessFiles(folder.path / "robustness.json")).check()
     if figure:
-        require_matplotlib()
+        from ..analysis.charts import require_altair
+
+        require_altair()
     try:
         with ExitStack() as stack:
             log = stack.enter_context(atomic(files.queries))
@@ -180,6 +180,8 @@ def evaluate_robustness(
             if figure:
                 picture = stack.enter_context(atomic(files.figure))
                 measured = result.measured
+                from ..analysis.charts import robustness_figure
+
                 robustness_figure(measured.clean, measured.curves, picture, result.title)
             write_json(files.result, result.as_dict())
             if not figure:

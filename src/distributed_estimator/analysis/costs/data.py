@@ -86,8 +86,8 @@ class CostData:
         for record in records:
             if not isinstance(record, QueryRecord):
                 continue
-            _check(record)
-            reason = _reason_against(record)
+            check_record(record)
+            reason = reason_left_out(record)
             if reason is None:
                 kept.append(record)
             else:
@@ -126,7 +126,7 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _check(record: QueryRecord) -> None:
+def check_record(record: QueryRecord) -> None:
     """Refuses what nobody has measured or run: the record is damaged, or was edited."""
     for name in TIMES:
         seconds = getattr(record, name)
@@ -146,7 +146,7 @@ def _damaged(record: QueryRecord, name: str, value: float, expected: str) -> Rec
     )
 
 
-def _reason_against(record: QueryRecord) -> str | None:
+def reason_left_out(record: QueryRecord) -> str | None:
     """Why the cost of a record is not that of its features; None: it is."""
     straggler = record.straggler
     if record.precision:

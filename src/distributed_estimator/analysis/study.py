@@ -1,0 +1,396 @@
+"""A study's folder or archive as data frames: its runs, and the queries that they asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from ..errors import InputError, MissingExtraError, RecordError, named
+from ..records import Header, QueryRecord, Record, given_path, read_records, to_dict
+from .accuracy import AccuracyCurve
+from .costs.data import check_record
+from .documents import ForeignError, convert, parse, read_bytes
+from .escape import one_line
+from .packed import MANIFEST, Packed
+from .trace import natural
+
+try:
+    import pandas as pd
+except ImportError as error:
+    raise MissingExtraError("pandas", "report", "a report") from error
+
+REPEAT = "remove their folders, and `dest study run` repeats them"
+"""What to do about runs that are damaged."""
+PERTURBATIONS = ("gaussian", "fgsm")
+"""Attacks of the paper's robustness summary."""
+_OF_ONE_RUN = ("kind", "schema_version", "attempt", "config_hash")
+_LOGS = tuple(
+    (f"{name}.jsonl", f"{name}.jsonl.gz") for name in ("queries", "robustness-queries", "training")
+)
+_TRACES = tuple((f"{name}.jsonl", f"{name}.jsonl.gz") for name in ("tasks", "devices"))
+_COSTS = ("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_total")
+_COUNTS = ("num_queries", "num_subexperiments", "shots_total")
+
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e18)]
+
+
+class StudyDocument(msgspec.Struct):
+    """What a report reads of study.json."""
+
+    name: str
+    scale: str
+    hash: str
+    config: dict[str, Any] = {}
+    runs: list[str] | None = None
+    created_at: Any = ""
+
+
+class RunConfig(msgspec.Struct):
+    """What tables are made of in a run's configuration; whatever else it holds is kept too."""
+
+    dataset: str
+    cuts: Count
+    seed: int
+    workers: Count | None = None
+    devices: Count | None = None
+    qubits: Count | None = None
+    epochs: Count | None = None
+    queries: Count | None = None
+    shots: Count | None = None
+    simulator_threads: Annotated[int, Meta(ge=1)] | None = 1
+    defer_measurements: bool | None = False
+    straggler_p: float | None = None
+    straggler_delay: float | None = None
+    backend: str | None = None
+    pool: str | None = None
+    policy: str | None = None
+    label: str | None = None
+
+
+class RunDocument(msgspec.Struct):
+    """run.json: what decides a run."""
+
+    run_id: str
+    experiment: str
+    kind: Literal["train", "queries"]
+    pipeline: Literal["contracted", "reference"]
+    config: dict[str, Any]
+
+
+class Results(msgspec.Struct):
+    """What tables are made of in the results of a run."""
+
+    training_seconds: Seconds | None = None
+    median_seconds: Seconds | None = None
+    test_accuracy: float | None = None
+    reference_queries: float | None = None
+    lower_bound: float | None = None
+    simulator_threads: float | None = None
+    robustness_summary: float | None = None
+    robustness: dict[str, list[list[float]] | None] | None = None
+
+
+class ResultDocument(msgspec.Struct):
+    """result.json: what became of a run."""
+
+    status: Literal["done", "failed"]
+    attempts: int
+    run_id: str | None = None
+    cause: Any = None
+    results: Results | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study's folder holds.
+
+    Attributes:
+        folder: The folder.
+        name: Of the matrix, such as paper.
+        scale: smoke, laptop or full.
+        digest: Hash of its configuration.
+        config: That configuration.
+        created: When it was begun; empty: not known.
+        runs: A row for each run that can be read, by run id: what `run.json` and `result.json` say,
+            `config` whole, `origin` of its numbers, `seconds` of a training or of the median query.
+        queries: A row for each query record of a finished run: `run_id`, stages, counts, and the
+            `record` itself.
+        environments: Versions and machines that made its records, each once.
+        not_begun: Run ids of its matrix that have no folder yet.
+        damaged: Why runs that have files cannot be read, by run id; they are in no frame.
+    """
+
+    folder: Path
+    name: str
+    scale: str
+    digest: str
+    config: Mapping[str, Any]
+    created: str
+    runs: pd.DataFrame
+    queries: pd.DataFrame
+    environments: tuple[Mapping[str, Any], ...]
+    not_begun: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    def done(
+        self, experiment: str, kind: str | None = None, pipeline: str | None = None
+    ) -> pd.DataFrame:
+        """The finished runs of an experiment, of one kind and pipeline or of all."""
+        runs = self.runs
+        chosen = (runs.status == "done") & (runs.experiment == experiment)
+        for name, value in (("kind", kind), ("pipeline", pipeline)):
+            chosen &= (runs[name] == value) | (value is None)
+        return runs[chosen]
+
+    @cached_property
+    def source(self) -> Source:
+        """Where its documents and records are."""
+        return Packed(self.folder) if Packed.is_at(self.folder) else _Folder(self.folder)
+
+    def traced(self) -> set[str]:
+        """Ids of the finished runs that recorded their tasks."""
+        return self.source.traced() & set(self.runs.run_id[self.runs.status == "done"])
+
+    def traced_kinds(self) -> list[str]:
+        """One run of each kind that recorded its tasks: those of a kind differ in seeds alone."""
+        kinds: dict[tuple[str, str, str], str] = {}
+        for run in self.runs.loc[sorted(self.traced())].itertuples():
+            place = f"{run.experiment} {run.dataset} {run.cuts} {run.config.get('devices')}"
+            config = {k: v for k, v in run.config.items() if k not in ("seed", "queries")}
+            kind = (place, run.pipeline, json.dumps(config, sort_keys=True))
+            kinds.setdefault(kind, run.run_id)
+        return [kinds[kind] for kind in sorted(kinds, key=lambda kind: (natural(kind[0]), *kind))]
+
+
+class _Folder:
+    """Runs in folders, as `dest study run` writes them; archives of earlier releases too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run_ids(self) -> list[str]:
+        """Ids of its runs, sorted."""
+        runs = self.folder / "runs"
+        places = sorted(runs.iterdir()) if runs.is_dir() else []
+        # One that was only just made has neither file yet.
+        return [
+            place.name
+            for place in places
+            if any((place / name).exists() for name in ("run.json", "result.json"))
+        ]
+
+    def document(self, run_id: str, name: str) -> tuple[str, bytes | None]:
+        """Where a document of a run stands, and what it says; None: it is not there."""
+        path = self.folder / "runs" / run_id / name
+        return str(path), read_bytes(path) if path.exists() or name == "run.json" else None
+
+    def queries(self, run_id: str) -> list[Record] | None:
+        """Headers and query records of a run; None: it has no log."""
+        log = self._log(run_id, _LOGS[0])
+        return None if log is None else list(read_records(log))
+
+    def traces(self, run_id: str) -> list[Record]:
+        """Task and device records of a run.
+
+        Raises:
+            RecordError: They are damaged.
+        """
+        return [record for names in _TRACES for record in self._read(run_id, names)]
+
+    def logs(self, run_id: str, *, traces: bool) -> dict[str, list[Record]]:
+        """All records of a run by the name of their log, those of single tasks if asked for."""
+        names = (*_LOGS, *_TRACES) if traces else _LOGS
+        found = {log[0]: self._read(run_id, log) for log in names}
+        return {name: records for name, records in found.items() if records}
+
+    def traced(self) -> set[str]:
+        """Ids of the runs that recorded their tasks."""
+        return {run_id for run_id in self.run_ids() if self._log(run_id, _TRACES[0])}
+
+    def _read(self, run_id: str, names: Sequence[str]) -> list[Record]:
+        log = self._log(run_id, names)
+        return [] if log is None else list(read_records(log))
+
+    def _log(self, run_id: str, names: Sequence[str]) -> Path | None:
+        places = (self.folder / "runs" / run_id / name for name in names)
+        return next((place for place in places if place.is_file()), None)
+
+
+Source = _Folder | Packed
+
+
+def is_archive(folder: Path) -> bool:
+    """Whether a study's folder was packed, so that nothing can be run in it."""
+    return (folder / MANIFEST).is_file() or any(folder.glob("runs/*/*.jsonl.gz"))
+
+
+def load_study(folder: Path | str) -> Study:
+    """Reads a study's folder or archive; nothing is written.
+
+    Raises:
+        RecordError: It is no study, empty, of a newer schema or a mixture of two, its study.json is
+            damaged, or all of its runs are.
+    """
+    folder = given_path(folder)
+    if not (folder / "study.json").is_file():
+        remedy = "name the folder that `dest study run … --out` wrote"
+        if (folder / "records" / "study.json").is_file():
+            remedy = "its `records` are one: name them, or give `--from-logs`"
+        raise RecordError(f"{folder} is no study: it has no study.json; {remedy}")
+    path = str(folder / "study.json")
+    study = parse(path, read_bytes(folder / "study.json"), StudyDocument)
+    runs: dict[str, dict[str, Any]] = {}
+    queries: list[dict[str, Any]] = []
+    environments: dict[str, Mapping[str, Any]] = {}
+    damaged: dict[str, str] = {}
+    source: Source = Packed(folder) if Packed.is_at(folder) else _Folder(folder)
+    for run_id in source.run_ids():
+        try:
+            run, records = _load_run(source, run_id)
+        except ForeignError:
+            raise
+        except RecordError as error:
+            damaged[run_id] = str(error)
+            continue
+        runs[run_id] = run
+        queries += [_query_row(run_id, one) for one in records if isinstance(one, QueryRecord)]
+        for header in (record for record in records if isinstance(record, Header)):
+            told = {k: v for k, v in to_dict(header).items() if k not in _OF_ONE_RUN}
+            environments[json.dumps(told, sort_keys=True)] = told
+    _check_one_study(folder, study, runs, damaged)
+    found = Study(
+        folder=folder,
+        name=study.name,
+        scale=study.scale,
+        digest=study.hash,
+        config=study.config,
+        created=study.created_at if isinstance(study.created_at, str) else "",
+        runs=pd.DataFrame(list(runs.values())).set_index("run_id", drop=False),
+        queries=pd.DataFrame(queries, columns=list(_query_columns())),
+        environments=tuple(environments[key] for key in sorted(environments)),
+        not_begun=tuple(sorted(set(study.runs or ()) - set(runs) - set(damaged))),
+        damaged=damaged,
+    )
+    return found
+
+
+def _check_one_study(
+    folder: Path, study: StudyDocument, runs: Mapping[str, Any], damaged: Mapping[str, str]
+) -> None:
+    foreign = [] if study.runs is None else sorted(set(runs) - set(study.runs))
+    if foreign:
+        raise RecordError(
+            f"{folder} is a mixture of two studies: {len(foreign)} of its runs, such as "
+            f"{foreign[0]}, are not of its study.json; move them to a folder of their own"
+        )
+    if not runs and damaged:
+        raise RecordError(f"no run of {folder} can be read: {named(list(damaged.values()))}")
+    if not runs:
+        raise RecordError(
+            f"{folder} holds no run: start it with `dest study run {one_line(study.name)} "
+            f"--scale {one_line(study.scale)} --out {folder}`"
+        )
+
+
+def _load_run(source: Source, run_id: str) -> tuple[dict[str, Any], list[Record]]:
+    """A row of the frame of runs, and the records of a finished run's queries."""
+    place, content = source.document(run_id, "run.json")
+    run = parse(place, content, RunDocument)
+    config = convert(place, run.config, RunConfig, "config")
+    if run.run_id != run_id:
+        raise ForeignError(
+            f"{place} is of run {run.run_id!r:.40} and lies in the folder {run_id}: a mixture of "
+            "two studies, or a folder that was renamed"
+        )
+    row = {**msgspec.structs.asdict(run), **msgspec.structs.asdict(config), "config": run.config}
+    place, content = source.document(run_id, "result.json")
+    if content is None:
+        row |= {"status": "unfinished", "attempts": None, "cause": None}
+        return {**row, **_results(place, run, Results()), "origin": ""}, []
+    result = parse(place, content, ResultDocument)
+    if result.run_id not in (None, run_id):
+        raise ForeignError(
+            f"{place} belongs to run {result.run_id!r:.40} and lies in the folder of {run_id}: a "
+            "mixture of two studies"
+        )
+    if result.status == "done" and result.results is None:
+        raise RecordError(f"{place} is damaged: it is done without `results`")
+    row |= {"status": result.status, "attempts": result.attempts}
+    row["cause"] = str(result.cause) if result.status == "failed" else None
+    row |= _results(place, run, result.results or Results())
+    if result.status == "failed":
+        return {**row, "origin": ""}, []
+    records = source.queries(run_id)
+    queries = [record for record in records or () if isinstance(record, QueryRecord)]
+    if run.kind == "queries" and not any(query.num_queries for query in queries):
+        raise RecordError(f"{place} is damaged: its run is done and holds no query")
+    try:
+        for query in queries:
+            check_record(query)
+    except RecordError as error:
+        raise RecordError(f"the records of run {run_id} are damaged: {error}") from error
+    origin = _origin(config, run.config.get("device"), sorted({q.backend for q in queries}))
+    return {**row, "origin": origin}, records or []
+
+
+def _results(place: str, run: RunDocument, results: Results) -> dict[str, Any]:
+    seconds = results.training_seconds if run.kind == "train" else results.median_seconds
+    return {
+        "seconds": seconds,
+        "test_accuracy": results.test_accuracy,
+        "reference_queries": results.reference_queries,
+        "lower_bound": results.lower_bound,
+        "threads_held": results.simulator_threads,
+        "robustness": _robustness(place, results),
+    }
+
+
+def _robustness(place: str, results: Results) -> float | None:
+    """Mean accuracy over magnitudes above 0, averaged over the perturbations that were run."""
+    curves = results.robustness
+    if not curves:
+        return results.robustness_summary
+    try:
+        means = [
+            AccuracyCurve.of(name, points).mean_accuracy
+            for name in PERTURBATIONS
+            if (points := curves.get(name))
+        ]
+    except InputError as error:
+        raise RecordError(f"{place} is damaged: `robustness` holds no curves ({error})") from error
+    return fmean(means) if means else None
+
+
+def _query_columns() -> tuple[str, ...]:
+    return ("run_id", *_COSTS, *_COUNTS, "record")
+
+
+def _query_row(run_id: str, record: QueryRecord) -> dict[str, Any]:
+    known = {name: getattr(record, name) for name in (*_COSTS, *_COUNTS)}
+    return {"run_id": run_id, **known, "record": record}
+
+
+def _origin(config: RunConfig, device: Any, backends: Sequence[str]) -> str:
+    """Whether a run's numbers are simulated, of a fake backend or of a real one."""
+    names = [str(config.backend), *backends]
+    joined = " ".join(names).lower()
+    if config.devices is not None or "fleet" in joined:
+        return "simulated fleet"
+    if "fake" in joined or "fake" in json.dumps(device).lower():
+        return "fake backend"
+    real = dict.fromkeys(name for name in names if not _is_simulator(name))
+    return one_line(f"real backend {', '.join(real)}", 120) if real else "local simulator"
+
+
+def _is_simulator(backend: str) -> bool:
+    name = backend.lower()
+    return name in ("none", "null", "") or "statevector" in name or "aer" in name

@@ -1,1 +1,0 @@
-"""A study's records as tables, figures and what they say."""
