@@ -21,7 +21,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit.library import real_amplitudes
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
-from distributed_estimator.analysis.costs.files import load_costs
+from distributed_estimator.analysis.cost_files import load_costs
 from distributed_estimator.analysis.page import write_run_report
 from distributed_estimator.analysis.sql import query_records as ask
 from distributed_estimator.analysis.study.report import write_report

@@ -13,7 +13,7 @@ from hostile_study import hostile_study, task, traced_study, write_tasks
 from report_pages import page_of
 from study_folders import StudyFolder, trained
 
-from distributed_estimator.analysis.costs.files import load_costs
+from distributed_estimator.analysis.cost_files import load_costs
 from distributed_estimator.analysis.sql import query_records
 from distributed_estimator.analysis.study import archive
 from distributed_estimator.analysis.study.archive import pack_study, read_manifest, records_hash

@@ -26,8 +26,8 @@ from study_folders import (
     trained,
 )
 
-from distributed_estimator.analysis.costs.data import read_costs
-from distributed_estimator.analysis.costs.model import CostModel
+from distributed_estimator.analysis.cost_files import read_costs
+from distributed_estimator.analysis.costs import CostModel
 from distributed_estimator.analysis.escape import csv_text, figure_text, markdown, one_line
 from distributed_estimator.analysis.page.timeline import timelines_of
 from distributed_estimator.analysis.study.data import study_data

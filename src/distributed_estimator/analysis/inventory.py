@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RecordError
 from ..records import DeviceRecord, Header, QueryRecord, Record, read_records
-from .columns import record_files, time_of
+from .frames import record_files, time_of
 
 
 @dataclass

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import click
 from rich.table import Table
 
-from ..analysis.costs.features import Features
-from ..analysis.costs.model import CostModel, Prediction
+from ..analysis.costs import CostModel, Features, Prediction
 from ..errors import InputError, named
 from ._output import duration, note, print_table, printable
 from ._paths import PATH

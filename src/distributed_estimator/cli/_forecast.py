@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..analysis.costs.features import Features
+from ..analysis.costs import Features
 from ..backends import StatevectorBackend
 from ..cutting import CutPlan
 from ..errors import InputError, PlanTooLargeError

@@ -12,8 +12,8 @@ from qiskit.circuit import Gate
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.costs.files import load_costs
-from ..analysis.costs.model import CostModel, Prediction
+from ..analysis.cost_files import load_costs
+from ..analysis.costs import CostModel, Prediction
 from ..cutting import Cut, CutPlan
 from ..memory import in_bytes
 from ..subexperiments import PILOT_SHOTS, PILOTS

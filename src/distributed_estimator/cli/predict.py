@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ..analysis.costs.files import load_costs, write_model
-from ..analysis.costs.model import LEVEL, CostModel, Prediction, SetupCosts
+from ..analysis.cost_files import load_costs, write_model
+from ..analysis.costs import LEVEL, CostModel, Prediction, SetupCosts
 from ..errors import InputError
 from ._costs import (
     costs_option,

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from ...errors import RecordError
 from ..accuracy import AccuracyCurve, AccuracyPoint
-from ..costs.data import CostData
+from ..costs import CostData
 from .extrapolation import bar_of, extrapolated_bars, extrapolation_notes
 from .groups import (
     STRAGGLERS,

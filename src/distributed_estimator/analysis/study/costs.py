@@ -8,10 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..costs.data import Configuration, CostData
-from ..costs.features import Features, Setup
-from ..costs.fit import FloatArray, HeldOut, leave_one_out
-from ..costs.model import LEVEL, Validation, least_configurations
+from ..costs import (
+    LEVEL,
+    Configuration,
+    CostData,
+    Features,
+    FloatArray,
+    HeldOut,
+    Setup,
+    Validation,
+    least_configurations,
+    leave_one_out,
+)
 from .groups import run_ids, told_origin
 from .rows import ALL, CostRow, Sheet
 from .runs import Run, Study
