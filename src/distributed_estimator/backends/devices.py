@@ -133,9 +133,7 @@ class DeviceSpec:
     def __post_init__(self) -> None:
         name: Any = self.name
         if not (isinstance(name, str) and name):
-            raise InputError(
-                f"`name` is {name!r}: give text that tells the device from others"
-            )
+            raise InputError(f"`name` is {name!r}: give text that tells the device from others")
         _check_numbers(
             seconds_per_job=self.seconds_per_job,
             seconds_per_shot=self.seconds_per_shot,
