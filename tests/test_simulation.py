@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_examples import TASK
 from scipy import integrate, stats
 
 from distributed_estimator.cli.main import main
@@ -29,7 +30,7 @@ from distributed_estimator.execution.policies import (
     TaskSpec,
 )
 from distributed_estimator.execution.stragglers import Constant, LogNormal, Pareto, Stragglers
-from distributed_estimator.records import RecordWriter, TaskRecord, TrainingRecord
+from distributed_estimator.records import RecordWriter, TrainingRecord
 from distributed_estimator.simulation import (
     Load,
     expected_work,
@@ -435,37 +436,16 @@ def test_ten_thousand_workers():
 # --- service times
 
 
-def record(key="a", *, status="done", fragment=0, started=1.0, seconds=2.0, delay=0.0, **fields):
-    begun = started is not None
-    defaults = {
-        "run_id": "r",
-        "query_id": "q",
-        "job": 0,
-        "rows": (0, 1),
-        "circuits": (0, 1),
-        "chunk": 0,
-        "shots": None,
-        "subexperiments": 1,
-        "worker": "0" if begun else "",
-        "attempt": 0,
-        "purpose": "first",
-        "submitted": 0.5,
-    }
-    return TaskRecord(
-        key=key,
-        status=status,
-        fragment=fragment,
-        started=started,
-        finished=(started or 0.0) + seconds,
-        injected_delay=delay,
-        **(defaults | fields),
-    )
+def record(key="a", *, fragment=0, started=1.0, seconds=2.0, **changes):
+    fields = {"subexperiments": 1, "worker": "" if started is None else "0"} | changes
+    finished = (started or 0.0) + seconds
+    return replace(TASK, key=key, fragment=fragment, started=started, finished=finished, **fields)
 
 
 RECORDS = [
     record("a", seconds=2.0),
     record("b", seconds=9.0, status="failed"),
-    record("b", seconds=7.0, delay=3.0, attempt=1, purpose="retry"),
+    record("b", seconds=7.0, injected_delay=3.0, attempt=1, purpose="retry"),
     record("c", fragment=1, seconds=0.5, subexperiments=4),
     record("c", fragment=1, seconds=0.9, status="late"),
     record("d", fragment=1, started=None, status="cancelled"),
@@ -507,17 +487,23 @@ def test_records_without_a_task_that_succeeded_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"subexperiments": -1}, "`subexperiments` of task a (query q, attempt 0) is -1, expected"),
+        (
+            {"subexperiments": -1},
+            "`subexperiments` of task a (query query, attempt 0) is -1, expected",
+        ),
         ({"subexperiments": 0}, "is 0, expected a number from 1 to 1000000"),
         ({"subexperiments": 10**12}, "is 1000000000000, expected a number from 1 to 1000000"),
         ({"subexperiments": 10**30}, "is 1000000"),
         (
             {"finished": math.nan},
-            "`finished` of task a (query q, attempt 0) is nan, expected secon",
+            "`finished` of task a (query query, attempt 0) is nan, expected secon",
         ),
         ({"finished": 1e308, "started": -1e308}, "`started` of task a"),
         ({"injected_delay": math.nan}, "`injected_delay` of task a"),
-        ({"injected_delay": -1e-3}, "`injected_delay` of task a (query q, attempt 0) is -0.001"),
+        (
+            {"injected_delay": -1e-3},
+            "`injected_delay` of task a (query query, attempt 0) is -0.001",
+        ),
     ],
 )
 def test_records_of_what_nobody_measured_are_refused(change, message):
@@ -656,10 +642,14 @@ def test_the_command_simulates_recorded_tasks(dest):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("subexperiments", "-1", "`subexperiments` of task a (query q, attempt 0) is -1"),
+        ("subexperiments", "-1", "`subexperiments` of task a (query query, attempt 0) is -1"),
         ("subexperiments", "1" + "0" * 12, "is 1000000000000, expected a number from 1 to"),
-        ("finished", "null", "`finished` of task a (query q, attempt 0) is nan, expected seconds"),
-        ("started", "-1e300", "`started` of task a (query q, attempt 0) is -1e+300"),
+        (
+            "finished",
+            "null",
+            "`finished` of task a (query query, attempt 0) is nan, expected seconds",
+        ),
+        ("started", "-1e300", "`started` of task a (query query, attempt 0) is -1e+300"),
         ("started", "-1e999", "line 2 is unreadable: its field `started` is -inf, expected float"),
         ("started", "9" * 400, "tasks.jsonl, line 2 is unreadable: its field `started` is 9999"),
         ("submitted", "9" * 400, "line 2 is unreadable: its field `submitted` is 9999"),
