@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -62,10 +63,10 @@ def write_model(model: CostModel, path: Path) -> None:
     """
     if path.is_file() and path.stat().st_size and not _is_model(path):
         raise RecordError(f"`{path}` exists and is no cost model: name another file")
-    content = msgspec.json.format(msgspec.json.encode(model), indent=2) + b"\n"
+    text = json.dumps(msgspec.to_builtins(model), indent=2, allow_nan=False)
     try:
         with atomic(path) as unfinished:
-            unfinished.write_bytes(content)
+            unfinished.write_text(text + "\n", "ascii")
     except OSError as error:
         raise RecordError(f"cannot write `{path}`: {error.strerror}") from error
 
@@ -81,13 +82,13 @@ def read_model(path: Path) -> CostModel:
         RecordError: It is missing, damaged or of a newer schema.
     """
     try:
-        content = path.read_bytes()
-        version = msgspec.json.decode(content, type=_Version).schema_version
+        data = json.loads(path.read_bytes())
+        version = msgspec.convert(data, _Version).schema_version
         if version <= MODEL_VERSION:
-            return msgspec.json.decode(content, type=CostModel)
+            return msgspec.convert(data, CostModel)
     except OSError as error:
         raise RecordError(f"cannot read `{path}`: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or not of the declared types
         raise RecordError(
             f"`{path}` is no cost model that can be read ({error}): fit one with `dest predict "
             "--fit`"

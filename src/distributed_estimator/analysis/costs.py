@@ -24,7 +24,7 @@ from ..errors import InputError, RecordError, named, short
 from ..records import Header, QueryRecord, Record, encode
 
 FloatArray: TypeAlias = NDArray[np.float64]
-NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
+NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e300)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 
 MODEL_VERSION = 1
@@ -481,7 +481,7 @@ class SetupCosts:
 
     setup: Setup
     weights: StageWeights
-    factors: dict[str, Annotated[float, Meta(ge=1)]]
+    factors: dict[str, Annotated[float, Meta(ge=1, le=1e300)]]
     ranges: dict[str, tuple[NotNegative, NotNegative]]
     num_records: Count
     validation: Validation

@@ -7,7 +7,6 @@ missing in the table. The tables are Arrow's, which all three libraries read.
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from ..errors import MissingExtraError, RecordError
+from ..errors import RecordError, require
 from ..records import KINDS, Header, Record, given_path, read_records
 from ..records.environment import THREAD_VARIABLES
 from ..records.schema import PACKAGES
@@ -33,18 +32,6 @@ _KNOWN_KEYS: Mapping[tuple[type[Any], str], tuple[str, ...]] = {
     (Header, "versions"): (*PACKAGES, "python"),
     (Header, "threads"): (*THREAD_VARIABLES, "usable_cpus"),
 }
-
-
-def required(package: str, purpose: str) -> Any:
-    """The module of a package from the extra `analysis`.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(package, "analysis", purpose) from error
 
 
 def to_pandas(path: str | os.PathLike[str], kind: str = "query") -> pandas.DataFrame:
@@ -65,7 +52,8 @@ def to_pandas(path: str | os.PathLike[str], kind: str = "query") -> pandas.DataF
         RecordError: Nothing can be read there, a file is damaged or of a newer schema, or the kind
             is unknown.
     """
-    pd, arrow = required("pandas", "to_pandas"), required("pyarrow", "to_pandas")
+    pd = require("pandas", "analysis", "to_pandas")
+    arrow = require("pyarrow", "analysis", "to_pandas")
     table = read_tables(path, [kind])[kind]
     optional = {
         arrow.string(): pd.StringDtype(),
@@ -90,9 +78,8 @@ def to_polars(path: str | os.PathLike[str], kind: str = "query") -> polars.DataF
         MissingExtraError: Polars or pyarrow is not installed.
         RecordError: See `to_pandas`.
     """
-    frame: polars.DataFrame = required("polars", "to_polars").from_arrow(
-        read_tables(path, [kind])[kind]
-    )
+    library = require("polars", "analysis", "to_polars")
+    frame: polars.DataFrame = library.from_arrow(read_tables(path, [kind])[kind])
     return frame
 
 
@@ -169,7 +156,7 @@ def _source(file: Path, path: str | os.PathLike[str]) -> _Source:
 
 
 def _table(kind: type[Record], rows: Sequence[tuple[_Source, Record]]) -> Any:
-    arrow = required("pyarrow", "a table of records")
+    arrow = require("pyarrow", "analysis", "a table of records")
     columns: dict[str, Any] = {}
     optional: dict[str, bool] = {}
     taken: set[str] = set()  # folded, since SQL does not tell upper and lower case apart

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
-from .frames import read_tables, required
+from ..errors import InputError, require
+from .frames import read_tables
 
 # A query is not trusted: it sees no file, no network, no extension and no variable of ours.
 _SETTINGS = {
@@ -43,7 +43,7 @@ def query_records(path: str | os.PathLike[str], sql: str) -> Answer:
         RecordError: Nothing can be read at the path, or a file is damaged or of a newer schema.
         InputError: The statement is not one SELECT, or DuckDB refuses it.
     """
-    duckdb = required("duckdb", "SQL on records")
+    duckdb = require("duckdb", "analysis", "SQL on records")
     with duckdb.connect(":memory:", config=_SETTINGS) as database:
         # First, so that a typing error does not wait for records to be read.
         statement = _parsed(duckdb, database, sql)
