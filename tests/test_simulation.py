@@ -437,7 +437,7 @@ def test_ten_thousand_workers():
 
 
 def record(key="a", *, fragment=0, started=1.0, seconds=2.0, **changes):
-    fields = {"subexperiments": 1, "worker": "" if started is None else "0"} | changes
+    fields = {"query_id": "q", "subexperiments": 1} | changes
     finished = (started or 0.0) + seconds
     return replace(TASK, key=key, fragment=fragment, started=started, finished=finished, **fields)
 
@@ -489,20 +489,20 @@ def test_records_without_a_task_that_succeeded_are_refused():
     [
         (
             {"subexperiments": -1},
-            "`subexperiments` of task a (query query, attempt 0) is -1, expected",
+            "`subexperiments` of task a (query q, attempt 0) is -1, expected",
         ),
         ({"subexperiments": 0}, "is 0, expected a number from 1 to 1000000"),
         ({"subexperiments": 10**12}, "is 1000000000000, expected a number from 1 to 1000000"),
         ({"subexperiments": 10**30}, "is 1000000"),
         (
             {"finished": math.nan},
-            "`finished` of task a (query query, attempt 0) is nan, expected secon",
+            "`finished` of task a (query q, attempt 0) is nan, expected secon",
         ),
         ({"finished": 1e308, "started": -1e308}, "`started` of task a"),
         ({"injected_delay": math.nan}, "`injected_delay` of task a"),
         (
             {"injected_delay": -1e-3},
-            "`injected_delay` of task a (query query, attempt 0) is -0.001",
+            "`injected_delay` of task a (query q, attempt 0) is -0.001",
         ),
     ],
 )
@@ -642,14 +642,10 @@ def test_the_command_simulates_recorded_tasks(dest):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("subexperiments", "-1", "`subexperiments` of task a (query query, attempt 0) is -1"),
+        ("subexperiments", "-1", "`subexperiments` of task a (query q, attempt 0) is -1"),
         ("subexperiments", "1" + "0" * 12, "is 1000000000000, expected a number from 1 to"),
-        (
-            "finished",
-            "null",
-            "`finished` of task a (query query, attempt 0) is nan, expected seconds",
-        ),
-        ("started", "-1e300", "`started` of task a (query query, attempt 0) is -1e+300"),
+        ("finished", "null", "`finished` of task a (query q, attempt 0) is nan, expected seconds"),
+        ("started", "-1e300", "`started` of task a (query q, attempt 0) is -1e+300"),
         ("started", "-1e999", "line 2 is unreadable: its field `started` is -inf, expected float"),
         ("started", "9" * 400, "tasks.jsonl, line 2 is unreadable: its field `started` is 9999"),
         ("submitted", "9" * 400, "line 2 is unreadable: its field `submitted` is 9999"),
