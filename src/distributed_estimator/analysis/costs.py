@@ -257,8 +257,8 @@ class CostData:
         for record in records:
             if not isinstance(record, QueryRecord):
                 continue
-            _check(record)
-            reason = _reason_against(record)
+            check_record(record)
+            reason = reason_left_out(record)
             if reason is not None:
                 left_out[reason] += 1
                 continue
@@ -273,8 +273,8 @@ class CostData:
         return cls(configurations, dict(sorted(left_out.items())), len(lines), content)
 
 
-def _check(record: QueryRecord) -> None:
-    """Refuses times and counts that cannot be: the record is damaged, or was edited."""
+def check_record(record: QueryRecord) -> None:
+    """Raises `RecordError` for times and counts that cannot be, as of a damaged record."""
     names = *TIMES, *_COUNTS, "shots_total", "subexp_workers"
     values = {name: getattr(record, name) for name in names}
     values |= {f"circuit.{name}": getattr(record.circuit, name) for name in ("num_qubits", "depth")}
@@ -288,8 +288,8 @@ def _check(record: QueryRecord) -> None:
             )
 
 
-def _reason_against(record: QueryRecord) -> str | None:
-    """Why the cost of a record does not follow from its features; None: it does."""
+def reason_left_out(record: QueryRecord) -> str | None:
+    """The reason why no law is fitted to a record; None: its cost follows from its features."""
     straggler = record.straggler
     if record.precision:
         return "asked for a precision: pilots and rounds are not told apart"
