@@ -212,9 +212,7 @@ TIMES: tuple[str, ...] = tuple(f"t_{name}" for name in COSTS)
 class Configuration:
     """Records with the same features.
 
-    Attributes:
-        features: Of these records.
-        times: Seconds, shape (records, stages and their total); at least `CLOCK` each.
+    `times` are seconds, shape (records, stages and their total); at least `CLOCK` each.
     """
 
     features: Features
@@ -358,9 +356,7 @@ def stage_seconds(weights: StageWeights, features: Features) -> FloatArray:
 class HeldOut:
     """Configurations beside their predictions by fits without them.
 
-    Attributes:
-        configurations: Those held out.
-        predicted: Seconds, shape (configurations, stages and their total).
+    `predicted` are seconds, shape (configurations, stages and their total).
     """
 
     configurations: tuple[Configuration, ...]
@@ -425,13 +421,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The cost of a configuration under a setup.
+    """The cost of a configuration under a setup, by stage and in "total".
 
-    Attributes:
-        setup: The setup.
-        features: The configuration.
-        costs: By stage, and their "total".
-        extrapolated: Features outside of the fitted ranges, in words; empty: none is.
+    `extrapolated` names the features outside of the fitted ranges, in words.
     """
 
     setup: Setup
@@ -631,11 +623,7 @@ class CostModel(Struct, frozen=True, tag_field="kind", tag="cost_model"):
         for own in self.setups:
             if own.setup == setup:
                 return own
-        few = [
-            each.configurations
-            for each in self.too_few
-            if asdict(setup).items() <= asdict(each).items()
-        ]
+        few = [each.configurations for each in self.too_few if str(each) == str(setup)]
         why = f" ({few[0]} configurations were too few)" if few else ""
         raise InputError(
             f"nothing is known of the cost of {setup}{why}; fitted are "
