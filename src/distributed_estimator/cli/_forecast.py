@@ -39,7 +39,7 @@ class Forecast:
     """A plan, the circuits it takes to measure an observable, and whether they fit in memory.
 
     Attributes:
-        prepared: The plan, without what the observable cannot see, and what is run of it.
+        prepared: The plan reduced to what reaches the observable, and its experiments.
         memory: Bytes that a run takes.
         limit: Bytes that it may take.
         refusal: Why it would not run; None: it would.
