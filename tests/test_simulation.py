@@ -690,27 +690,12 @@ def test_the_command_refuses_files_without_tasks(dest):
         ("--service constant:1 --workers 0", "is not a list of whole numbers from 1 to 10000"),
         ("--service constant:1 --workers 1,,2", "`1,,2` is not a list of whole numbers"),
         ("--service constant:1 --workers 10001", "`10001` is not a list"),
-        ("--service constant:1 --tasks 0", "0 is not in the range"),
         ("--service constant:1 --repeats 0", "0 is not in the range"),
-        ("--service constant:1 --straggler-p 1.5 --straggler-delay 1", "1.5 is not in the range"),
         (
             "--service constant:1 --straggler-p nan --straggler-delay 1",
             "'--straggler-p': nan is not a number",
         ),
-        (
-            "--service constant:1 --straggler-p 0.5 --straggler-delay inf",
-            "'--straggler-delay': inf is not in the range",
-        ),
-        ("--service constant:1 --policy batches --batch-size 0", "0 is not in the range"),
-        ("--service constant:1 --policy batches --batch-size 2 --batch-delay -1", "-1.0 is not in"),
-        ("--service constant:1 --order up", "'up' is not one of"),
-        ("--service constant:1 --policy lazy", "'lazy' is not one of"),
-        ("--service constant:1 --overhead nan", "`--overhead` is nan"),
         ("--service constant:1 --overhead 1e308", "`--overhead` is 1e+308"),
-        (
-            "--service constant:1 --speculate --budget 1e308",
-            "'--budget': 1e+308 is not in the range",
-        ),
         (
             "--service constant:1 --policy batches --batch-size 1 --batch-delay 1e308",
             "'--batch-delay': 1e+308 is not in the range",
@@ -719,7 +704,6 @@ def test_the_command_refuses_files_without_tasks(dest):
         ("--service constant:1e308 --timeout 9e8", "`seconds` is 1e+308"),
         ("--service lognormal:1,100", "`services` has the entry"),
         ("--service constant:1 --subexperiments-per-task 2", "has no effect"),
-        ("--service constant:1 --seed -1", "-1 is not in the range"),
     ],
 )
 def test_the_command_refuses_bad_input(dest, options, message):
