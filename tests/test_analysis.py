@@ -3,60 +3,25 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from record_examples import query_record
 
 from distributed_estimator.analysis import charts
 from distributed_estimator.analysis.charts import training_figure
 from distributed_estimator.analysis.load import QueryTotals, load_queries, load_training
 from distributed_estimator.analysis.tables import stage_table, stages_of
 from distributed_estimator.errors import MissingExtraError, RecordError
-from distributed_estimator.records import (
-    CircuitInfo,
-    QueryRecord,
-    RecordWriter,
-    Summary,
-    TrainingRecord,
-    to_dict,
-)
+from distributed_estimator.records import QueryRecord, RecordWriter, TrainingRecord, to_dict
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def query(partition=0.1, generate=0.2, execute=0.5, reconstruct=0.2, **changes) -> QueryRecord:
-    record = QueryRecord(
-        run_id="run",
-        query_id="0",
-        started_at="2030-01-01T00:00:00.000+00:00",
-        pipeline="contracted",
-        circuit=CircuitInfo(4, 5, "key"),
-        num_queries=80,
-        partition_label="AABB",
-        num_cuts=1,
-        num_fragments=2,
-        num_terms=4,
-        num_subexperiments=800,
-        num_circuits=10,
-        shots=1024,
-        shots_total=800 * 1024,
-        setting_basis="full",
-        backend="statevector",
-        pool="threads",
-        subexp_workers=8,
-        policy="eager",
-        t_partition=partition,
-        t_generate=generate,
-        t_execute=execute,
-        t_reconstruct=reconstruct,
-        t_total=partition + generate + execute + reconstruct,
-        value=Summary.of([0.5]),
-        stderr=Summary.of([0.1]),
-        precision=None,
-        seed=7,
-    )
-    return replace(record, **changes)
+    stages = {"partition": partition, "generate": generate, "execute": execute}
+    stages["reconstruct"] = reconstruct
+    return query_record(**{f"t_{name}": seconds for name, seconds in stages.items()}, **changes)
 
 
 def step(number: int, **metrics: float) -> TrainingRecord:

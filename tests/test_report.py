@@ -22,7 +22,7 @@ from study_folders import StudyFolder, paper_study, trained
 from distributed_estimator.analysis import report
 from distributed_estimator.analysis.archive import pack_study, read_manifest
 from distributed_estimator.analysis.charts import CUT_COLOURS
-from distributed_estimator.analysis.costs.files import load_costs
+from distributed_estimator.analysis.cost_files import load_costs
 from distributed_estimator.analysis.escape import csv_text, markdown, one_line
 from distributed_estimator.analysis.files import replaced_files, write_text
 from distributed_estimator.analysis.packed import Packed

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_examples import TASK
 from scipy import integrate, stats
 
 from distributed_estimator.cli.main import main
@@ -29,7 +30,7 @@ from distributed_estimator.execution.policies import (
     TaskSpec,
 )
 from distributed_estimator.execution.stragglers import Constant, LogNormal, Pareto, Stragglers
-from distributed_estimator.records import RecordWriter, TaskRecord, TrainingRecord
+from distributed_estimator.records import RecordWriter, TrainingRecord
 from distributed_estimator.simulation import (
     Load,
     expected_work,
@@ -435,37 +436,16 @@ def test_ten_thousand_workers():
 # --- service times
 
 
-def record(key="a", *, status="done", fragment=0, started=1.0, seconds=2.0, delay=0.0, **fields):
-    begun = started is not None
-    defaults = {
-        "run_id": "r",
-        "query_id": "q",
-        "job": 0,
-        "rows": (0, 1),
-        "circuits": (0, 1),
-        "chunk": 0,
-        "shots": None,
-        "subexperiments": 1,
-        "worker": "0" if begun else "",
-        "attempt": 0,
-        "purpose": "first",
-        "submitted": 0.5,
-    }
-    return TaskRecord(
-        key=key,
-        status=status,
-        fragment=fragment,
-        started=started,
-        finished=(started or 0.0) + seconds,
-        injected_delay=delay,
-        **(defaults | fields),
-    )
+def record(key="a", *, fragment=0, started=1.0, seconds=2.0, **changes):
+    fields = {"query_id": "q", "subexperiments": 1} | changes
+    finished = (started or 0.0) + seconds
+    return replace(TASK, key=key, fragment=fragment, started=started, finished=finished, **fields)
 
 
 RECORDS = [
     record("a", seconds=2.0),
     record("b", seconds=9.0, status="failed"),
-    record("b", seconds=7.0, delay=3.0, attempt=1, purpose="retry"),
+    record("b", seconds=7.0, injected_delay=3.0, attempt=1, purpose="retry"),
     record("c", fragment=1, seconds=0.5, subexperiments=4),
     record("c", fragment=1, seconds=0.9, status="late"),
     record("d", fragment=1, started=None, status="cancelled"),
@@ -507,7 +487,10 @@ def test_records_without_a_task_that_succeeded_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"subexperiments": -1}, "`subexperiments` of task a (query q, attempt 0) is -1, expected"),
+        (
+            {"subexperiments": -1},
+            "`subexperiments` of task a (query q, attempt 0) is -1, expected",
+        ),
         ({"subexperiments": 0}, "is 0, expected a number from 1 to 1000000"),
         ({"subexperiments": 10**12}, "is 1000000000000, expected a number from 1 to 1000000"),
         ({"subexperiments": 10**30}, "is 1000000"),
@@ -517,7 +500,10 @@ def test_records_without_a_task_that_succeeded_are_refused():
         ),
         ({"finished": 1e308, "started": -1e308}, "`started` of task a"),
         ({"injected_delay": math.nan}, "`injected_delay` of task a"),
-        ({"injected_delay": -1e-3}, "`injected_delay` of task a (query q, attempt 0) is -0.001"),
+        (
+            {"injected_delay": -1e-3},
+            "`injected_delay` of task a (query q, attempt 0) is -0.001",
+        ),
     ],
 )
 def test_records_of_what_nobody_measured_are_refused(change, message):
@@ -704,27 +690,12 @@ def test_the_command_refuses_files_without_tasks(dest):
         ("--service constant:1 --workers 0", "is not a list of whole numbers from 1 to 10000"),
         ("--service constant:1 --workers 1,,2", "`1,,2` is not a list of whole numbers"),
         ("--service constant:1 --workers 10001", "`10001` is not a list"),
-        ("--service constant:1 --tasks 0", "0 is not in the range"),
         ("--service constant:1 --repeats 0", "0 is not in the range"),
-        ("--service constant:1 --straggler-p 1.5 --straggler-delay 1", "1.5 is not in the range"),
         (
             "--service constant:1 --straggler-p nan --straggler-delay 1",
             "'--straggler-p': nan is not a number",
         ),
-        (
-            "--service constant:1 --straggler-p 0.5 --straggler-delay inf",
-            "'--straggler-delay': inf is not in the range",
-        ),
-        ("--service constant:1 --policy batches --batch-size 0", "0 is not in the range"),
-        ("--service constant:1 --policy batches --batch-size 2 --batch-delay -1", "-1.0 is not in"),
-        ("--service constant:1 --order up", "'up' is not one of"),
-        ("--service constant:1 --policy lazy", "'lazy' is not one of"),
-        ("--service constant:1 --overhead nan", "`--overhead` is nan"),
         ("--service constant:1 --overhead 1e308", "`--overhead` is 1e+308"),
-        (
-            "--service constant:1 --speculate --budget 1e308",
-            "'--budget': 1e+308 is not in the range",
-        ),
         (
             "--service constant:1 --policy batches --batch-size 1 --batch-delay 1e308",
             "'--batch-delay': 1e+308 is not in the range",
@@ -733,7 +704,6 @@ def test_the_command_refuses_files_without_tasks(dest):
         ("--service constant:1e308 --timeout 9e8", "`seconds` is 1e+308"),
         ("--service lognormal:1,100", "`services` has the entry"),
         ("--service constant:1 --subexperiments-per-task 2", "has no effect"),
-        ("--service constant:1 --seed -1", "-1 is not in the range"),
     ],
 )
 def test_the_command_refuses_bad_input(dest, options, message):

@@ -9,74 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import entangled
 from hypothesis import given
 from hypothesis import strategies as st
-from qiskit import QuantumCircuit
+from record_examples import TASK, query_record
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.analysis.trace import chrome_trace, trace_files, write_chrome_trace
 from distributed_estimator.errors import RecordError
 from distributed_estimator.execution import Constant, Policy, Stragglers
 from distributed_estimator.records import (
-    CircuitInfo,
     DeviceRecord,
     QueryRecord,
     RecordWriter,
-    Summary,
     TaskRecord,
     read_records,
 )
 
-TASK = TaskRecord(
-    run_id="run",
-    query_id="query",
-    key="key 0",
-    job=0,
-    fragment=1,
-    rows=(0, 2),
-    circuits=(3, 1),
-    chunk=0,
-    shots=100,
-    subexperiments=2,
-    worker="0",
-    attempt=0,
-    purpose="first",
-    submitted=0.5,
-    started=1.0,
-    finished=3.0,
-    injected_delay=0.0,
-    status="done",
-)
-QUERY = QueryRecord(
-    run_id="run",
-    query_id="query",
-    started_at="2026-01-01T00:00:00.000+00:00",
-    pipeline="contracted",
-    circuit=CircuitInfo(4, 3, "key"),
-    num_queries=1,
-    partition_label="AABB",
-    num_cuts=1,
-    num_fragments=2,
-    num_terms=6,
-    num_subexperiments=10,
-    num_circuits=10,
-    shots=100,
-    shots_total=1000,
-    setting_basis="full",
-    backend="statevector",
-    pool="threads",
-    subexp_workers=2,
-    policy="eager",
-    t_partition=1.0,
-    t_generate=1.0,
-    t_execute=2.0,
-    t_reconstruct=1.0,
-    t_total=5.0,
-    value=Summary.of(0.5),
-    stderr=Summary.of(0.01),
-    precision=None,
-    seed=7,
-)
+QUERY = query_record(t_partition=1.0, t_generate=1.0, t_execute=2.0, t_reconstruct=1.0)
 DEVICE = DeviceRecord(
     device="left",
     job=0,
@@ -245,7 +195,7 @@ def dated(number, started_at):
     name = f"query {number}"
     return (
         replace(TASK, query_id=name),
-        replace(QUERY, query_id=name, started_at=f"2026-01-01T{started_at}"),
+        replace(QUERY, query_id=name, started_at=f"2030-01-01T{started_at}"),
     )
 
 
@@ -261,17 +211,19 @@ def test_queries_stand_where_their_records_say():
     assert names_of(events, "process_name") == ["run run"]
 
 
-def test_queries_that_overlap_are_in_processes_of_their_own():
-    pairs = [dated(n, f"00:00:0{n}.000+00:00") for n in (0, 2, 6)]
+@pytest.mark.parametrize(
+    ("starts", "placed"),
+    [
+        (("00", "02", "06"), [(1, 0), (1, 6e6), (2, 2e6)]),  # a process for those that overlap
+        (("00", "04.999"), [(1, 0), (1, 5e6)]),  # within the clock's grain: it follows
+    ],
+)
+def test_queries_that_overlap_are_in_processes_of_their_own(starts, placed):
+    pairs = [dated(n, f"00:00:{start}+00:00") for n, start in enumerate(starts)]
     events = events_of([task for task, _ in pairs], (), [record for _, record in pairs])
-    assert names_of(events, "process_name") == ["run run", "run run (2)"]
-    assert [(e["pid"], e["ts"]) for e in slices(events, "query")] == [(1, 0), (1, 6e6), (2, 2e6)]
-
-
-def test_a_query_that_began_within_the_clock_s_grain_follows():
-    pairs = [dated(0, "00:00:00.000+00:00"), dated(1, "00:00:04.999+00:00")]
-    events = events_of([task for task, _ in pairs], (), [record for _, record in pairs])
-    assert [(e["pid"], e["ts"]) for e in slices(events, "query")] == [(1, 0), (1, 5e6)]
+    assert [(e["pid"], e["ts"]) for e in slices(events, "query")] == placed
+    runs = ["run run", "run run (2)"][: placed[-1][0]]
+    assert names_of(events, "process_name") == runs
 
 
 def test_queries_without_a_record_follow_those_with_one():
@@ -324,7 +276,7 @@ def test_any_attempts_make_a_sound_trace(tasks, known, gap):
             QUERY,
             run_id=f"run {n % 2}",
             query_id=f"query {n}",
-            started_at=f"2026-01-01T00:00:{n * gap:06.3f}+00:00",
+            started_at=f"2030-01-01T00:00:{n * gap:06.3f}+00:00",
         )
         for n in known
     ]
@@ -381,13 +333,6 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_trace_may_be_read_by_whom_the_user_lets(tmp_path: Path):
-    (tmp_path / "plain").touch()
-    write_chrome_trace(tmp_path / "trace.json", [])
-    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
-    assert len(modes) == 1
-
-
 def test_no_records_are_a_trace_too(tmp_path: Path):
     trace_files(tmp_path / "trace.json", tmp_path / "missing.jsonl")
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"] == []
@@ -415,11 +360,6 @@ def test_records_of_files_are_sorted_by_kind(tmp_path: Path):
 
 
 def test_the_trace_of_an_estimator(tmp_path: Path):
-    circuit = QuantumCircuit(4)
-    for qubit in range(4):
-        circuit.ry(0.3 + qubit, qubit)
-    for qubit in range(3):
-        circuit.cx(qubit, qubit + 1)
     options = EstimatorOptions(
         shots=50,
         seed=7,
@@ -431,7 +371,7 @@ def test_the_trace_of_an_estimator(tmp_path: Path):
         "AABB", workers=2, options=options, log=queries, trace=tasks
     ) as estimator:
         for _ in range(3):
-            result = estimator.run([(circuit, "ZZZZ")]).result()[0]
+            result = estimator.run([(entangled(4, 1), "ZZZZ")]).result()[0]
     attempts = [record for record in read_records(tasks) if isinstance(record, TaskRecord)]
     records = [record for record in read_records(queries) if isinstance(record, QueryRecord)]
     events = events_of(attempts, (), records)

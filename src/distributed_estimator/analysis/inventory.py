@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from ..errors import RecordError
-from ..records import DeviceRecord, Header, QueryRecord, Record, read_records
-from .columns import record_files, time_of
+from ..records import DeviceRecord, Header, QueryRecord, Record
+from .frames import record_files, records_of, time_of
 
 
 @dataclass
@@ -84,7 +84,7 @@ def take_inventory(path: str | os.PathLike[str]) -> Inventory:
     for file in record_files(path):
         inventory.files += 1
         try:
-            for record in read_records(file):
+            for _, record in records_of(file, path):
                 inventory._add(record)
         except RecordError as error:
             inventory.unreadable.append(str(error))

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
-from ._extras import required
-from .columns import Table, Type, read_tables
+from ..errors import InputError, require
+from .frames import read_tables
 
-_ROWS_AT_ONCE = 50_000
-_TYPES: dict[Type, str] = {
-    "str": "VARCHAR",
-    "int": "BIGINT",
-    "float": "DOUBLE",
-    "bool": "BOOLEAN",
-    # With a time zone, DuckDB could not hand values to Python without another package.
-    "time": "TIMESTAMP",
-    "ints": "BIGINT[]",
-    "floats": "DOUBLE[]",
-}
 # A query is not trusted: it sees no file, no network, no extension and no variable of ours.
 _SETTINGS = {
     "enable_external_access": False,
@@ -35,14 +22,14 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a query selected: names of columns, and rows of Python values."""
+    """The result of a query: names of columns, and rows of Python values."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
 
 
 def query_records(path: str | os.PathLike[str], sql: str) -> Answer:
-    """Asks the records of a file or folder a question in SQL (DuckDB's).
+    """Runs an SQL query (DuckDB's) on the records of a file or folder.
 
     There are the tables `query`, `training`, `task`, `device` and `header`, with the columns that
     `analysis.frames.to_pandas` describes. Times are timestamps in UTC without a zone.
@@ -52,37 +39,42 @@ def query_records(path: str | os.PathLike[str], sql: str) -> Answer:
         sql: One SELECT statement.
 
     Raises:
-        MissingExtraError: DuckDB is not installed.
+        MissingExtraError: DuckDB or pyarrow is not installed.
         RecordError: Nothing can be read at the path, or a file is damaged or of a newer schema.
         InputError: The statement is not one SELECT, or DuckDB refuses it.
     """
-    duckdb = required("duckdb", "SQL on records")
+    duckdb = require("duckdb", "analysis", "SQL on records")
     with duckdb.connect(":memory:", config=_SETTINGS) as database:
         # First, so that a typing error does not wait for records to be read.
         statement = _parsed(duckdb, database, sql)
         # Before the records, whose times the zone of this process would shift otherwise.
         database.execute("SET TimeZone = 'UTC'")
-        _load(database, read_tables(path))
+        for name, table in read_tables(path).items():
+            database.register("arrow", table)
+            # With a time zone, DuckDB could not hand times to Python without another package.
+            columns = "* REPLACE (started_at::TIMESTAMP AS started_at)" if name == "query" else "*"
+            database.execute(f'CREATE TABLE "{name}" AS SELECT {columns} FROM arrow')
+            database.unregister("arrow")
         database.execute("SET lock_configuration = true")
         database.execute("BEGIN TRANSACTION READ ONLY")
         try:
             database.execute(statement)
-            return _fetched(database)
+            for name, kind, *_ in database.description:
+                if "WITH TIME ZONE" in str(kind):
+                    raise InputError(
+                        f"column `{name}` is a {kind}: select it as `…::timestamp`, in UTC"
+                    )
+            return Answer(tuple(column[0] for column in database.description), database.fetchall())
         except (duckdb.Error, RuntimeError) as error:
             if "Query interrupted" in str(error):  # in 2.0 a plain RuntimeError
                 raise KeyboardInterrupt from error
             raise _refused(error) from error
+        except InputError:
+            raise
         except (OverflowError, ValueError) as error:
             raise InputError(
                 f"a value cannot be handed over ({error}): cast it, such as `…::varchar`"
             ) from error
-
-
-def _fetched(database: Any) -> Answer:
-    for name, kind, *_ in database.description:
-        if "WITH TIME ZONE" in str(kind):
-            raise InputError(f"column `{name}` is a {kind}: select it as `…::timestamp`, in UTC")
-    return Answer(tuple(column[0] for column in database.description), database.fetchall())
 
 
 def _parsed(duckdb: Any, database: Any, sql: str) -> Any:
@@ -100,19 +92,5 @@ def _parsed(duckdb: Any, database: Any, sql: str) -> Any:
 
 def _refused(error: Exception) -> InputError:
     """DuckDB's message without what it draws below it: the statement, or where Python was."""
-    told = str(error).partition("\n\nLINE ")[0].splitlines()
-    return InputError(f"the SQL cannot be run: {' '.join(told[:2])}")
-
-
-def _load(database: Any, tables: Mapping[str, Table]) -> None:
-    for name, table in tables.items():
-        types = [_TYPES[column.type] for column in table.values()]
-        declared = ", ".join(
-            f'"{column}" {kind}' for column, kind in zip(table, types, strict=True)
-        )
-        database.execute(f'CREATE TABLE "{name}" ({declared})')
-        unnested = ", ".join(f"unnest(?::{kind}[])" for kind in types)
-        values = [column.values for column in table.values()]
-        for start in range(0, len(values[0]), _ROWS_AT_ONCE):
-            part = [each[start : start + _ROWS_AT_ONCE] for each in values]
-            database.execute(f'INSERT INTO "{name}" SELECT {unnested}', part)
+    lines = str(error).partition("\n\nLINE ")[0].splitlines()
+    return InputError(f"the SQL cannot be run: {' '.join(lines[:2])}")

@@ -14,10 +14,17 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from .accuracy import CONFIDENCE
-from .costs.data import Configuration, CostData, reason_left_out
-from .costs.features import Setup
-from .costs.fit import HeldOut, leave_one_out
-from .costs.model import LEVEL, Validation, least_configurations
+from .costs import (
+    LEVEL,
+    Configuration,
+    CostData,
+    HeldOut,
+    Setup,
+    Validation,
+    least_configurations,
+    leave_one_out,
+    reason_left_out,
+)
 from .escape import one_line
 from .study import Study
 from .tables import stage_table

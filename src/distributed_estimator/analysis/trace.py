@@ -1,7 +1,7 @@
 """Task and device records as a trace that chrome://tracing and Perfetto open.
 
 In the Trace Event Format: a run is a process, its workers are threads, an attempt at a task is a
-slice, and what it was made to sleep a slice within it. A simulated fleet is a process of its own.
+slice, and an injected delay a slice within it. A simulated fleet is a process of its own.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple
 
 from ..errors import RecordError
 from ..records import DeviceRecord, QueryRecord, TaskRecord, atomic, given_path, plain, read_records
-from .placement import PlacedQuery, Track, lanes, nanoseconds, place_queries
+from .placement import Track, lanes, nanoseconds, place_queries
 
 Event = dict[str, Any]
 
@@ -30,6 +30,11 @@ _COLOURS = {
     "throttled": "yellow",
 }
 _QUERIES, _SUBMISSIONS, _FIRST_WORKER = 1, 2, 3
+"""Threads of a run's process."""
+_QUERY_FIELDS = (
+    *("num_queries", "partition_label", "num_fragments", "shots_total", "policy", "pool"),
+    *("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_overlapped", "t_total"),
+)
 
 
 def chrome_trace(
@@ -95,17 +100,26 @@ def trace_files(path: str | os.PathLike[str], *logs: str | os.PathLike[str]) -> 
     Raises:
         RecordError: As for `write_chrome_trace`, or a file cannot be read.
     """
-    tasks: list[TaskRecord] = []
-    devices: list[DeviceRecord] = []
-    queries: list[QueryRecord] = []
-    for record in read_records(*(log for log in logs if given_path(log).exists())):
-        if isinstance(record, TaskRecord):
-            tasks.append(record)
-        elif isinstance(record, DeviceRecord):
-            devices.append(record)
-        elif isinstance(record, QueryRecord):
-            queries.append(record)
-    write_chrome_trace(path, tasks, devices, queries)
+    records = list(read_records(*(log for log in logs if given_path(log).exists())))
+    write_chrome_trace(
+        path,
+        [record for record in records if isinstance(record, TaskRecord)],
+        [record for record in records if isinstance(record, DeviceRecord)],
+        [record for record in records if isinstance(record, QueryRecord)],
+    )
+
+
+class _Attempt(NamedTuple):
+    """A slice of a worker or a device. Times are nanoseconds; `begun` is None where it never was.
+
+    `fields` are those of the event but for its place and times.
+    """
+
+    thread: str
+    submitted: int
+    begun: int | None
+    ended: int
+    fields: Event
 
 
 def _events(
@@ -116,163 +130,128 @@ def _events(
     tracks = place_queries(tasks, queries)
     for pid, track in enumerate(tracks, start=1):
         yield from _track_events(pid, track)
-    jobs = list(devices)
+    jobs = [_device_attempt(job) for job in devices]
     if jobs:
-        yield from _device_events(len(tracks) + 1, jobs)
+        yield from _named(len(tracks) + 1, "process", "devices")
+        yield from _attempt_events(len(tracks) + 1, jobs, 1, "jobs")
 
 
 def _track_events(pid: int, track: Track) -> Iterator[Event]:
-    name = f"run {track.run_id}" + (f" ({track.number + 1})" if track.number else "")
-    yield from _named(pid, name, {_QUERIES: "queries", _SUBMISSIONS: "submissions"})
-    workers: dict[str, list[tuple[int, int, Event]]] = {}
-    changes: Counter[tuple[int, str]] = Counter()
+    number = f" ({track.number + 1})" if track.number else ""
+    yield from _named(pid, "process", f"run {track.run_id}{number}")
+    yield from _named(pid, "thread", "queries", _QUERIES)
+    yield from _named(pid, "thread", "submissions", _SUBMISSIONS)
+    attempts: list[_Attempt] = []
     for query in track.queries:
-        yield _query_slice(pid, query)
-        yield from _submissions(pid, query)
-        for task in query.tasks:
-            submitted, begun, ended = _times(query, task)
-            _count(changes, submitted, begun, ended)
-            if begun is None:
-                yield _withdrawn(pid, task, ended)
-            else:
-                entry = (begun, max(begun, ended), _task_event(task))
-                workers.setdefault(f"worker {task.worker}", []).append(entry)
-    yield from _lane_events(pid, workers, _FIRST_WORKER)
-    yield from _counters(pid, "tasks", changes)
-
-
-def _device_events(pid: int, jobs: Sequence[DeviceRecord]) -> Iterator[Event]:
-    yield from _named(pid, "devices", {})
-    devices: dict[str, list[tuple[int, int, Event]]] = {}
-    changes: Counter[tuple[int, str]] = Counter()
-    for job in jobs:
-        what = f"job {job.job} of device {job.device}"
-        queued, started, finished = (
-            nanoseconds(seconds, what) for seconds in (job.queued, job.started, job.finished)
+        args = {name: getattr(query.record, name) for name in _QUERY_FIELDS if query.record}
+        args = plain({"tasks": len(query.tasks), **args})
+        fields = {"name": f"query {query.query_id}", "cat": "query", "args": args}
+        yield _slice(pid, _QUERIES, query.begin, query.end, fields)
+        own = [_task_attempt(task, query.begin, query.query_id) for task in query.tasks]
+        jobs = Counter(
+            (attempt.submitted, task.job, task.purpose)
+            for attempt, task in zip(own, query.tasks, strict=True)
         )
-        _count(changes, queued, started, finished)
-        entry = (started, max(started, finished), _device_event(job))
-        devices.setdefault(job.device, []).append(entry)
-    yield from _lane_events(pid, devices, 1)
-    yield from _counters(pid, "jobs", changes)
+        for (moment, job, purpose), count in sorted(jobs.items()):
+            args = {"job": job, "purpose": purpose, "tasks": count}
+            yield _submission(pid, f"submit ({purpose})", moment, args)
+        for attempt in own:
+            if attempt.begun is None:
+                args = attempt.fields["args"]
+                yield _submission(pid, f"{args['status']} before it began", attempt.ended, args)
+        attempts += own
+    yield from _attempt_events(pid, attempts, _FIRST_WORKER, "tasks")
 
 
-def _times(query: PlacedQuery, task: TaskRecord) -> tuple[int, int | None, int]:
-    """When an attempt was submitted, began (None: never) and ended."""
-    what = f"task {task.key} of query {query.query_id}"
-    submitted = query.begin + nanoseconds(task.submitted, what)
-    finished = query.begin + nanoseconds(task.finished, what)
-    if task.started is None:
-        return submitted, None, finished
-    return submitted, query.begin + nanoseconds(task.started, what), finished
-
-
-def _count(changes: Counter[tuple[int, str]], submitted: int, begun: int | None, end: int) -> None:
-    changes[submitted, "waiting"] += 1
-    changes[end if begun is None else begun, "waiting"] -= 1
-    if begun is not None:
-        changes[begun, "running"] += 1
-        changes[max(begun, end), "running"] -= 1
-
-
-def _counters(pid: int, name: str, changes: Counter[tuple[int, str]]) -> Iterator[Event]:
-    levels = {"waiting": 0, "running": 0}
-    for moment in sorted({moment for moment, _ in changes}):
-        for kind in levels:
-            levels[kind] += changes[moment, kind]
-        yield {"ph": "C", "name": name, "pid": pid, "ts": _us(moment), "args": dict(levels)}
-
-
-def _lane_events(
-    pid: int, slices: Mapping[str, list[tuple[int, int, Event]]], first: int
-) -> Iterator[Event]:
-    """Slices by worker, each on a thread of its own, or on several where they overlap."""
-    tid = first
-    for name in sorted(slices, key=natural):
-        for lane in lanes(slices[name]):
-            label = name + (f" ({lane.number + 1})" if lane.number else "")
-            yield from _thread(pid, tid, label)
-            for begin, end, event in lane.slices:
-                yield from _complete(pid, tid, begin, end, event)
-            tid += 1
-
-
-def _complete(pid: int, tid: int, begin: int, end: int, event: Event) -> Iterator[Event]:
-    place = {"ph": "X", "pid": pid, "tid": tid, "ts": _us(begin)}
-    yield {**event, **place, "dur": _us(end - begin)}
-    delay = event["args"].get("injected_delay") or 0.0
-    if delay > 0:
-        length = min(nanoseconds(delay, "an injected delay"), end - begin)
-        names = {"name": "injected delay", "cat": "injected", "args": {"seconds": delay}}
-        yield {**names, **place, "dur": _us(length)}
-
-
-def _task_event(task: TaskRecord) -> Event:
-    left_out = ("run_id", "worker", "started", "finished", "schema_version")
-    return {
+def _task_attempt(task: TaskRecord, origin: int, query_id: str) -> _Attempt:
+    what = f"task {task.key} of query {query_id}"
+    submitted, finished = (
+        origin + nanoseconds(seconds, what) for seconds in (task.submitted, task.finished)
+    )
+    begun = None if task.started is None else origin + nanoseconds(task.started, what)
+    left_out = {"run_id", "worker", "started", "finished", "schema_version"}
+    fields = {
         "name": f"fragment {task.fragment}",
         "cat": "task",
         "cname": _COLOURS[task.status],
         "args": _without(task, left_out),
     }
+    ended = finished if begun is None else max(begun, finished)
+    return _Attempt(f"worker {task.worker}", submitted, begun, ended, fields)
 
 
-def _device_event(job: DeviceRecord) -> Event:
-    event: Event = {"name": f"job {job.job}", "cat": "device"}
+def _device_attempt(job: DeviceRecord) -> _Attempt:
+    what = f"job {job.job} of device {job.device}"
+    queued, started, finished = (
+        nanoseconds(seconds, what) for seconds in (job.queued, job.started, job.finished)
+    )
+    args = _without(job, {"device", "schema_version"})
+    fields: Event = {"name": f"job {job.job}", "cat": "device", "args": args}
     if job.status in _COLOURS:
-        event["cname"] = _COLOURS[job.status]
-    return {**event, "args": _without(job, ("device", "schema_version"))}
+        fields["cname"] = _COLOURS[job.status]
+    return _Attempt(job.device, queued, started, max(started, finished), fields)
 
 
-def _without(record: TaskRecord | DeviceRecord, left_out: Sequence[str]) -> Event:
-    fields = {name: value for name, value in vars(record).items() if name not in left_out}
-    return cast(Event, plain(fields))
+def _without(record: TaskRecord | DeviceRecord, left_out: set[str]) -> Event:
+    fields: Event = plain({k: value for k, value in vars(record).items() if k not in left_out})
+    return fields
 
 
-def _query_slice(pid: int, query: PlacedQuery) -> Event:
-    names = ("num_queries", "partition_label", "num_fragments", "shots_total", "policy", "pool")
-    times = ("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_overlapped", "t_total")
-    args = {name: getattr(query.record, name) for name in names + times if query.record}
-    return {
-        "ph": "X",
-        "name": f"query {query.query_id}",
-        "cat": "query",
-        "pid": pid,
-        "tid": _QUERIES,
-        "ts": _us(query.begin),
-        "dur": _us(query.end - query.begin),
-        "args": plain({"tasks": len(query.tasks), **args}),
-    }
+def _attempt_events(
+    pid: int, attempts: Sequence[_Attempt], first: int, what: str
+) -> Iterator[Event]:
+    """Slices, on a thread for each worker (several where they overlap), and counts of `what`."""
+    by_thread: dict[str, list[tuple[int, int, Event]]] = {}
+    changes: Counter[tuple[int, str]] = Counter()
+    for thread, submitted, begun, ended, fields in attempts:
+        changes[submitted, "waiting"] += 1
+        changes[ended if begun is None else begun, "waiting"] -= 1
+        if begun is not None:
+            changes[begun, "running"] += 1
+            changes[ended, "running"] -= 1
+            by_thread.setdefault(thread, []).append((begun, ended, fields))
+    tid = first
+    for name in sorted(by_thread, key=natural):
+        for lane in lanes(by_thread[name]):
+            number = f" ({lane.number + 1})" if lane.number else ""
+            yield from _named(pid, "thread", f"{name}{number}", tid)
+            for begin, end, fields in lane.slices:
+                yield _slice(pid, tid, begin, end, fields)
+                delay = fields["args"].get("injected_delay") or 0.0
+                if delay > 0:
+                    until = min(end, begin + nanoseconds(delay, "an injected delay"))
+                    names = {
+                        "name": "injected delay",
+                        "cat": "injected",
+                        "args": {"seconds": delay},
+                    }
+                    yield _slice(pid, tid, begin, until, names)
+            tid += 1
+    levels = {"waiting": 0, "running": 0}
+    for moment in sorted({moment for moment, _ in changes}):
+        for kind in levels:
+            levels[kind] += changes[moment, kind]
+        yield {"ph": "C", "name": what, "pid": pid, "ts": moment / 1000, "args": dict(levels)}
 
 
-def _submissions(pid: int, query: PlacedQuery) -> Iterator[Event]:
-    """An instant for every job; its tasks were submitted together."""
-    jobs = Counter((_times(query, task)[0], task.job, task.purpose) for task in query.tasks)
-    for (moment, job, purpose), count in sorted(jobs.items()):
-        args = {"job": job, "purpose": purpose, "tasks": count}
-        yield _instant(pid, f"submit ({purpose})", moment, args)
+def _slice(pid: int, tid: int, begin: int, end: int, fields: Mapping[str, Any]) -> Event:
+    """A slice; the format's times are microseconds."""
+    times = {"ts": begin / 1000, "dur": (end - begin) / 1000}
+    return {**fields, "ph": "X", "pid": pid, "tid": tid, **times}
 
 
-def _withdrawn(pid: int, task: TaskRecord, moment: int) -> Event:
-    return _instant(pid, f"{task.status} before it began", moment, _task_event(task)["args"])
-
-
-def _instant(pid: int, name: str, moment: int, args: Event) -> Event:
-    place = {"pid": pid, "tid": _SUBMISSIONS, "ts": _us(moment)}
+def _submission(pid: int, name: str, moment: int, args: Event) -> Event:
+    place = {"pid": pid, "tid": _SUBMISSIONS, "ts": moment / 1000}
     return {"ph": "i", "s": "t", "name": name, "cat": "submission", **place, "args": args}
 
 
-def _named(pid: int, name: str, threads: Mapping[int, str]) -> Iterator[Event]:
-    yield {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}}
-    yield {"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": pid}}
-    for tid, thread in threads.items():
-        yield from _thread(pid, tid, thread)
-
-
-def _thread(pid: int, tid: int, name: str) -> Iterator[Event]:
-    place = {"ph": "M", "pid": pid, "tid": tid}
-    yield {**place, "name": "thread_name", "args": {"name": name}}
-    yield {**place, "name": "thread_sort_index", "args": {"sort_index": tid}}
+def _named(
+    pid: int, kind: Literal["process", "thread"], name: str, tid: int | None = None
+) -> Iterator[Event]:
+    """The name of a process or a thread, and its place among its like: that of its number."""
+    place: Event = {"ph": "M", "pid": pid} if tid is None else {"ph": "M", "pid": pid, "tid": tid}
+    yield {**place, "name": f"{kind}_name", "args": {"name": name}}
+    yield {**place, "name": f"{kind}_sort_index", "args": {"sort_index": tid or pid}}
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -280,8 +259,3 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [
         (int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,9})", name)
     ]
-
-
-def _us(nanoseconds: int) -> float:
-    """Microseconds, the format's unit."""
-    return nanoseconds / 1000

@@ -1,15 +1,19 @@
-"""What a query will cut and run, before anything runs."""
+"""What a query will cut, run and cost, before anything runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import click
 import numpy as np
+from rich.table import Table
 
-from ..analysis.costs.features import Features
+from ..analysis.costs import CostModel, Features, Prediction
 from ..backends import StatevectorBackend
 from ..cutting import CutPlan
-from ..errors import InputError, PlanTooLargeError
+from ..errors import InputError, PlanTooLargeError, named
 from ..estimator import EstimatorOptions
 from ..execution import Policy
 from ..memory import MemoryLimit, Need
@@ -23,7 +27,11 @@ from ..subexperiments import (
     parse,
     shots_to_meet,
 )
+from ._output import duration, note, print_table, printable
+from ._paths import PATH
 from ._query import Query
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +39,7 @@ class Forecast:
     """A plan, the circuits it takes to measure an observable, and whether they fit in memory.
 
     Attributes:
-        prepared: The plan, without what the observable cannot see, and what is run of it.
+        prepared: The plan reduced to what reaches the observable, and its experiments.
         memory: Bytes that a run takes.
         limit: Bytes that it may take.
         refusal: Why it would not run; None: it would.
@@ -106,7 +114,7 @@ def _first_round(options: EstimatorOptions) -> tuple[int | None, Wanted, int]:
 
 
 def features_of(query: Query, forecast: Forecast) -> Features:
-    """What the query's record will say of it.
+    """The features that the query's record will have.
 
     Raises:
         InputError: It asks for a precision: what that takes shows only in its run.
@@ -131,3 +139,65 @@ def features_of(query: Query, forecast: Forecast) -> Features:
         shots=0 if options.shots is None else options.shots,
         workers=query.workers,
     )
+
+
+def costs_option(*, required: bool) -> Callable[[CommandT], CommandT]:
+    """The option that names a model or records."""
+    return click.option(
+        "--costs",
+        "costs",
+        multiple=True,
+        required=required,
+        type=PATH,
+        metavar="PATH",
+        help="Predict the cost from PATH: a model that `dest predict --fit` wrote, a file of query "
+        "records, or the folder of a run or a study; once for each.",
+    )
+
+
+def predictions(model: CostModel, features: Features) -> list[Prediction]:
+    """The cost of a query under every setup of the model in which the command could run it.
+
+    Raises:
+        InputError: There is none.
+    """
+    sampled = features.shots > 0
+    found = [
+        own.predict(features)
+        for own in model.setups
+        if own.setup.pipeline == "contracted"
+        and own.setup.quantity == "value"
+        and own.setup.sampled == sampled
+    ]
+    if not found:
+        mode = "sampled" if sampled else "exact"
+        raise InputError(
+            f"nothing is known of the cost of {mode} values; fitted are "
+            f"{named([str(own.setup) for own in model.setups])}: record such queries first"
+        )
+    return found
+
+
+def print_predictions(found: Sequence[Prediction], level: float) -> None:
+    """Prints a table for each setup, and notes what is extrapolated."""
+    for prediction in found:
+        click.echo(printable(f"Predicted cost, {prediction.setup}"))
+        table = stage_table("time", f"{100 * level:g} % from", "to")
+        for name, cost in prediction.costs.items():
+            cells = (duration(seconds) for seconds in (cost.seconds, cost.low, cost.high))
+            table.add_row(name, *cells, style="bold" if name == "total" else None)
+        print_table(table)
+    for prediction in found:
+        if prediction.extrapolated:
+            outside, of = "; ".join(prediction.extrapolated), f" ({prediction.setup})"
+            text = f"extrapolated, so that intervals may be too narrow: {outside}"
+            note(printable(text + of * (len(found) > 1)))
+
+
+def stage_table(*columns: str) -> Table:
+    """An empty table with a row to come for each stage."""
+    table = Table()
+    table.add_column("stage")
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,12 @@ from qiskit.circuit import Gate
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.costs.files import load_costs
-from ..analysis.costs.model import CostModel, Prediction
+from ..analysis.cost_files import load_costs
+from ..analysis.costs import CostModel
 from ..cutting import Cut, CutPlan
 from ..memory import in_bytes
 from ..subexperiments import PILOT_SHOTS, PILOTS
-from ._costs import (
-    costs_option,
-    note_limits,
-    prediction_as_dict,
-    predictions,
-    print_predictions,
-)
-from ._forecast import Forecast, features_of
+from ._forecast import Forecast, costs_option, features_of, predictions, print_predictions
 from ._output import counted, note, print_json, print_table, printable, progress_console, whole
 from ._query import Query, query_options, read_query
 
@@ -54,11 +48,13 @@ def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: A
     found = [] if model is None else predictions(model, features_of(query, forecast))
     for text in query.notes:
         note(text)
-    if model is not None:
-        note_limits(model)
+    for text in () if model is None else model.notes():
+        note(printable(text))
     if as_json:
-        told = {} if model is None else {"level": model.level, "costs": _as_dicts(found)}
-        print_json(_as_dict(query, forecast) | told)
+        document = _as_dict(query, forecast)
+        if model is not None:
+            document |= {"level": model.level, "costs": [asdict(each) for each in found]}
+        print_json(document)
         return
     _print_text(query, forecast)
     if model is not None:
@@ -91,10 +87,6 @@ def _model(costs: Sequence[Path]) -> CostModel | None:
         return None
     with progress_console().status("fitting"):
         return load_costs(*costs)
-
-
-def _as_dicts(found: Sequence[Prediction]) -> list[dict[str, Any]]:
-    return [prediction_as_dict(each) for each in found]
 
 
 def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:

@@ -9,18 +9,17 @@ from typing import Any
 
 import click
 
-from ..analysis.costs.files import load_costs, write_model
-from ..analysis.costs.model import LEVEL, CostModel, Prediction, SetupCosts
+from ..analysis.cost_files import load_costs, write_model
+from ..analysis.costs import LEVEL, CostModel
 from ..errors import InputError
-from ._costs import (
+from ._forecast import (
+    Forecast,
     costs_option,
-    note_limits,
-    prediction_as_dict,
+    features_of,
     predictions,
     print_predictions,
     stage_table,
 )
-from ._forecast import Forecast, features_of
 from ._output import counted, note, print_json, print_table, printable, progress_console
 from ._paths import NEW_FILE, PATH
 from ._query import query_settings, read_query
@@ -73,34 +72,52 @@ def predict(
     """
     if file is None:
         _check_purpose(target is not None or validate, options)
-    query = None if file is None else read_query(file=file, **options)
-    forecast = None if query is None else Forecast.of(query)
-    features = None if query is None or forecast is None else features_of(query, forecast)
+    features = None
+    notes: list[str] = []
+    if file is not None:
+        query = read_query(file=file, **options)
+        forecast = Forecast.of(query)
+        features = features_of(query, forecast)
+        notes += query.notes
+        if forecast.refusal is not None:
+            notes.append(f"it would not run: {forecast.refusal}")
     model = _model(costs, level)
     found = [] if features is None else predictions(model, features)
     if target is not None:
         write_model(model, target)
-    for text in () if query is None else query.notes:
+    for text in (*notes, *map(printable, model.notes())):
         note(text)
-    if forecast is not None and forecast.refusal is not None:
-        note(f"it would not run: {forecast.refusal}")
-    note_limits(model)
     if as_json:
-        print_json(_as_dict(model, found, target))
+        print_json(
+            {
+                "level": model.level,
+                "data_hash": model.data_hash,
+                "sources": model.sources,
+                "predictions": [asdict(each) for each in found],
+                "validation": [
+                    {
+                        "setup": asdict(own.setup),
+                        "num_records": own.num_records,
+                        "ranges": own.ranges,
+                        **asdict(own.validation),
+                    }
+                    for own in model.setups
+                ],
+                "model": None if target is None else str(target),
+                "notes": model.notes(),
+            }
+        )
         return
-    if found:
-        print_predictions(found, model.level)
+    print_predictions(found, model.level)
     if validate:
-        for own in model.setups:
-            _print_errors(own)
+        _print_errors(model)
     if target is not None:
         click.echo(f"model   {target}")
 
 
 def _check_purpose(fits: bool, options: dict[str, Any]) -> None:
-    """Refuses what would be left without effect."""
-    told = [name for name in _OF_A_QUERY if options[name]]
-    if told or not fits:
+    """Refuses options that would be left without effect."""
+    if not fits or any(options[name] for name in _OF_A_QUERY):
         without = "" if fits else ", `--fit MODEL` or `--validate`"
         raise click.UsageError(f"give a FILE with a circuit to predict its cost{without}")
 
@@ -111,37 +128,18 @@ def _model(costs: Sequence[Path], level: float | None) -> CostModel:
     if level not in (None, model.level):
         raise InputError(
             f"`--level` is {level:g}, and the model in `{costs[0]}` was fitted for "
-            f"{model.level:g}: give the records in its place, to fit them anew"
+            f"{model.level:g}: give the records in its place, to fit them again"
         )
     return model
 
 
-def _as_dict(model: CostModel, found: list[Prediction], target: Path | None) -> dict[str, Any]:
-    return {
-        "level": model.level,
-        "data_hash": model.data_hash,
-        "sources": list(model.sources),
-        "predictions": [prediction_as_dict(each) for each in found],
-        "validation": [
-            {
-                "setup": asdict(own.setup),
-                "num_records": own.num_records,
-                "ranges": {name: list(own_range) for name, own_range in own.ranges.items()},
-                **asdict(own.validation),
-            }
-            for own in model.setups
-        ],
-        "model": None if target is None else str(target),
-        "notes": list(model.notes()),
-    }
-
-
-def _print_errors(costs: SetupCosts) -> None:
-    validation = costs.validation
-    count = counted(validation.configurations, "configuration")
-    click.echo(printable(f"Errors, each of {count} held out, {costs.setup}"))
-    table = stage_table("median", "90th percentile")
-    for name, median in validation.median_error.items():
-        cells = (f"{100 * error:.1f} %" for error in (median, validation.p90_error[name]))
-        table.add_row(name, *cells, style="bold" if name == "total" else None)
-    print_table(table)
+def _print_errors(model: CostModel) -> None:
+    for own in model.setups:
+        validation = own.validation
+        count = counted(validation.configurations, "configuration")
+        click.echo(printable(f"Errors, each of {count} held out, {own.setup}"))
+        table = stage_table("median", "90th percentile")
+        for name, median in validation.median_error.items():
+            cells = (f"{100 * error:.1f} %" for error in (median, validation.p90_error[name]))
+            table.add_row(name, *cells, style="bold" if name == "total" else None)
+        print_table(table)

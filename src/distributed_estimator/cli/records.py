@@ -1,4 +1,4 @@
-"""`dest records`: what a folder's records are, or what they answer to SQL."""
+"""`dest records`: a summary of a folder's records, or the answer to a query in SQL."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ..analysis.inventory import Inventory, take_inventory
 from ..analysis.sql import Answer, query_records
+from ..checks import is_number
 from ..errors import RecordError, named
 from ._output import counted, note, print_json, print_table, printable, progress_console
 from ._paths import PATH
@@ -79,12 +80,12 @@ def _print_inventory(found: Inventory, as_json: bool) -> None:
 
 
 def _inventory_rows(found: Inventory) -> list[tuple[str, str]]:
-    told = found.as_dict()
+    summary = found.as_dict()
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.counts.items()))
-    span = f"{told['first']} to {told['last']}" if found.first else "–"
+    span = f"{summary['first']} to {summary['last']}" if found.first else "–"
     versions = ", ".join(
         f"{name} {' / '.join(version or 'not installed' for version in versions)}"
-        for name, versions in told["versions"].items()
+        for name, versions in summary["versions"].items()
     )
     return [
         ("files", str(found.files)),
@@ -92,8 +93,8 @@ def _inventory_rows(found: Inventory) -> list[tuple[str, str]]:
         ("runs", str(len(found.runs))),
         ("queries began", span),
         ("versions", versions or "–"),
-        ("processors", ", ".join(told["processors"]) or "–"),
-        ("commits", ", ".join(told["commits"]) or "–"),
+        ("processors", ", ".join(summary["processors"]) or "–"),
+        ("commits", ", ".join(summary["commits"]) or "–"),
         *(("unreadable", problem) for problem in found.unreadable),
     ]
 
@@ -102,7 +103,7 @@ def _print_rows(answer: Answer) -> None:
     shown = answer.rows[:_MOST_ROWS]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, name in enumerate(answer.columns):
-        numeric = all(_is_number(row[index]) for row in shown)
+        numeric = all(row[index] is None or is_number(row[index]) for row in shown)
         table.add_column(_text(name), justify="right" if numeric else "left")
     for row in shown:
         table.add_row(*(_text(_shown(value)) for value in row))
@@ -146,12 +147,8 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(_plain(value))
 
 
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
 def _plain(value: Any) -> Any:
-    """A value of DuckDB's as one that JSON and CSV have a word for."""
+    """A value of DuckDB's as one that JSON and CSV can hold."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime | date | time):

@@ -1,10 +1,8 @@
 """The dispatcher on a virtual clock, and times that no policy can beat."""
 
 from .bounds import expected_work, lower_bound
-from .result import Latency, SimulationResult
-from .run import simulate
+from .run import Latency, Services, SimulationResult, simulate
 from .services import Load, Service, parse_service, predicted
-from .workers import Services
 
 __all__ = [
     "Latency",

@@ -5,7 +5,7 @@ own, whose distribution is known and whose value shows when the attempt is over.
 withdraw and duplicate attempts whenever it likes, on w workers, and does not know the future.
 
 **Work.** Let E*_k be the infimum over cutoffs τ of E[min(t_k + D_k, τ)] / P(t_k + D_k ≤ τ), the
-expected work of one who begins anew after every τ seconds (Luby, Sinclair and Zuckerman, 1993).
+expected work of restarts after every τ seconds (Luby, Sinclair and Zuckerman, 1993).
 No policy needs less expected work for task k. Until an attempt succeeds, nothing that happens
 depends on its delay; so the age at which it would be given up is independent of the delay, and by
 the definition of E*_k its expected work is at least E*_k times its probability of success. Summed

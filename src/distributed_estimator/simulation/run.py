@@ -1,11 +1,15 @@
-"""The dispatcher on a virtual clock."""
+"""The dispatcher on a virtual clock, with imaginary workers."""
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal, TypeAlias
+
+import numpy as np
 
 from ..checks import check_whole, is_number
 from ..errors import InputError
@@ -24,8 +28,75 @@ from ..execution.events import (
 from ..execution.policies import MOST_SECONDS, Policy, TaskSpec, check_seconds
 from ..execution.stragglers import Stragglers
 from .bounds import lower_bound
-from .result import Latency, SimulationResult, tail_of
-from .workers import STARTED, Attempts, Job, Services, Workers
+
+Services: TypeAlias = Sequence[float] | Callable[[int, int], float]
+"""Seconds that each task takes; or seconds of (task, attempt), attempts counted from 0."""
+
+_STARTED, _OVER = 0, 1
+"""Events of a job."""
+_MOST = 0.95
+"""The tail is the time that the last tasks beyond this fraction take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds from a task's first submission until its result is accepted; NaN where none was.
+
+    Attributes:
+        p50: The median.
+        p95: Of 95 % of the tasks at most.
+        p99: Of 99 % of the tasks at most.
+        max: Of the slowest task.
+    """
+
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Latency:
+        """Percentiles of some latencies."""
+        if not seconds:
+            return cls(math.nan, math.nan, math.nan, math.nan)
+        return cls(*np.percentile(seconds, (50, 95, 99, 100)).tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationResult:
+    """Measures of a simulated run. All times are seconds.
+
+    Attributes:
+        makespan: From the first submission until every task is accepted or given up.
+        workers: Of the pool.
+        useful: Workers' time for results that were accepted, injected delays included.
+        wasted: Workers' time, until the end of the run, for attempts that brought nothing.
+        latency: Of the tasks that were accepted.
+        tail: From the time when 95 % of the results were there until the last one was.
+        jobs: How many were submitted.
+        retries: Tasks submitted again after a failure.
+        speculated: Tasks duplicated or restarted for being late.
+        missing: Tasks given up, by the deadline or after failures.
+        lower_bound: Expected makespan that no policy can beat; None where tasks are missing or
+            their service time differs from attempt to attempt.
+    """
+
+    makespan: float
+    workers: int
+    useful: float
+    wasted: float
+    latency: Latency
+    tail: float
+    jobs: int
+    retries: int
+    speculated: int
+    missing: int
+    lower_bound: float | None
+
+    @property
+    def utilisation(self) -> float:
+        """The fraction of all workers' time that went into accepted results."""
+        return self.useful / (self.workers * self.makespan) if self.makespan else 1.0
 
 
 def simulate(
@@ -42,7 +113,7 @@ def simulate(
     crashes: float = 0.0,
     seed: int | None = None,
 ) -> SimulationResult:
-    """Run tasks on imaginary workers, with the dispatcher that real runs have.
+    """Runs tasks on imaginary workers, with the dispatcher that real runs have.
 
     Args:
         tasks: What the policy knows of the tasks.
@@ -68,9 +139,14 @@ def simulate(
         3.0
     """
     _check_services(tasks, services)
-    _check_numbers(workers, crashes, overhead=overhead, latency=latency, job_seconds=job_seconds)
-    attempts = Attempts(tasks, services, stragglers, seed)
-    imaginary = Workers(workers, attempts, overhead, latency, can_cancel, crashes, seed or 0)
+    check_whole("workers", workers)
+    if not (is_number(crashes) and 0 <= crashes < 1):
+        raise InputError(f"`crashes` is {crashes!r}: give a probability of at least 0 and below 1")
+    for name, value in (("overhead", overhead), ("latency", latency), ("job_seconds", job_seconds)):
+        check_seconds(name, value)
+    imaginary = _Workers(
+        workers, tasks, services, stragglers, overhead, latency, can_cancel, crashes, seed
+    )
     run = _Run(Dispatcher(tasks, policy, workers, job_seconds=job_seconds), imaginary)
     run.to_the_end()
     bound = None
@@ -79,14 +155,6 @@ def simulate(
         at_a_time = min(workers, policy.in_flight or workers)
         bound = lower_bound(services, at_a_time, stragglers, counts)
     return run.result(bound)
-
-
-def _check_numbers(workers: Any, crashes: Any, **seconds: Any) -> None:
-    check_whole("workers", workers)
-    if not (is_number(crashes) and 0 <= crashes < 1):
-        raise InputError(f"`crashes` is {crashes!r}: give a probability of at least 0 and below 1")
-    for name, value in seconds.items():
-        check_seconds(name, value)
 
 
 def _check_services(tasks: Sequence[TaskSpec], services: Services) -> None:
@@ -104,10 +172,112 @@ def _check_services(tasks: Sequence[TaskSpec], services: Services) -> None:
             )
 
 
-class _Run:
-    """One run: the dispatcher's instructions acted on, and the workers' events told to it."""
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A job under way.
 
-    def __init__(self, dispatcher: Dispatcher, workers: Workers) -> None:
+    Attributes:
+        tasks: Its tasks, in order.
+        seconds: Seconds that each takes.
+        worker: Where it runs.
+        begin: When its worker begins.
+        end: When it is over, as far as is known.
+        kind: How it ends.
+        whole: It is not cut short.
+    """
+
+    tasks: tuple[int, ...]
+    seconds: list[float]
+    worker: int
+    begin: float
+    end: float
+    kind: Literal["ended", "lost", "cancelled"] = "ended"
+    whole: bool = True
+
+
+@dataclass(eq=False)
+class _Workers:
+    """Imaginary workers, their jobs, and all that will happen to these; see `simulate`."""
+
+    workers: int
+    tasks: Sequence[TaskSpec]
+    services: Services
+    stragglers: Stragglers | None
+    overhead: float
+    latency: float
+    can_cancel: bool
+    crashes: float
+    seed: int | None
+
+    def __post_init__(self) -> None:
+        self.jobs: dict[int, _Job] = {}
+        self.events: list[tuple[float, int, int, int]] = []
+        self._rng = np.random.default_rng(self.seed or 0)
+        self._free = list(range(self.workers))
+        self._numbers = count()
+
+    def submit(self, at: float, order: Submit) -> None:
+        """Gives a job to a free worker; the dispatcher sees to it that there is one."""
+        worker = heapq.heappop(self._free)
+        seconds = [
+            self._seconds(task, attempt, worker)
+            for task, attempt in zip(order.tasks, order.attempts, strict=True)
+        ]
+        begin = at + self.latency
+        job = _Job(order.tasks, seconds, worker, begin, begin + (self.overhead + sum(seconds)))
+        if self.crashes and self._rng.random() < self.crashes:
+            job.kind = "lost"
+            job.end = begin + self._rng.random() * (job.end - begin)
+        self.jobs[order.job] = job
+        self._push(begin, _STARTED, order.job)
+        self._push(job.end, _OVER, order.job)
+
+    def _seconds(self, task: int, attempt: int, worker: int) -> float:
+        """Seconds of an attempt at a task on a worker, delays included."""
+        services, stragglers = self.services, self.stragglers
+        seconds = services(task, attempt) if callable(services) else services[task]
+        if stragglers is not None:
+            spec = self.tasks[task]
+            key = spec.key if self.seed is None else f"{self.seed}\0{spec.key}"
+            seconds += stragglers.seconds(key, attempt, spec.subexperiments)
+            if stragglers.slow is not None and stragglers.slow.worker == worker:
+                seconds += stragglers.slow.delay
+        return seconds
+
+    def cancel(self, at: float, number: int) -> None:
+        """Ends a job now, if cancelling does that here."""
+        job = self.jobs.get(number)
+        if job is not None and self.can_cancel:
+            self._cut(number, job, at, "cancelled" if at < job.begin else "ended")
+
+    def abandon(self, at: float, number: int) -> None:
+        """Takes a job for lost."""
+        job = self.jobs.get(number)
+        if job is not None:
+            self._cut(number, job, at, "lost")
+
+    def take(self, at: float, number: int) -> _Job | None:
+        """The job that is over now, its worker free again; None if it was over before."""
+        job = self.jobs.get(number)
+        if job is None or job.end != at:
+            return None
+        heapq.heappush(self._free, job.worker)
+        return self.jobs.pop(number)
+
+    def _cut(
+        self, number: int, job: _Job, at: float, kind: Literal["ended", "lost", "cancelled"]
+    ) -> None:
+        job.end, job.kind, job.whole = at, kind, False
+        self._push(at, _OVER, number)
+
+    def _push(self, at: float, kind: int, number: int) -> None:
+        heapq.heappush(self.events, (at, next(self._numbers), kind, number))
+
+
+class _Run:
+    """One run: applies the dispatcher's instructions, and reports the workers' events to it."""
+
+    def __init__(self, dispatcher: Dispatcher, workers: _Workers) -> None:
         self.missing = 0
         self._dispatcher = dispatcher
         self._workers = workers
@@ -119,7 +289,7 @@ class _Run:
         self._useful = 0.0
 
     def to_the_end(self) -> None:
-        """Until every task is accepted or given up."""
+        """Runs until every task is accepted or given up."""
         dispatcher, events = self._dispatcher, self._workers.events
         self._act(dispatcher.start(0.0), None)
         while not dispatcher.done:
@@ -127,16 +297,16 @@ class _Run:
             assert events or wake is not None, "the dispatcher waits for nothing"
             if events and (wake is None or events[0][0] <= wake):
                 self._now, _, kind, number = heapq.heappop(events)
-                self._tell(kind, number)
+                self._report(kind, number)
             elif wake is not None:
                 self._now = max(self._now, wake)
                 self._act(dispatcher.handle(Tick(self._now)), None)
                 wake = dispatcher.next_wake
                 assert wake is None or wake > self._now, "the dispatcher is woken in vain"
 
-    def _tell(self, kind: int, number: int) -> None:
+    def _report(self, kind: int, number: int) -> None:
         now = self._now
-        if kind == STARTED:
+        if kind == _STARTED:
             if number in self._workers.jobs:
                 self._act(self._dispatcher.handle(JobStarted(number, now)), None)
             return
@@ -151,7 +321,7 @@ class _Run:
             lost = JobLost(number, now, job.kind, "simulated")
             self._act(self._dispatcher.handle(lost), None)
 
-    def _finished(self, job: Job) -> Iterable[tuple[int, float]]:
+    def _finished(self, job: _Job) -> Iterable[tuple[int, float]]:
         """The tasks that are through, with the seconds they took."""
         left = math.inf if job.whole else job.end - job.begin - self._workers.overhead
         for task, seconds in zip(job.tasks, job.seconds, strict=True):
@@ -160,43 +330,42 @@ class _Run:
                 return
             yield task, seconds
 
-    def _act(self, instructions: Iterable[Instruction], ended: Job | None) -> None:
-        """Do as told; results to accept are those of the job that has just ended."""
-        for told in instructions:
-            if isinstance(told, Submit):
+    def _act(self, instructions: Iterable[Instruction], ended: _Job | None) -> None:
+        """Applies the instructions; `Accept` refers to the job that has just ended."""
+        for instruction in instructions:
+            if isinstance(instruction, Submit):
                 self._num_jobs += 1
-                for task in told.tasks:
+                for task in instruction.tasks:
                     self._submitted.setdefault(task, self._now)
-                self._workers.submit(self._now, told)
-            elif isinstance(told, Accept):
+                self._workers.submit(self._now, instruction)
+            elif isinstance(instruction, Accept):
                 assert ended is not None, "only results that have arrived can be accepted"
-                self._accept(told.tasks, ended)
-            elif isinstance(told, Cancel):
-                self._workers.cancel(self._now, told.job)
-            elif isinstance(told, Abandon):
-                self._workers.abandon(self._now, told.job)
+                for task in instruction.tasks:
+                    self._accepted[task] = self._now
+                    self._useful += ended.seconds[ended.tasks.index(task)]
+            elif isinstance(instruction, Cancel):
+                self._workers.cancel(self._now, instruction.job)
+            elif isinstance(instruction, Abandon):
+                self._workers.abandon(self._now, instruction.job)
             else:
                 self.missing += 1
 
-    def _accept(self, tasks: tuple[int, ...], job: Job) -> None:
-        for task in tasks:
-            self._accepted[task] = self._now
-            self._useful += job.seconds[job.tasks.index(task)]
-
     def result(self, bound: float | None) -> SimulationResult:
-        """What it was like; jobs that still run are counted until now."""
+        """The measures of the run; jobs that still run are counted until now."""
         running = sum(
             max(0.0, self._now - job.begin - self._workers.overhead)
             for job in self._workers.jobs.values()
         )
         latencies = [at - self._submitted[task] for task, at in self._accepted.items()]
+        accepted = sorted(self._accepted.values())
+        most = math.ceil(_MOST * len(accepted)) - 1
         return SimulationResult(
             makespan=self._now,
             workers=self._workers.workers,
             useful=self._useful,
             wasted=max(0.0, self._spent + running - self._useful),
             latency=Latency.of(latencies),
-            tail=tail_of(list(self._accepted.values())),
+            tail=accepted[-1] - accepted[most] if accepted else 0.0,
             jobs=self._num_jobs,
             retries=self._dispatcher.retries,
             speculated=self._dispatcher.speculated,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -14,8 +14,7 @@ from ..errors import InputError, RecordError
 from ..execution.policies import MOST_SECONDS, Policy, TaskSpec, check_seconds
 from ..execution.stragglers import Constant, LogNormal, Pareto, Stragglers
 from ..records import Record, TaskRecord
-from .result import SimulationResult
-from .run import simulate
+from .run import SimulationResult, simulate
 
 MOST_SUBEXPERIMENTS = 10**6
 """Of a task in records that are simulated, as delays are drawn for each of them."""
@@ -46,7 +45,7 @@ SERVICES: Mapping[str, tuple[Callable[..., Service], str]] = {
     "lognormal": (LogNormal, "MEDIAN,SIGMA"),
     "pareto": (Pareto, "SCALE,SHAPE"),
 }
-"""The distributions by name, with what is to be told of each."""
+"""The distributions by name, with the parameters of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Load:
 
     Attributes:
         tasks: What a policy knows of them.
-        services: What they take, in seconds.
+        services: Seconds that they take.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -79,14 +78,31 @@ class Load:
         """
         first: dict[tuple[str, str, str], TaskRecord] = {}
         for record in records:
-            if isinstance(record, TaskRecord) and _has_service(record):
-                _check(record)
+            if not isinstance(record, TaskRecord) or record.started is None:
+                continue
+            if record.status == "done":
                 first.setdefault((record.run_id, record.query_id, record.key), record)
         if not first:
             raise RecordError(
                 "no task record with the status `done`: give the task records of a traced run"
             )
-        return _with_means(list(first.values()))
+        services = {key: _service(record) for key, record in first.items()}
+        of_fragment: defaultdict[int, list[float]] = defaultdict(list)
+        for key, record in first.items():
+            of_fragment[record.fragment].append(services[key])
+        means = {fragment: sum(all_) / len(all_) for fragment, all_ in of_fragment.items()}
+        tasks = [
+            # Of several chunks, delays are injected into the first, for all subexperiments.
+            TaskSpec(
+                r.key,
+                means[r.fragment],
+                r.fragment,
+                subexperiments=r.subexperiments if r.chunk == 0 else 0,
+                chunk=r.chunk,
+            )
+            for r in first.values()
+        ]
+        return cls(tuple(tasks), tuple(services.values()))
 
     def resampled(self, count: int, seed: int) -> Load:
         """So many tasks, each like one of these that is picked at random."""
@@ -151,19 +167,16 @@ def predicted(
     return simulate(load.tasks, load.services, policy, workers, stragglers=stragglers, **options)
 
 
-def _has_service(record: TaskRecord) -> bool:
-    return record.status == "done" and record.started is not None
-
-
-def _check(record: TaskRecord) -> None:
-    """Refuses what nobody has measured: the record is damaged, or was edited."""
+def _service(record: TaskRecord) -> float:
+    """Seconds without injected delays; refuses times and counts that cannot be."""
+    assert record.started is not None
     for name in ("started", "finished", "injected_delay"):
-        seconds = getattr(record, name)
         least = 0.0 if name == "injected_delay" else -MOST_SECONDS
-        if not least <= seconds <= MOST_SECONDS:
+        if not least <= getattr(record, name) <= MOST_SECONDS:
             raise _damaged(record, name, "seconds")
     if not 1 <= record.subexperiments <= MOST_SUBEXPERIMENTS:
         raise _damaged(record, "subexperiments", f"a number from 1 to {MOST_SUBEXPERIMENTS}")
+    return max(0.0, record.finished - record.started - record.injected_delay)
 
 
 def _damaged(record: TaskRecord, name: str, expected: str) -> RecordError:
@@ -171,26 +184,3 @@ def _damaged(record: TaskRecord, name: str, expected: str) -> RecordError:
         f"`{name}` of task {record.key} (query {record.query_id}, attempt {record.attempt}) is "
         f"{getattr(record, name)!r}, expected {expected}: restore the records, or take it out"
     )
-
-
-def _service(record: TaskRecord) -> float:
-    assert record.started is not None
-    return max(0.0, record.finished - record.started - record.injected_delay)
-
-
-def _delayed(record: TaskRecord) -> int:
-    """Subexperiments that delays are injected into: all are the first's, of several chunks."""
-    return record.subexperiments if record.chunk == 0 else 0
-
-
-def _with_means(records: Sequence[TaskRecord]) -> Load:
-    services = [_service(record) for record in records]
-    of_fragment: defaultdict[int, list[float]] = defaultdict(list)
-    for record, seconds in zip(records, services, strict=True):
-        of_fragment[record.fragment].append(seconds)
-    means = {fragment: sum(all_) / len(all_) for fragment, all_ in of_fragment.items()}
-    tasks = (
-        TaskSpec(r.key, means[r.fragment], r.fragment, subexperiments=_delayed(r), chunk=r.chunk)
-        for r in records
-    )
-    return Load(tuple(tasks), tuple(services))

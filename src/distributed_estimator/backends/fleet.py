@@ -1,4 +1,8 @@
-"""A fleet of simulated devices as a backend."""
+"""A simulated fleet of QPUs as a backend: real values, modelled time.
+
+It shows how a network, queues, rate limits and unlike devices change a run, where there is no QPU.
+Values come from a simulator; only the time they take is made up, and every name says so.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from ...errors import BackendError, InputError
-from ...forks import Lock
-from ...records import DeviceRecord, RecordWriter
-from ...records.files import writer_of
-from ...subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
-from ..statevector import StatevectorBackend
-from .device import SimulatedQPU
-from .router import soonest
-from .spec import DeviceSpec
+from ..errors import BackendError, InputError
+from ..forks import Lock
+from ..records import DeviceRecord, RecordWriter
+from ..records.files import writer_of
+from ..subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
+from .devices import Background, Calibration, DeviceSpec, SimulatedQPU, homogeneous
+from .statevector import StatevectorBackend
+
+__all__ = [
+    "Background",
+    "Calibration",
+    "DeviceSpec",
+    "Fleet",
+    "SimulatedQPU",
+    "homogeneous",
+    "soonest",
+]
 
 
 class Fleet:
@@ -64,51 +76,53 @@ class Fleet:
         self._origin = clock()
         self._devices = [SimulatedQPU(spec) for spec in self.specs]
         self._lock = Lock()
+        limits = [spec.most_circuits for spec in self.specs if spec.most_circuits is not None]
+        self._most_circuits = min(limits, default=None)
 
     @property
     def name(self) -> str:
-        """Says that it is simulated, and what the values come from."""
+        """The number of simulated devices, and the backend that gives the values."""
         return f"simulated(fleet of {len(self.specs)}: {self.backend.name})"
 
     @property
     def identity(self) -> str:
-        """That of the inner backend, which all values come from."""
+        """The inner backend's, which gives all values."""
         return self.backend.identity
 
     @property
     def exact(self) -> bool:
-        """As the inner backend."""
+        """The inner backend's."""
         return self.backend.exact
 
     @property
     def max_qubits(self) -> int | None:
-        """As the inner backend's."""
+        """The inner backend's."""
         return self.backend.max_qubits
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
-        """As the inner backend's, but no more than fit into a job on every device."""
+        """The inner backend's, but no more than fit into a job on every device."""
         rows, most = self.backend.rows_per_task(experiment), self._most_circuits
         if most is None:
             return rows
         return max(1, min(rows, most // max(1, experiment.num_circuits)))
 
     def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
-        """As the inner backend's, but no more than fit into a job on every device."""
+        """The inner backend's, but no more than fit into a job on every device."""
         limits = self.backend.circuits_per_task(experiment), self._most_circuits
         return min((limit for limit in limits if limit is not None), default=None)
 
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
-        """As the inner backend's."""
+        """The inner backend's."""
         return self.backend.row_bytes(experiment, shots)
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
-        """What a task takes on an idle device, on average over the devices."""
+        """Seconds of a task on an idle device, on average over the devices."""
         circuits, shots = _num_circuits(experiment, task), task.shots or 0
         each = [2 * s.latency + s.service_seconds(circuits, shots) for s in self.specs]
         return sum(each) / len(each)
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
-        """Evaluate a task, and return when its job would be back; see `Backend`.
+        """Evaluates a task, and returns when its job would be back; see `Backend`.
 
         Raises:
             BackendError: The job failed, or the inner backend did.
@@ -128,7 +142,7 @@ class Fleet:
         return estimate
 
     def submit(self, task: str, circuits: int, shots: int) -> DeviceRecord:
-        """Send a job to the device that should have it back first; does not wait for it.
+        """Sends a job to the device that should have it back first; does not wait for it.
 
         Args:
             task: The task's key.
@@ -136,7 +150,7 @@ class Fleet:
             shots: Shots of each; 0 for exact values.
 
         Returns:
-            All that will become of it.
+            Its times and how it ends.
 
         Raises:
             BackendError: It has more circuits than any device takes.
@@ -155,18 +169,29 @@ class Fleet:
         left = job.returned - (self._clock() - self._origin)
         if left > 0:
             self._sleep(left)
-        self._write(job)
-
-    def _write(self, job: DeviceRecord) -> None:
         if self.log is not None:
             self.log.write(job)
 
-    @property
-    def _most_circuits(self) -> int | None:
-        return min((s.most_circuits for s in self.specs if s.most_circuits), default=None)
-
     def __reduce__(self) -> NoReturn:
         raise TypeError('a fleet\'s queues live in one process: use pool="threads"')
+
+
+def soonest(
+    devices: Sequence[SimulatedQPU], circuits: int, shots: int, now: float
+) -> SimulatedQPU | None:
+    """The device that should have a job back first; None: it is too large for all of them.
+
+    Rate limits, queues, calibrations, latency and speed count, as `SimulatedQPU.estimate` sees
+    them. Of several that should have it back at the same time, it is the first.
+
+    Args:
+        devices: To choose from.
+        circuits: Circuits of the job, each binding counting.
+        shots: Shots of each.
+        now: The time.
+    """
+    able = (device for device in devices if device.takes(circuits))
+    return min(able, key=lambda device: device.estimate(circuits, shots, now), default=None)
 
 
 def _num_circuits(experiment: FragmentExperiment, task: Task) -> int:
@@ -180,11 +205,11 @@ def _specs(devices: object) -> tuple[DeviceSpec, ...]:
     specs = tuple(devices)
     if not specs:
         raise InputError("`devices` is empty: give at least one `DeviceSpec`")
+    names: set[str] = set()
     for spec in specs:
         if not isinstance(spec, DeviceSpec):
             raise InputError(f"`devices` holds {spec!r}: give objects of type `DeviceSpec`")
-    names = [spec.name for spec in specs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"several devices are named {twice[0]!r}: give each a name of its own")
+        if spec.name in names:
+            raise InputError(f"several devices are named {spec.name!r}: give each its own name")
+        names.add(spec.name)
     return specs

@@ -1,1 +1,0 @@
-"""What queries cost: laws fitted to records."""
