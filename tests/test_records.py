@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -72,16 +72,17 @@ def query_records() -> st.SearchStrategy[QueryRecord]:
         "precision": st.none() | finite,
     }
     by_type = {
-        "str": words,
-        "str | None": st.none() | words,
-        "int": counts,
-        "int | None": st.none() | counts,
-        "float": numbers,
-        "bool": st.booleans(),
+        str: words,
+        str | None: st.none() | words,
+        int: counts,
+        int | None: st.none() | counts,
+        float: numbers,
+        bool: st.booleans(),
     }
     fields = {
-        field.name: special[field.name] if field.name in special else by_type[str(field.type)]
-        for field in dataclasses.fields(QueryRecord)
+        name: special[name] if name in special else by_type[hint]
+        for name, hint in get_type_hints(QueryRecord).items()
+        if name != "kind"
     }
     return st.fixed_dictionaries(fields).map(lambda values: QueryRecord(**values))
 
@@ -308,12 +309,18 @@ def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data: data.pop("step"), "field `step` is missing"),
-        (lambda data: data.update(step="1"), "field `step` is '1', expected int"),
-        (lambda data: data.update(step=True), "field `step` is True, expected int"),
-        (lambda data: data.update(loss="low"), "field `loss` is 'low', expected float"),
-        (lambda data: data.update(metrics={"a": []}), r"field `metrics` is \[\]"),
-        (lambda data: data.update(kind="query"), "field `query_id` is missing"),
+        (lambda data: data.pop("step"), "missing required field `step`"),
+        (lambda data: data.update(step="1"), "field `step` is '1': Expected `int`, got `str`"),
+        (lambda data: data.update(step=True), "field `step` is True: Expected `int`, got `bool`"),
+        (
+            lambda data: data.update(loss="low"),
+            "field `loss` is 'low': Expected `float`",
+        ),
+        (
+            lambda data: data.update(metrics={"a": []}),
+            r"`metrics` is {'a': \[\]}: Expected `f",
+        ),
+        (lambda data: data.update(kind="query"), "missing required field `query_id`"),
         (lambda data: data.update(kind=["query"]), "kind is"),
         (lambda data: data.pop("schema_version"), "schema_version"),
     ],

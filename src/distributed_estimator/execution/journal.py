@@ -24,9 +24,9 @@ import numpy as np
 from ..errors import RecordError
 from ..forks import Lock, register
 from ..records import given_path
-from ..records.codec import parse
+from ..records.environment import installed
 from ..records.locks import take_lock
-from ..records.schema import installed
+from ..records.schema import parse
 from .messages import Arrays
 
 FORMAT = 1

@@ -7,6 +7,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -16,11 +17,38 @@ _GIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
+class Machine:
+    """Where records were made; names neither the host nor the user. None: not known."""
+
+    system: str
+    architecture: str
+    cpu_count: int | None
+    memory_bytes: int | None
+
+    @classmethod
+    def current(cls) -> Machine:
+        """Describes the machine this process runs on."""
+        try:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, OSError, ValueError):
+            memory = None
+        return cls(platform.system(), platform.machine(), os.cpu_count(), memory)
+
+
+@dataclass(frozen=True)
 class Checkout:
     """A commit, and whether the package differs from it; None: not known, or installed."""
 
     commit: str | None = None
     dirty: bool | None = None
+
+
+def installed(package: str) -> str | None:
+    """The version of a package; None: it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 @cache

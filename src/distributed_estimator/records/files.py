@@ -23,9 +23,8 @@ from typing import Any, Self
 from ..checks import check_kind
 from ..errors import InputError, RecordError
 from ..forks import Lock, register
-from .codec import decode, encode, parse
 from .locks import locked
-from .schema import Header, Record
+from .schema import Header, Record, decode, encode, parse
 
 TORN_MARK = b" #torn"
 """No record ends like this: the last byte of a record is its closing brace."""
