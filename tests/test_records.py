@@ -358,7 +358,7 @@ def test_damage_in_the_last_whole_line_is_not_a_torn_line(tmp_path: Path) -> Non
 
 
 def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"cannot read .*nowhere\.jsonl: No such file"):
+    with pytest.raises(RecordError, match=r"cannot read `.*nowhere\.jsonl`: No such file"):
         list(read_records(tmp_path / "nowhere.jsonl"))
 
 
@@ -490,7 +490,7 @@ def test_a_folder_is_no_log(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_a_folder_is_found_at_once(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(RecordError, match="runs must be a folder"):
+    with pytest.raises(RecordError, match="runs` must be a folder"):
         RecordWriter(tmp_path / "runs" / "log.jsonl")
 
 
@@ -541,7 +541,7 @@ def test_a_file_that_never_was_so_long_is_left_alone(tmp_path: Path, size: int) 
     with pytest.raises(RecordError, match=f"no line that ends after {size}"):
         truncate_records(log.path, size)
     assert log.path.read_bytes() == before
-    with pytest.raises(RecordError, match=r"cannot write .*nothing\.jsonl: No such file"):
+    with pytest.raises(RecordError, match=r"cannot write `.*nothing\.jsonl`: No such file"):
         truncate_records(tmp_path / "nothing.jsonl", 0)
 
 

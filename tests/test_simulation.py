@@ -688,7 +688,7 @@ def test_the_command_refuses_files_without_tasks(dest):
         ("training.jsonl", "`training.jsonl` has no task records"),
         ("empty.jsonl", "`empty.jsonl` has no task records"),
         ("text.jsonl", "text.jsonl, line 1 is unreadable"),
-        ("none.jsonl", "cannot read none.jsonl"),
+        ("none.jsonl", "cannot read `none.jsonl`"),
     ):
         code, out, err = dest(f"simulate --records {file}")
         assert (code, out, err.count("\n")) == (2, "", 1)
