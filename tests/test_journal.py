@@ -220,12 +220,12 @@ def changed_number(line):
         (changed_number, "checksum"),
         (lambda line: line.replace(b'"plain"', b'"plane"'), "checksum"),
         (lambda line: line.replace(b"[2]", b"[1]", 1), "checksum"),
-        (lambda line: line[:20] + b"\n", "not JSON"),
-        (lambda line: b"\0" * 40 + b"\n", "not JSON"),
-        (lambda line: b"[" * 100_000 + b"\n", "not JSON"),
-        (lambda line: b"\n", "not JSON"),
-        (lambda line: b'{"key": "plain"}\n', "fields of a result"),
-        (lambda line: b"7\n", "fields of a result"),
+        (lambda line: line[:20] + b"\n", ""),
+        (lambda line: b"\0" * 40 + b"\n", ""),
+        (lambda line: b"[" * 100_000 + b"\n", "nests too deeply"),
+        (lambda line: b"\n", ""),
+        (lambda line: b'{"key": "plain"}\n', "missing required field"),
+        (lambda line: b"7\n", "Expected `object`, got `int`"),
     ],
 )
 def test_damage_names_file_and_line(path: Path, damage, message: str):

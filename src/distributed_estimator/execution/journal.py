@@ -8,14 +8,12 @@ and `crc` (CRC-32 of all of that). Nothing in it is code.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 import os
 import zlib
-from collections.abc import Mapping
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from ..errors import RecordError
@@ -149,11 +147,20 @@ class Journal(LineFile):
     def _parsed(self, line: bytes, place: str) -> tuple[str, Arrays]:
         try:
             return _parse(line)
-        except (ValueError, TypeError, KeyError) as error:
+        except ValueError as error:
             raise RecordError(
                 f"{self.path}, {place} is damaged ({error}): restore the journal, or name another "
                 "file and let all tasks run again"
             ) from error
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    """A line after the header."""
+
+    key: str
+    shapes: list[list[int]]
+    data: str
+    crc: int
 
 
 def _version() -> str:
@@ -167,41 +174,29 @@ def _header() -> bytes:
 
 def _line(key: str, arrays: Arrays) -> bytes:
     numbers = b"".join(array.astype(_NUMBER).tobytes() for array in arrays)
-    entry = {
-        "key": key,
-        "shapes": [list(array.shape) for array in arrays],
-        "data": base64.b64encode(numbers).decode("ascii"),
-    }
-    return json.dumps({**entry, "crc": _crc(entry)}).encode("ascii") + b"\n"
+    shapes = [list(array.shape) for array in arrays]
+    data = base64.b64encode(numbers).decode("ascii")
+    entry = {"key": key, "shapes": shapes, "data": data, "crc": _crc(key, shapes, data)}
+    return json.dumps(entry).encode("ascii") + b"\n"
 
 
-def _crc(entry: Mapping[str, Any]) -> int:
-    text = json.dumps([entry["key"], entry["shapes"], entry["data"]])
-    return zlib.crc32(text.encode("ascii"))
+def _crc(key: str, shapes: list[list[int]], data: str) -> int:
+    return zlib.crc32(json.dumps([key, shapes, data]).encode("ascii"))
 
 
 def _parse(line: bytes) -> tuple[str, Arrays]:
     """Key and arrays of a line.
 
     Raises:
-        ValueError, TypeError, KeyError: It is not what `_line` wrote.
+        ValueError: It is not what `_line` wrote.
     """
-    try:
-        entry = parse(line)
-    except ValueError as error:
-        raise ValueError("it is not JSON") from error
-    if not isinstance(entry, dict) or set(entry) != {"key", "shapes", "data", "crc"}:
-        raise ValueError("it has not the fields of a result")
-    if entry["crc"] != _crc(entry):
+    entry = msgspec.convert(parse(line), _Entry)
+    if entry.crc != _crc(entry.key, entry.shapes, entry.data):
         raise ValueError("its checksum does not match")
-    try:
-        numbers = np.frombuffer(base64.b64decode(entry["data"], validate=True), _NUMBER)
-    except binascii.Error as error:
-        raise ValueError("its numbers are not base64") from error
-    counts = [math.prod(shape) for shape in entry["shapes"]]
-    parts = np.split(numbers, np.cumsum(counts)[:-1]) if counts else []
-    arrays = (
-        part.reshape(shape).astype(np.float64)
-        for part, shape in zip(parts, entry["shapes"], strict=True)
-    )
-    return entry["key"], tuple(arrays)
+    numbers = np.frombuffer(base64.b64decode(entry.data), _NUMBER)
+    arrays, start = [], 0
+    for shape in entry.shapes:
+        end = start + math.prod(shape)
+        arrays.append(numbers[start:end].reshape(shape).astype(np.float64))
+        start = end
+    return entry.key, tuple(arrays)

@@ -7,7 +7,7 @@ has neither; where a number must stand, ``null`` is read back as NaN.
 
 from __future__ import annotations
 
-import ast
+import inspect
 import json
 import math
 import platform
@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
-from itertools import pairwise
-from pathlib import Path
 from types import UnionType
 from typing import (
     Annotated,
@@ -471,7 +469,6 @@ def json_schema() -> dict[str, Any]:
     kinds, definitions = msgspec.json.schema_components(
         KINDS.values(), ref_template="#/$defs/{name}"
     )
-    notes = _field_notes()
     for kind in KINDS.values():
         definition = definitions[kind.__name__]
         definition["properties"] = {"kind": {"const": kind.kind}, **definition["properties"]}
@@ -479,7 +476,7 @@ def json_schema() -> dict[str, Any]:
     for name, definition in definitions.items():
         about = re.split("(?:Raises|Example):", definition["description"])[0]
         definition["description"] = " ".join(about.split())
-        for field_name, note in notes.get(name, {}).items():
+        for field_name, note in _field_notes(globals()[name]):
             definition["properties"][field_name]["description"] = note
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -498,22 +495,7 @@ def _nullable(schema: Any) -> Any:
     return list(map(_nullable, schema)) if isinstance(schema, list) else schema
 
 
-def _field_notes() -> dict[str, dict[str, str]]:
-    """The texts below the fields of each class in the source, which Python does not keep."""
-    classes = [
-        node
-        for node in ast.parse(Path(__file__).read_text("utf-8")).body
-        if isinstance(node, ast.ClassDef)
-    ]
-    return {
-        kind.name: {
-            field.target.id: " ".join(note.value.value.split())
-            for field, note in pairwise(kind.body)
-            if isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(note, ast.Expr)
-            and isinstance(note.value, ast.Constant)
-            and isinstance(note.value.value, str)
-        }
-        for kind in classes
-    }
+def _field_notes(kind: type[Any]) -> list[tuple[str, str]]:
+    """Fields with the texts that stand below them in the source, which Python does not keep."""
+    found = re.findall(r'\n    (\w+): .+\n    """([^\0]+?)"""(?=\n)', inspect.getsource(kind))
+    return [(name, " ".join(note.split())) for name, note in found]
