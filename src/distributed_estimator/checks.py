@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from inspect import signature
+from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
@@ -70,6 +72,25 @@ def check_kind(name: str, value: object, kinds: Any, expected: str) -> None:
     """Raise `InputError` unless a value is an instance of one of `kinds`."""
     if not isinstance(value, kinds):
         raise InputError(f"`{name}` is {described(value)}: give {expected}")
+
+
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """A path that somebody gave.
+
+    Raises:
+        InputError: It is none, or empty as that of an unset variable, which `Path` would take for
+            the current folder.
+
+    Example:
+        >>> given_path("runs/iris").name
+        'iris'
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r} is no path: give text or a `pathlib.Path`")
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise InputError(f"{text!r} is no path: name a file or folder (`.` is the current folder)")
+    return Path(text)
 
 
 def described(value: object) -> str:

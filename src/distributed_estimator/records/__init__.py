@@ -5,14 +5,9 @@ queries and a `TrainingRecord` for each training step. `RecordWriter` appends, `
 reads and merges. All other files of this package are written with what `files` has, too.
 """
 
+from ..checks import given_path
 from .environment import Machine
-from .files import (
-    RecordWriter,
-    atomic,
-    given_path,
-    read_records,
-    truncate_records,
-)
+from .files import RecordWriter, atomic, read_records, truncate_records
 from .schema import (
     KINDS,
     SCHEMA_VERSION,

@@ -24,8 +24,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Self
 
-from ..checks import check_kind
-from ..errors import CheckpointError, InputError, RecordError
+from ..checks import check_kind, given_path
+from ..errors import CheckpointError, RecordError
 from ..forks import Lock, register
 from .schema import Header, Record, decode, encode, parse, plain
 
@@ -35,25 +35,6 @@ fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None
 TORN_MARK = b" #torn"
 """No record ends like this: the last byte of a record is its closing brace."""
 _MAX_HEADER = 1 << 16
-
-
-def given_path(path: str | os.PathLike[str]) -> Path:
-    """A path that somebody gave.
-
-    Raises:
-        InputError: It is none, or empty as that of an unset variable, which `Path` would take for
-            the current folder.
-
-    Example:
-        >>> given_path("runs/iris").name
-        'iris'
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"{path!r} is no path: give text or a `pathlib.Path`")
-    text = os.fspath(path)
-    if not text or "\0" in text:
-        raise InputError(f"{text!r} is no path: name a file or folder (`.` is the current folder)")
-    return Path(text)
 
 
 @contextmanager
