@@ -551,20 +551,17 @@ def load_final(folder: RunFolder) -> Scores:
     return Scores(**json.loads(folder.summary.read_text("utf-8"))["final"])
 
 
-def test_a_file_system_without_locks_will_do(
-    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("system", ["of files", "of any kind"])
+def test_a_system_without_locks_will_do(
+    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ):
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
-    train(task, replace(BASE, epochs=1), RunFolder(tmp_path / "run"))
-
-
-def test_a_system_without_locks_will_do(
-    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(files, "fcntl", None)
+    if system == "of files":
+        monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    else:
+        monkeypatch.setattr(files, "fcntl", None)
     train(task, replace(BASE, epochs=1), RunFolder(tmp_path / "run"))
 
 
