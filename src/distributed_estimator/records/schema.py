@@ -289,9 +289,9 @@ class Header:
     dirty: bool | None = None
     """Whether the package's sources differed from that commit."""
     config_hash: str | None = None
-    """Of the configuration of the run, where the writer was told one."""
+    """Of the configuration of the run, where the writer was given it."""
     attempt: int | None = None
-    """How often the run was begun, this time included, where the writer was told."""
+    """How often the run was begun, this time included, where the writer was given it."""
     schema_version: _Version = SCHEMA_VERSION
 
     @classmethod
