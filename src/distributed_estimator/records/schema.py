@@ -35,7 +35,8 @@ import msgspec
 import numpy as np
 
 from ..errors import RecordError
-from .environment import Machine, installed, processor_model, source_checkout, thread_limits
+from .environment import Machine, processor_model, source_checkout, thread_limits
+from .environment import installed as installed
 
 SCHEMA_VERSION = 1
 MAX_LISTED_VALUES = 16

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from ...errors import PoolError
-from ...records.environment import installed
+from ...records.schema import installed
 
 PACKAGES = ("distributed-estimator", "numpy", "qiskit", "scipy", "cloudpickle")
 """Distributions whose versions decide what pickles mean, and what numbers come out."""
