@@ -48,31 +48,28 @@ def refused(
         raise kind(f"cannot {verb} `{path}`: {error.strerror or error}") from error
 
 
-@contextmanager
-def locked(descriptor: int) -> Iterator[int]:
-    """Hold a file's lock meanwhile; waits for whoever has it."""
-    if fcntl is None:
-        yield descriptor
-        return
-    with suppress(OSError):  # some network file systems have no locks: then do without
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield descriptor
-    finally:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
-def take_lock(descriptor: int) -> bool:
-    """Take a file's lock until it is closed; False if another process has it."""
+def take_lock(descriptor: int, *, wait: bool = False) -> bool:
+    """Take a file's lock until it is closed; False if another process has it, unless we wait."""
     if fcntl is not None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         except OSError:  # some network file systems have no locks: then do without
             pass
     return True
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[int]:
+    """Hold a file's lock meanwhile; waits for whoever has it."""
+    take_lock(descriptor, wait=True)
+    try:
+        yield descriptor
+    finally:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def hold_folder(lock: Path) -> IO[str] | None:
