@@ -1,7 +1,8 @@
-"""Checks of arguments that are made in many places."""
+"""Checks of arguments and of optional packages that are made in many places."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from inspect import signature
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, MissingExtraError
 
 LARGEST_PRECISION = 1e100
 """As a standard error: its square is a number."""
@@ -103,6 +104,24 @@ def described(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}, not an instance of it"
     return f"{value!r:.200}"
+
+
+def require(module: str, extra: str, purpose: str, package: str | None = None) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: Dotted name.
+        extra: The extra of ours that installs it.
+        purpose: What needs it, for the message.
+        package: The name that pip installs it by, where that is another.
+
+    Raises:
+        MissingExtraError: It is not installed; the message holds the install command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(package or module, extra, purpose) from error
 
 
 class Fixed:

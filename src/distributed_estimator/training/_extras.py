@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import require
+from ..checks import require
 
 
 def optional_import(module: str, package: str, extra: str, purpose: str) -> Any:
