@@ -341,15 +341,19 @@ def to_dict(record: Record) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A value for strict JSON: NumPy's numbers as Python's, NaN and infinities as None."""
+    if isinstance(value, str | int | None):
+        return value
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
         value = vars(value)
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return value
 
 
 def encode(record: Record) -> bytes:
