@@ -126,15 +126,6 @@ def test_a_header_says_what_made_the_records() -> None:
     assert decode(encode(header)) == header
 
 
-def test_headers_of_older_files_are_read() -> None:
-    known = json.loads(encode(Header.current()))
-    later = ("processor", "threads", "commit", "dirty", "config_hash", "attempt")
-    header = decode(json.dumps({k: v for k, v in known.items() if k not in later}).encode())
-    assert isinstance(header, Header)
-    assert header.threads == {}
-    assert {getattr(header, name) for name in later if name != "threads"} == {None}
-
-
 def test_writers_that_are_told_of_an_attempt_write_a_header_each(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     for attempt in (1, 2):

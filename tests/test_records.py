@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -71,16 +71,17 @@ def query_records() -> st.SearchStrategy[QueryRecord]:
         "precision": st.none() | finite,
     }
     by_type = {
-        "str": words,
-        "str | None": st.none() | words,
-        "int": counts,
-        "int | None": st.none() | counts,
-        "float": numbers,
-        "bool": st.booleans(),
+        str: words,
+        str | None: st.none() | words,
+        int: counts,
+        int | None: st.none() | counts,
+        float: numbers,
+        bool: st.booleans(),
     }
     fields = {
-        field.name: special[field.name] if field.name in special else by_type[str(field.type)]
-        for field in dataclasses.fields(QueryRecord)
+        name: special[name] if name in special else by_type[hint]
+        for name, hint in get_type_hints(QueryRecord).items()
+        if name != "kind"
     }
     return st.fixed_dictionaries(fields).map(lambda values: QueryRecord(**values))
 
@@ -186,20 +187,16 @@ def write_steps(path: Path, numbers: range) -> None:
 
 
 @given(query_records() | training_records() | headers())
-def test_a_record_comes_back_as_it_was_written(record: Record) -> None:
-    back = decode(encode(record))
-    assert type(back) is type(record)
-    assert same(to_dict(back), to_dict(record))
-
-
-@given(query_records() | training_records() | headers())
-def test_a_line_is_strict_json_on_one_line(record: Record) -> None:
+def test_a_record_comes_back_from_one_line_of_strict_json(record: Record) -> None:
     def refuse(name: str) -> None:
         raise AssertionError(name)
 
     line = encode(record)
     assert b"\n" not in line
     assert json.loads(line, parse_constant=refuse)["kind"] == record.kind
+    back = decode(line)
+    assert type(back) is type(record)
+    assert same(to_dict(back), to_dict(record))
 
 
 def test_not_a_number_is_written_as_null() -> None:
@@ -207,7 +204,7 @@ def test_not_a_number_is_written_as_null() -> None:
     assert (data["loss"], data["metrics"]) == (None, {"a": None})
 
 
-def test_numpy_numbers_are_written_as_numbers() -> None:
+def test_numbers_of_numpy_are_written_as_numbers() -> None:
     record = step(np.int64(3), loss=np.float32(0.5), metrics={"a": np.float64(2)})  # type: ignore[arg-type]
     assert decode(encode(record)) == step(3, loss=0.5, metrics={"a": 2.0})
 
@@ -279,13 +276,6 @@ def test_files_are_merged_in_order(tmp_path: Path) -> None:
     assert steps_in(tmp_path / "b.jsonl", tmp_path / "a.jsonl") == [2, 3, 4, 0, 1]
 
 
-def test_an_older_record_says_nothing_of_the_width() -> None:
-    data = json.loads(encode(query(max_fragment_qubits=3)))
-    assert decode(json.dumps(data).encode()) == query(max_fragment_qubits=3)
-    del data["max_fragment_qubits"]
-    assert decode(json.dumps(data).encode()) == query()
-
-
 def test_unknown_keys_are_tolerated() -> None:
     data = json.loads(encode(query())) | {"color": "red"}
     data["circuit"]["shape"] = [1]
@@ -307,12 +297,18 @@ def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data: data.pop("step"), "field `step` is missing"),
-        (lambda data: data.update(step="1"), "field `step` is '1', expected int"),
-        (lambda data: data.update(step=True), "field `step` is True, expected int"),
-        (lambda data: data.update(loss="low"), "field `loss` is 'low', expected float"),
-        (lambda data: data.update(metrics={"a": []}), r"field `metrics` is \[\]"),
-        (lambda data: data.update(kind="query"), "field `query_id` is missing"),
+        (lambda data: data.pop("step"), "missing required field `step`"),
+        (lambda data: data.update(step="1"), "field `step` is '1': Expected `int`, got `str`"),
+        (lambda data: data.update(step=True), "field `step` is True: Expected `int`, got `bool`"),
+        (
+            lambda data: data.update(loss="low"),
+            "field `loss` is 'low': Expected `float`",
+        ),
+        (
+            lambda data: data.update(metrics={"a": []}),
+            r"`metrics` is {'a': \[\]}: Expected `f",
+        ),
+        (lambda data: data.update(kind="query"), "missing required field `query_id`"),
         (lambda data: data.update(kind=["query"]), "kind is"),
         (lambda data: data.pop("schema_version"), "schema_version"),
     ],
@@ -331,9 +327,9 @@ def test_what_is_no_record_is_refused(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_damage_in_the_middle_names_file_and_line(tmp_path: Path, number: int) -> None:
+def test_damage_in_any_whole_line_names_file_and_line(tmp_path: Path, number: int) -> None:
     path = tmp_path / "log.jsonl"
-    write_steps(path, range(3))
+    write_steps(path, range(2))
     lines = path.read_bytes().splitlines(keepends=True)
     lines[number - 1] = lines[number - 1][:30] + b"\n"
     path.write_bytes(b"".join(lines))
@@ -341,16 +337,8 @@ def test_damage_in_the_middle_names_file_and_line(tmp_path: Path, number: int) -
         list(read_records(path))
 
 
-def test_damage_in_the_last_whole_line_is_not_a_torn_line(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    write_steps(path, range(2))
-    path.write_bytes(path.read_bytes()[:-5] + b"\n")
-    with pytest.raises(RecordError, match="line 3"):
-        list(read_records(path))
-
-
 def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"cannot read .*nowhere\.jsonl: No such file"):
+    with pytest.raises(RecordError, match=r"cannot read `.*nowhere\.jsonl`: No such file"):
         list(read_records(tmp_path / "nowhere.jsonl"))
 
 
@@ -463,11 +451,6 @@ def test_what_is_no_path_is_refused(use: Callable[[Any], object], path: Any, tmp
         use(path)
 
 
-def test_a_name_that_is_too_long_is_a_record_error(tmp_path: Path):
-    with pytest.raises(RecordError, match="File name too long"):
-        RecordWriter(tmp_path / ("x" * 300))
-
-
 def test_a_folder_is_no_file_to_replace(tmp_path: Path):
     with pytest.raises(IsADirectoryError), atomic(tmp_path):
         pass
@@ -475,23 +458,23 @@ def test_a_folder_is_no_file_to_replace(tmp_path: Path):
         pass
 
 
-def test_a_folder_is_no_log(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="is a folder: give the path of a file"):
-        RecordWriter(tmp_path)
-
-
-def test_a_file_in_the_place_of_a_folder_is_found_at_once(tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("")
-    with pytest.raises(RecordError, match="runs must be a folder"):
-        RecordWriter(tmp_path / "runs" / "log.jsonl")
-
-
-def test_a_folder_without_write_permission_is_found_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [RecordWriter, Journal])
+def test_a_place_that_cannot_be_written_is_found_at_once(
+    kind: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "file").write_text("")
+    for path, message in (
+        (tmp_path, "is a folder: give the path of a file"),
+        (tmp_path / "file" / "log", "file` must be a folder"),
+        (tmp_path / "file" / "new" / "log", "file` must be a folder"),
+        (tmp_path / ("x" * 300), "cannot write `.*`: File name too long"),
+    ):
+        with pytest.raises(RecordError, match=message):
+            kind(path)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(RecordError, match="cannot write"):
-        RecordWriter(tmp_path / "log.jsonl")
+        kind(tmp_path / "log")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_refusal_of_the_system_is_a_record_error(tmp_path: Path) -> None:
@@ -533,7 +516,7 @@ def test_a_file_that_never_was_so_long_is_left_alone(tmp_path: Path, size: int) 
     with pytest.raises(RecordError, match=f"no line that ends after {size}"):
         truncate_records(log.path, size)
     assert log.path.read_bytes() == before
-    with pytest.raises(RecordError, match=r"cannot write .*nothing\.jsonl: No such file"):
+    with pytest.raises(RecordError, match=r"cannot write `.*nothing\.jsonl`: No such file"):
         truncate_records(tmp_path / "nothing.jsonl", 0)
 
 

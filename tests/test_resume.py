@@ -27,7 +27,7 @@ from distributed_estimator.errors import (
     RecordError,
     TrainingStoppedError,
 )
-from distributed_estimator.records import TrainingRecord, files, locks
+from distributed_estimator.records import TrainingRecord, files
 from distributed_estimator.training import checkpoints, loop, session
 from distributed_estimator.training.checkpoints import Checkpoint, flatten, unflatten
 from distributed_estimator.training.config import TrainingConfig
@@ -301,7 +301,7 @@ def events(train_it: Callable[[], object], last: int) -> int:
 
             return change
 
-        files._write_all = counted(files._write_all)
+        files.write_all = counted(files.write_all)
         Path.replace = counted(Path.replace)
         session.truncate_records = counted(session.truncate_records)
         try:
@@ -515,7 +515,7 @@ def test_a_log_that_lost_records_is_refused(stopped: RunFolder, name: str):
     log = stopped.path / name
     log.write_bytes(b"\n".join(log.read_bytes().split(b"\n")[:2]) + b"\n")
     before = contents(stopped)
-    with pytest.raises(RecordError, match=f"{name} has [0-9]+ bytes .*restore it"):
+    with pytest.raises(RecordError, match=f"{name}` has [0-9]+ bytes .*restore it"):
         resume(stopped)
     assert contents(stopped) == before
 
@@ -551,20 +551,17 @@ def load_final(folder: RunFolder) -> Scores:
     return Scores(**json.loads(folder.summary.read_text("utf-8"))["final"])
 
 
-def test_a_file_system_without_locks_will_do(
-    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("system", ["of files", "of any kind"])
+def test_a_system_without_locks_will_do(
+    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ):
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
-    train(task, replace(BASE, epochs=1), RunFolder(tmp_path / "run"))
-
-
-def test_a_system_without_locks_will_do(
-    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(locks, "fcntl", None)
+    if system == "of files":
+        monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    else:
+        monkeypatch.setattr(files, "fcntl", None)
     train(task, replace(BASE, epochs=1), RunFolder(tmp_path / "run"))
 
 
@@ -607,7 +604,7 @@ def test_a_full_disk_at_the_end_is_one_error_too(
 
     folder = RunFolder(tmp_path / "run")
     monkeypatch.setattr(Path, "write_text", fill)
-    with pytest.raises(RecordError, match=f"cannot write .*{name}: No space left on device"):
+    with pytest.raises(RecordError, match=f"cannot write .*{name}`: No space left on device"):
         train(task, CONFIGS["adam"], folder)
     monkeypatch.undo()
     resume(folder)

@@ -48,9 +48,9 @@ from distributed_estimator.execution.policies import MOST_BUDGET, MOST_SECONDS
 from distributed_estimator.job import EstimatorJob
 from distributed_estimator.records import QueryRecord, RecordWriter, TaskRecord, read_records
 from distributed_estimator.training import loop
+from distributed_estimator.training.checkpoints import RunState
 from distributed_estimator.training.config import TrainingConfig
 from distributed_estimator.training.runs import RunFolder
-from distributed_estimator.training.state import RunState
 from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import WorkloadConfig, load_workload
 

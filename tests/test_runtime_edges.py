@@ -47,8 +47,7 @@ from distributed_estimator.execution import (
     run_tasks,
 )
 from distributed_estimator.execution.pools import ThreadPool
-from distributed_estimator.records import QueryRecord, TaskRecord, read_records
-from distributed_estimator.records.codec import decode, encode
+from distributed_estimator.records import QueryRecord, TaskRecord, decode, encode, read_records
 
 
 def chain(qubits=4):

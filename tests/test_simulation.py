@@ -646,7 +646,7 @@ def test_the_command_simulates_recorded_tasks(dest):
         ("subexperiments", "1" + "0" * 12, "is 1000000000000, expected a number from 1 to"),
         ("finished", "null", "`finished` of task a (query q, attempt 0) is nan, expected seconds"),
         ("started", "-1e300", "`started` of task a (query q, attempt 0) is -1e+300"),
-        ("started", "-1e999", "line 2 is unreadable: its field `started` is -inf, expected float"),
+        ("started", "-1e999", "line 2 is unreadable: it is not JSON (-1e999 is no finite number)"),
         ("started", "9" * 400, "tasks.jsonl, line 2 is unreadable: its field `started` is 9999"),
         ("submitted", "9" * 400, "line 2 is unreadable: its field `submitted` is 9999"),
     ],
@@ -674,7 +674,7 @@ def test_the_command_refuses_files_without_tasks(dest):
         ("training.jsonl", "`training.jsonl` has no task records"),
         ("empty.jsonl", "`empty.jsonl` has no task records"),
         ("text.jsonl", "text.jsonl, line 1 is unreadable"),
-        ("none.jsonl", "cannot read none.jsonl"),
+        ("none.jsonl", "cannot read `none.jsonl`"),
     ):
         code, out, err = dest(f"simulate --records {file}")
         assert (code, out, err.count("\n")) == (2, "", 1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cutting import AutoCut
 from .estimator import DistributedEstimator, EstimatorOptions
-from .records.schema import installed
+from .records.environment import installed
 
 if TYPE_CHECKING:
     from .gradient import FragmentGradient

@@ -1,13 +1,16 @@
-"""Checks of arguments that are made in many places."""
+"""Checks of arguments and of optional packages that are made in many places."""
 
 from __future__ import annotations
 
+import importlib
+import os
 from inspect import signature
+from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, MissingExtraError
 
 LARGEST_PRECISION = 1e100
 """As a standard error: its square is a number."""
@@ -72,6 +75,25 @@ def check_kind(name: str, value: object, kinds: Any, expected: str) -> None:
         raise InputError(f"`{name}` is {described(value)}: give {expected}")
 
 
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """A path that somebody gave.
+
+    Raises:
+        InputError: It is none, or empty as that of an unset variable, which `Path` would take for
+            the current folder.
+
+    Example:
+        >>> given_path("runs/iris").name
+        'iris'
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r} is no path: give text or a `pathlib.Path`")
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise InputError(f"{text!r} is no path: name a file or folder (`.` is the current folder)")
+    return Path(text)
+
+
 def described(value: object) -> str:
     """A value for a message; a class is often given where an instance of it is meant.
 
@@ -82,6 +104,24 @@ def described(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}, not an instance of it"
     return f"{value!r:.200}"
+
+
+def require(module: str, extra: str, purpose: str, package: str | None = None) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: Dotted name.
+        extra: The extra of ours that installs it.
+        purpose: What needs it, for the message.
+        package: The name that pip installs it by, where that is another.
+
+    Raises:
+        MissingExtraError: It is not installed; the message holds the install command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(package or module, extra, purpose) from error
 
 
 class Fixed:

@@ -26,9 +26,6 @@ Every message names the value, what was expected and what to do; `named`, `short
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 _MOST_NAMED = 5
 
 
@@ -115,24 +112,6 @@ class MissingExtraError(DistributedEstimatorError, ImportError):
             f"{purpose} needs `{package}`, which is not installed: "
             f'run `pip install "distributed-estimator[{extra}]"`'
         )
-
-
-def require(module: str, extra: str, purpose: str, package: str | None = None) -> Any:
-    """Import a module of an optional package.
-
-    Args:
-        module: Dotted name.
-        extra: The extra of ours that installs it.
-        purpose: What needs it, for the message.
-        package: The name that pip installs it by, where that is another.
-
-    Raises:
-        MissingExtraError: It is not installed; the message holds the install command.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(package or module, extra, purpose) from error
 
 
 def named(texts: list[str]) -> str:

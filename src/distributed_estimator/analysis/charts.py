@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import require
 from ..errors import InputError, MissingExtraError
 from ..records import QueryRecord, TaskRecord, TrainingRecord, atomic, given_path
 from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
@@ -75,12 +76,8 @@ def require_altair() -> None:
 
 
 def _altair() -> Any:
-    try:
-        import altair
-        import vl_convert  # noqa: F401
-    except ImportError as error:
-        package = "vl-convert-python" if error.name == "vl_convert" else "altair"
-        raise MissingExtraError(package, "report", "a chart") from error
+    altair = require("altair", "report", "a chart")
+    require("vl_convert", "report", "a chart", "vl-convert-python")
     altair.data_transformers.disable_max_rows()
     return altair
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import RecordError
+from ..records.schema import parse as parse_json
 
 DocumentT = TypeVar("DocumentT")
 
@@ -60,17 +61,12 @@ def decode(place: str, content: bytes | None) -> Any:
         RecordError: It is not JSON.
     """
     try:
-        # Not msgspec's decoder, which refuses half a character as in the name of some file.
-        data = json.loads(content or b"", parse_constant=_refuse)
+        data = parse_json(content or b"")
         if content and b"\\ud" in content.lower():  # which no data frame can hold
             data = json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
         return data
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RecordError(f"{place} is damaged: it is not JSON ({error})") from error
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def convert(place: str, data: Any, kind: type[DocumentT], within: str = "") -> DocumentT:

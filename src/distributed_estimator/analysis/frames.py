@@ -17,7 +17,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from ..errors import RecordError, require
+from ..checks import require
+from ..errors import RecordError
 from ..records import KINDS, Header, Record, given_path, read_records
 from ..records.environment import THREAD_VARIABLES
 from ..records.schema import PACKAGES

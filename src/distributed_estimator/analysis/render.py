@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtraError, RecordError
+from ..checks import require
+from ..errors import RecordError
 from ..records import plain
 from .charts import Figure, number, page_specification
 from .escape import cuts_label, markdown, one_line
@@ -158,14 +159,11 @@ def environment_facts(environments: Sequence[Mapping[str, Any]]) -> Rows:
 
 
 def _environment(**options: Any) -> Environment:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "a report page") from error
-    found = Environment(
-        loader=PackageLoader(__package__ or "", "templates"),
+    jinja2 = require("jinja2", "report", "a report page", "Jinja2")
+    found: Environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__ or "", "templates"),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         **options,
     )

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError, require
+from ..checks import require
+from ..errors import InputError
 from .frames import read_tables
 
 # A query is not trusted: it sees no file, no network, no extension and no variable of ours.

@@ -1,26 +1,31 @@
-"""What is logged: one JSON object a line, safe to append to, to tear and to merge.
+"""Records of runs: one JSON object a line, safe to append to, to tear and to merge.
 
 A file holds a `Header` (versions and machine), then a `QueryRecord` for each query or batch of
 queries and a `TrainingRecord` for each training step. `RecordWriter` appends, `read_records`
-reads and merges.
+reads and merges. All other files of this package are written with what `files` has, too.
 """
 
-from .codec import KINDS, decode, encode, plain, to_dict
-from .files import RecordWriter, atomic, given_path, read_records, truncate_records
-from .json_schema import json_schema
+from ..checks import given_path
+from .environment import Machine
+from .files import RecordWriter, atomic, read_records, truncate_records
 from .schema import (
+    KINDS,
     SCHEMA_VERSION,
     CircuitInfo,
     DeviceRecord,
     Header,
-    Machine,
     QueryRecord,
     Record,
     StragglerInfo,
     Summary,
     TaskRecord,
     TrainingRecord,
+    decode,
+    encode,
+    json_schema,
     new_run_id,
+    plain,
+    to_dict,
     utc_now,
 )
 
@@ -43,8 +48,8 @@ __all__ = [
     "encode",
     "given_path",
     "json_schema",
-    "plain",
     "new_run_id",
+    "plain",
     "read_records",
     "to_dict",
     "truncate_records",

@@ -7,6 +7,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -16,11 +17,38 @@ _GIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
+class Machine:
+    """Where records were made; names neither the host nor the user. None: not known."""
+
+    system: str
+    architecture: str
+    cpu_count: int | None
+    memory_bytes: int | None
+
+    @classmethod
+    def current(cls) -> Machine:
+        """Describes the machine this process runs on."""
+        try:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, OSError, ValueError):
+            memory = None
+        return cls(platform.system(), platform.machine(), os.cpu_count(), memory)
+
+
+@dataclass(frozen=True)
 class Checkout:
     """A commit, and whether the package differs from it; None: not known, or installed."""
 
     commit: str | None = None
     dirty: bool | None = None
+
+
+def installed(package: str) -> str | None:
+    """The version of a package; None: it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 @cache
@@ -62,14 +90,16 @@ def source_checkout(package: Path = _PACKAGE) -> Checkout:
         package: Folder of the package: `src/NAME` in a checkout of its own.
     """
     root = package.parents[1]
-    if package.parent.name != "src" or not (root / ".git").exists() or not _is_ours(root):
-        return Checkout()
-    # Variables of a git that runs us, from a hook say, would have it speak of another checkout.
+    # Variables of a git that runs us, such as from a hook, would have it speak of another checkout.
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
     command = ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", "-C", os.fspath(root)]
     command += ["status", "--porcelain=v2", "--branch", "--untracked-files=normal"]
     command += ["--", "src", "pyproject.toml"]
     try:
+        project = (root / "pyproject.toml").read_text("utf-8")
+        is_ours = package.parent.name == "src" and '\nname = "distributed-estimator"\n' in project
+        if not (is_ours and (root / ".git").exists()):
+            return Checkout()
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -78,21 +108,9 @@ def source_checkout(package: Path = _PACKAGE) -> Checkout:
             env=environment,
             check=True,
         )
-    except (OSError, subprocess.SubprocessError):  # no git, a slow disk, another user's files
-        return Checkout()
-    return _parse_status(done.stdout.decode("ascii", "replace"))
-
-
-def _is_ours(root: Path) -> bool:
-    try:
-        text = (root / "pyproject.toml").read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-    return '\nname = "distributed-estimator"\n' in text
-
-
-def _parse_status(status: str) -> Checkout:
-    lines = status.splitlines()
+    except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
+        return Checkout()  # no project here, no git, a slow disk, another user's files
+    lines = done.stdout.decode("ascii", "replace").splitlines()
     commits = [line.removeprefix("# branch.oid ") for line in lines if "# branch.oid " in line]
     if not commits or commits[0] == "(initial)":
         return Checkout()

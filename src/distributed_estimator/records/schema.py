@@ -1,21 +1,42 @@
-"""What a record says: frozen dataclasses, one for each kind of line."""
+"""Records: a frozen dataclass for each kind of line, and what follows from its declaration.
+
+`encode` and `decode` turn a record into one line of strict JSON and back, and `json_schema`
+describes the lines for others. Not-a-number and infinities are written as ``null``, because JSON
+has neither; where a number must stand, ``null`` is read back as NaN.
+"""
 
 from __future__ import annotations
 
+import inspect
+import json
 import math
-import os
 import platform
+import re
+import reprlib
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ClassVar, TypeAlias
+from functools import cache
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NoReturn,
+    TypeAlias,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
+import msgspec
 import numpy as np
 
 from ..errors import RecordError
-from .environment import processor_model, source_checkout, thread_limits
+from .environment import Machine, processor_model, source_checkout, thread_limits
+from .environment import installed as installed
 
 SCHEMA_VERSION = 1
 MAX_LISTED_VALUES = 16
@@ -23,6 +44,13 @@ PIPELINES = ("contracted", "reference")
 QUANTITIES = ("value", "gradient")
 TASK_STATUSES = ("done", "late", "failed", "lost", "damaged", "cancelled")
 PACKAGES = ("distributed-estimator", "numpy", "qiskit", "qiskit-aer", "qiskit-addon-cutting")
+
+_Version = Annotated[int, msgspec.Meta(extra_json_schema={"const": SCHEMA_VERSION})]
+
+
+def _one_of(words: Sequence[str]) -> msgspec.Meta:
+    """For the JSON Schema; the record itself checks it."""
+    return msgspec.Meta(extra_json_schema={"enum": list(words)})
 
 
 @dataclass(frozen=True)
@@ -94,14 +122,14 @@ class QueryRecord:
 
     run_id: str
     query_id: str
-    started_at: str
+    started_at: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
     """ISO-8601, UTC."""
-    pipeline: str
+    pipeline: Annotated[str, _one_of(PIPELINES)]
     """"contracted" or "reference"."""
-    quantity: str = "value"
+    quantity: Annotated[str, _one_of(QUANTITIES)] = "value"
     """"value" or "gradient": what was asked of every query."""
     circuit: CircuitInfo
-    num_queries: int
+    num_queries: Annotated[int, msgspec.Meta(ge=0)]
     partition_label: str | None
     num_cuts: int
     num_fragments: int
@@ -139,7 +167,7 @@ class QueryRecord:
     """Queries whose unbiased variance was not positive, so that the first-order one stands in."""
     precision: float | None
     seed: int | None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: _Version = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         if self.pipeline not in PIPELINES:
@@ -163,7 +191,7 @@ class TrainingRecord:
     metrics: dict[str, float]
     queries: int
     at: float
-    schema_version: int = SCHEMA_VERSION
+    schema_version: _Version = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +232,10 @@ class TaskRecord:
     finished: float
     injected_delay: float
     """Seconds of an injected straggler."""
-    status: str
+    status: Annotated[str, _one_of(TASK_STATUSES)]
     """"done", "late" (another attempt won), "failed", "lost", "damaged" or "cancelled"."""
     cause: str | None = None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: _Version = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         if self.status not in TASK_STATUSES:
@@ -238,26 +266,7 @@ class DeviceRecord:
     """When the caller had the result."""
     status: str
     """"done" or "failed"."""
-    schema_version: int = SCHEMA_VERSION
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where records were made; names neither the host nor the user. None: not known."""
-
-    system: str
-    architecture: str
-    cpu_count: int | None
-    memory_bytes: int | None
-
-    @classmethod
-    def current(cls) -> Machine:
-        """Describes the machine this process runs on."""
-        try:
-            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        except (AttributeError, OSError, ValueError):
-            memory = None
-        return cls(platform.system(), platform.machine(), os.cpu_count(), memory)
+    schema_version: _Version = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,10 +290,10 @@ class Header:
     dirty: bool | None = None
     """Whether the package's sources differed from that commit."""
     config_hash: str | None = None
-    """Of the configuration of the run, where the writer was told one."""
+    """Of the configuration of the run, where the writer was given it."""
     attempt: int | None = None
-    """How often the run was begun, this time included, where the writer was told."""
-    schema_version: int = SCHEMA_VERSION
+    """How often the run was begun, this time included, where the writer was given it."""
+    schema_version: _Version = SCHEMA_VERSION
 
     @classmethod
     def current(cls, *, config_hash: str | None = None, attempt: int | None = None) -> Header:
@@ -314,12 +323,184 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def installed(package: str) -> str | None:
-    """The version of a package; None: it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 Record: TypeAlias = Header | QueryRecord | TrainingRecord | TaskRecord | DeviceRecord
+KINDS: dict[str, type[Record]] = {
+    kind.kind: kind for kind in (Header, QueryRecord, TrainingRecord, TaskRecord, DeviceRecord)
+}
+"""Each kind of line with its dataclass."""
+
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """The fields of a record, `kind` first, nested ones as dicts; NaN stays NaN."""
+    nested = {
+        name: dict(vars(value)) if is_dataclass(value) else value
+        for name, value in vars(record).items()
+    }
+    return {"kind": record.kind, **nested}
+
+
+def plain(value: Any) -> Any:
+    """A value for strict JSON: NumPy's numbers as Python's, NaN and infinities as None."""
+    if isinstance(value, str | int | None):
+        return value
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+def encode(record: Record) -> bytes:
+    """A record as one line of ASCII, without the newline; NumPy's numbers are written as Python's.
+
+    Raises:
+        RecordError: A field holds what JSON has no word for.
+    """
+    fields = {"kind": record.kind, **vars(record)}
+    try:
+        try:
+            line = _ENCODER.encode(fields)
+        except ValueError:  # not finite: rare, so looked for only now
+            line = _ENCODER.encode(plain(fields))
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"a {record.kind} record cannot be written as JSON: {error}") from error
+    return line.encode("ascii")
+
+
+def _as_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return vars(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{reprlib.repr(value)} is no value of JSON")
+
+
+def parse(line: bytes) -> Any:
+    """Any JSON value that a line holds.
+
+    Raises:
+        ValueError: The line is not strict JSON in UTF-8, or holds a number that is not finite.
+    """
+    try:
+        return _DECODER.decode(line.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no finite number")
+
+
+# Not msgspec's codec: hashes depend on the text of lines, and it has no half characters.
+_ENCODER = json.JSONEncoder(allow_nan=False, default=_as_json)
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
+
+
+def decode(line: bytes) -> Record:
+    """The record on one line; keys that this version does not know are ignored.
+
+    Raises:
+        RecordError: No JSON, an unknown kind, a field missing or of the wrong type, or a newer
+            schema; the message says which.
+    """
+    try:
+        data = parse(line)
+    except ValueError as error:
+        raise RecordError(f"it is not JSON ({error})") from error
+    if not isinstance(data, dict) or type(data.get("schema_version")) is not int:
+        raise RecordError("it is no JSON object with a whole number `schema_version`")
+    if data["schema_version"] > SCHEMA_VERSION:
+        raise RecordError(
+            f"its schema version is {data['schema_version']} and this release reads up to "
+            f"{SCHEMA_VERSION}: install a newer distributed-estimator"
+        )
+    kind = data.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise RecordError(f"its kind is {kind!r}, expected one of {sorted(KINDS)}")
+    try:
+        try:
+            return msgspec.convert(data, KINDS[kind])
+        except msgspec.ValidationError:  # perhaps for a null where a number must stand
+            return msgspec.convert(_with_nan(KINDS[kind], data), KINDS[kind])
+    except msgspec.ValidationError as error:
+        place = re.search(r"`\$\.(\w+)", str(error))
+        found = f"its field `{place[1]}` is {reprlib.repr(data[place[1]])}: " if place else ""
+        raise RecordError(f"{found}{error}") from error
+
+
+@cache
+def _fields(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _with_nan(hint: Any, value: Any) -> Any:
+    """JSON for a type, NaN where a number must stand and null does."""
+    if value is None:
+        return math.nan if hint is float else None
+    if isinstance(hint, UnionType):  # of a type and None
+        hint = get_args(hint)[0]
+    if isinstance(value, dict) and is_dataclass(hint):
+        hints = _fields(cast(Any, hint))
+        return {name: _with_nan(hints.get(name), item) for name, item in value.items()}
+    if isinstance(value, dict) and get_origin(hint) is dict:
+        return {name: _with_nan(get_args(hint)[1], item) for name, item in value.items()}
+    if isinstance(value, list) and get_origin(hint) is tuple:
+        return [_with_nan(get_args(hint)[0], item) for item in value]
+    return value
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON Schema (draft 2020-12) of one line of a record file, whatever its kind.
+
+    Fields that came later are not required, since older files lack them, and fields that are not
+    known are allowed, since newer files may have them: readers take both. `null` stands where a
+    number is not a number, so every fractional number may be `null`.
+
+    Example:
+        >>> sorted(json_schema()["$defs"])[:3]
+        ['CircuitInfo', 'DeviceRecord', 'Header']
+    """
+    kinds, definitions = msgspec.json.schema_components(
+        KINDS.values(), ref_template="#/$defs/{name}"
+    )
+    for kind in KINDS.values():
+        definition = definitions[kind.__name__]
+        definition["properties"] = {"kind": {"const": kind.kind}, **definition["properties"]}
+        definition["required"] = ["kind", *definition["required"], "schema_version"]
+    for name, definition in definitions.items():
+        about = re.split("(?:Raises|Example):", definition["description"])[0]
+        definition["description"] = " ".join(about.split())
+        for field_name, note in _field_notes(globals()[name]):
+            definition["properties"][field_name]["description"] = note
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "DistributedEstimator record",
+        "description": "One line of a record file, such as queries.jsonl.",
+        "oneOf": list(kinds),
+        "$defs": _nullable(definitions),
+    }
+
+
+def _nullable(schema: Any) -> Any:
+    """A JSON Schema in which every fractional number may be null."""
+    if isinstance(schema, dict):
+        schema = {key: _nullable(item) for key, item in schema.items()}
+        return schema | {"type": ["number", "null"]} if schema.get("type") == "number" else schema
+    return list(map(_nullable, schema)) if isinstance(schema, list) else schema
+
+
+def _field_notes(kind: type[Any]) -> list[tuple[str, str]]:
+    """Fields with the texts that stand below them in the source, which Python does not keep."""
+    found = re.findall(r'\n    (\w+): .+\n    """([^\0]+?)"""(?=\n)', inspect.getsource(kind))
+    return [(name, " ".join(note.split())) for name, note in found]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,15 +13,14 @@ from typing import Any
 from ..analysis.documents import read_document
 from ..errors import InputError, RecordError, named
 from ..records import utc_now
-from ..records.locks import take_lock
-from ..training.runs import RunFolder, write_json
+from ..records.files import hold_folder, is_left_behind, read_json, write_json
+from ..training.runs import RunFolder
 from .load import Study
 from .matrix import runs_of
 from .runs import SCHEMA_VERSION, StudyRun
 
 _KEPT = ("run.json", "attempts.json", RunFolder(Path()).lock.name)
-_LEFT_BEHIND = re.compile(r"\..+\.[0-9a-f]{8}")
-"""Names of files that `atomic` had not finished when its process was killed."""
+_REMEDY = "restore it, or remove its folder"
 
 
 @dataclass(frozen=True)
@@ -56,18 +54,17 @@ class StudyFolder:
         """
         self.check(study)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = self.lock.open("w")
+            file = hold_folder(self.lock)
         except OSError as error:
             raise InputError(
                 f"`{self.path}` cannot be written ({error.strerror}): name another folder"
             ) from error
+        if file is None:
+            raise InputError(
+                f"another program runs the study in `{self.path}`: wait for it, or name another "
+                "folder"
+            )
         with file:
-            if not take_lock(file.fileno()):
-                raise InputError(
-                    f"another program runs the study in `{self.path}`: wait for it, or name "
-                    "another folder"
-                )
             self.check(study)  # another program may have come first
             if not self.study.exists():
                 write_json(self.study, _study_document(study))
@@ -85,7 +82,7 @@ class StudyFolder:
         others = sorted(
             entry.name
             for entry in self.path.iterdir()
-            if entry != self.lock and not _LEFT_BEHIND.fullmatch(entry.name)
+            if entry != self.lock and not is_left_behind(entry.name)
         )
         if others:
             raise InputError(
@@ -93,7 +90,7 @@ class StudyFolder:
             )
 
     def _check_same(self, study: Study) -> None:
-        found = read_json(self.study)
+        found = read_json(self.study, _REMEDY)
         if found.get("schema_version") != SCHEMA_VERSION:
             raise InputError(
                 f"`{self.study}` has schema {found.get('schema_version')!r}, and this version "
@@ -139,7 +136,7 @@ class StudyFolder:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "result.json").unlink(missing_ok=True)
             for entry in folder.iterdir():
-                if _LEFT_BEHIND.fullmatch(entry.name):
+                if is_left_behind(entry.name):
                     entry.unlink()
         except OSError as error:
             raise RecordError(
@@ -168,11 +165,12 @@ def _attempts(path: Path) -> int:
     """Attempts at a run that were begun; none where nothing tells of any."""
     if not path.exists():
         return 0
-    attempts = read_json(path).get("attempts")
+    remedy = "remove it, and they are counted from 1"
+    attempts = read_json(path, remedy).get("attempts")
     if type(attempts) is not int or attempts < 0:
         raise RecordError(
             f"`{path}` is damaged: `attempts` is {attempts!r:.40}, expected a number of them; "
-            "remove it, and they are counted from 1"
+            + remedy
         )
     return attempts
 
@@ -189,23 +187,6 @@ def empty(folder: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads one JSON object.
-
-    Raises:
-        RecordError: The file cannot be read, or holds no object.
-    """
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"`{path}` is damaged: restore it, or remove its folder") from error
-    if not isinstance(document, dict):
-        raise RecordError(f"`{path}` holds no JSON object: restore it, or remove its folder")
-    return document
 
 
 def differences(found: Any, wanted: Any, place: str = "") -> list[str]:

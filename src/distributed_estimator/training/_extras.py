@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from ..errors import MissingExtraError
+from ..checks import require
 
 
 def optional_import(module: str, package: str, extra: str, purpose: str) -> Any:
-    """Imports a module of an optional package.
-
-    Args:
-        module: Dotted name.
-        package: What pip calls the package it is from.
-        extra: The extra of ours that installs it.
-        purpose: What needs it, for the message.
-
-    Raises:
-        MissingExtraError: If it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(package, extra, purpose) from error
+    """Imports a module of an optional package; see `require`."""
+    return require(module, extra, purpose, package)

@@ -11,14 +11,13 @@ import numpy as np
 from ..analysis.trace import trace_files
 from ..errors import InputError
 from ._ml import torch
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, RunState, snapshot
 from .classifier import Classifier, build_classifier
 from .config import TrainingConfig
 from .models import Model, initial_weights
 from .runs import RunFolder, TrainingResult, write_json
 from .search import search, weights_vector
 from .session import Progress, Session, Stop
-from .state import RunState, snapshot
 from .trained import data_of
 from .workloads import Workload
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from ..analysis.load import QueryTotals
-from ..errors import CheckpointError, InputError, RecordError
-from ..records import QueryRecord, RecordWriter, atomic, decode, given_path, plain
-from ..records.locks import take_lock
+from ..errors import CheckpointError, InputError
+from ..records import QueryRecord, RecordWriter, decode, given_path
+from ..records.files import hold_folder
+from ..records.files import write_json as write_json
 from .config import TASK_LOG, TrainingConfig
 
 
@@ -164,18 +164,17 @@ class RunFolder:
             CheckpointError: Another process trains there, or the folder cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = self.lock.open("w")
+            file = hold_folder(self.lock)
         except OSError as error:
             raise CheckpointError(
                 f"`{self.path}` cannot be written ({error.strerror}): give a run a folder of its "
                 "own"
             ) from error
+        if file is None:
+            raise CheckpointError(
+                f"another process trains in `{self.path}`: wait for it, or name another folder"
+            )
         with file:
-            if not take_lock(file.fileno()):
-                raise CheckpointError(
-                    f"another process trains in `{self.path}`: wait for it, or name another folder"
-                )
             yield
 
     def missing(self) -> list[Path]:
@@ -230,17 +229,3 @@ class TrainingResult:
         fields = asdict(self)
         del fields["folder"]
         return {"schema_version": 2, **fields, "config": self.config.as_dict()}
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes a JSON file that is there whole or not at all; what no number can hold is null.
-
-    Raises:
-        RecordError: The operating system refused.
-    """
-    text = json.dumps(plain(document), indent=2, allow_nan=False) + "\n"
-    try:
-        with atomic(path) as unfinished:
-            unfinished.write_text(text, "utf-8")
-    except OSError as error:
-        raise RecordError(f"cannot write {path}: {error.strerror}") from error

@@ -22,10 +22,10 @@ from ..records import (
     truncate_records,
 )
 from ._ml import torch
+from .checkpoints import Logs, Position, RunState
 from .classifier import Classifier, accuracy, evaluating, mean_loss
 from .config import TrainingConfig
 from .runs import UNSCORED, QueryMeter, RunFolder, Scores
-from .state import Logs, Position, RunState
 from .workloads import Workload
 
 FloatArray = npt.NDArray[np.float64]

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ._ml import torch
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, RunState, restored, snapshot
 from .classifier import Classifier, build_classifier
 from .config import TrainingConfig
 from .models import Model
 from .runs import RunFolder
 from .session import load_classifier
-from .state import RunState, restored, snapshot
 from .workloads import Workload, load_workload
 
 
