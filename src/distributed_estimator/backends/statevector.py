@@ -91,9 +91,9 @@ class StatevectorBackend:
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
         """Evaluate the task's circuits; see `Backend`."""
         states = program_of(experiment.fragment).run(task.angles)
-        tensors = [
-            group_coordinates(experiment.fragment, states, group) for group in experiment.groups
-        ]
+        tensors = []
+        for group in experiment.groups:
+            tensors.append(group_coordinates(experiment.fragment, states, group))
         if task.shots is None:
             return _exact(experiment, tensors)
         rng = np.random.default_rng(task.seed)

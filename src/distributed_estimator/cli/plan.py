@@ -15,7 +15,7 @@ from rich.text import Text
 from ..analysis.costs.files import load_costs
 from ..analysis.costs.model import CostModel, Prediction
 from ..cutting import Cut, CutPlan
-from ..memory import in_bytes
+from ..pipeline import in_bytes
 from ..subexperiments import PILOT_SHOTS, PILOTS
 from ._costs import (
     costs_option,

@@ -24,9 +24,16 @@ from ..checks import Fixed, check_whole, from_numpy
 from ..errors import CutError
 from ..execution import Stragglers, Tally
 from ..forks import Lock, register
-from ..records import QueryRecord, RecordWriter, Summary, new_run_id, to_dict, utc_now
+from ..records import (
+    QueryRecord,
+    RecordWriter,
+    StragglerInfo,
+    Summary,
+    new_run_id,
+    to_dict,
+    utc_now,
+)
 from ..records.files import writer_of
-from ..rounds import straggler_info
 from .circuits import defer_measurements
 from .execution import Execution
 from .inputs import Problem, prepare
@@ -234,7 +241,7 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
             pool="none" if execution.deferred else "threads",
             subexp_workers=1 if execution.deferred else execution.workers,
             policy="one job" if execution.deferred else "eager",
-            straggler=straggler_info(execution.stragglers, tally),
+            straggler=_straggler_info(execution.stragglers, tally),
             t_partition=stages[0],
             t_generate=stages[1],
             t_execute=stages[2],
@@ -274,6 +281,13 @@ def _together(records: list[QueryRecord], evs: FloatArray, stds: FloatArray) -> 
     )
     value, stderr = Summary.of(evs), Summary.of(stds)
     return to_dict(replace(records[0], **sums, straggler=straggler, value=value, stderr=stderr))
+
+
+def _straggler_info(stragglers: Stragglers | None, tally: Tally) -> StragglerInfo:
+    if stragglers is None:
+        return StragglerInfo()
+    injected = tally.injected, tally.injected_seconds
+    return StragglerInfo(stragglers.p, stragglers.delay.mean, *injected, stragglers.name)
 
 
 def _labels(cuts: Sequence[Hashable]) -> tuple[Hashable, ...]:

@@ -6,12 +6,12 @@ from .observables import MeasurementGroup, Observables, Pauli, parse, restrict
 from .settings import FamilyPart, SettingFamily
 from .shifts import Shifts
 from .shots import (
+    MOST_ROUNDS,
     MOST_SHOTS,
     PILOT_SHOTS,
     PILOTS,
-    Estimate,
     ShotsTaken,
-    meet_precision,
+    shots_after_failing,
     shots_for_slopes,
     shots_to_meet,
 )
@@ -19,12 +19,12 @@ from .tasks import FragmentEstimate, Task, make_tasks
 from .work import Arrays, Expected, FragmentWork, check_arrays
 
 __all__ = [
+    "MOST_ROUNDS",
     "MOST_SHOTS",
     "PILOTS",
     "PILOT_SHOTS",
     "Arrays",
     "Backend",
-    "Estimate",
     "Expected",
     "FamilyPart",
     "FragmentEstimate",
@@ -39,9 +39,9 @@ __all__ = [
     "Task",
     "check_arrays",
     "make_tasks",
-    "meet_precision",
     "parse",
     "restrict",
+    "shots_after_failing",
     "shots_for_slopes",
     "shots_to_meet",
     "unique_rows",

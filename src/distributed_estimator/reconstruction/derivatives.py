@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .cutting import CutPlan
-from .reconstruction import Queries, Reconstruction
-from .reconstruction.uncertainty import quadratic_form
-from .subexperiments import FragmentExperiment, Shifts
+from ..cutting import CutPlan
+from ..subexperiments import FragmentExperiment, Shifts
+from .accumulate import Reconstruction
+from .queries import Queries
+from .uncertainty import quadratic_form
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 
-from .cutting import AutoCut, CutPlan, Labels, SettingBasis
-from .cutting.structure import structure_key, structure_of
-from .errors import BackendError
-from .forks import Lock
-from .reconstruction import Network
-from .records import CircuitInfo
-from .subexperiments import (
+from ..cutting import AutoCut, CutPlan, Labels, SettingBasis
+from ..cutting.structure import structure_key, structure_of
+from ..errors import BackendError
+from ..forks import Lock
+from ..reconstruction import Network
+from ..records import CircuitInfo
+from ..subexperiments import (
     Backend,
     FragmentExperiment,
     FragmentWork,

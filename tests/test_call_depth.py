@@ -1,0 +1,78 @@
+"""How deep the calls go: a newcomer follows a query from `run` to the pool, and there to NumPy."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import numpy as np
+import pytest
+from qiskit.circuit.library import real_amplitudes
+
+import distributed_estimator
+from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
+from distributed_estimator.backends import program, statevector
+from distributed_estimator.execution.pools import ThreadPool
+
+TO_THE_POOL = 9  # 8 are wanted; `run_tasks` to `_submit` take 4 of them
+FROM_RUN_ITEMS = 5  # 4 are wanted; `run_items` takes two of them, the work and the backend three
+PACKAGE = os.path.dirname(distributed_estimator.__file__)
+
+
+def frames():
+    """Functions of the package that wait for the caller of this function's caller."""
+    stack = traceback.walk_stack(sys._getframe(2))
+    codes = [frame.f_code for frame, _ in stack]
+    return [code.co_name for code in codes if code.co_filename.startswith(PACKAGE)]
+
+
+class Watched(ThreadPool):
+    """Gets every job, however short, and notes who hands it over."""
+
+    job_seconds = 0.0
+
+    def __init__(self):
+        super().__init__(2)
+        self.callers = []
+
+    def submit(self, order, tell):
+        self.callers.append(frames())
+        super().submit(order, tell)
+
+
+@pytest.fixture
+def kernel_callers(monkeypatch):
+    """Who calls the kernels that gates and outcomes go through."""
+    callers = []
+
+    def watch(module, name):
+        kernel = getattr(module, name)
+
+        def watched(*arguments):
+            callers.append(frames())
+            return kernel(*arguments)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(program, "apply_gate")
+    watch(statevector, "outcome_grams")
+    return callers
+
+
+@pytest.mark.parametrize("accuracy", [{"default_precision": 0.0}, {"shots": 64}, {}])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_few_calls_lie_between_run_and_the_pool_and_in_a_worker(accuracy, gradient, kernel_callers):
+    circuit, point = real_amplitudes(4, reps=1), np.linspace(0, 1, 8)
+    pool = Watched()
+    options = EstimatorOptions(seed=1, **accuracy)
+    with DistributedEstimator("AABB", pool=pool, options=options) as estimator:
+        if gradient:
+            FragmentGradient(estimator).run([circuit], ["ZZZZ"], [point]).result()
+        else:
+            for _ in range(2):  # the second may run in the caller's own thread
+                estimator.run([(circuit, "ZZZZ", point)]).result()
+    pool.close()
+    assert max(map(len, pool.callers)) <= TO_THE_POOL, max(pool.callers, key=len)
+    in_worker = [names[: names.index("run_items") + 1] for names in kernel_callers]
+    assert max(map(len, in_worker)) <= FROM_RUN_ITEMS, max(in_worker, key=len)
