@@ -36,8 +36,8 @@ from distributed_estimator.reconstruction import (
     accumulate,
     slicing,
 )
+from distributed_estimator.reconstruction.path import Contraction
 from distributed_estimator.reconstruction.slicing import reduce_tree, run_here
-from distributed_estimator.reconstruction.streaming import Contraction
 from distributed_estimator.subexperiments import (
     FragmentExperiment,
     Observables,

@@ -14,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cutting import Fragment
-from ..subexperiments import FragmentEstimate, FragmentExperiment, MeasurementGroup, Task
-from ..subexperiments.slotwise import SlotwiseMap
-from .counts import estimate_from_frequencies
+from ..subexperiments import (
+    FragmentEstimate,
+    FragmentExperiment,
+    MeasurementGroup,
+    SlotwiseMap,
+    Task,
+)
 from .kernels import apply_gate, outcome_grams
 from .program import program_of
 
@@ -102,7 +106,7 @@ class StatevectorBackend:
         if task.circuits is not None:
             kept = _outcomes_of(experiment, task.circuits)
             drawn = [table * own for table, own in zip(drawn, kept, strict=True)]
-        return estimate_from_frequencies(experiment, task, drawn, task.shots)
+        return FragmentEstimate.of_frequencies(experiment, task, drawn, task.shots)
 
 
 def group_coordinates(

@@ -39,8 +39,7 @@ from qiskit_addon_cutting.qpd import BaseQPDGate
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import MAX_MATRIX_QUBITS, GateKernel, definition_of, kernel_of
-from .merge import PlacedGate, merge_rotations
-from .permute import Together, relabel
+from .rewrite import PlacedGate, Together, merge_rotations, relabel
 
 # Told by type: a user's own gate may have any name.
 _IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)

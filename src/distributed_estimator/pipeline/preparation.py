@@ -16,6 +16,7 @@ from ..cutting.structure import structure_key, structure_of
 from ..errors import BackendError
 from ..forks import Lock
 from ..reconstruction import Network
+from ..reconstruction.derivatives import Shifts
 from ..records import CircuitInfo
 from ..subexperiments import (
     Backend,
@@ -23,7 +24,6 @@ from ..subexperiments import (
     FragmentWork,
     Observables,
     Pauli,
-    Shifts,
     restrict,
 )
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from ..cutting import CutPlan
 from ..errors import PlanTooLargeError, short
 from .path import Path
-from .slicing import SlicedNetwork
-from .trees import MOST_SLICES, find_slicing
+from .slicing import MOST_SLICES, SlicedNetwork, find_slicing
 
 FloatArray = NDArray[np.float64]
 

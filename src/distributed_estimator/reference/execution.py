@@ -13,7 +13,7 @@ import numpy as np
 from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import BaseSamplerV2, SamplerPubResult
 
-from ..backends.identity import name_of
+from ..backends.sampler import name_of
 from ..backends.seeds import Repetition, draws_of, reseeded
 from ..checks import check_kind
 from ..errors import BackendError, InputError

@@ -1,10 +1,8 @@
 """From a plan, observables and bindings to the tasks that are run. Pure."""
 
-from .backend import Backend
 from .experiments import FragmentExperiment, unique_rows
 from .observables import MeasurementGroup, Observables, Pauli, parse, restrict
-from .settings import FamilyPart, SettingFamily
-from .shifts import Shifts
+from .settings import FamilyPart, SettingFamily, SlotwiseMap
 from .shots import (
     MOST_ROUNDS,
     MOST_SHOTS,
@@ -15,8 +13,16 @@ from .shots import (
     shots_for_slopes,
     shots_to_meet,
 )
-from .tasks import FragmentEstimate, Task, make_tasks
-from .work import Arrays, Expected, FragmentWork, check_arrays
+from .tasks import (
+    Arrays,
+    Backend,
+    Expected,
+    FragmentEstimate,
+    FragmentWork,
+    Task,
+    check_arrays,
+    make_tasks,
+)
 
 __all__ = [
     "MOST_ROUNDS",
@@ -34,8 +40,8 @@ __all__ = [
     "Observables",
     "Pauli",
     "SettingFamily",
-    "Shifts",
     "ShotsTaken",
+    "SlotwiseMap",
     "Task",
     "check_arrays",
     "make_tasks",

@@ -1,4 +1,10 @@
-"""Values, standard errors and environments, read off fragment tensors."""
+"""Values, standard errors and environments, read off fragment tensors.
+
+With estimates F of independent fragments, y = <cores, F_1 (x) … (x) F_n> has
+E[y²] contracted from second moments E[F F^T] = f f^T + S. An unbiased estimate of f f^T is
+F F^T − S, so y² minus the network contracted from these is an unbiased estimate of Var(y):
+the first-order error less what it counts twice, to all orders.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +17,10 @@ from numpy.typing import NDArray
 
 from ..cutting import CutPlan
 from .network import Network
+from .path import Contraction
 from .queries import Queries
 from .slicing import RunSlices, SlicedNetwork, run_here
-from .streaming import Contraction
 from .tensors import FragmentTensor
-from .uncertainty import outer_product, quadratic_form, squared_core
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -195,13 +200,13 @@ class Reconstruction:
         tensor = self.tensors[number]
         rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
         first, second = tensor.values[rows, paulis[left]], tensor.values[rows, paulis[right]]
-        moment = outer_product(first, second, self._ranks[number])
+        moment = _outer_product(first, second, self._ranks[number])
         covariance = tensor.covariance(rows, paulis[left], paulis[right])
         return moment - (1 - scale) * covariance.reshape(moment.shape)
 
     @cached_property
     def _squared_cores(self) -> list[FloatArray]:
-        return [squared_core(core) for core in self._cores]
+        return [_squared_core(core) for core in self._cores]
 
     @cached_property
     def _sliced_back(self) -> SlicedNetwork | None:
@@ -305,3 +310,25 @@ class Reconstruction:
         if self._most_elements is not None:
             most = min(most, self._most_elements)
         return max(1, most // elements)
+
+
+def _squared_core(core: FloatArray) -> FloatArray:
+    """The core of the doubled network, shape (rows, r, s) -> (rows, r², s²)."""
+    rows, r, s = core.shape
+    doubled = core[:, :, None, :, None] * core[:, None, :, None, :]
+    return np.asarray(doubled.reshape(rows, r * r, s * s))
+
+
+def _outer_product(left: FloatArray, right: FloatArray, ranks: Sequence[int]) -> FloatArray:
+    """F F'^T slot by slot, (queries, product of ranks) twice -> (queries, ranks²…)."""
+    first = left.reshape(len(left), *(x for r in ranks for x in (r, 1)))
+    second = right.reshape(len(right), *(x for r in ranks for x in (1, r)))
+    return np.asarray((first * second).reshape(len(left), *(r * r for r in ranks)))
+
+
+def quadratic_form(
+    left: FloatArray, covariance: FloatArray, right: FloatArray, ranks: Sequence[int]
+) -> FloatArray:
+    """e^T S e' per query, with S in the slot-by-slot order of `_outer_product`."""
+    doubled = _outer_product(left.reshape(len(left), -1), right.reshape(len(right), -1), ranks)
+    return np.asarray((doubled.reshape(len(left), -1) * covariance).sum(axis=1))
