@@ -33,7 +33,6 @@ from distributed_estimator.reconstruction import (
     Network,
     Queries,
     Reconstruction,
-    accumulate,
     slicing,
 )
 from distributed_estimator.reconstruction.path import Contraction
@@ -249,7 +248,7 @@ def test_what_was_contracted_early_is_used(wanted, monkeypatch):
 
 @pytest.mark.parametrize("wanted", WANTED)
 def test_what_does_not_fit_at_once_is_left_until_the_end(wanted, monkeypatch):
-    monkeypatch.setattr(accumulate, "_CHUNK_BYTES", 8)
+    monkeypatch.setattr("distributed_estimator.reconstruction.reconstruction._CHUNK_BYTES", 8)
     parts = reconstruction_parts(True)
     reconstruction = Reconstruction(*parts, wanted=wanted)
     for number in range(len(parts[2])):

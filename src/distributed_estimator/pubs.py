@@ -119,6 +119,7 @@ def _read_pub(
 def _read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
     if values is None:
         values = np.zeros(0)
+        check_values(values, parameters)
     if isinstance(values, Mapping | BindingsArray):
         try:
             values = BindingsArray.coerce(values).as_array(parameters)

@@ -20,10 +20,11 @@ from qiskit.primitives import (
 )
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
-from ..checks import Fixed, check_whole, from_numpy
+from ..checks import Fixed, check_precision, check_whole, from_numpy
 from ..errors import CutError
 from ..execution import Stragglers, Tally
 from ..forks import Lock, register
+from ..pubs import read_pubs
 from ..records import (
     QueryRecord,
     RecordWriter,
@@ -36,8 +37,7 @@ from ..records import (
 from ..records.files import writer_of
 from .circuits import defer_measurements
 from .execution import Execution
-from .inputs import Problem, prepare
-from .stages import Experiments, FloatArray
+from .stages import Experiments, FloatArray, Problem
 
 _COUNTS = ("num_queries", "num_subexperiments", "num_circuits", "shots_total")
 _TIMES = ("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_total")
@@ -140,7 +140,9 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
             InputError: A PUB, or the precision, is not valid; nothing has run. Failures of the
                 addon or the sampler are raised by the job's `result` instead.
         """
-        problems = [prepare(pub, precision, self._labels, i) for i, pub in enumerate(pubs)]
+        if precision is not None:
+            check_precision(precision, "precision")
+        problems = [Problem.of(pub, self._labels) for pub in read_pubs(pubs, precision)]
         with self._lock:
             call, self._calls = self._calls, self._calls + 1
         job = PrimitiveJob(self._run, call, problems)
@@ -227,7 +229,7 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
             pipeline="reference",
             circuit=problem.info,
             num_queries=1,
-            partition_label=problem.partition_label,
+            partition_label=_text_of(self._labels),
             num_cuts=experiments.num_cuts,
             num_fragments=len(experiments.circuits),
             max_fragment_qubits=experiments.max_qubits,
@@ -288,6 +290,14 @@ def _straggler_info(stragglers: Stragglers | None, tally: Tally) -> StragglerInf
         return StragglerInfo()
     injected = tally.injected, tally.injected_seconds
     return StragglerInfo(stragglers.p, stragglers.delay.mean, *injected, stragglers.name)
+
+
+def _text_of(labels: tuple[Hashable, ...] | None) -> str | None:
+    """Labels as records show them: side by side, or with commas if one is longer than a letter."""
+    if labels is None:
+        return None
+    words = [str(label) for label in labels]
+    return ("" if all(len(word) == 1 for word in words) else ",").join(words)
 
 
 def _labels(cuts: Sequence[Hashable]) -> tuple[Hashable, ...]:
