@@ -198,7 +198,9 @@ def _close(
         return False
     for number in (first, *between[:-1]):
         del kept[number]
-    kept[place] = _merged(rule, gate, parts)
+    result = rule.result(reduce(add, (part.operation.params[0] for part in parts)))
+    qubits = gate.qubits[::-1] if rule.turned else gate.qubits
+    kept[place] = PlacedGate(result, parts[-1].position, qubits, kernel_of(result))
     wire[-len(between) - 1 :] = [place]
     wires[other][-1] = place
     return True
@@ -210,17 +212,8 @@ def _fits(
     """Whether these are the three parts of one rotation, of an angle that a float holds."""
     angles = [part.operation.params[0] for part in rotations]
     numbers = [float(angle) for angle in angles if not isinstance(angle, ParameterExpression)]
-    return (
-        _is_entangler(rule, first.operation)
-        and _same_pair(rule, first, last)
-        and isfinite(sum(numbers))
-    )
-
-
-def _merged(rule: _Rule, gate: PlacedGate, rotations: Sequence[PlacedGate]) -> PlacedGate:
-    result = rule.result(reduce(add, (part.operation.params[0] for part in rotations)))
-    qubits = gate.qubits[::-1] if rule.turned else gate.qubits
-    return PlacedGate(result, rotations[-1].position, qubits, kernel_of(result))
+    pairs = [last.qubits, last.qubits[::-1]] if rule.entangler is CZGate else [last.qubits]
+    return _is_entangler(rule, first.operation) and first.qubits in pairs and isfinite(sum(numbers))
 
 
 def _rotations_on_top(
@@ -237,11 +230,6 @@ def _rotations_on_top(
 
 def _is_entangler(rule: _Rule, operation: Any) -> bool:
     return _class_of(operation) is rule.entangler and operation.ctrl_state == 1
-
-
-def _same_pair(rule: _Rule, first: PlacedGate, last: PlacedGate) -> bool:
-    symmetric = rule.entangler is CZGate
-    return first.qubits == last.qubits or (symmetric and first.qubits == last.qubits[::-1])
 
 
 def _class_of(operation: Any) -> Any:

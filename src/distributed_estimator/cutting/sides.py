@@ -60,18 +60,15 @@ def _gate_side(columns: ComplexArray) -> Side:
     weights = weights[weights > _NEGLIGIBLE * weights[0]] / weights[0]
     span = vectors[:, : len(weights)].T.reshape(-1, 2, 2)
     if len(span) == 1:
-        unitary = _fix_phase(span[0] * np.sqrt(2))
+        unitary = span[0] * np.sqrt(2)
+        pivot = _pivot(unitary)
+        unitary = unitary * (abs(pivot) / pivot)
         return Side("gate", unitary[None], (LocalOperation("U", (unitary,)),))
     frame = _common_frame(span, weights) if len(span) == 2 else None
     if frame is None:
         return Side("gate", _MATRIX_UNITS, _universal_operations())
     after, before = frame
     return Side("gate", after @ PROJECTORS @ before, _framed_operations(after, before))
-
-
-def _fix_phase(matrix: ComplexArray) -> ComplexArray:
-    pivot = _pivot(matrix)
-    return np.asarray(matrix * (abs(pivot) / pivot))
 
 
 def _pivot(array: ComplexArray) -> complex:

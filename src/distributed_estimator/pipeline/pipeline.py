@@ -56,7 +56,7 @@ from ..subexperiments import (
 )
 from .memory import MemoryLimit, Need
 from .preparation import Preparation
-from .rounds import Round, RoundRequest, Spent, Trace
+from .rounds import Round, RoundRequest, Spent
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -416,10 +416,10 @@ class _Session(ExitStack):
             conditions = replace(conditions, policy=replace(conditions.policy, deadline=deadline))
         if log is None:
             return conditions
-        trace = Trace(log, self.pipeline.run_id, self.query_id, self._begun)
+        names = self.pipeline.run_id, self.query_id
 
         def watch(attempt: Attempt) -> None:
-            log.write(round_.record(attempt, trace))
+            log.write(round_.record(attempt, *names, self._begun))
 
         return replace(conditions, watch=watch)
 

@@ -14,7 +14,7 @@ from ..backends.seeds import Repetition
 from ..errors import DeadlineError, named
 from ..execution import Arrays, Assignment, Attempt, Policy, Tally, TaskSpec
 from ..reconstruction import FragmentTensor, Wanted
-from ..records import RecordWriter, TaskRecord
+from ..records import TaskRecord
 from ..subexperiments import Backend, FragmentExperiment, ShotsTaken, Task, make_tasks
 from .preparation import Prepared
 
@@ -78,23 +78,6 @@ class RoundRequest:
         circuits = self.circuits_per_task(experiment)
         parts = 1 if circuits is None else -(-experiment.num_circuits // circuits)
         return self.chunks * max(1, parts)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Where every attempt at a task is recorded.
-
-    Attributes:
-        log: The file.
-        run_id: Of the query record that the tasks belong to.
-        query_id: The same.
-        start: The clock's seconds that times are counted from.
-    """
-
-    log: RecordWriter
-    run_id: str
-    query_id: str
-    start: float
 
 
 @dataclass
@@ -272,17 +255,17 @@ class Round:
                 "chunks or more workers"
             )
 
-    def record(self, attempt: Attempt, trace: Trace) -> TaskRecord:
-        """The record of one attempt at a task."""
+    def record(self, attempt: Attempt, run_id: str, query_id: str, start: float) -> TaskRecord:
+        """The record of one attempt at a task, its times counted from `start`."""
         task = self.tasks[attempt.task]
         experiment = self._experiments[task.experiment]
-        started = None if attempt.started is None else attempt.started - trace.start
+        started = None if attempt.started is None else attempt.started - start
         shots = task.shots
         if attempt.arrays is not None:
             shots = self._work.estimate_of(attempt.arrays).shots
         return TaskRecord(
-            run_id=trace.run_id,
-            query_id=trace.query_id,
+            run_id=run_id,
+            query_id=query_id,
             key=task.key,
             job=attempt.job,
             fragment=task.experiment,
@@ -294,9 +277,9 @@ class Round:
             worker=attempt.worker,
             attempt=attempt.number,
             purpose=attempt.purpose,
-            submitted=attempt.submitted - trace.start,
+            submitted=attempt.submitted - start,
             started=started,
-            finished=attempt.finished - trace.start,
+            finished=attempt.finished - start,
             injected_delay=attempt.injected,
             status=attempt.status,
             cause=attempt.cause,

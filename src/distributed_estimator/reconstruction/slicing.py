@@ -129,19 +129,6 @@ def reduce_tree(parts: Iterable[FloatArray]) -> FloatArray:
     return level[0]
 
 
-@dataclass(frozen=True)
-class Slicing:
-    """A path for a network some of whose indices are fixed.
-
-    Attributes:
-        sliced: The indices, ascending.
-        path: The steps of one slice; sizes are those of one slice too.
-    """
-
-    sliced: tuple[int, ...]
-    path: Path
-
-
 @dataclass(frozen=True, eq=False)
 class SlicedNetwork:
     """A network with some indices fixed; its value is the sum over their values.
@@ -164,16 +151,25 @@ class SlicedNetwork:
     def build(
         indices: Sequence[Sequence[int]],
         sizes: Mapping[int, int],
-        slicing: Slicing,
+        sliced: Sequence[int],
+        path: Path,
         slice_elements: int,
     ) -> SlicedNetwork:
-        """Prepare the slices of leaves that have these indices."""
-        number = {index: n for n, index in enumerate(slicing.sliced)}
+        """Prepare the slices of leaves that have these indices.
+
+        Args:
+            indices: The indices of every leaf.
+            sizes: How many values each index takes.
+            sliced: The indices that are fixed, ascending.
+            path: The steps of one slice; its sizes are those of one slice too.
+            slice_elements: Numbers that a slice holds at once per query, besides the leaves.
+        """
+        number = {index: n for n, index in enumerate(sliced)}
         return SlicedNetwork(
-            slicing.path,
+            path,
             slice_elements,
             tuple(prod(sizes[i] for i in leaf) for leaf in indices),
-            tuple(sizes[i] for i in slicing.sliced),
+            tuple(sizes[i] for i in sliced),
             tuple(
                 tuple((axis, number[i]) for axis, i in enumerate(leaf, start=1) if i in number)
                 for leaf in indices
@@ -271,8 +267,8 @@ def find_slicing(
     pairs: Sequence[Sequence[int]],
     elements: Callable[[Path], int],
     most_elements: int,
-) -> Slicing | None:
-    """The cheapest slicing found, or None where `MOST_SLICES` slices are not enough.
+) -> SlicedNetwork | None:
+    """The network in the cheapest slices found, or None where `MOST_SLICES` slices are not enough.
 
     Args:
         indices: The indices of every leaf.
@@ -281,11 +277,13 @@ def find_slicing(
         elements: Numbers that are held at once along the path of a slice.
         most_elements: How many there may be.
     """
-    best: tuple[int, Slicing] | None = None
+    best: tuple[int, SlicedNetwork] | None = None
     for tree in _trees(indices, sizes, pairs):
-        slicing = _slice(tree, indices, sizes, elements, most_elements)
-        if slicing is not None and (best is None or tree.total_flops() < best[0]):
-            best = tree.total_flops(), slicing
+        path = _slice(tree, indices, sizes, elements, most_elements)
+        if path is not None and (best is None or tree.total_flops() < best[0]):
+            sliced = sorted(tree.sliced_inds)
+            network = SlicedNetwork.build(indices, sizes, sliced, path, elements(path))
+            best = tree.total_flops(), network
     return None if best is None else best[1]
 
 
@@ -309,8 +307,8 @@ def _slice(
     sizes: Mapping[int, int],
     elements: Callable[[Path], int],
     most_elements: int,
-) -> Slicing | None:
-    """Slice some indices and mend the tree around them, until a slice fits.
+) -> Path | None:
+    """Slice some indices and mend the tree around them, until a slice fits; gives its path.
 
     Fixing an index that takes n values makes slices smaller by n at most, so it shows early when
     there would be too many.
@@ -323,7 +321,7 @@ def _slice(
         if tree.nslices * too_large > MOST_SLICES:
             return None
         if too_large <= 1:
-            return Slicing(tuple(sorted(tree.sliced_inds)), path)
+            return path
         if not any(kept):
             return None
         tree.slice_(

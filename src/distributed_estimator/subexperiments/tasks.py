@@ -141,13 +141,17 @@ def make_tasks(
         covariances: Whether the covariances of sampled values are wanted.
     """
     parts: list[tuple[int, int] | None] = [None]
-    sizes = [shots]
+    sizes: list[int | None] = [shots]
     if shots is not None:
-        sizes = [*_even(shots, max(1, min(chunks, shots // _FEWEST_SHOTS)))]
+        count = max(1, min(chunks, shots // _FEWEST_SHOTS))
+        sizes = [shots // count + (place < shots % count) for place in range(count)]
         if circuits_per_task is not None:
             whole = max(1, experiment.num_circuits)
             rows_per_task = min(rows_per_task, max(1, circuits_per_task // whole))
-            parts = _runs(experiment.num_circuits, circuits_per_task)
+            if experiment.num_circuits > circuits_per_task:
+                starts = range(0, experiment.num_circuits, circuits_per_task)
+                last = experiment.num_circuits
+                parts = [(first, min(circuits_per_task, last - first)) for first in starts]
     wanted = covariances and shots is not None
     for start in range(0, len(angles), rows_per_task):
         rows = np.ascontiguousarray(angles[start : start + rows_per_task])
@@ -158,18 +162,6 @@ def make_tasks(
                 digest = hashlib.sha256(name.encode()).hexdigest()
                 key, seed = digest[:32], int(digest[32:], 16)
                 yield Task(key, number, start, rows, size, seed, wanted, circuits, chunk)
-
-
-def _runs(count: int, most: int) -> list[tuple[int, int] | None]:
-    """Runs of at most so many circuits; None where one would hold all."""
-    if count <= most:
-        return [None]
-    return [(first, min(most, count - first)) for first in range(0, count, most)]
-
-
-def _even(total: int, parts: int) -> Iterator[int]:
-    least, larger = divmod(total, parts)
-    return (least + (part < larger) for part in range(parts))
 
 
 def _division(circuits: tuple[int, int] | None, chunk: tuple[int, int]) -> str:
