@@ -146,18 +146,6 @@ def test_steps_run_as_soon_as_they_can_and_inputs_are_freed():
         contraction.environments()
 
 
-def test_a_contraction_says_what_is_missing_and_what_came_twice():
-    edges = ring(3)
-    leaves = random_leaves(edges, 1)
-    contraction = Contraction(network_of(edges).path, keep=True)
-    contraction.feed(1, leaves[1])
-    assert [contraction.missing(leaf) for leaf in range(3)] == [True, False, True]
-    with pytest.raises(ValueError, match="leaf 1 has come before"):
-        contraction.feed(1, leaves[1])
-    with pytest.raises(ValueError, match=r"leaves \[0, 2, 3, 4, 5\] have not come"):
-        _ = contraction.value
-
-
 # Reconstructions told of complete fragments
 
 
@@ -255,14 +243,6 @@ def test_what_does_not_fit_at_once_is_left_until_the_end(wanted, monkeypatch):
         reconstruction.fragment_complete(number)
     assert len(list(reconstruction.environments())) == parts[3].query.size
     assert same_bits(everything(reconstruction), everything(Reconstruction(*parts)))
-
-
-def test_pairs_are_counted():
-    queries = reconstruction_parts(True)[3]
-    blocks = list(queries.pair_blocks(4))
-    assert len(blocks) > 1
-    assert queries.num_pairs == sum(len(left) for left, _ in blocks) == 18
-    assert reconstruction_parts(False)[3].num_pairs == 3
 
 
 # Slices

@@ -283,19 +283,6 @@ def test_composites_matrices_and_open_controls_come_apart() -> None:
     assert Operator(flat).equiv(Operator(circuit))
 
 
-def test_composites_parameter_vectors_and_repeated_parameters() -> None:
-    a = Parameter("a")
-    circuit = QuantumCircuit(4, 1)  # with a classical bit that nothing uses
-    circuit.append(real_amplitudes(4, reps=1, entanglement="linear").to_instruction(), range(4))
-    circuit.crz(2 * a, 1, 2)
-    circuit.rx(a - 0.5, 0)
-    values = np.linspace(-1, 1, circuit.num_parameters)
-    estimator = ReferenceEstimator("AAAB", seed=4, shots=4096, defer_measurements=True)
-    value = estimator.run([(circuit, "ZZZZ", values)]).result()[0].data.evs
-    expected = exact(circuit, "ZZZZ", values)
-    assert abs(value - expected) < bound(1, 2, 4096)
-
-
 @pytest.mark.parametrize("labels", ["AAAA", "AABB", ["left", "left", "right", None]])
 def test_labels_that_cut_nothing_run_uncut(labels: Any) -> None:
     circuit = QuantumCircuit(4)
@@ -306,16 +293,6 @@ def test_labels_that_cut_nothing_run_uncut(labels: Any) -> None:
     result = ReferenceEstimator(labels, seed=1).run([(circuit, "IZZZ")]).result()[0]
     assert (result.metadata["num_cuts"], result.metadata["num_fragments"]) == (0, 1)
     assert result.data.evs == -1
-
-
-def test_a_fragment_without_gates_costs_what_the_addon_asks() -> None:
-    circuit = QuantumCircuit(3)
-    circuit.x(0)
-    circuit.cx(0, 1)
-    estimator = ReferenceEstimator("ABC", seed=1, shots=1024)
-    result = estimator.run([(circuit, "ZZZ")]).result()[0]
-    assert result.metadata["num_subexperiments"] == 18
-    assert abs(result.data.evs - 1) < bound(1, 3, 1024)
 
 
 # --- the interface ----------------------------------------------------------------------------
@@ -512,15 +489,6 @@ def test_there_is_one_record_a_query(tmp_path: Path) -> None:
     assert [r.query_id for r in records] == ["0.0.0", "0.0.1", "0.1.0", "1.0.0"]
     assert len({r.circuit.key for r in records}) == 2
     assert result[0].metadata["t_total"] == pytest.approx(sum(r.t_total for r in records[:2]))
-
-
-def test_the_key_tells_structures_apart_and_not_values() -> None:
-    def key(circuit: QuantumCircuit, *values: float) -> str:
-        result = ReferenceEstimator(None, shots=1).run([(circuit, "ZZ", values)]).result()
-        return str(result[0].metadata["circuit"]["key"])
-
-    assert key(bell(), 0.1) == key(bell(), 0.2)
-    assert len({key(bell(), 0.1), key(bell(0.1)), key(bell(0.2))}) == 3
 
 
 # --- threads of the simulator ------------------------------------------------------------------
