@@ -24,7 +24,6 @@ PARAMETRIC = [
 ANGLES_OF = [
     (name, state, index) for name, state in PARAMETRIC for index in range(catalogue.ANGLES[name])
 ]
-FIXED = [name for name, count in catalogue.ANGLES.items() if not count]
 
 
 def symbolic(name, state=None):

@@ -48,7 +48,7 @@ _CLOSED = (
 
 @dataclass(frozen=True)
 class EstimatorOptions:
-    """How well and how values are estimated.
+    """Accuracy, seed, settings and policy of an estimator.
 
     Attributes:
         shots: Fixed shots a subexperiment (the paper's protocol); None: as many as `precision`
@@ -60,7 +60,7 @@ class EstimatorOptions:
             fewest circuits.
         memory_limit: Bytes a run may take; None: half of what is free. A plan that needs more is
             refused before any is taken.
-        policy: Which task runs when, and what happens to late and failed ones.
+        policy: Order, batches, speculation, retries and deadline of tasks.
         stragglers: Delays to inject into tasks, for experiments; None: none.
     """
 
@@ -91,7 +91,7 @@ class EstimatorOptions:
 
 
 class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
-    """A run of the estimator, which can be waited for.
+    """A run of the estimator as Qiskit's job.
 
     Args:
         future: The run.

@@ -48,8 +48,8 @@ class SamplerBackend:
         sampler: Any `BaseSamplerV2`. Where it names its backend, circuits are transpiled to it.
         defer_measurements: Whether measurements inside a circuit are moved to its end by ancilla
             qubits. None: for noiseless simulators of circuits, which are far faster so or know no
-            other way; never where noise, hardware or its number of qubits would tell the
-            difference.
+            other way; never where it would matter to noise, hardware or its number of
+            qubits.
         circuits_per_job: Circuits (settings at bindings) a job holds at most. What simulators
             draw depends on it.
 
@@ -162,7 +162,7 @@ class SamplerBackend:
     def _parts(
         self, experiment: FragmentExperiment, task: Task
     ) -> Iterator[tuple[FamilyPart, Template]]:
-        """What becomes one PUB each: a family, or one circuit where no parameter tells several."""
+        """The parts that become one PUB each: a family, or one circuit if it has no parameters."""
         for part in experiment.family_parts(task.circuits):
             template = self._template(experiment, part.family)
             step = part.stop - part.start if template.circuit.num_parameters else 1
@@ -321,8 +321,8 @@ def name_of(sampler: BaseSamplerV2) -> str:
 def identity_of(sampler: BaseSamplerV2, *, defer_measurements: bool) -> str:
     """A content hash of a sampler: its class, its device's name, and all options, noise included.
 
-    What cannot be told by content is told by its `repr`, which may differ between two equal
-    samplers, but hardly agree between two that differ.
+    Objects without readable content are compared by their `repr`, which may differ between two
+    equal samplers, but hardly agree between two that differ.
     """
     kind, backend = type(sampler), backend_of(sampler)
     content = [

@@ -75,7 +75,7 @@ class StatevectorBackend:
         return None
 
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
-        """Branch states and what is made of them."""
+        """Branch states, their inner products and tables."""
         fragment = experiment.fragment
         states = 16 * fragment.num_branches << fragment.num_qubits
         outcomes = sum(group.num_outcomes for group in experiment.groups)

@@ -88,7 +88,7 @@ def make_template(
     Args:
         experiment: The fragment and its observables.
         family: The settings.
-        target: What the circuit must be transpiled to; None: left as it is.
+        target: The target to transpile the circuit to; None: not transpiled.
         defer: Whether measurements at slots are deferred to ancilla qubits.
     """
     builder = _Builder(experiment, family, defer)

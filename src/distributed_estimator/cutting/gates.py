@@ -163,8 +163,8 @@ def kernel_of(operation: Instruction) -> GateKernel | None:
 
     A gate is decomposed when it is too wide to hold as a matrix, is defined by a circuit of its
     own, or depends on its angles in a way that five samples each do not determine. So is a
-    `PauliEvolutionGate`: its matrix is the exact exponential, but what a device runs, and what is
-    left where it is cut or its time is not bound yet, is the product formula of its synthesis.
+    `PauliEvolutionGate`: its matrix is the exact exponential, but a device runs the product formula
+    of its synthesis, as is done where it is cut or its time is not bound yet.
     """
     if not isinstance(operation, Gate) or operation.num_qubits > MAX_MATRIX_QUBITS:
         return None

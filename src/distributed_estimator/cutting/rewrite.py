@@ -59,8 +59,8 @@ def relabel(
     """Take permutations out of a circuit, and say where its states are afterwards.
 
     A permutation is written as SWAPs. One that moves nothing between labels, or that no other
-    operation follows, only changes which qubit later operations and observables mean; what is left
-    are SWAPs between labels, to be cut like any other gate.
+    operation follows, only changes which qubit later operations and observables mean; SWAPs
+    between labels remain, to be cut like any other gate.
 
     Args:
         gates: The operations in order.
@@ -159,8 +159,8 @@ def merge_rotations(gates: Iterable[PlacedGate]) -> list[PlacedGate]:
     Example:
         >>> from qiskit.circuit import Parameter
         >>> phi = Parameter("phi")
-        >>> spelt = [(CXGate(), (0, 1)), (RZGate(phi), (1,)), (CXGate(), (0, 1))]
-        >>> gates = [PlacedGate(g, i, q, kernel_of(g)) for i, (g, q) in enumerate(spelt)]
+        >>> parts = [(CXGate(), (0, 1)), (RZGate(phi), (1,)), (CXGate(), (0, 1))]
+        >>> gates = [PlacedGate(g, i, q, kernel_of(g)) for i, (g, q) in enumerate(parts)]
         >>> [(g.operation.name, g.qubits, g.position) for g in merge_rotations(gates)]
         [('rzz', (0, 1), 1)]
     """
@@ -233,5 +233,5 @@ def _is_entangler(rule: _Rule, operation: Any) -> bool:
 
 
 def _class_of(operation: Any) -> Any:
-    """Qiskit's class of a gate, told by type: a user's own gate may have any name."""
+    """Qiskit's class of a gate, as a user's own gate may have any name."""
     return getattr(operation, "base_class", type(operation))

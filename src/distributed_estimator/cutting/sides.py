@@ -1,4 +1,4 @@
-"""The sides of a cut, derived from the gate: which operators it needs there, and what spans them.
+"""The sides of a cut, derived from the gate: its operators there, and operations that span them.
 
 Gates whose sides need two operators (all controlled gates and two-qubit rotations) are brought to a
 frame in which these are the projectors; others, and wires, take the operations that
@@ -23,7 +23,7 @@ from .channels import PROJECTORS, LocalOperation, Side, operator_schmidt
 ComplexArray = NDArray[np.complex128]
 FloatArray = NDArray[np.float64]
 
-# Relative to the largest: what is left out of a gate is an error of the value.
+# Relative to the largest weight: terms left out of a gate are an error of the value.
 _NEGLIGIBLE = 1e-12
 _MATRIX_UNITS = np.eye(4, dtype=complex).reshape(4, 2, 2)
 _PROBES = [(t, p) for t in (0.0, 0.4, 0.8, 1.2, 1.5708) for p in (1, 1j, -1, -1j)]

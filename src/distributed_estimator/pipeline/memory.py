@@ -41,7 +41,7 @@ class MemoryLimit:
         """Make sure that a round fits.
 
         Args:
-            need: What it takes.
+            need: Memory that it takes.
 
         Returns:
             Numbers that its contractions may hold if they must be sliced to fit; None: they fit.
@@ -83,10 +83,10 @@ class MemoryLimit:
 
 
 class Need:
-    """What a round takes, in bytes.
+    """Memory that a round takes, in bytes.
 
     Args:
-        request: What is run. Results of a row's parts are kept until they add up in order.
+        request: The round. Results of a row's parts are kept until they add up in order.
         workers: Tasks that run at a time.
     """
 

@@ -1,6 +1,6 @@
 """Algorithm 1: a batch of queries through its four stages, timed and recorded.
 
-partition   the plan and what of it can reach the observables            (cached by structure)
+partition   the plan, reduced to what can reach the observables           (cached by structure)
 generate    angles, distinct local bindings, tasks
 execute     tasks on the pool; fragment tensors fill up as results arrive
 reconstruct values and standard errors, or gradients, from the tensors
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -126,12 +126,13 @@ class Evaluation:
     product_formulas: tuple[int, ...] = ()
 
 
+@dataclass(eq=False)
 class Pipeline:
     """The four stages over a backend and a pool.
 
-    Args:
+    Attributes:
         cuts: Where to cut.
-        backend: What evaluates subexperiments.
+        backend: Evaluates subexperiments.
         pool: Where tasks run.
         conditions: How they do; its clock also times the stages.
         basis: Settings at a cut.
@@ -139,31 +140,23 @@ class Pipeline:
         log: Where query records go.
         trace: Where task records go.
         seed: For records; the seeds themselves derive from the names of runs.
+        run_id: The run that records belong to.
     """
 
-    def __init__(
-        self,
-        cuts: Labels | AutoCut | CutPlan | None,
-        backend: Backend,
-        pool: Pool,
-        conditions: Conditions | None = None,
-        *,
-        basis: SettingBasis = "full",
-        memory_limit: int | None = None,
-        log: RecordWriter | None = None,
-        trace: RecordWriter | None = None,
-        seed: int | None = None,
-    ) -> None:
-        self.preparation = Preparation(cuts, basis, backend)
-        self.backend = backend
-        self.pool = pool
-        self.conditions = conditions or Conditions()
-        self.basis = basis
-        self.log = log
-        self.trace = trace
-        self.seed = seed
-        self.run_id = new_run_id()
-        self.memory = MemoryLimit(memory_limit)
+    cuts: Labels | AutoCut | CutPlan | None
+    backend: Backend
+    pool: Pool
+    conditions: Conditions
+    basis: SettingBasis = "full"
+    memory_limit: int | None = None
+    log: RecordWriter | None = None
+    trace: RecordWriter | None = None
+    seed: int | None = None
+    run_id: str = field(default_factory=new_run_id)
+
+    def __post_init__(self) -> None:
+        self.preparation = Preparation(self.cuts, self.basis, self.backend)
+        self.memory = MemoryLimit(self.memory_limit)
         self.repetition = Repetition()
 
     def evaluate(
@@ -172,9 +165,9 @@ class Pipeline:
         """Values of a batch, with standard errors or derivatives.
 
         Args:
-            request: The batch, and what is wanted of it.
+            request: The batch, with its accuracy and parameters.
             stop: Ends the evaluation early.
-            begun: When whatever has the deadline began, on the conditions' clock; None: now.
+            begun: When the run began that has the deadline, on the conditions' clock; None: now.
 
         Raises:
             BackendError: The backend cannot give the accuracy asked for, or failed.
@@ -371,7 +364,7 @@ class _Session(ExitStack):
         return reconstruction
 
     def _generate(self, request: RoundRequest) -> tuple[Round, Reconstruction]:
-        """The tasks of all fragments, if there is memory for them, and what reads their results."""
+        """The tasks of all fragments, if there is memory for them, and their reconstruction."""
         pipeline, prepared, batch = self.pipeline, self.prepared, self.request.batch
         _, inverses = self._local_rows
         need = Need(request, pipeline.pool.workers)

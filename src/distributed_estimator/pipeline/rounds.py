@@ -26,14 +26,14 @@ _Place: TypeAlias = tuple[int, int, tuple[int, int] | None]
 
 @dataclass(frozen=True, eq=False)
 class RoundRequest:
-    """What a round runs, and how that is divided into tasks: by configuration alone.
+    """One round to run, and its division into tasks, which depends on configuration alone.
 
     Attributes:
         prepared: The fragments, with the backend that runs them.
         policy: Limits on the size of a task.
         rows: Local bindings of each fragment, shape (rows, angles) each.
         shots: Shots per subexperiment; None for exact values.
-        wanted: What is asked of the results.
+        wanted: Results that will be asked for.
         run: Names the round; everything random derives from it.
     """
 
@@ -103,7 +103,7 @@ class Round:
     """Tasks of all fragments, and the tensors that their results make up.
 
     Args:
-        request: What is run.
+        request: The round.
         repetition: Compares its tasks with those of earlier rounds.
         influences: Per fragment, how much values depend on each row's measurement groups, shape
             (base rows, groups); rows that follow these are shifts of them, in the same order. None:

@@ -1,4 +1,4 @@
-"""What values depend on: gate angles, by parameter shifts, and measurements of the fragments."""
+"""Derivatives by gate angles, from parameter shifts; influences of measurements on values."""
 
 from __future__ import annotations
 

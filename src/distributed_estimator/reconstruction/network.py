@@ -72,7 +72,7 @@ class Network:
     def sliced(
         self, most_elements: int | None, *, squared: bool, derivatives: bool = False
     ) -> SlicedNetwork | None:
-        """The network in slices that fit, or None where it fits as it is.
+        """The network in slices that fit, or None where it fits whole.
 
         Deterministic, and found once per size of slices, which goes in powers of two.
 

@@ -202,7 +202,7 @@ class Contraction:
     """One pass along a path that runs every step as soon as both of its tensors exist.
 
     The path is fixed and each step is one product, so the bits of every tensor are those of
-    `Path.forward`, in whatever order leaves come.
+    `Path.forward`, in any order of the leaves.
 
     Args:
         path: The path.

@@ -26,14 +26,14 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 Wanted: TypeAlias = Literal["values", "errors", "orders", "environments"]
-"""What is going to be asked for, which may begin before all is there: values alone, values and
+"""The results that will be asked for, whose computation may begin early: values alone, values and
 standard errors, the orders of variances, or environments and values."""
 
 _CHUNK_BYTES = 64 << 20
 _ROUNDING = 1e-13
 _SCALE = 1 / 16
 _SCALES: dict[Wanted, tuple[float, ...]] = {"errors": (0.0,), "orders": (0.0, _SCALE, 1.0)}
-"""At which scales of the covariances the doubled network is contracted."""
+"""Scales of the covariances at which the doubled network is contracted."""
 
 
 class Reconstruction:
@@ -81,7 +81,7 @@ class Reconstruction:
         self._begun: dict[float | None, Contraction] | None = None
 
     def fragment_complete(self, number: int) -> None:
-        """Contract a fragment's tensor, which is complete, with what is there already.
+        """Contract a fragment's tensor, which is complete, with the tensors that came before it.
 
         Optional, and in any order, but not from two threads at a time. Nothing happens where the
         entries do not fit in one part, or the network is sliced.

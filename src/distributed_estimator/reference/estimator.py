@@ -61,7 +61,7 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
         shots: Shots of each subexperiment. As they are fixed, a `precision` is recorded and not
             otherwise used.
         seed: Of local simulators (each task gets its own from it), so that a sequence of `run`
-            calls is reproducible whatever `workers` is; None: unpredictable.
+            calls is reproducible for any `workers`; None: unpredictable.
         log: A path or `RecordWriter` that gets one `QueryRecord` a query.
         defer_measurements: Run the same subexperiments with mid-circuit measurements moved to
             ancilla qubits, all in one job: not the paper's way, but a stronger counterpart.

@@ -130,7 +130,7 @@ class UncutStages(Stages):
     setting_basis = "uncut"
 
     def partition(self, circuit: QuantumCircuit, paulis: PauliList) -> Any:
-        """The circuit as it is, and the Pauli strings in groups with their places in the sum."""
+        """The unchanged circuit, and the Pauli strings in groups with their places in the sum."""
         order = {pauli.to_label(): index for index, pauli in enumerate(paulis)}
         groups = paulis.group_commuting(qubit_wise=True)
         places = [[order[label] for label in group.to_labels()] for group in groups]

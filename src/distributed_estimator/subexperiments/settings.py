@@ -2,7 +2,7 @@
 
 The outcomes of all settings of a fragment are kept in one table, with an axis per slot that runs
 over the outcomes of all operations of that slot: one for a rotation, two for a measurement.
-Whatever is linear in them is one small matrix per slot.
+Every linear map of them is one small matrix per slot.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LARGEST_BLOCK = 256
 """Entries along an axis up to which matrices of several slots are multiplied out."""
 _DRAWN_AT_ONCE = 1 << 20
 _RESOLUTION = 2.0**-40
-"""What a probability is lowered by, relatively, before it is drawn from; smaller ones count as 0.
+"""Relative decrease of probabilities before drawing; smaller probabilities count as 0.
 
 NumPy draws otherwise at 0 than just above, and at 1/2 and below than just above, and so would turn
 rounding, which differs between processors, into other numbers.
@@ -219,7 +219,7 @@ class SettingLayout:
 
     @property
     def place_bytes(self) -> int:
-        """Memory that `draw` takes to know where outcomes stand, whatever the rows, in bytes."""
+        """Memory that `draw` takes for the places of outcomes, for any rows, in bytes."""
         return 8 * (_NARROWEST * self.num_settings + 2 * self.num_outcomes)
 
     @cached_property

@@ -86,7 +86,7 @@ def shots_to_meet(
 
 
 def shots_for_slopes(precision: float, weights: FloatArray) -> int:
-    """Shots at which the derivative of an uncut observable meets `precision`, whatever its value.
+    """Shots at which the derivative of an uncut observable meets `precision` at any value.
 
     A value may be known exactly where its derivative is not: at θ = 0, say.
 

@@ -1,4 +1,4 @@
-"""What is sent to workers, what comes back, and what evaluates it.
+"""Tasks as workers get them, their results, and the protocol of backends.
 
 Bindings of an experiment are divided into tasks of bounded size, whose keys and seeds derive from
 their place alone; a backend turns each into an estimate, which travels as plain arrays.
@@ -68,7 +68,7 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class FragmentEstimate:
-    """What a task says of a fragment tensor; estimates by different circuits add up.
+    """A task's estimate of a fragment tensor; estimates by different circuits add up.
 
     Attributes:
         values: Shape (rows, paulis, product of slot ranks), in slot coordinates.
@@ -76,8 +76,8 @@ class FragmentEstimate:
             squared, product of squared slot ranks); empty where they are not wanted.
         shots: Shots per circuit and row that it is made of, which a backend may choose otherwise
             than it was asked to; None for exact values.
-        draws: What shows whether two tasks drew the same random numbers, shape (any,); None:
-            the backend knows that they did not.
+        draws: Evidence of the random numbers drawn, compared between tasks, shape (any,); None:
+            the backend knows that they are independent.
     """
 
     values: FloatArray
@@ -95,8 +95,8 @@ class FragmentEstimate:
     ) -> FragmentEstimate:
         """Reduce tables of relative frequencies of `shots` shots, one per measurement group.
 
-        Whatever becomes of a setting in it depends on the outcomes of that setting alone, and is
-        zero where these are: estimates from parts of a table add up to the one from all of it.
+        The contribution of a setting depends on the outcomes of that setting alone, and is zero
+        where these are: estimates from parts of a table add up to the one from all of it.
         """
         layout, size = experiment.layout, prod(experiment.fragment.shape)
         values = np.empty((len(task.angles), len(experiment.paulis), size))
@@ -165,7 +165,7 @@ def make_tasks(
 
 
 def _division(circuits: tuple[int, int] | None, chunk: tuple[int, int]) -> str:
-    """What tells the tasks of the same rows apart: nothing where there is but one."""
+    """The part of a task's name that differs between tasks of the same rows; empty for one."""
     text = "" if circuits is None else f" circuits {circuits[0]} {circuits[1]}"
     return text if chunk == (0, 1) else f"{text} chunk {chunk[0]} {chunk[1]}"
 
@@ -184,7 +184,7 @@ class Backend(Protocol):
 
     @property
     def identity(self) -> str:
-        """What tells it from backends that give other results for the same tasks."""
+        """Differs between backends that give different results for the same tasks."""
         ...
 
     @property
@@ -223,7 +223,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What an array of a result must be like.
+    """Requirements for one array of a result.
 
     Attributes:
         name: For people, in the plural.
@@ -237,7 +237,7 @@ class Expected:
 
 
 def check_arrays(arrays: Sequence[object], expected: Iterable[Expected]) -> str | None:
-    """Why arrays cannot be what is expected, in one clause; None where they can."""
+    """Why arrays do not match, in one clause; None where they do."""
     wanted = list(expected)
     if len(arrays) != len(wanted):
         return f"{len(arrays)} arrays came back instead of {len(wanted)}"
@@ -281,7 +281,7 @@ class FragmentWork:
         return estimate.values, shots, *estimate.covariances, *draws
 
     def content(self, task: Task) -> str:
-        """What the result depends on besides backend and seed: experiment, angles and shots."""
+        """Everything but backend and seed that determines the result: experiment, angles, shots."""
         angles = hashlib.sha256(task.angles.tobytes()).hexdigest()[:32]
         return f"{self.experiments[task.experiment].key} {angles} {task.shots}"
 
