@@ -320,14 +320,6 @@ def on_one_worker():
     return result.data
 
 
-@pytest.mark.parametrize("workers", [2, 8])
-def test_the_same_bits_on_any_number_of_workers(workers, on_one_worker):
-    result = sampled(WIDE, workers=workers).run([many_tasks()]).result()[0]
-    assert result.metadata["subexp_workers"] == workers
-    assert np.array_equal(result.data.evs, on_one_worker.evs)
-    assert np.array_equal(result.data.stds, on_one_worker.stds)
-
-
 def test_the_same_bits_on_an_executor_that_is_brought_along(on_one_worker):
     with Counting(3) as pool:
         result = sampled(WIDE, pool=pool).run([many_tasks()]).result()[0]
