@@ -117,6 +117,7 @@ class Round:
         influences: Sequence[FloatArray] | None = None,
     ) -> None:
         self._request = request
+        self._backend = request.backend
         self._experiments = request.prepared.experiments
         self._work = request.prepared.work
         self._repetition = repetition
@@ -161,7 +162,7 @@ class Round:
         taken = self._taken[number] = estimate.shots or 0
         # Here, where the results of all workers come together: copies of one sampler may repeat
         # each other.
-        self._repetition.check(estimate.draws, taken, self._request.backend.name, task.seed)
+        self._repetition.check(estimate.draws, taken, self._backend.name, task.seed)
         tensor = self.tensors[task.experiment]
         tensor.add(task, estimate)
         return task.experiment if tensor.complete else None
@@ -212,14 +213,14 @@ class Round:
     def assignment(self) -> Assignment:
         """The tasks as the dispatcher takes them."""
         work, specs = self._work, [self._spec(task) for task in self.tasks]
-        origin = self._request.backend.identity
+        origin = self._backend.identity
         return Assignment(work, self.tasks, specs, work.check, self._describe, origin, work.content)
 
     def _spec(self, task: Task) -> TaskSpec:
         experiment = self._experiments[task.experiment]
         return TaskSpec(
             task.key,
-            self._request.backend.expected_seconds(experiment, task),
+            self._backend.expected_seconds(experiment, task),
             task.experiment,
             self._influence(task),
             # Delays are injected into subexperiments, whose shots chunks share.
