@@ -85,21 +85,6 @@ def test_every_gate_is_put_back_from_its_settings(name, state, kind):
     assert np.abs(joined.reshape(16, 16) - expected).max() <= 1e-12
 
 
-@pytest.mark.parametrize("kind", BASES)
-@pytest.mark.parametrize("name", [n for n in catalogue.TWO_QUBIT if catalogue.ANGLES[n]])
-def test_one_basis_serves_a_symbolic_gate_at_every_angle(name, kind):
-    count = catalogue.ANGLES[name]
-    cut, plan = gate_cut(catalogue.make(name, ParameterVector("p", count)))
-    rows = np.random.default_rng(1).uniform(-7, 7, (5, count))
-    cores = cut.cores(plan.normal.angles.evaluate(rows))
-    assert cores.shape == (5, *cut.rank)
-    first, second = (coordinate_channels(side, kind) for side in cut.sides)
-    for row, core in zip(rows, cores, strict=True):
-        joined = np.einsum("rs,rij,skl->kilj", core, first, second).reshape(16, 16)
-        expected = PTM(Operator(catalogue.make(name, row))).data.real
-        assert np.abs(joined - expected).max() <= 1e-12
-
-
 @pytest.mark.parametrize("name", [n for n in catalogue.TWO_QUBIT if catalogue.ANGLES[n]])
 def test_slopes_of_cores_equal_central_differences(name):
     """A step of 1e-5 errs by about 1e-10."""
@@ -150,29 +135,6 @@ def test_the_numbers_of_the_decomposition(gate, distinct, rank, minimal):
             fewest = len(side.basis("minimal").operations)
             assert fewest == minimal or (minimal is None and fewest < distinct)
         assert cut.rank == (rank, rank)
-
-
-@pytest.mark.parametrize("name", ["CXGate", "CZGate", "CYGate", "RZZGate", "RXXGate", "CRXGate"])
-def test_common_gates_have_the_textbook_settings(name):
-    """I is the identity, Z the Pauli of the gate's axis, S and S† its roots; no frame is wasted."""
-    cut, _ = gate_cut(random_gate(name))
-    for side in cut.sides:
-        named = {operation.name: operation for operation in side.distinct}
-        assert set(named) == {"I", "Z", "S", "S†", "M"}
-        assert np.abs(named["I"].ptm - np.eye(4)).max() <= 1e-12
-        axis = named["Z"].ptm
-        assert np.abs(axis - np.diag(np.diag(axis))).max() <= 1e-12, "a Pauli"
-        assert np.abs(named["S"].ptm @ named["S"].ptm - axis).max() <= 1e-12
-        assert np.abs(named["S†"].ptm - named["S"].ptm.T).max() <= 1e-12
-
-
-def test_the_numbers_of_a_wire():
-    cut = wire_cut()
-    assert cut.rank == (4, 4)
-    for side in cut.sides:
-        assert len(side.basis("minimal").operations) <= len(side.basis("full").operations)
-    assert len(cut.sides[0].basis("minimal").operations) == 3, "X, Y and Z are measured"
-    assert len(cut.sides[1].basis("minimal").operations) == 4, "four states span a qubit"
 
 
 @pytest.mark.parametrize(("name", "state"), catalogue.VARIANTS)

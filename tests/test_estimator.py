@@ -186,11 +186,6 @@ def test_several_circuits_in_any_order_keep_their_places():
     assert_same_as_qiskit(pubs[::-1])
 
 
-def test_circuits_of_unlike_width_share_a_run():
-    narrow, wide = entangled(2, 1), entangled(3, 1)
-    assert_same_as_qiskit([(narrow, "ZZ"), (wide, "ZZX"), (narrow, "XX")], cuts=None)
-
-
 def test_no_pubs_give_an_empty_result():
     assert len(estimator().run([]).result()) == 0
 
@@ -325,14 +320,6 @@ def on_one_worker():
     return result.data
 
 
-@pytest.mark.parametrize("workers", [2, 8])
-def test_the_same_bits_on_any_number_of_workers(workers, on_one_worker):
-    result = sampled(WIDE, workers=workers).run([many_tasks()]).result()[0]
-    assert result.metadata["subexp_workers"] == workers
-    assert np.array_equal(result.data.evs, on_one_worker.evs)
-    assert np.array_equal(result.data.stds, on_one_worker.stds)
-
-
 def test_the_same_bits_on_an_executor_that_is_brought_along(on_one_worker):
     with Counting(3) as pool:
         result = sampled(WIDE, pool=pool).run([many_tasks()]).result()[0]
@@ -377,20 +364,6 @@ def test_equal_fragments_and_equal_observables_are_sampled_independently():
     circuit = half.tensor(half)
     result = run(circuit, ["IIZX", "ZXII"], "AABB", shots=1000, seed=1, precision=None)
     assert result.data.evs[0] != result.data.evs[1]
-
-
-def test_equal_pubs_of_one_run_on_unlike_circuit_objects_are_sampled_independently():
-    result = sampled().run([(entangled(4, 1), "ZXZX"), (entangled(4, 1), "ZXZX")]).result()
-    assert result[0].data.evs != result[1].data.evs
-
-
-def test_bindings_do_not_depend_on_each_others_order():
-    """Exact values: a permutation of bindings permutes the results."""
-    points = bindings(30)
-    order = np.random.default_rng(1).permutation(30)
-    straight = run(ansatz(), "ZXYZ", "ABAB", points).data.evs
-    permuted = run(ansatz(), "ZXYZ", "ABAB", points[order]).data.evs
-    assert np.abs(straight[order] - permuted).max() <= TOLERANCE
 
 
 # --- pickling -------------------------------------------------------------------------------------
@@ -624,11 +597,6 @@ def test_every_batch_appends_one_record(tmp_path):
     assert len({record.run_id for record in records}) == 1
 
 
-def test_an_exact_run_takes_no_shots():
-    metadata = run(entangled(4, 1), "ZZZZ", "AABB").metadata
-    assert (metadata["shots"], metadata["shots_total"], metadata["precision"]) == (None, 0, 0)
-
-
 def test_uncut_and_automatic_cuts_have_no_label():
     for cuts in (None, AutoCut(3)):
         assert run(entangled(4, 1), "ZZZZ", cuts).metadata["partition_label"] is None
@@ -680,12 +648,6 @@ def test_the_default_precision_is_read_as_on_qiskits_own():
         assert ours.default_precision == qiskits.default_precision == precision
 
 
-def test_a_default_precision_of_zero_is_exact():
-    circuit = entangled(4, 1)
-    result = estimator(default_precision=0).run([(circuit, "ZXZX")]).result()[0]
-    assert float(result.data.evs) == pytest.approx(reference(circuit, "ZXZX"), abs=TOLERANCE)
-
-
 @pytest.mark.parametrize("basis", ["full", "minimal"])
 @pytest.mark.parametrize("precision", [0.2, 0.05, 0.02])
 @pytest.mark.parametrize("labels", [None, "AABB", "ABBA", "ABCD"])
@@ -715,14 +677,6 @@ def test_a_deterministic_value_takes_few_shots():
 # --- cuts -----------------------------------------------------------------------------------------
 
 
-def test_one_estimator_serves_circuits_of_one_width():
-    instance = estimator("AABB")
-    for seed in range(5):
-        circuit = entangled(4, seed)
-        result = instance.run([(circuit, "ZXZX")], precision=0).result()[0]
-        assert float(result.data.evs) == pytest.approx(reference(circuit, "ZXZX"), abs=TOLERANCE)
-
-
 def test_automatic_cuts_serve_circuits_of_any_width():
     instance = estimator(AutoCut(3))
     for width in (2, 3, 4, 5):
@@ -733,36 +687,11 @@ def test_automatic_cuts_serve_circuits_of_any_width():
         assert (result.metadata["num_cuts"] > 0) == (width > 3)
 
 
-def test_a_plan_given_as_cuts_serves_every_binding():
-    circuit, points = ansatz(), bindings(6)
-    plan = CutPlan.build(circuit, "AABB")
-    instance = estimator(plan)
-    for _ in range(2):
-        found = instance.run([(circuit, "ZXYZ", points)], precision=0).result()[0].data.evs
-        expected = [reference(circuit, "ZXYZ", row) for row in points]
-        assert np.abs(found - expected).max() <= TOLERANCE
-
-
 def test_a_pickled_plan_still_serves():
     circuit = ansatz()
     plan = pickle.loads(pickle.dumps(CutPlan.build(circuit, "AABB")))
     result = estimator(plan).run([(circuit, "ZXYZ", bindings(1))], precision=0).result()[0]
     assert result.data.evs == pytest.approx(reference(circuit, "ZXYZ", bindings(1)[0]))
-
-
-def test_a_backend_of_ones_own_sees_every_fragment():
-    """Anything with the backend's few methods will do."""
-
-    class Noting(StatevectorBackend):
-        seen: list[str] = []  # noqa: RUF012
-
-        def run(self, experiment, task):
-            self.seen.append(experiment.key)
-            return super().run(experiment, task)
-
-    backend = Noting()
-    estimator("ABCD", backend=backend).run([(ansatz(), "ZZZZ", bindings(1))], precision=0).result()
-    assert len(backend.seen) == 4
 
 
 # --- going on where another estimator stopped

@@ -185,13 +185,6 @@ def test_wide_gates_run_whole_inside_one_fragment(gate):
     assert metadata["num_cuts"] == 1
 
 
-def test_symbolic_wide_gates_run_inside_one_fragment():
-    angle = Parameter("a")
-    circuit = surrounded(MCPhaseGate(angle, 2), (0, 1, 2), 4, seed=7)
-    circuit.crx(2 * angle, 2, 3)
-    assert_exact(circuit, "XYZX", "AAAB", [0.7])
-
-
 def test_the_catalogue_names_every_other_gate_of_the_library():
     """But for old names of gates of another module, and what is no gate of its own."""
     gates = {n for n, k in vars(library).items() if inspect.isclass(k) and issubclass(k, Gate)}
@@ -209,16 +202,6 @@ def test_every_other_gate_of_the_library_is_exact(name):
     labels = "A" * (gate.num_qubits - 1) + "B"
     if CutPlan.build(circuit, labels).num_cuts <= 4:
         assert_exact(circuit, observable, labels)
-
-
-def test_a_two_qubit_unitary_across_labels_is_cut():
-    circuit = surrounded(UnitaryGate(random_unitary(4, seed=3)), (0, 1), 2, seed=1)
-    assert assert_exact(circuit, "XY", "AB")["num_cuts"] == 1
-
-
-def test_a_three_qubit_unitary_across_labels_is_decomposed():
-    circuit = surrounded(UnitaryGate(random_unitary(2, seed=3)).control(2), (0, 1, 2), 3, seed=1)
-    assert_exact(circuit, random_paulis(3, 4, 1), "AAB")
 
 
 # --- random circuits ------------------------------------------------------------------------------
@@ -373,15 +356,6 @@ def test_loops_of_fragments():
     assert (metadata["num_cuts"], metadata["num_fragments"]) == (4, 3)
 
 
-def test_a_large_loop_of_fragments():
-    """More tensors than the exhaustive path search takes."""
-    width = 9
-    circuit = entangled(width, 4, layers=1)
-    circuit.cx(width - 1, 0)
-    circuit.h(range(width))
-    assert_exact(circuit, random_paulis(width, 3, 2), range(width))
-
-
 @pytest.mark.parametrize("width", [2, 3, 10])
 def test_a_chain_with_every_bond_cut(width):
     circuit = entangled(width, 4, layers=1)
@@ -397,24 +371,10 @@ def test_character_i_labels_qubit_i():
     assert CutPlan.build(circuit, "AAB").num_cuts == 0
 
 
-def test_labels_may_be_any_hashables():
-    circuit = entangled(4, 9)
-    expected = value(circuit, "XYZZ", "AABB")
-    for labels in ([0, 0, 1, 1], [("a", 1), ("a", 1), "b", "b"], (True, True, False, False)):
-        assert value(circuit, "XYZZ", labels) == expected
-
-
 def test_a_label_with_two_unconnected_parts_gives_two_fragments():
     circuit = entangled(3, 2, layers=1)
     metadata = assert_exact(circuit, random_paulis(3, 5, 1), "ABA")
     assert (metadata["num_cuts"], metadata["num_fragments"]) == (2, 3)
-
-
-def test_fragments_joined_later_by_their_own_gates():
-    circuit = entangled(4, 3, layers=1)
-    circuit.rxx(0.4, 0, 3)
-    circuit.ry(0.7, range(4))
-    assert_exact(circuit, random_paulis(4, 5, 1), "ABBA")
 
 
 @pytest.mark.parametrize("labels", ["AAAA", None, "BBBB"])
@@ -883,18 +843,6 @@ def test_what_a_gate_does_is_not_read_from_its_name(name):
     assert value(circuit, "Z") == -1
 
 
-def test_two_custom_gates_of_one_name_do_not_share_anything():
-    estimator = DistributedEstimator("AB", workers=1, options=EstimatorOptions(default_precision=0))
-    values = []
-    for angle in (0.3, 1.1):
-        body = QuantumCircuit(2, name="mine")
-        body.rxx(angle, 0, 1)
-        circuit = QuantumCircuit(2)
-        circuit.append(body.to_gate(), [0, 1])
-        values.append(float(estimator.run([(circuit, "ZI")]).result()[0].data.evs))
-    assert values == pytest.approx([np.cos(0.3), np.cos(1.1)], abs=TOLERANCE)
-
-
 # --- idle, disconnected, phases -------------------------------------------------------------------
 
 
@@ -1230,12 +1178,6 @@ def test_only_the_kinds_of_cut_that_are_allowed_are_made(search, kind):
     assert_exact(circuit, random_paulis(5, 3, 1), search)
 
 
-def test_a_plan_may_be_given_as_cuts():
-    circuit = entangled(4, 1)
-    plan = CutPlan.build(circuit, "AABB")
-    assert value(circuit, "XYZX", plan) == value(circuit, "XYZX", "AABB")
-
-
 def test_a_plan_serves_a_circuit_that_was_built_anew():
     """Other objects, the same gates and parameter names."""
     plan = CutPlan.build(real_amplitudes(4, reps=1), "AABB")
@@ -1311,12 +1253,6 @@ def test_a_rotation_is_not_merged_across_anything_else(gate, qubits):
     circuit = interrupted(gate, qubits)
     names = {operation.name for operation in CutPlan.build(circuit, None).normal.operations}
     assert "rzz" not in names
-    assert_exact(circuit, random_paulis(3, 5, 1), "ABC", [0.4])
-
-
-def test_gates_elsewhere_do_not_keep_a_rotation_from_being_merged():
-    circuit = interrupted(RXGate(0.3), [2])
-    assert CutPlan.build(circuit, "ABC").num_cuts == 1
     assert_exact(circuit, random_paulis(3, 5, 1), "ABC", [0.4])
 
 

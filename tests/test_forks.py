@@ -19,7 +19,7 @@ from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import PoolError, RecordError
 from distributed_estimator.execution import Journal, Policy
 from distributed_estimator.execution.pools import ProcessPool, ThreadPool
-from distributed_estimator.preparation import Prepared
+from distributed_estimator.pipeline import Prepared
 from distributed_estimator.records import QueryRecord, read_records
 from distributed_estimator.reference import ReferenceEstimator
 

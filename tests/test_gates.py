@@ -8,16 +8,11 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import (
-    C4XGate,
-    CPhaseGate,
-    CRXGate,
     MCXGate,
     PauliEvolutionGate,
-    RXGate,
     RZGate,
-    UnitaryGate,
 )
-from qiskit.quantum_info import Operator, SparsePauliOp, random_unitary
+from qiskit.quantum_info import SparsePauliOp, random_unitary
 
 from distributed_estimator.cutting.gates import kernel_of
 
@@ -29,7 +24,6 @@ PARAMETRIC = [
 ANGLES_OF = [
     (name, state, index) for name, state in PARAMETRIC for index in range(catalogue.ANGLES[name])
 ]
-FIXED = [name for name, count in catalogue.ANGLES.items() if not count]
 
 
 def symbolic(name, state=None):
@@ -54,22 +48,6 @@ def test_symbolic_unitaries_equal_qiskits_at_any_angles(name, state):
         expected = catalogue.make(name, row, state).to_matrix()
         assert np.abs(matrix - expected).max() <= 1e-13
         assert not matrix[~kernel.nonzero].any()
-
-
-@pytest.mark.parametrize("name", FIXED)
-def test_fixed_unitaries_are_qiskits(name):
-    gate = catalogue.make(name)
-    kernel = kernel_of(gate)
-    assert kernel.num_angles == 0
-    assert np.array_equal(kernel.matrices(np.zeros((3, 0)))[0], gate.to_matrix())
-
-
-@pytest.mark.parametrize(("name", "state"), PARAMETRIC)
-def test_bound_gates_have_no_angles(name, state):
-    gate = catalogue.make(name, points(name, 1)[0], state)
-    kernel = kernel_of(gate)
-    assert kernel.num_angles == 0
-    assert np.abs(kernel.matrices(np.zeros((1, 0)))[0] - gate.to_matrix()).max() == 0
 
 
 @pytest.mark.parametrize(("name", "state", "index"), ANGLES_OF)
@@ -129,20 +107,6 @@ def test_shift_rules_have_as_few_terms_as_there_are_frequencies(name, terms):
         assert sorted(rules[0].weights) == pytest.approx([-0.5, 0.5])
 
 
-def test_kernels_of_gates_alike_in_name_are_told_apart():
-    angle = Parameter("a")
-    closed, opened = kernel_of(CRXGate(angle)), kernel_of(CRXGate(angle, ctrl_state=0))
-    row = np.array([[0.7]])
-    assert np.abs(closed.matrices(row) - opened.matrices(row)).max() > 0.1
-
-
-def test_expressions_do_not_change_a_kernel():
-    """Angles are evaluated elsewhere: a kernel sees their values."""
-    x, y = Parameter("x"), Parameter("y")
-    kernel = kernel_of(CPhaseGate(x * y + 1))
-    assert np.abs(kernel.matrices(np.array([[0.4]]))[0] - CPhaseGate(0.4).to_matrix()).max() < 1e-14
-
-
 def test_what_has_to_be_decomposed_first_has_no_kernel():
     angle = Parameter("a")
     body = QuantumCircuit(2, name="body")
@@ -153,24 +117,3 @@ def test_what_has_to_be_decomposed_first_has_no_kernel():
     assert kernel_of(MCXGate(6)) is None
     assert kernel_of(PauliEvolutionGate(SparsePauliOp("ZZ"), 0.3)) is None
     assert kernel_of(PauliEvolutionGate(SparsePauliOp("ZZ"), angle)) is None
-
-
-@pytest.mark.parametrize(
-    "gate",
-    [
-        C4XGate(),
-        UnitaryGate(random_unitary(8, seed=2)),
-        UnitaryGate(random_unitary(2, seed=1)),
-    ],
-    ids=lambda gate: gate.name,
-)
-def test_gates_with_a_matrix_and_no_angles(gate):
-    kernel = kernel_of(gate)
-    assert np.abs(kernel.matrices(np.zeros((1, 0)))[0] - Operator(gate).data).max() <= 1e-12
-
-
-def test_rows_are_evaluated_independently():
-    kernel = kernel_of(RXGate(Parameter("a")))
-    rows = np.array([[0.1], [0.2], [0.3]])
-    single = np.concatenate([kernel.matrices(row[None]) for row in rows])
-    assert np.array_equal(kernel.matrices(rows), single)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gate_catalogue as catalogue
 import numpy as np
 import pytest
 import torch
@@ -98,52 +99,15 @@ def test_model_of_the_paper(cuts):
     assert np.abs(found).max() > 1e-3
 
 
-@pytest.mark.parametrize("gate", ["rzz", "rxx", "ryy", "rzx", "cp", "crx", "cry", "crz", "cu1"])
+@pytest.mark.parametrize("name", [name for name in catalogue.TWO_QUBIT if catalogue.ANGLES[name]])
 @pytest.mark.parametrize("labels", ["AABB", "AAAB"])
-def test_symbolic_gate_cut_or_inside(gate, labels):
-    """Between qubits 1 and 2: cut by the first labels, inside a fragment by the second."""
-    angle = Parameter("a")
+def test_every_symbolic_gate_cut_or_inside(name, labels):
+    """Between qubits 1 and 2: cut by the first labels, with CX beside it, inside by the second."""
     body = QuantumCircuit(4)
-    if gate == "cu1":
-        from qiskit.circuit.library import CU1Gate
-
-        body.append(CU1Gate(angle), [1, 2])
-    else:
-        getattr(body, gate)(angle, 1, 2)
+    body.append(catalogue.make(name, ParameterVector("a", catalogue.ANGLES[name])), [1, 2])
     circuit = with_body(4, body)
-    # With cuts at cx gates, too: three of them beside the symbolic one.
     found = assert_agrees(circuit, random_paulis(4, 4, 3), point(circuit), labels)
     assert np.abs(found).max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    "gate", ["crx", "cry", "crz", "cp", "cu", "cu3", "xx_plus_yy", "xx_minus_yy"]
-)
-@pytest.mark.parametrize("labels", ["AAB", "ABB", "ABC"])
-def test_gates_of_several_frequencies(gate, labels):
-    from qiskit.circuit import library
-
-    kind = {
-        "crx": library.CRXGate,
-        "cry": library.CRYGate,
-        "crz": library.CRZGate,
-        "cp": library.CPhaseGate,
-        "cu": library.CUGate,
-        "cu3": library.CU3Gate,
-        "xx_plus_yy": library.XXPlusYYGate,
-        "xx_minus_yy": library.XXMinusYYGate,
-    }[gate]
-    count = {"cu": 4, "cu3": 3, "xx_plus_yy": 2, "xx_minus_yy": 2}.get(gate, 1)
-    angles = ParameterVector("a", count)
-    body = QuantumCircuit(3)
-    body.append(kind(*angles), [0, 1])
-    circuit = with_body(3, body)
-    observable = random_paulis(3, 4, 8)
-    values = point(circuit)
-    found = exact(circuit, observable, values, labels)
-    assert np.abs(found).max() > 1e-3
-    assert np.abs(found - differences(circuit, observable, values, labels)).max() <= 1e-6
-    assert np.abs(found - uncut(circuit, observable, values)).max() <= 1e-10
 
 
 @pytest.mark.parametrize("labels", [None, "AAB", "ABC"])
@@ -195,24 +159,6 @@ def test_subset_and_order_of_parameters():
         assert list(result.metadata[0]["parameters"]) == wanted
 
 
-def test_subset_with_expressions_takes_the_asked_part_alone():
-    x, y = Parameter("x"), Parameter("y")
-    body = QuantumCircuit(2)
-    body.rx(x + y, 0)
-    body.rzz(x * y, 0, 1)
-    circuit = with_body(2, body)
-    both = exact(circuit, SparsePauliOp("ZY"), [0.4, 0.9], "AB")
-    for place, parameter in enumerate((x, y)):
-        one = exact(circuit, SparsePauliOp("ZY"), [0.4, 0.9], "AB", wanted=[parameter])
-        np.testing.assert_allclose(one, both[[place]], atol=1e-12)
-
-
-def test_no_parameters_wanted():
-    circuit = iris_circuit()
-    found = exact(circuit, SparsePauliOp("ZZZZ"), point(circuit), "AABB", wanted=[])
-    assert found.shape == (0,)
-
-
 def test_wires():
     x = ParameterVector("x", 4)
     circuit, plain = QuantumCircuit(3), QuantumCircuit(3)
@@ -230,31 +176,6 @@ def test_wires():
         circuit, SparsePauliOp(["ZZX", "IXZ"], [1, 2]), point(circuit), None, plain
     )
     assert np.abs(found).min() > 1e-6
-
-
-def test_two_wires_and_a_gate():
-    x = ParameterVector("x", 3)
-    circuit, plain = QuantumCircuit(3), QuantumCircuit(3)
-    for place in (circuit, plain):
-        place.ry(x[0], 0)
-        place.ry(1.0, 2)
-        place.cx(0, 1)
-        if place is circuit:
-            place.append(CutWire(), [0])
-            place.append(CutWire(), [1])
-        place.rxx(x[1], 0, 1)
-        place.rzz(x[2], 1, 2)
-        place.rx(0.4, 2)
-    assert_agrees(circuit, SparsePauliOp(["ZZZ", "YXI"]), point(circuit), None, plain)
-
-
-@pytest.mark.parametrize("basis", ["full", "minimal"])
-def test_setting_bases_agree(basis):
-    circuit = iris_circuit()
-    values = point(circuit)
-    gradient = make("ABBC", setting_basis=basis)
-    found = gradient.run([circuit], [SparsePauliOp("XYZZ")], [values]).result().gradients[0]
-    assert np.abs(found - uncut(circuit, SparsePauliOp("XYZZ"), values)).max() <= 1e-10
 
 
 def test_parameters_outside_the_light_cone_are_zero(tmp_path):
@@ -682,78 +603,43 @@ def test_other_estimators_are_refused(estimator):
         FragmentGradient(estimator)
 
 
-@pytest.mark.parametrize("precision", [-0.1, float("nan"), float("inf"), "fine"])
+NAN, INF = float("nan"), float("inf")
+FOUR = [0.1, 0.2, 0.3, 0.4]
+RA = real_amplitudes(2, reps=1)
+BAD_CALLS = [
+    *[(([RA], ["ZZ"], [[0.1, 0.2, bad, 0.4]]), "NaN or infinite") for bad in (NAN, INF, -INF)],
+    *[
+        (([RA], ["ZZ"], [values]), "value")
+        for values in ([0.1, 0.2], [0.1] * 5, ["a"] * 4, [1j, 0, 0, 0], [FOUR] * 2, 0.1)
+    ],
+    (([RA] * 2, ["ZZ"] * 2, [FOUR, FOUR[:3]]), "rows of real numbers"),
+    (([RA], [["ZZ", "XX"]], [FOUR]), "give one per circuit"),
+    *[
+        (([RA], [observable], [FOUR]), "observable")
+        for observable in ("ZZZ", SparsePauliOp("Z"), SparsePauliOp("ZZ", 1j))
+    ],
+    *[(([circuit], ["ZZ"], [[0.1]]), "QuantumCircuit") for circuit in (None, "circuit", 3)],
+    (([RA], ["ZZ"], [FOUR], [[Parameter("stranger")]]), "stranger"),
+    (([QuantumCircuit(2)], ["ZZ"], [[]]), "parameters"),
+    (([RA] * 2, ["ZZ"], [FOUR]), "give as many of each"),
+    (([RA], ["ZZ"] * 2, [FOUR]), "give as many of each"),
+    (([RA], ["ZZ"], [FOUR] * 2), "give as many of each"),
+    (([RA], ["ZZ"], [FOUR], [None, None]), "give as many of each"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD_CALLS)
+def test_bad_calls(call, message):
+    with pytest.raises(InputError, match=message):
+        make("AB").run(*call)
+
+
+@pytest.mark.parametrize("precision", [-0.1, NAN, INF, "fine"])
 def test_bad_precision(precision):
     with pytest.raises(InputError, match="precision"):
         make("AB", precision)
-    circuit = real_amplitudes(2, reps=1)
     with pytest.raises(InputError, match="precision"):
-        make("AB").run([circuit], ["ZZ"], [point(circuit)], precision=precision)
-
-
-def test_lengths_that_differ():
-    circuit = real_amplitudes(2, reps=1)
-    values = point(circuit)
-    for call in (
-        ([circuit] * 2, ["ZZ"], [values]),
-        ([circuit], ["ZZ"] * 2, [values]),
-        ([circuit], ["ZZ"], [values] * 2),
-        ([circuit], ["ZZ"], [values], [None, None]),
-    ):
-        with pytest.raises(InputError, match="give as many of each"):
-            make("AB").run(*call)
-
-
-def test_unknown_parameters():
-    circuit = real_amplitudes(2, reps=1)
-    with pytest.raises(InputError, match="stranger"):
-        make("AB").run([circuit], ["ZZ"], [point(circuit)], [[Parameter("stranger")]])
-
-
-def test_circuit_without_parameters():
-    with pytest.raises(InputError, match="parameters"):
-        make("AB").run([QuantumCircuit(2)], ["ZZ"], [[]])
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_values_that_are_not_finite(bad):
-    circuit = real_amplitudes(2, reps=1)
-    with pytest.raises(InputError, match="NaN or infinite"):
-        make("AB").run([circuit], ["ZZ"], [[0.1, 0.2, bad, 0.4]])
-
-
-@pytest.mark.parametrize(
-    "values", [[0.1, 0.2], [0.1] * 5, ["a", "b", "c", "d"], [1j, 0, 0, 0], [[0.1] * 4] * 2, 0.1]
-)
-def test_values_that_do_not_fit(values):
-    circuit = real_amplitudes(2, reps=1)
-    with pytest.raises(InputError, match="value"):
-        make("AB").run([circuit], ["ZZ"], [values])
-
-
-def test_rows_of_different_lengths():
-    circuit = real_amplitudes(2, reps=1)
-    with pytest.raises(InputError, match="rows of real numbers"):
-        make("AB").run([circuit] * 2, ["ZZ"] * 2, [[0.1] * 4, [0.1] * 3])
-
-
-def test_array_of_observables():
-    circuit = real_amplitudes(2, reps=1)
-    with pytest.raises(InputError, match="give one per circuit"):
-        make("AB").run([circuit], [["ZZ", "XX"]], [point(circuit)])
-
-
-@pytest.mark.parametrize("observable", ["ZZZ", SparsePauliOp("Z"), SparsePauliOp("ZZ", 1j)])
-def test_observable_that_does_not_fit(observable):
-    circuit = real_amplitudes(2, reps=1)
-    with pytest.raises(InputError, match="observable"):
-        make("AB").run([circuit], [observable], [point(circuit)])
-
-
-@pytest.mark.parametrize("circuit", [None, "circuit", 3])
-def test_what_is_no_circuit(circuit):
-    with pytest.raises(InputError, match="QuantumCircuit"):
-        make("AB").run([circuit], ["ZZ"], [[0.1]])
+        make("AB").run([RA], ["ZZ"], [FOUR], precision=precision)
 
 
 def test_labels_that_do_not_fit_show_in_the_result():

@@ -27,17 +27,16 @@ from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import PlanTooLargeError
 from distributed_estimator.execution import Assignment, TaskSpec, run_tasks
 from distributed_estimator.execution.pools import ThreadPool
-from distributed_estimator.memory import MemoryLimit
+from distributed_estimator.pipeline import MemoryLimit
 from distributed_estimator.reconstruction import (
     FragmentTensor,
     Network,
     Queries,
     Reconstruction,
-    accumulate,
     slicing,
 )
+from distributed_estimator.reconstruction.path import Contraction
 from distributed_estimator.reconstruction.slicing import reduce_tree, run_here
-from distributed_estimator.reconstruction.streaming import Contraction
 from distributed_estimator.subexperiments import (
     FragmentExperiment,
     Observables,
@@ -147,18 +146,6 @@ def test_steps_run_as_soon_as_they_can_and_inputs_are_freed():
         contraction.environments()
 
 
-def test_a_contraction_says_what_is_missing_and_what_came_twice():
-    edges = ring(3)
-    leaves = random_leaves(edges, 1)
-    contraction = Contraction(network_of(edges).path, keep=True)
-    contraction.feed(1, leaves[1])
-    assert [contraction.missing(leaf) for leaf in range(3)] == [True, False, True]
-    with pytest.raises(ValueError, match="leaf 1 has come before"):
-        contraction.feed(1, leaves[1])
-    with pytest.raises(ValueError, match=r"leaves \[0, 2, 3, 4, 5\] have not come"):
-        _ = contraction.value
-
-
 # Reconstructions told of complete fragments
 
 
@@ -249,21 +236,13 @@ def test_what_was_contracted_early_is_used(wanted, monkeypatch):
 
 @pytest.mark.parametrize("wanted", WANTED)
 def test_what_does_not_fit_at_once_is_left_until_the_end(wanted, monkeypatch):
-    monkeypatch.setattr(accumulate, "_CHUNK_BYTES", 8)
+    monkeypatch.setattr("distributed_estimator.reconstruction.reconstruction._CHUNK_BYTES", 8)
     parts = reconstruction_parts(True)
     reconstruction = Reconstruction(*parts, wanted=wanted)
     for number in range(len(parts[2])):
         reconstruction.fragment_complete(number)
     assert len(list(reconstruction.environments())) == parts[3].query.size
     assert same_bits(everything(reconstruction), everything(Reconstruction(*parts)))
-
-
-def test_pairs_are_counted():
-    queries = reconstruction_parts(True)[3]
-    blocks = list(queries.pair_blocks(4))
-    assert len(blocks) > 1
-    assert queries.num_pairs == sum(len(left) for left, _ in blocks) == 18
-    assert reconstruction_parts(False)[3].num_pairs == 3
 
 
 # Slices

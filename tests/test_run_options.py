@@ -28,6 +28,7 @@ from distributed_estimator.cli._run_options import (
 from distributed_estimator.cli._train_options import build_config, training_options
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import BackendError, CheckpointError, InputError
+from distributed_estimator.estimator import EstimatorJob
 from distributed_estimator.execution import (
     Batches,
     ByLabel,
@@ -45,7 +46,6 @@ from distributed_estimator.execution import (
     pools,
 )
 from distributed_estimator.execution.policies import MOST_BUDGET, MOST_SECONDS
-from distributed_estimator.job import EstimatorJob
 from distributed_estimator.records import QueryRecord, RecordWriter, TaskRecord, read_records
 from distributed_estimator.training import loop
 from distributed_estimator.training.checkpoints import RunState

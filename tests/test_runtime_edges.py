@@ -15,12 +15,7 @@ from qiskit.circuit.library import real_amplitudes
 from qiskit_aer.noise import NoiseModel, depolarizing_error
 from qiskit_aer.primitives import SamplerV2
 
-from distributed_estimator import (
-    DistributedEstimator,
-    EstimatorOptions,
-    FragmentGradient,
-    pipeline,
-)
+from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
 from distributed_estimator.backends import StatevectorBackend
 from distributed_estimator.errors import (
     DeadlineError,
@@ -47,6 +42,7 @@ from distributed_estimator.execution import (
     run_tasks,
 )
 from distributed_estimator.execution.pools import ThreadPool
+from distributed_estimator.pipeline import pipeline
 from distributed_estimator.records import QueryRecord, TaskRecord, decode, encode, read_records
 
 

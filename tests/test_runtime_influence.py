@@ -13,9 +13,9 @@ from qiskit.quantum_info import SparsePauliOp
 from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
 from distributed_estimator.backends import StatevectorBackend
 from distributed_estimator.cutting import CutPlan
-from distributed_estimator.derivatives import influences_of_terms
 from distributed_estimator.execution import LargestInfluenceFirst, Policy
 from distributed_estimator.reconstruction import Queries
+from distributed_estimator.reconstruction.derivatives import influences_of_terms
 from distributed_estimator.subexperiments import FragmentExperiment, Observables, parse, restrict
 
 

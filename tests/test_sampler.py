@@ -210,14 +210,6 @@ def test_parameterised_controlled_rotations(name, gate):
     assert_close(SAMPLERS[name](), circuit, observables, "AAB", points, shots=1024)
 
 
-@pytest.mark.parametrize("control", [0, 1])
-def test_control_states(control):
-    angle = Parameter("x")
-    circuit = entangled(3, 4, layers=1)
-    circuit.append(library.CRYGate(angle, ctrl_state=control), [0, 1])
-    assert_close(SamplerV2(), circuit, ["IZZ", "IIX"], "AAB", [[[0.7]], [[2.1]]])
-
-
 # --- Deferral -------------------------------------------------------------------------------------
 
 
@@ -369,11 +361,6 @@ def test_other_numbers_of_shots_are_taken_if_they_agree():
     np.testing.assert_allclose(more / fewer, np.sqrt(0.5), rtol=0.15)
 
 
-def test_other_numbers_of_shots_where_nothing_is_observed():
-    _, backend = deferring(take=lambda shots, pub: 2 * shots)
-    assert_close(backend, entangled(3, 8), ["IIZ"], "AAB", shots=256)
-
-
 def in_hundreds(shots, pub):
     """A device that takes shots by the hundred."""
     return -(-shots // 100) * 100
@@ -458,18 +445,6 @@ def test_a_family_is_a_pub_and_a_fragment_a_job(basis):
     assert {pub.shots for job in sampler.jobs for pub in job} == {16}
     one = estimate(backend, circuit, observable, "AB", points[0], shots=16, setting_basis=basis)
     assert 7 * one.metadata["num_subexperiments"] == total
-
-
-def test_circuits_are_built_once():
-    sampler, backend = deferring()
-    options = EstimatorOptions(shots=16, setting_basis="minimal")
-    estimator = DistributedEstimator("ABB", backend=backend, options=options, workers=1)
-    circuit = gates()
-    for values in POINTS:
-        estimator.run([(circuit, "ZZZ", values)]).result()
-    circuits = {id(pub.circuit) for job in sampler.jobs for pub in job}
-    assert len(sampler.jobs) == 6
-    assert len(circuits) == len(sampler.jobs[0]) + len(sampler.jobs[1])
 
 
 def test_precision_is_met():

@@ -490,7 +490,7 @@ def test_what_is_no_study_is_refused(tmp_path, what, message):
         ("wrong type", "run.json is damaged: Expected `int.*` - at `config.cuts`"),
         ("no threads", "run.json is damaged: .* >= 1 - at `config.simulator_threads`"),
         ("no number", "result.json is damaged: .* - at `results.training_seconds`"),
-        ("infinite", "result.json is damaged: it is not JSON .Infinity is not JSON"),
+        ("infinite", "result.json is damaged: it is not JSON .Infinity is no finite number"),
         ("negative", "result.json is damaged: .* >= 0.0 - at `results.training_seconds`"),
         ("curves", r"result.json is damaged: .* - at `results.robustness\[...\]\[0\]\[0\]`"),
         ("short curves", "result.json is damaged: `robustness` holds no curves"),

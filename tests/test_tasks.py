@@ -194,15 +194,6 @@ def test_every_circuit_gets_all_shots_at_every_row(rows, shots, most, chunks):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_tasks_that_hold_all_circuits_are_undivided(experiment):
-    few, many = (
-        tasks_of(experiment, angles_of(experiment), 10, most=most)
-        for most in (experiment.num_circuits, None)
-    )
-    assert [task.key for task in few] == [task.key for task in many]
-    assert all(task.undivided for task in few)
-
-
 def test_exact_tasks_are_divided_by_rows_alone(experiment):
     angles = angles_of(experiment, 3)
     divided = tasks_of(experiment, angles, None, most=2, chunks=4)
@@ -255,20 +246,6 @@ def circuits_in(experiment, circuits=None):
     ]
 
 
-def test_circuits_are_numbered_by_family_group_and_setting(experiment):
-    everything = circuits_in(experiment)
-    families = [f for f in experiment.layout.families if experiment.measures or any(f.measured)]
-    assert everything == [
-        (family.measured, group, setting)
-        for family in families
-        for group in range(len(experiment.groups))
-        for setting in range(family.num_settings)
-    ]
-    assert len(everything) == experiment.num_circuits
-    for first, count in [(0, 1), (1, 7), (13, 10), (experiment.num_circuits - 1, 1)]:
-        assert circuits_in(experiment, (first, count)) == everything[first : first + count]
-
-
 @pytest.mark.parametrize("most", [1, 3, 100])
 def test_tasks_share_the_circuits_of_each_group(experiment, most):
     everything = [group for _, group, _ in circuits_in(experiment)]
@@ -278,15 +255,6 @@ def test_tasks_share_the_circuits_of_each_group(experiment, most):
         shares = [own.count(g) / everything.count(g) for g in range(len(experiment.groups))]
         assert np.allclose(experiment.group_shares(task.circuits), shares)
     assert np.allclose(sum(experiment.group_shares(task.circuits) for task in tasks), 1.0)
-
-
-def test_families_that_measure_nothing_go_with_the_first_circuit():
-    experiment = EXPERIMENTS["silent"]
-    sure = experiment.sure_families()
-    assert [any(family.measured) for family in sure] == [False]
-    assert experiment.sure_families((0, 3)) == sure
-    assert experiment.sure_families((3, 3)) == []
-    assert EXPERIMENTS["observed"].sure_families() == []
 
 
 # --- Parts add up ---------------------------------------------------------------------------------
@@ -401,15 +369,6 @@ def test_small_jobs_give_unbiased_values(sampler):
     undivided = whole.run([(circuit, observables)]).result()[0]
     for name in ("num_subexperiments", "shots_total", "num_circuits"):
         assert result.metadata[name] == undivided.metadata[name]
-
-
-def test_jobs_hold_bindings_while_these_are_small():
-    backend = SamplerBackend(StatevectorSampler(), circuits_per_job=100)
-    experiment = EXPERIMENTS["silent"]
-    assert 1 < experiment.num_circuits <= 50
-    assert backend.rows_per_task(experiment) == 100 // experiment.num_circuits
-    assert backend.circuits_per_task(experiment) is None
-    assert StatevectorBackend().circuits_per_task(experiment) is None
 
 
 @pytest.mark.parametrize("size", [0, -3, 2.0, True, None])
@@ -542,13 +501,6 @@ def test_a_task_is_added_once(chunks):
         tensor.add(stranger, flat(1.0))
 
 
-def test_a_trivial_fragment_is_complete_from_the_start():
-    trivial = FragmentExperiment(PLAIN.fragment, ((),), "full")
-    tensor = FragmentTensor(trivial, 2, [])
-    assert tensor.complete
-    assert tensor.values.tolist() == [[[1.0]], [[1.0]]]
-
-
 REPETITIONS = 400
 SPREAD = MOST * np.sqrt(2 / REPETITIONS)
 """How far the mean square of as many standard normals may be from 1: five of its standard
@@ -599,16 +551,6 @@ def test_what_an_experiment_derives_stays_at_home():
     assert len(pickle.dumps(used)) < 2 * len(pickle.dumps(fresh)) < 100_000
     assert len(pickle.dumps(used.layout)) > 10 * len(pickle.dumps(used))
     assert pickle.loads(pickle.dumps(used)).key == fresh.key
-
-
-def test_samplers_travel_without_their_circuits():
-    backend = SamplerBackend(StatevectorSampler(), defer_measurements=True, circuits_per_job=9)
-    before = len(pickle.dumps(backend))
-    experiment = EXPERIMENTS["observed"]
-    backend.run(experiment, tasks_of(experiment, angles_of(experiment), 2)[0])
-    assert len(pickle.dumps(backend)) == before
-    copy = pickle.loads(pickle.dumps(backend))
-    assert (copy.circuits_per_job, copy.defer_measurements) == (9, True)
 
 
 # --- Damaged results ------------------------------------------------------------------------------
@@ -672,13 +614,3 @@ def test_damaged_results_are_refused(damage):
     found = work.check(task, change(*work.run(task)))
     assert found is not None
     assert re.search(cause, found), found
-
-
-def test_an_infinite_covariance_of_one_shot_is_refused():
-    experiment = EXPERIMENTS["observed"]
-    work = FragmentWork(StatevectorBackend(), (experiment,))
-    (task,) = tasks_of(experiment, angles_of(experiment), 1)
-    values, shots, first, *rest = work.run(task)
-    assert np.isnan(first).all()
-    damaged = values, shots, with_entry(first, np.inf), *rest
-    assert "not all finite" in work.check(task, damaged)

@@ -1,4 +1,24 @@
-"""Expectation values of circuits that do not fit the device, by circuit cutting."""
+"""Expectation values of circuits that do not fit the device, by circuit cutting.
+
+From the caller's side to the device's and back::
+
+    estimator       DistributedEstimator: PUBs in, results and jobs out (`pubs` reads them)
+    gradient        FragmentGradient: derivatives at the cost of a fragment
+    pipeline        Algorithm 1 of the paper: prepare, check memory, run rounds, read the values
+    cutting         which gates and wires are cut, into which fragments, joined by which cores
+    subexperiments  what is run of a fragment, with how many shots, as which tasks
+    execution       when and where tasks run: policies, the dispatcher, pools, the journal
+    backends        how they run: a local simulator, any Qiskit sampler, a simulated fleet
+    reconstruction  values, standard errors and derivatives from fragment tensors
+    records         what is written down: query, task and training records in JSON lines
+    reference       the paper's own pipeline, for comparison
+    training        data, models, the training loop, checkpoints, robustness
+    study           many runs from one file: the paper's research questions
+    simulation      the dispatcher on a virtual clock: how long it would take elsewhere
+    analysis        tables, charts, reports and the cost model, from records alone
+    cli             the command `dest`, one module a verb
+    checks, errors, forks   arguments refused, the exception tree, what starts afresh in a fork
+"""
 
 import logging
 from typing import TYPE_CHECKING, Any

@@ -1,42 +1,45 @@
-"""The public estimator: translates PUBs into batches and batches into results."""
+"""The public estimator: translates PUBs into batches, and batches into results and jobs."""
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
+from threading import Event
 from typing import Any, Self, cast
+from uuid import uuid4
 
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.primitives import (
     BaseEstimatorV2,
+    BasePrimitiveJob,
     BaseSamplerV2,
     DataBin,
     EstimatorPubLike,
     PrimitiveResult,
     PubResult,
 )
+from qiskit.providers import JobStatus
 
 from .backends import StatevectorBackend
-from .batch import Accuracy, Evaluation
 from .checks import Fixed, check_kind, check_precision, check_whole, described, from_numpy
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis, check_cuts
-from .errors import InputError, PoolError
+from .errors import InputError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
-from .job import EstimatorJob
-from .pipeline import Pipeline
-from .pubs import Request, merge, read_pubs
+from .pipeline import Accuracy, Evaluation, Pipeline, Request
+from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
 from .subexperiments import MOST_SHOTS, Backend
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
+_ALREADY_CLOSED = "the estimator is closed: make a new one"
 _CLOSED = (
     "the estimator was closed before the run was complete: ask for its result inside the `with` "
     "block, or before `close()`"
@@ -45,7 +48,7 @@ _CLOSED = (
 
 @dataclass(frozen=True)
 class EstimatorOptions:
-    """How well and how values are estimated.
+    """Accuracy, seed, settings and policy of an estimator.
 
     Attributes:
         shots: Fixed shots a subexperiment (the paper's protocol); None: as many as `precision`
@@ -57,7 +60,7 @@ class EstimatorOptions:
             fewest circuits.
         memory_limit: Bytes a run may take; None: half of what is free. A plan that needs more is
             refused before any is taken.
-        policy: Which task runs when, and what happens to late and failed ones.
+        policy: Order, batches, speculation, retries and deadline of tasks.
         stragglers: Delays to inject into tasks, for experiments; None: none.
     """
 
@@ -85,6 +88,79 @@ class EstimatorOptions:
             raise InputError(f'`setting_basis` is {self.setting_basis!r}: use "full" or "minimal"')
         check_kind("policy", self.policy, Policy, "a Policy, such as Policy()")
         check_kind("stragglers", self.stragglers, Stragglers | None, "Stragglers, or None")
+
+
+class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
+    """A run of the estimator as Qiskit's job.
+
+    Args:
+        future: The run.
+        stop: Ends it early.
+    """
+
+    def __init__(self, future: Future[PrimitiveResult[PubResult]], stop: Stop) -> None:
+        super().__init__(str(uuid4()))
+        self._future = future
+        self._stop = stop
+        over = self._over = Event()
+        future.add_done_callback(lambda _: over.set())
+        register(self)
+
+    def _renew_in_fork(self) -> None:
+        """A run that is not over goes on in the parent alone."""
+        if not self._over.is_set():
+            self._future = Future()
+            self._future.set_exception(
+                PoolError(
+                    f"the run goes on in process {os.getppid()}, and this is a fork of it: ask "
+                    "for its result there, or run again here"
+                )
+            )
+
+    def result(self) -> PrimitiveResult[PubResult]:
+        """Wait for the result; raises what the run raised. Ctrl-C meanwhile cancels the run."""
+        try:
+            return self._future.result()
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+        except CancelledError as error:
+            raise RunCancelledError(self._stop.reason) from error
+
+    def status(self) -> JobStatus:
+        """How far the run is."""
+        if self._future.cancelled():
+            return JobStatus.CANCELLED
+        if not self._future.done():
+            return JobStatus.RUNNING if self._future.running() else JobStatus.QUEUED
+        error = self._future.exception()
+        if isinstance(error, RunCancelledError):
+            return JobStatus.CANCELLED
+        return JobStatus.DONE if error is None else JobStatus.ERROR
+
+    def done(self) -> bool:
+        """Whether there is a result."""
+        return bool(self.status() == JobStatus.DONE)
+
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return bool(self.status() == JobStatus.RUNNING)
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before it was complete."""
+        return bool(self.status() == JobStatus.CANCELLED)
+
+    def in_final_state(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self._future.done()
+
+    def cancel(self) -> bool:
+        """Cancel it, also while it runs; whether it was not over yet."""
+        if self._future.done():
+            return False
+        self._stop.ask()
+        self._future.cancel()
+        return True
 
 
 class DistributedEstimator(Fixed, BaseEstimatorV2):
@@ -227,25 +303,46 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         """
         if precision is not None:
             check_precision(precision, "precision")
-        requests = read_pubs(pubs, precision)
-        accuracies = [self.accuracy(request.precision) for request in requests]
+        read = read_pubs(pubs, precision)
+        accuracies = [self.accuracy(pub.precision) for pub in read]
         stop = self._begin()
         run = self.next_run()
         future: Future[PrimitiveResult[PubResult]] = Future()
-        if self._is_brief(requests, accuracies):
+        if self._is_brief(read, accuracies):
             try:
-                future.set_result(self._run(requests, accuracies, run, stop))
+                future.set_result(self._run(read, accuracies, run, stop))
             except Exception as error:
                 future.set_exception(error)
         else:
             try:
-                future = self._jobs.submit(self._run, requests, accuracies, run, stop)
+                future = self._jobs.submit(self._run, read, accuracies, run, stop)
             except RuntimeError:
                 self._end(stop)
-                with self.running():  # says so, if it was closed meanwhile
-                    raise
+                if self._closed:
+                    raise PoolError(_ALREADY_CLOSED) from None
+                raise
         future.add_done_callback(lambda _: self._end(stop))
         return EstimatorJob(future, stop)
+
+    def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
+        """Values of batches and their derivatives, in this thread; see `FragmentGradient`.
+
+        Args:
+            requests: Batches with the parameters to differentiate by. A deadline holds for all of
+                them together.
+
+        Raises:
+            PoolError: The estimator is closed.
+        """
+        stop = self._begin()
+        begun = self.pipeline.conditions.clock()
+        evaluations = []
+        try:
+            for request in requests:
+                evaluations.append(self.pipeline.evaluate(request, stop, begun))
+        finally:
+            self._end(stop)
+        return evaluations
 
     def close(self) -> None:
         """Cancel what runs, and end the workers that this estimator has started.
@@ -264,23 +361,10 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             if file is not None:
                 file.close()
 
-    @contextmanager
-    def running(self) -> Iterator[Stop]:
-        """What ends an evaluation that goes on meanwhile, when the estimator is closed.
-
-        Raises:
-            PoolError: It is closed.
-        """
-        stop = self._begin()
-        try:
-            yield stop
-        finally:
-            self._end(stop)
-
     def _begin(self) -> Stop:
         with self._lock:
             if self._closed:
-                raise PoolError("the estimator is closed: make a new one")
+                raise PoolError(_ALREADY_CLOSED)
             stop = Stop()
             self._stops.add(stop)
             return stop
@@ -295,13 +379,13 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _is_brief(self, requests: Sequence[Request], accuracies: Sequence[Accuracy]) -> bool:
+    def _is_brief(self, pubs: Sequence[Pub], accuracies: Sequence[Accuracy]) -> bool:
         """Whether a run is sooner done than handed to a thread, judged by the last one like it."""
-        if len({id(request.circuit) for request in requests}) != 1:
+        if len({id(pub.circuit) for pub in pubs}) != 1:
             return False
         kind, seconds = self._pace
-        queries = sum(int(np.prod(request.shape, dtype=int)) for request in requests)
-        alike = all(kind == _kind(requests[0].circuit, accuracy) for accuracy in accuracies)
+        queries = sum(int(np.prod(pub.shape, dtype=int)) for pub in pubs)
+        alike = all(kind == _kind(pubs[0].circuit, accuracy) for accuracy in accuracies)
         return alike and queries * seconds < _BRIEF
 
     @property
@@ -341,28 +425,22 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             self._runs = num_runs
 
     def _run(
-        self,
-        requests: Sequence[Request],
-        accuracies: Sequence[Accuracy],
-        run: str,
-        stop: Stop,
+        self, pubs: Sequence[Pub], accuracies: Sequence[Accuracy], run: str, stop: Stop
     ) -> PrimitiveResult[PubResult]:
         begun = self.pipeline.conditions.clock()
-        results: list[PubResult | None] = [None] * len(requests)
+        results: list[PubResult | None] = [None] * len(pubs)
         groups: dict[tuple[int, Accuracy], list[int]] = {}
-        for number, (request, accuracy) in enumerate(zip(requests, accuracies, strict=True)):
-            groups.setdefault((id(request.circuit), accuracy), []).append(number)
+        for number, (pub, accuracy) in enumerate(zip(pubs, accuracies, strict=True)):
+            groups.setdefault((id(pub.circuit), accuracy), []).append(number)
         for place, ((_, accuracy), members) in enumerate(groups.items()):
-            chosen = [requests[number] for number in members]
-            evaluation = self.pipeline.evaluate(
-                merge(chosen), accuracy, f"{run} batch {place}", stop, begun
-            )
+            chosen = [pubs[number] for number in members]
+            request = Request(merge(chosen), accuracy, f"{run} batch {place}")
+            evaluation = self.pipeline.evaluate(request, stop, begun)
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)
             self._pace = _kind(chosen[0].circuit, accuracy), seconds
-            for number, result in zip(
-                members, _split(evaluation, chosen, accuracy.precision), strict=True
-            ):
+            parts = _split(evaluation, chosen, accuracy.precision)
+            for number, result in zip(members, parts, strict=True):
                 results[number] = result
         return PrimitiveResult(cast(list[PubResult], results), metadata={"version": 2})
 
@@ -380,21 +458,20 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         self._start()
 
 
-def _split(
-    evaluation: Evaluation, requests: Sequence[Request], precision: float
-) -> Iterable[PubResult]:
+def _split(evaluation: Evaluation, pubs: Sequence[Pub], precision: float) -> Iterable[PubResult]:
+    """The part of a batch's results that belongs to each PUB."""
     metadata = {
         **to_dict(evaluation.record),
         "target_precision": precision,
         "product_formulas": list(evaluation.product_formulas),
     }
     start = 0
-    for request in requests:
-        stop = start + int(np.prod(request.shape, dtype=int))
+    for pub in pubs:
+        stop = start + int(np.prod(pub.shape, dtype=int))
         data = DataBin(
-            evs=evaluation.values[start:stop].reshape(request.shape),
-            stds=evaluation.stderrs[start:stop].reshape(request.shape),
-            shape=request.shape,
+            evs=evaluation.values[start:stop].reshape(pub.shape),
+            stds=evaluation.stderrs[start:stop].reshape(pub.shape),
+            shape=pub.shape,
         )
         yield PubResult(data, metadata=dict(metadata))
         start = stop

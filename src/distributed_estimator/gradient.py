@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -11,11 +12,11 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.primitives import EstimatorPubLike
 
-from .batch import Accuracy, Batch
 from .checks import Fixed, check_precision, described
 from .errors import InputError, MissingExtraError
 from .estimator import DistributedEstimator
-from .pubs import batch_of, merge, read_pubs
+from .pipeline import Accuracy, Evaluation, Request
+from .pubs import Batch, batch_of, merge, read_pubs
 
 try:
     from qiskit_machine_learning.algorithm_job import AlgorithmJob
@@ -99,8 +100,8 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
             check_precision(precision, "precision")
         if options:
             raise InputError(f"unknown options {sorted(options)}: only `precision` is known here")
-        groups = _group(circuits, observables, parameter_values, wanted)
         estimator: DistributedEstimator = self._estimator
+        groups = _group(circuits, observables, parameter_values, wanted)
         job = AlgorithmJob(
             self._evaluate, groups, estimator.accuracy(precision), estimator.next_run()
         )
@@ -135,18 +136,14 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
             >>> values.shape, gradients.shape
             ((2,), (2, 1))
         """
-        (request,) = read_pubs([pub], self._precision)
-        places = _places(request.circuit, parameters)
+        (read,) = read_pubs([pub], self._precision)
+        places = _places(read.circuit, parameters)
         estimator: DistributedEstimator = self._estimator
-        accuracy = estimator.accuracy(request.precision)
-        with estimator.running() as stop:
-            evaluation = estimator.pipeline.gradient(
-                merge([request]), accuracy, estimator.next_run(), places, stop
-            )
-        assert evaluation.gradients is not None
+        accuracy, run = estimator.accuracy(read.precision), estimator.next_run()
+        (evaluation,) = estimator.gradient([Request(merge([read]), accuracy, run, places)])
         return (
-            evaluation.values.reshape(request.shape),
-            evaluation.gradients.reshape(*request.shape, len(places)),
+            evaluation.values.reshape(read.shape),
+            _gradients_of(evaluation).reshape(*read.shape, len(places)),
         )
 
     def _run(
@@ -163,18 +160,16 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
     def _evaluate(
         self, groups: list[_Group], accuracy: Accuracy, run: str
     ) -> EstimatorGradientResult:
+        requests = [
+            Request(group.batch, accuracy, f"{run} group {number}", group.places)
+            for number, group in enumerate(groups)
+        ]
+        evaluations = self._estimator.gradient(requests)
         count = sum(len(group.members) for group in groups)
         gradients: list[Any] = [None] * count
         metadata: list[Any] = [None] * count
-        begun = self._estimator.pipeline.conditions.clock()
-        for number, group in enumerate(groups):
-            name = f"{run} group {number}"
-            with self._estimator.running() as stop:
-                evaluation = self._estimator.pipeline.gradient(
-                    group.batch, accuracy, name, group.places, stop, begun
-                )
-            assert evaluation.gradients is not None
-            for member, row in zip(group.members, evaluation.gradients, strict=True):
+        for group, evaluation in zip(groups, evaluations, strict=True):
+            for member, row in zip(group.members, _gradients_of(evaluation), strict=True):
                 gradients[member] = row
                 metadata[member] = {"parameters": group.wanted}
         return EstimatorGradientResult(
@@ -182,33 +177,22 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
         )
 
 
+@dataclass(frozen=True, eq=False)
 class _Group:
     """Members of a call that share a circuit object and the parameters wanted."""
 
-    def __init__(self, circuit: QuantumCircuit, wanted: Sequence[Parameter] | None) -> None:
-        if not isinstance(circuit, QuantumCircuit):
-            raise InputError(f"a circuit is {type(circuit).__name__}: give a QuantumCircuit")
-        self.circuit = circuit
-        self.places = _places(circuit, wanted)
-        self.wanted = [circuit.parameters[place] for place in self.places]
-        self.members: list[int] = []
-        self.observables: list[Any] = []
-        self.values: list[Any] = []
-
-    def read(self) -> None:
-        """Make the members' queries; raises `InputError` where they are not well formed."""
-        try:
-            values = np.array(self.values, dtype=np.float64)
-            if values.ndim != 2:
-                raise ValueError(f"they have {values.ndim} axes")
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"the parameter values are not rows of real numbers: {error}"
-            ) from error
-        self.batch: Batch = batch_of(self.circuit, self.observables, values)
+    members: list[int]
+    batch: Batch
+    wanted: list[Parameter]
+    places: tuple[int, ...]
 
 
-def _places(circuit: QuantumCircuit, wanted: Sequence[Parameter] | None) -> list[int]:
+def _gradients_of(evaluation: Evaluation) -> FloatArray:
+    assert evaluation.gradients is not None
+    return evaluation.gradients
+
+
+def _places(circuit: QuantumCircuit, wanted: Sequence[Parameter] | None) -> tuple[int, ...]:
     """Numbers of the parameters wanted in the circuit's order; None: all."""
     every = list(circuit.parameters)
     numbers = {parameter: number for number, parameter in enumerate(every)}
@@ -218,7 +202,7 @@ def _places(circuit: QuantumCircuit, wanted: Sequence[Parameter] | None) -> list
             f"the circuit has the parameters {[p.name for p in every]}, the gradient is asked "
             f"by {unknown or 'none of them'}: ask by the circuit's own"
         )
-    return [numbers[p] for p in (every if wanted is None else wanted)]
+    return tuple(numbers[p] for p in (every if wanted is None else wanted))
 
 
 def _group(
@@ -227,14 +211,27 @@ def _group(
     values: Sequence[Sequence[float]] | np.ndarray[Any, Any],
     wanted: Sequence[Sequence[Parameter] | None],
 ) -> list[_Group]:
-    groups: dict[tuple[int, int], _Group] = {}
+    """The queries by circuit and parameters; raises `InputError` where they are not well formed."""
+    found: dict[tuple[int, int], list[int]] = {}
     for member, circuit in enumerate(circuits):
-        key = id(circuit), id(wanted[member])
-        if key not in groups:
-            groups[key] = _Group(circuit, wanted[member])
-        groups[key].members.append(member)
-        groups[key].observables.append(observables[member])
-        groups[key].values.append(values[member])
-    for group in groups.values():
-        group.read()
-    return list(groups.values())
+        if not isinstance(circuit, QuantumCircuit):
+            raise InputError(f"a circuit is {type(circuit).__name__}: give a QuantumCircuit")
+        found.setdefault((id(circuit), id(wanted[member])), []).append(member)
+    groups = []
+    for members in found.values():
+        circuit = circuits[members[0]]
+        places = _places(circuit, wanted[members[0]])
+        rows = _read_rows([values[member] for member in members])
+        batch = batch_of(circuit, [observables[member] for member in members], rows)
+        groups.append(_Group(members, batch, [circuit.parameters[p] for p in places], places))
+    return groups
+
+
+def _read_rows(values: Sequence[Any]) -> FloatArray:
+    try:
+        rows = np.array(values, dtype=np.float64)
+        if rows.ndim != 2:
+            raise ValueError(f"they have {rows.ndim} axes")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"the parameter values are not rows of real numbers: {error}") from error
+    return rows

@@ -13,17 +13,36 @@ from qiskit.primitives import EstimatorPubLike
 from qiskit.primitives.containers import EstimatorPub
 from qiskit.primitives.containers.bindings_array import BindingsArray
 
-from .batch import Batch
 from .checks import check_precision
 from .cutting.angles import check_values
 from .errors import InputError
 from .subexperiments import Observables, parse
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class Batch:
+    """Queries on one circuit, evaluated together.
+
+    Attributes:
+        circuit: The circuit.
+        observables: The distinct observables.
+        observable: Shape (queries,): the observable each query asks for.
+        binding: Shape (queries,): the row of `values` it asks at.
+        values: Shape (bindings, parameters), in the order of `circuit.parameters`.
+    """
+
+    circuit: QuantumCircuit
+    observables: Observables
+    observable: IntArray
+    binding: IntArray
+    values: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Pub:
     """A PUB, checked.
 
     Attributes:
@@ -44,7 +63,7 @@ class Request:
         return np.broadcast_shapes(self.observables.shape, self.values.shape[:-1])
 
 
-def read_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[Request]:
+def read_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[Pub]:
     """Check PUBs, with `precision` for those that name none; raises `InputError`."""
     if isinstance(pubs, QuantumCircuit) or not isinstance(pubs, Iterable):
         raise InputError(f"`pubs` is {type(pubs).__name__}: give a list of PUBs")
@@ -58,7 +77,7 @@ def _read_pub(
     precision: float | None,
     known: dict[tuple[int, int], tuple[Any, NDArray[np.object_]]],
     circuits: dict[int, tuple[QuantumCircuit, QuantumCircuit, tuple[Any, ...]]],
-) -> Request:
+) -> Pub:
     """Read one PUB; observables and circuits seen before are not read again."""
     if isinstance(pub, EstimatorPub):
         pub = (pub.circuit, pub.observables, pub.parameter_values, pub.precision)
@@ -81,25 +100,26 @@ def _read_pub(
         # The run goes on while its caller may change the circuit.
         circuits[id(circuit)] = circuit, circuit.copy(), tuple(circuit.parameters)
     _, own_circuit, parameters = circuits[id(circuit)]
-    request = Request(
+    read = Pub(
         own_circuit,
         known[key][1],
         _read_values(values, parameters),
         precision if own is None else float(own),
     )
     try:
-        request.shape  # noqa: B018
+        read.shape  # noqa: B018
     except ValueError as error:
         raise InputError(
-            f"observables of shape {request.observables.shape} and parameter values of shape "
-            f"{request.values.shape[:-1]} do not broadcast: see Qiskit's rules for PUBs"
+            f"observables of shape {read.observables.shape} and parameter values of shape "
+            f"{read.values.shape[:-1]} do not broadcast: see Qiskit's rules for PUBs"
         ) from error
-    return request
+    return read
 
 
 def _read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
     if values is None:
         values = np.zeros(0)
+        check_values(values, parameters)
     if isinstance(values, Mapping | BindingsArray):
         try:
             values = BindingsArray.coerce(values).as_array(parameters)
@@ -140,28 +160,28 @@ def batch_of(circuit: QuantumCircuit, observables: Sequence[Any], values: FloatA
     return Batch(circuit, Observables.gather(sparse), numbers, np.arange(len(numbers)), values)
 
 
-def merge(requests: Sequence[Request]) -> Batch:
+def merge(pubs: Sequence[Pub]) -> Batch:
     """Queries of several PUBs on one circuit as one batch."""
     distinct: dict[int, int] = {}
     sparse: list[Any] = []
     observable, binding, values = [], [], []
     rows = 0
-    for request in requests:
-        flat = request.observables.reshape(-1)
+    for pub in pubs:
+        flat = pub.observables.reshape(-1)
         for entry in flat:
             if id(entry) not in distinct:
                 distinct[id(entry)] = len(sparse)
                 sparse.append(entry)
         numbers = np.array([distinct[id(entry)] for entry in flat], dtype=np.intp)
-        shape, bindings = request.shape, request.values.shape[:-1]
+        shape, bindings = pub.shape, pub.values.shape[:-1]
         count = int(np.prod(bindings, dtype=int))
         places = np.arange(rows, rows + count).reshape(bindings)
-        observable.append(np.broadcast_to(numbers.reshape(request.observables.shape), shape))
+        observable.append(np.broadcast_to(numbers.reshape(pub.observables.shape), shape))
         binding.append(np.broadcast_to(places, shape))
-        values.append(request.values.reshape(count, request.values.shape[-1]))
+        values.append(pub.values.reshape(count, pub.values.shape[-1]))
         rows += count
     return Batch(
-        requests[0].circuit,
+        pubs[0].circuit,
         Observables.gather(sparse),
         np.concatenate([part.reshape(-1) for part in observable]),
         np.concatenate([part.reshape(-1) for part in binding]),

@@ -1,4 +1,4 @@
-"""What evaluates subexperiments."""
+"""Backends, which evaluate subexperiments."""
 
 from .statevector import StatevectorBackend
 

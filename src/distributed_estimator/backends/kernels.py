@@ -54,7 +54,8 @@ def apply_gate(
     product = np.empty_like(views[0]) if max(map(len, nonzero)) > 1 else None
     for i, target in enumerate(_expose(result, qubits)):
         first, *rest = nonzero[i]
-        if not rest and _is_one(matrices[i, first]):
+        # 1 in all rows, as most elements of a CX are.
+        if not rest and matrices.shape[2] == 1 and matrices[i, first, 0] == 1:
             np.copyto(target, views[first])
             continue
         np.multiply(views[first], matrices[i, first], out=target)
@@ -77,11 +78,6 @@ def apply_real_gate(
     if factors.shape[2] > 1:
         factors = np.repeat(factors, 2, axis=2)  # of the real and of the imaginary part
     return apply_gate(states.view(np.float64), factors, nonzero, qubits).view(np.complex128)
-
-
-def _is_one(element: NDArray[Any]) -> bool:
-    """Whether a matrix element is 1 in all rows, as most of a CX are."""
-    return element.size == 1 and bool(element[0] == 1)
 
 
 def apply_branches(states: ComplexArray, operators: ComplexArray, qubit: int) -> ComplexArray:

@@ -139,7 +139,7 @@ class Program:
             yield fused
 
     def _split(self, steps: Iterator[_Fused | SlotStep]) -> Iterator[_Fused | SlotStep]:
-        """Takes out what is first on its qubit alone: the state before all else is a product."""
+        """Takes out one-qubit gates that come first on their qubit: they make a product state."""
         touched: set[int] = set()
         for step in steps:
             qubits = (step.qubit,) if isinstance(step, SlotStep) else step.qubits

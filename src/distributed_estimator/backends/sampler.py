@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import Any
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +19,22 @@ from ..subexperiments import (
     FamilyPart,
     FragmentEstimate,
     FragmentExperiment,
+    MeasurementGroup,
     SettingFamily,
     Task,
 )
-from .counts import Counts, estimate_from_counts
-from .identity import backend_of, device_of, identity_of, name_of
 from .seeds import comes_from, draws_of, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 BitTable = NDArray[np.int64]
+_Counts: TypeAlias = tuple[MeasurementGroup, SettingFamily, slice, NDArray[Any]]
+"""Counts of some of a family's settings for one group, with the shape
+(rows, settings, observable · slot outcomes)."""
 
 _CIRCUITS_PER_JOB = 512
 _MOST_TEMPLATES = 1024
+_PLAIN = "aer_simulator"
+"""Aer's simulators of no device are named so, some with the method after it."""
 
 
 class SamplerBackend:
@@ -43,8 +48,8 @@ class SamplerBackend:
         sampler: Any `BaseSamplerV2`. Where it names its backend, circuits are transpiled to it.
         defer_measurements: Whether measurements inside a circuit are moved to its end by ancilla
             qubits. None: for noiseless simulators of circuits, which are far faster so or know no
-            other way; never where noise, hardware or its number of qubits would tell the
-            difference.
+            other way; never where it would matter to noise, hardware or its number of
+            qubits.
         circuits_per_job: Circuits (settings at bindings) a job holds at most. What simulators
             draw depends on it.
 
@@ -122,7 +127,7 @@ class SamplerBackend:
             sampler = _on_one_thread(reseeded(self.sampler, task.seed))
             results = sampler.run(pubs, shots=task.shots).result() if pubs else ()
             counts = self._counts(experiment, task, parts, results)
-            estimate = estimate_from_counts(experiment, task, counts)
+            estimate = _estimate_from_counts(experiment, task, counts)
             return replace(estimate, draws=draws_of(results))
         except DistributedEstimatorError:
             raise
@@ -140,7 +145,7 @@ class SamplerBackend:
         task: Task,
         parts: Iterable[tuple[FamilyPart, Template]],
         results: Iterable[Any],
-    ) -> Iterator[Counts]:
+    ) -> Iterator[_Counts]:
         rows = len(task.angles)
         measured = [
             item
@@ -157,7 +162,7 @@ class SamplerBackend:
     def _parts(
         self, experiment: FragmentExperiment, task: Task
     ) -> Iterator[tuple[FamilyPart, Template]]:
-        """What becomes one PUB each: a family, or one circuit where no parameter tells several."""
+        """The parts that become one PUB each: a family, or one circuit if it has no parameters."""
         for part in experiment.family_parts(task.circuits):
             template = self._template(experiment, part.family)
             step = part.stop - part.start if template.circuit.num_parameters else 1
@@ -180,6 +185,29 @@ class SamplerBackend:
         return type(self), (self.sampler, self.defer_measurements, self.circuits_per_job)
 
 
+def _estimate_from_counts(
+    experiment: FragmentExperiment, task: Task, counts: Iterable[_Counts]
+) -> FragmentEstimate:
+    """Reduce the counts of all circuits of a task to its estimate."""
+    assert task.shots is not None, "exact tasks have no counts"
+    rows, size = len(task.angles), experiment.layout.num_outcomes
+    tables = {id(group): np.zeros((rows, group.num_outcomes, size)) for group in experiment.groups}
+    taken: set[int] = set()
+    for group, family, settings, table in counts:
+        taken.update(np.unique(table.sum(axis=-1)).tolist())
+        shape = rows, table.shape[1], group.num_outcomes, family.num_slot_outcomes
+        arranged = table.reshape(shape).transpose(0, 2, 1, 3)
+        tables[id(group)][:, :, family.places[settings]] = arranged
+    if len(taken) != 1:
+        raise BackendError(
+            f"between {min(taken)} and {max(taken)} shots came back where {task.shots} were asked "
+            "for: choose a number of shots that the sampler can take"
+        )
+    shots = int(taken.pop())
+    frequencies = [table / shots for table in tables.values()]
+    return FragmentEstimate.of_frequencies(experiment, task, frequencies, shots)
+
+
 def _pub(part: FamilyPart, template: Template, angles: NDArray[np.float64]) -> tuple[Any, ...]:
     """A family's circuit with one set of parameters per row and circuit, rows slowest."""
     if not template.circuit.num_parameters:
@@ -191,7 +219,7 @@ def _pub(part: FamilyPart, template: Template, angles: NDArray[np.float64]) -> t
 
 def _count(
     experiment: FragmentExperiment, part: FamilyPart, template: Template, data: Any, rows: int
-) -> Iterator[Counts]:
+) -> Iterator[_Counts]:
     """Counts of every measurement group from the bits of one PUB."""
     family = part.family
     shape = rows, part.stop - part.start
@@ -261,3 +289,68 @@ def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
     fresh._options = copy.copy(sampler.options)
     fresh._options.run_options = {"max_parallel_threads": 1, **sampler.options.run_options}
     return fresh
+
+
+def backend_of(sampler: BaseSamplerV2) -> Any:
+    """The backend that a sampler runs on; None if it names none."""
+    backend = getattr(sampler, "backend", None) or getattr(sampler, "_backend", None)
+    return backend() if callable(backend) and not hasattr(backend, "target") else backend
+
+
+def device_of(sampler: BaseSamplerV2) -> Any:
+    """The backend with a name that a sampler runs on or simulates; None: it simulates circuits."""
+    backend = backend_of(sampler)
+    name = str(getattr(backend, "name", None) or _PLAIN)
+    return None if name.startswith(_PLAIN) and "(" not in name else backend
+
+
+def name_of(sampler: BaseSamplerV2) -> str:
+    """Package and class of a sampler, and the device that it runs on or simulates.
+
+    Example:
+        >>> from qiskit.primitives import BackendSamplerV2
+        >>> from qiskit.providers.fake_provider import GenericBackendV2
+        >>> name_of(BackendSamplerV2(backend=GenericBackendV2(5)))
+        'qiskit.BackendSamplerV2(generic_backend_5q)'
+    """
+    kind, device = type(sampler), device_of(sampler)
+    name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    return name if device is None else f"{name}({device.name})"
+
+
+def identity_of(sampler: BaseSamplerV2, *, defer_measurements: bool) -> str:
+    """A content hash of a sampler: its class, its device's name, and all options, noise included.
+
+    Objects without readable content are compared by their `repr`, which may differ between two
+    equal samplers, but hardly agree between two that differ.
+    """
+    kind, backend = type(sampler), backend_of(sampler)
+    content = [
+        f"{kind.__module__}.{kind.__qualname__}",
+        defer_measurements,
+        getattr(backend, "name", None),
+        getattr(backend, "options", None),
+        getattr(sampler, "options", None),
+    ]
+    return hashlib.sha256(_as_text(content).encode()).hexdigest()[:32]
+
+
+def _as_text(value: Any) -> str:
+    """A value as text, the same for equal ones in any process wherever that can be had."""
+    if hasattr(value, "to_dict"):  # a noise model
+        value = value.to_dict()
+    if hasattr(value, "model_dump"):  # options of the runtime's newer samplers
+        value = value.model_dump()
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if not isinstance(value, Mapping) and hasattr(value, "_fields"):  # options of a Qiskit backend
+        value = dict(value._fields)
+    if isinstance(value, Mapping):
+        # Aer gives each error of a noise model a number that no other has.
+        names = sorted((key for key in value if key != "id"), key=str)
+        return f"{{{', '.join(f'{name}: {_as_text(value[name])}' for name in names)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_text, value))}]"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} {value.tobytes().hex()}"
+    return repr(value)

@@ -45,7 +45,7 @@ def comes_from(thing: object, package: str) -> bool:
 def reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:
     """A copy of a local simulator with another seed; a sampler that takes none, as it is.
 
-    Whatever a subclass adds stays, and so does the seed of the sampler itself. A backend's own seed
+    Attributes of a subclass stay, and so does the seed of the sampler itself. A backend's own seed
     gives way to that of its sampler.
     """
     seed %= _LARGEST_SEED
@@ -73,10 +73,10 @@ def _is_local(sampler: BaseSamplerV2) -> bool:
 
 
 def draws_of(results: Iterable[Any]) -> FloatArray:
-    """What a job's results say of the random numbers behind them.
+    """Evidence in a job's results of the random numbers behind them.
 
     Simulators turn a uniform random number into an outcome by a cumulative distribution, so the
-    same number gives a high outcome in two circuits, or a low one, whatever their angles are.
+    same number gives a high outcome in two circuits, or a low one, at any angles.
 
     Args:
         results: Results of PUBs that have the same number of shots.

@@ -14,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cutting import Fragment
-from ..subexperiments import FragmentEstimate, FragmentExperiment, MeasurementGroup, Task
-from ..subexperiments.slotwise import SlotwiseMap
-from .counts import estimate_from_frequencies
+from ..subexperiments import (
+    FragmentEstimate,
+    FragmentExperiment,
+    MeasurementGroup,
+    SlotwiseMap,
+    Task,
+)
 from .kernels import apply_gate, outcome_grams
 from .program import program_of
 
@@ -71,7 +75,7 @@ class StatevectorBackend:
         return None
 
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
-        """Branch states and what is made of them."""
+        """Branch states, their inner products and tables."""
         fragment = experiment.fragment
         states = 16 * fragment.num_branches << fragment.num_qubits
         outcomes = sum(group.num_outcomes for group in experiment.groups)
@@ -91,9 +95,9 @@ class StatevectorBackend:
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
         """Evaluate the task's circuits; see `Backend`."""
         states = program_of(experiment.fragment).run(task.angles)
-        tensors = [
-            group_coordinates(experiment.fragment, states, group) for group in experiment.groups
-        ]
+        tensors = []
+        for group in experiment.groups:
+            tensors.append(group_coordinates(experiment.fragment, states, group))
         if task.shots is None:
             return _exact(experiment, tensors)
         rng = np.random.default_rng(task.seed)
@@ -102,7 +106,7 @@ class StatevectorBackend:
         if task.circuits is not None:
             kept = _outcomes_of(experiment, task.circuits)
             drawn = [table * own for table, own in zip(drawn, kept, strict=True)]
-        return estimate_from_frequencies(experiment, task, drawn, task.shots)
+        return FragmentEstimate.of_frequencies(experiment, task, drawn, task.shots)
 
 
 def group_coordinates(

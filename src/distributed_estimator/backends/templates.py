@@ -21,7 +21,7 @@ from qiskit.transpiler import Target, generate_preset_pass_manager
 from ..cutting import GateStep, SlotStep
 from ..cutting.angles import AngleTable
 from ..errors import CircuitError
-from ..subexperiments import FragmentExperiment, MeasurementGroup, SettingFamily
+from ..subexperiments import FragmentExperiment, SettingFamily
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
@@ -88,7 +88,7 @@ def make_template(
     Args:
         experiment: The fragment and its observables.
         family: The settings.
-        target: What the circuit must be transpiled to; None: left as it is.
+        target: The target to transpile the circuit to; None: not transpiled.
         defer: Whether measurements at slots are deferred to ancilla qubits.
     """
     builder = _Builder(experiment, family, defer)
@@ -193,7 +193,8 @@ class _Builder:
 
     def _measure(self, deferred: Sequence[tuple[int, int]]) -> None:
         for place, qubit in enumerate(self.observed):
-            rotations = [_basis_rotation(group, qubit) for group in self._experiment.groups]
+            letters = [dict(group.basis).get(qubit, "Z") for group in self._experiment.groups]
+            rotations = [_TO_Z[letter] for letter in letters]
             self._rotate(qubit, rotations, self.basis_angles, self._basis_values, "b")
             self._circuit.measure(qubit, sum(self._family.measured) + place)
         for qubit, place in deferred:
@@ -208,7 +209,10 @@ class _Builder:
         prefix: str,
     ) -> None:
         """Append a rotation that depends on the setting or basis, or nothing where none does."""
-        if all(np.allclose(np.abs(r[0, 0]), 1) and _is_identity(r) for r in rotations):
+        if all(
+            np.allclose(np.abs(r[0, 0]), 1) and np.allclose(r / r[0, 0], _IDENTITY, atol=1e-12)
+            for r in rotations
+        ):
             return
         angles = np.array([_EULER.angles(rotation) for rotation in rotations])
         if len(rotations) == 1 or (angles == angles[0]).all():
@@ -218,14 +222,6 @@ class _Builder:
         self._circuit.append(UGate(*fresh), [qubit])
         parameters.extend(fresh)
         values.append(angles)
-
-
-def _basis_rotation(group: MeasurementGroup, qubit: int) -> ComplexArray:
-    return _TO_Z[dict(group.basis).get(qubit, "Z")]
-
-
-def _is_identity(matrix: ComplexArray) -> bool:
-    return bool(np.allclose(matrix / matrix[0, 0], _IDENTITY, atol=1e-12))
 
 
 def _columns(values: Sequence[FloatArray], rows: int) -> FloatArray:

@@ -16,8 +16,7 @@ from ..cutting import CutPlan
 from ..errors import InputError, PlanTooLargeError, named
 from ..estimator import EstimatorOptions
 from ..execution import Policy
-from ..memory import MemoryLimit, Need
-from ..preparation import Preparation, Prepared
+from ..pipeline import MemoryLimit, Need, Preparation, Prepared, RoundRequest
 from ..reconstruction import Wanted
 from ..subexperiments import (
     PILOT_SHOTS,
@@ -68,7 +67,7 @@ class Forecast:
             prepared.plan.normal.angles.evaluate(np.array([query.binding()]))
         rows = [np.zeros((1, len(fragment.angles))) for fragment in prepared.plan.fragments]
         shots, wanted, fewest = _first_round(options)
-        need = Need(prepared, backend, query.workers, rows, shots, wanted, Policy())
+        need = Need(RoundRequest(prepared, Policy(), rows, shots, wanted), query.workers)
         limit, refusal, most_elements = MemoryLimit(None), None, None
         try:
             most_elements = limit.check(need)

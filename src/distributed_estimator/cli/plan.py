@@ -16,7 +16,7 @@ from rich.text import Text
 from ..analysis.cost_files import load_costs
 from ..analysis.costs import CostModel
 from ..cutting import Cut, CutPlan
-from ..memory import in_bytes
+from ..pipeline import in_bytes
 from ..subexperiments import PILOT_SHOTS, PILOTS
 from ._forecast import Forecast, costs_option, features_of, predictions, print_predictions
 from ._output import counted, note, print_json, print_table, printable, progress_console, whole

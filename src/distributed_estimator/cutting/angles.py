@@ -198,7 +198,7 @@ def _tree(expression: Any) -> Any:
         tree = expression.sympify()
         # Real symbols, as the slopes of |x| and sign(x) need.
         return tree.xreplace({s: Symbol(s.name, real=True) for s in tree.free_symbols})
-    except Exception:  # Qiskit's MissingOptionalLibraryError, or whatever the translation raises
+    except Exception:  # Qiskit's MissingOptionalLibraryError, or any error of the translation
         return None
 
 

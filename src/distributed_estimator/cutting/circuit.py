@@ -1,4 +1,4 @@
-"""A circuit in the form that is cut: gates with kernels, wire cuts and moves, nothing else."""
+"""A circuit in normal form: gates with kernels, wire cuts and moves, nothing else."""
 
 from __future__ import annotations
 
@@ -39,10 +39,9 @@ from qiskit_addon_cutting.qpd import BaseQPDGate
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import MAX_MATRIX_QUBITS, GateKernel, definition_of, kernel_of
-from .merge import PlacedGate, merge_rotations
-from .permute import Together, relabel
+from .rewrite import PlacedGate, Together, merge_rotations, relabel
 
-# Told by type: a user's own gate may have any name.
+# Recognised by type: a user's own gate may have any name.
 _IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)
 _UNITARY = "the estimator takes unitary circuits: remove it, or"
 _REFUSED: dict[type[Instruction], tuple[str, str]] = {
@@ -135,7 +134,7 @@ class NormalCircuit:
 def normalise(
     circuit: QuantumCircuit, together: Together, widest: int = MAX_MATRIX_QUBITS
 ) -> NormalCircuit:
-    """Bring a circuit into normal form, two-qubit rotations that it spells out merged to one gate.
+    """Bring a circuit into normal form, with ``CX·RZ·CX`` and its kin merged to one rotation.
 
     Args:
         circuit: Any unitary circuit, parameterised or not, with the addon's `CutWire` and `Move`.
@@ -285,7 +284,7 @@ def _definition(operation: Any, kernel: GateKernel | None) -> QuantumCircuit | N
 
 
 def _undefined(operation: Any, position: int) -> CircuitError:
-    """What to say of an operation that is neither run as it is nor written out."""
+    """The error for an operation with neither a matrix nor a definition."""
     name, symbols = f"`{operation.name}` (instruction {position})", _symbols(operation)
     if symbols and type(operation) not in (Gate, Instruction):  # these never get a definition
         return CircuitError(

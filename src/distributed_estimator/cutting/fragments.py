@@ -205,8 +205,8 @@ def split(
 ) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
     """Split a circuit at the operations numbered `cut`.
 
-    Fragments are the connected components of what is left. A cut whose two ends lie in one
-    fragment separates nothing and is left whole.
+    Fragments are the connected components of the circuit without its cuts. A cut whose two ends
+    lie in one fragment separates nothing and is left whole.
     """
     chosen = frozenset(cut)
     while True:

@@ -8,6 +8,7 @@ which parameter-shift rule an angle obeys.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
@@ -99,12 +100,10 @@ class GateKernel:
     @cached_property
     def shift_rules(self) -> tuple[ShiftRule, ...]:
         """The parameter-shift rule of each angle."""
-        return tuple(self._shift_rule(index) for index in range(self.num_angles))
-
-    def _shift_rule(self, index: int) -> ShiftRule:
-        levels = self._levels(index)
-        differences = {abs(a - b) for a, b in product(levels, levels)} - {0}
-        return _equidistant_rule(differences)
+        levels = [self._levels(index) for index in range(self.num_angles)]
+        return tuple(
+            _equidistant_rule({abs(a - b) for a, b in product(own, own)} - {0}) for own in levels
+        )
 
     def _factors(self, angles: FloatArray) -> list[FloatArray]:
         """Per angle, its contribution to each term, shape (terms, rows)."""
@@ -164,19 +163,24 @@ def kernel_of(operation: Instruction) -> GateKernel | None:
 
     A gate is decomposed when it is too wide to hold as a matrix, is defined by a circuit of its
     own, or depends on its angles in a way that five samples each do not determine. So is a
-    `PauliEvolutionGate`: its matrix is the exact exponential, but what a device runs, and what is
-    left where it is cut or its time is not bound yet, is the product formula of its synthesis.
+    `PauliEvolutionGate`: its matrix is the exact exponential, but a device runs the product formula
+    of its synthesis, as is done where it is cut or its time is not bound yet.
     """
     if not isinstance(operation, Gate) or operation.num_qubits > MAX_MATRIX_QUBITS:
         return None
     if isinstance(operation, PauliEvolutionGate):
         return None
-    if any(_is_symbolic(p) for p in operation.params):
-        return _symbolic_kernel(operation)
-    try:
+    if any(getattr(p, "parameters", ()) for p in operation.params):
+        if len(operation.params) > _MAX_SYMBOLIC_ANGLES or not is_standard(operation):
+            return None
+        return _fitted_kernel(_GateFamily(operation))
+    # Qiskit raises CircuitError, TypeError or its own; all mean "no matrix".
+    with suppress(Exception):
         return constant_kernel(np.asarray(operation.to_matrix()))
-    except Exception:  # Qiskit raises CircuitError, TypeError or its own; all mean "no matrix".
-        return None if definition_of(operation) is not None else _from_operator(operation)
+    if definition_of(operation) is None:
+        with suppress(Exception):
+            return constant_kernel(Operator(operation).data)
+    return None
 
 
 def definition_of(operation: Instruction) -> QuantumCircuit | None:
@@ -187,13 +191,6 @@ def definition_of(operation: Instruction) -> QuantumCircuit | None:
         return None
 
 
-def _from_operator(operation: Gate) -> GateKernel | None:
-    try:
-        return constant_kernel(Operator(operation).data)
-    except Exception:  # as above
-        return None
-
-
 def is_standard(operation: Instruction) -> bool:
     """Whether name, width and angles determine the gate, as in Qiskit's standard library.
 
@@ -201,16 +198,6 @@ def is_standard(operation: Instruction) -> bool:
     """
     base = getattr(operation, "base_class", type(operation))
     return bool(base.__module__.startswith("qiskit.circuit.library.standard_gates."))
-
-
-def _is_symbolic(value: object) -> bool:
-    return bool(getattr(value, "parameters", ()))
-
-
-def _symbolic_kernel(operation: Gate) -> GateKernel | None:
-    if len(operation.params) > _MAX_SYMBOLIC_ANGLES or not is_standard(operation):
-        return None
-    return _fitted_kernel(_GateFamily(operation))
 
 
 class _GateFamily:

@@ -1,4 +1,4 @@
-"""The sides of a cut, derived from the gate: which operators it needs there, and what spans them.
+"""The sides of a cut, derived from the gate: its operators there, and operations that span them.
 
 Gates whose sides need two operators (all controlled gates and two-qubit rotations) are brought to a
 frame in which these are the projectors; others, and wires, take the operations that
@@ -23,7 +23,7 @@ from .channels import PROJECTORS, LocalOperation, Side, operator_schmidt
 ComplexArray = NDArray[np.complex128]
 FloatArray = NDArray[np.float64]
 
-# Relative to the largest: what is left out of a gate is an error of the value.
+# Relative to the largest weight: terms left out of a gate are an error of the value.
 _NEGLIGIBLE = 1e-12
 _MATRIX_UNITS = np.eye(4, dtype=complex).reshape(4, 2, 2)
 _PROBES = [(t, p) for t in (0.0, 0.4, 0.8, 1.2, 1.5708) for p in (1, 1j, -1, -1j)]
@@ -60,18 +60,15 @@ def _gate_side(columns: ComplexArray) -> Side:
     weights = weights[weights > _NEGLIGIBLE * weights[0]] / weights[0]
     span = vectors[:, : len(weights)].T.reshape(-1, 2, 2)
     if len(span) == 1:
-        unitary = _fix_phase(span[0] * np.sqrt(2))
+        unitary = span[0] * np.sqrt(2)
+        pivot = _pivot(unitary)
+        unitary = unitary * (abs(pivot) / pivot)
         return Side("gate", unitary[None], (LocalOperation("U", (unitary,)),))
     frame = _common_frame(span, weights) if len(span) == 2 else None
     if frame is None:
         return Side("gate", _MATRIX_UNITS, _universal_operations())
     after, before = frame
     return Side("gate", after @ PROJECTORS @ before, _framed_operations(after, before))
-
-
-def _fix_phase(matrix: ComplexArray) -> ComplexArray:
-    pivot = _pivot(matrix)
-    return np.asarray(matrix * (abs(pivot) / pivot))
 
 
 def _pivot(array: ComplexArray) -> complex:

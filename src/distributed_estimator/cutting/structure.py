@@ -1,4 +1,4 @@
-"""When two circuits are the same: to the bit, and before anything is cut."""
+"""Whether two circuits are the same: exactly, and before anything is cut."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def structure_key(circuit: QuantumCircuit) -> str:
     for item in circuit.data:
         qubits = [places[bit] for bit in item.qubits]
         content = "" if item.is_standard_gate() else _content(item.operation)
-        lines.append(f"{item.name} {qubits} {[_told(p) for p in item.params]} {content}")
+        lines.append(f"{item.name} {qubits} {[_as_text(p) for p in item.params]} {content}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
 def gate_key(gate: Instruction) -> str:
     """The content of a gate as text, its symbolic parameters left out."""
     base = getattr(gate, "base_class", type(gate))
-    numbers = ["" if getattr(p, "parameters", ()) else _told(p) for p in gate.params]
+    numbers = ["" if getattr(p, "parameters", ()) else _as_text(p) for p in gate.params]
     content = "" if is_standard(gate) else _content(gate)
     return f"{base.__name__} {gate.name} {gate.num_qubits} {numbers} {content}"
 
 
 def structure_of(circuit: QuantumCircuit) -> list[Any]:
-    """What two circuits must share to share a plan; compared, never hashed.
+    """The properties that two circuits of one plan share; compared, never hashed.
 
     Qiskit compares gates to a tolerance, which is no ground to return one circuit's value for
     another's; this compares numbers exactly, and definitions and matrices where gates have any.
@@ -74,10 +74,10 @@ def _gate_structure(operation: Operation) -> list[Any]:
 
 
 def _content(operation: Operation) -> str:
-    """What tells a gate from others of its name, besides its parameters, as text."""
+    """The content of a gate beyond its name and parameters, as text."""
     if isinstance(operation, AnnotatedOperation):
         base = operation.base_op
-        numbers = [_told(p) for p in getattr(base, "params", ())]
+        numbers = [_as_text(p) for p in getattr(base, "params", ())]
         return f"{operation.modifiers} {base.name} {numbers} {_content(base)}"
     if isinstance(operation, UnitaryGate | HamiltonianGate):
         return ""  # its parameters are all there is
@@ -85,7 +85,7 @@ def _content(operation: Operation) -> str:
         return repr(operation)
     if isinstance(operation, ControlledGate):
         base = operation.base_gate
-        return f"{base.name} {[_told(p) for p in base.params]} {_content(base)}"
+        return f"{base.name} {[_as_text(p) for p in base.params]} {_content(base)}"
     matrix = _matrix(operation)
     if matrix is not None:
         return matrix.hex()
@@ -116,7 +116,7 @@ def _exactly(parameter: Any) -> Any:
     return str(parameter), parameter.parameters
 
 
-def _told(parameter: Any) -> str:
+def _as_text(parameter: Any) -> str:
     if isinstance(parameter, QuantumCircuit):
         return structure_key(parameter)
     if isinstance(parameter, ParameterExpression) and not parameter.parameters:

@@ -1,8 +1,8 @@
 """From functionals to values, standard errors and environments. Pure."""
 
-from .accumulate import Reconstruction, Wanted
 from .network import Network
 from .queries import Queries
+from .reconstruction import Reconstruction, Wanted
 from .slicing import RunSlices, SliceWork, run_here
 from .tensors import FragmentTensor
 

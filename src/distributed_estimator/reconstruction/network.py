@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from ..cutting import CutPlan
 from ..errors import PlanTooLargeError, short
 from .path import Path
-from .slicing import SlicedNetwork
-from .trees import MOST_SLICES, find_slicing
+from .slicing import MOST_SLICES, SlicedNetwork, find_slicing
 
 FloatArray = NDArray[np.float64]
 
@@ -73,7 +72,7 @@ class Network:
     def sliced(
         self, most_elements: int | None, *, squared: bool, derivatives: bool = False
     ) -> SlicedNetwork | None:
-        """The network in slices that fit, or None where it fits as it is.
+        """The network in slices that fit, or None where it fits whole.
 
         Deterministic, and found once per size of slices, which goes in powers of two.
 
@@ -101,7 +100,10 @@ class Network:
                 "fragments that have most"
             )
         size = min(1 << (spare.bit_length() - 1), _LARGEST_SLICE)
-        found = self._slice(size, squared, derivatives)
+        key = size, squared, derivatives
+        if key not in self._sliced:
+            self._sliced[key] = self._search(*key)
+        found = self._sliced[key]
         if found is None:
             raise PlanTooLargeError(
                 f"the contraction holds {short(needed)} numbers a query and may hold "
@@ -109,12 +111,6 @@ class Network:
                 f"{MOST_SLICES} slices: cut fewer gates"
             )
         return found
-
-    def _slice(self, most_elements: int, squared: bool, derivatives: bool) -> SlicedNetwork | None:
-        key = most_elements, squared, derivatives
-        if key not in self._sliced:
-            self._sliced[key] = self._search(*key)
-        return self._sliced[key]
 
     def _search(self, most_elements: int, squared: bool, derivatives: bool) -> SlicedNetwork | None:
         sizes = {i: n * n if squared else n for i, n in self._sizes.items()}
@@ -124,10 +120,7 @@ class Network:
             # Derivatives are as large as the leaves: those of a task, and those added up.
             return path.elements_back + 2 * leaves if derivatives else path.elements_forth
 
-        slicing = find_slicing(self._indices, sizes, self._pairs, held, most_elements)
-        if slicing is None:
-            return None
-        return SlicedNetwork.build(self._indices, sizes, slicing, held(slicing.path))
+        return find_slicing(self._indices, sizes, self._pairs, held, most_elements)
 
     def _leaf_elements(self, *, squared: bool) -> int:
         return sum(size**2 if squared else size for size in self._leaf_sizes)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, prod
-from typing import TypeAlias
+from math import ceil, isqrt, prod
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -18,15 +18,26 @@ from numpy.typing import NDArray
 
 from ..subexperiments import Arrays, Expected, check_arrays
 from .path import Path
-from .trees import Slicing
 
 FloatArray = NDArray[np.float64]
+
+MOST_SLICES = 1 << 20
+"""Slices that a network may be cut into."""
 
 _SECONDS_PER_PRODUCT = 3e-10
 _SECONDS_PER_STEP = 2e-5
 _MOST_TASKS = 64
 _LEAST_WORK = 1 << 22
 """Numbers a task should pass through at least, for its dispatch to cost little beside it."""
+
+_SEED = 0
+_GREEDY_TRIALS = 64
+_SLICING_TRIALS = 16
+_MOST_SUBTREES = 32
+"""Parts of a tree to mend after a slice, the most expensive ones first."""
+
+_MINIMIZE = "combo"
+"""Arithmetic and memory traffic, weighed against each other as cotengra proposes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,16 +151,25 @@ class SlicedNetwork:
     def build(
         indices: Sequence[Sequence[int]],
         sizes: Mapping[int, int],
-        slicing: Slicing,
+        sliced: Sequence[int],
+        path: Path,
         slice_elements: int,
     ) -> SlicedNetwork:
-        """Prepare the slices of leaves that have these indices."""
-        number = {index: n for n, index in enumerate(slicing.sliced)}
+        """Prepare the slices of leaves that have these indices.
+
+        Args:
+            indices: The indices of every leaf.
+            sizes: How many values each index takes.
+            sliced: The indices that are fixed, ascending.
+            path: The steps of one slice; its sizes are those of one slice too.
+            slice_elements: Numbers that a slice holds at once per query, besides the leaves.
+        """
+        number = {index: n for n, index in enumerate(sliced)}
         return SlicedNetwork(
-            slicing.path,
+            path,
             slice_elements,
             tuple(prod(sizes[i] for i in leaf) for leaf in indices),
-            tuple(sizes[i] for i in slicing.sliced),
+            tuple(sizes[i] for i in sliced),
             tuple(
                 tuple((axis, number[i]) for axis, i in enumerate(leaf, start=1) if i in number)
                 for leaf in indices
@@ -234,3 +254,88 @@ class SlicedNetwork:
             for axis, index in places:
                 where[axis] = int(digits[index])
             yield tuple(where)
+
+
+# --- the search -----------------------------------------------------------------------------------
+# Everything random in it is seeded, it runs in one process, and indices are integers, whose order
+# in hash tables is the same in every process: so the result is a function of the arguments.
+
+
+def find_slicing(
+    indices: Sequence[Sequence[int]],
+    sizes: Mapping[int, int],
+    pairs: Sequence[Sequence[int]],
+    elements: Callable[[Path], int],
+    most_elements: int,
+) -> SlicedNetwork | None:
+    """The network in the cheapest slices found, or None where `MOST_SLICES` slices are not enough.
+
+    Args:
+        indices: The indices of every leaf.
+        sizes: How many values each index takes.
+        pairs: A path to begin with, in opt_einsum's linear format.
+        elements: Numbers that are held at once along the path of a slice.
+        most_elements: How many there may be.
+    """
+    best: tuple[int, SlicedNetwork] | None = None
+    for tree in _trees(indices, sizes, pairs):
+        path = _slice(tree, indices, sizes, elements, most_elements)
+        if path is not None and (best is None or tree.total_flops() < best[0]):
+            sliced = sorted(tree.sliced_inds)
+            network = SlicedNetwork.build(indices, sizes, sliced, path, elements(path))
+            best = tree.total_flops(), network
+    return None if best is None else best[1]
+
+
+def _trees(
+    indices: Sequence[Sequence[int]], sizes: Mapping[int, int], pairs: Sequence[Sequence[int]]
+) -> Iterator[Any]:
+    """Contraction trees to slice: along the path given, and along cotengra's best greedy one."""
+    import cotengra  # a fifth of a second, which only networks that are sliced need
+
+    network = [tuple(leaf) for leaf in indices], (), dict(sizes)
+    yield cotengra.ContractionTree.from_path(*network, path=[p for p in pairs if len(p) > 1])
+    greedy = cotengra.RandomGreedyOptimizer(
+        max_repeats=_GREEDY_TRIALS, seed=_SEED, accel=False, parallel=False
+    )
+    yield greedy.search(*network)
+
+
+def _slice(
+    tree: Any,
+    indices: Sequence[Sequence[int]],
+    sizes: Mapping[int, int],
+    elements: Callable[[Path], int],
+    most_elements: int,
+) -> Path | None:
+    """Slice some indices and mend the tree around them, until a slice fits; gives its path.
+
+    Fixing an index that takes n values makes slices smaller by n at most, so it shows early when
+    there would be too many.
+    """
+    while True:
+        _reconfigure(tree)
+        kept = [[i for i in leaf if i not in tree.sliced_inds] for leaf in indices]
+        path = Path.follow(kept, sizes, tree.get_path())
+        too_large = -(-elements(path) // most_elements)
+        if tree.nslices * too_large > MOST_SLICES:
+            return None
+        if too_large <= 1:
+            return path
+        if not any(kept):
+            return None
+        tree.slice_(
+            target_slices=max(2, isqrt(too_large)),
+            minimize=_MINIMIZE,
+            max_repeats=_SLICING_TRIALS,
+            seed=_SEED,
+        )
+
+
+def _reconfigure(tree: Any) -> None:
+    import cotengra
+
+    optimal = cotengra.OptimalOptimizer(minimize=_MINIMIZE, accel=False)
+    tree.subtree_reconfigure_(
+        minimize=_MINIMIZE, optimize=optimal, maxiter=_MOST_SUBTREES, seed=_SEED
+    )

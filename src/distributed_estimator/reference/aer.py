@@ -37,7 +37,7 @@ def thread_options(threads: int | None) -> dict[str, Any]:
 
 @contextmanager
 def lifted_limit(threads: int | None) -> Iterator[int]:
-    """Lets Aer simulate with so many threads meanwhile, whatever `OMP_NUM_THREADS` says.
+    """Lets Aer simulate with so many threads meanwhile, for any value of `OMP_NUM_THREADS`.
 
     Aer takes no more threads than OpenMP gives it, even where its options name more, and OpenMP
     gives as many as that variable said when the program began: where it is 1, Aer's own choice

@@ -20,17 +20,24 @@ from qiskit.primitives import (
 )
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
-from ..checks import Fixed, check_whole, from_numpy
+from ..checks import Fixed, check_precision, check_whole, from_numpy
 from ..errors import CutError
 from ..execution import Stragglers, Tally
 from ..forks import Lock, register
-from ..records import QueryRecord, RecordWriter, Summary, new_run_id, to_dict, utc_now
+from ..pubs import read_pubs
+from ..records import (
+    QueryRecord,
+    RecordWriter,
+    StragglerInfo,
+    Summary,
+    new_run_id,
+    to_dict,
+    utc_now,
+)
 from ..records.files import writer_of
-from ..rounds import straggler_info
 from .circuits import defer_measurements
 from .execution import Execution
-from .inputs import Problem, prepare
-from .stages import Experiments, FloatArray
+from .stages import Experiments, FloatArray, Problem
 
 _COUNTS = ("num_queries", "num_subexperiments", "num_circuits", "shots_total")
 _TIMES = ("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_total")
@@ -54,7 +61,7 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
         shots: Shots of each subexperiment. As they are fixed, a `precision` is recorded and not
             otherwise used.
         seed: Of local simulators (each task gets its own from it), so that a sequence of `run`
-            calls is reproducible whatever `workers` is; None: unpredictable.
+            calls is reproducible for any `workers`; None: unpredictable.
         log: A path or `RecordWriter` that gets one `QueryRecord` a query.
         defer_measurements: Run the same subexperiments with mid-circuit measurements moved to
             ancilla qubits, all in one job: not the paper's way, but a stronger counterpart.
@@ -133,7 +140,9 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
             InputError: A PUB, or the precision, is not valid; nothing has run. Failures of the
                 addon or the sampler are raised by the job's `result` instead.
         """
-        problems = [prepare(pub, precision, self._labels, i) for i, pub in enumerate(pubs)]
+        if precision is not None:
+            check_precision(precision, "precision")
+        problems = [Problem.of(pub, self._labels) for pub in read_pubs(pubs, precision)]
         with self._lock:
             call, self._calls = self._calls, self._calls + 1
         job = PrimitiveJob(self._run, call, problems)
@@ -220,7 +229,7 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
             pipeline="reference",
             circuit=problem.info,
             num_queries=1,
-            partition_label=problem.partition_label,
+            partition_label=_text_of(self._labels),
             num_cuts=experiments.num_cuts,
             num_fragments=len(experiments.circuits),
             max_fragment_qubits=experiments.max_qubits,
@@ -234,7 +243,7 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
             pool="none" if execution.deferred else "threads",
             subexp_workers=1 if execution.deferred else execution.workers,
             policy="one job" if execution.deferred else "eager",
-            straggler=straggler_info(execution.stragglers, tally),
+            straggler=_straggler_info(execution.stragglers, tally),
             t_partition=stages[0],
             t_generate=stages[1],
             t_execute=stages[2],
@@ -274,6 +283,21 @@ def _together(records: list[QueryRecord], evs: FloatArray, stds: FloatArray) -> 
     )
     value, stderr = Summary.of(evs), Summary.of(stds)
     return to_dict(replace(records[0], **sums, straggler=straggler, value=value, stderr=stderr))
+
+
+def _straggler_info(stragglers: Stragglers | None, tally: Tally) -> StragglerInfo:
+    if stragglers is None:
+        return StragglerInfo()
+    injected = tally.injected, tally.injected_seconds
+    return StragglerInfo(stragglers.p, stragglers.delay.mean, *injected, stragglers.name)
+
+
+def _text_of(labels: tuple[Hashable, ...] | None) -> str | None:
+    """Labels as records show them: side by side, or with commas if one is longer than a letter."""
+    if labels is None:
+        return None
+    words = [str(label) for label in labels]
+    return ("" if all(len(word) == 1 for word in words) else ",").join(words)
 
 
 def _labels(cuts: Sequence[Hashable]) -> tuple[Hashable, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import BaseSamplerV2, SamplerPubResult
 
-from ..backends.identity import name_of
+from ..backends.sampler import name_of
 from ..backends.seeds import Repetition, draws_of, reseeded
 from ..checks import check_kind
 from ..errors import BackendError, InputError
@@ -82,7 +82,7 @@ class Execution:
         """Runs every subexperiment of the query at `place`, the numbers of call, PUB and query.
 
         Raises:
-            BackendError: The sampler failed, whatever it raised, or repeats its random numbers.
+            BackendError: The sampler failed, with any exception, or repeats its random numbers.
         """
         circuits = [circuit for of in experiments.circuits.values() for circuit in of]
         sequence = np.random.SeedSequence(self.entropy, spawn_key=place)

@@ -1,6 +1,6 @@
 """Partition, generate and reconstruct, with the addon for a cut circuit and without for an uncut.
 
-Execution lies between `generate` and `reconstruct` and is the estimator's.
+Execution lies between `generate` and `reconstruct`, and belongs to the estimator.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import numpy as np
 import numpy.typing as npt
 from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import PrimitiveResult, SamplerPubResult
-from qiskit.quantum_info import PauliList
+from qiskit.quantum_info import PauliList, SparsePauliOp
 from qiskit_addon_cutting import (
     generate_cutting_experiments,
     partition_problem,
     reconstruct_expectation_values,
 )
 
-from ..errors import CutError
-from .circuits import measured
+from ..cutting.structure import structure_key
+from ..errors import CutError, InputError
+from ..pubs import Pub
+from ..records import CircuitInfo
+from .circuits import flatten, measured
 
 FloatArray = npt.NDArray[np.float64]
 Results = dict[Hashable, list[SamplerPubResult]]
@@ -127,7 +130,7 @@ class UncutStages(Stages):
     setting_basis = "uncut"
 
     def partition(self, circuit: QuantumCircuit, paulis: PauliList) -> Any:
-        """The circuit as it is, and the Pauli strings in groups with their places in the sum."""
+        """The unchanged circuit, and the Pauli strings in groups with their places in the sum."""
         order = {pauli.to_label(): index for index, pauli in enumerate(paulis)}
         groups = paulis.group_commuting(qubit_wise=True)
         places = [[order[label] for label in group.to_labels()] for group in groups]
@@ -159,3 +162,68 @@ def _signs(result: SamplerPubResult, group: PauliList) -> FloatArray:
     support = (group.x | group.z).astype(np.int64)
     signs: FloatArray = 1.0 - 2.0 * ((bits @ support.T) % 2)
     return signs
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A PUB with its circuit flattened, and the stages that will handle its queries.
+
+    Attributes:
+        pub: The PUB.
+        circuit: Its circuit in gates that the addon cuts and Aer runs.
+        stages: How its queries are handled.
+    """
+
+    pub: Pub
+    circuit: QuantumCircuit
+    stages: Stages
+
+    @staticmethod
+    def of(pub: Pub, labels: tuple[Hashable, ...] | None) -> Problem:
+        """Make a PUB ready to run.
+
+        Raises:
+            InputError: The precision is 0; or, as `CircuitError` or `CutError`, circuit or labels
+                are to blame.
+        """
+        circuit = pub.circuit
+        if pub.precision == 0:
+            raise InputError(
+                "`precision` is 0, and the reference samples: give a positive number or None (an "
+                "exact value takes `DistributedEstimator` on its own simulator)"
+            )
+        if labels is not None and len(labels) != circuit.num_qubits:
+            raise CutError(
+                f"`cuts` labels {len(labels)} qubits, the circuit has {circuit.num_qubits}: "
+                "give one label per qubit"
+            )
+
+        def spans(qubits: tuple[int, ...]) -> bool:
+            return labels is not None and len({labels[qubit] for qubit in qubits}) > 1
+
+        flat = flatten(circuit, spans)
+        is_cut = any(
+            spans(tuple(flat.find_bit(bit).index for bit in item.qubits))
+            for item in flat.data
+            if item.operation.name != "barrier"
+        )
+        return Problem(pub, flat, CutStages(labels) if labels and is_cut else UncutStages())
+
+    @property
+    def info(self) -> CircuitInfo:
+        """The circuit as it was given, for records."""
+        circuit = self.pub.circuit
+        return CircuitInfo(circuit.num_qubits, circuit.depth(), structure_key(circuit))
+
+    def bind(self, index: tuple[int, ...]) -> QuantumCircuit:
+        """The circuit with the parameter values of one query."""
+        values = self.pub.values
+        row = np.broadcast_to(values, (*self.pub.shape, values.shape[-1]))[index]
+        bound = dict(zip(self.pub.circuit.parameters, row.tolist(), strict=True))
+        return self.circuit.assign_parameters(bound, strict=False)
+
+    def observable(self, index: tuple[int, ...]) -> tuple[FloatArray, PauliList]:
+        """Real weights and Pauli strings of the observable of one query."""
+        observable = np.broadcast_to(self.pub.observables, self.pub.shape)[index]
+        terms = SparsePauliOp.from_sparse_observable(observable).simplify(atol=0, rtol=0)
+        return terms.coeffs.real, terms.paulis

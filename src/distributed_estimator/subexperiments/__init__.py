@@ -1,30 +1,36 @@
 """From a plan, observables and bindings to the tasks that are run. Pure."""
 
-from .backend import Backend
 from .experiments import FragmentExperiment, unique_rows
 from .observables import MeasurementGroup, Observables, Pauli, parse, restrict
-from .settings import FamilyPart, SettingFamily
-from .shifts import Shifts
+from .settings import FamilyPart, SettingFamily, SlotwiseMap
 from .shots import (
+    MOST_ROUNDS,
     MOST_SHOTS,
     PILOT_SHOTS,
     PILOTS,
-    Estimate,
     ShotsTaken,
-    meet_precision,
+    shots_after_failing,
     shots_for_slopes,
     shots_to_meet,
 )
-from .tasks import FragmentEstimate, Task, make_tasks
-from .work import Arrays, Expected, FragmentWork, check_arrays
+from .tasks import (
+    Arrays,
+    Backend,
+    Expected,
+    FragmentEstimate,
+    FragmentWork,
+    Task,
+    check_arrays,
+    make_tasks,
+)
 
 __all__ = [
+    "MOST_ROUNDS",
     "MOST_SHOTS",
     "PILOTS",
     "PILOT_SHOTS",
     "Arrays",
     "Backend",
-    "Estimate",
     "Expected",
     "FamilyPart",
     "FragmentEstimate",
@@ -34,14 +40,14 @@ __all__ = [
     "Observables",
     "Pauli",
     "SettingFamily",
-    "Shifts",
     "ShotsTaken",
+    "SlotwiseMap",
     "Task",
     "check_arrays",
     "make_tasks",
-    "meet_precision",
     "parse",
     "restrict",
+    "shots_after_failing",
     "shots_for_slopes",
     "shots_to_meet",
     "unique_rows",

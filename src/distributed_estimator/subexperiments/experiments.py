@@ -1,4 +1,4 @@
-"""What is to be run: a fragment with its Paulis and the circuits that give them."""
+"""An experiment: a fragment, its Paulis, and the circuits that measure them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class FragmentExperiment:
         return counts * len(self.groups) / max(1, self.num_circuits)
 
     def sure_families(self, circuits: tuple[int, int] | None = None) -> list[SettingFamily]:
-        """Families without circuits to run, which count to whatever holds the first circuit."""
+        """Families without circuits to run; they belong to the task with the first circuit."""
         if circuits is not None and circuits[0] > 0:
             return []
         return [family for family in self.layout.families if not self.runs(family)]
@@ -121,7 +121,7 @@ class FragmentExperiment:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def table_bytes(self) -> int:
-        """Memory that tables of outcomes and what is made of them take per binding, in bytes."""
+        """Memory for the tables of outcomes and their reduction per binding, in bytes."""
         outcomes = sum(group.num_outcomes for group in self.groups)
         pairs = max(len(group.paulis) for group in self.groups) ** 2
         tables = 8 * self.layout.num_outcomes * (6 * outcomes + 4 * pairs)
@@ -140,7 +140,7 @@ class FragmentExperiment:
         return amplitudes * (len(self.fragment.steps) + 1) + 20 * self.num_circuits
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What is derived and kept is larger by far than what it is derived from.
+        # The cached properties are far larger than the fields they derive from.
         return type(self), (self.fragment, self.paulis, self.basis)
 
 

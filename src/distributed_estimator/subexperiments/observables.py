@@ -62,7 +62,7 @@ class Observables:
 
 
 def parse(observables: Any, num_qubits: int) -> ObservablesArray:
-    """Read whatever Qiskit's array of observables takes, with all of its weights.
+    """Read anything that Qiskit's array of observables takes, with all of its weights.
 
     Qiskit leaves out weights of 1e-8 and less. Here only those go that are lost in the rounding of
     the largest one of their observable.

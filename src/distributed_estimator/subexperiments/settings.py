@@ -2,36 +2,67 @@
 
 The outcomes of all settings of a fragment are kept in one table, with an axis per slot that runs
 over the outcomes of all operations of that slot: one for a rotation, two for a measurement.
-Whatever is linear in them is one small matrix per slot.
+Every linear map of them is one small matrix per slot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cutting import Fragment, LocalOperation, SettingBasis, SlotBasis
 from .observables import MeasurementGroup
-from .slotwise import SlotwiseMap
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
+_LARGEST_BLOCK = 256
+"""Entries along an axis up to which matrices of several slots are multiplied out."""
 _DRAWN_AT_ONCE = 1 << 20
 _RESOLUTION = 2.0**-40
-"""What a probability is lowered by, relatively, before it is drawn from; smaller ones count as 0.
+"""Relative decrease of probabilities before drawing; smaller probabilities count as 0.
 
 NumPy draws otherwise at 0 than just above, and at 1/2 and below than just above, and so would turn
 rounding, which differs between processors, into other numbers.
 """
 _NARROWEST = 8
 """Outcomes that settings with fewer are padded to: one large draw is faster than several small."""
+
+
+class SlotwiseMap:
+    """The Kronecker product of one matrix per slot, never formed as a whole where it is large.
+
+    Args:
+        matrices: One (out, in) matrix per slot, in slot order.
+    """
+
+    def __init__(self, matrices: Sequence[NDArray[Any]]) -> None:
+        self.blocks: list[NDArray[Any]] = []
+        for matrix in matrices:
+            if self.blocks and self.blocks[-1].shape[1] * matrix.shape[1] <= _LARGEST_BLOCK:
+                self.blocks[-1] = np.kron(self.blocks[-1], matrix)
+            else:
+                self.blocks.append(matrix)
+
+    def __call__(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Map (batch, product of ins) to (batch, product of outs)."""
+        batch = len(tensor)
+        before, after = 1, reduce(lambda size, b: size * b.shape[1], self.blocks, 1)
+        for block in self.blocks:
+            after //= block.shape[1]
+            if before == after == 1:
+                tensor = tensor.reshape(batch, -1) @ block.T
+            else:
+                tensor = block @ tensor.reshape(batch * before, block.shape[1], after)
+            before *= block.shape[0]
+        return tensor.reshape(batch, before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +219,7 @@ class SettingLayout:
 
     @property
     def place_bytes(self) -> int:
-        """Memory that `draw` takes to know where outcomes stand, whatever the rows, in bytes."""
+        """Memory that `draw` takes for the places of outcomes, for any rows, in bytes."""
         return 8 * (_NARROWEST * self.num_settings + 2 * self.num_outcomes)
 
     @cached_property

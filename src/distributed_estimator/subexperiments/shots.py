@@ -1,15 +1,14 @@
-"""How many shots a precision needs, from pilots that are thrown away; rounds until it is met."""
+"""How many shots a precision needs, from pilots that are thrown away."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, DeadlineError, InputError
+from ..errors import InputError
 
 FloatArray = NDArray[np.float64]
 
@@ -21,8 +20,9 @@ FEWEST_SHOTS = 256
 
 MOST_SHOTS = 10**12
 """Shots a subexperiment can have."""
+MOST_ROUNDS = 12
+"""Rounds that are tried to meet a precision."""
 _MOST_STEPS = 10
-_MOST_ROUNDS = 12
 _SAFETY = 3.0
 """Standard deviations by which a standard error may come out larger than planned."""
 
@@ -42,63 +42,6 @@ class ShotsTaken:
     fewest: int = 0
     most: int = 0
     mean: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """What a round says of a batch's values.
-
-    Attributes:
-        values: Shape (queries,).
-        stderrs: Their standard errors, shape (queries,); empty where they were not asked for.
-        shots: Shots that it is made of.
-        first_order: How many standard errors are to first order only.
-    """
-
-    values: FloatArray
-    stderrs: FloatArray
-    shots: ShotsTaken
-    first_order: int = 0
-
-
-def meet_precision(
-    precision: float,
-    shots: int,
-    run_round: Callable[[int, int], Estimate],
-    is_late: Callable[[], bool],
-) -> Estimate:
-    """The first of several rounds, each with more shots, whose standard errors are small enough.
-
-    At the deadline it is the last one, or the one before where that had more shots. Shots alone
-    decide: to take the smaller of two standard errors would be to choose between values, too.
-
-    Args:
-        precision: Standard error wanted, greater than 0.
-        shots: Shots per subexperiment of the first round.
-        run_round: Runs one, given its number and shots; rounds are independent.
-        is_late: Whether there is no time for another.
-
-    Raises:
-        BackendError: The precision was not met in many rounds.
-        DeadlineError: The first round raised it.
-    """
-    best: Estimate | None = None
-    for number in range(_MOST_ROUNDS):
-        try:
-            new = run_round(number, shots)
-        except DeadlineError:
-            if best is None:
-                raise
-            return best
-        best = new if best is None or new.shots.mean >= best.shots.mean else best
-        worst, taken = float(best.stderrs.max(initial=0.0)), best.shots.most
-        if worst <= precision or is_late():
-            return best
-        shots = shots_after_failing(max(shots, taken), worst, precision)
-    raise BackendError(
-        f"precision {precision:g} was not met with {taken} shots a subexperiment "
-        f"(standard error {worst:.3g}): ask for a larger precision"
-    )
 
 
 def shots_to_meet(
@@ -143,7 +86,7 @@ def shots_to_meet(
 
 
 def shots_for_slopes(precision: float, weights: FloatArray) -> int:
-    """Shots at which the derivative of an uncut observable meets `precision`, whatever its value.
+    """Shots at which the derivative of an uncut observable meets `precision` at any value.
 
     A value may be known exactly where its derivative is not: at θ = 0, say.
 

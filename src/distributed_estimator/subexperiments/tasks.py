@@ -1,10 +1,17 @@
-"""From the bindings of an experiment to tasks of bounded size, and what comes back of them."""
+"""Tasks as workers get them, their results, and the protocol of backends.
+
+Bindings of an experiment are divided into tasks of bounded size, whose keys and seeds derive from
+their place alone; a backend turns each into an estimate, which travels as plain arrays.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Protocol, TypeAlias
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +19,9 @@ from numpy.typing import NDArray
 from .experiments import FragmentExperiment
 
 FloatArray = NDArray[np.float64]
+
+Arrays: TypeAlias = tuple[NDArray[np.float64], ...]
+"""The result of a task as it travels."""
 
 _FEWEST_SHOTS = 2
 """Shots a chunk has at least, where there are as many: one shot says nothing of its spread."""
@@ -58,7 +68,7 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class FragmentEstimate:
-    """What a task says of a fragment tensor; estimates by different circuits add up.
+    """A task's estimate of a fragment tensor; estimates by different circuits add up.
 
     Attributes:
         values: Shape (rows, paulis, product of slot ranks), in slot coordinates.
@@ -66,14 +76,36 @@ class FragmentEstimate:
             squared, product of squared slot ranks); empty where they are not wanted.
         shots: Shots per circuit and row that it is made of, which a backend may choose otherwise
             than it was asked to; None for exact values.
-        draws: What shows whether two tasks drew the same random numbers, shape (any,); None:
-            the backend knows that they did not.
+        draws: Evidence of the random numbers drawn, compared between tasks, shape (any,); None:
+            the backend knows that they are independent.
     """
 
     values: FloatArray
     covariances: tuple[FloatArray, ...]
     shots: int | None
     draws: FloatArray | None = None
+
+    @classmethod
+    def of_frequencies(
+        cls,
+        experiment: FragmentExperiment,
+        task: Task,
+        tables: Sequence[FloatArray],
+        shots: int,
+    ) -> FragmentEstimate:
+        """Reduce tables of relative frequencies of `shots` shots, one per measurement group.
+
+        The contribution of a setting depends on the outcomes of that setting alone, and is zero
+        where these are: estimates from parts of a table add up to the one from all of it.
+        """
+        layout, size = experiment.layout, prod(experiment.fragment.shape)
+        values = np.empty((len(task.angles), len(experiment.paulis), size))
+        covariances = []
+        for group, table in zip(experiment.groups, tables, strict=True):
+            values[:, list(group.paulis)] = layout.means(table, group)
+            if task.covariances:
+                covariances.append(layout.covariances(table, shots, group))
+        return cls(values, tuple(covariances), shots)
 
 
 def make_tasks(
@@ -109,13 +141,17 @@ def make_tasks(
         covariances: Whether the covariances of sampled values are wanted.
     """
     parts: list[tuple[int, int] | None] = [None]
-    sizes = [shots]
+    sizes: list[int | None] = [shots]
     if shots is not None:
-        sizes = [*_even(shots, max(1, min(chunks, shots // _FEWEST_SHOTS)))]
+        count = max(1, min(chunks, shots // _FEWEST_SHOTS))
+        sizes = [shots // count + (place < shots % count) for place in range(count)]
         if circuits_per_task is not None:
             whole = max(1, experiment.num_circuits)
             rows_per_task = min(rows_per_task, max(1, circuits_per_task // whole))
-            parts = _runs(experiment.num_circuits, circuits_per_task)
+            if experiment.num_circuits > circuits_per_task:
+                starts = range(0, experiment.num_circuits, circuits_per_task)
+                last = experiment.num_circuits
+                parts = [(first, min(circuits_per_task, last - first)) for first in starts]
     wanted = covariances and shots is not None
     for start in range(0, len(angles), rows_per_task):
         rows = np.ascontiguousarray(angles[start : start + rows_per_task])
@@ -128,19 +164,157 @@ def make_tasks(
                 yield Task(key, number, start, rows, size, seed, wanted, circuits, chunk)
 
 
-def _runs(count: int, most: int) -> list[tuple[int, int] | None]:
-    """Runs of at most so many circuits; None where one would hold all."""
-    if count <= most:
-        return [None]
-    return [(first, min(most, count - first)) for first in range(0, count, most)]
-
-
-def _even(total: int, parts: int) -> Iterator[int]:
-    least, larger = divmod(total, parts)
-    return (least + (part < larger) for part in range(parts))
-
-
 def _division(circuits: tuple[int, int] | None, chunk: tuple[int, int]) -> str:
-    """What tells the tasks of the same rows apart: nothing where there is but one."""
+    """The part of a task's name that differs between tasks of the same rows; empty for one."""
     text = "" if circuits is None else f" circuits {circuits[0]} {circuits[1]}"
     return text if chunk == (0, 1) else f"{text} chunk {chunk[0]} {chunk[1]}"
+
+
+class Backend(Protocol):
+    """Evaluates the subexperiments of a task.
+
+    A backend holds no state that changes from task to task: tasks run in any order, on any
+    number of workers.
+    """
+
+    @property
+    def name(self) -> str:
+        """For records."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Differs between backends that give different results for the same tasks."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether it can give exact values (shots None)."""
+        ...
+
+    @property
+    def max_qubits(self) -> int | None:
+        """Qubits of the widest fragment it takes; None: as wide as memory allows."""
+        ...
+
+    def rows_per_task(self, experiment: FragmentExperiment) -> int:
+        """Bindings of an experiment that make a task; a function of the experiment alone."""
+        ...
+
+    def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
+        """Subexperiments that make a task at most, a function of the experiment alone.
+
+        None: all of them, as nothing is gained by dividing them.
+        """
+        ...
+
+    def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
+        """Memory a worker needs at its peak per binding of a task, in bytes."""
+        ...
+
+    def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
+        """A rough guess of how long a task takes, by which short tasks are bundled."""
+        ...
+
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
+        """Evaluate the task's circuits at its rows, as if no other circuit had any outcome."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Requirements for one array of a result.
+
+    Attributes:
+        name: For people, in the plural.
+        shape: Its shape.
+        known: Whether its entries must be numbers.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    known: bool = True
+
+
+def check_arrays(arrays: Sequence[object], expected: Iterable[Expected]) -> str | None:
+    """Why arrays do not match, in one clause; None where they do."""
+    wanted = list(expected)
+    if len(arrays) != len(wanted):
+        return f"{len(arrays)} arrays came back instead of {len(wanted)}"
+    for array, own in zip(arrays, wanted, strict=True):
+        if not isinstance(array, np.ndarray) or array.dtype != np.float64:
+            kind = getattr(array, "dtype", type(array).__name__)
+            return f"the {own.name} are {kind} instead of float64"
+        if array.shape != own.shape:
+            return f"the {own.name} have shape {array.shape} instead of {own.shape}"
+        if not (np.isfinite(array) if own.known else ~np.isinf(array)).all():
+            return f"the {own.name} are not all finite"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class FragmentWork:
+    """Evaluates tasks, whose results travel as plain arrays.
+
+    Attributes:
+        backend: Evaluates subexperiments.
+        experiments: Those that tasks refer to by number.
+        key: Names it among all works there ever are; copies share it.
+    """
+
+    backend: Backend
+    experiments: tuple[FragmentExperiment, ...]
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+    def run(self, task: Task) -> Arrays:
+        """Evaluate one task.
+
+        Returns:
+            Its values. Where these are sampled, then the shots they are made of, covariances by
+            measurement group, and the draws where the backend gives any.
+        """
+        estimate = self.backend.run(self.experiments[task.experiment], task)
+        if estimate.shots is None:
+            return (estimate.values,)
+        shots = np.array([float(estimate.shots)])
+        draws = () if estimate.draws is None else (estimate.draws,)
+        return estimate.values, shots, *estimate.covariances, *draws
+
+    def content(self, task: Task) -> str:
+        """Everything but backend and seed that determines the result: experiment, angles, shots."""
+        angles = hashlib.sha256(task.angles.tobytes()).hexdigest()[:32]
+        return f"{self.experiments[task.experiment].key} {angles} {task.shots}"
+
+    @staticmethod
+    def estimate_of(arrays: Arrays) -> FragmentEstimate:
+        """The estimate that `run` made arrays of."""
+        values, *sampled = arrays
+        if not sampled:
+            return FragmentEstimate(values, (), None)
+        shots, *covariances = sampled
+        draws = covariances.pop() if covariances and covariances[-1].ndim == 1 else None
+        return FragmentEstimate(values, tuple(covariances), int(shots[0]), draws)
+
+    def check(self, task: Task, arrays: Sequence[object]) -> str | None:
+        """Why arrays cannot be the result of a task, in one clause; None where they can."""
+        wrong = check_arrays(arrays, self._expected(task, arrays))
+        if wrong is None and task.shots is not None:
+            (shots,) = np.asarray(arrays[1])
+            if shots < 1 or shots != round(shots):
+                return f"the shots are {shots:g} instead of a whole number"
+        return wrong
+
+    def _expected(self, task: Task, arrays: Sequence[object]) -> Iterator[Expected]:
+        experiment, rows = self.experiments[task.experiment], len(task.angles)
+        size = prod(experiment.fragment.shape)
+        yield Expected("values", (rows, len(experiment.paulis), size))
+        if task.shots is None:
+            return
+        yield Expected("shots", (1,))
+        # One shot says nothing of its spread.
+        known = not (len(arrays) > 1 and np.array_equal(np.asarray(arrays[1]), [1.0]))
+        for number, group in enumerate(experiment.groups if task.covariances else ()):
+            shape = rows, len(group.paulis) ** 2, size**2
+            yield Expected(f"covariances of measurement group {number}", shape, known)
+        if len(arrays) > 2 and np.ndim(last := np.asarray(arrays[-1])) == 1:
+            yield Expected("draws", last.shape)

@@ -1,14 +1,16 @@
-"""Two-qubit rotations that a circuit spells out as a rotation between two CX or CZ.
+"""The same circuit with fewer gates to cut: permutations taken out, rotations put together.
 
+A permutation of qubits costs nothing where states may simply be found on other qubits.
 ``CX·RZ(φ)·CX`` is ``RZZ(φ)``: one gate to cut instead of two, of which the core alone depends on φ.
 Feature maps, transpiled QAOA and product formulas are full of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import combinations
 from math import isfinite
 from operator import add
 from typing import Any
@@ -17,16 +19,21 @@ from qiskit.circuit import Instruction, ParameterExpression
 from qiskit.circuit.library import (
     CXGate,
     CZGate,
+    PermutationGate,
     PhaseGate,
     RXGate,
     RXXGate,
     RZGate,
     RZXGate,
     RZZGate,
+    SwapGate,
     U1Gate,
 )
 
 from .gates import GateKernel, kernel_of
+
+Together = Callable[[tuple[int, ...]], bool]
+"""Whether qubits have one label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +51,72 @@ class PlacedGate:
     position: int
     qubits: tuple[int, ...]
     kernel: GateKernel | None
+
+
+def relabel(
+    gates: Sequence[PlacedGate], num_qubits: int, together: Together
+) -> tuple[list[PlacedGate], tuple[int, ...]]:
+    """Take permutations out of a circuit, and say where its states are afterwards.
+
+    A permutation is written as SWAPs. One that moves nothing between labels, or that no other
+    operation follows, only changes which qubit later operations and observables mean; SWAPs
+    between labels remain, to be cut like any other gate.
+
+    Args:
+        gates: The operations in order.
+        num_qubits: Width of the circuit.
+        together: Whether qubits have one label.
+
+    Returns:
+        The operations, on the qubits where the states are; and for each qubit of the circuit the
+        one that holds its state at the end.
+    """
+    parts = [part for gate in gates for part in _parts(gate, together)]
+    used: set[int] = set()
+    free = set()
+    for number, part in reversed(list(enumerate(parts))):
+        if isinstance(part.operation, PermutationGate) and (
+            together(part.qubits) or used.isdisjoint(part.qubits)
+        ):
+            free.add(number)
+            if len(used.intersection(part.qubits)) == 1:
+                used.symmetric_difference_update(part.qubits)
+        else:
+            used.update(part.qubits)
+    places = list(range(num_qubits))
+    kept = []
+    for number, part in enumerate(parts):
+        if number in free:
+            first, second = part.qubits
+            places[first], places[second] = places[second], places[first]
+            continue
+        if isinstance(part.operation, PermutationGate):
+            part = replace(part, operation=SwapGate(), kernel=kernel_of(SwapGate()))
+        kept.append(replace(part, qubits=tuple(places[qubit] for qubit in part.qubits)))
+    return kept, tuple(places)
+
+
+def _parts(gate: PlacedGate, together: Together) -> Iterator[PlacedGate]:
+    """A permutation as exchanges of two qubits, few of them between labels; others as they are."""
+    if not isinstance(gate.operation, PermutationGate):
+        yield gate
+        return
+    # Qubit i gets the state of qubit sources[i].
+    sources = dict(zip(gate.qubits, (gate.qubits[i] for i in gate.operation.pattern), strict=True))
+    cycles: list[list[int]] = []
+    while sources:
+        cycle = [next(iter(sources))]
+        while (source := sources.pop(cycle[-1])) != cycle[0]:
+            cycle.append(source)
+        cycles.append(cycle)
+    while cycles:
+        cycle = cycles.pop()
+        if len(cycle) > 1:
+            # Any exchange within a cycle makes two of it.
+            pairs = combinations(range(len(cycle)), 2)
+            start, stop = next((p for p in pairs if together((cycle[p[0]], cycle[p[1]]))), (0, 1))
+            yield replace(gate, qubits=(cycle[start], cycle[stop]))
+            cycles += [cycle[:start] + cycle[stop:], cycle[start:stop]]
 
 
 @dataclass(frozen=True)
@@ -86,8 +159,8 @@ def merge_rotations(gates: Iterable[PlacedGate]) -> list[PlacedGate]:
     Example:
         >>> from qiskit.circuit import Parameter
         >>> phi = Parameter("phi")
-        >>> spelt = [(CXGate(), (0, 1)), (RZGate(phi), (1,)), (CXGate(), (0, 1))]
-        >>> gates = [PlacedGate(g, i, q, kernel_of(g)) for i, (g, q) in enumerate(spelt)]
+        >>> parts = [(CXGate(), (0, 1)), (RZGate(phi), (1,)), (CXGate(), (0, 1))]
+        >>> gates = [PlacedGate(g, i, q, kernel_of(g)) for i, (g, q) in enumerate(parts)]
         >>> [(g.operation.name, g.qubits, g.position) for g in merge_rotations(gates)]
         [('rzz', (0, 1), 1)]
     """
@@ -125,7 +198,9 @@ def _close(
         return False
     for number in (first, *between[:-1]):
         del kept[number]
-    kept[place] = _merged(rule, gate, parts)
+    result = rule.result(reduce(add, (part.operation.params[0] for part in parts)))
+    qubits = gate.qubits[::-1] if rule.turned else gate.qubits
+    kept[place] = PlacedGate(result, parts[-1].position, qubits, kernel_of(result))
     wire[-len(between) - 1 :] = [place]
     wires[other][-1] = place
     return True
@@ -137,17 +212,8 @@ def _fits(
     """Whether these are the three parts of one rotation, of an angle that a float holds."""
     angles = [part.operation.params[0] for part in rotations]
     numbers = [float(angle) for angle in angles if not isinstance(angle, ParameterExpression)]
-    return (
-        _is_entangler(rule, first.operation)
-        and _same_pair(rule, first, last)
-        and isfinite(sum(numbers))
-    )
-
-
-def _merged(rule: _Rule, gate: PlacedGate, rotations: Sequence[PlacedGate]) -> PlacedGate:
-    result = rule.result(reduce(add, (part.operation.params[0] for part in rotations)))
-    qubits = gate.qubits[::-1] if rule.turned else gate.qubits
-    return PlacedGate(result, rotations[-1].position, qubits, kernel_of(result))
+    pairs = [last.qubits, last.qubits[::-1]] if rule.entangler is CZGate else [last.qubits]
+    return _is_entangler(rule, first.operation) and first.qubits in pairs and isfinite(sum(numbers))
 
 
 def _rotations_on_top(
@@ -166,11 +232,6 @@ def _is_entangler(rule: _Rule, operation: Any) -> bool:
     return _class_of(operation) is rule.entangler and operation.ctrl_state == 1
 
 
-def _same_pair(rule: _Rule, first: PlacedGate, last: PlacedGate) -> bool:
-    symmetric = rule.entangler is CZGate
-    return first.qubits == last.qubits or (symmetric and first.qubits == last.qubits[::-1])
-
-
 def _class_of(operation: Any) -> Any:
-    """Qiskit's class of a gate, told by type: a user's own gate may have any name."""
+    """Qiskit's class of a gate, as a user's own gate may have any name."""
     return getattr(operation, "base_class", type(operation))

@@ -1,4 +1,10 @@
-"""Values, standard errors and environments, read off fragment tensors."""
+"""Values, standard errors and environments, read off fragment tensors.
+
+With estimates F of independent fragments, y = <cores, F_1 (x) … (x) F_n> has
+E[y²] contracted from second moments E[F F^T] = f f^T + S. An unbiased estimate of f f^T is
+F F^T − S, so y² minus the network contracted from these is an unbiased estimate of Var(y):
+the first-order error less what it counts twice, to all orders.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +17,23 @@ from numpy.typing import NDArray
 
 from ..cutting import CutPlan
 from .network import Network
+from .path import Contraction
 from .queries import Queries
 from .slicing import RunSlices, SlicedNetwork, run_here
-from .streaming import Contraction
 from .tensors import FragmentTensor
-from .uncertainty import outer_product, quadratic_form, squared_core
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
 Wanted: TypeAlias = Literal["values", "errors", "orders", "environments"]
-"""What is going to be asked for, which may begin before all is there: values alone, values and
+"""The results that will be asked for, whose computation may begin early: values alone, values and
 standard errors, the orders of variances, or environments and values."""
 
 _CHUNK_BYTES = 64 << 20
 _ROUNDING = 1e-13
 _SCALE = 1 / 16
 _SCALES: dict[Wanted, tuple[float, ...]] = {"errors": (0.0,), "orders": (0.0, _SCALE, 1.0)}
-"""At which scales of the covariances the doubled network is contracted."""
+"""Scales of the covariances at which the doubled network is contracted."""
 
 
 class Reconstruction:
@@ -76,7 +81,7 @@ class Reconstruction:
         self._begun: dict[float | None, Contraction] | None = None
 
     def fragment_complete(self, number: int) -> None:
-        """Contract a fragment's tensor, which is complete, with what is there already.
+        """Contract a fragment's tensor, which is complete, with the tensors that came before it.
 
         Optional, and in any order, but not from two threads at a time. Nothing happens where the
         entries do not fit in one part, or the network is sliced.
@@ -195,13 +200,13 @@ class Reconstruction:
         tensor = self.tensors[number]
         rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
         first, second = tensor.values[rows, paulis[left]], tensor.values[rows, paulis[right]]
-        moment = outer_product(first, second, self._ranks[number])
+        moment = _outer_product(first, second, self._ranks[number])
         covariance = tensor.covariance(rows, paulis[left], paulis[right])
         return moment - (1 - scale) * covariance.reshape(moment.shape)
 
     @cached_property
     def _squared_cores(self) -> list[FloatArray]:
-        return [squared_core(core) for core in self._cores]
+        return [_squared_core(core) for core in self._cores]
 
     @cached_property
     def _sliced_back(self) -> SlicedNetwork | None:
@@ -305,3 +310,25 @@ class Reconstruction:
         if self._most_elements is not None:
             most = min(most, self._most_elements)
         return max(1, most // elements)
+
+
+def _squared_core(core: FloatArray) -> FloatArray:
+    """The core of the doubled network, shape (rows, r, s) -> (rows, r², s²)."""
+    rows, r, s = core.shape
+    doubled = core[:, :, None, :, None] * core[:, None, :, None, :]
+    return np.asarray(doubled.reshape(rows, r * r, s * s))
+
+
+def _outer_product(left: FloatArray, right: FloatArray, ranks: Sequence[int]) -> FloatArray:
+    """F F'^T slot by slot, (queries, product of ranks) twice -> (queries, ranks²…)."""
+    first = left.reshape(len(left), *(x for r in ranks for x in (r, 1)))
+    second = right.reshape(len(right), *(x for r in ranks for x in (1, r)))
+    return np.asarray((first * second).reshape(len(left), *(r * r for r in ranks)))
+
+
+def quadratic_form(
+    left: FloatArray, covariance: FloatArray, right: FloatArray, ranks: Sequence[int]
+) -> FloatArray:
+    """e^T S e' per query, with S in the slot-by-slot order of `_outer_product`."""
+    doubled = _outer_product(left.reshape(len(left), -1), right.reshape(len(right), -1), ranks)
+    return np.asarray((doubled.reshape(len(left), -1) * covariance).sum(axis=1))

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
-from .cutting import Fragment
-from .division import tasks_per_row
-from .errors import PlanTooLargeError, short
-from .execution import Policy
-from .preparation import Prepared
-from .reconstruction import Wanted
-from .subexperiments import Backend
-
-FloatArray = NDArray[np.float64]
+from ..cutting import Fragment
+from ..errors import PlanTooLargeError, short
+from ..reconstruction import Wanted
+from .rounds import RoundRequest
 
 _ALWAYS_FREE = 64 << 20
 _MOST_NETWORK = 1 << 30
@@ -49,7 +41,7 @@ class MemoryLimit:
         """Make sure that a round fits.
 
         Args:
-            need: What it takes.
+            need: Memory that it takes.
 
         Returns:
             Numbers that its contractions may hold if they must be sliced to fit; None: they fit.
@@ -91,45 +83,28 @@ class MemoryLimit:
 
 
 class Need:
-    """What a round takes, in bytes.
+    """Memory that a round takes, in bytes.
 
     Args:
-        prepared: What is run.
-        backend: Where.
+        request: The round. Results of a row's parts are kept until they add up in order.
         workers: Tasks that run at a time.
-        rows: Local bindings of each fragment.
-        shots: Shots per subexperiment; None for exact values.
-        wanted: What is asked of its results.
-        policy: How rows are divided: results of parts are kept until they add up in order.
     """
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        backend: Backend,
-        workers: int,
-        rows: Sequence[FloatArray],
-        shots: int | None,
-        wanted: Wanted,
-        policy: Policy,
-    ) -> None:
-        self._prepared = prepared
-        self._wanted = wanted
-        self._bindings = max(map(len, rows), default=0)
-        self._squared = wanted in ("errors", "orders")
-        self._exact: Callable[[], Need] | None = None
-        if shots is not None and backend.exact:
-            plain: Wanted = "environments" if wanted == "environments" else "values"
-            self._exact = partial(Need, prepared, backend, workers, rows, None, plain, policy)
+    def __init__(self, request: RoundRequest, workers: int) -> None:
+        self._request = request
+        self._workers = workers
         self.fragments = []
-        for experiment, angles in zip(prepared.experiments, rows, strict=True):
-            parts = tasks_per_row(experiment, backend, policy, shots)
-            at_once = min(len(angles), workers * backend.rows_per_task(experiment))
-            worker = 0 if experiment.is_trivial else backend.row_bytes(experiment, shots)
-            result = experiment.result_bytes(covariances=self._squared)
+        for experiment, angles in zip(request.prepared.experiments, request.rows, strict=True):
+            parts = request.tasks_per_row(experiment)
+            at_once = min(len(angles), workers * request.backend.rows_per_task(experiment))
+            worker = 0
+            if not experiment.is_trivial:
+                worker = request.backend.row_bytes(experiment, request.shots)
+            result = experiment.result_bytes(covariances=request.covariances)
             kept = 1 if parts == 1 else 1 + parts
             self.fragments.append(at_once * worker + kept * len(angles) * result)
-        self.network = 8 * prepared.network.elements_per_query(squared=self._squared)
+        elements = request.prepared.network.elements_per_query(squared=request.covariances)
+        self.network = 8 * elements
 
     @property
     def total(self) -> int:
@@ -146,34 +121,38 @@ class Need:
         Raises:
             PlanTooLargeError: They do not.
         """
-        derivatives = self._wanted == "environments"
-        self._prepared.network.sliced(most_elements, squared=False, derivatives=derivatives)
-        if self._squared:
-            self._prepared.network.sliced(most_elements, squared=True)
+        network, wanted = self._request.prepared.network, self._request.wanted
+        network.sliced(most_elements, squared=False, derivatives=wanted == "environments")
+        if self._request.covariances:
+            network.sliced(most_elements, squared=True)
 
     def refusal(self, limit: MemoryLimit) -> str:
         """Why it does not fit, and what would help."""
-        plan, worst = self._prepared.plan, self.fragments.index(max(self.fragments))
+        prepared, worst = self._request.prepared, self.fragments.index(max(self.fragments))
+        plan = prepared.plan
         fragment = plan.fragments[worst]
         return (
             f"the plan needs {in_bytes(self.total)} of memory, the limit is {limit.text}: fragment "
             f"{worst} ({fragment.num_qubits} qubits, {len(fragment.slots)} slots, "
             f"{short(fragment.num_branches)} branches) takes {in_bytes(self.fragments[worst])}, "
             f"the contraction {in_bytes(self.network)} (number of cuts {plan.num_cuts}, circuits a "
-            f"binding {short(self._prepared.num_circuits)}, sampling overhead "
+            f"binding {short(prepared.num_circuits)}, sampling overhead "
             f"{plan.sampling_overhead:.3g}); {', or '.join(self._remedies(fragment, limit))}"
         )
 
     def _remedies(self, fragment: Fragment, limit: MemoryLimit) -> list[str]:
-        """Each of them applies to what is run."""
+        """Changes to what is run, each of which applies to it."""
         remedies = ["cut fewer gates of that fragment"] if fragment.slots else []
         if fragment.num_qubits > 1:
             fewer = "give it fewer qubits" if fragment.slots else "cut it into narrower fragments"
             remedies.append(fewer)
-        if self._bindings > 1:
+        if max(map(len, self._request.rows), default=0) > 1:
             remedies.append("send fewer bindings a run")
-        if self._exact is not None and not limit.is_exceeded(self._exact().total):
-            remedies.append("ask for exact values")
+        if self._request.shots is not None and self._request.backend.exact:
+            wanted: Wanted = "values" if self._request.covariances else self._request.wanted
+            exact = replace(self._request, shots=None, wanted=wanted)
+            if not limit.is_exceeded(Need(exact, self._workers).total):
+                remedies.append("ask for exact values")
         return remedies + limit.remedy(self.total)
 
 

@@ -1,4 +1,4 @@
-"""What depends on structure alone, made once: plans, their networks and experiments."""
+"""Plans, networks and experiments, which depend on structure alone: made once and remembered."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 
-from .cutting import AutoCut, CutPlan, Labels, SettingBasis
-from .cutting.structure import structure_key, structure_of
-from .errors import BackendError
-from .forks import Lock
-from .reconstruction import Network
-from .records import CircuitInfo
-from .subexperiments import (
+from ..cutting import AutoCut, CutPlan, Labels, SettingBasis
+from ..cutting.structure import structure_key, structure_of
+from ..errors import BackendError
+from ..forks import Lock
+from ..reconstruction import Network
+from ..reconstruction.derivatives import Shifts
+from ..records import CircuitInfo
+from ..subexperiments import (
     Backend,
     FragmentExperiment,
     FragmentWork,
     Observables,
     Pauli,
-    Shifts,
     restrict,
 )
 
@@ -33,7 +33,7 @@ _MOST_PREPARED = 256
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A plan with everything its queries need besides bindings.
+    """A plan with everything that its queries need besides bindings.
 
     Attributes:
         plan: The plan, reduced to what reaches the observables.
@@ -89,7 +89,7 @@ class Prepared:
 
 
 class Preparation:
-    """Plans and what follows from them, remembered for circuits that come again."""
+    """Plans with their networks and experiments, remembered for circuits that come again."""
 
     def __init__(
         self, cuts: Labels | AutoCut | CutPlan | None, basis: SettingBasis, backend: Backend
@@ -102,7 +102,7 @@ class Preparation:
         self._lock = Lock()
 
     def prepare(self, circuit: QuantumCircuit, observables: Observables) -> tuple[Prepared, bool]:
-        """The prepared plan, and whether all of it was at hand.
+        """The prepared plan, and whether all of it was known already.
 
         Raises:
             BackendError: A fragment is wider than the device.

@@ -1,0 +1,500 @@
+"""Algorithm 1: a batch of queries through its four stages, timed and recorded.
+
+partition   the plan, reduced to what can reach the observables           (cached by structure)
+generate    angles, distinct local bindings, tasks
+execute     tasks on the pool; fragment tensors fill up as results arrive
+reconstruct values and standard errors, or gradients, from the tensors
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.seeds import Repetition
+from ..cutting import AutoCut, CutPlan, Labels, SettingBasis
+from ..errors import BackendError, DeadlineError, PlanTooLargeError
+from ..execution import (
+    Arrays,
+    Assignment,
+    Attempt,
+    Conditions,
+    LargestInfluenceFirst,
+    Policy,
+    Pool,
+    Stop,
+    TaskSpec,
+    one_thread,
+    run_tasks,
+)
+from ..pubs import Batch
+from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, run_here
+from ..reconstruction.derivatives import (
+    derivatives_by_angle,
+    derivatives_by_parameter,
+    influences_measured,
+    influences_of_terms,
+    slopes_of_angles,
+)
+from ..records import QueryRecord, RecordWriter, StragglerInfo, Summary, new_run_id, utc_now
+from ..subexperiments import (
+    MOST_ROUNDS,
+    PILOT_SHOTS,
+    PILOTS,
+    Backend,
+    ShotsTaken,
+    shots_after_failing,
+    shots_for_slopes,
+    shots_to_meet,
+    unique_rows,
+)
+from .memory import MemoryLimit, Need
+from .preparation import Preparation
+from .rounds import Round, RoundRequest, Spent
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+
+_ONE_CORE_BYTES = 1 << 20
+"""A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well a value must be known: `shots` a subexperiment, or a target standard error.
+
+    Attributes:
+        shots: Shots per subexperiment; None where `precision` rules.
+        precision: Standard error to meet; 0 for the exact value.
+    """
+
+    shots: int | None
+    precision: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is sampled."""
+        return self.shots is None and self.precision == 0
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the shots follow from the precision, with pilots and rounds of their own."""
+        return self.shots is None and self.precision > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A batch to evaluate.
+
+    Attributes:
+        batch: The queries.
+        accuracy: How well their values must be known. Derivatives take the same shots, and at
+            least as many as an uncut derivative would.
+        run: Names the evaluation; everything random derives from it.
+        parameters: Numbers of the parameters to differentiate by; None: values alone.
+    """
+
+    batch: Batch
+    accuracy: Accuracy
+    run: str
+    parameters: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Values of a batch, and their derivatives where they were asked for.
+
+    Attributes:
+        values: Shape (queries,).
+        stderrs: Standard errors of values, shape (queries,); empty beside gradients.
+        record: The record that was logged.
+        gradients: Shape (queries, parameters); None where only values were asked for.
+        product_formulas: Instructions of the circuit that ran as product formulas, with an error
+            beside the exponential.
+    """
+
+    values: FloatArray
+    stderrs: FloatArray
+    record: QueryRecord
+    gradients: FloatArray | None = None
+    product_formulas: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
+class Pipeline:
+    """The four stages over a backend and a pool.
+
+    Attributes:
+        cuts: Where to cut.
+        backend: Evaluates subexperiments.
+        pool: Where tasks run.
+        conditions: How they do; its clock also times the stages.
+        basis: Settings at a cut.
+        memory_limit: Bytes a batch may take; None: half of what is free.
+        log: Where query records go.
+        trace: Where task records go.
+        seed: For records; the seeds themselves derive from the names of runs.
+        run_id: The run that records belong to.
+    """
+
+    cuts: Labels | AutoCut | CutPlan | None
+    backend: Backend
+    pool: Pool
+    conditions: Conditions
+    basis: SettingBasis = "full"
+    memory_limit: int | None = None
+    log: RecordWriter | None = None
+    trace: RecordWriter | None = None
+    seed: int | None = None
+    run_id: str = field(default_factory=new_run_id)
+
+    def __post_init__(self) -> None:
+        self.preparation = Preparation(self.cuts, self.basis, self.backend)
+        self.memory = MemoryLimit(self.memory_limit)
+        self.repetition = Repetition()
+
+    def evaluate(
+        self, request: Request, stop: Stop | None = None, begun: float | None = None
+    ) -> Evaluation:
+        """Values of a batch, with standard errors or derivatives.
+
+        Args:
+            request: The batch, with its accuracy and parameters.
+            stop: Ends the evaluation early.
+            begun: When the run began that has the deadline, on the conditions' clock; None: now.
+
+        Raises:
+            BackendError: The backend cannot give the accuracy asked for, or failed.
+            DeadlineError: Some circuits had no shots at all when the deadline came.
+            PlanTooLargeError: It would not fit in memory.
+            PoolError: Workers could not be started or reached.
+            RunCancelledError: It was stopped.
+        """
+        if request.accuracy.exact and not self.backend.exact:
+            raise BackendError(
+                f"`precision` is 0, but the backend {self.backend.name} samples: ask for a "
+                "positive precision, set `shots`, or use the statevector backend (backend=None)"
+            )
+        with _Session(self, request, replace(self.conditions, stop=stop), begun) as session:
+            shots = session.shots()
+            if request.parameters is None:
+                estimate = session.values(shots)
+            else:
+                estimate = session.gradients(shots, request.parameters)
+            record = session.record(estimate)
+            if self.log is not None:
+                self.log.write(record)
+            formulas = session.plan.normal.product_formulas
+            return Evaluation(
+                estimate.values, estimate.stderrs, record, estimate.gradients, formulas
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Estimate:
+    """Results of a round.
+
+    Attributes:
+        values: Shape (queries,).
+        stderrs: Their standard errors, shape (queries,); empty beside gradients.
+        shots: Shots that they are made of.
+        first_order: How many standard errors are to first order only.
+        gradients: Shape (queries, parameters); None where they were not asked for.
+    """
+
+    values: FloatArray
+    stderrs: FloatArray
+    shots: ShotsTaken
+    first_order: int = 0
+    gradients: FloatArray | None = None
+
+
+class _Session(ExitStack):
+    """One batch on its way through the stages; what it holds meanwhile is freed at the end."""
+
+    def __init__(
+        self, pipeline: Pipeline, request: Request, conditions: Conditions, begun: float | None
+    ) -> None:
+        super().__init__()
+        self.pipeline = pipeline
+        self.request = request
+        self.conditions = conditions
+        self.query_id = new_run_id()
+        self.started_at = utc_now()
+        self.times = dict.fromkeys(("partition", "generate", "execute", "reconstruct"), 0.0)
+        self.shots_taken = ShotsTaken()
+        self.spent = Spent()
+        self._by_influence = isinstance(conditions.policy.order, LargestInfluenceFirst)
+        self._measured: list[FloatArray] | None = None
+        self._mark = self._begun = conditions.clock()
+        deadline = conditions.policy.deadline
+        began = self._begun if begun is None else begun
+        self._end = math.inf if deadline is None else began + deadline.seconds
+        self.prepared, self.plan_cached = pipeline.preparation.prepare(
+            request.batch.circuit, request.batch.observables
+        )
+        self.plan = self.prepared.plan
+        self._lap("partition")
+        self.angles = self.plan.normal.angles.evaluate(request.batch.values)
+
+    def shots(self) -> int | None:
+        """Shots per subexperiment at which values meet the accuracy, from pilots of their own."""
+        accuracy = self.request.accuracy
+        if not accuracy.adaptive:
+            return accuracy.shots
+        pilots, taken = [], PILOT_SHOTS
+        for pilot in range(PILOTS):
+            name = f"{self.request.run} pilot {pilot}"
+            pilots.append(self._sample(self._base_rows, PILOT_SHOTS, name, "orders"))
+            taken = max(taken, self.shots_taken.most)
+        orders = np.array([pilot.variance_orders() for pilot in pilots])
+        shots = shots_to_meet(accuracy.precision, orders[:, 0], orders[:, 1], taken)
+        if self._by_influence:
+            with suppress(PlanTooLargeError):  # then the order goes by the observables alone
+                self._measured = influences_measured(pilots[-1])
+        self._lap("reconstruct")
+        return shots
+
+    def values(self, shots: int | None) -> _Estimate:
+        """Values and standard errors that meet the accuracy, or are the best in time.
+
+        Where a precision rules, independent rounds follow each other, each with more shots, until
+        one meets it. At the deadline the result is the last round's, or that of the one before
+        where it had more shots. Shots alone decide: to take the smaller of two standard errors
+        would be to choose between values, too.
+        """
+        precision, run = self.request.accuracy.precision, self.request.run
+        if shots is None:
+            sample = self._sample(self._base_rows, None, run, "values")
+            return self._estimate(sample, sampled=False)
+        if not self.request.accuracy.adaptive:
+            return self._estimate(self._sample(self._base_rows, shots, run, "errors"))
+        best: _Estimate | None = None
+        for number in range(MOST_ROUNDS):
+            try:
+                sample = self._sample(self._base_rows, shots, f"{run} round {number}", "errors")
+            except DeadlineError:
+                if best is None:
+                    raise
+                return best
+            new = self._estimate(sample)
+            best = new if best is None or new.shots.mean >= best.shots.mean else best
+            worst, taken = float(best.stderrs.max(initial=0.0)), best.shots.most
+            if worst <= precision or self.conditions.clock() >= self._end:
+                return best
+            shots = shots_after_failing(max(shots, taken), worst, precision)
+        raise BackendError(
+            f"precision {precision:g} was not met with {taken} shots a subexperiment "
+            f"(standard error {worst:.3g}): ask for a larger precision"
+        )
+
+    def gradients(self, shots: int | None, parameters: tuple[int, ...]) -> _Estimate:
+        """Values without standard errors, and derivatives by the parameters."""
+        accuracy, batch = self.request.accuracy, self.request.batch
+        if shots is not None and accuracy.adaptive:
+            shots = max(shots, shots_for_slopes(accuracy.precision, batch.observables.weights))
+        shifts = self.prepared.shifts(parameters)
+        slopes = slopes_of_angles(self.plan, shifts, batch.values, parameters)
+        rows = [s.rows(base) for s, base in zip(shifts, self._base_rows, strict=True)]
+        sample = self._sample(rows, shots, f"{self.request.run} gradient", "environments")
+        by_angle = derivatives_by_angle(self.plan, sample, shifts, self.angles, parameters)
+        gradients = derivatives_by_parameter(by_angle, slopes, batch.binding)
+        values = sample.values()
+        self._lap("reconstruct")
+        return _Estimate(values, np.zeros(0), self.shots_taken, gradients=gradients)
+
+    def _estimate(self, sample: Reconstruction, *, sampled: bool = True) -> _Estimate:
+        values = sample.values()
+        stderrs, first_order = np.zeros_like(values), 0
+        if sampled:
+            stderrs, first_order = sample.standard_errors(values)
+        self._lap("reconstruct")
+        return _Estimate(values, stderrs, self.shots_taken, first_order)
+
+    @property
+    def _base_rows(self) -> list[FloatArray]:
+        """Distinct local bindings of each fragment."""
+        return self._local_rows[0]
+
+    @cached_property
+    def _local_rows(self) -> tuple[list[FloatArray], list[IntArray]]:
+        """Distinct local bindings of each fragment, and for each binding the place of its own."""
+        rows, inverses = [], []
+        for fragment, parameters in zip(self.plan.fragments, self.prepared.parameters, strict=True):
+            # Rows are distinguished by what was given: angles are rounded differently elsewhere.
+            places, inverse = unique_rows(self.request.batch.values[:, parameters])
+            rows.append(self.angles[places][:, fragment.angles])
+            inverses.append(inverse)
+        return rows, inverses
+
+    def _sample(
+        self,
+        rows: Sequence[FloatArray],
+        shots: int | None,
+        run: str,
+        wanted: Wanted,
+    ) -> Reconstruction:
+        """Generate the tasks of all fragments and run them; fold results in as they arrive."""
+        policy, clock = self.conditions.policy, self.conditions.clock
+        request = RoundRequest(self.prepared, policy, rows, shots, wanted, run)
+        round_, reconstruction = self._generate(request)
+        self._lap("generate")
+
+        def fold(number: int, arrays: Arrays, others_run: bool) -> None:
+            before = clock()
+            complete = round_.fold(number, arrays)
+            if others_run:
+                if complete is not None:
+                    reconstruction.fragment_complete(complete)
+                self.spent.overlapped += clock() - before
+
+        try:
+            conditions = self._conditions_of(round_)
+            tally = run_tasks(self.pipeline.pool, round_.assignment(), fold, conditions)
+            round_.finish(tally, self.spent)
+        finally:
+            self._lap("execute")
+        self.shots_taken = round_.shots_taken
+        return reconstruction
+
+    def _generate(self, request: RoundRequest) -> tuple[Round, Reconstruction]:
+        """The tasks of all fragments, if there is memory for them, and their reconstruction."""
+        pipeline, prepared, batch = self.pipeline, self.prepared, self.request.batch
+        _, inverses = self._local_rows
+        need = Need(request, pipeline.pool.workers)
+        most_elements = pipeline.memory.check(need)
+        if need.total > _ONE_CORE_BYTES:
+            self.enter_context(one_thread())
+        queries = Queries.build(
+            batch.observables, batch.observable, batch.binding, inverses, prepared.term_paulis
+        )
+        influences = self._measured
+        if self._by_influence and influences is None:
+            influences = influences_of_terms(prepared.experiments, queries, inverses)
+        round_ = Round(request, pipeline.repetition, influences)
+        reconstruction = Reconstruction(
+            self.plan,
+            prepared.network,
+            round_.tensors,
+            queries,
+            self.angles,
+            wanted=request.wanted,
+            most_elements=most_elements,
+            run_slices=self._run_slices,
+        )
+        return round_, reconstruction
+
+    def _conditions_of(self, round_: Round) -> Conditions:
+        """The conditions with the time that is left until the deadline, and the trace.
+
+        Raises:
+            DeadlineError: None is left.
+        """
+        conditions, log = self.conditions, self.pipeline.trace
+        deadline = conditions.policy.deadline
+        if deadline is not None:
+            left = self._end - conditions.clock()
+            if left <= 0:
+                raise DeadlineError(
+                    f"after {deadline.seconds:g} s some tasks of the run were still to be made: "
+                    "give a later deadline, or fewer circuits a run"
+                )
+            deadline = replace(deadline, seconds=left)
+            conditions = replace(conditions, policy=replace(conditions.policy, deadline=deadline))
+        if log is None:
+            return conditions
+        names = self.pipeline.run_id, self.query_id
+
+        def watch(attempt: Attempt) -> None:
+            log.write(round_.record(attempt, *names, self._begun))
+
+        return replace(conditions, watch=watch)
+
+    def _run_slices(self, work: SliceWork, tasks: Sequence[int]) -> Sequence[Arrays]:
+        """Run slices on the pool, or here where they would not fit side by side."""
+        pool, conditions = self.pipeline.pool, self.conditions
+        if self.pipeline.memory.is_exceeded(8 * work.elements * pool.workers):
+            return list(run_here(work, tasks))
+        results: dict[int, Arrays] = {}
+        specs = [TaskSpec(f"{work.key} {task}", work.seconds) for task in tasks]
+        tally = run_tasks(
+            pool,
+            Assignment(work, tasks, specs, work.check, work.describe),
+            lambda number, arrays, _: results.update({number: arrays}),
+            Conditions(
+                Policy(retry=conditions.policy.retry), stop=conditions.stop, clock=conditions.clock
+            ),
+        )
+        self.spent.tally.add(tally)
+        return [results[number] for number in range(len(tasks))]
+
+    def _lap(self, stage: str) -> None:
+        now = self.conditions.clock()
+        self.times[stage] += now - self._mark
+        self._mark = now
+
+    def record(self, estimate: _Estimate) -> QueryRecord:
+        """The record of the batch as it stands."""
+        pipeline, plan, times, spent = self.pipeline, self.plan, self.times, self.spent
+        fewest, most = estimate.shots.fewest, estimate.shots.most
+        accuracy = self.request.accuracy
+        return QueryRecord(
+            run_id=pipeline.run_id,
+            query_id=self.query_id,
+            started_at=self.started_at,
+            pipeline="contracted",
+            quantity="value" if estimate.gradients is None else "gradient",
+            circuit=self.prepared.circuit_info,
+            num_queries=len(self.request.batch.observable),
+            partition_label=plan.label,
+            num_cuts=plan.num_cuts,
+            num_fragments=plan.num_fragments,
+            max_fragment_qubits=self.prepared.max_qubits,
+            num_terms=plan.num_terms,
+            num_subexperiments=spent.subexperiments,
+            num_circuits=self.prepared.num_circuits,
+            shots=most if 0 < fewest == most else None,
+            shots_total=spent.shots,
+            setting_basis=pipeline.basis,
+            backend=pipeline.backend.name,
+            pool=pipeline.pool.name,
+            subexp_workers=pipeline.pool.workers,
+            policy=self.conditions.policy.name,
+            straggler=self._straggler_info(),
+            t_partition=times["partition"],
+            t_generate=times["generate"],
+            t_execute=times["execute"],
+            t_reconstruct=times["reconstruct"],
+            t_overlapped=spent.overlapped,
+            t_total=math.fsum(times.values()),
+            plan_cached=self.plan_cached,
+            retries=spent.tally.retries,
+            speculated=spent.tally.speculated,
+            missing=spent.missing,
+            value=Summary.of(estimate.values),
+            stderr=Summary.of(estimate.stderrs),
+            stderr_first_order=estimate.first_order,
+            precision=None if accuracy.shots is not None else accuracy.precision,
+            seed=pipeline.seed,
+        )
+
+    def _straggler_info(self) -> StragglerInfo:
+        stragglers, tally = self.conditions.stragglers, self.spent.tally
+        if stragglers is None:
+            return StragglerInfo()
+        slow = stragglers.slow
+        return StragglerInfo(
+            stragglers.p,
+            stragglers.delay.mean,
+            tally.injected,
+            tally.injected_seconds,
+            stragglers.name,
+            None if slow is None else slow.worker,
+            None if slow is None else slow.delay,
+        )

@@ -1,0 +1,287 @@
+"""One round: all fragments of a batch, run at some bindings with some shots."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.seeds import Repetition
+from ..errors import DeadlineError, named
+from ..execution import Arrays, Assignment, Attempt, Policy, Tally, TaskSpec
+from ..reconstruction import FragmentTensor, Wanted
+from ..records import TaskRecord
+from ..subexperiments import Backend, FragmentExperiment, ShotsTaken, Task, make_tasks
+from .preparation import Prepared
+
+FloatArray = NDArray[np.float64]
+
+_Place: TypeAlias = tuple[int, int, tuple[int, int] | None]
+"""What chunks of the same subexperiments have in common: fragment, first row and circuits."""
+
+
+@dataclass(frozen=True, eq=False)
+class RoundRequest:
+    """One round to run, and its division into tasks, which depends on configuration alone.
+
+    Attributes:
+        prepared: The fragments, with the backend that runs them.
+        policy: Limits on the size of a task.
+        rows: Local bindings of each fragment, shape (rows, angles) each.
+        shots: Shots per subexperiment; None for exact values.
+        wanted: Results that will be asked for.
+        run: Names the round; everything random derives from it.
+    """
+
+    prepared: Prepared
+    policy: Policy
+    rows: Sequence[FloatArray]
+    shots: int | None
+    wanted: Wanted
+    run: str = ""
+
+    @property
+    def backend(self) -> Backend:
+        """What evaluates the tasks."""
+        return self.prepared.work.backend
+
+    @property
+    def covariances(self) -> bool:
+        """Whether the covariances of sampled values are wanted."""
+        return self.wanted in ("errors", "orders")
+
+    @property
+    def chunks(self) -> int:
+        """Tasks that share the shots of a subexperiment."""
+        return 1 if self.policy.deadline is None else self.policy.deadline.chunks
+
+    def rows_per_task(self, experiment: FragmentExperiment) -> int:
+        """Rows that make a task at most."""
+        rows = self.backend.rows_per_task(experiment)
+        if self.policy.subexperiments is None:
+            return rows
+        return min(rows, max(1, self.policy.subexperiments // max(1, experiment.num_circuits)))
+
+    def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
+        """Subexperiments that make a sampled task at most; None: a row is never divided."""
+        limits = self.backend.circuits_per_task(experiment), self.policy.subexperiments
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def tasks_per_row(self, experiment: FragmentExperiment) -> int:
+        """Tasks that a row's circuits and shots are divided into; 1 for exact values."""
+        if self.shots is None:
+            return 1
+        circuits = self.circuits_per_task(experiment)
+        parts = 1 if circuits is None else -(-experiment.num_circuits // circuits)
+        return self.chunks * max(1, parts)
+
+
+@dataclass
+class Spent:
+    """What rounds took, all together.
+
+    Attributes:
+        subexperiments: Number that ran; chunks of the same ones count once.
+        shots: Shots of all of them.
+        missing: Tasks without a result at the deadline.
+        overlapped: Seconds spent on results while other tasks were still running.
+        tally: What the dispatcher counts.
+    """
+
+    subexperiments: int = 0
+    shots: int = 0
+    missing: int = 0
+    overlapped: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+
+
+class Round:
+    """Tasks of all fragments, and the tensors that their results make up.
+
+    Args:
+        request: The round.
+        repetition: Compares its tasks with those of earlier rounds.
+        influences: Per fragment, how much values depend on each row's measurement groups, shape
+            (base rows, groups); rows that follow these are shifts of them, in the same order. None:
+            not needed.
+    """
+
+    def __init__(
+        self,
+        request: RoundRequest,
+        repetition: Repetition,
+        influences: Sequence[FloatArray] | None = None,
+    ) -> None:
+        self._request = request
+        self._backend = request.backend
+        self._experiments = request.prepared.experiments
+        self._work = request.prepared.work
+        self._repetition = repetition
+        self.tasks: list[Task] = []
+        self.tensors: list[FragmentTensor] = []
+        for number, (experiment, angles) in enumerate(
+            zip(self._experiments, request.rows, strict=True)
+        ):
+            tasks: list[Task] = []
+            if not experiment.is_trivial:
+                tasks += make_tasks(
+                    number,
+                    experiment,
+                    angles,
+                    request.shots,
+                    request.run,
+                    rows_per_task=request.rows_per_task(experiment),
+                    circuits_per_task=request.circuits_per_task(experiment),
+                    chunks=request.chunks,
+                    covariances=request.covariances,
+                )
+            self.tasks += tasks
+            self.tensors.append(FragmentTensor(experiment, len(angles), tasks))
+        self._influences = [
+            np.resize(table, (len(angles), table.shape[1]))
+            for table, angles in zip(influences or (), request.rows, strict=influences is not None)
+        ]
+        self._total_influence = sum(float(table.sum()) for table in self._influences)
+        self._taken: dict[int, int] = {}
+
+    def fold(self, number: int, arrays: Arrays) -> int | None:
+        """Add a task's result to its fragment's tensor.
+
+        Returns:
+            The fragment's number if its tensor is complete now.
+
+        Raises:
+            BackendError: Tasks drew the same random numbers.
+        """
+        task = self.tasks[number]
+        estimate = self._work.estimate_of(arrays)
+        taken = self._taken[number] = estimate.shots or 0
+        # Here, where the results of all workers come together: copies of one sampler may repeat
+        # each other.
+        self._repetition.check(estimate.draws, taken, self._backend.name, task.seed)
+        tensor = self.tensors[task.experiment]
+        tensor.add(task, estimate)
+        return task.experiment if tensor.complete else None
+
+    def finish(self, tally: Tally, spent: Spent) -> None:
+        """Count what the tasks took, and make do with the shots that have arrived.
+
+        Raises:
+            DeadlineError: Some circuits had no shots at all when the deadline came.
+        """
+        spent.tally.add(tally)
+        spent.missing += len(tally.missing)
+        known = set(tally.known)  # those whose results a journal had
+        ran: set[_Place] = set()
+        for number, taken in self._taken.items():
+            if number in known:
+                continue
+            place, held = self._place(number)
+            spent.subexperiments += 0 if place in ran else held
+            spent.shots += held * taken
+            ran.add(place)
+        if tally.missing:
+            self._settle()
+
+    @property
+    def shots_taken(self) -> ShotsTaken:
+        """Shots that subexperiments got; as requested where there are none to run."""
+        shots: Counter[_Place] = Counter()
+        held: dict[_Place, int] = {}
+        for number, taken in self._taken.items():
+            place, size = self._place(number)
+            shots[place] += taken
+            held[place] = max(1, size)
+        if not shots:
+            asked = self._request.shots or 0
+            return ShotsTaken(asked, asked, asked)
+        fewest, mean = min(shots.values()), 0.0
+        if fewest:
+            mean = sum(held.values()) / sum(held[place] / own for place, own in shots.items())
+        return ShotsTaken(fewest, max(shots.values()), mean)
+
+    def _place(self, number: int) -> tuple[_Place, int]:
+        """Which subexperiments a task runs, and how many they are."""
+        task = self.tasks[number]
+        size = task.num_subexperiments(self._experiments[task.experiment])
+        return (task.experiment, task.start, task.circuits), size
+
+    def assignment(self) -> Assignment:
+        """The tasks as the dispatcher takes them."""
+        work, specs = self._work, [self._spec(task) for task in self.tasks]
+        origin = self._backend.identity
+        return Assignment(work, self.tasks, specs, work.check, self._describe, origin, work.content)
+
+    def _spec(self, task: Task) -> TaskSpec:
+        experiment = self._experiments[task.experiment]
+        return TaskSpec(
+            task.key,
+            self._backend.expected_seconds(experiment, task),
+            task.experiment,
+            self._influence(task),
+            # Delays are injected into subexperiments, whose shots chunks share.
+            task.num_subexperiments(experiment) if task.chunk[0] == 0 else 0,
+            task.chunk[0],
+        )
+
+    def _influence(self, task: Task) -> float:
+        """Its share of all influences."""
+        if not self._total_influence:
+            return 0.0
+        shares = self._experiments[task.experiment].group_shares(task.circuits)
+        rows = slice(task.start, task.start + len(task.angles))
+        own = float(self._influences[task.experiment][rows].sum(axis=0) @ shares)
+        return own / self._total_influence
+
+    def _describe(self, task: Task) -> str:
+        """Fragment, setting and bindings of a task, for error messages."""
+        last = task.start + len(task.angles) - 1
+        bindings = f"binding {last}" if last == task.start else f"bindings {task.start} to {last}"
+        first, count = task.circuits or (0, self._experiments[task.experiment].num_circuits)
+        settings = f"setting {first}" if count == 1 else f"settings {first} to {first + count - 1}"
+        part = "" if task.chunk[1] == 1 else f", part {task.chunk[0] + 1} of the shots"
+        return f"fragment {task.experiment}, {settings}, {bindings}{part}"
+
+    def _settle(self) -> None:
+        missing = [task for tensor in self.tensors for task in tensor.settle()]
+        deadline = self._request.policy.deadline
+        if missing and deadline is not None:
+            raise DeadlineError(
+                f"after {deadline.seconds:g} s nothing had arrived of "
+                f"{named([self._describe(task) for task in missing])}: give a later deadline, more "
+                "chunks or more workers"
+            )
+
+    def record(self, attempt: Attempt, run_id: str, query_id: str, start: float) -> TaskRecord:
+        """The record of one attempt at a task, its times counted from `start`."""
+        task = self.tasks[attempt.task]
+        experiment = self._experiments[task.experiment]
+        started = None if attempt.started is None else attempt.started - start
+        shots = task.shots
+        if attempt.arrays is not None:
+            shots = self._work.estimate_of(attempt.arrays).shots
+        return TaskRecord(
+            run_id=run_id,
+            query_id=query_id,
+            key=task.key,
+            job=attempt.job,
+            fragment=task.experiment,
+            rows=(task.start, len(task.angles)),
+            circuits=task.circuits or (0, experiment.num_circuits),
+            chunk=task.chunk[0],
+            shots=shots,
+            subexperiments=task.num_subexperiments(experiment),
+            worker=attempt.worker,
+            attempt=attempt.number,
+            purpose=attempt.purpose,
+            submitted=attempt.submitted - start,
+            started=started,
+            finished=attempt.finished - start,
+            injected_delay=attempt.injected,
+            status=attempt.status,
+            cause=attempt.cause,
+        )
