@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from distributed_estimator.errors import CircuitError, ThrottledError
-from distributed_estimator.execution.messages import Ended, Item, Lost, Order, Started
+from distributed_estimator.execution.messages import Finished, Item, Job, Lost, Started
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,9 @@ class Unsendable(Calls):
         raise TypeError("holds a device")
 
 
-def order_of(work, *tasks, number=0, delay=0.0, slow=None):
-    """An order of these tasks."""
-    return Order(number, work, tuple(Item(n, t, delay) for n, t in enumerate(tasks)), slow)
+def job_of(work, *tasks, number=0, delay=0.0, slow=None):
+    """A job of these tasks."""
+    return Job(number, work, tuple(Item(n, t, delay) for n, t in enumerate(tasks)), slow)
 
 
 def wait_for_calls(folder, verb, count, timeout=60.0):
@@ -178,21 +178,21 @@ class Inbox:
     def __call__(self, message):
         self.messages.put(message)
 
-    def until_over(self, *orders, timeout=30.0):
-        """Wait until these orders are over; their last messages, in the order of `orders`."""
+    def until_over(self, *jobs, timeout=30.0):
+        """Wait until these jobs are over; their last messages, in the order of `jobs`."""
         ends = {}
         limit = time.monotonic() + timeout
-        while set(ends) != set(orders):
+        while set(ends) != set(jobs):
             message = self.messages.get(timeout=max(0.0, limit - time.monotonic()))
             self.seen.append(message)
-            if isinstance(message, Ended | Lost):
-                assert message.order not in ends, "an order ended twice"
-                ends[message.order] = message
-        return [ends[order] for order in orders]
+            if isinstance(message, Finished | Lost):
+                assert message.job not in ends, "a job ended twice"
+                ends[message.job] = message
+        return [ends[job] for job in jobs]
 
-    def until_started(self, order, timeout=30.0):
+    def until_started(self, job, timeout=30.0):
         limit = time.monotonic() + timeout
-        while not any(isinstance(m, Started) and m.order is order for m in self.seen):
+        while not any(isinstance(m, Started) and m.job is job for m in self.seen):
             self.seen.append(self.messages.get(timeout=max(0.0, limit - time.monotonic())))
 
 

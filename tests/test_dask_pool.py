@@ -26,13 +26,13 @@ import distributed
 import numpy as np
 import psutil
 import pytest
-from pool_works import SIGNALS, Calls, Counted, Inbox, order_of, wait_for_calls
+from pool_works import SIGNALS, Calls, Counted, Inbox, job_of, wait_for_calls
 
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
-from distributed_estimator.execution.messages import Ended, Lost
-from distributed_estimator.execution.pools import dask_host, dask_link, dask_worker, versions
+from distributed_estimator.execution.messages import Finished, Lost
+from distributed_estimator.execution.pools import dask_host, dask_link, transfer
 from distributed_estimator.execution.pools.dask import DaskPool
-from distributed_estimator.execution.pools.versions import PACKAGES, check_versions, own_versions
+from distributed_estimator.execution.pools.transfer import PACKAGES, check_versions, own_versions
 
 MEMORY = 700 * 2**20
 PATIENCE = 60.0
@@ -81,14 +81,14 @@ def work(tmp_path):
     (tmp_path / "go").touch()
 
 
-def run(pool, inbox, *orders, timeout=PATIENCE):
-    for order in orders:
-        pool.submit(order, inbox)
-    return inbox.until_over(*orders, timeout=timeout)
+def run(pool, inbox, *jobs, timeout=PATIENCE):
+    for job in jobs:
+        pool.submit(job, inbox)
+    return inbox.until_over(*jobs, timeout=timeout)
 
 
 def value_of(end):
-    assert isinstance(end, Ended), end
+    assert isinstance(end, Finished), end
     return float(end.outcomes[0].arrays[0][0])
 
 
@@ -110,7 +110,7 @@ def running(process):
 
 
 def test_all_that_listens_listens_on_loopback(pool, inbox, work):
-    run(pool, inbox, order_of(work, ("value", 1.0)))
+    run(pool, inbox, job_of(work, ("value", 1.0)))
 
     listening = [
         connection.laddr.ip
@@ -124,7 +124,7 @@ def test_all_that_listens_listens_on_loopback(pool, inbox, work):
 
 
 def test_workers_have_one_thread_each(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("threads",)))
+    (end,) = run(pool, inbox, job_of(work, ("threads",)))
 
     assert value_of(end) == 1.0
 
@@ -132,10 +132,10 @@ def test_workers_have_one_thread_each(pool, inbox, work):
 def test_workers_that_die_are_told_and_replaced(pool, inbox, tmp_path):
     work = Counted(str(tmp_path))
     deaths = [("signal", SIGNALS["kill"]), ("signal", SIGNALS["segv"]), ("exit", 3)]
-    orders = [order_of(work, death, number=n) for n, death in enumerate(deaths)]
+    jobs = [job_of(work, death, number=n) for n, death in enumerate(deaths)]
 
-    ends = run(pool, inbox, *orders)
-    (after,) = run(pool, inbox, order_of(work, ("value", 2.0)))
+    ends = run(pool, inbox, *jobs)
+    (after,) = run(pool, inbox, job_of(work, ("value", 2.0)))
 
     assert [end.kind for end in ends] == ["lost"] * 3
     assert all("died with it" in end.cause for end in ends)
@@ -146,7 +146,7 @@ def test_workers_that_die_are_told_and_replaced(pool, inbox, tmp_path):
 
 @pytest.mark.soak
 def test_a_stopped_worker_is_killed_and_replaced(pool, inbox, work, tmp_path):
-    stopped = order_of(work, ("signal", SIGNALS["stop"]))
+    stopped = job_of(work, ("signal", SIGNALS["stop"]))
     pool.submit(stopped, inbox)
     inbox.until_started(stopped, timeout=PATIENCE)
     wait_for_calls(tmp_path, "signal", 1)
@@ -159,9 +159,9 @@ def test_a_stopped_worker_is_killed_and_replaced(pool, inbox, work, tmp_path):
     assert lost.kind == "lost"
     assert "did not come back in time" in lost.cause
     assert gone(process)
-    following = [order_of(work, ("until", "go")) for _ in range(2)]
-    for order in following:
-        pool.submit(order, inbox)
+    following = [job_of(work, ("until", "go")) for _ in range(2)]
+    for job in following:
+        pool.submit(job, inbox)
     wait_for_calls(tmp_path, "until", 2)  # so there are two workers again
     (tmp_path / "go").touch()
     workers = {end.worker for end in inbox.until_over(*following)}
@@ -169,7 +169,7 @@ def test_a_stopped_worker_is_killed_and_replaced(pool, inbox, work, tmp_path):
 
 
 def test_a_worker_over_its_memory_limit_is_ended(pool, inbox, work):
-    hoards, following = order_of(work, ("hoard", 2 * MEMORY)), order_of(work, ("value", 2.0))
+    hoards, following = job_of(work, ("hoard", 2 * MEMORY)), job_of(work, ("value", 2.0))
 
     lost, after = run(pool, inbox, hoards, following)
 
@@ -179,21 +179,21 @@ def test_a_worker_over_its_memory_limit_is_ended(pool, inbox, work):
 
 
 def test_an_injected_sleep_ends_when_nobody_waits(pool, inbox, work):
-    order = order_of(work, ("value", 1.0), ("value", 2.0), delay=10 * PATIENCE)
-    pool.submit(order, inbox)
-    inbox.until_started(order)
+    job = job_of(work, ("value", 1.0), ("value", 2.0), delay=10 * PATIENCE)
+    pool.submit(job, inbox)
+    inbox.until_started(job)
 
-    pool.cancel(order)
-    (end,) = inbox.until_over(order, timeout=PATIENCE)
+    pool.cancel(job)
+    (end,) = inbox.until_over(job, timeout=PATIENCE)
 
-    assert isinstance(end, Ended)
+    assert isinstance(end, Finished)
     assert end.outcomes == ()
 
 
 def test_what_a_worker_cannot_read_is_the_tasks_failure(pool, inbox):
-    (end,) = run(pool, inbox, order_of(Unreadable(), ("value", 1.0)))
+    (end,) = run(pool, inbox, job_of(Unreadable(), ("value", 1.0)))
 
-    assert isinstance(end, Ended)
+    assert isinstance(end, Finished)
     assert "cannot unpickle what it is to run (ValueError: invalid" in str(end.outcomes[0].error)
 
 
@@ -216,7 +216,7 @@ def stop_workers(pool):
 @pytest.fixture
 def stopping(pool, inbox, work, monkeypatch):
     """Have all workers stopped when a coroutine of the client's is called next."""
-    run(pool, inbox, order_of(work, ("value", 1.0)))
+    run(pool, inbox, job_of(work, ("value", 1.0)))
     undo = []
 
     def stop_in(owner, name):
@@ -237,17 +237,17 @@ def stopping(pool, inbox, work, monkeypatch):
 @pytest.mark.parametrize("moment", ["the work is sent", "the answer is fetched"])
 @pytest.mark.soak
 def test_a_worker_that_is_stopped_before_it_begins(pool, inbox, stopping, moment, tmp_path):
-    link = pool._link
+    link = pool._engine._link
     if moment == "the work is sent":
-        stopping(link, "_send")
+        stopping(link, "_attempt")
     else:
         stopping(link._client, "_gather")
-    order = order_of(Wild(str(tmp_path)), ("value", 3.0))
-    pool.submit(order, inbox)
+    job = job_of(Wild(str(tmp_path)), ("value", 3.0))
+    pool.submit(job, inbox)
 
-    inbox.until_started(order, timeout=PATIENCE)
-    pool.abandon(order)
-    (lost,) = inbox.until_over(order)
+    inbox.until_started(job, timeout=PATIENCE)
+    pool.abandon(job)
+    (lost,) = inbox.until_over(job)
 
     assert lost.kind == "lost"
     assert "did not come back in time" in lost.cause
@@ -305,7 +305,7 @@ def test_workers_that_do_not_run_what_they_were_given_are_ended(monkeypatch, cap
 
 
 def test_a_task_of_many_megabytes(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("length", "x" * 15_000_000)))
+    (end,) = run(pool, inbox, job_of(work, ("length", "x" * 15_000_000)))
 
     assert value_of(end) == 15_000_000
 
@@ -315,19 +315,11 @@ def test_a_cluster_of_our_own_needs_no_certificates(inbox, work):
     with dask_config.set({"distributed.comm.require-encryption": True}):
         pool = DaskPool(1)
         try:
-            (end,) = run(pool, inbox, order_of(work, ("value", 4.0)))
+            (end,) = run(pool, inbox, job_of(work, ("value", 4.0)))
         finally:
             pool.close()
 
     assert value_of(end) == 4.0
-
-
-def test_a_worker_keeps_few_works_that_were_sent_and_not_asked_for(monkeypatch):
-    monkeypatch.setattr(dask_worker, "_arrived", arrived := {})
-    for number in range(20):
-        dask_worker.keep_work(f"unasked {number}", b"")
-
-    assert list(arrived) == [f"unasked {number}" for number in range(12, 20)]
 
 
 def test_closing_while_workers_start(inbox, work):
@@ -337,7 +329,7 @@ def test_closing_while_workers_start(inbox, work):
 
     def submit():
         try:
-            pool.submit(order_of(work, ("value", 1.0)), inbox)
+            pool.submit(job_of(work, ("value", 1.0)), inbox)
         except PoolError as error:
             errors.append(error)
 
@@ -394,7 +386,7 @@ def host():
         inbox = Inbox()
         for attempt in range(10):  # until it listens
             try:
-                run(pool, inbox, order_of(Calls(), ("value", 1.0)))
+                run(pool, inbox, job_of(Calls(), ("value", 1.0)))
                 break
             except PoolError:
                 assert attempt < 9
@@ -411,7 +403,7 @@ def test_a_cluster_that_is_there_is_used_and_left(cluster, inbox, tmp_path):
     work = Counted(str(tmp_path))
     for _ in range(2):
         pool = DaskPool(3, address=cluster)
-        ends = run(pool, inbox, *(order_of(work, ("value", float(n))) for n in range(6)))
+        ends = run(pool, inbox, *(job_of(work, ("value", float(n))) for n in range(6)))
         pool.close()
 
         assert [value_of(end) for end in ends] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
@@ -420,13 +412,13 @@ def test_a_cluster_that_is_there_is_used_and_left(cluster, inbox, tmp_path):
 
 def test_a_hung_worker_of_a_cluster_is_replaced(cluster, inbox, work, tmp_path):
     pool = DaskPool(1, address=cluster)
-    hung = order_of(work, ("until", "go"))
+    hung = job_of(work, ("until", "go"))
     pool.submit(hung, inbox)
     inbox.until_started(hung)
 
     pool.abandon(hung)
     (lost,) = inbox.until_over(hung)
-    (after,) = run(pool, inbox, order_of(work, ("value", 2.0)))
+    (after,) = run(pool, inbox, job_of(work, ("value", 2.0)))
     pool.close()
 
     assert lost.kind == "lost"
@@ -436,12 +428,12 @@ def test_a_hung_worker_of_a_cluster_is_replaced(cluster, inbox, work, tmp_path):
 
 def test_workers_of_other_versions_are_refused(cluster, inbox, work, monkeypatch, tmp_path):
     other = own_versions() | {"numpy": "1.0"}
-    monkeypatch.setattr(versions, "own_versions", lambda: other)
+    monkeypatch.setattr(transfer, "own_versions", lambda: other)
     before = threads()
     pool = DaskPool(1, address=cluster)
 
     with pytest.raises(PoolError, match=rf"numpy {np.__version__} instead of 1\.0 on tcp://"):
-        pool.submit(order_of(work, ("value", 1.0)), inbox)
+        pool.submit(job_of(work, ("value", 1.0)), inbox)
 
     assert threads() == before
     assert list(tmp_path.iterdir()) == []
@@ -455,15 +447,15 @@ def test_a_scheduler_that_dies(host, inbox, work, tmp_path, capfd):
     """The last of all that share the cluster."""
     process, address = host
     pool = DaskPool(1, address=address)
-    orders = [order_of(work, ("until", "go"), number=n) for n in range(3)]
-    for order in orders:
-        pool.submit(order, inbox)
+    jobs = [job_of(work, ("until", "go"), number=n) for n in range(3)]
+    for job in jobs:
+        pool.submit(job, inbox)
     wait_for_calls(tmp_path, "until", 1)
 
     process.kill()
-    ends = inbox.until_over(*orders, timeout=PATIENCE)
+    ends = inbox.until_over(*jobs, timeout=PATIENCE)
     with pytest.raises(PoolError, match=r"connection to the Dask scheduler at .* was lost"):
-        pool.submit(order_of(work, ("value", 1.0)), inbox)
+        pool.submit(job_of(work, ("value", 1.0)), inbox)
     pool.close()
 
     assert [end.kind for end in ends] == ["refused"] * 3
@@ -486,32 +478,32 @@ def client_log():
 
 @pytest.mark.soak
 def test_a_scheduler_that_stops_as_it_is_connected_to(inbox, work, monkeypatch):
-    names = dask_link.Link._names
+    workers = dask_link.Link._workers
 
     async def stop_first(link):
-        psutil.Process(pool._cluster._process._process.pid).suspend()
+        psutil.Process(pool._engine._host._process.pid).suspend()
         monkeypatch.setattr(dask_link, "_SILENCE", 4)
-        return await names(link)
+        return await workers(link)
 
-    monkeypatch.setattr(dask_link.Link, "_names", stop_first)
+    monkeypatch.setattr(dask_link.Link, "_workers", stop_first)
     before = set(psutil.Process().children(recursive=True))
     pool = DaskPool(1)
     with pytest.raises(PoolError, match="did not answer for 1 s: make a new estimator"):
-        pool.submit(order_of(work, ("value", 1.0)), inbox)
+        pool.submit(job_of(work, ("value", 1.0)), inbox)
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
 @pytest.mark.soak
 def test_dask_is_silent_about_what_the_pool_tells(inbox, work, client_log):
     pool = DaskPool(1)
-    run(pool, inbox, order_of(work, ("value", 1.0)))
-    cluster = psutil.Process(pool._cluster._process._process.pid)
+    run(pool, inbox, job_of(work, ("value", 1.0)))
+    cluster = psutil.Process(pool._engine._host._process.pid)
     cluster.suspend()
-    order = order_of(work, ("length", "x" * 50_000_000))  # more than a connection takes at once
-    pool.submit(order, inbox)
+    job = job_of(work, ("length", "x" * 50_000_000))  # more than a connection takes at once
+    pool.submit(job, inbox)
     time.sleep(1.0)  # for the client to be amid its writing when the connection is lost
     os.killpg(cluster.pid, signal.SIGKILL)
-    inbox.until_over(order, timeout=PATIENCE)
+    inbox.until_over(job, timeout=PATIENCE)
     pool.close()
 
     assert client_log.empty()
@@ -519,13 +511,13 @@ def test_dask_is_silent_about_what_the_pool_tells(inbox, work, client_log):
     assert client_log.get(timeout=PATIENCE).msg == "from another client"
 
 
-def submit_when_up(pool, order, inbox):
+def submit_when_up(pool, job, inbox):
     for _ in range(9):
         try:
-            return pool.submit(order, inbox)
+            return pool.submit(job, inbox)
         except PoolError:
             continue
-    return pool.submit(order, inbox)
+    return pool.submit(job, inbox)
 
 
 def test_an_address_where_nothing_answers(inbox, work, capfd, monkeypatch):
@@ -539,7 +531,7 @@ def test_an_address_where_nothing_answers(inbox, work, capfd, monkeypatch):
 
         begin = time.monotonic()
         with pytest.raises(PoolError, match=f"no Dask scheduler can be reached at {address}"):
-            pool.submit(order_of(work, ("value", 1.0)), inbox)
+            pool.submit(job_of(work, ("value", 1.0)), inbox)
         seconds = time.monotonic() - begin
         pool.close()
 
@@ -560,12 +552,12 @@ def test_a_cluster_behind_tls(inbox, work, monkeypatch):
         dashboard_address="127.0.0.1:0",
     ) as there:
         pool = DaskPool(4, address=there.scheduler_address, security=security)
-        ends = run(pool, inbox, *(order_of(work, ("value", float(n))) for n in range(8)))
+        ends = run(pool, inbox, *(job_of(work, ("value", float(n))) for n in range(8)))
         pool.close()
         monkeypatch.setattr(dask_link, "_CONNECT_SECONDS", 1.0)
         stranger = DaskPool(1, address=there.scheduler_address)
         with pytest.raises(PoolError, match="no Dask scheduler can be reached at tls://"):
-            stranger.submit(order_of(work, ("value", 1.0)), inbox)
+            stranger.submit(job_of(work, ("value", 1.0)), inbox)
 
     assert [value_of(end) for end in ends] == [float(n) for n in range(8)]
 
@@ -576,7 +568,7 @@ def test_a_cluster_without_workers(inbox, work, monkeypatch):
         pool = DaskPool(1, address=address)
         for _ in range(10):
             with pytest.raises(PoolError) as caught:
-                pool.submit(order_of(work, ("value", 1.0)), inbox)
+                pool.submit(job_of(work, ("value", 1.0)), inbox)
             if "can be reached" not in str(caught.value):
                 break
 
@@ -586,23 +578,23 @@ def test_a_cluster_without_workers(inbox, work, monkeypatch):
 SCRIPT = """
 import gc, signal, sys, time
 import psutil
-from pool_works import Calls, Inbox, order_of
+from pool_works import Calls, Inbox, job_of
 from distributed_estimator.execution.pools.dask import DaskPool
 
 pool, inbox = DaskPool(2), Inbox()
-ends = [order_of(Calls(), ("value", 1.0), number=n) for n in range(4)]
-for order in ends:
-    pool.submit(order, inbox)
+ends = [job_of(Calls(), ("value", 1.0), number=n) for n in range(4)]
+for job in ends:
+    pool.submit(job, inbox)
 inbox.until_over(*ends, timeout=100.0)
 processes = psutil.Process().children(recursive=True)
 if sys.argv[1] == "busy":
-    stopped, busy = order_of(Calls(), ("signal", signal.SIGSTOP)), order_of(Calls(), ("sleep", 600))
-    for order in (stopped, busy):
-        pool.submit(order, inbox)
+    stopped, busy = job_of(Calls(), ("signal", signal.SIGSTOP)), job_of(Calls(), ("sleep", 600))
+    for job in (stopped, busy):
+        pool.submit(job, inbox)
     inbox.until_started(stopped)
     inbox.until_started(busy)
 if sys.argv[1] == "collected":
-    del pool, order
+    del pool, job
     gc.collect()
     left = [p for p in processes if p.is_running() and p.status() != "zombie"]
     assert not left, left
@@ -669,7 +661,7 @@ def test_nothing_is_left_of_a_script_that_does_not_close(kind):
 def test_a_cluster_without_nannies(inbox, work, tmp_path):
     with scheduler("--no-nanny") as (_, address):
         pool = DaskPool(1, address=address)
-        hung, after = order_of(work, ("until", "go")), order_of(work, ("value", 2.0))
+        hung, after = job_of(work, ("until", "go")), job_of(work, ("value", 2.0))
         submit_when_up(pool, hung, inbox)
         inbox.until_started(hung)
 
@@ -686,18 +678,18 @@ def test_a_cluster_without_nannies(inbox, work, tmp_path):
 @pytest.mark.soak
 def test_every_order_is_told_once_whatever_happens(pool, inbox, work):
     tasks = [("signal", 9), ("value", 1.0), ("exit", 1), ("sleep", 0.1), ("raise", "no"), ("pid",)]
-    orders = [order_of(work, tasks[n % len(tasks)], number=n) for n in range(60)]
-    for order in orders:
-        pool.submit(order, inbox)
-    for order in orders[::7]:
-        pool.cancel(order)
-    for order in orders[::11]:
-        pool.abandon(order)
+    jobs = [job_of(work, tasks[n % len(tasks)], number=n) for n in range(60)]
+    for job in jobs:
+        pool.submit(job, inbox)
+    for job in jobs[::7]:
+        pool.cancel(job)
+    for job in jobs[::11]:
+        pool.abandon(job)
 
-    ends = inbox.until_over(*orders, timeout=250.0)
-    (after,) = run(pool, inbox, order_of(work, ("value", 2.0)))
+    ends = inbox.until_over(*jobs, timeout=250.0)
+    (after,) = run(pool, inbox, job_of(work, ("value", 2.0)))
 
-    assert {type(end) for end in ends} == {Ended, Lost}
+    assert {type(end) for end in ends} == {Finished, Lost}
     assert value_of(after) == 2.0
 
 

@@ -9,13 +9,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from distributed_estimator.errors import InputError
 from distributed_estimator.execution.dispatcher import Dispatcher
-from distributed_estimator.execution.events import (
+from distributed_estimator.execution.messages import (
     Abandon,
     Accept,
     Cancel,
     Failure,
     GiveUp,
-    JobEnded,
+    JobFinished,
     JobLost,
     JobStarted,
     Submit,
@@ -52,7 +52,7 @@ def of(kind, instructions):
 
 
 def ended(job, at, *finished, failures=(), seconds=1.0):
-    return JobEnded(job, at, tuple((task, seconds) for task in finished), tuple(failures))
+    return JobFinished(job, at, tuple((task, seconds) for task in finished), tuple(failures))
 
 
 STRAINED = Failure(0, "strained", "no file descriptor is left")

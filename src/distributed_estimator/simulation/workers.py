@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from ..execution.events import Submit
+from ..execution.messages import Submit
 from ..execution.policies import TaskSpec
 from ..execution.stragglers import Stragglers
 

@@ -23,6 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,8 +32,8 @@ import psutil
 
 from ..messages import SlowWorker
 from ..pinning import pin_process
-from ..worker import run_packed
-from .versions import own_versions
+from ..worker import run_job, unpack
+from .transfer import own_versions
 
 Identity: TypeAlias = tuple[int, float]
 """Number of a process and when it began, in seconds since 1970: numbers are used again."""
@@ -73,22 +74,20 @@ class RayWorker:
     def run(
         self, run: int, key: str, held: tuple[Any], items: bytes, slow: SlowWorker | None
     ) -> bytes:
-        """Run an order.
+        """Run a job.
 
         Args:
-            run: Number of this run.
-            key: Of the work.
+            run: Number of the submission.
+            key: The work's.
             held: Where to fetch the work, pickled, if it is not here.
             items: The tasks, pickled.
-            slow: See `run_packed`.
+            slow: See `run_job`.
 
         Returns:
-            What `run_packed` gives, pickled.
+            Its `worker.Report`, pickled.
         """
-        report = run_packed(
-            key,
-            lambda: _fetch(*held),
-            items,
+        report = run_job(
+            partial(unpack, key, lambda: _fetch(*held), items),
             wait=lambda seconds: self._wait(run, seconds),
             worker=self._number,
             slow=slow,

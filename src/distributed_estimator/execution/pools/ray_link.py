@@ -22,7 +22,7 @@ import psutil
 
 from ...errors import InputError, PoolError
 from ..pinning import ONE_THREAD
-from .jobs import no_thread
+from .base import start_thread
 from .ray_driver import Identity, end_processes, led_by
 
 _SECONDS_TO_PROBE = 4.0
@@ -108,10 +108,7 @@ class RayLink:
         options = _options(address, workers, environment, self._folder)
         self.send(options, self._folder, _SILENCE, self._creator)
         try:
-            try:
-                threading.Thread(target=self._deliver, name="ray-pool-outbox", daemon=True).start()
-            except RuntimeError as error:
-                raise PoolError(no_thread(error)) from error
+            start_thread(self._deliver, name="ray-outbox")
             self._wait_until_connected()
         except BaseException:
             self.end()
