@@ -26,12 +26,14 @@ import distributed
 import numpy as np
 import psutil
 import pytest
+from faults import wait_until
 from pool_works import SIGNALS, Calls, Counted, Inbox, job_of, wait_for_calls
 
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
 from distributed_estimator.execution.messages import Finished, Lost
 from distributed_estimator.execution.pools import dask_host, dask_link, transfer
 from distributed_estimator.execution.pools.dask import DaskPool
+from distributed_estimator.execution.pools.ray_driver import led_by
 from distributed_estimator.execution.pools.transfer import PACKAGES, check_versions, own_versions
 
 MEMORY = 700 * 2**20
@@ -229,23 +231,22 @@ def stopping(pool, inbox, work, monkeypatch):
 
         monkeypatch.setattr(owner, name, stop_first)
 
-    yield stop_in
-    assert undo
+    yield stop_in, undo
     undo[0]()
 
 
 @pytest.mark.parametrize("moment", ["the work is sent", "the answer is fetched"])
 @pytest.mark.soak
 def test_a_worker_that_is_stopped_before_it_begins(pool, inbox, stopping, moment, tmp_path):
-    link = pool._engine._link
+    link, (stop_in, stopped) = pool._engine._link, stopping
     if moment == "the work is sent":
-        stopping(link, "_attempt")
+        stop_in(link, "_attempt")
     else:
-        stopping(link._client, "_gather")
+        stop_in(link._client, "_gather")
     job = job_of(Wild(str(tmp_path)), ("value", 3.0))
     pool.submit(job, inbox)
 
-    inbox.until_started(job, timeout=PATIENCE)
+    wait_until(lambda: stopped, "the workers stop")
     pool.abandon(job)
     (lost,) = inbox.until_over(job)
 
@@ -478,19 +479,21 @@ def client_log():
 
 @pytest.mark.soak
 def test_a_scheduler_that_stops_as_it_is_connected_to(inbox, work, monkeypatch):
-    workers = dask_link.Link._workers
+    meet = dask_link.Link._meet
 
-    async def stop_first(link):
-        psutil.Process(pool._engine._host._process.pid).suspend()
-        monkeypatch.setattr(dask_link, "_SILENCE", 4)
-        return await workers(link)
+    leaders = []
 
-    monkeypatch.setattr(dask_link.Link, "_workers", stop_first)
-    before = set(psutil.Process().children(recursive=True))
+    async def stop_first(link, **options):
+        leaders.append(pool._engine._host._process.pid)
+        psutil.Process(leaders[0]).suspend()
+        monkeypatch.setattr(dask_link, "_SILENCE", 8)
+        return await meet(link, **options)
+
+    monkeypatch.setattr(dask_link.Link, "_meet", stop_first)
     pool = DaskPool(1)
-    with pytest.raises(PoolError, match="did not answer for 1 s: make a new estimator"):
+    with pytest.raises(PoolError, match="did not answer for 2 s: make a new estimator"):
         pool.submit(job_of(work, ("value", 1.0)), inbox)
-    assert set(psutil.Process().children(recursive=True)) <= before
+    wait_until(lambda: not led_by(leaders[0], os.getsid), "no process of its session is left")
 
 
 @pytest.mark.soak
@@ -596,8 +599,8 @@ if sys.argv[1] == "busy":
 if sys.argv[1] == "collected":
     del pool, job
     gc.collect()
-    left = [p for p in processes if p.is_running() and p.status() != "zombie"]
-    assert not left, left
+    psutil.wait_procs(processes, timeout=20)
+    assert not any(p.is_running() for p in processes)
 print(*(process.pid for process in processes), flush=True)
 if sys.argv[1] == "busy":
     time.sleep(600)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ...errors import PoolError
 from ...forks import Lock
 from .base import NoThreadError, start_thread
+from .dask_host import WORKERS_TOPIC
 from .dask_worker import TOPIC, Begun, Reply, cancel_there, kill_there, run_there
 from .transfer import PACKAGES, check_versions
 
@@ -145,7 +146,7 @@ class Link:
                 "`address` and `security` as the cluster has them"
             ) from error
         self._client.subscribe_topic(TOPIC, self._note_begun)
-        self._client.subscribe_topic("all", self._note_change)
+        self._client.subscribe_topic(WORKERS_TOPIC, self._look)
         _task(self._watch())
         meeting = _task(self._meet(check=check))
         either: set[asyncio.Future[Any]] = {meeting, self._lost}
@@ -192,11 +193,7 @@ class Link:
         # Dask adds a field of its own.
         self._on_begun(Begun(*(event[1][name] for name in Begun._fields)))
 
-    async def _note_change(self, event: tuple[float, Any]) -> None:
-        if isinstance(event[1], dict) and event[1].get("action") in ("add-worker", "remove-worker"):
-            await self._look()
-
-    async def _look(self) -> None:
+    async def _look(self, _: object = None) -> None:
         self._on_workers(await self._workers())
 
     async def _watch(self) -> None:
