@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import signal
@@ -25,9 +26,11 @@ class Calls:
     Verbs: ("value", x) gives x and x²; ("sleep", seconds); ("raise", text); ("exit", code);
     ("signal", number) to its own process; ("allocate", bytes); ("once", verb, arguments…) does it
     only in the first attempt anywhere, later ones give a value; ("pid",) gives the process;
-    ("until", name) waits for a file in the folder; ("strange",) raises what cannot be pickled, and
-    ("lambda",) returns it; ("quit",) calls `sys.exit`; ("laden", how) returns arrays with, and
-    ("harmful", how) raises what ends whoever unpickles it.
+    ("until", name) waits for a file in the folder; ("hold",) holds the interpreter's lock;
+    ("strange",) raises what cannot be pickled, and ("lambda",) returns it; ("quit",) calls
+    `sys.exit`; ("threads",) gives the most threads of a library for linear algebra; ("echo", array)
+    gives it back; ("laden", how) returns arrays with, and ("harmful", how) raises what ends whoever
+    unpickles it.
     """
 
     folder: str | None = None
@@ -70,6 +73,9 @@ class Calls:
             time.sleep(0.01)
         return (np.array([0.0]),)
 
+    def do_hold(self):
+        ctypes.PyDLL(None).sleep(1000)  # without letting go of the interpreter's lock
+
     def do_strange(self):
         raise StrangeError("strange", threading.Lock())
 
@@ -97,6 +103,14 @@ class Calls:
         }[how]
         error.cause = Harm()
         raise error
+
+    def do_threads(self):
+        import threadpoolctl
+
+        return (np.array([max(float(p["num_threads"]) for p in threadpoolctl.threadpool_info())]),)
+
+    def do_echo(self, array):
+        return (array,)
 
     def do_allocate(self, size):
         block = np.ones(size // 8)

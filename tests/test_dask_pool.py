@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import logging.handlers
 import os
@@ -15,23 +14,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections import namedtuple
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import dask.config as dask_config
 import distributed
 import numpy as np
 import psutil
 import pytest
-from faults import wait_until
-from pool_works import SIGNALS, Calls, Counted, Inbox, job_of, wait_for_calls
+from faults import is_gone, wait_until
+from pool_works import Calls, Counted, Inbox, job_of, wait_for_calls
 
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
 from distributed_estimator.execution.messages import Finished, Lost
-from distributed_estimator.execution.pools import dask_host, dask_link, transfer
+from distributed_estimator.execution.pools import dask_link, transfer
 from distributed_estimator.execution.pools.dask import DaskPool
 from distributed_estimator.execution.pools.ray_driver import led_by
 from distributed_estimator.execution.pools.transfer import PACKAGES, check_versions, own_versions
@@ -57,23 +52,11 @@ class Wild(Calls):
         return (np.array([max(pool["num_threads"] for pool in threadpoolctl.threadpool_info())]),)
 
 
-class Unreadable(Calls):
-    """A work that can be sent, and not be read."""
-
-    def __reduce__(self):
-        return int, ("not a number",)
-
-
 @pytest.fixture(scope="module")
 def pool():
     made = DaskPool(2, memory_limit=MEMORY)
     yield made
     made.close()
-
-
-@pytest.fixture
-def inbox():
-    return Inbox()
 
 
 @pytest.fixture
@@ -94,82 +77,6 @@ def value_of(end):
     return float(end.outcomes[0].arrays[0][0])
 
 
-def gone(*processes, within=PATIENCE):
-    """Whether these processes have ended, or do so soon. What only waits to be reaped has ended."""
-    limit = time.monotonic() + within
-    while left := [p for p in processes if running(p)]:
-        if time.monotonic() > limit:
-            return left == []
-        time.sleep(0.05)
-    return True
-
-
-def running(process):
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def test_all_that_listens_listens_on_loopback(pool, inbox, work):
-    run(pool, inbox, job_of(work, ("value", 1.0)))
-
-    listening = [
-        connection.laddr.ip
-        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    ]
-
-    assert len(listening) >= 5, "scheduler, two nannies, two workers"
-    assert set(listening) == {"127.0.0.1"}
-
-
-def test_workers_have_one_thread_each(pool, inbox, work):
-    (end,) = run(pool, inbox, job_of(work, ("threads",)))
-
-    assert value_of(end) == 1.0
-
-
-def test_workers_that_die_are_told_and_replaced(pool, inbox, tmp_path):
-    work = Counted(str(tmp_path))
-    deaths = [("signal", SIGNALS["kill"]), ("signal", SIGNALS["segv"]), ("exit", 3)]
-    jobs = [job_of(work, death, number=n) for n, death in enumerate(deaths)]
-
-    ends = run(pool, inbox, *jobs)
-    (after,) = run(pool, inbox, job_of(work, ("value", 2.0)))
-
-    assert [end.kind for end in ends] == ["lost"] * 3
-    assert all("died with it" in end.cause for end in ends)
-    assert value_of(after) == 2.0
-    processes = [path.name.split(".")[1] for path in tmp_path.glob("unpickled.*")]
-    assert len(processes) == len(set(processes)) >= 3, "each new worker got the work, once"
-
-
-@pytest.mark.soak
-def test_a_stopped_worker_is_killed_and_replaced(pool, inbox, work, tmp_path):
-    stopped = job_of(work, ("signal", SIGNALS["stop"]))
-    pool.submit(stopped, inbox)
-    inbox.until_started(stopped, timeout=PATIENCE)
-    wait_for_calls(tmp_path, "signal", 1)
-    (call,) = tmp_path.glob("call.signal.*")
-    process = psutil.Process(int(call.name.split(".")[2]))
-
-    pool.abandon(stopped)
-    (lost,) = inbox.until_over(stopped)
-
-    assert lost.kind == "lost"
-    assert "did not come back in time" in lost.cause
-    assert gone(process)
-    following = [job_of(work, ("until", "go")) for _ in range(2)]
-    for job in following:
-        pool.submit(job, inbox)
-    wait_for_calls(tmp_path, "until", 2)  # so there are two workers again
-    (tmp_path / "go").touch()
-    workers = {end.worker for end in inbox.until_over(*following)}
-    assert workers == {"0", "1"}
-
-
 def test_a_worker_over_its_memory_limit_is_ended(pool, inbox, work):
     hoards, following = job_of(work, ("hoard", 2 * MEMORY)), job_of(work, ("value", 2.0))
 
@@ -178,25 +85,6 @@ def test_a_worker_over_its_memory_limit_is_ended(pool, inbox, work):
     assert isinstance(lost, Lost)
     assert lost.kind == "lost"
     assert value_of(after) == 2.0
-
-
-def test_an_injected_sleep_ends_when_nobody_waits(pool, inbox, work):
-    job = job_of(work, ("value", 1.0), ("value", 2.0), delay=10 * PATIENCE)
-    pool.submit(job, inbox)
-    inbox.until_started(job)
-
-    pool.cancel(job)
-    (end,) = inbox.until_over(job, timeout=PATIENCE)
-
-    assert isinstance(end, Finished)
-    assert end.outcomes == ()
-
-
-def test_what_a_worker_cannot_read_is_the_tasks_failure(pool, inbox):
-    (end,) = run(pool, inbox, job_of(Unreadable(), ("value", 1.0)))
-
-    assert isinstance(end, Finished)
-    assert "cannot unpickle what it is to run (ValueError: invalid" in str(end.outcomes[0].error)
 
 
 def stop_workers(pool):
@@ -254,63 +142,6 @@ def test_a_worker_that_is_stopped_before_it_begins(pool, inbox, stopping, moment
     assert "did not come back in time" in lost.cause
 
 
-@dataclass
-class Neighbours:
-    """A cluster whose workers answer as they are named, and the ones that were ended."""
-
-    answers: dict[str, Any]
-    looks: int = 0
-    ended: list[tuple[str, int]] = field(default_factory=list)
-
-    @property
-    def scheduler(self):
-        return self
-
-    @property
-    def workers(self):
-        return {name: Neighbour(name, [Given(name)]) for name in self.answers}
-
-    async def get_call_stack(self, tasks):
-        (name,) = tasks
-        self.looks += 1
-        if isinstance(self.answers[name], Exception):
-            raise self.answers[name]
-        return self.answers[name]
-
-    def end(self, _, name):
-        self.ended.append((name, self.looks))
-        del self.answers[name]
-
-
-Neighbour = namedtuple("Neighbour", "address processing")
-Given = namedtuple("Given", "key")
-
-
-def test_workers_that_do_not_run_what_they_were_given_are_ended(monkeypatch, capsys):
-    cluster = Neighbours({"stopped": TimeoutError(), "busy": {"busy": ["frame"]}, "deaf": {}})
-    monkeypatch.setattr(dask_host, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(dask_host, "_end_worker", cluster.end)
-    monkeypatch.setattr(dask_host.os, "killpg", lambda group, number: None)
-
-    async def play():
-        looking = asyncio.create_task(dask_host._look_after(cluster, 5))
-        while cluster.looks < 100:
-            await asyncio.sleep(0.0)
-        cluster.answers.clear()
-        await looking
-
-    asyncio.run(play())
-
-    assert cluster.ended == [("deaf", 15)], "at the fifth look at three workers"
-    assert "could not be started again" in capsys.readouterr().err
-
-
-def test_a_task_of_many_megabytes(pool, inbox, work):
-    (end,) = run(pool, inbox, job_of(work, ("length", "x" * 15_000_000)))
-
-    assert value_of(end) == 15_000_000
-
-
 @pytest.mark.soak
 def test_a_cluster_of_our_own_needs_no_certificates(inbox, work):
     with dask_config.set({"distributed.comm.require-encryption": True}):
@@ -344,7 +175,7 @@ def test_closing_while_workers_start(inbox, work):
     thread.join(PATIENCE)
 
     assert len(errors) == 1
-    assert gone(*started)
+    wait_until(lambda: all(is_gone(p.pid) for p in started), "all are gone")
 
 
 @contextmanager
@@ -578,88 +409,6 @@ def test_a_cluster_without_workers(inbox, work, monkeypatch):
     assert f"cluster at {address} has had no worker" in str(caught.value)
 
 
-SCRIPT = """
-import gc, signal, sys, time
-import psutil
-from pool_works import Calls, Inbox, job_of
-from distributed_estimator.execution.pools.dask import DaskPool
-
-pool, inbox = DaskPool(2), Inbox()
-ends = [job_of(Calls(), ("value", 1.0), number=n) for n in range(4)]
-for job in ends:
-    pool.submit(job, inbox)
-inbox.until_over(*ends, timeout=100.0)
-processes = psutil.Process().children(recursive=True)
-if sys.argv[1] == "busy":
-    stopped, busy = job_of(Calls(), ("signal", signal.SIGSTOP)), job_of(Calls(), ("sleep", 600))
-    for job in (stopped, busy):
-        pool.submit(job, inbox)
-    inbox.until_started(stopped)
-    inbox.until_started(busy)
-if sys.argv[1] == "collected":
-    del pool, job
-    gc.collect()
-    psutil.wait_procs(processes, timeout=20)
-    assert not any(p.is_running() for p in processes)
-print(*(process.pid for process in processes), flush=True)
-if sys.argv[1] == "busy":
-    time.sleep(600)
-"""
-
-
-def script(kind):
-    """Run a script that uses the pool, up to the point where it has printed its processes."""
-    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", SCRIPT, kind],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    processes = []
-    for pid in process.stdout.readline().split():
-        try:
-            processes.append(psutil.Process(int(pid)))
-        except psutil.NoSuchProcess:
-            continue
-    return process, processes
-
-
-@pytest.mark.soak
-def test_nothing_is_left_of_a_script_that_is_killed():
-    process, processes = script("busy")
-    process.kill()
-    process.communicate()
-
-    assert len(processes) >= 3
-    assert gone(*processes)
-
-
-@pytest.mark.soak
-def test_nothing_is_left_of_a_script_that_is_interrupted():
-    process, processes = script("busy")
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
-
-    assert len(processes) >= 3
-    assert gone(*processes)
-    assert errors.splitlines()[-1] == "KeyboardInterrupt"
-    assert errors.count("Traceback") == 1
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("kind", ["forgotten", "collected"])
-def test_nothing_is_left_of_a_script_that_does_not_close(kind):
-    process, processes = script(kind)
-    _, errors = process.communicate(timeout=PATIENCE)
-
-    assert process.returncode == 0
-    assert errors == ""
-    assert gone(*processes)
-
-
 @pytest.mark.soak
 def test_a_cluster_without_nannies(inbox, work, tmp_path):
     with scheduler("--no-nanny") as (_, address):
@@ -676,24 +425,6 @@ def test_a_cluster_without_nannies(inbox, work, tmp_path):
 
     assert lost.cause.endswith("it has no nanny, so end its process yourself")
     assert value_of(end) == 2.0
-
-
-@pytest.mark.soak
-def test_every_order_is_told_once_whatever_happens(pool, inbox, work):
-    tasks = [("signal", 9), ("value", 1.0), ("exit", 1), ("sleep", 0.1), ("raise", "no"), ("pid",)]
-    jobs = [job_of(work, tasks[n % len(tasks)], number=n) for n in range(60)]
-    for job in jobs:
-        pool.submit(job, inbox)
-    for job in jobs[::7]:
-        pool.cancel(job)
-    for job in jobs[::11]:
-        pool.abandon(job)
-
-    ends = inbox.until_over(*jobs, timeout=250.0)
-    (after,) = run(pool, inbox, job_of(work, ("value", 2.0)))
-
-    assert {type(end) for end in ends} == {Finished, Lost}
-    assert value_of(after) == 2.0
 
 
 def test_versions_that_agree_pass():

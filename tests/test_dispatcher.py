@@ -385,7 +385,7 @@ def test_while_no_worker_is_idle_a_late_job_is_left_alone():
     ]
 
 
-def test_with_restart_a_late_job_is_withdrawn_and_begun_anew():
+def test_with_restart_a_late_job_is_withdrawn_and_restarted():
     machine, _ = with_history(RESTART, count=5)
     assert machine.handle(Tick(2.5)) == [Cancel(0)]
     assert machine.handle(JobLost(0, 2.5, "cancelled", "")) == [
@@ -394,7 +394,7 @@ def test_with_restart_a_late_job_is_withdrawn_and_begun_anew():
 
 
 def test_a_place_that_has_just_become_free_is_not_idle_while_tasks_wait():
-    """A late job found when another ends is begun anew before what waits, not after."""
+    """A late job found when another ends is restarted before what waits, not after."""
     machine, _ = with_history(RESTART, count=6)
     instructions = machine.handle(ended(4, 2.5, 4))
     assert instructions == [Accept(4, (4,)), Cancel(0), Submit(5, (0,), (1,), "restart")]

@@ -7,9 +7,9 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from multiprocessing import get_context
 
 import pytest
-from pool_works import Calls, Inbox, job_of
+from pool_works import Calls, job_of
 
-from distributed_estimator.errors import BackendError, InputError
+from distributed_estimator.errors import InputError
 from distributed_estimator.execution.messages import Finished, Lost, Started
 from distributed_estimator.execution.pools.executors import ExecutorPool
 
@@ -30,11 +30,6 @@ class ByHand(Executor):
     def wait_for_job(self):
         assert self.arrived.acquire(timeout=30.0)
         return self.jobs[-1]
-
-
-@pytest.fixture
-def inbox():
-    return Inbox()
 
 
 @pytest.fixture
@@ -110,26 +105,6 @@ def test_no_more_jobs_than_workers_are_handed_on(inbox, executor, pool):
     assert [end.outcomes[0].arrays[0][0] for end in ends] == [0.0, 1.0, 2.0]
 
 
-def test_a_failure_of_the_executor_loses_one_order(inbox, executor, pool):
-    job = job_of(Calls(), ("value", 1.0))
-    pool.submit(job, inbox)
-    executor.wait_for_job()[0].set_exception(OSError("no route"))
-
-    (lost,) = inbox.until_over(job)
-
-    assert (lost.kind, lost.cause) == ("lost", "the executor failed (OSError: no route)")
-
-
-def test_a_report_that_is_none_loses_its_order(inbox, executor, pool):
-    job = job_of(Calls(), ("value", 1.0))
-    pool.submit(job, inbox)
-    executor.wait_for_job()[0].set_result(42)
-
-    (lost,) = inbox.until_over(job)
-
-    assert (lost.kind, lost.cause) == ("lost", "worker 0 sent a report that is none: 42")
-
-
 class Unprintable:
     """Cannot be told of."""
 
@@ -137,19 +112,28 @@ class Unprintable:
         raise ValueError("no words")
 
 
-def test_a_result_that_cannot_be_told_of_loses_its_order(inbox, executor, pool):
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (lambda f: f.set_exception(OSError("no route")), "executor failed (OSError: no route)"),
+        (lambda f: f.set_result(42), "worker 0 sent a report that is none: 42"),
+        (lambda f: f.set_result(Unprintable()), "is none: unreadable (ValueError: no words)"),
+        (lambda f: f.cancel(), "its executor cancelled it"),
+    ],
+)
+def test_an_end_without_a_report_loses_its_job_alone(inbox, executor, pool, end, cause):
     job, later = (job_of(Calls(), ("value", 1.0), number=n) for n in range(2))
     pool.submit(job, inbox)
     pool.submit(later, inbox)
-    executor.wait_for_job()[0].set_result(Unprintable())
+    end(executor.wait_for_job()[0])
     future, run = executor.wait_for_job()
     future.set_result(run())
 
-    lost, end = inbox.until_over(job, later)
+    lost, finished = inbox.until_over(job, later)
 
     assert lost.kind == "lost"
-    assert lost.cause.endswith("sent a report that is none: unreadable (ValueError: no words)")
-    assert isinstance(end, Finished)
+    assert lost.cause.endswith(cause)
+    assert isinstance(finished, Finished)
 
 
 def test_an_executor_without_futures_is_refused(inbox, monkeypatch, executor, pool):
@@ -176,16 +160,6 @@ def test_a_job_that_the_executor_has_not_begun_can_be_cancelled(inbox, executor,
     assert lost.kind == "cancelled"
 
 
-def test_an_executor_may_cancel_by_itself(inbox, executor, pool):
-    job = job_of(Calls(), ("value", 1.0))
-    pool.submit(job, inbox)
-    executor.wait_for_job()[0].cancel()
-
-    (lost,) = inbox.until_over(job)
-
-    assert (lost.kind, lost.cause) == ("lost", "its executor cancelled it")
-
-
 def test_what_comes_after_an_order_was_given_up_is_dropped(inbox, executor, pool):
     hung, following = (job_of(Calls(), ("value", 1.0), number=n) for n in range(2))
     pool.submit(hung, inbox)
@@ -202,28 +176,6 @@ def test_what_comes_after_an_order_was_given_up_is_dropped(inbox, executor, pool
     assert (lost.kind, lost.cause) == ("lost", "job 0 of the executor did not come back in time")
     assert isinstance(end, Finished)
     assert inbox.messages.empty()
-
-
-def test_a_work_that_cannot_be_unpickled_there_fails_task_by_task(inbox, executor, pool):
-    job = job_of(Unopenable(), ("value", 1.0), ("value", 2.0))
-    pool.submit(job, inbox)
-    future, run = executor.wait_for_job()
-    future.set_result(run())
-
-    (end,) = inbox.until_over(job)
-
-    assert [outcome.number for outcome in end.outcomes] == [0, 1]
-    assert all(isinstance(outcome.error, BackendError) for outcome in end.outcomes)
-    assert "cannot unpickle what it is to run (OSError: no device here)" in str(
-        end.outcomes[0].error
-    )
-
-
-class Unopenable(Calls):
-    """Cannot be unpickled."""
-
-    def __setstate__(self, state):
-        raise OSError("no device here")
 
 
 def test_orders_start_when_they_are_handed_on(inbox, executor, pool):

@@ -10,25 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from pool_works import Calls, Inbox, job_of, wait_for_calls
+from pool_works import job_of, wait_for_calls
 
 from distributed_estimator.errors import PoolError
 from distributed_estimator.execution.messages import Finished, Lost
 from distributed_estimator.execution.pools import executors
 from distributed_estimator.execution.pools.executors import ExecutorPool, ThreadPool
 from distributed_estimator.execution.pools.processes import ProcessPool
-
-
-@pytest.fixture
-def inbox():
-    return Inbox()
-
-
-@pytest.fixture
-def work(tmp_path):
-    made = Calls(str(tmp_path))
-    yield made
-    (tmp_path / "go").touch()
 
 
 def value_of(pool, inbox, work):

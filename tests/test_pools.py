@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -9,8 +12,10 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 import numpy as np
+import psutil
 import pytest
-from pool_works import Calls, Counted, Inbox, Unsendable, job_of, wait_for_calls
+from faults import is_gone, wait_until
+from pool_works import SIGNALS, Calls, Counted, Inbox, Unsendable, job_of, wait_for_calls
 
 from distributed_estimator.errors import (
     BackendError,
@@ -19,6 +24,7 @@ from distributed_estimator.errors import (
     PoolError,
     ThrottledError,
 )
+from distributed_estimator.execution import worker
 from distributed_estimator.execution.messages import (
     Finished,
     Lost,
@@ -30,7 +36,7 @@ from distributed_estimator.execution.pools.dask import DaskPool
 from distributed_estimator.execution.pools.executors import ExecutorPool, ThreadPool
 from distributed_estimator.execution.pools.processes import ProcessPool
 from distributed_estimator.execution.pools.ray import RayPool
-from distributed_estimator.execution.worker import cause_of, checksum
+from distributed_estimator.execution.worker import Works, cause_of, checksum
 
 WORKERS = 2
 
@@ -67,6 +73,9 @@ elsewhere = pytest.mark.parametrize(
     scope="module",
 )
 """For what is about workers in other processes."""
+OURS = ("processes", "dask", "ray")
+ours = pytest.mark.parametrize("pool_name", OURS, indirect=True, scope="module")
+"""For what is about workers that the pool starts, and ends."""
 
 
 @pytest.fixture(scope="module", params=POOLS)
@@ -79,19 +88,6 @@ def pool(pool_name):
     """A pool of two workers, shared by the tests of this module."""
     with POOLS[pool_name]() as made:
         yield made
-
-
-@pytest.fixture
-def inbox():
-    return Inbox()
-
-
-@pytest.fixture
-def work(tmp_path):
-    """A work that notes its calls, and lets go of whatever waits in it when the test is over."""
-    made = Calls(str(tmp_path))
-    yield made
-    (tmp_path / "go").touch()
 
 
 def run(pool, inbox, *jobs):
@@ -340,6 +336,198 @@ def test_an_order_that_hangs_can_be_given_up(pool, inbox, work, tmp_path):
     assert lost.kind == "lost"
     assert lost.cause
     assert [values(end) for end in ends] == [[float(n)] for n in range(6)]
+
+
+# --- what workers meet ----------------------------------------------------------------------------
+
+
+@elsewhere
+def test_workers_use_one_thread_for_linear_algebra(pool, inbox, work):
+    (end,) = run(pool, inbox, job_of(work, ("threads",)))
+    assert values(end) == [1.0]
+
+
+class Unreadable(Calls):
+    """A work that can be sent, and not be read."""
+
+    def __reduce__(self):
+        return int, ("not a number",)
+
+
+@elsewhere
+def test_a_work_that_cannot_be_unpickled_there_fails_task_by_task(pool, inbox, work):
+    (end,) = run(pool, inbox, job_of(Unreadable(), ("value", 1.0), ("value", 2.0)))
+
+    assert [outcome.number for outcome in end.outcomes] == [0, 1]
+    for outcome in end.outcomes:
+        assert isinstance(outcome.error, BackendError)
+        assert "cannot unpickle what it is to run (ValueError: invalid" in str(outcome.error)
+    assert values(run(pool, inbox, job_of(work, ("value", 2.0)))[0]) == [2.0]
+
+
+@elsewhere
+def test_tasks_may_be_of_classes_of_the_callers_own_script(pool, inbox, work, monkeypatch):
+    class Angle(float):
+        pass
+
+    Angle.__module__, Angle.__qualname__ = "__main__", "Angle"
+    monkeypatch.setattr(sys.modules["__main__"], "Angle", Angle, raising=False)
+    assert values(run(pool, inbox, job_of(work, ("value", Angle(3.0))))[0]) == [3.0]
+
+
+class Forgotten(Counted):
+    """Makes its worker forget all works."""
+
+    def do_value(self, x):
+        worker.works = Works()
+        return super().do_value(x)
+
+
+@elsewhere
+def test_a_worker_that_has_forgotten_a_work_is_sent_it_again(pool, inbox, tmp_path):
+    work = Forgotten(str(tmp_path))
+    ends = run(pool, inbox, *(job_of(work, ("value", float(n)), number=n) for n in range(5)))
+
+    assert [values(end) for end in ends] == [[float(n)] for n in range(5)]
+    assert len(list(tmp_path.glob("unpickled.*"))) == 5
+
+
+@elsewhere
+def test_large_jobs_and_large_results_pass_each_other(pool, inbox, work):
+    """Far more than a pipe holds, and more than Dask warns of."""
+    arrays = [np.full(1_000_000, float(n)) for n in range(4)]
+    ends = run(pool, inbox, *(job_of(work, ("echo", a), ("echo", a + 0.5)) for a in arrays))
+
+    for array, end in zip(arrays, ends, strict=True):
+        np.testing.assert_array_equal(end.outcomes[0].arrays[0], array)
+        np.testing.assert_array_equal(end.outcomes[1].arrays[0], array + 0.5)
+
+
+# --- workers that die, hang, or are cancelled -----------------------------------------------------
+
+DEATHS = [
+    ("processes", ("signal", SIGNALS["segv"])),
+    ("processes", ("exit", 7)),
+    *((name, ("signal", SIGNALS["kill"])) for name in OURS),
+    pytest.param("dask", ("exit", 3), marks=pytest.mark.soak),
+    pytest.param("ray", ("signal", SIGNALS["segv"]), marks=pytest.mark.soak),
+]
+
+
+@pytest.mark.parametrize(("pool_name", "task"), DEATHS, indirect=["pool_name"], scope="module")
+def test_a_worker_that_dies_loses_its_own_job_alone_and_is_replaced(
+    pool, inbox, work, tmp_path, task
+):
+    steady = job_of(work, ("until", "go"))
+    deadly = job_of(work, ("value", 1.0), task)
+    waiting = [job_of(work, ("value", float(n)), number=n) for n in range(4)]
+    for job in (steady, deadly, *waiting):
+        pool.submit(job, inbox)
+
+    lost, *ends = inbox.until_over(deadly, *waiting, timeout=120.0)
+    (tmp_path / "go").touch()
+    (last,) = inbox.until_over(steady)
+
+    assert (type(lost), lost.kind) == (Lost, "lost")
+    assert "worker" in lost.cause
+    assert [values(end) for end in [*ends, last]] == [[0.0], [1.0], [2.0], [3.0], [0.0]]
+    assert {end.worker for end in side_by_side(pool, inbox, work)} == {"0", "1"}
+
+
+def side_by_side(pool, inbox, work):
+    """Jobs that each need another worker; their ends."""
+    jobs = [job_of(work, ("value", 1.0), number=n, delay=3600.0) for n in range(WORKERS)]
+    for job in jobs:
+        pool.submit(job, inbox)
+    for job in jobs:
+        inbox.until_started(job, timeout=120.0)
+    for job in jobs:
+        pool.cancel(job)
+    return inbox.until_over(*jobs, timeout=60.0)
+
+
+@ours
+def test_a_stopped_worker_is_ended_when_it_is_given_up(pool, inbox, work, tmp_path):
+    job = job_of(work, ("signal", SIGNALS["stop"]))
+    pool.submit(job, inbox)
+    (pid,) = wait_for_calls(tmp_path, "signal", 1)
+    process = psutil.Process(pid)
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the worker stops")
+
+    pool.abandon(job)
+    (lost,) = inbox.until_over(job)
+
+    assert lost.kind == "lost"
+    assert "did not come back in time" in lost.cause
+    wait_until(lambda: is_gone(pid), "the worker ends")
+    assert len(side_by_side(pool, inbox, work)) == WORKERS
+
+
+@ours
+def test_an_idle_worker_that_dies_costs_no_job(pool, inbox, work):
+    (end,) = run(pool, inbox, job_of(work, ("pid",)))
+    pid = int(end.outcomes[0].arrays[0][0])
+    os.kill(pid, SIGNALS["kill"])
+    wait_until(lambda: is_gone(pid), "it dies")
+    wait_until(lambda: not psutil.pid_exists(pid), "nothing of it holds its connections")
+    if pool.name != "processes":  # there it is found out when the next job comes
+        time.sleep(0.5)
+    assert all(isinstance(end, Finished) for end in side_by_side(pool, inbox, work))
+
+
+@pytest.mark.parametrize(
+    "pool_name", [n for n in POOLS if n != "executor-processes"], indirect=True, scope="module"
+)
+def test_a_cancelled_job_wakes_from_its_injected_sleep(pool, inbox, work):
+    jobs = [job_of(work, ("value", 1.0), ("value", 2.0), delay=3600.0) for _ in range(WORKERS + 1)]
+    for job in jobs:
+        pool.submit(job, inbox)
+    for job in reversed(jobs):
+        pool.cancel(job)
+    waiting, *ends = reversed(inbox.until_over(*jobs, timeout=60.0))
+
+    assert (waiting.kind, waiting.cause) == ("cancelled", "it was withdrawn before it began")
+    assert all(isinstance(end, Lost) or end.outcomes == () for end in ends)
+    assert values(run(pool, inbox, job_of(work, ("value", 2.0)))[0]) == [2.0]
+
+
+@pytest.mark.parametrize(
+    "pool_name",
+    ["threads", "processes", *(pytest.param(n, marks=pytest.mark.soak) for n in ("dask", "ray"))],
+    indirect=True,
+    scope="module",
+)
+def test_jobs_end_once_each_whatever_happens_when(pool, inbox, work):
+    chance, harm = random.Random(5), [("signal", 9), ("exit", 1)]
+    tasks = [("value", 1.0), ("sleep", 0.05), ("raise", "no"), ("pid",)]
+    tasks += harm if pool.name != "threads" else []
+    jobs = [job_of(work, tasks[n % len(tasks)], number=n) for n in range(60)]
+    for job in jobs:
+        pool.submit(job, inbox)
+    for job in chance.sample(jobs, 20):
+        chance.choice([pool.cancel, pool.abandon])(job)
+        time.sleep(chance.random() * 0.05)
+
+    ends = inbox.until_over(*jobs, timeout=250.0)
+
+    assert {type(end) for end in ends} == {Finished, Lost}
+    assert len(side_by_side(pool, inbox, work)) == WORKERS
+
+
+@pytest.mark.parametrize("pool_name", ["dask", "ray"], indirect=True, scope="module")
+def test_all_that_listens_listens_on_loopback(pool, inbox, work):
+    run(pool, inbox, job_of(work, ("value", 1.0)))
+    listening = [
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 3
+    assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+# --- the end --------------------------------------------------------------------------------------
 
 
 def test_closing_ends_everything(pool, inbox, work, tmp_path):

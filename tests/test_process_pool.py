@@ -6,8 +6,6 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import random
-import re
 import resource
 import signal
 import subprocess
@@ -22,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from faults import wait_until
+from faults import is_gone, wait_until
 from pool_works import Calls, Inbox, job_of, wait_for_calls
 
 from distributed_estimator.errors import InputError
-from distributed_estimator.execution.messages import Finished, Item, Job, Lost
+from distributed_estimator.execution.messages import Finished, Lost
 from distributed_estimator.execution.pools import process_handle
 from distributed_estimator.execution.pools.processes import ProcessPool
 
@@ -60,22 +58,14 @@ def pool():
     made.close()
 
 
-@pytest.fixture
-def inbox():
-    return Inbox()
-
-
-@pytest.fixture
-def work(tmp_path):
-    made = Calls(str(tmp_path))
-    yield made
-    (tmp_path / "go").touch()
-
-
 def run(pool, inbox, *jobs):
     for job in jobs:
         pool.submit(job, inbox)
     return inbox.until_over(*jobs)
+
+
+def wait_until_gone(*pids, timeout=10.0):
+    wait_until(lambda: all(map(is_gone, pids)), f"{pids} end", timeout)
 
 
 def value_of(pool, inbox, work):
@@ -83,83 +73,6 @@ def value_of(pool, inbox, work):
     (end,) = run(pool, inbox, job_of(work, ("value", 3.0)))
     assert isinstance(end, Finished), end
     return float(end.outcomes[0].arrays[0][0])
-
-
-def wait_until_gone(*pids, timeout=10.0):
-    limit = time.monotonic() + timeout
-    while left := [pid for pid in pids if is_running(pid)]:
-        assert time.monotonic() < limit, f"processes {left} are left"
-        time.sleep(0.02)
-
-
-def wait_until_reaped(pid, timeout=30.0):
-    """Wait until nothing is left of a process, not even a thread that holds its pipes."""
-    limit = time.monotonic() + timeout
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-
-
-def is_running(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-DEATHS = [
-    (("signal", signal.SIGKILL), r"worker \d was ended by signal 9 \(SIGKILL\)"),
-    (("signal", signal.SIGSEGV), r"worker \d was ended by signal 11 \(SIGSEGV\)"),
-    (("exit", 7), r"worker \d ended with exit code 7"),
-    (("exit", 255), r"worker \d ended, how is not known \(exit code 255\)"),
-]
-
-
-@pytest.mark.parametrize(("task", "cause"), DEATHS)
-def test_a_worker_that_dies_loses_its_own_order_alone(pool, inbox, work, tmp_path, task, cause):
-    steady = job_of(work, ("until", "go"), number=0)
-    deadly = job_of(work, ("value", 1.0), task, number=1)
-    waiting = [job_of(work, ("value", float(n)), number=n) for n in range(2, 6)]
-    for job in (steady, deadly, *waiting):
-        pool.submit(job, inbox)
-
-    lost, *ends = inbox.until_over(deadly, *waiting)
-    (tmp_path / "go").touch()
-    (last,) = inbox.until_over(steady)
-
-    assert isinstance(lost, Lost)
-    assert lost.kind == "lost"
-    assert re.fullmatch(cause, lost.cause)
-    assert [end.outcomes[0].arrays[0][0] for end in ends] == [2.0, 3.0, 4.0, 5.0]
-    assert isinstance(last, Finished)
-
-
-def test_a_stopped_worker_can_be_given_up(pool, inbox, work, tmp_path):
-    hung = job_of(work, ("until", "go"))
-    pool.submit(hung, inbox)
-    (pid,) = wait_for_calls(tmp_path, "until", 1)
-    os.kill(pid, signal.SIGSTOP)
-
-    pool.abandon(hung)
-    (lost,) = inbox.until_over(hung)
-
-    assert lost.kind == "lost"
-    assert "did not come back in time" in lost.cause
-    wait_until_gone(pid)
-    assert value_of(pool, inbox, work) == 3.0
-
-
-def test_a_worker_that_dies_between_orders_is_replaced(inbox, work):
-    pool = ProcessPool(1)
-    try:
-        for _ in range(2):
-            (end,) = run(pool, inbox, job_of(work, ("pid",)))
-            pid = int(end.outcomes[0].arrays[0][0])
-            os.kill(pid, signal.SIGKILL)
-            wait_until_reaped(pid)
-        assert value_of(pool, inbox, work) == 3.0
-    finally:
-        pool.close()
 
 
 LIES = [
@@ -181,52 +94,6 @@ def test_a_report_that_is_none_costs_the_worker_its_place(pool, inbox, tmp_path,
     assert cause in lost.cause
     assert isinstance(pid_end, Finished)
     assert value_of(pool, inbox, liar) == 3.0
-
-
-def test_a_cancelled_order_wakes_from_its_injected_sleep(pool, inbox, work):
-    job = job_of(work, ("value", 1.0), delay=1000.0)
-    pool.submit(job, inbox)
-    inbox.until_started(job)
-
-    pool.cancel(job)
-    (end,) = inbox.until_over(job)
-
-    assert isinstance(end, Finished)
-    assert end.outcomes == ()
-
-
-def test_an_order_may_be_cancelled_at_any_moment(pool, inbox, work):
-    jobs = [job_of(work, ("value", float(n)), number=n) for n in range(60)]
-    for job in jobs:
-        pool.submit(job, inbox)
-        pool.cancel(job)
-
-    ends = inbox.until_over(*jobs)
-
-    assert all(isinstance(end, Finished) or end.kind == "cancelled" for end in ends)
-    assert value_of(pool, inbox, work) == 3.0
-
-
-def test_large_orders_and_large_results_pass_each_other(pool, inbox, tmp_path):
-    size = 500_000  # far more than a pipe holds
-    work = Echo(str(tmp_path))
-    jobs = [
-        Job(n, work, tuple(Item(k, ("echo", np.full(size, n + k))) for k in range(3)))
-        for n in range(4)
-    ]
-
-    ends = run(pool, inbox, *jobs)
-
-    for n, end in enumerate(ends):
-        for k, outcome in enumerate(end.outcomes):
-            np.testing.assert_array_equal(outcome.arrays[0], np.full(size, n + k))
-
-
-class Echo(Calls):
-    """Gives back what it got."""
-
-    def do_echo(self, array):
-        return (array,)
 
 
 def test_a_task_that_takes_too_much_memory_fails_alone(inbox, work):
@@ -331,7 +198,7 @@ MOMENTS = ("before the start", "between tasks", "while a worker is replaced", "w
 def test_a_stopped_fork_server_is_replaced(pool, inbox, work, tmp_path, moment):
     bystander = pid_of(pool, inbox, work)
     lose_server(moment, tmp_path)
-    assert is_running(bystander), "workers outlive their server"
+    assert not is_gone(bystander), "workers outlive their server"
 
 
 @pytest.mark.soak
@@ -474,30 +341,6 @@ def test_memory_limits_are_bytes(limit):
         ProcessPool(1, memory_limit=limit)
 
 
-@pytest.mark.soak
-def test_orders_end_once_each_whatever_is_killed_when(work, tmp_path):
-    pool, inbox, chance = ProcessPool(3), Inbox(), random.Random(5)
-    jobs = [job_of(work, ("pid",), ("sleep", 0.005), number=n) for n in range(400)]
-    try:
-        for job in jobs:
-            pool.submit(job, inbox)
-        wait_for_calls(tmp_path, "pid", 1)
-        for _ in range(40):
-            latest = max(tmp_path.glob("call.*"), key=lambda path: path.stat().st_mtime)
-            pid = int(latest.name.split(".")[2])
-            if pid in [child.pid for child in multiprocessing.active_children()]:
-                os.kill(pid, signal.SIGKILL)
-            for job in chance.sample(jobs, 3):
-                chance.choice([pool.cancel, pool.abandon])(job)
-            time.sleep(chance.random() * 0.1)
-        ends = inbox.until_over(*jobs, timeout=120.0)
-    finally:
-        pool.close()
-
-    kinds = {"ended" if isinstance(end, Finished) else end.kind for end in ends}
-    assert kinds == {"ended", "lost", "cancelled"}
-
-
 HEAD = f"""
 import ctypes, os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -563,33 +406,6 @@ def script(tmp_path):
         made.process.communicate()
 
 
-BUSY = """
-    if __name__ == "__main__":
-        pool = ProcessPool(2{arguments})
-        start(pool, ("{verb}",), ("sleep", 1000))
-        time.sleep(1000)
-"""
-
-
-@pytest.mark.parametrize(
-    ("verb", "arguments"),
-    [
-        ("hold", ""),
-        pytest.param("spin", "", marks=pytest.mark.soak),
-        pytest.param("hold", ', start_method="spawn"', marks=pytest.mark.soak),
-    ],
-)
-def test_no_worker_outlives_a_killed_parent(script, tmp_path, verb, arguments):
-    made = script(BUSY.format(verb=verb, arguments=arguments))
-    wait_for_calls(tmp_path, verb, 1)
-    wait_for_calls(tmp_path, "sleep", 1)
-    descendants = made.descendants()
-
-    made.process.kill()
-
-    wait_until_gone(*descendants)
-
-
 @pytest.mark.soak
 def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(script, tmp_path):
     made = script("""
@@ -611,37 +427,6 @@ def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(script, tmp_path
     made.process.kill()
 
     wait_until_gone(pid)
-
-
-def test_ctrl_c_leaves_no_worker(script, tmp_path):
-    made = script(BUSY.format(verb="spin", arguments=""))
-    wait_for_calls(tmp_path, "spin", 1)
-    wait_for_calls(tmp_path, "sleep", 1)
-    descendants = made.descendants()
-
-    os.killpg(made.process.pid, signal.SIGINT)
-    _, err, code = made.wait()
-
-    wait_until_gone(*descendants, timeout=5.0)
-    assert code == -signal.SIGINT
-    assert err.count("KeyboardInterrupt") == 1, "the script's own, and no worker's"
-
-
-@pytest.mark.soak
-def test_the_interpreter_exits_with_workers_busy(script, tmp_path):
-    made = script("""
-        if __name__ == "__main__":
-            pool = ProcessPool(2)
-            start(pool, ("sleep", 1000), ("sleep", 1000), ("value", 1.0))
-            pids = wait_for_calls(__import__("pathlib").Path(folder), "sleep", 2)
-            os.kill(pids[0], 19)
-            print(*pids)
-    """)
-
-    out, err, code = made.wait()
-
-    wait_until_gone(*map(int, out.split()))
-    assert (err, code) == ("", 0)
 
 
 def test_the_interpreter_exits_and_takes_stopped_helpers_with_it(script, tmp_path):

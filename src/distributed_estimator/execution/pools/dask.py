@@ -156,22 +156,28 @@ class _Dask(Engine):
             address = found.get(str(place))
             with self._changed:
                 before = self._addresses.get(place)
-                if address is None or address in self._ended or address == before:
+                if address == before or address in self._ended:
                     continue
-                self._addresses[place] = address
                 if before is not None:
-                    self._ended.add(before)
+                    self._ended.add(self._addresses.pop(place))
+                    self._idle.discard(place)
+                if address is not None:
+                    self._addresses[place] = address
                 busy = [s for s in self._attempts.values() if s.place == place]
-            for submission in busy:  # those before died, whatever became of their jobs
+            for submission in busy:  # the worker that they were given to died
                 submission.worker.withdrawn.set()
-            if not busy:
+            if address is not None and not busy:
                 self._free(place)
 
     def _run(self, submission: Submission) -> None:
         attempt = submission.worker = _Attempt()
-        address = self._addresses.get(submission.place)
         with self._changed:
             self._attempts[attempt.name] = submission
+            address = self._addresses.get(submission.place)
+            if address is None and self._host is not None:  # it is being replaced, since just now
+                del self._attempts[attempt.name]
+                self._lose(submission, f"worker {submission.place} died before it began")
+                return
         if address is not None:
             attempt.begun = Begun(attempt.name, address, str(submission.place), True)
             submission.start(str(submission.place))
@@ -207,7 +213,8 @@ class _Dask(Engine):
                 self._ended.add(address)
         with self._changed:
             del self._attempts[attempt.name]
-        if self._addresses.get(submission.place) not in self._ended:
+            current = self._addresses.get(submission.place)
+        if self._host is None or (current is not None and current not in self._ended):
             self._free(submission.place)
 
     def _conclude(
@@ -228,6 +235,8 @@ class _Dask(Engine):
             return None
         except WorkerLostError as error:
             self._lose(submission, str(error))
+            if self._host is not None and attempt.begun is not None:
+                self._ended.add(attempt.begun.address)
             return self._host is None
         except Exception as error:
             self._forget(submission)

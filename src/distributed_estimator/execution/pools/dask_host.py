@@ -21,7 +21,7 @@ _MOST_WITHOUT = 4
 """So many times the patience may no worker be up: starting one takes long on a busy machine."""
 
 WORKERS_TOPIC = "distributed-estimator-workers"
-"""Dask's event topic on which new workers are announced."""
+"""Dask's event topic on which it is announced that workers came or went."""
 
 _LOOPBACK = "127.0.0.1"
 _SETTINGS = {
@@ -99,7 +99,7 @@ def _looking_after(cluster: Any) -> Any:
     import distributed
 
     class LookAfter(distributed.SchedulerPlugin):
-        """Tells the pool of new workers, and ends those that the scheduler lost.
+        """Announces changes to the pool, and ends workers that the scheduler lost.
 
         Their nannies start others. One whose sockets were closed under it may never notice, or wait
         for its task first.
@@ -109,6 +109,7 @@ def _looking_after(cluster: Any) -> Any:
             scheduler.log_event(WORKERS_TOPIC, {"worker": worker})
 
         def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+            scheduler.log_event(WORKERS_TOPIC, {"worker": worker})
             _end_worker(cluster, worker)
 
     return LookAfter()

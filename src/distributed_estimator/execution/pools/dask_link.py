@@ -82,6 +82,7 @@ class Link:
         self._loop = asyncio.new_event_loop()
         self._lost: asyncio.Future[str] = self._loop.create_future()
         self._closing = asyncio.Event()
+        self._looking = asyncio.Lock()
         try:
             self._thread = start_thread(self._serve, name=_THREAD)
         except NoThreadError:
@@ -194,7 +195,8 @@ class Link:
         self._on_begun(Begun(*(event[1][name] for name in Begun._fields)))
 
     async def _look(self, _: object = None) -> None:
-        self._on_workers(await self._workers())
+        async with self._looking:  # so that no answer is older than one before it
+            self._on_workers(await self._workers())
 
     async def _watch(self) -> None:
         """Notice that the connection is lost, and do not take it up again.

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..messages import SlowWorker
-from ..worker import run_job, unpack, waits_for, works
+from ..worker import run_job, unpack, waits_for
 
 TOPIC = "distributed-estimator"
 """Dask's event topic on which workers report that they begin with a job."""
@@ -19,6 +19,10 @@ TOPIC = "distributed-estimator"
 _running: dict[str, threading.Event] = {}
 _cancelled: deque[str] = deque(maxlen=64)
 """Jobs that may still be on their way here."""
+
+
+class _AbsentError(BaseException):
+    """The work is not here. Not a failure of the job."""
 
 
 class Begun(NamedTuple):
@@ -67,8 +71,12 @@ def run_there(
 
     worker: Any = distributed.get_worker()
     address, own_name = str(worker.address), str(worker.name)
-    if packed is None and key not in works:
-        return Reply(address, own_name, None)
+
+    def fetch() -> bytes:
+        if packed is None:
+            raise _AbsentError
+        return packed
+
     cancelled = _running[name] = threading.Event()
     if name in _cancelled:
         cancelled.set()
@@ -76,10 +84,12 @@ def run_there(
         begun = Begun(name, address, own_name, worker.nanny is not None)
         worker.log_event(TOPIC, begun._asdict())
         report = run_job(
-            partial(unpack, key, lambda: packed or b"", items),
+            partial(unpack, key, fetch, items),
             wait=waits_for(cancelled),
             slow=SlowWorker(0, slow[1]) if slow is not None and slow[0] == own_name else None,
         )
+    except _AbsentError:
+        return Reply(address, own_name, None)
     finally:
         del _running[name]
     return Reply(address, own_name, pickle.dumps(report))

@@ -8,7 +8,7 @@ from functools import partial
 
 from ...checks import check_kind
 from ...forks import register
-from ..messages import Job, SlowWorker
+from ..messages import Item, Job, SlowWorker, Work
 from ..worker import Report, run_job, unpack, waits_for
 from .base import Engine, NoThreadError, Pool, Submission, start_thread
 
@@ -63,7 +63,13 @@ class _Threads(Engine):
             report: Report | None = None
             cause = ""
             try:
-                report = _run_here(submission.job, place, submission.cancelled)
+                report = run_job(
+                    partial(_contents, submission.job),
+                    wait=waits_for(submission.cancelled),
+                    worker=place,
+                    slow=submission.job.slow,
+                    remote=False,
+                )
             except Exception as error:  # no memory for the report, say: this thread must go on
                 cause = f"thread {place} failed ({type(error).__name__}: {error})"
             kept = self._forget(submission)
@@ -207,14 +213,13 @@ class _Executor(Engine):
             self._interrupt(submission)
 
 
+def _contents(job: Job) -> tuple[Work, tuple[Item, ...]]:
+    return job.work, job.items
+
+
 def _run_here(job: Job, place: int, cancelled: threading.Event) -> Report:
-    return run_job(
-        lambda: (job.work, job.items),
-        wait=waits_for(cancelled),
-        worker=place,
-        slow=job.slow,
-        remote=False,
-    )
+    load, wait = partial(_contents, job), waits_for(cancelled)
+    return run_job(load, wait=wait, worker=place, slow=job.slow, remote=False)
 
 
 def _run_there(

@@ -147,8 +147,8 @@ class _Ray(Engine):
             match message:
                 case ("done", number, run, report):
                     self._end_job(number, run, report)
-                case ("up", number, versions, host, process):
-                    self._welcome(number, versions, host, process)
+                case ("up", number, versions, host):
+                    self._welcome(number, versions, host)
                 case ("died", number, cause):
                     self._note_death(number, f"died ({cause})")
                 case ("beat",):
@@ -165,13 +165,11 @@ class _Ray(Engine):
             if self._beats_without * SECONDS_TO_LOOK >= _SECONDS_TO_START:
                 self.dropped.put(self._too_few())
 
-    def _welcome(self, number: int, versions: dict[str, str | None], host: str, here: Any) -> None:
+    def _welcome(self, number: int, versions: dict[str, str | None], host: str) -> None:
         with self._changed:
             actor = self._actors.get(number)
         if actor is None:
             return
-        if here is not None and self._link is not None:
-            self._link.remember(here)
         try:
             check_versions({f"{actor.place} on {host}": versions})
         except PoolError as error:

@@ -6,7 +6,7 @@ process, so a child drives Ray, and passes messages on.
 
 From the pool come tuples: ("start", actor, number), ("work", key, pickled), ("forget", key),
 ("run", actor, run, key, pickled items, slow worker), ("cancel", actor, run) and ("end", actor). To
-the pool go ("up", actor, versions, host, process), ("done", actor, run, pickled report),
+the pool go ("up", actor, versions, host), ("done", actor, run, pickled report),
 ("died", actor, cause), ("gone", cause), and ("beat",) twice a second.
 """
 
@@ -226,10 +226,9 @@ class _Driver:
 
     def _up(self, actor: int, found: tuple[Any, ...]) -> None:
         versions, host, machine, process = found
-        here = process if machine == _machine() else None
-        if here is not None and actor in self._actors:
-            self._processes[actor] = here
-        self._outbox.put(("up", actor, versions, host, here))
+        if machine == _machine() and actor in self._actors:
+            self._processes[actor] = process
+        self._outbox.put(("up", actor, versions, host))
 
     def _work(self, key: str, pickled: bytes) -> None:
         self._works[key] = self._ray.put(pickled)
