@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,14 @@ class _Dask(Engine):
         self._attempts: dict[str, Submission] = {}
         self._addresses: dict[int, str] = {}
         self._ended: set[str] = set()
+        self._withdrawn: deque[str] = deque(maxlen=1000)
 
     def _start(self) -> None:
         address, security = self._address, self._security
         if self._host is not None:
-            address, security = self._host.start(), _unencrypted()
+            # Nothing leaves this machine, whatever the caller's configuration asks for elsewhere.
+            make: Any = importlib.import_module("distributed").Security
+            address, security = self._host.start(), make(require_encryption=False)
         assert address is not None
         try:
             link = Link(
@@ -141,6 +145,8 @@ class _Dask(Engine):
             self._close_when_dropped()
         except BaseException:
             self._stop([])
+            while not self.dropped.empty():  # another attempt may have more luck
+                self.dropped.get()
             raise
         self._names = list(found)
         if self._host is not None:
@@ -225,6 +231,7 @@ class _Dask(Engine):
         if running.cancelled():
             self._forget(submission)
             if self._host is None:
+                self._withdrawn.append(attempt.name)
                 submission.lose("cancelled", "it was withdrawn before it began")
             else:
                 submission.lose("lost", f"worker {submission.place} died before it began")
@@ -256,6 +263,8 @@ class _Dask(Engine):
         """A worker begins with a job; of other pools too."""
         with self._changed:
             submission = self._attempts.get(begun.job)
+        if begun.job in self._withdrawn and self._link is not None:  # it was about to begin
+            self._link.spawn(self._link.cancel(begun.job, begun.address))
         if submission is None or self._host is not None:
             return
         again, submission.worker.begun = submission.worker.begun is not None, begun
@@ -284,10 +293,8 @@ class _Dask(Engine):
 
     def _stop(self, running: list[Submission]) -> None:
         """Of a cluster that was there before, only the connection is closed."""
-        with self._changed:
-            link, self._link = self._link, None
-        if link is not None:
-            link.close()
+        if self._link is not None:
+            self._link.close()
         if self._host is not None:
             self._host.close()
 
@@ -363,11 +370,3 @@ class _Host:
             process.wait()
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def _unencrypted() -> Any:
-    """Nothing leaves this machine, whatever the caller's own configuration asks for elsewhere."""
-    import distributed
-
-    make: Any = distributed.Security
-    return make(require_encryption=False)
