@@ -38,11 +38,11 @@ from distributed_estimator.execution import (
     run_tasks,
 )
 from distributed_estimator.execution.dispatcher import Dispatcher
-from distributed_estimator.execution.events import (
+from distributed_estimator.execution.messages import (
     Cancel,
     Event,
     Instruction,
-    JobEnded,
+    JobFinished,
     JobLost,
     JobStarted,
     Submit,
@@ -101,7 +101,7 @@ class VirtualRun:
             return Tick(max(wake, self._now))
         heapq.heappop(self._ends)
         job = self._jobs.pop(number)
-        return JobEnded(number, at, tuple((task, _seconds(job)) for task in job.tasks))
+        return JobFinished(number, at, tuple((task, _seconds(job)) for task in job.tasks))
 
     def _act(self, instructions: Iterable[Instruction]) -> None:
         for told in instructions:

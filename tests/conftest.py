@@ -7,6 +7,7 @@ import os
 import signal
 
 import hypothesis
+import pytest
 
 # A shell has what it starts in the background ignore Ctrl-C, and programs hand that down.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,3 +30,20 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def inbox():
+    """Keeps what a pool reports."""
+    from pool_works import Inbox
+
+    return Inbox()
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A work that notes its calls, and lets go of whatever waits in it when the test is over."""
+    from pool_works import Calls
+
+    yield Calls(str(tmp_path))
+    (tmp_path / "go").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import signal
@@ -15,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 
 from distributed_estimator.errors import CircuitError, ThrottledError
-from distributed_estimator.execution.messages import Ended, Item, Lost, Order, Started
+from distributed_estimator.execution.messages import Finished, Item, Job, Lost, Started
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,11 @@ class Calls:
     Verbs: ("value", x) gives x and x²; ("sleep", seconds); ("raise", text); ("exit", code);
     ("signal", number) to its own process; ("allocate", bytes); ("once", verb, arguments…) does it
     only in the first attempt anywhere, later ones give a value; ("pid",) gives the process;
-    ("until", name) waits for a file in the folder; ("strange",) raises what cannot be pickled, and
-    ("lambda",) returns it; ("quit",) calls `sys.exit`; ("laden", how) returns arrays with, and
-    ("harmful", how) raises what ends whoever unpickles it.
+    ("until", name) waits for a file in the folder; ("hold",) holds the interpreter's lock;
+    ("strange",) raises what cannot be pickled, and ("lambda",) returns it; ("quit",) calls
+    `sys.exit`; ("threads",) gives the most threads of a library for linear algebra; ("echo", array)
+    gives it back; ("laden", how) returns arrays with, and ("harmful", how) raises what ends whoever
+    unpickles it.
     """
 
     folder: str | None = None
@@ -70,6 +73,9 @@ class Calls:
             time.sleep(0.01)
         return (np.array([0.0]),)
 
+    def do_hold(self):
+        ctypes.PyDLL(None).sleep(1000)  # without letting go of the interpreter's lock
+
     def do_strange(self):
         raise StrangeError("strange", threading.Lock())
 
@@ -97,6 +103,14 @@ class Calls:
         }[how]
         error.cause = Harm()
         raise error
+
+    def do_threads(self):
+        import threadpoolctl
+
+        return (np.array([max(float(p["num_threads"]) for p in threadpoolctl.threadpool_info())]),)
+
+    def do_echo(self, array):
+        return (array,)
 
     def do_allocate(self, size):
         block = np.ones(size // 8)
@@ -154,9 +168,9 @@ class Unsendable(Calls):
         raise TypeError("holds a device")
 
 
-def order_of(work, *tasks, number=0, delay=0.0, slow=None):
-    """An order of these tasks."""
-    return Order(number, work, tuple(Item(n, t, delay) for n, t in enumerate(tasks)), slow)
+def job_of(work, *tasks, number=0, delay=0.0, slow=None):
+    """A job of these tasks."""
+    return Job(number, work, tuple(Item(n, t, delay) for n, t in enumerate(tasks)), slow)
 
 
 def wait_for_calls(folder, verb, count, timeout=60.0):
@@ -178,21 +192,21 @@ class Inbox:
     def __call__(self, message):
         self.messages.put(message)
 
-    def until_over(self, *orders, timeout=30.0):
-        """Wait until these orders are over; their last messages, in the order of `orders`."""
+    def until_over(self, *jobs, timeout=30.0):
+        """Wait until these jobs are over; their last messages, in the order of `jobs`."""
         ends = {}
         limit = time.monotonic() + timeout
-        while set(ends) != set(orders):
+        while set(ends) != set(jobs):
             message = self.messages.get(timeout=max(0.0, limit - time.monotonic()))
             self.seen.append(message)
-            if isinstance(message, Ended | Lost):
-                assert message.order not in ends, "an order ended twice"
-                ends[message.order] = message
-        return [ends[order] for order in orders]
+            if isinstance(message, Finished | Lost):
+                assert message.job not in ends, "a job ended twice"
+                ends[message.job] = message
+        return [ends[job] for job in jobs]
 
-    def until_started(self, order, timeout=30.0):
+    def until_started(self, job, timeout=30.0):
         limit = time.monotonic() + timeout
-        while not any(isinstance(m, Started) and m.order is order for m in self.seen):
+        while not any(isinstance(m, Started) and m.job is job for m in self.seen):
             self.seen.append(self.messages.get(timeout=max(0.0, limit - time.monotonic())))
 
 

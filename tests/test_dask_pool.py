@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import logging.handlers
 import os
@@ -15,24 +14,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections import namedtuple
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import dask.config as dask_config
 import distributed
 import numpy as np
 import psutil
 import pytest
-from pool_works import SIGNALS, Calls, Counted, Inbox, order_of, wait_for_calls
+from faults import is_gone, wait_until
+from pool_works import Calls, Counted, Inbox, job_of, wait_for_calls
 
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
-from distributed_estimator.execution.messages import Ended, Lost
-from distributed_estimator.execution.pools import dask_host, dask_link, dask_worker, versions
+from distributed_estimator.execution.messages import Finished, Lost
+from distributed_estimator.execution.pools import dask_link, transfer
 from distributed_estimator.execution.pools.dask import DaskPool
-from distributed_estimator.execution.pools.versions import PACKAGES, check_versions, own_versions
+from distributed_estimator.execution.pools.ray_driver import led_by
+from distributed_estimator.execution.pools.transfer import PACKAGES, check_versions, own_versions
 
 MEMORY = 700 * 2**20
 PATIENCE = 60.0
@@ -55,23 +52,11 @@ class Wild(Calls):
         return (np.array([max(pool["num_threads"] for pool in threadpoolctl.threadpool_info())]),)
 
 
-class Unreadable(Calls):
-    """A work that can be sent, and not be read."""
-
-    def __reduce__(self):
-        return int, ("not a number",)
-
-
 @pytest.fixture(scope="module")
 def pool():
     made = DaskPool(2, memory_limit=MEMORY)
     yield made
     made.close()
-
-
-@pytest.fixture
-def inbox():
-    return Inbox()
 
 
 @pytest.fixture
@@ -81,120 +66,25 @@ def work(tmp_path):
     (tmp_path / "go").touch()
 
 
-def run(pool, inbox, *orders, timeout=PATIENCE):
-    for order in orders:
-        pool.submit(order, inbox)
-    return inbox.until_over(*orders, timeout=timeout)
+def run(pool, inbox, *jobs, timeout=PATIENCE):
+    for job in jobs:
+        pool.submit(job, inbox)
+    return inbox.until_over(*jobs, timeout=timeout)
 
 
 def value_of(end):
-    assert isinstance(end, Ended), end
+    assert isinstance(end, Finished), end
     return float(end.outcomes[0].arrays[0][0])
 
 
-def gone(*processes, within=PATIENCE):
-    """Whether these processes have ended, or do so soon. What only waits to be reaped has ended."""
-    limit = time.monotonic() + within
-    while left := [p for p in processes if running(p)]:
-        if time.monotonic() > limit:
-            return left == []
-        time.sleep(0.05)
-    return True
-
-
-def running(process):
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def test_all_that_listens_listens_on_loopback(pool, inbox, work):
-    run(pool, inbox, order_of(work, ("value", 1.0)))
-
-    listening = [
-        connection.laddr.ip
-        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    ]
-
-    assert len(listening) >= 5, "scheduler, two nannies, two workers"
-    assert set(listening) == {"127.0.0.1"}
-
-
-def test_workers_have_one_thread_each(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("threads",)))
-
-    assert value_of(end) == 1.0
-
-
-def test_workers_that_die_are_told_and_replaced(pool, inbox, tmp_path):
-    work = Counted(str(tmp_path))
-    deaths = [("signal", SIGNALS["kill"]), ("signal", SIGNALS["segv"]), ("exit", 3)]
-    orders = [order_of(work, death, number=n) for n, death in enumerate(deaths)]
-
-    ends = run(pool, inbox, *orders)
-    (after,) = run(pool, inbox, order_of(work, ("value", 2.0)))
-
-    assert [end.kind for end in ends] == ["lost"] * 3
-    assert all("died with it" in end.cause for end in ends)
-    assert value_of(after) == 2.0
-    processes = [path.name.split(".")[1] for path in tmp_path.glob("unpickled.*")]
-    assert len(processes) == len(set(processes)) >= 3, "each new worker got the work, once"
-
-
-@pytest.mark.soak
-def test_a_stopped_worker_is_killed_and_replaced(pool, inbox, work, tmp_path):
-    stopped = order_of(work, ("signal", SIGNALS["stop"]))
-    pool.submit(stopped, inbox)
-    inbox.until_started(stopped, timeout=PATIENCE)
-    wait_for_calls(tmp_path, "signal", 1)
-    (call,) = tmp_path.glob("call.signal.*")
-    process = psutil.Process(int(call.name.split(".")[2]))
-
-    pool.abandon(stopped)
-    (lost,) = inbox.until_over(stopped)
-
-    assert lost.kind == "lost"
-    assert "did not come back in time" in lost.cause
-    assert gone(process)
-    following = [order_of(work, ("until", "go")) for _ in range(2)]
-    for order in following:
-        pool.submit(order, inbox)
-    wait_for_calls(tmp_path, "until", 2)  # so there are two workers again
-    (tmp_path / "go").touch()
-    workers = {end.worker for end in inbox.until_over(*following)}
-    assert workers == {"0", "1"}
-
-
 def test_a_worker_over_its_memory_limit_is_ended(pool, inbox, work):
-    hoards, following = order_of(work, ("hoard", 2 * MEMORY)), order_of(work, ("value", 2.0))
+    hoards, following = job_of(work, ("hoard", 2 * MEMORY)), job_of(work, ("value", 2.0))
 
     lost, after = run(pool, inbox, hoards, following)
 
     assert isinstance(lost, Lost)
     assert lost.kind == "lost"
     assert value_of(after) == 2.0
-
-
-def test_an_injected_sleep_ends_when_nobody_waits(pool, inbox, work):
-    order = order_of(work, ("value", 1.0), ("value", 2.0), delay=10 * PATIENCE)
-    pool.submit(order, inbox)
-    inbox.until_started(order)
-
-    pool.cancel(order)
-    (end,) = inbox.until_over(order, timeout=PATIENCE)
-
-    assert isinstance(end, Ended)
-    assert end.outcomes == ()
-
-
-def test_what_a_worker_cannot_read_is_the_tasks_failure(pool, inbox):
-    (end,) = run(pool, inbox, order_of(Unreadable(), ("value", 1.0)))
-
-    assert isinstance(end, Ended)
-    assert "cannot unpickle what it is to run (ValueError: invalid" in str(end.outcomes[0].error)
 
 
 def stop_workers(pool):
@@ -216,7 +106,7 @@ def stop_workers(pool):
 @pytest.fixture
 def stopping(pool, inbox, work, monkeypatch):
     """Have all workers stopped when a coroutine of the client's is called next."""
-    run(pool, inbox, order_of(work, ("value", 1.0)))
+    run(pool, inbox, job_of(work, ("value", 1.0)))
     undo = []
 
     def stop_in(owner, name):
@@ -229,85 +119,27 @@ def stopping(pool, inbox, work, monkeypatch):
 
         monkeypatch.setattr(owner, name, stop_first)
 
-    yield stop_in
-    assert undo
+    yield stop_in, undo
     undo[0]()
 
 
 @pytest.mark.parametrize("moment", ["the work is sent", "the answer is fetched"])
 @pytest.mark.soak
 def test_a_worker_that_is_stopped_before_it_begins(pool, inbox, stopping, moment, tmp_path):
-    link = pool._link
+    link, (stop_in, stopped) = pool._engine._link, stopping
     if moment == "the work is sent":
-        stopping(link, "_send")
+        stop_in(link, "_attempt")
     else:
-        stopping(link._client, "_gather")
-    order = order_of(Wild(str(tmp_path)), ("value", 3.0))
-    pool.submit(order, inbox)
+        stop_in(link._client, "_gather")
+    job = job_of(Wild(str(tmp_path)), ("value", 3.0))
+    pool.submit(job, inbox)
 
-    inbox.until_started(order, timeout=PATIENCE)
-    pool.abandon(order)
-    (lost,) = inbox.until_over(order)
+    wait_until(lambda: stopped, "the workers stop")
+    pool.abandon(job)
+    (lost,) = inbox.until_over(job)
 
     assert lost.kind == "lost"
     assert "did not come back in time" in lost.cause
-
-
-@dataclass
-class Neighbours:
-    """A cluster whose workers answer as they are named, and the ones that were ended."""
-
-    answers: dict[str, Any]
-    looks: int = 0
-    ended: list[tuple[str, int]] = field(default_factory=list)
-
-    @property
-    def scheduler(self):
-        return self
-
-    @property
-    def workers(self):
-        return {name: Neighbour(name, [Given(name)]) for name in self.answers}
-
-    async def get_call_stack(self, tasks):
-        (name,) = tasks
-        self.looks += 1
-        if isinstance(self.answers[name], Exception):
-            raise self.answers[name]
-        return self.answers[name]
-
-    def end(self, _, name):
-        self.ended.append((name, self.looks))
-        del self.answers[name]
-
-
-Neighbour = namedtuple("Neighbour", "address processing")
-Given = namedtuple("Given", "key")
-
-
-def test_workers_that_do_not_run_what_they_were_given_are_ended(monkeypatch, capsys):
-    cluster = Neighbours({"stopped": TimeoutError(), "busy": {"busy": ["frame"]}, "deaf": {}})
-    monkeypatch.setattr(dask_host, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(dask_host, "_end_worker", cluster.end)
-    monkeypatch.setattr(dask_host.os, "killpg", lambda group, number: None)
-
-    async def play():
-        looking = asyncio.create_task(dask_host._look_after(cluster, 5))
-        while cluster.looks < 100:
-            await asyncio.sleep(0.0)
-        cluster.answers.clear()
-        await looking
-
-    asyncio.run(play())
-
-    assert cluster.ended == [("deaf", 15)], "at the fifth look at three workers"
-    assert "could not be started again" in capsys.readouterr().err
-
-
-def test_a_task_of_many_megabytes(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("length", "x" * 15_000_000)))
-
-    assert value_of(end) == 15_000_000
 
 
 @pytest.mark.soak
@@ -315,19 +147,11 @@ def test_a_cluster_of_our_own_needs_no_certificates(inbox, work):
     with dask_config.set({"distributed.comm.require-encryption": True}):
         pool = DaskPool(1)
         try:
-            (end,) = run(pool, inbox, order_of(work, ("value", 4.0)))
+            (end,) = run(pool, inbox, job_of(work, ("value", 4.0)))
         finally:
             pool.close()
 
     assert value_of(end) == 4.0
-
-
-def test_a_worker_keeps_few_works_that_were_sent_and_not_asked_for(monkeypatch):
-    monkeypatch.setattr(dask_worker, "_arrived", arrived := {})
-    for number in range(20):
-        dask_worker.keep_work(f"unasked {number}", b"")
-
-    assert list(arrived) == [f"unasked {number}" for number in range(12, 20)]
 
 
 def test_closing_while_workers_start(inbox, work):
@@ -337,7 +161,7 @@ def test_closing_while_workers_start(inbox, work):
 
     def submit():
         try:
-            pool.submit(order_of(work, ("value", 1.0)), inbox)
+            pool.submit(job_of(work, ("value", 1.0)), inbox)
         except PoolError as error:
             errors.append(error)
 
@@ -351,7 +175,7 @@ def test_closing_while_workers_start(inbox, work):
     thread.join(PATIENCE)
 
     assert len(errors) == 1
-    assert gone(*started)
+    wait_until(lambda: all(is_gone(p.pid) for p in started), "all are gone")
 
 
 @contextmanager
@@ -394,7 +218,7 @@ def host():
         inbox = Inbox()
         for attempt in range(10):  # until it listens
             try:
-                run(pool, inbox, order_of(Calls(), ("value", 1.0)))
+                run(pool, inbox, job_of(Calls(), ("value", 1.0)))
                 break
             except PoolError:
                 assert attempt < 9
@@ -411,7 +235,7 @@ def test_a_cluster_that_is_there_is_used_and_left(cluster, inbox, tmp_path):
     work = Counted(str(tmp_path))
     for _ in range(2):
         pool = DaskPool(3, address=cluster)
-        ends = run(pool, inbox, *(order_of(work, ("value", float(n))) for n in range(6)))
+        ends = run(pool, inbox, *(job_of(work, ("value", float(n))) for n in range(6)))
         pool.close()
 
         assert [value_of(end) for end in ends] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
@@ -420,13 +244,13 @@ def test_a_cluster_that_is_there_is_used_and_left(cluster, inbox, tmp_path):
 
 def test_a_hung_worker_of_a_cluster_is_replaced(cluster, inbox, work, tmp_path):
     pool = DaskPool(1, address=cluster)
-    hung = order_of(work, ("until", "go"))
+    hung = job_of(work, ("until", "go"))
     pool.submit(hung, inbox)
     inbox.until_started(hung)
 
     pool.abandon(hung)
     (lost,) = inbox.until_over(hung)
-    (after,) = run(pool, inbox, order_of(work, ("value", 2.0)))
+    (after,) = run(pool, inbox, job_of(work, ("value", 2.0)))
     pool.close()
 
     assert lost.kind == "lost"
@@ -436,12 +260,12 @@ def test_a_hung_worker_of_a_cluster_is_replaced(cluster, inbox, work, tmp_path):
 
 def test_workers_of_other_versions_are_refused(cluster, inbox, work, monkeypatch, tmp_path):
     other = own_versions() | {"numpy": "1.0"}
-    monkeypatch.setattr(versions, "own_versions", lambda: other)
+    monkeypatch.setattr(transfer, "own_versions", lambda: other)
     before = threads()
     pool = DaskPool(1, address=cluster)
 
     with pytest.raises(PoolError, match=rf"numpy {np.__version__} instead of 1\.0 on tcp://"):
-        pool.submit(order_of(work, ("value", 1.0)), inbox)
+        pool.submit(job_of(work, ("value", 1.0)), inbox)
 
     assert threads() == before
     assert list(tmp_path.iterdir()) == []
@@ -455,15 +279,15 @@ def test_a_scheduler_that_dies(host, inbox, work, tmp_path, capfd):
     """The last of all that share the cluster."""
     process, address = host
     pool = DaskPool(1, address=address)
-    orders = [order_of(work, ("until", "go"), number=n) for n in range(3)]
-    for order in orders:
-        pool.submit(order, inbox)
+    jobs = [job_of(work, ("until", "go"), number=n) for n in range(3)]
+    for job in jobs:
+        pool.submit(job, inbox)
     wait_for_calls(tmp_path, "until", 1)
 
     process.kill()
-    ends = inbox.until_over(*orders, timeout=PATIENCE)
+    ends = inbox.until_over(*jobs, timeout=PATIENCE)
     with pytest.raises(PoolError, match=r"connection to the Dask scheduler at .* was lost"):
-        pool.submit(order_of(work, ("value", 1.0)), inbox)
+        pool.submit(job_of(work, ("value", 1.0)), inbox)
     pool.close()
 
     assert [end.kind for end in ends] == ["refused"] * 3
@@ -486,32 +310,34 @@ def client_log():
 
 @pytest.mark.soak
 def test_a_scheduler_that_stops_as_it_is_connected_to(inbox, work, monkeypatch):
-    names = dask_link.Link._names
+    meet = dask_link.Link._meet
 
-    async def stop_first(link):
-        psutil.Process(pool._cluster._process._process.pid).suspend()
-        monkeypatch.setattr(dask_link, "_SILENCE", 4)
-        return await names(link)
+    leaders = []
 
-    monkeypatch.setattr(dask_link.Link, "_names", stop_first)
-    before = set(psutil.Process().children(recursive=True))
+    async def stop_first(link, **options):
+        leaders.append(pool._engine._host._process.pid)
+        psutil.Process(leaders[0]).suspend()
+        monkeypatch.setattr(dask_link, "_SILENCE", 8)
+        return await meet(link, **options)
+
+    monkeypatch.setattr(dask_link.Link, "_meet", stop_first)
     pool = DaskPool(1)
-    with pytest.raises(PoolError, match="did not answer for 1 s: make a new estimator"):
-        pool.submit(order_of(work, ("value", 1.0)), inbox)
-    assert set(psutil.Process().children(recursive=True)) <= before
+    with pytest.raises(PoolError, match="did not answer for 2 s: make a new estimator"):
+        pool.submit(job_of(work, ("value", 1.0)), inbox)
+    wait_until(lambda: not led_by(leaders[0], os.getsid), "no process of its session is left")
 
 
 @pytest.mark.soak
 def test_dask_is_silent_about_what_the_pool_tells(inbox, work, client_log):
     pool = DaskPool(1)
-    run(pool, inbox, order_of(work, ("value", 1.0)))
-    cluster = psutil.Process(pool._cluster._process._process.pid)
+    run(pool, inbox, job_of(work, ("value", 1.0)))
+    cluster = psutil.Process(pool._engine._host._process.pid)
     cluster.suspend()
-    order = order_of(work, ("length", "x" * 50_000_000))  # more than a connection takes at once
-    pool.submit(order, inbox)
+    job = job_of(work, ("length", "x" * 50_000_000))  # more than a connection takes at once
+    pool.submit(job, inbox)
     time.sleep(1.0)  # for the client to be amid its writing when the connection is lost
     os.killpg(cluster.pid, signal.SIGKILL)
-    inbox.until_over(order, timeout=PATIENCE)
+    inbox.until_over(job, timeout=PATIENCE)
     pool.close()
 
     assert client_log.empty()
@@ -519,13 +345,13 @@ def test_dask_is_silent_about_what_the_pool_tells(inbox, work, client_log):
     assert client_log.get(timeout=PATIENCE).msg == "from another client"
 
 
-def submit_when_up(pool, order, inbox):
+def submit_when_up(pool, job, inbox):
     for _ in range(9):
         try:
-            return pool.submit(order, inbox)
+            return pool.submit(job, inbox)
         except PoolError:
             continue
-    return pool.submit(order, inbox)
+    return pool.submit(job, inbox)
 
 
 def test_an_address_where_nothing_answers(inbox, work, capfd, monkeypatch):
@@ -539,7 +365,7 @@ def test_an_address_where_nothing_answers(inbox, work, capfd, monkeypatch):
 
         begin = time.monotonic()
         with pytest.raises(PoolError, match=f"no Dask scheduler can be reached at {address}"):
-            pool.submit(order_of(work, ("value", 1.0)), inbox)
+            pool.submit(job_of(work, ("value", 1.0)), inbox)
         seconds = time.monotonic() - begin
         pool.close()
 
@@ -560,12 +386,12 @@ def test_a_cluster_behind_tls(inbox, work, monkeypatch):
         dashboard_address="127.0.0.1:0",
     ) as there:
         pool = DaskPool(4, address=there.scheduler_address, security=security)
-        ends = run(pool, inbox, *(order_of(work, ("value", float(n))) for n in range(8)))
+        ends = run(pool, inbox, *(job_of(work, ("value", float(n))) for n in range(8)))
         pool.close()
         monkeypatch.setattr(dask_link, "_CONNECT_SECONDS", 1.0)
         stranger = DaskPool(1, address=there.scheduler_address)
         with pytest.raises(PoolError, match="no Dask scheduler can be reached at tls://"):
-            stranger.submit(order_of(work, ("value", 1.0)), inbox)
+            stranger.submit(job_of(work, ("value", 1.0)), inbox)
 
     assert [value_of(end) for end in ends] == [float(n) for n in range(8)]
 
@@ -576,100 +402,18 @@ def test_a_cluster_without_workers(inbox, work, monkeypatch):
         pool = DaskPool(1, address=address)
         for _ in range(10):
             with pytest.raises(PoolError) as caught:
-                pool.submit(order_of(work, ("value", 1.0)), inbox)
+                pool.submit(job_of(work, ("value", 1.0)), inbox)
             if "can be reached" not in str(caught.value):
                 break
 
     assert f"cluster at {address} has had no worker" in str(caught.value)
 
 
-SCRIPT = """
-import gc, signal, sys, time
-import psutil
-from pool_works import Calls, Inbox, order_of
-from distributed_estimator.execution.pools.dask import DaskPool
-
-pool, inbox = DaskPool(2), Inbox()
-ends = [order_of(Calls(), ("value", 1.0), number=n) for n in range(4)]
-for order in ends:
-    pool.submit(order, inbox)
-inbox.until_over(*ends, timeout=100.0)
-processes = psutil.Process().children(recursive=True)
-if sys.argv[1] == "busy":
-    stopped, busy = order_of(Calls(), ("signal", signal.SIGSTOP)), order_of(Calls(), ("sleep", 600))
-    for order in (stopped, busy):
-        pool.submit(order, inbox)
-    inbox.until_started(stopped)
-    inbox.until_started(busy)
-if sys.argv[1] == "collected":
-    del pool, order
-    gc.collect()
-    left = [p for p in processes if p.is_running() and p.status() != "zombie"]
-    assert not left, left
-print(*(process.pid for process in processes), flush=True)
-if sys.argv[1] == "busy":
-    time.sleep(600)
-"""
-
-
-def script(kind):
-    """Run a script that uses the pool, up to the point where it has printed its processes."""
-    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", SCRIPT, kind],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    processes = []
-    for pid in process.stdout.readline().split():
-        try:
-            processes.append(psutil.Process(int(pid)))
-        except psutil.NoSuchProcess:
-            continue
-    return process, processes
-
-
-@pytest.mark.soak
-def test_nothing_is_left_of_a_script_that_is_killed():
-    process, processes = script("busy")
-    process.kill()
-    process.communicate()
-
-    assert len(processes) >= 3
-    assert gone(*processes)
-
-
-@pytest.mark.soak
-def test_nothing_is_left_of_a_script_that_is_interrupted():
-    process, processes = script("busy")
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
-
-    assert len(processes) >= 3
-    assert gone(*processes)
-    assert errors.splitlines()[-1] == "KeyboardInterrupt"
-    assert errors.count("Traceback") == 1
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("kind", ["forgotten", "collected"])
-def test_nothing_is_left_of_a_script_that_does_not_close(kind):
-    process, processes = script(kind)
-    _, errors = process.communicate(timeout=PATIENCE)
-
-    assert process.returncode == 0
-    assert errors == ""
-    assert gone(*processes)
-
-
 @pytest.mark.soak
 def test_a_cluster_without_nannies(inbox, work, tmp_path):
     with scheduler("--no-nanny") as (_, address):
         pool = DaskPool(1, address=address)
-        hung, after = order_of(work, ("until", "go")), order_of(work, ("value", 2.0))
+        hung, after = job_of(work, ("until", "go")), job_of(work, ("value", 2.0))
         submit_when_up(pool, hung, inbox)
         inbox.until_started(hung)
 
@@ -681,24 +425,6 @@ def test_a_cluster_without_nannies(inbox, work, tmp_path):
 
     assert lost.cause.endswith("it has no nanny, so end its process yourself")
     assert value_of(end) == 2.0
-
-
-@pytest.mark.soak
-def test_every_order_is_told_once_whatever_happens(pool, inbox, work):
-    tasks = [("signal", 9), ("value", 1.0), ("exit", 1), ("sleep", 0.1), ("raise", "no"), ("pid",)]
-    orders = [order_of(work, tasks[n % len(tasks)], number=n) for n in range(60)]
-    for order in orders:
-        pool.submit(order, inbox)
-    for order in orders[::7]:
-        pool.cancel(order)
-    for order in orders[::11]:
-        pool.abandon(order)
-
-    ends = inbox.until_over(*orders, timeout=250.0)
-    (after,) = run(pool, inbox, order_of(work, ("value", 2.0)))
-
-    assert {type(end) for end in ends} == {Ended, Lost}
-    assert value_of(after) == 2.0
 
 
 def test_versions_that_agree_pass():

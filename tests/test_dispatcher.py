@@ -9,13 +9,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from distributed_estimator.errors import InputError
 from distributed_estimator.execution.dispatcher import Dispatcher
-from distributed_estimator.execution.events import (
+from distributed_estimator.execution.messages import (
     Abandon,
     Accept,
     Cancel,
     Failure,
     GiveUp,
-    JobEnded,
+    JobFinished,
     JobLost,
     JobStarted,
     Submit,
@@ -52,7 +52,7 @@ def of(kind, instructions):
 
 
 def ended(job, at, *finished, failures=(), seconds=1.0):
-    return JobEnded(job, at, tuple((task, seconds) for task in finished), tuple(failures))
+    return JobFinished(job, at, tuple((task, seconds) for task in finished), tuple(failures))
 
 
 STRAINED = Failure(0, "strained", "no file descriptor is left")
@@ -385,7 +385,7 @@ def test_while_no_worker_is_idle_a_late_job_is_left_alone():
     ]
 
 
-def test_with_restart_a_late_job_is_withdrawn_and_begun_anew():
+def test_with_restart_a_late_job_is_withdrawn_and_restarted():
     machine, _ = with_history(RESTART, count=5)
     assert machine.handle(Tick(2.5)) == [Cancel(0)]
     assert machine.handle(JobLost(0, 2.5, "cancelled", "")) == [
@@ -394,7 +394,7 @@ def test_with_restart_a_late_job_is_withdrawn_and_begun_anew():
 
 
 def test_a_place_that_has_just_become_free_is_not_idle_while_tasks_wait():
-    """A late job found when another ends is begun anew before what waits, not after."""
+    """A late job found when another ends is restarted before what waits, not after."""
     machine, _ = with_history(RESTART, count=6)
     instructions = machine.handle(ended(4, 2.5, 4))
     assert instructions == [Accept(4, (4,)), Cancel(0), Submit(5, (0,), (1,), "restart")]

@@ -7,10 +7,10 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from multiprocessing import get_context
 
 import pytest
-from pool_works import Calls, Inbox, order_of
+from pool_works import Calls, job_of
 
-from distributed_estimator.errors import BackendError, InputError
-from distributed_estimator.execution.messages import Ended, Lost, Started
+from distributed_estimator.errors import InputError
+from distributed_estimator.execution.messages import Finished, Lost, Started
 from distributed_estimator.execution.pools.executors import ExecutorPool
 
 
@@ -30,11 +30,6 @@ class ByHand(Executor):
     def wait_for_job(self):
         assert self.arrived.acquire(timeout=30.0)
         return self.jobs[-1]
-
-
-@pytest.fixture
-def inbox():
-    return Inbox()
 
 
 @pytest.fixture
@@ -71,11 +66,11 @@ def test_an_executor_that_was_shut_down_is_refused_with_a_remedy(inbox):
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
     pool = ExecutorPool(executor, 1)
-    orders = [order_of(Calls(), ("value", 1.0), number=n) for n in range(3)]
-    for order in orders:
-        pool.submit(order, inbox)
+    jobs = [job_of(Calls(), ("value", 1.0), number=n) for n in range(3)]
+    for job in jobs:
+        pool.submit(job, inbox)
 
-    ends = inbox.until_over(*orders)
+    ends = inbox.until_over(*jobs)
 
     assert [end.kind for end in ends] == ["refused"] * 3
     assert "the ThreadPoolExecutor takes no jobs any more (RuntimeError: " in ends[0].cause
@@ -85,11 +80,11 @@ def test_an_executor_that_was_shut_down_is_refused_with_a_remedy(inbox):
 def test_an_executor_that_breaks_is_refused_with_a_remedy(inbox):
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         pool = ExecutorPool(executor, 2)
-        orders = [order_of(Calls(), ("exit", 3)), *(order_of(Calls(), ("pid",)) for _ in range(4))]
-        for order in orders:
-            pool.submit(order, inbox)
+        jobs = [job_of(Calls(), ("exit", 3)), *(job_of(Calls(), ("pid",)) for _ in range(4))]
+        for job in jobs:
+            pool.submit(job, inbox)
 
-        ends = inbox.until_over(*orders, timeout=60.0)
+        ends = inbox.until_over(*jobs, timeout=60.0)
 
     assert [end.kind for end in ends] == ["refused"] * 5
     assert "BrokenProcessPool" in ends[0].cause
@@ -97,37 +92,17 @@ def test_an_executor_that_breaks_is_refused_with_a_remedy(inbox):
 
 
 def test_no_more_jobs_than_workers_are_handed_on(inbox, executor, pool):
-    orders = [order_of(Calls(), ("value", float(n)), number=n) for n in range(3)]
-    for order in orders:
-        pool.submit(order, inbox)
+    jobs = [job_of(Calls(), ("value", float(n)), number=n) for n in range(3)]
+    for job in jobs:
+        pool.submit(job, inbox)
 
     for n in range(3):
         future, run = executor.wait_for_job()
         assert len(executor.jobs) == n + 1
         future.set_result(run())
-    ends = inbox.until_over(*orders)
+    ends = inbox.until_over(*jobs)
 
     assert [end.outcomes[0].arrays[0][0] for end in ends] == [0.0, 1.0, 2.0]
-
-
-def test_a_failure_of_the_executor_loses_one_order(inbox, executor, pool):
-    order = order_of(Calls(), ("value", 1.0))
-    pool.submit(order, inbox)
-    executor.wait_for_job()[0].set_exception(OSError("no route"))
-
-    (lost,) = inbox.until_over(order)
-
-    assert (lost.kind, lost.cause) == ("lost", "the executor failed (OSError: no route)")
-
-
-def test_a_report_that_is_none_loses_its_order(inbox, executor, pool):
-    order = order_of(Calls(), ("value", 1.0))
-    pool.submit(order, inbox)
-    executor.wait_for_job()[0].set_result(42)
-
-    (lost,) = inbox.until_over(order)
-
-    assert (lost.kind, lost.cause) == ("lost", "the executor gave what is no report: 42")
 
 
 class Unprintable:
@@ -137,56 +112,56 @@ class Unprintable:
         raise ValueError("no words")
 
 
-def test_a_result_that_cannot_be_told_of_loses_its_order(inbox, executor, pool):
-    order, later = (order_of(Calls(), ("value", 1.0), number=n) for n in range(2))
-    pool.submit(order, inbox)
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (lambda f: f.set_exception(OSError("no route")), "executor failed (OSError: no route)"),
+        (lambda f: f.set_result(42), "worker 0 sent a report that is none: 42"),
+        (lambda f: f.set_result(Unprintable()), "is none: unreadable (ValueError: no words)"),
+        (lambda f: f.cancel(), "its executor cancelled it"),
+    ],
+)
+def test_an_end_without_a_report_loses_its_job_alone(inbox, executor, pool, end, cause):
+    job, later = (job_of(Calls(), ("value", 1.0), number=n) for n in range(2))
+    pool.submit(job, inbox)
     pool.submit(later, inbox)
-    executor.wait_for_job()[0].set_result(Unprintable())
+    end(executor.wait_for_job()[0])
     future, run = executor.wait_for_job()
     future.set_result(run())
 
-    lost, end = inbox.until_over(order, later)
+    lost, finished = inbox.until_over(job, later)
 
-    assert (lost.kind, lost.cause) == ("lost", "its result cannot be read (ValueError: no words)")
-    assert isinstance(end, Ended)
+    assert lost.kind == "lost"
+    assert lost.cause.endswith(cause)
+    assert isinstance(finished, Finished)
 
 
 def test_an_executor_without_futures_is_refused(inbox, monkeypatch, executor, pool):
     monkeypatch.setattr(executor, "submit", lambda *arguments: None)
-    orders = [order_of(Calls(), ("value", 1.0), number=n) for n in range(2)]
-    for order in orders:
-        pool.submit(order, inbox)
+    jobs = [job_of(Calls(), ("value", 1.0), number=n) for n in range(2)]
+    for job in jobs:
+        pool.submit(job, inbox)
 
-    ends = inbox.until_over(*orders)
+    ends = inbox.until_over(*jobs)
 
     assert [end.kind for end in ends] == ["refused"] * 2
     assert "AttributeError" in ends[0].cause
 
 
 def test_a_job_that_the_executor_has_not_begun_can_be_cancelled(inbox, executor, pool):
-    order = order_of(Calls(), ("value", 1.0))
-    pool.submit(order, inbox)
+    job = job_of(Calls(), ("value", 1.0))
+    pool.submit(job, inbox)
     future, _ = executor.wait_for_job()
 
-    pool.cancel(order)
-    (lost,) = inbox.until_over(order)
+    pool.cancel(job)
+    (lost,) = inbox.until_over(job)
 
     assert future.cancelled()
     assert lost.kind == "cancelled"
 
 
-def test_an_executor_may_cancel_by_itself(inbox, executor, pool):
-    order = order_of(Calls(), ("value", 1.0))
-    pool.submit(order, inbox)
-    executor.wait_for_job()[0].cancel()
-
-    (lost,) = inbox.until_over(order)
-
-    assert (lost.kind, lost.cause) == ("lost", "its executor cancelled it")
-
-
 def test_what_comes_after_an_order_was_given_up_is_dropped(inbox, executor, pool):
-    hung, following = (order_of(Calls(), ("value", 1.0), number=n) for n in range(2))
+    hung, following = (job_of(Calls(), ("value", 1.0), number=n) for n in range(2))
     pool.submit(hung, inbox)
     pool.submit(following, inbox)
     late, run_late = executor.wait_for_job()
@@ -199,34 +174,12 @@ def test_what_comes_after_an_order_was_given_up_is_dropped(inbox, executor, pool
     lost, end = inbox.until_over(hung, following)
 
     assert (lost.kind, lost.cause) == ("lost", "job 0 of the executor did not come back in time")
-    assert isinstance(end, Ended)
+    assert isinstance(end, Finished)
     assert inbox.messages.empty()
 
 
-def test_a_work_that_cannot_be_unpickled_there_fails_task_by_task(inbox, executor, pool):
-    order = order_of(Unopenable(), ("value", 1.0), ("value", 2.0))
-    pool.submit(order, inbox)
-    future, run = executor.wait_for_job()
-    future.set_result(run())
-
-    (end,) = inbox.until_over(order)
-
-    assert [outcome.number for outcome in end.outcomes] == [0, 1]
-    assert all(isinstance(outcome.error, BackendError) for outcome in end.outcomes)
-    assert "cannot unpickle what it is to run (OSError: no device here)" in str(
-        end.outcomes[0].error
-    )
-
-
-class Unopenable(Calls):
-    """Cannot be unpickled."""
-
-    def __setstate__(self, state):
-        raise OSError("no device here")
-
-
 def test_orders_start_when_they_are_handed_on(inbox, executor, pool):
-    first, second = (order_of(Calls(), ("value", 1.0), number=n) for n in range(2))
+    first, second = (job_of(Calls(), ("value", 1.0), number=n) for n in range(2))
     pool.submit(first, inbox)
     pool.submit(second, inbox)
     executor.wait_for_job()
@@ -234,7 +187,7 @@ def test_orders_start_when_they_are_handed_on(inbox, executor, pool):
     message = inbox.messages.get(timeout=30.0)
 
     assert isinstance(message, Started)
-    assert message.order is first
+    assert message.job is first
     assert inbox.messages.empty()
     pool.close()
     assert all(isinstance(end, Lost) for end in inbox.until_over(first, second))

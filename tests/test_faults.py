@@ -53,12 +53,12 @@ from distributed_estimator.execution import (
     Stragglers,
 )
 from distributed_estimator.execution.dispatcher import Dispatcher
-from distributed_estimator.execution.pools import dask_cluster, dask_link, ray_link
+from distributed_estimator.execution.pace import Watch
+from distributed_estimator.execution.pools import dask, dask_link, ray_link
 from distributed_estimator.execution.pools.dask import DaskPool
 from distributed_estimator.execution.pools.processes import ProcessPool
 from distributed_estimator.execution.pools.ray import RayPool
 from distributed_estimator.execution.pools.ray_driver import led_by
-from distributed_estimator.execution.watch import Watch
 from distributed_estimator.records import TaskRecord, read_records
 
 POOLS = ("processes", "dask", "ray")
@@ -109,7 +109,7 @@ def make(name):
 @pytest.fixture(scope="module", params=POOLS)
 def pool(request):
     with pytest.MonkeyPatch.context() as patch, contextlib.closing(make(request.param)) as made:
-        patch.setattr(dask_cluster, "_PATIENCE", LOOKS)
+        patch.setattr(dask, "_PATIENCE", LOOKS)
         yield made
     assert not workers_of(request.param)
 
@@ -303,7 +303,7 @@ def test_a_task_is_not_to_blame_for_workers_without_file_descriptors(processes, 
 
 
 def test_without_deduplication_a_late_answer_would_count_twice(processes, tmp_path, monkeypatch):
-    ended = Dispatcher._ended
+    ended = Dispatcher._finished
 
     def accept_again(self, event):
         for task, _ in event.finished:
@@ -311,7 +311,7 @@ def test_without_deduplication_a_late_answer_would_count_twice(processes, tmp_pa
             self._open[task] = True
         ended(self, event)
 
-    monkeypatch.setattr(Dispatcher, "_ended", accept_again)
+    monkeypatch.setattr(Dispatcher, "_finished", accept_again)
     with pytest.raises(AssertionError, match=r"\{0: 2, .*12: 1\}"):
         late_round(processes, new_work(tmp_path))
 
@@ -503,12 +503,12 @@ def kill_engine(pool, others):
 def drop_connection(pool, others):
     """Shut down the sockets to the engine, or to one worker where there is none between."""
     if pool.name == "processes":
-        wait_until(lambda: pool._crew._running, "a worker is busy")
-        lines = [next(iter(pool._crew._running.values())).process._connection.fileno()]
+        wait_until(lambda: pool._engine._running, "a worker is busy")
+        lines = [next(iter(pool._engine._running.values())).worker._connection.fileno()]
     elif pool.name == "ray":
-        lines = [pool._link._connection.fileno()]
+        lines = [pool._engine._link._connection.fileno()]
     else:
-        port = int(pool._cluster.link.address.rpartition(":")[2])
+        port = int(pool._engine._link.address.rpartition(":")[2])
         known = psutil.Process().net_connections("tcp")
         lines = [line.fd for line in known if line.raddr and line.raddr.port == port]
     assert lines
@@ -568,7 +568,8 @@ def stop_round(name, helper, folder, moment):
         assert started.error is None
         # Not before: the scheduler is busy while workers come.
         patch.setattr(dask_link, "_SILENCE", round(SILENCE / dask_link._WATCH_SECONDS))
-        leader = (pool._cluster._process._process if name == "dask" else pool._link._process).pid
+        engine = pool._engine
+        leader = (engine._host._process if name == "dask" else engine._link._process).pid
         family = [psutil.Process(pid) for pid, _ in led_by(leader, os.getsid)]
         (helping,) = [p for p in family if (p.name() == helper if helper else p.pid == leader)]
         tasks = [(number, None) for number in range(100 * WORKERS)]

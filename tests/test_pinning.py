@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pool_works import Calls, Inbox, order_of
+from pool_works import Calls, Inbox, job_of
 from threadpoolctl import threadpool_info
 
 from distributed_estimator.execution import pinning
@@ -99,9 +99,9 @@ assert threads("openmp") == 4
 
 POOL = """
 import numpy
-from pool_works import Calls, Inbox, order_of
+from pool_works import Calls, Inbox, job_of
 from distributed_estimator.execution.pools.executors import ExecutorPool
-from distributed_estimator.execution.pools.threads import ThreadPool
+from distributed_estimator.execution.pools.executors import ThreadPool
 from concurrent.futures import ThreadPoolExecutor
 
 class Limits(Calls):
@@ -109,9 +109,9 @@ class Limits(Calls):
         return (numpy.array([float(threads("blas", "openmp"))]),)
 
 for pool in (ThreadPool(1), ExecutorPool(ThreadPoolExecutor(1), 1)):
-    inbox, order = Inbox(), order_of(Limits(), ("limits",))
-    pool.submit(order, inbox)
-    (end,) = inbox.until_over(order)
+    inbox, job = Inbox(), job_of(Limits(), ("limits",))
+    pool.submit(job, inbox)
+    (end,) = inbox.until_over(job)
     assert end.outcomes[0].arrays[0].tolist() == [1.0], end
 """
 
@@ -192,7 +192,11 @@ def run(program):
     names = [*pinning.ONE_THREAD]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        env={**os.environ, "PYTHONPATH": HERE, **dict.fromkeys(names, "4")},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([HERE, *sys.path]),
+            **dict.fromkeys(names, "4"),
+        },
         capture_output=True,
         text=True,
         timeout=120.0,
@@ -205,9 +209,9 @@ def test_processes_of_an_executor_have_one_thread_while_they_run_tasks(monkeypat
     for name in pinning.ONE_THREAD:
         monkeypatch.setenv(name, "4")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        inbox, order = Inbox(), order_of(Limits(), ("limits",))
-        ExecutorPool(executor, 1).submit(order, inbox)
-        (end,) = inbox.until_over(order, timeout=60.0)
+        inbox, job = Inbox(), job_of(Limits(), ("limits",))
+        ExecutorPool(executor, 1).submit(job, inbox)
+        (end,) = inbox.until_over(job, timeout=60.0)
         after = executor.submit(limits_of_openmp).result()
 
     assert end.outcomes[0].arrays[0].tolist() == [1.0]

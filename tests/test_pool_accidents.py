@@ -10,34 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from pool_works import Calls, Inbox, order_of, wait_for_calls
+from pool_works import job_of, wait_for_calls
 
 from distributed_estimator.errors import PoolError
-from distributed_estimator.execution.messages import Ended, Lost
-from distributed_estimator.execution.pools import threads
-from distributed_estimator.execution.pools.executors import ExecutorPool
+from distributed_estimator.execution.messages import Finished, Lost
+from distributed_estimator.execution.pools import executors
+from distributed_estimator.execution.pools.executors import ExecutorPool, ThreadPool
 from distributed_estimator.execution.pools.processes import ProcessPool
-from distributed_estimator.execution.pools.threads import ThreadPool
-
-
-@pytest.fixture
-def inbox():
-    return Inbox()
-
-
-@pytest.fixture
-def work(tmp_path):
-    made = Calls(str(tmp_path))
-    yield made
-    (tmp_path / "go").touch()
 
 
 def value_of(pool, inbox, work):
-    """What an ordinary order gives: the pool is well."""
-    order = order_of(work, ("value", 3.0))
-    pool.submit(order, inbox)
-    (end,) = inbox.until_over(order)
-    assert isinstance(end, Ended), end
+    """What an ordinary job gives: the pool is well."""
+    job = job_of(work, ("value", 3.0))
+    pool.submit(job, inbox)
+    (end,) = inbox.until_over(job)
+    assert isinstance(end, Finished), end
     return float(end.outcomes[0].arrays[0][0])
 
 
@@ -45,20 +32,20 @@ FORK = """
 import os, sys
 from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
-from pool_works import Calls, Inbox, order_of
+from pool_works import Calls, Inbox, job_of
 from distributed_estimator.errors import PoolError
 from distributed_estimator.execution.pools.executors import ExecutorPool
 from distributed_estimator.execution.pools.processes import ProcessPool
 
 folder = sys.argv[1]
 pool, inbox, work = {pool}, Inbox(), Calls(folder)
-busy, later = order_of(work, ("pid",), ("until", "go")), order_of(work, ("pid",))
+busy, later = job_of(work, ("pid",), ("until", "go")), job_of(work, ("pid",))
 pool.submit(busy, inbox)
 inbox.until_started(busy)
 child = os.fork()
 if child == 0:
     try:
-        pool.submit(order_of(work, ("pid",)), inbox)
+        pool.submit(job_of(work, ("pid",)), inbox)
     except PoolError as error:
         print(error, flush=True)
     pool.cancel(busy)
@@ -117,10 +104,10 @@ def executor_pool(workers):
 @pytest.mark.parametrize("make", [ThreadPool, executor_pool])
 def test_an_order_that_no_thread_can_run_is_refused(inbox, work, make):
     with contextlib.closing(make(1)) as pool:
-        order = order_of(work, ("value", 1.0))
+        job = job_of(work, ("value", 1.0))
         with no_threads():
-            pool.submit(order, inbox)
-            (refused,) = inbox.until_over(order)
+            pool.submit(job, inbox)
+            (refused,) = inbox.until_over(job)
 
         assert isinstance(refused, Lost)
         assert refused.kind == "refused"
@@ -130,7 +117,7 @@ def test_an_order_that_no_thread_can_run_is_refused(inbox, work, make):
 
 @pytest.mark.parametrize("make", [ThreadPool, executor_pool])
 def test_an_order_waits_for_another_where_there_is_no_thread_for_both(inbox, work, tmp_path, make):
-    first, second = order_of(work, ("until", "go")), order_of(work, ("value", 1.0))
+    first, second = job_of(work, ("until", "go")), job_of(work, ("value", 1.0))
     with contextlib.closing(make(2)) as pool:
         pool.submit(first, inbox)
         wait_for_calls(tmp_path, "until", 1)
@@ -138,14 +125,14 @@ def test_an_order_waits_for_another_where_there_is_no_thread_for_both(inbox, wor
             pool.submit(second, inbox)
         (tmp_path / "go").touch()
 
-        assert all(isinstance(end, Ended) for end in inbox.until_over(first, second))
+        assert all(isinstance(end, Finished) for end in inbox.until_over(first, second))
 
 
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_processes_that_no_thread_can_look_after_are_not_started(inbox, work, beyond):
     with contextlib.closing(ProcessPool(2)) as pool:
         with no_threads(beyond), pytest.raises(PoolError) as caught:
-            pool.submit(order_of(work, ("value", 1.0)), inbox)
+            pool.submit(job_of(work, ("value", 1.0)), inbox)
 
         assert NO_THREAD in str(caught.value)
         assert inbox.messages.empty()
@@ -153,12 +140,12 @@ def test_processes_that_no_thread_can_look_after_are_not_started(inbox, work, be
 
 
 def test_one_process_does_where_there_is_no_thread_for_another(inbox, work, tmp_path):
-    busy = [order_of(work, ("until", "go"), number=number) for number in range(2)]
+    busy = [job_of(work, ("until", "go"), number=number) for number in range(2)]
     with contextlib.closing(ProcessPool(2)) as pool:
         with no_threads(beyond=2):
             assert value_of(pool, inbox, work) == 3.0
-        for order in busy:
-            pool.submit(order, inbox)
+        for job in busy:
+            pool.submit(job, inbox)
 
         assert len(set(wait_for_calls(tmp_path, "until", 2))) == 2, "now there is a thread for it"
 
@@ -168,11 +155,11 @@ def test_an_order_that_a_thread_cannot_report_on_is_lost_alone(inbox, work, monk
         raise MemoryError("no memory left")
 
     with contextlib.closing(ThreadPool(1)) as pool:
-        order = order_of(work, ("value", 1.0))
+        job = job_of(work, ("value", 1.0))
         with monkeypatch.context() as patch:
-            patch.setattr(threads, "run_items", fail)
-            pool.submit(order, inbox)
-            (lost,) = inbox.until_over(order)
+            patch.setattr(executors, "run_job", fail)
+            pool.submit(job, inbox)
+            (lost,) = inbox.until_over(job)
 
         assert (lost.kind, lost.cause) == ("lost", "thread 0 failed (MemoryError: no memory left)")
         assert value_of(pool, inbox, work) == 3.0

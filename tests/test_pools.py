@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -9,8 +12,10 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 import numpy as np
+import psutil
 import pytest
-from pool_works import Calls, Counted, Inbox, Unsendable, order_of, wait_for_calls
+from faults import is_gone, wait_until
+from pool_works import SIGNALS, Calls, Counted, Inbox, Unsendable, job_of, wait_for_calls
 
 from distributed_estimator.errors import (
     BackendError,
@@ -19,19 +24,19 @@ from distributed_estimator.errors import (
     PoolError,
     ThrottledError,
 )
+from distributed_estimator.execution import worker
 from distributed_estimator.execution.messages import (
-    Ended,
+    Finished,
     Lost,
     RaisedError,
     SlowWorker,
     Started,
 )
 from distributed_estimator.execution.pools.dask import DaskPool
-from distributed_estimator.execution.pools.executors import ExecutorPool
+from distributed_estimator.execution.pools.executors import ExecutorPool, ThreadPool
 from distributed_estimator.execution.pools.processes import ProcessPool
 from distributed_estimator.execution.pools.ray import RayPool
-from distributed_estimator.execution.pools.threads import ThreadPool
-from distributed_estimator.execution.worker import cause_of, checksum
+from distributed_estimator.execution.worker import Works, cause_of, checksum
 
 WORKERS = 2
 
@@ -68,6 +73,9 @@ elsewhere = pytest.mark.parametrize(
     scope="module",
 )
 """For what is about workers in other processes."""
+OURS = ("processes", "dask", "ray")
+ours = pytest.mark.parametrize("pool_name", OURS, indirect=True, scope="module")
+"""For what is about workers that the pool starts, and ends."""
 
 
 @pytest.fixture(scope="module", params=POOLS)
@@ -82,37 +90,22 @@ def pool(pool_name):
         yield made
 
 
-@pytest.fixture
-def inbox():
-    return Inbox()
-
-
-@pytest.fixture
-def work(tmp_path):
-    """A work that notes its calls, and lets go of whatever waits in it when the test is over."""
-    made = Calls(str(tmp_path))
-    yield made
-    (tmp_path / "go").touch()
-
-
-def run(pool, inbox, *orders):
-    for order in orders:
-        pool.submit(order, inbox)
-    return inbox.until_over(*orders)
+def run(pool, inbox, *jobs):
+    for job in jobs:
+        pool.submit(job, inbox)
+    return inbox.until_over(*jobs)
 
 
 def values(end):
-    assert isinstance(end, Ended), end
+    assert isinstance(end, Finished), end
     assert [outcome.error for outcome in end.outcomes] == [None] * len(end.outcomes)
     return [float(outcome.arrays[0][0]) for outcome in end.outcomes]
 
 
 def test_results_arrive_whole_and_in_order(pool, inbox, work):
-    orders = [
-        order_of(work, *(("value", 10.0 * n + k) for k in range(3)), number=n) for n in range(5)
-    ]
+    jobs = [job_of(work, *(("value", 10.0 * n + k) for k in range(3)), number=n) for n in range(5)]
 
-    ends = run(pool, inbox, *orders)
+    ends = run(pool, inbox, *jobs)
 
     for n, end in enumerate(ends):
         assert values(end) == [10.0 * n, 10.0 * n + 1, 10.0 * n + 2]
@@ -128,7 +121,7 @@ def test_results_arrive_whole_and_in_order(pool, inbox, work):
 
 
 def test_times_of_tasks_follow_one_another(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("sleep", 0.02), ("value", 1.0)))
+    (end,) = run(pool, inbox, job_of(work, ("sleep", 0.02), ("value", 1.0)))
 
     first, second = end.outcomes
     assert 0.0 <= first.started <= second.started
@@ -137,7 +130,7 @@ def test_times_of_tasks_follow_one_another(pool, inbox, work):
 
 
 def test_a_task_that_raises_does_not_stop_the_others(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("value", 1.0), ("raise", "no luck"), ("value", 3.0)))
+    (end,) = run(pool, inbox, job_of(work, ("value", 1.0), ("raise", "no luck"), ("value", 3.0)))
 
     first, failed, last = end.outcomes
     assert first.arrays[0][0] == 1.0
@@ -148,7 +141,7 @@ def test_a_task_that_raises_does_not_stop_the_others(pool, inbox, work):
 
 @pytest.mark.parametrize("how", ["subclass", "names"])
 def test_a_result_carries_nothing_but_numbers(pool, inbox, work, how):
-    (end,) = run(pool, inbox, order_of(work, ("laden", how), ("value", 2.0)))
+    (end,) = run(pool, inbox, job_of(work, ("laden", how), ("value", 2.0)))
 
     (array,) = end.outcomes[0].arrays
     assert type(array) is np.ndarray
@@ -158,7 +151,7 @@ def test_a_result_carries_nothing_but_numbers(pool, inbox, work, how):
 
 
 def test_a_result_of_objects_is_an_error(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("laden", "objects"), ("value", 2.0)))
+    (end,) = run(pool, inbox, job_of(work, ("laden", "objects"), ("value", 2.0)))
 
     assert isinstance(end.outcomes[0].error, BackendError)
     assert "gave an array of object as its result: expected a tuple" in str(end.outcomes[0].error)
@@ -176,18 +169,18 @@ def test_a_result_of_objects_is_an_error(pool, inbox, work):
     ],
 )
 def test_an_error_is_told_in_plain_text(pool, inbox, work, how, kind, cause):
-    (end,) = run(pool, inbox, order_of(work, ("harmful", how)))
+    (end,) = run(pool, inbox, job_of(work, ("harmful", how)))
 
     (outcome,) = end.outcomes
     assert type(outcome.error) is kind
     assert cause_of(outcome.error) == cause
     assert getattr(outcome.error, "retry_after", 7.0) == 7.0
     assert not hasattr(outcome.error, "cause")
-    assert values(run(pool, inbox, order_of(work, ("value", 2.0)))[0]) == [2.0]
+    assert values(run(pool, inbox, job_of(work, ("value", 2.0)))[0]) == [2.0]
 
 
 def test_an_error_that_cannot_be_pickled_is_told_all_the_same(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("strange",), ("value", 2.0)))
+    (end,) = run(pool, inbox, job_of(work, ("strange",), ("value", 2.0)))
 
     assert "strange" in str(end.outcomes[0].error)
     assert isinstance(end.outcomes[0].error, BackendError) or pool.in_process
@@ -195,7 +188,7 @@ def test_an_error_that_cannot_be_pickled_is_told_all_the_same(pool, inbox, work)
 
 
 def test_a_task_that_calls_exit_fails_alone(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("quit",), ("value", 2.0)))
+    (end,) = run(pool, inbox, job_of(work, ("quit",), ("value", 2.0)))
 
     assert isinstance(end.outcomes[0].error, BackendError)
     assert str(end.outcomes[0].error) == "SystemExit: quit"
@@ -204,7 +197,7 @@ def test_a_task_that_calls_exit_fails_alone(pool, inbox, work):
 
 @elsewhere
 def test_a_result_that_cannot_be_sent_is_an_error(pool, inbox, work):
-    (end,) = run(pool, inbox, order_of(work, ("lambda",), ("value", 2.0)))
+    (end,) = run(pool, inbox, job_of(work, ("lambda",), ("value", 2.0)))
 
     assert isinstance(end.outcomes[0].error, BackendError)
     assert "expected a tuple of numeric arrays" in str(end.outcomes[0].error)
@@ -212,15 +205,15 @@ def test_a_result_that_cannot_be_sent_is_an_error(pool, inbox, work):
 
 
 def test_many_orders_end_once_each_and_start_before(pool, inbox, work):
-    orders = [order_of(work, ("value", float(n)), number=n) for n in range(40)]
+    jobs = [job_of(work, ("value", float(n)), number=n) for n in range(40)]
 
-    ends = run(pool, inbox, *orders)
+    ends = run(pool, inbox, *jobs)
 
     assert [values(end) for end in ends] == [[float(n)] for n in range(40)]
     seen = [*inbox.seen, *drained(inbox)]
-    for order in orders:
-        kinds = [type(message) for message in seen if message.order is order]
-        assert kinds in ([Started, Ended], [Ended])
+    for job in jobs:
+        kinds = [type(message) for message in seen if message.job is job]
+        assert kinds in ([Started, Finished], [Finished])
     assert all(isinstance(message.worker, str) for message in seen)
 
 
@@ -236,8 +229,8 @@ def test_several_threads_may_submit(pool, work):
 
     def use(n):
         inbox = Inbox()
-        orders = [order_of(work, ("value", 100.0 * n + k), number=k) for k in range(5)]
-        results[n] = [values(end)[0] for end in run(pool, inbox, *orders)]
+        jobs = [job_of(work, ("value", 100.0 * n + k), number=k) for k in range(5)]
+        results[n] = [values(end)[0] for end in run(pool, inbox, *jobs)]
 
     threads = [threading.Thread(target=use, args=[n]) for n in range(4)]
     for thread in threads:
@@ -254,7 +247,7 @@ def test_a_work_travels_to_each_worker_once(pool, inbox, tmp_path):
     same = Counted(str(tmp_path), work.key)
 
     for round_of in (work, same, work):
-        run(pool, inbox, *(order_of(round_of, ("value", 1.0), number=n) for n in range(6)))
+        run(pool, inbox, *(job_of(round_of, ("value", 1.0), number=n) for n in range(6)))
 
     processes = [path.name.split(".")[1] for path in tmp_path.glob("unpickled.*")]
     callers = {path.name.split(".")[2] for path in tmp_path.glob("call.*")}
@@ -264,7 +257,7 @@ def test_a_work_travels_to_each_worker_once(pool, inbox, tmp_path):
 @elsewhere
 def test_a_work_that_cannot_be_sent_is_refused_before_anything_runs(pool, inbox, tmp_path):
     with pytest.raises(InputError, match=r"cannot be sent to another process.*holds a device"):
-        pool.submit(order_of(Unsendable(str(tmp_path)), ("value", 1.0)), inbox)
+        pool.submit(job_of(Unsendable(str(tmp_path)), ("value", 1.0)), inbox)
 
     assert inbox.messages.empty()
     assert not list(tmp_path.glob("call.*"))
@@ -273,7 +266,7 @@ def test_a_work_that_cannot_be_sent_is_refused_before_anything_runs(pool, inbox,
 @elsewhere
 def test_a_task_that_cannot_be_sent_is_refused(pool, inbox, work):
     with pytest.raises(InputError, match="cannot be sent to another process"):
-        pool.submit(order_of(work, ("value", threading.Lock())), inbox)
+        pool.submit(job_of(work, ("value", threading.Lock())), inbox)
 
     assert inbox.messages.empty()
 
@@ -281,7 +274,7 @@ def test_a_task_that_cannot_be_sent_is_refused(pool, inbox, work):
 def test_delays_are_slept_and_told(pool, inbox, work):
     slow = SlowWorker(worker=10_000, delay=5.0)
 
-    (end,) = run(pool, inbox, order_of(work, ("value", 1.0), delay=0.05, slow=slow))
+    (end,) = run(pool, inbox, job_of(work, ("value", 1.0), delay=0.05, slow=slow))
 
     assert end.outcomes[0].injected == pytest.approx(0.05)
     assert end.outcomes[0].seconds >= 0.05
@@ -289,23 +282,23 @@ def test_delays_are_slept_and_told(pool, inbox, work):
 
 def test_the_slow_worker_is_slow_and_no_other(pool, inbox, work, tmp_path):
     slow = SlowWorker(worker=0, delay=0.1)
-    orders = [order_of(work, ("until", "go"), number=n, slow=slow) for n in range(WORKERS)]
-    for order in orders:
-        pool.submit(order, inbox)
+    jobs = [job_of(work, ("until", "go"), number=n, slow=slow) for n in range(WORKERS)]
+    for job in jobs:
+        pool.submit(job, inbox)
 
     wait_for_calls(tmp_path, "until", WORKERS)  # so each worker has one
     (tmp_path / "go").touch()
-    ends = inbox.until_over(*orders)
+    ends = inbox.until_over(*jobs)
 
     assert len({end.worker for end in ends}) == WORKERS
     assert sorted(end.outcomes[0].injected for end in ends) == pytest.approx([0.0, 0.1])
 
 
 def test_a_waiting_order_can_be_withdrawn(pool, inbox, work, tmp_path):
-    busy = [order_of(work, ("until", "go"), number=n) for n in range(2 * WORKERS)]
-    waiting = order_of(work, ("raise", "ran"), number=99)
-    for order in [*busy, waiting]:
-        pool.submit(order, inbox)
+    busy = [job_of(work, ("until", "go"), number=n) for n in range(2 * WORKERS)]
+    waiting = job_of(work, ("raise", "ran"), number=99)
+    for job in [*busy, waiting]:
+        pool.submit(job, inbox)
 
     pool.cancel(waiting)
     (tmp_path / "go").touch()
@@ -318,25 +311,25 @@ def test_a_waiting_order_can_be_withdrawn(pool, inbox, work, tmp_path):
 
 
 def test_cancelling_what_is_over_does_nothing(pool, inbox, work):
-    order = order_of(work, ("value", 1.0))
-    run(pool, inbox, order)
+    job = job_of(work, ("value", 1.0))
+    run(pool, inbox, job)
 
-    pool.cancel(order)
-    pool.abandon(order)
+    pool.cancel(job)
+    pool.abandon(job)
 
-    assert values(run(pool, inbox, order_of(work, ("value", 2.0)))[0]) == [2.0]
-    assert not [m for m in drained(inbox) if m.order is order and not isinstance(m, Started)]
+    assert values(run(pool, inbox, job_of(work, ("value", 2.0)))[0]) == [2.0]
+    assert not [m for m in drained(inbox) if m.job is job and not isinstance(m, Started)]
 
 
 def test_an_order_that_hangs_can_be_given_up(pool, inbox, work, tmp_path):
-    hung = order_of(work, ("until", "go"))
+    hung = job_of(work, ("until", "go"))
     pool.submit(hung, inbox)
     inbox.until_started(hung)
     wait_for_calls(tmp_path, "until", 1)
 
     pool.abandon(hung)
     (lost,) = inbox.until_over(hung)
-    following = [order_of(work, ("value", float(n)), number=n) for n in range(6)]
+    following = [job_of(work, ("value", float(n)), number=n) for n in range(6)]
     ends = run(pool, inbox, *following)
 
     assert isinstance(lost, Lost)
@@ -345,20 +338,212 @@ def test_an_order_that_hangs_can_be_given_up(pool, inbox, work, tmp_path):
     assert [values(end) for end in ends] == [[float(n)] for n in range(6)]
 
 
+# --- what workers meet ----------------------------------------------------------------------------
+
+
+@elsewhere
+def test_workers_use_one_thread_for_linear_algebra(pool, inbox, work):
+    (end,) = run(pool, inbox, job_of(work, ("threads",)))
+    assert values(end) == [1.0]
+
+
+class Unreadable(Calls):
+    """A work that can be sent, and not be read."""
+
+    def __reduce__(self):
+        return int, ("not a number",)
+
+
+@elsewhere
+def test_a_work_that_cannot_be_unpickled_there_fails_task_by_task(pool, inbox, work):
+    (end,) = run(pool, inbox, job_of(Unreadable(), ("value", 1.0), ("value", 2.0)))
+
+    assert [outcome.number for outcome in end.outcomes] == [0, 1]
+    for outcome in end.outcomes:
+        assert isinstance(outcome.error, BackendError)
+        assert "cannot unpickle what it is to run (ValueError: invalid" in str(outcome.error)
+    assert values(run(pool, inbox, job_of(work, ("value", 2.0)))[0]) == [2.0]
+
+
+@elsewhere
+def test_tasks_may_be_of_classes_of_the_callers_own_script(pool, inbox, work, monkeypatch):
+    class Angle(float):
+        pass
+
+    Angle.__module__, Angle.__qualname__ = "__main__", "Angle"
+    monkeypatch.setattr(sys.modules["__main__"], "Angle", Angle, raising=False)
+    assert values(run(pool, inbox, job_of(work, ("value", Angle(3.0))))[0]) == [3.0]
+
+
+class Forgotten(Counted):
+    """Makes its worker forget all works."""
+
+    def do_value(self, x):
+        worker.works = Works()
+        return super().do_value(x)
+
+
+@elsewhere
+def test_a_worker_that_has_forgotten_a_work_is_sent_it_again(pool, inbox, tmp_path):
+    work = Forgotten(str(tmp_path))
+    ends = run(pool, inbox, *(job_of(work, ("value", float(n)), number=n) for n in range(5)))
+
+    assert [values(end) for end in ends] == [[float(n)] for n in range(5)]
+    assert len(list(tmp_path.glob("unpickled.*"))) == 5
+
+
+@elsewhere
+def test_large_jobs_and_large_results_pass_each_other(pool, inbox, work):
+    """Far more than a pipe holds, and more than Dask warns of."""
+    arrays = [np.full(1_000_000, float(n)) for n in range(4)]
+    ends = run(pool, inbox, *(job_of(work, ("echo", a), ("echo", a + 0.5)) for a in arrays))
+
+    for array, end in zip(arrays, ends, strict=True):
+        np.testing.assert_array_equal(end.outcomes[0].arrays[0], array)
+        np.testing.assert_array_equal(end.outcomes[1].arrays[0], array + 0.5)
+
+
+# --- workers that die, hang, or are cancelled -----------------------------------------------------
+
+DEATHS = [
+    ("processes", ("signal", SIGNALS["segv"])),
+    ("processes", ("exit", 7)),
+    *((name, ("signal", SIGNALS["kill"])) for name in OURS),
+    pytest.param("dask", ("exit", 3), marks=pytest.mark.soak),
+    pytest.param("ray", ("signal", SIGNALS["segv"]), marks=pytest.mark.soak),
+]
+
+
+@pytest.mark.parametrize(("pool_name", "task"), DEATHS, indirect=["pool_name"], scope="module")
+def test_a_worker_that_dies_loses_its_own_job_alone_and_is_replaced(
+    pool, inbox, work, tmp_path, task
+):
+    steady = job_of(work, ("until", "go"))
+    deadly = job_of(work, ("value", 1.0), task)
+    waiting = [job_of(work, ("value", float(n)), number=n) for n in range(4)]
+    for job in (steady, deadly, *waiting):
+        pool.submit(job, inbox)
+
+    lost, *ends = inbox.until_over(deadly, *waiting, timeout=120.0)
+    (tmp_path / "go").touch()
+    (last,) = inbox.until_over(steady)
+
+    assert (type(lost), lost.kind) == (Lost, "lost")
+    assert "worker" in lost.cause
+    assert [values(end) for end in [*ends, last]] == [[0.0], [1.0], [2.0], [3.0], [0.0]]
+    assert {end.worker for end in side_by_side(pool, inbox, work)} == {"0", "1"}
+
+
+def side_by_side(pool, inbox, work):
+    """Jobs that each need another worker; their ends."""
+    jobs = [job_of(work, ("value", 1.0), number=n, delay=3600.0) for n in range(WORKERS)]
+    for job in jobs:
+        pool.submit(job, inbox)
+    for job in jobs:
+        inbox.until_started(job, timeout=120.0)
+    for job in jobs:
+        pool.cancel(job)
+    return inbox.until_over(*jobs, timeout=60.0)
+
+
+@ours
+def test_a_stopped_worker_is_ended_when_it_is_given_up(pool, inbox, work, tmp_path):
+    job = job_of(work, ("signal", SIGNALS["stop"]))
+    pool.submit(job, inbox)
+    (pid,) = wait_for_calls(tmp_path, "signal", 1)
+    process = psutil.Process(pid)
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the worker stops")
+
+    pool.abandon(job)
+    (lost,) = inbox.until_over(job)
+
+    assert lost.kind == "lost"
+    assert "did not come back in time" in lost.cause
+    wait_until(lambda: is_gone(pid), "the worker ends")
+    assert len(side_by_side(pool, inbox, work)) == WORKERS
+
+
+@ours
+def test_an_idle_worker_that_dies_costs_no_job(pool, inbox, work):
+    (end,) = run(pool, inbox, job_of(work, ("pid",)))
+    pid = int(end.outcomes[0].arrays[0][0])
+    os.kill(pid, SIGNALS["kill"])
+    wait_until(lambda: is_gone(pid), "it dies")
+    wait_until(lambda: not psutil.pid_exists(pid), "nothing of it holds its connections")
+    if pool.name != "processes":  # there it is found out when the next job comes
+        time.sleep(0.5)
+    assert all(isinstance(end, Finished) for end in side_by_side(pool, inbox, work))
+
+
+@pytest.mark.parametrize(
+    "pool_name", [n for n in POOLS if n != "executor-processes"], indirect=True, scope="module"
+)
+def test_a_cancelled_job_wakes_from_its_injected_sleep(pool, inbox, work):
+    jobs = [job_of(work, ("value", 1.0), ("value", 2.0), delay=3600.0) for _ in range(WORKERS + 1)]
+    for job in jobs:
+        pool.submit(job, inbox)
+    for job in reversed(jobs):
+        pool.cancel(job)
+    waiting, *ends = reversed(inbox.until_over(*jobs, timeout=60.0))
+
+    assert (waiting.kind, waiting.cause) == ("cancelled", "it was withdrawn before it began")
+    assert all(isinstance(end, Lost) or end.outcomes == () for end in ends)
+    assert values(run(pool, inbox, job_of(work, ("value", 2.0)))[0]) == [2.0]
+
+
+@pytest.mark.parametrize(
+    "pool_name",
+    ["threads", "processes", *(pytest.param(n, marks=pytest.mark.soak) for n in ("dask", "ray"))],
+    indirect=True,
+    scope="module",
+)
+def test_jobs_end_once_each_whatever_happens_when(pool, inbox, work):
+    chance, harm = random.Random(5), [("signal", 9), ("exit", 1)]
+    tasks = [("value", 1.0), ("sleep", 0.05), ("raise", "no"), ("pid",)]
+    tasks += harm if pool.name != "threads" else []
+    jobs = [job_of(work, tasks[n % len(tasks)], number=n) for n in range(60)]
+    for job in jobs:
+        pool.submit(job, inbox)
+    for job in chance.sample(jobs, 20):
+        chance.choice([pool.cancel, pool.abandon])(job)
+        time.sleep(chance.random() * 0.05)
+
+    ends = inbox.until_over(*jobs, timeout=250.0)
+
+    assert {type(end) for end in ends} == {Finished, Lost}
+    assert len(side_by_side(pool, inbox, work)) == WORKERS
+
+
+@pytest.mark.parametrize("pool_name", ["dask", "ray"], indirect=True, scope="module")
+def test_all_that_listens_listens_on_loopback(pool, inbox, work):
+    run(pool, inbox, job_of(work, ("value", 1.0)))
+    listening = [
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 3
+    assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
 def test_closing_ends_everything(pool, inbox, work, tmp_path):
     """The last of all that share the pool: an engine is not started for this alone."""
-    orders = [order_of(work, ("until", "go"), number=n) for n in range(WORKERS + 2)]
-    for order in orders:
-        pool.submit(order, inbox)
+    jobs = [job_of(work, ("until", "go"), number=n) for n in range(WORKERS + 2)]
+    for job in jobs:
+        pool.submit(job, inbox)
     wait_for_calls(tmp_path, "until", 1)
 
     begin = time.monotonic()
     pool.close()
     seconds = time.monotonic() - begin
-    ends = inbox.until_over(*orders)
+    ends = inbox.until_over(*jobs)
     pool.close()
     with pytest.raises(PoolError, match="closed"):
-        pool.submit(order_of(work, ("value", 1.0)), inbox)
+        pool.submit(job_of(work, ("value", 1.0)), inbox)
 
     assert all(isinstance(end, Lost) and end.kind == "cancelled" for end in ends)
     assert seconds < 15.0, "five seconds, and a busy machine"

@@ -6,8 +6,6 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import random
-import re
 import resource
 import signal
 import subprocess
@@ -22,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from faults import wait_until
-from pool_works import Calls, Inbox, order_of, wait_for_calls
+from faults import is_gone, wait_until
+from pool_works import Calls, Inbox, job_of, wait_for_calls
 
 from distributed_estimator.errors import InputError
-from distributed_estimator.execution.messages import Ended, Item, Lost, Order
+from distributed_estimator.execution.messages import Finished, Lost
 from distributed_estimator.execution.pools import process_handle
 from distributed_estimator.execution.pools.processes import ProcessPool
 
@@ -60,106 +58,21 @@ def pool():
     made.close()
 
 
-@pytest.fixture
-def inbox():
-    return Inbox()
-
-
-@pytest.fixture
-def work(tmp_path):
-    made = Calls(str(tmp_path))
-    yield made
-    (tmp_path / "go").touch()
-
-
-def run(pool, inbox, *orders):
-    for order in orders:
-        pool.submit(order, inbox)
-    return inbox.until_over(*orders)
-
-
-def value_of(pool, inbox, work):
-    """What an ordinary order gives: the pool is well."""
-    (end,) = run(pool, inbox, order_of(work, ("value", 3.0)))
-    assert isinstance(end, Ended), end
-    return float(end.outcomes[0].arrays[0][0])
+def run(pool, inbox, *jobs):
+    for job in jobs:
+        pool.submit(job, inbox)
+    return inbox.until_over(*jobs)
 
 
 def wait_until_gone(*pids, timeout=10.0):
-    limit = time.monotonic() + timeout
-    while left := [pid for pid in pids if is_running(pid)]:
-        assert time.monotonic() < limit, f"processes {left} are left"
-        time.sleep(0.02)
+    wait_until(lambda: all(map(is_gone, pids)), f"{pids} end", timeout)
 
 
-def wait_until_reaped(pid, timeout=30.0):
-    """Wait until nothing is left of a process, not even a thread that holds its pipes."""
-    limit = time.monotonic() + timeout
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-
-
-def is_running(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-DEATHS = [
-    (("signal", signal.SIGKILL), r"worker \d was ended by signal 9 \(SIGKILL\)"),
-    (("signal", signal.SIGSEGV), r"worker \d was ended by signal 11 \(SIGSEGV\)"),
-    (("exit", 7), r"worker \d ended with exit code 7"),
-    (("exit", 255), r"worker \d ended, how is not known \(exit code 255\)"),
-]
-
-
-@pytest.mark.parametrize(("task", "cause"), DEATHS)
-def test_a_worker_that_dies_loses_its_own_order_alone(pool, inbox, work, tmp_path, task, cause):
-    steady = order_of(work, ("until", "go"), number=0)
-    deadly = order_of(work, ("value", 1.0), task, number=1)
-    waiting = [order_of(work, ("value", float(n)), number=n) for n in range(2, 6)]
-    for order in (steady, deadly, *waiting):
-        pool.submit(order, inbox)
-
-    lost, *ends = inbox.until_over(deadly, *waiting)
-    (tmp_path / "go").touch()
-    (last,) = inbox.until_over(steady)
-
-    assert isinstance(lost, Lost)
-    assert lost.kind == "lost"
-    assert re.fullmatch(cause, lost.cause)
-    assert [end.outcomes[0].arrays[0][0] for end in ends] == [2.0, 3.0, 4.0, 5.0]
-    assert isinstance(last, Ended)
-
-
-def test_a_stopped_worker_can_be_given_up(pool, inbox, work, tmp_path):
-    hung = order_of(work, ("until", "go"))
-    pool.submit(hung, inbox)
-    (pid,) = wait_for_calls(tmp_path, "until", 1)
-    os.kill(pid, signal.SIGSTOP)
-
-    pool.abandon(hung)
-    (lost,) = inbox.until_over(hung)
-
-    assert lost.kind == "lost"
-    assert "did not come back in time" in lost.cause
-    wait_until_gone(pid)
-    assert value_of(pool, inbox, work) == 3.0
-
-
-def test_a_worker_that_dies_between_orders_is_replaced(inbox, work):
-    pool = ProcessPool(1)
-    try:
-        for _ in range(2):
-            (end,) = run(pool, inbox, order_of(work, ("pid",)))
-            pid = int(end.outcomes[0].arrays[0][0])
-            os.kill(pid, signal.SIGKILL)
-            wait_until_reaped(pid)
-        assert value_of(pool, inbox, work) == 3.0
-    finally:
-        pool.close()
+def value_of(pool, inbox, work):
+    """What an ordinary job gives: the pool is well."""
+    (end,) = run(pool, inbox, job_of(work, ("value", 3.0)))
+    assert isinstance(end, Finished), end
+    return float(end.outcomes[0].arrays[0][0])
 
 
 LIES = [
@@ -172,68 +85,22 @@ LIES = [
 @pytest.mark.parametrize(("task", "cause"), LIES)
 def test_a_report_that_is_none_costs_the_worker_its_place(pool, inbox, tmp_path, task, cause):
     liar = Liar(str(tmp_path))
-    (pid_end,) = run(pool, inbox, order_of(liar, ("pid",)))
+    (pid_end,) = run(pool, inbox, job_of(liar, ("pid",)))
 
-    (lost,) = run(pool, inbox, order_of(liar, task))
+    (lost,) = run(pool, inbox, job_of(liar, task))
 
     assert isinstance(lost, Lost)
     assert lost.kind == "lost"
     assert cause in lost.cause
-    assert isinstance(pid_end, Ended)
+    assert isinstance(pid_end, Finished)
     assert value_of(pool, inbox, liar) == 3.0
-
-
-def test_a_cancelled_order_wakes_from_its_injected_sleep(pool, inbox, work):
-    order = order_of(work, ("value", 1.0), delay=1000.0)
-    pool.submit(order, inbox)
-    inbox.until_started(order)
-
-    pool.cancel(order)
-    (end,) = inbox.until_over(order)
-
-    assert isinstance(end, Ended)
-    assert end.outcomes == ()
-
-
-def test_an_order_may_be_cancelled_at_any_moment(pool, inbox, work):
-    orders = [order_of(work, ("value", float(n)), number=n) for n in range(60)]
-    for order in orders:
-        pool.submit(order, inbox)
-        pool.cancel(order)
-
-    ends = inbox.until_over(*orders)
-
-    assert all(isinstance(end, Ended) or end.kind == "cancelled" for end in ends)
-    assert value_of(pool, inbox, work) == 3.0
-
-
-def test_large_orders_and_large_results_pass_each_other(pool, inbox, tmp_path):
-    size = 500_000  # far more than a pipe holds
-    work = Echo(str(tmp_path))
-    orders = [
-        Order(n, work, tuple(Item(k, ("echo", np.full(size, n + k))) for k in range(3)))
-        for n in range(4)
-    ]
-
-    ends = run(pool, inbox, *orders)
-
-    for n, end in enumerate(ends):
-        for k, outcome in enumerate(end.outcomes):
-            np.testing.assert_array_equal(outcome.arrays[0], np.full(size, n + k))
-
-
-class Echo(Calls):
-    """Gives back what it got."""
-
-    def do_echo(self, array):
-        return (array,)
 
 
 def test_a_task_that_takes_too_much_memory_fails_alone(inbox, work):
     pool = ProcessPool(1, memory_limit=GIGABYTE)
     try:
-        (end,) = run(pool, inbox, order_of(work, ("allocate", 4 * GIGABYTE)))
-        assert isinstance(end, Ended), end
+        (end,) = run(pool, inbox, job_of(work, ("allocate", 4 * GIGABYTE)))
+        assert isinstance(end, Finished), end
         assert str(end.outcomes[0].error).startswith("MemoryError: Unable to allocate 4.00 GiB")
         assert value_of(pool, inbox, work) == 3.0
     finally:
@@ -243,7 +110,7 @@ def test_a_task_that_takes_too_much_memory_fails_alone(inbox, work):
 def test_a_limit_that_leaves_no_memory_is_refused(inbox, work):
     pool = ProcessPool(2, memory_limit=1_000_000)
     try:
-        ends = run(pool, inbox, *(order_of(work, ("value", 1.0), number=n) for n in range(3)))
+        ends = run(pool, inbox, *(job_of(work, ("value", 1.0), number=n) for n in range(3)))
     finally:
         pool.close()
 
@@ -256,16 +123,16 @@ def test_spawned_workers_do_as_well(inbox, work):
     pool = ProcessPool(1, start_method="spawn")
     try:
         assert value_of(pool, inbox, work) == 3.0
-        (lost,) = run(pool, inbox, order_of(work, ("signal", signal.SIGKILL)))
+        (lost,) = run(pool, inbox, job_of(work, ("signal", signal.SIGKILL)))
         assert lost.cause == "worker 0 was ended by signal 9 (SIGKILL)"
     finally:
         pool.close()
 
 
 def test_a_task_may_have_processes_of_its_own(pool, inbox, tmp_path):
-    (end,) = run(pool, inbox, order_of(Parent(str(tmp_path)), ("child",)))
+    (end,) = run(pool, inbox, job_of(Parent(str(tmp_path)), ("child",)))
 
-    assert isinstance(end, Ended)
+    assert isinstance(end, Finished)
     assert end.outcomes[0].error is None
     assert end.outcomes[0].arrays[0][0] == 0.0
 
@@ -287,8 +154,8 @@ def fork_server():
 
 def pid_of(pool, inbox, work):
     """The process that does the next task."""
-    (end,) = run(pool, inbox, order_of(work, ("pid",)))
-    assert isinstance(end, Ended), end
+    (end,) = run(pool, inbox, job_of(work, ("pid",)))
+    assert isinstance(end, Finished), end
     return int(end.outcomes[0].arrays[0][0])
 
 
@@ -301,9 +168,9 @@ def lose_server(moment, folder):
                 worker = pid_of(first, inbox, work)  # so that there is a server
         else:
             worker = pid_of(pool, inbox, work)
-        order = order_of(work, ("until", "never"))
+        job = job_of(work, ("until", "never"))
         if moment == "while a worker is replaced":
-            pool.submit(order, inbox)
+            pool.submit(job, inbox)
             wait_for_calls(folder, "until", 1)
         server = fork_server()
         os.kill(server, signal.SIGSTOP)
@@ -313,7 +180,7 @@ def lose_server(moment, folder):
             assert wait([whole], 30.0), "all its threads have ended"
             os.close(whole)
         if moment == "while a worker is replaced":
-            (lost,) = inbox.until_over(order)
+            (lost,) = inbox.until_over(job)
             assert "ended" in lost.cause
         if moment != "while it closes":
             worker = pid_of(pool, inbox, work)
@@ -331,7 +198,7 @@ MOMENTS = ("before the start", "between tasks", "while a worker is replaced", "w
 def test_a_stopped_fork_server_is_replaced(pool, inbox, work, tmp_path, moment):
     bystander = pid_of(pool, inbox, work)
     lose_server(moment, tmp_path)
-    assert is_running(bystander), "workers outlive their server"
+    assert not is_gone(bystander), "workers outlive their server"
 
 
 @pytest.mark.soak
@@ -348,7 +215,7 @@ def test_a_fork_server_that_never_answers_is_one_error(inbox, work, monkeypatch)
     monkeypatch.setattr(process_handle, "_SERVER_LIMIT", 0.0)  # it has to import NumPy first
     process_handle._end_child(fork_server())
     with contextlib.closing(ProcessPool(1)) as pool:
-        (refused,) = run(pool, inbox, order_of(work, ("value", 1.0)))
+        (refused,) = run(pool, inbox, job_of(work, ("value", 1.0)))
 
     assert refused.kind == "refused"
     assert refused.cause.startswith("a worker process cannot be started (the fork server ended, or")
@@ -377,18 +244,18 @@ FAMILY = [("forked", "abandon"), ("forked", "die"), ("run", "abandon"), ("run", 
 @pytest.mark.parametrize(("how", "end"), FAMILY)
 def test_what_a_task_has_started_ends_with_its_worker(inbox, tmp_path, how, end):
     work = Family(str(tmp_path))
-    order = order_of(work, (how,))
+    job = job_of(work, (how,))
     with contextlib.closing(ProcessPool(1)) as pool:
-        pool.submit(order, inbox)
+        pool.submit(job, inbox)
         (worker,) = wait_for_calls(tmp_path, how, 1)
         wait_until(lambda: psutil.Process(worker).children(), "it has a child")
         children = [child.pid for child in psutil.Process(worker).children()]
         if end == "abandon":
-            pool.abandon(order)
+            pool.abandon(job)
         elif end == "die":
             os.kill(worker, signal.SIGKILL)
         if end != "close":
-            assert inbox.until_over(order)[0].kind == "lost"
+            assert inbox.until_over(job)[0].kind == "lost"
     wait_until_gone(worker, *children)
 
 
@@ -406,9 +273,9 @@ class Family(Calls):
 
 def test_closing_while_busy_leaves_no_process(inbox, work, tmp_path):
     pool = ProcessPool(2)
-    busy = [order_of(work, ("until", "go"), number=n) for n in range(2)]
-    for order in busy:
-        pool.submit(order, inbox)
+    busy = [job_of(work, ("until", "go"), number=n) for n in range(2)]
+    for job in busy:
+        pool.submit(job, inbox)
     pids = wait_for_calls(tmp_path, "until", 2)
     os.kill(pids[0], signal.SIGSTOP)
 
@@ -420,7 +287,7 @@ def test_closing_while_busy_leaves_no_process(inbox, work, tmp_path):
 
 def test_a_stopped_idle_worker_does_not_keep_the_pool_from_closing(inbox, work):
     pool = ProcessPool(1)
-    (end,) = run(pool, inbox, order_of(work, ("pid",)))
+    (end,) = run(pool, inbox, job_of(work, ("pid",)))
     pid = int(end.outcomes[0].arrays[0][0])
     os.kill(pid, signal.SIGSTOP)
 
@@ -432,13 +299,13 @@ def test_a_stopped_idle_worker_does_not_keep_the_pool_from_closing(inbox, work):
 def test_closing_while_workers_start_leaves_no_process(inbox, work):
     before = {child.pid for child in multiprocessing.active_children()}
     pool = ProcessPool(2, start_method="spawn")
-    orders = [order_of(work, ("value", 1.0), number=n) for n in range(3)]
-    for order in orders:
-        pool.submit(order, inbox)
+    jobs = [job_of(work, ("value", 1.0), number=n) for n in range(3)]
+    for job in jobs:
+        pool.submit(job, inbox)
 
     pool.close()
 
-    assert {end.kind for end in inbox.until_over(*orders) if isinstance(end, Lost)} <= {"cancelled"}
+    assert {end.kind for end in inbox.until_over(*jobs) if isinstance(end, Lost)} <= {"cancelled"}
     left = [c.pid for c in multiprocessing.active_children() if c.pid not in before]
     wait_until_gone(*left)
 
@@ -447,11 +314,11 @@ def test_closing_while_workers_start_leaves_no_process(inbox, work):
 def test_a_pool_nobody_has_any_more_ends_its_workers(work, tmp_path, busy):
     pool = ProcessPool(1)
     inbox = Inbox()
-    (end,) = run(pool, inbox, order_of(work, ("pid",)))
+    (end,) = run(pool, inbox, job_of(work, ("pid",)))
     pid = int(end.outcomes[0].arrays[0][0])
-    order = order_of(work, ("until", "go"))
+    job = job_of(work, ("until", "go"))
     if busy:
-        pool.submit(order, inbox)
+        pool.submit(job, inbox)
         wait_for_calls(tmp_path, "until", 1)
 
     del pool
@@ -459,7 +326,7 @@ def test_a_pool_nobody_has_any_more_ends_its_workers(work, tmp_path, busy):
 
     wait_until_gone(pid)
     if busy:
-        assert inbox.until_over(order)[0].kind == "cancelled"
+        assert inbox.until_over(job)[0].kind == "cancelled"
 
 
 @pytest.mark.parametrize("method", ["fork", "threads", ""])
@@ -474,34 +341,10 @@ def test_memory_limits_are_bytes(limit):
         ProcessPool(1, memory_limit=limit)
 
 
-@pytest.mark.soak
-def test_orders_end_once_each_whatever_is_killed_when(work, tmp_path):
-    pool, inbox, chance = ProcessPool(3), Inbox(), random.Random(5)
-    orders = [order_of(work, ("pid",), ("sleep", 0.005), number=n) for n in range(400)]
-    try:
-        for order in orders:
-            pool.submit(order, inbox)
-        wait_for_calls(tmp_path, "pid", 1)
-        for _ in range(40):
-            latest = max(tmp_path.glob("call.*"), key=lambda path: path.stat().st_mtime)
-            pid = int(latest.name.split(".")[2])
-            if pid in [child.pid for child in multiprocessing.active_children()]:
-                os.kill(pid, signal.SIGKILL)
-            for order in chance.sample(orders, 3):
-                chance.choice([pool.cancel, pool.abandon])(order)
-            time.sleep(chance.random() * 0.1)
-        ends = inbox.until_over(*orders, timeout=120.0)
-    finally:
-        pool.close()
-
-    kinds = {"ended" if isinstance(end, Ended) else end.kind for end in ends}
-    assert kinds == {"ended", "lost", "cancelled"}
-
-
 HEAD = f"""
 import ctypes, os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pool_works import Calls, Inbox, order_of, wait_for_calls
+from pool_works import Calls, Inbox, job_of, wait_for_calls
 from distributed_estimator.execution.pools.processes import ProcessPool
 
 folder = sys.argv[1]
@@ -520,7 +363,7 @@ class Spin(Calls):
 def start(pool, *verbs):
     work = Spin(folder)
     for n, verb in enumerate(verbs):
-        pool.submit(order_of(work, verb, number=n), inbox)
+        pool.submit(job_of(work, verb, number=n), inbox)
 """
 
 
@@ -563,33 +406,6 @@ def script(tmp_path):
         made.process.communicate()
 
 
-BUSY = """
-    if __name__ == "__main__":
-        pool = ProcessPool(2{arguments})
-        start(pool, ("{verb}",), ("sleep", 1000))
-        time.sleep(1000)
-"""
-
-
-@pytest.mark.parametrize(
-    ("verb", "arguments"),
-    [
-        ("hold", ""),
-        pytest.param("spin", "", marks=pytest.mark.soak),
-        pytest.param("hold", ', start_method="spawn"', marks=pytest.mark.soak),
-    ],
-)
-def test_no_worker_outlives_a_killed_parent(script, tmp_path, verb, arguments):
-    made = script(BUSY.format(verb=verb, arguments=arguments))
-    wait_for_calls(tmp_path, verb, 1)
-    wait_for_calls(tmp_path, "sleep", 1)
-    descendants = made.descendants()
-
-    made.process.kill()
-
-    wait_until_gone(*descendants)
-
-
 @pytest.mark.soak
 def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(script, tmp_path):
     made = script("""
@@ -611,37 +427,6 @@ def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(script, tmp_path
     made.process.kill()
 
     wait_until_gone(pid)
-
-
-def test_ctrl_c_leaves_no_worker(script, tmp_path):
-    made = script(BUSY.format(verb="spin", arguments=""))
-    wait_for_calls(tmp_path, "spin", 1)
-    wait_for_calls(tmp_path, "sleep", 1)
-    descendants = made.descendants()
-
-    os.killpg(made.process.pid, signal.SIGINT)
-    _, err, code = made.wait()
-
-    wait_until_gone(*descendants, timeout=5.0)
-    assert code == -signal.SIGINT
-    assert err.count("KeyboardInterrupt") == 1, "the script's own, and no worker's"
-
-
-@pytest.mark.soak
-def test_the_interpreter_exits_with_workers_busy(script, tmp_path):
-    made = script("""
-        if __name__ == "__main__":
-            pool = ProcessPool(2)
-            start(pool, ("sleep", 1000), ("sleep", 1000), ("value", 1.0))
-            pids = wait_for_calls(__import__("pathlib").Path(folder), "sleep", 2)
-            os.kill(pids[0], 19)
-            print(*pids)
-    """)
-
-    out, err, code = made.wait()
-
-    wait_until_gone(*map(int, out.split()))
-    assert (err, code) == ("", 0)
 
 
 def test_the_interpreter_exits_and_takes_stopped_helpers_with_it(script, tmp_path):
@@ -670,9 +455,9 @@ def test_a_script_without_main_guard_ends_in_a_clear_error(script):
         from distributed_estimator.execution.messages import Lost
 
         pool = ProcessPool(4)
-        order = order_of(Calls(), ("value", 1.0))
-        pool.submit(order, inbox)
-        (end,) = inbox.until_over(order)
+        job = job_of(Calls(), ("value", 1.0))
+        pool.submit(job, inbox)
+        (end,) = inbox.until_over(job)
         sys.exit(end.cause if isinstance(end, Lost) else 0)
     """)
 
@@ -696,9 +481,9 @@ def test_a_work_may_be_defined_in_the_script(script):
 
         if __name__ == "__main__":
             pool = ProcessPool(1)
-            order = order_of(Local(), ("local", 2.0))
-            pool.submit(order, inbox)
-            (end,) = inbox.until_over(order)
+            job = job_of(Local(), ("local", 2.0))
+            pool.submit(job, inbox)
+            (end,) = inbox.until_over(job)
             print(end.outcomes[0].arrays[0][0])
     """)
 
@@ -724,9 +509,9 @@ THREADS = """
         multiprocessing.set_forkserver_preload(["xmlrpc.client"])
         before = dict(os.environ)
         pool = ProcessPool(1{arguments})
-        order = order_of(Threads(), ("threads",))
-        pool.submit(order, inbox)
-        (end,) = inbox.until_over(order)
+        job = job_of(Threads(), ("threads",))
+        pool.submit(job, inbox)
+        (end,) = inbox.until_over(job)
         print(set(end.outcomes[0].arrays[0].tolist()))
         assert os.environ == before
 
@@ -754,9 +539,9 @@ def test_workers_have_one_thread_each_and_the_callers_processes_are_left_alone(s
 def test_a_program_from_standard_input_is_told_what_to_do():
     program = """
         pool = ProcessPool(1)
-        order = order_of(Calls(), ("value", 1.0))
-        pool.submit(order, inbox)
-        (lost,) = inbox.until_over(order)
+        job = job_of(Calls(), ("value", 1.0))
+        pool.submit(job, inbox)
+        (lost,) = inbox.until_over(job)
         print(lost.kind, lost.cause, sep=": ")
     """
     done = subprocess.run(
@@ -776,7 +561,7 @@ def test_a_program_from_standard_input_is_told_what_to_do():
 
 
 def test_a_worker_that_cannot_be_started_is_told_of_and_the_next_is():
-    """Out of file descriptors the order is refused; later ones run when there are some again."""
+    """Out of file descriptors the job is refused; later ones run when there are some again."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.closing(ProcessPool(1)) as pool, contextlib.ExitStack() as files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
@@ -784,16 +569,16 @@ def test_a_worker_that_cannot_be_started_is_told_of_and_the_next_is():
             with contextlib.suppress(OSError):
                 while True:
                     files.enter_context(open(os.devnull))
-            inbox, order = Inbox(), order_of(Calls(), ("value", 1.0))
-            pool.submit(order, inbox)
-            (refused,) = inbox.until_over(order)
+            inbox, job = Inbox(), job_of(Calls(), ("value", 1.0))
+            pool.submit(job, inbox)
+            (refused,) = inbox.until_over(job)
         finally:
             files.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        later = order_of(Calls(), ("value", 2.0))
+        later = job_of(Calls(), ("value", 2.0))
         pool.submit(later, inbox)
         (end,) = inbox.until_over(later)
 
     assert isinstance(refused, Lost)
     assert "cannot be started" in refused.cause
-    assert isinstance(end, Ended)
+    assert isinstance(end, Finished)

@@ -454,26 +454,6 @@ def test_what_a_lost_run_had_finished_is_not_run_again(tmp_path, expected):
 # --- bad input ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pool", ["fibres", "", 5, None, object()])
-def test_unknown_pools(pool):
-    with pytest.raises(InputError, match=r'`pool` is .*: give "threads", "processes", "dask"'):
-        DistributedEstimator("AB", pool=pool)
-
-
-@pytest.mark.parametrize("workers", [0, -1, 1.5, True, "2"])
-@pytest.mark.parametrize("pool", ["threads", "processes", "dask", "ray"])
-def test_numbers_of_workers(pool, workers):
-    with pytest.raises(InputError, match=r"`workers` is .*: give a whole number of at least 1"):
-        DistributedEstimator("AB", pool=pool, workers=workers)
-
-
-def test_policies_and_stragglers_of_the_wrong_type():
-    with pytest.raises(InputError, match="`policy` is 'eager': give a Policy"):
-        EstimatorOptions(policy="eager")
-    with pytest.raises(InputError, match=r"`stragglers` is 0.2: give Stragglers"):
-        EstimatorOptions(stragglers=0.2)
-
-
 class Tied(StatevectorBackend):
     """A backend that cannot leave its process."""
 

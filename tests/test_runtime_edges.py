@@ -306,7 +306,7 @@ def test_short_tasks_of_a_large_batch_are_spread_over_the_workers(tmp_path):
 
 
 class Idle(ThreadPool):
-    def _submit(self, order, tell):
+    def submit(self, job, notify):
         raise AssertionError("this was to run where it was asked for")
 
 

@@ -25,8 +25,7 @@ from ..execution.policies import (
     Speculation,
     TaskOrder,
 )
-from ..execution.pools import POOLS
-from ..execution.pools.make import CLUSTERS
+from ..execution.pools import CLUSTERS, POOLS
 from ..execution.stragglers import DELAYS, LONGEST, Constant, Delay, LogNormal, Pareto, Stragglers
 
 ORDERS: dict[str, TaskOrder] = {

@@ -1,19 +1,21 @@
-"""Tasks that wait: in the policy's order, batch by batch, and failed ones until they are due."""
+"""Tasks that wait: in the policy's order, for a retry, or for a device that asked for a pause."""
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
+from .messages import Purpose
 from .pace import Pace
 from .policies import Batches, Policy, TaskSpec
 
-Purpose: TypeAlias = Literal["first", "retry", "duplicate", "restart"]
-
 _SMALLEST_SHARE = 1 / 8
+_LONGEST_PAUSE = 5.0
+_SHORTEST_PAUSE = 1e-3
+_MOST_IN_VAIN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Bundle:
 
 
 class Backlog:
-    """What is to be submitted next.
+    """The tasks to submit next.
 
     Args:
         tasks: All tasks of the run.
@@ -134,9 +136,59 @@ class Backlog:
 
     def _target(self, task: int) -> float:
         """Seconds the next job should take: less towards the end, so that all workers have some."""
-        told = self._tasks[task].seconds
-        if not self._job_seconds or not told:
+        estimate = self._tasks[task].seconds
+        if not self._job_seconds or not estimate:
             return 0.0
-        left = self._waiting_seconds * self._pace.expected(task) / told
+        left = self._waiting_seconds * self._pace.expected(task) / estimate
         share = max(left / (2 * self._workers), self._job_seconds * _SMALLEST_SHARE)
         return min(self._job_seconds, share)
+
+
+class Throttle:
+    """Holds submissions back after a refusal, then lets them go one by one, ever faster.
+
+    Args:
+        backoff: Seconds after the first refusal that does not say how long to wait; twice as long
+            after each that follows it.
+    """
+
+    def __init__(self, backoff: float) -> None:
+        self._backoff = backoff
+        self._pause = 0.0
+        self._until = -math.inf
+        self._refused_at = -math.inf
+        self._in_vain = 0
+
+    def holds(self, at: float) -> bool:
+        """Whether nothing may be submitted now."""
+        return at < self._until
+
+    def wake(self, at: float) -> float | None:
+        """When something may be submitted again; None: now."""
+        return self._until if self.holds(at) else None
+
+    def submitted(self, at: float) -> None:
+        """A job went out: after a refusal, the next one follows at a distance that shrinks."""
+        if self._pause:
+            self._until = at + self._pause
+            self._pause = self._pause / 2 if self._pause > _SHORTEST_PAUSE else 0.0
+
+    def refused(self, at: float, retry_after: float, *, alone: bool) -> bool:
+        """A job was refused; False where it is time to give up.
+
+        Args:
+            at: The time.
+            retry_after: Seconds to wait, as the device says; 0: it does not say.
+            alone: Whether nothing else is under way, whose end might help.
+        """
+        if at > self._refused_at:  # what comes back together counts as one
+            self._in_vain += alone
+            self._refused_at = at
+        pause = self._backoff * 2.0 ** min(max(self._in_vain - 1, 0), 60)
+        self._pause = retry_after or min(pause, _LONGEST_PAUSE)
+        self._until = max(self._until, at + self._pause)
+        return self._in_vain < _MOST_IN_VAIN
+
+    def succeeded(self) -> None:
+        """A task was done: asking again is not in vain."""
+        self._in_vain = 0

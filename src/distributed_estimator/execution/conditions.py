@@ -1,4 +1,4 @@
-"""What a driver is given besides a pool, and what it gives back."""
+"""A run's tasks, the conditions they run under, and the tally that comes back."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .stragglers import Stragglers
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """What is to be run.
+    """The tasks of a run.
 
     Attributes:
         work: What the tasks have in common.
-        tasks: What `work.run` takes, one each.
+        tasks: Arguments of `work.run`, one each.
         specs: What a policy may know of each.
         check: Why arrays cannot be the result of a task; None where they can.
         describe: A task for people, such as "fragment 1, bindings 0 to 7".
@@ -105,7 +105,7 @@ class Stop:
         return self._asked.is_set()
 
     @contextmanager
-    def telling(self, listener: Callable[[], None]) -> Iterator[None]:
+    def calling(self, listener: Callable[[], None]) -> Iterator[None]:
         """Call `listener` if it is asked meanwhile."""
         with self._lock:
             self._listeners.append(listener)
@@ -129,7 +129,7 @@ class Conditions:
         policy: Which task when.
         stragglers: Delays to inject.
         journal: Keeps results, and has those of an earlier run of the same tasks.
-        watch: Is told of every attempt.
+        watch: Called with every attempt.
         stop: Ends the run early.
         clock: Seconds.
     """

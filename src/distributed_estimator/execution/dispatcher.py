@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .backlog import Backlog, Bundle
-from .events import (
+from .backlog import Backlog, Bundle, Throttle
+from .messages import (
     Abandon,
     Accept,
     Cancel,
@@ -15,15 +15,13 @@ from .events import (
     Failure,
     GiveUp,
     Instruction,
-    JobEnded,
+    JobFinished,
     JobLost,
     JobStarted,
     Submit,
 )
-from .pace import Pace
+from .pace import Pace, Watch
 from .policies import Policy, TaskSpec
-from .throttle import Throttle
-from .watch import Watch
 
 _LONGEST_BACKOFF = 5.0
 _MOST_EXCUSED = 8
@@ -42,25 +40,25 @@ class _Job:
 class Dispatcher:
     """Decides which tasks run when, again, or not at all. Reads no clock and does no I/O.
 
-    A driver (or a simulation) tells it events with their times, never going back, and acts on the
-    instructions in the order given. Every job that it was told to submit ends with one `JobEnded`
-    or `JobLost`. A task counts once however often it runs: the first sound result is accepted.
+    A driver (or a simulation) passes it events whose times never go back, and acts on the
+    instructions in the order given. Every job that it submits ends with one `JobFinished` or
+    `JobLost`. A task counts once however often it runs: the first sound result is accepted.
 
     Args:
-        tasks: What is to be run.
-        policy: How.
+        tasks: The tasks.
+        policy: The rules.
         workers: Jobs that run at a time.
         job_seconds: What a job should take at least; short tasks share one.
 
     Attributes:
         retries: Tasks submitted again after a failure, so far.
-        speculated: Tasks duplicated or begun anew for being late, so far.
+        speculated: Tasks duplicated or restarted for being late, so far.
 
     Example:
         >>> dispatcher = Dispatcher([TaskSpec("a", 1.0), TaskSpec("b", 1.0)], Policy(), workers=1)
         >>> dispatcher.start(0.0)
         [Submit(job=0, tasks=(0,), attempts=(0,), purpose='first')]
-        >>> dispatcher.handle(JobEnded(0, 1.0, finished=((0, 1.0),)))
+        >>> dispatcher.handle(JobFinished(0, 1.0, finished=((0, 1.0),)))
         [Accept(job=0, tasks=(0,)), Submit(job=1, tasks=(1,), attempts=(0,), purpose='first')]
     """
 
@@ -111,8 +109,8 @@ class Dispatcher:
         """What follows from an event."""
         if isinstance(event, JobStarted):
             self._started(event.job, event.at)
-        elif isinstance(event, JobEnded):
-            self._ended(event)
+        elif isinstance(event, JobFinished):
+            self._finished(event)
         elif isinstance(event, JobLost):
             self._lost(event)
         return self._advance(event.at)
@@ -124,7 +122,7 @@ class Dispatcher:
 
     @property
     def in_flight(self) -> int:
-        """Jobs submitted whose end was not told."""
+        """Jobs submitted that have not ended."""
         return len(self._jobs)
 
     @property
@@ -185,7 +183,7 @@ class Dispatcher:
             self.retries += len(bundle.tasks)
         self._out.append(Submit(number, bundle.tasks, attempts, bundle.purpose))
 
-    # --- what became of jobs ----------------------------------------------------------------------
+    # --- the end of jobs --------------------------------------------------------------------------
 
     def _started(self, number: int, at: float) -> None:
         job = self._jobs.get(number)
@@ -193,7 +191,7 @@ class Dispatcher:
             job.started = True
             self._watch.started(number, job.tasks, at)
 
-    def _ended(self, event: JobEnded) -> None:
+    def _finished(self, event: JobFinished) -> None:
         job, was_wanted = self._close(event.job)
         if job is None:
             return
@@ -323,7 +321,7 @@ class Dispatcher:
     # --- late jobs --------------------------------------------------------------------------------
 
     def _find_late(self, at: float) -> None:
-        """Note late jobs for idle workers; begin them anew where there are none, if so asked."""
+        """Note late jobs for idle workers; where none is, restart them if the policy says so."""
         spec = self._policy.speculation
         assert spec is not None
         for number in self._watch.late(at):

@@ -20,23 +20,31 @@ from ..errors import (
 )
 from .conditions import Assignment, Attempt, Conditions, Tally
 from .dispatcher import Dispatcher
-from .events import (
+from .journal import Journal
+from .messages import (
     Abandon,
     Accept,
+    Arrays,
     Cancel,
     Event,
     Failure,
     FailureKind,
+    Finished,
     GiveUp,
     Instruction,
-    JobEnded,
+    Item,
+    Job,
+    JobFinished,
     JobLost,
     JobStarted,
+    Lost,
+    Message,
+    Outcome,
+    Started,
+    StrainedError,
     Submit,
     Tick,
 )
-from .journal import Journal
-from .messages import Arrays, Ended, Item, Lost, Message, Order, Outcome, Started, StrainedError
 from .pinning import one_thread
 from .policies import Retry
 from .pools.base import Pool
@@ -121,7 +129,7 @@ def _run_here(assignment: Assignment, left: Sequence[int], fold: Fold) -> list[i
 class _Flight:
     """A job on its way."""
 
-    order: Order
+    job: Job
     submit: Submit
     submitted: float
     started: float | None = None
@@ -146,7 +154,7 @@ class _Run:
         self._fold = fold
         self._conditions = conditions
         self._specs = [assignment.specs[number] for number in left]
-        # A job tells its results when it is over: a late task would keep those of others back.
+        # A job reports its results when it is over: a late task would keep those of others back.
         alone = conditions.policy.deadline is not None or conditions.stragglers is not None
         job_seconds = 0.0 if alone else pool.job_seconds
         self._dispatcher = Dispatcher(
@@ -155,7 +163,6 @@ class _Run:
         self._inbox: queue.SimpleQueue[tuple[float, Message | None]] = queue.SimpleQueue()
         self._now = conditions.clock()
         self._flights: dict[int, _Flight] = {}
-        self._jobs: dict[Order, int] = {}
         self._errors: dict[int, Exception] = {}
         self._failed: list[GiveUp] = []
         self._missing: list[int] = []
@@ -165,7 +172,7 @@ class _Run:
 
     def run(self) -> None:
         stop, dispatcher = self._conditions.stop, self._dispatcher
-        with nullcontext() if stop is None else stop.telling(lambda: self._tell(None)):
+        with nullcontext() if stop is None else stop.calling(lambda: self._notify(None)):
             try:
                 self._act(dispatcher.start(self._now), {})
                 while not dispatcher.done:
@@ -178,25 +185,26 @@ class _Run:
         if self._failed:
             self._raise()
 
-    def _tell(self, message: Message | None) -> None:
+    def _notify(self, message: Message | None) -> None:
         """Called by the pool, from any thread."""
         self._inbox.put((self._conditions.clock(), message))
 
     def _step(self) -> None:
-        """Wait for what comes next, and act on it."""
-        stop = self._conditions.stop
+        """Wait for the next message, and act on it."""
         at, message = self._next_message()
-        self._now = max(self._now, at)  # two threads may tell in another order than they looked
-        if stop is not None:
-            stop.check()
+        self._now = max(self._now, at)  # two threads may report in another order than they looked
+        if self._conditions.stop is not None:
+            self._conditions.stop.check()
         if _is_interrupted():
             raise RunCancelledError("the program ended before the run was complete")
         outcomes: dict[int, Outcome] = {}
         event: Event = Tick(self._now)
-        if message is not None and message.order in self._jobs:
-            event, outcomes = self._read(message, self._now)
+        if message is not None and message.job.number in self._flights:
+            if isinstance(message, Finished):
+                outcomes = {outcome.number: outcome for outcome in message.outcomes}
+            event = self._read(message, self._now)
         instructions = self._dispatcher.handle(event)
-        if isinstance(event, JobEnded | JobLost):
+        if isinstance(event, JobFinished | JobLost):
             self._land(event, outcomes, instructions)
         self._act(instructions, outcomes)
 
@@ -210,38 +218,33 @@ class _Run:
         except queue.Empty:
             return self._conditions.clock(), None
 
-    # --- what the pool says -----------------------------------------------------------------------
+    # --- messages of the pool ---------------------------------------------------------------------
 
-    def _read(self, message: Message, at: float) -> tuple[Event, dict[int, Outcome]]:
-        """A message as an event, and a job's outcomes by the dispatcher's number of the task."""
-        job = self._jobs[message.order]
-        if isinstance(message, Started):
-            flight = self._flights[job]
-            flight.started, flight.worker = at, message.worker
-            return JobStarted(job, at), {}
+    def _read(self, message: Message, at: float) -> Event:
+        """A message as an event for the dispatcher."""
+        number = message.job.number
+        flight = self._flights[number]
         if isinstance(message, Lost):
             if message.kind == "refused":
                 self._refused = message.cause
-                return JobLost(job, at, "fatal", message.cause), {}
-            return JobLost(job, at, message.kind, message.cause), {}
-        return self._read_outcomes(message, job, at)
-
-    def _read_outcomes(
-        self, message: Ended, job: int, at: float
-    ) -> tuple[Event, dict[int, Outcome]]:
-        self._flights[job].worker = message.worker
-        outcomes = {outcome.number: outcome for outcome in message.outcomes}
+                return JobLost(number, at, "fatal", message.cause)
+            return JobLost(number, at, message.kind, message.cause)
+        flight.worker = message.worker
+        if isinstance(message, Started):
+            flight.started = at
+            return JobStarted(number, at)
         finished: list[tuple[int, float]] = []
         failures: list[Failure] = []
-        for number, outcome in outcomes.items():
-            failure = self._failure(number, outcome)
+        for outcome in message.outcomes:
+            failure = self._failure(outcome)
             if failure is None:
-                finished.append((number, outcome.seconds))
+                finished.append((outcome.number, outcome.seconds))
             else:
                 failures.append(failure)
-        return JobEnded(job, at, tuple(finished), tuple(failures)), outcomes
+        return JobFinished(number, at, tuple(finished), tuple(failures))
 
-    def _failure(self, number: int, outcome: Outcome) -> Failure | None:
+    def _failure(self, outcome: Outcome) -> Failure | None:
+        number = outcome.number
         if outcome.error is not None or outcome.arrays is None:
             error = outcome.error or RuntimeError("the worker gave no result")
             self._errors[number] = error
@@ -253,22 +256,33 @@ class _Run:
         wrong = self._assignment.check(self._task(number), outcome.arrays)
         return None if wrong is None else Failure(number, "damaged", wrong)
 
-    # --- what the dispatcher says -----------------------------------------------------------------
+    # --- instructions of the dispatcher -----------------------------------------------------------
 
     def _act(self, instructions: Sequence[Instruction], outcomes: dict[int, Outcome]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Submit):
-                self._submit(instruction)
+                job = self._prepare(instruction)
+                try:
+                    self._pool.submit(job, self._notify)
+                except PoolError:
+                    if self._conditions.stop is not None:
+                        self._conditions.stop.check()  # the pool may be closed to end this run
+                    raise
             elif isinstance(instruction, Accept):
-                self._accept(instruction, outcomes)
+                for number in instruction.tasks:
+                    self._accept(number, outcomes[number])
             elif isinstance(instruction, GiveUp):
-                self._note_failure(instruction)
-            elif isinstance(instruction, Cancel) and instruction.job in self._flights:
-                self._pool.cancel(self._flights[instruction.job].order)
-            elif isinstance(instruction, Abandon) and instruction.job in self._flights:
-                self._pool.abandon(self._flights[instruction.job].order)
+                if instruction.failures:
+                    self._failed.append(instruction)
+                self._missing.append(self._left[instruction.task])
+            elif (flight := self._flights.get(instruction.job)) is not None:
+                if isinstance(instruction, Cancel):
+                    self._pool.cancel(flight.job)
+                elif isinstance(instruction, Abandon):
+                    self._pool.abandon(flight.job)
 
-    def _submit(self, submit: Submit) -> None:
+    def _prepare(self, submit: Submit) -> Job:
+        """The job to submit, noted as on its way."""
         stragglers = self._conditions.stragglers
         items = []
         for number, attempt in zip(submit.tasks, submit.attempts, strict=True):
@@ -277,47 +291,33 @@ class _Run:
                 delay = stragglers.seconds(spec.key, attempt, spec.subexperiments)
             items.append(Item(number, self._task(number), delay))
         slow = None if stragglers is None else stragglers.slow
-        order = Order(submit.job, self._assignment.work, tuple(items), slow)
-        self._flights[submit.job] = _Flight(order, submit, self._conditions.clock())
-        self._jobs[order] = submit.job
-        try:
-            self._pool.submit(order, self._tell)
-        except PoolError:
-            if self._conditions.stop is not None:
-                self._conditions.stop.check()  # the pool may be closed because the run is to end
-            raise
+        job = Job(submit.job, self._assignment.work, tuple(items), slow)
+        self._flights[submit.job] = _Flight(job, submit, self._conditions.clock())
+        return job
 
-    def _accept(self, accept: Accept, outcomes: dict[int, Outcome]) -> None:
-        for number in accept.tasks:
-            arrays = outcomes[number].arrays
-            assert arrays is not None
-            if self._conditions.journal is not None:
-                kept_as = self._assignment.kept_as(self._left[number])
-                self._conditions.journal.add(kept_as, arrays)
-            self._fold(self._left[number], arrays, not self._dispatcher.done)
-
-    def _note_failure(self, given_up: GiveUp) -> None:
-        if given_up.failures:
-            self._failed.append(given_up)
-        self._missing.append(self._left[given_up.task])
+    def _accept(self, number: int, outcome: Outcome) -> None:
+        assert outcome.arrays is not None
+        if self._conditions.journal is not None:
+            kept_as = self._assignment.kept_as(self._left[number])
+            self._conditions.journal.add(kept_as, outcome.arrays)
+        self._fold(self._left[number], outcome.arrays, not self._dispatcher.done)
 
     def _task(self, number: int) -> Any:
         return self._assignment.tasks[self._left[number]]
 
-    # --- the end ----------------------------------------------------------------------------------
+    # --- the end of a job, and of the run ---------------------------------------------------------
 
     def _land(
         self,
-        event: JobEnded | JobLost,
+        event: JobFinished | JobLost,
         outcomes: dict[int, Outcome],
         instructions: Sequence[Instruction],
     ) -> None:
-        """A job is over: forget it, and tell who watches how its tasks went."""
+        """A job is over: forget it, and report how the attempts at its tasks went."""
         flight = self._flights.pop(event.job)
-        del self._jobs[flight.order]
         accepted = {n for i in instructions if isinstance(i, Accept) for n in i.tasks}
-        failures = {f.task: f for f in event.failures} if isinstance(event, JobEnded) else {}
-        for item, attempt in zip(flight.order.items, flight.submit.attempts, strict=True):
+        failures = {f.task: f for f in event.failures} if isinstance(event, JobFinished) else {}
+        for item, number in zip(flight.job.items, flight.submit.attempts, strict=True):
             outcome, failure = outcomes.get(item.number), failures.get(item.number)
             status, cause = "cancelled", None
             if isinstance(event, JobLost) and event.kind != "cancelled":
@@ -327,50 +327,39 @@ class _Run:
                 cause = failure.cause
             elif outcome is not None:
                 status = "done" if item.number in accepted else "late"
-            told = self._attempt(flight, item, attempt, outcome, event.at, status, cause)
-            self._tally.injected += told.injected > 0
-            self._tally.injected_seconds += told.injected
-            if self._conditions.watch is not None:
-                self._conditions.watch(told)
-
-    def _attempt(
-        self,
-        flight: _Flight,
-        item: Item,
-        attempt: int,
-        outcome: Outcome | None,
-        at: float,
-        status: str,
-        cause: str | None,
-    ) -> Attempt:
-        started, finished = flight.started, at
-        injected = 0.0 if started is None else min(item.delay, at - started)
-        if outcome is not None and started is not None:
-            started += outcome.started
-            finished = started + outcome.seconds
-            injected = outcome.injected
-        return Attempt(
-            self._left[item.number],
-            flight.submit.job,
-            attempt,
-            flight.submit.purpose,
-            flight.worker,
-            flight.submitted,
-            started,
-            finished,
-            injected,
-            status,
-            cause,
-            outcome.arrays if outcome is not None and status in ("done", "late") else None,
-        )
+            started, finished = flight.started, event.at
+            injected = 0.0 if started is None else min(item.delay, finished - started)
+            if outcome is not None and started is not None:
+                started += outcome.started
+                finished = started + outcome.seconds
+                injected = outcome.injected
+            self._tally.injected += injected > 0
+            self._tally.injected_seconds += injected
+            if self._conditions.watch is None:
+                continue
+            attempt = Attempt(
+                task=self._left[item.number],
+                job=flight.submit.job,
+                number=number,
+                purpose=flight.submit.purpose,
+                worker=flight.worker,
+                submitted=flight.submitted,
+                started=started,
+                finished=finished,
+                injected=injected,
+                status=status,
+                cause=cause,
+                arrays=outcome.arrays if outcome and status in ("done", "late") else None,
+            )
+            self._conditions.watch(attempt)
 
     def _withdraw(self) -> None:
         """Leave nothing running that can be ended."""
         at = self._conditions.clock()
         for flight in self._flights.values():
-            self._pool.cancel(flight.order)
-        for job in list(self._flights):
-            self._land(JobLost(job, at, "cancelled", ""), {}, ())
+            self._pool.cancel(flight.job)
+        for number in list(self._flights):
+            self._land(JobLost(number, at, "cancelled", ""), {}, ())
 
     def _raise(self) -> None:
         if self._refused is not None:
@@ -379,12 +368,13 @@ class _Run:
             error = self._errors.get(given_up.task)
             if isinstance(error, InputError):
                 raise error
-        failed = [
-            f"{self._assignment.describe(self._task(g.task))} failed "
-            f"{_times(len(g.failures) + bool(self._tried_here))}, "
-            f"at last because {g.failures[-1].cause}"
-            for g in self._failed
-        ]
+        failed = []
+        for given_up in self._failed:
+            count = len(given_up.failures) + bool(self._tried_here)
+            times = "once" if count == 1 else f"{count} times"
+            what = self._assignment.describe(self._task(given_up.task))
+            cause = given_up.failures[-1].cause
+            failed.append(f"{what} failed {times}, at last because {cause}")
         raise TaskFailedError(named(failed)) from self._errors.get(self._failed[0].task)
 
 
@@ -394,10 +384,6 @@ def _kind(error: Exception) -> FailureKind:
     if isinstance(error, StrainedError):
         return "strained"
     return "fatal" if isinstance(error, InputError) else "error"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def _is_interrupted() -> bool:

@@ -1,4 +1,9 @@
-"""What a driver, its pool and the workers say to each other."""
+"""The words of execution: tasks, jobs, and the messages between dispatcher, driver and pool.
+
+A *task* is computed, a *job* is what a worker gets: some tasks, one after the other. A job is
+submitted, and then started at most once, and finished or lost exactly once. A pool reports that
+about `Job` objects; the dispatcher, which is pure, gets the same as events about their numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,14 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from ..errors import BackendError
 from ..subexperiments import Arrays as Arrays
+
+Purpose: TypeAlias = Literal["first", "retry", "duplicate", "restart"]
+"""Why a job is submitted."""
+
+FailureKind: TypeAlias = Literal["error", "lost", "damaged", "strained", "throttled", "fatal"]
+"""error: it raised. lost: its worker died or hung. damaged: its result is not what a result looks
+like. strained: its worker lacked files, memory or the like. throttled: the device asks to come
+again later. fatal: it cannot succeed, nor can others."""
 
 
 class RaisedError(BackendError):
@@ -29,6 +42,9 @@ class Work(Protocol):
     def run(self, task: Any) -> Arrays:
         """Evaluate one task. Called by several threads at once where workers are threads."""
         ...
+
+
+# --- between driver, pool and worker --------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +76,11 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Order:
-    """A job for one worker: some tasks, one after the other.
+class Job:
+    """Some tasks for one worker, one after the other.
 
     Attributes:
-        number: Its number in the run; an order is identified by itself, not by this.
+        number: Its number in the run; a job is identified by itself, not by this.
         work: What its tasks are of.
         items: The tasks.
         slow: The worker that takes longer, if any.
@@ -101,17 +117,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Started:
-    """A worker begins with a job. Pools that cannot know say so when they hand it on."""
+    """A worker begins with a job. Pools that cannot know report it when they hand the job on."""
 
-    order: Order
+    job: Job
     worker: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ended:
+class Finished:
     """A worker is through with a job; tasks without an outcome were cancelled before they began."""
 
-    order: Order
+    job: Job
     worker: str
     outcomes: tuple[Outcome, ...]
 
@@ -121,17 +137,135 @@ class Lost:
     """A job ended without a report.
 
     Attributes:
-        order: The job.
+        job: The job.
         kind: "lost": its worker died, was given up, or its report never arrived. "cancelled": it
             was withdrawn before a worker began. "refused": the pool cannot run it, nor any other.
         cause: One clause for people, such as "worker 3 was ended by signal 9".
     """
 
-    order: Order
+    job: Job
     kind: Literal["lost", "cancelled", "refused"]
     cause: str
 
 
-Message: TypeAlias = Started | Ended | Lost
-Tell: TypeAlias = Callable[[Message], None]
+Message: TypeAlias = Started | Finished | Lost
+Notify: TypeAlias = Callable[[Message], None]
 """Takes messages, from any thread, without blocking."""
+
+
+# --- events for the dispatcher: times are seconds on any clock ------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One attempt at a task that failed.
+
+    Attributes:
+        task: The task's number.
+        kind: The kind of failure.
+        cause: One clause for people.
+        retry_after: Seconds that a throttled task should wait at least.
+    """
+
+    task: int
+    kind: FailureKind
+    cause: str
+    retry_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """A worker has begun with a job."""
+
+    job: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    """A job is over, and its place is free.
+
+    Attributes:
+        job: The job.
+        at: When.
+        finished: (task, seconds it took) of tasks with a sound result.
+        failures: Tasks that failed. The job's other tasks were not begun.
+    """
+
+    job: int
+    at: float
+    finished: tuple[tuple[int, float], ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobLost:
+    """A job ended without a report: all of its tasks count as failed, or none where withdrawn."""
+
+    job: int
+    at: float
+    kind: Literal["lost", "cancelled", "fatal"]
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+    at: float
+
+
+Event: TypeAlias = JobStarted | JobFinished | JobLost | Tick
+
+
+# --- instructions of the dispatcher ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Hand a job to the pool.
+
+    Attributes:
+        job: Its number.
+        tasks: Its tasks, in order.
+        attempts: For each task, how often it was submitted before.
+        purpose: Why.
+    """
+
+    job: int
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Fold these results of the job that just ended; its other tasks failed or came too late."""
+
+    job: int
+    tasks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A job's results are no longer needed."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """A job has not ended for too long: free its place by force; a `JobLost` is to follow."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """A task will not be tried again; `failures` says why, and is empty at a deadline."""
+
+    task: int
+    failures: tuple[Failure, ...]
+
+
+Instruction: TypeAlias = Submit | Accept | Cancel | Abandon | GiveUp

@@ -111,13 +111,13 @@ class Speculation:
     A job is late once it runs longer than `factor` times the `quantile` of what jobs took so far,
     relative to what was expected of them. Where a worker is idle, a late job is duplicated and
     both go on. Where none is, a second copy would only take another task's place: then, with
-    `restart`, the late job is withdrawn and begun anew; without, it is left alone.
+    `restart`, the late job is withdrawn and started again; without, it is left alone.
 
     Attributes:
         quantile: Of relative service times, in (0, 1).
         factor: Of at least 1.
         budget: Most duplicates and restarts, as a fraction of the number of tasks; up to 10⁶.
-        restart: Whether late jobs are begun anew while no worker is idle.
+        restart: Whether late jobs are started again while no worker is idle.
     """
 
     quantile: float = 0.75
@@ -222,17 +222,17 @@ class Policy:
     @property
     def name(self) -> str:
         """Every part that is not the default, with its parameters; "eager" where all are."""
-        parts = [_told(self.dispatch)]
-        parts += [_told(self.order)] if self.order != Fifo() else []
+        parts = [_named(self.dispatch)]
+        parts += [_named(self.order)] if self.order != Fifo() else []
         parts += [f"in_flight={self.in_flight}"] if self.in_flight is not None else []
-        parts += [_told(part) for part in (self.speculation, self.deadline) if part is not None]
-        parts += [_told(self.retry)] if self.retry != Retry() else []
+        parts += [_named(part) for part in (self.speculation, self.deadline) if part is not None]
+        parts += [_named(self.retry)] if self.retry != Retry() else []
         if self.subexperiments is not None:
             parts.append(f"subexperiments={self.subexperiments}")
         return ", ".join(parts)
 
 
-def _told(part: Any) -> str:
+def _named(part: Any) -> str:
     """A part's name and parameters, such as `batches(size=8, delay=0.1)`."""
     name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(part).__name__).lstrip("_")
     values = ", ".join(f"{f.name}={getattr(part, f.name)}" for f in fields(part))

@@ -120,7 +120,7 @@ class Stragglers:
 
     A task's subexperiments run one after the other, so their delays add up. Delays follow from a
     task's key and the number of the attempt alone, whatever the pool, the order and the policy;
-    another attempt draws anew.
+    another attempt draws again.
 
     Attributes:
         p: Probability that a subexperiment is delayed, in [0, 1].
@@ -147,7 +147,14 @@ class Stragglers:
                 f"`delay` is {self.delay!r}: give Constant(seconds), Pareto(scale, shape) or "
                 "LogNormal(median, sigma)"
             )
-        if self.slow is not None and not _can_be(self.slow):
+        slow: Any = self.slow
+        if slow is not None and not (
+            isinstance(slow, SlowWorker)
+            and is_whole(slow.worker)
+            and slow.worker >= 0
+            and is_number(slow.delay)
+            and 0 <= slow.delay < LONGEST
+        ):
             raise InputError(
                 f"`slow` is {self.slow!r}: give SlowWorker(worker, delay) with a worker's number, "
                 f"from 0, and seconds of at least 0 and less than {LONGEST:.0f}"
@@ -164,7 +171,7 @@ class Stragglers:
         """How long one attempt at a task is delayed, in seconds, 0 for most; at most `LONGEST`.
 
         Args:
-            key: The task's key; one that names the run, too, has every run draw anew.
+            key: The task's key; one that names the run, too, has every run draw others.
             attempt: How often the task was submitted before.
             subexperiments: How many it holds.
         """
@@ -186,10 +193,3 @@ class Stragglers:
             return math.inf if self.p == 0 else 0.0
         # Not rounded, as where p is next to nothing it is infinite.
         return math.log(u) / math.log1p(-self.p)
-
-
-def _can_be(slow: Any) -> bool:
-    """Whether something is a worker that can be slow."""
-    if not isinstance(slow, SlowWorker) or not is_whole(slow.worker):
-        return False
-    return slow.worker >= 0 and is_number(slow.delay) and 0 <= slow.delay < LONGEST

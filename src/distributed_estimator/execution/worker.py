@@ -1,14 +1,16 @@
-"""The part that runs where the workers are: tasks in turn, each with its outcome."""
+"""Where the workers are: a job's tasks are run in turn, each with its outcome."""
 
 from __future__ import annotations
 
 import errno
 import os
 import pickle
+import threading
 import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,104 +21,91 @@ from .pinning import one_thread
 
 _MOST_WORKS = 32
 _MOST_BYTES = 256 << 20
-"""Of works, pickled, beside the one that came last."""
+"""Pickled works that are kept beside the one that came last."""
 
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN}
 _DEEPEST = 16
 _MISSHAPEN = "a task gave {} as its result: expected a tuple of numeric arrays"
 
-Wait = Callable[[float], bool]
-"""Sleeps so many seconds, or less where the job is cancelled meanwhile: then it says True."""
+Wait: TypeAlias = Callable[[float], bool]
+"""Sleeps so many seconds; returns True, and at once, where the job is cancelled meanwhile."""
+
+Report: TypeAlias = tuple[Outcome, ...] | Exception
+"""Outcomes of a job's tasks, or the error that kept a worker from running any."""
 
 
-@one_thread()
-def run_items(
-    work: Work,
-    items: Sequence[Item],
+def run_job(
+    load: Callable[[], tuple[Work, Sequence[Item]]],
     *,
     wait: Wait,
     worker: int = 0,
     slow: SlowWorker | None = None,
     remote: bool = True,
-) -> tuple[Outcome, ...]:
+) -> Report:
     """Run tasks in turn, on one thread each; one that raises does not keep others from running.
 
     Args:
-        work: What the tasks are of.
-        items: The tasks.
-        wait: Sleeps, and tells whether the job was cancelled: tasks not begun then are left out.
+        load: Gives the work and the tasks.
+        wait: Sleeps; where it says that the job was cancelled, tasks not begun are left out.
         worker: Number of this worker.
         slow: The worker that takes longer, if any.
         remote: Whether outcomes leave this process: then results get checksums, and errors are
             plain text.
     """
     begin = time.perf_counter()
-    extra = slow.delay if slow is not None and slow.worker == worker else 0.0
-    outcomes: list[Outcome] = []
-    for item in items:
-        delay = item.delay + extra
-        started = time.perf_counter()
-        if wait(delay):
-            break
-        arrays, error = _run(work, item, remote=remote)
-        outcomes.append(
-            Outcome(
-                item.number,
-                started - begin,
-                time.perf_counter() - started,
-                delay,
-                arrays,
-                checksum(arrays) if remote and arrays is not None else None,
-                error,
-            )
-        )
-        if isinstance(error, InputError | StrainedError):
-            break  # no attempt can mend it, so that the run is over; or others do better elsewhere
-    return tuple(outcomes)
-
-
-def run_packed(
-    key: str,
-    load: Callable[[], bytes],
-    items: bytes,
-    *,
-    wait: Wait,
-    worker: int = 0,
-    slow: SlowWorker | None = None,
-) -> tuple[Outcome, ...] | Exception:
-    """`run_items` on what came here pickled; an error where it cannot be unpickled.
-
-    Args:
-        key: Of the work.
-        load: Gives the work pickled, where it is not here yet.
-        items: The tasks, pickled.
-        wait: See `run_items`.
-        worker: See `run_items`.
-        slow: See `run_items`.
-    """
     try:
-        work = works.get(key, load)
-        unpacked: tuple[Item, ...] = pickle.loads(items)
+        work, items = load()
     except Exception as error:
         kind = StrainedError if _is_strained(error) else BackendError
         return kind(
             f"a worker cannot unpickle what it is to run ({cause_of(error)}): make what it needs "
             "importable there"
         )
-    return run_items(work, unpacked, wait=wait, worker=worker, slow=slow)
+    extra = slow.delay if slow is not None and slow.worker == worker else 0.0
+    outcomes: list[Outcome] = []
+    with one_thread():  # not before: a work may load libraries when it is unpickled
+        for item in items:
+            delay = item.delay + extra
+            started = time.perf_counter()
+            if wait(delay):
+                break
+            arrays: Arrays | None = None
+            failure: Exception | None = None
+            try:
+                arrays = _plain(work.run(item.task))
+            except Exception as error:
+                failure = _portable(error) if remote else error
+            except BaseException as error:
+                # A panic in compiled code, `sys.exit()`, or a stray interrupt.
+                failure = RaisedError(cause_of(error))
+            seconds = time.perf_counter() - started
+            mark = checksum(arrays) if remote and arrays is not None else None
+            outcomes.append(
+                Outcome(item.number, started - begin, seconds, delay, arrays, mark, failure)
+            )
+            if isinstance(failure, InputError | StrainedError):
+                break  # the run is over; or the other tasks do better elsewhere
+    return tuple(outcomes)
 
 
-def _run(work: Work, item: Item, *, remote: bool) -> tuple[Arrays | None, Exception | None]:
-    try:
-        return _plain(work.run(item.task)), None
-    except Exception as error:
-        return None, _portable(error) if remote else error
-    except BaseException as error:  # a panic in compiled code, sys.exit(), a stray interrupt
-        return None, RaisedError(cause_of(error))
+def unpack(key: str, fetch: Callable[[], bytes], items: bytes) -> tuple[Work, tuple[Item, ...]]:
+    """A work and its tasks, from what came here pickled.
+
+    Args:
+        key: The work's.
+        fetch: Gives the work pickled, where it is not here yet.
+        items: The tasks, pickled.
+    """
+    return works.get(key, fetch), pickle.loads(items)
+
+
+def waits_for(cancelled: threading.Event) -> Wait:
+    """A `Wait` for a job that this event cancels."""
+    return lambda seconds: cancelled.wait(seconds) if seconds > 0 else cancelled.is_set()
 
 
 def _plain(result: object) -> Arrays:
-    """A result as nothing but numbers: unpickling whatever else it carries could do anything.
+    """A result as bare numbers: unpickling anything else that it carries could do anything.
 
     Raises:
         BackendError: It is no tuple of numeric arrays.
@@ -136,7 +125,7 @@ def _plain(result: object) -> Arrays:
 
 
 def _portable(error: Exception) -> Exception:
-    """What stands for an error in other processes, in plain text."""
+    """The error to send to other processes in place of this one, in plain text."""
     cause = cause_of(error)
     try:
         if _is_strained(error):
@@ -185,13 +174,6 @@ def checksum(arrays: Arrays) -> int:
         # A copy of a large result might be more than there is memory for.
         total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, total)
     return total
-
-
-def sleep(seconds: float) -> bool:
-    """A `Wait` for jobs that cannot be cancelled."""
-    if seconds > 0:
-        time.sleep(seconds)
-    return False
 
 
 class Works:

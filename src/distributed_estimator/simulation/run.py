@@ -14,12 +14,12 @@ import numpy as np
 from ..checks import check_whole, is_number
 from ..errors import InputError
 from ..execution.dispatcher import Dispatcher
-from ..execution.events import (
+from ..execution.messages import (
     Abandon,
     Accept,
     Cancel,
     Instruction,
-    JobEnded,
+    JobFinished,
     JobLost,
     JobStarted,
     Submit,
@@ -316,7 +316,7 @@ class _Run:
         self._spent += max(0.0, now - job.begin - self._workers.overhead)
         if job.kind == "ended":
             finished = tuple(self._finished(job))
-            self._act(self._dispatcher.handle(JobEnded(number, now, finished)), job)
+            self._act(self._dispatcher.handle(JobFinished(number, now, finished)), job)
         else:
             lost = JobLost(number, now, job.kind, "simulated")
             self._act(self._dispatcher.handle(lost), None)

@@ -1,17 +1,18 @@
-"""Where orders are worked on: threads, processes, Dask, Ray, or any executor."""
+"""Where jobs run: threads, processes, Dask, Ray, or any executor."""
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ...checks import described
+from ...errors import InputError
 from .base import Pool
-from .make import POOLS, make_pool
-from .threads import ThreadPool
+from .executors import ExecutorPool, ThreadPool
 
 if TYPE_CHECKING:
     from .dask import DaskPool
-    from .executors import ExecutorPool
     from .processes import ProcessPool
     from .ray import RayPool
 
@@ -26,12 +27,48 @@ __all__ = [
     "make_pool",
 ]
 
-_MODULES = {
-    "DaskPool": "dask",
-    "ExecutorPool": "executors",
-    "ProcessPool": "processes",
-    "RayPool": "ray",
-}
+POOLS = ("threads", "processes", "dask", "ray")
+CLUSTERS = ("dask", "ray")
+_MODULES = {"DaskPool": "dask", "ProcessPool": "processes", "RayPool": "ray"}
+
+
+def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = None) -> Pool:
+    """A pool from its name, from an executor, or as it is.
+
+    Args:
+        pool: One of `POOLS`, an executor of `concurrent.futures`, or a pool.
+        workers: Tasks that run at a time; a pool that is given has its own.
+        address: Of a Dask scheduler or a Ray cluster; None: one of our own, on this machine.
+
+    Raises:
+        InputError: The name is unknown, `workers` is less than one, or there is nothing to
+            address.
+        MissingExtraError: The engine is not installed.
+    """
+    if address is not None and pool not in CLUSTERS:
+        raise InputError(f'`address` is {address!r}, but only pool="dask" and "ray" have one')
+    if isinstance(pool, Pool):
+        return pool
+    if isinstance(pool, Executor):
+        return ExecutorPool(pool, workers)
+    if pool == "threads":
+        return ThreadPool(workers)
+    if pool == "processes":
+        from .processes import ProcessPool
+
+        return ProcessPool(workers)
+    if pool == "dask":
+        from .dask import DaskPool
+
+        return DaskPool(workers, address=address)
+    if pool == "ray":
+        from .ray import RayPool
+
+        return RayPool(workers, address=address)
+    raise InputError(
+        f'`pool` is {described(pool)}: give "threads", "processes", "dask", "ray", a pool, or an '
+        "object of type `concurrent.futures.Executor`"
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,9 @@ _LOOK_SECONDS = 1.0
 _MOST_WITHOUT = 4
 """So many times the patience may no worker be up: starting one takes long on a busy machine."""
 
+WORKERS_TOPIC = "distributed-estimator-workers"
+"""Dask's event topic on which it is announced that workers came or went."""
+
 _LOOPBACK = "127.0.0.1"
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,  # the dispatcher counts, and tries again
@@ -88,23 +91,28 @@ async def _serve(arguments: dict[str, Any], answer: TextIO) -> None:
     ) as cluster:
         print(cluster.scheduler_address, file=answer, flush=True)
         answer.close()
-        cluster.scheduler.add_plugin(_end_removed(cluster), name="distributed-estimator")
+        cluster.scheduler.add_plugin(_looking_after(cluster), name="distributed-estimator")
         await _look_after(cluster, arguments["patience"])
 
 
-def _end_removed(cluster: Any) -> Any:
+def _looking_after(cluster: Any) -> Any:
     import distributed
 
-    class EndRemoved(distributed.SchedulerPlugin):
-        """Ends a worker that the scheduler lost, so that its nanny starts another.
+    class LookAfter(distributed.SchedulerPlugin):
+        """Announces changes to the pool, and ends workers that the scheduler lost.
 
-        One whose sockets were closed under it may never notice, or wait for its task first.
+        Their nannies start others. One whose sockets were closed under it may never notice, or wait
+        for its task first.
         """
 
+        def add_worker(self, scheduler: Any, worker: str) -> None:
+            scheduler.log_event(WORKERS_TOPIC, {"worker": worker})
+
         def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+            scheduler.log_event(WORKERS_TOPIC, {"worker": worker})
             _end_worker(cluster, worker)
 
-    return EndRemoved()
+    return LookAfter()
 
 
 def _end_worker(cluster: Any, address: str) -> None:

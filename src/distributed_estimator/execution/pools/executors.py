@@ -1,21 +1,93 @@
-"""Any executor with the interface of `concurrent.futures`."""
+"""Threads of this process, and executors of `concurrent.futures` that the caller brings."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeAlias
 
 from ...checks import check_kind
-from ..messages import Order, Outcome, SlowWorker, Tell
-from ..worker import run_items, run_packed, sleep
-from .base import Pool, closed
-from .jobs import Job, checked_report, no_thread, pack_items, woken_by
-from .packing import Packer
+from ...forks import register
+from ..messages import Item, Job, SlowWorker, Work
+from ..worker import Report, run_job, unpack, waits_for
+from .base import Engine, NoThreadError, Pool, Submission, start_thread
 
-_Report: TypeAlias = tuple[Outcome, ...] | Exception
+
+class ThreadPool(Pool):
+    """Threads that share this process and its memory.
+
+    Works run concurrently where they release the interpreter's lock: inside NumPy, inside
+    simulators, waiting for a device. Alone among pools, it may be used in a fork, where it has
+    threads of its own.
+
+    Args:
+        workers: Tasks that run at a time.
+    """
+
+    name = "threads"
+    in_process = True
+    job_seconds = 0.01
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(_Threads(workers))
+
+
+class _Threads(Engine):
+    """A thread lives as long as there is something to do for it.
+
+    One that computes cannot be ended: it is left to itself, and another takes its place.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, remote=False)
+        register(self)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._idle.update(range(self.workers))
+
+    def _renew_in_fork(self) -> None:
+        """Threads are started with the next job; those of the parent are not here."""
+        self._reset()
+
+    def _start(self) -> None:
+        pass
+
+    def _run(self, submission: Submission) -> None:
+        start_thread(self._work, submission, name=str(submission.place))
+
+    def _work(self, submission: Submission | None) -> None:
+        while submission is not None:
+            place = submission.place
+            submission.start(str(place))
+            report: Report | None = None
+            cause = ""
+            try:
+                report = run_job(
+                    partial(_contents, submission.job),
+                    wait=waits_for(submission.cancelled),
+                    worker=place,
+                    slow=submission.job.slow,
+                    remote=False,
+                )
+            except Exception as error:  # no memory for the report, say: this thread must go on
+                cause = f"thread {place} failed ({type(error).__name__}: {error})"
+            kept = self._forget(submission)
+            if report is None:
+                submission.lose("lost", cause)
+            else:
+                submission.finish(str(place), report)
+            if not kept:
+                return  # given up meanwhile: another thread has this place
+            submission = self._next(place)
+        self._free(place)
+
+    def _kill(self, submission: Submission) -> str:
+        self._free(submission.place)
+        return f"thread {submission.place} did not come back in time"
+
+    def _stop(self, running: list[Submission]) -> None:
+        pass
 
 
 class ExecutorPool(Pool):
@@ -37,187 +109,121 @@ class ExecutorPool(Pool):
     """
 
     def __init__(self, executor: Executor, workers: int) -> None:
-        super().__init__(workers)
         check_kind("executor", executor, Executor, "a `concurrent.futures.Executor`")
         self.name = type(executor).__name__
         self.in_process = isinstance(executor, ThreadPoolExecutor)
+        super().__init__(_Executor(executor, workers, self.name, remote=not self.in_process))
+
+
+class _Executor(Engine):
+    def __init__(self, executor: Executor, workers: int, name: str, *, remote: bool) -> None:
+        super().__init__(workers, remote=remote)
         self._executor = executor
-        self._packer = Packer()
-        self._changed = threading.Lock()
-        self._queue: deque[_ExecutorJob] = deque()
-        self._running: dict[Order, _ExecutorJob] = {}
-        self._free: set[int] = set(range(workers))
+        self._name = name
+        self._remote = remote
+        self._idle.update(range(self.workers))
+        self._futures: dict[Submission, Future[Report]] = {}
         self._feeding = False
-        self._closed = False
 
-    def _submit(self, order: Order, tell: Tell) -> None:
-        """See `Pool.submit`."""
-        job = _ExecutorJob(order, tell)
-        if not self.in_process:
-            job.packed, job.items = self._packer.pack(order.work), pack_items(order)
-        with self._changed:
-            if self._closed:
-                raise closed()
-            self._queue.append(job)
-        self._feed()
+    def _start(self) -> None:
+        pass
 
-    def _cancel(self, order: Order) -> None:
-        """See `Pool.cancel`: in threads, an injected sleep ends at once."""
-        with self._changed:
-            job = self._running.get(order)
-            waiting = next((job for job in self._queue if job.order is order), None)
-            if waiting is not None:
-                self._queue.remove(waiting)
-        if waiting is not None:
-            waiting.lose("cancelled", "it was withdrawn before it began")
-        if job is not None:
-            job.withdraw()
+    def _hand_out(self) -> None:
+        """Have jobs handed out by a thread that does nothing else.
 
-    def _abandon(self, order: Order) -> None:
-        """See `Pool.abandon`: its place is free, and a late result is dropped."""
-        with self._changed:
-            job = self._let_go(order)
-        if job is None:
-            self._cancel(order)
-            return
-        job.lose("lost", f"job {job.place} of the executor did not come back in time")
-        job.withdraw()
-        self._feed()
-
-    def _close(self) -> None:
-        """See `Pool.close`; the executor itself is left as it is."""
-        with self._changed:
-            self._closed = True
-            left = [*self._queue, *self._running.values()]
-            self._queue.clear()
-            self._running.clear()
-        for job in left:
-            job.lose("cancelled", "the pool was closed")
-            job.withdraw()
-
-    def _let_go(self, order: Order) -> _ExecutorJob | None:
-        """Free the place of an order; None where it has none any more."""
-        job = self._running.pop(order, None)
-        if job is not None:
-            self._free.add(job.place)
-        return job
-
-    def _feed(self) -> None:
-        """Have what waits handed on, by a thread that has nothing else to do.
-
-        Futures tell their end while their executor may hold its own lock: nothing can be handed on
-        from there.
+        Futures report their end while their executor may hold its own lock: nothing can be handed
+        to it from there.
         """
         with self._changed:
-            if self._feeding or not (self._queue and self._free):
+            if self._feeding or not (self._queue and self._idle):
                 return
             self._feeding = True
-        name = "distributed-estimator-executor"
         try:
-            threading.Thread(target=self._hand_on_all, name=name, daemon=True).start()
-        except Exception as error:
-            self._put_off(error)
+            start_thread(self._feed, name="executor")
+        except NoThreadError as error:
+            with self._changed:
+                self._feeding = False
+                hopeless = not self._running
+            if hopeless:
+                self._refuse_waiting(str(error))
 
-    def _put_off(self, error: Exception) -> None:
-        """No thread can be started: the next job to end tries again; without any, nothing will."""
-        refused: list[_ExecutorJob] = []
-        with self._changed:
-            self._feeding = False
-            if not self._running:
-                refused = list(self._queue)
-                self._queue.clear()
-        for job in refused:
-            job.lose("refused", no_thread(error))
-
-    def _hand_on_all(self) -> None:
+    def _feed(self) -> None:
         while True:
             with self._changed:
-                if not (self._queue and self._free):
+                submission = self._next()
+                if submission is None:
                     self._feeding = False
                     return
-                job = self._queue.popleft()
-                job.place = min(self._free)
-                self._free.remove(job.place)
-                self._running[job.order] = job
-            job.start(str(job.place))
+            submission.start(str(submission.place))
             try:
-                self._hand_on(job)
+                self._run(submission)
             except Exception as error:
-                with self._changed:
-                    self._let_go(job.order)
-                job.lose("refused", _refusal(self.name, error))
+                kept = self._forget(submission)
+                submission.lose("refused", self._refusal_for(error))
+                if kept:
+                    self._free(submission.place)
 
-    def _hand_on(self, job: _ExecutorJob) -> None:
-        future = job.future = self._hand_over(job)
-        if job.cancelled.is_set():
-            future.cancel()
-        future.add_done_callback(partial(self._finish, job))
-
-    def _hand_over(self, job: _ExecutorJob) -> Future[_Report]:
-        order = job.order
-        if self.in_process:
-            return self._executor.submit(_run_here, order, job.place, job.cancelled)
-        key, slow = order.work.key, order.slow
-        return self._executor.submit(_run_there, key, job.packed, job.items, job.place, slow)
-
-    def _finish(self, job: _ExecutorJob, future: Future[_Report]) -> None:
-        with self._changed:
-            self._let_go(job.order)
-        try:
-            self._tell_end(job, future)
-        except Exception as error:  # futures drop errors of what they call
-            job.lose("lost", f"its result cannot be read ({type(error).__name__}: {error})")
-        self._feed()
-
-    def _tell_end(self, job: _ExecutorJob, future: Future[_Report]) -> None:
-        if future.cancelled() and job.cancelled.is_set():
-            job.lose("cancelled", "it was withdrawn before it began")
-        elif future.cancelled():
-            job.lose("lost", "its executor cancelled it")
-        elif isinstance(error := future.exception(), BrokenExecutor):
-            job.lose("refused", _refusal(self.name, error))
-        elif error is not None:
-            job.lose("lost", f"the executor failed ({type(error).__name__}: {error})")
-        elif (report := checked_report(future.result(), job.order)) is None:
-            job.lose("lost", f"the executor gave what is no report: {future.result()!r:.80}")
+    def _run(self, submission: Submission) -> None:
+        job, place = submission.job, submission.place
+        future: Future[Report]
+        if self._remote:
+            packed = job.work.key, submission.packed, submission.items
+            future = self._executor.submit(_run_there, *packed, place, job.slow)
         else:
-            job.end(str(job.place), report)
+            future = self._executor.submit(_run_here, job, place, submission.cancelled)
+        self._futures[submission] = future
+        if submission.cancelled.is_set():
+            future.cancel()
+        future.add_done_callback(partial(self._done, submission))
+
+    def _done(self, submission: Submission, future: Future[Report]) -> None:
+        """Futures drop errors of their callbacks: there must not be any."""
+        self._futures.pop(submission, None)
+        kept = self._forget(submission)
+        if future.cancelled() and submission.cancelled.is_set():
+            submission.lose("cancelled", "it was withdrawn before it began")
+        elif future.cancelled():
+            submission.lose("lost", "its executor cancelled it")
+        elif isinstance(error := future.exception(), BrokenExecutor):
+            submission.lose("refused", self._refusal_for(error))
+        elif error is not None:
+            submission.lose("lost", f"the executor failed ({type(error).__name__}: {error})")
+        else:
+            submission.finish(str(submission.place), future.result())
+        if kept:
+            self._free(submission.place)
+
+    def _refusal_for(self, error: BaseException) -> str:
+        return (
+            f"the {self._name} takes no jobs any more ({type(error).__name__}: {error}): make a "
+            "new one, and a new estimator with it"
+        )
+
+    def _interrupt(self, submission: Submission) -> None:
+        if (future := self._futures.get(submission)) is not None:
+            future.cancel()
+
+    def _kill(self, submission: Submission) -> str:
+        self._interrupt(submission)
+        self._free(submission.place)
+        return f"job {submission.place} of the executor did not come back in time"
+
+    def _stop(self, running: list[Submission]) -> None:
+        for submission in running:
+            self._interrupt(submission)
 
 
-class _ExecutorJob(Job):
-    def __init__(self, order: Order, tell: Tell) -> None:
-        super().__init__(order, tell)
-        self.packed = b""
-        self.items = b""
-        self.place = -1
-        self.future: Future[_Report] | None = None
-
-    def withdraw(self) -> None:
-        """Have it end soon where that is possible."""
-        self.cancelled.set()
-        if self.future is not None:
-            self.future.cancel()
+def _contents(job: Job) -> tuple[Work, tuple[Item, ...]]:
+    return job.work, job.items
 
 
-def _refusal(name: str, error: BaseException) -> str:
-    return (
-        f"the {name} takes no jobs any more ({type(error).__name__}: {error}): make a new one, and "
-        "a new estimator with it"
-    )
-
-
-def _run_here(order: Order, place: int, cancelled: threading.Event) -> _Report:
-    return run_items(
-        order.work,
-        order.items,
-        wait=woken_by(cancelled),
-        worker=place,
-        slow=order.slow,
-        remote=False,
-    )
+def _run_here(job: Job, place: int, cancelled: threading.Event) -> Report:
+    load, wait = partial(_contents, job), waits_for(cancelled)
+    return run_job(load, wait=wait, worker=place, slow=job.slow, remote=False)
 
 
 def _run_there(
     key: str, packed: bytes, items: bytes, place: int, slow: SlowWorker | None
-) -> _Report:
-    return run_packed(key, lambda: packed, items, wait=sleep, worker=place, slow=slow)
+) -> Report:
+    load = partial(unpack, key, lambda: packed, items)
+    return run_job(load, wait=waits_for(threading.Event()), worker=place, slow=slow)

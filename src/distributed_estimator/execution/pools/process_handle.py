@@ -27,7 +27,7 @@ import psutil
 
 from ...forks import Lock
 from ..pinning import one_thread_environment
-from . import process_preload
+from . import process_worker
 from .process_worker import Ready, Stop, serve
 
 StartMethod = Literal["forkserver", "spawn"]
@@ -77,6 +77,11 @@ class WorkerProcess:
 
     One thread uses it; others may call `kill` and `interrupt` meanwhile.
 
+    Attributes:
+        number: The worker's.
+        pid: The process's.
+        is_up: Whether it was ready once.
+
     Args:
         number: Of the worker.
         method: How to start it.
@@ -88,7 +93,9 @@ class WorkerProcess:
 
     def __init__(self, number: int, method: StartMethod, memory_limit: int | None) -> None:
         self.number = number
+        self.is_up = False
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         self._killed = False
         self._over = False
         if getattr(sys.modules["__main__"], "__file__", None) == "<stdin>":
@@ -138,6 +145,7 @@ class WorkerProcess:
         if ready.refusal is not None:
             self.end(1.0)
             raise ProcessEndedError(ready.refusal)
+        self.is_up = True
 
     def is_alive(self) -> bool:
         """Whether it is there, idle and as it should be: it says nothing unasked."""
@@ -150,19 +158,24 @@ class WorkerProcess:
             ProcessEndedError: It ended.
         """
         try:
-            self._connection.send(message)
+            with self._sending:
+                self._connection.send(message)
         except OSError:
             raise ProcessEndedError(self.end(1.0)) from None
 
     def interrupt(self, message: object) -> None:
-        """Send a short message, unless that would take long."""
-        with self._lock, suppress(OSError):
-            if self._over:
-                return
-            writable = select.poll()
-            writable.register(self._connection, select.POLLOUT)
-            if any(event == select.POLLOUT for _, event in writable.poll(0)):
-                self._connection.send(message)
+        """Send a short message, unless another is being sent or it would take long."""
+        if not self._sending.acquire(blocking=False):
+            return
+        try:
+            with self._lock, suppress(OSError):
+                writable = select.poll()
+                if not self._over:
+                    writable.register(self._connection, select.POLLOUT)
+                if any(event == select.POLLOUT for _, event in writable.poll(0)):
+                    self._connection.send(message)
+        finally:
+            self._sending.release()
 
     def receive(self) -> Any:
         """The next message of the process.
@@ -242,7 +255,7 @@ class WorkerProcess:
 def end_if_starting() -> None:
     """End this process if it is itself a worker that imports the caller's script, unguarded.
 
-    Its parent tells the caller; an error raised here would only tell it again, once a worker.
+    Its parent reports that; an error raised here would only repeat it, once for each worker.
     """
     this = multiprocessing.current_process()
     if this.name.startswith(_NAME) and multiprocessing.parent_process() is None:
@@ -303,7 +316,7 @@ def _start_server() -> None:
     # Ours first: it restores the environment, so that those of others see their own. The caller's
     # script is for the workers to import: they can tell what is wrong with it.
     modules = [name for name in others if name != "__main__"]
-    server.set_forkserver_preload([process_preload.__name__, *modules])
+    server.set_forkserver_preload([process_worker.__name__, *modules])
     try:
         with one_thread_environment():
             server.ensure_running()

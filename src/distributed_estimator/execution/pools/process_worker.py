@@ -1,4 +1,7 @@
-"""What runs in the processes of a `ProcessPool`, and what they and their parent say."""
+"""What runs in the processes of a `ProcessPool`, and the messages between them and their parent.
+
+The fork server imports this module, so that workers have all they need from the start.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,16 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import psutil
 
-from ..messages import Outcome, SlowWorker, StrainedError
-from ..pinning import pin_process
-from ..worker import cause_of, run_packed
+from ..messages import SlowWorker, StrainedError
+from ..pinning import pin_process, restore_environment
+from ..worker import Report as Outcomes
+from ..worker import cause_of, run_job, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Parent to worker: nobody waits for this job any more."""
+    """Parent to worker: the results of this job are no longer needed."""
 
     job: int
 
@@ -45,7 +50,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Worker to parent: orders may come, or never will for this cause."""
+    """Worker to parent: it can take jobs, or never will for this cause."""
 
     refusal: str | None
 
@@ -60,7 +65,7 @@ class Report:
     """Worker to parent: a job is over."""
 
     job: int
-    outcomes: tuple[Outcome, ...] | Exception
+    outcomes: Outcomes
 
 
 def serve(connection: Connection, number: int, memory_limit: int | None, parent: int) -> None:
@@ -80,9 +85,21 @@ def serve(connection: Connection, number: int, memory_limit: int | None, parent:
     pin_process()
     refusal = None if memory_limit is None else _limit_memory(memory_limit)
     connection.send(Ready(refusal))
-    if refusal is None:
-        with suppress(EOFError):
-            _Worker(connection, number).serve()
+    if refusal is not None:
+        return
+    line = _Line(connection)
+    with suppress(EOFError):
+        while (run := line.next_run()) is not None:
+            report = run_job(
+                partial(unpack, run.key, line.fetch_work, run.items),
+                wait=line.wait,
+                worker=number,
+                slow=run.slow,
+            )
+            try:
+                connection.send(Report(run.job, report))
+            except MemoryError as error:  # it is pickled first, so nothing was sent
+                connection.send(Report(run.job, StrainedError(cause_of(error))))
 
 
 def _end_with(parent: int) -> None:
@@ -125,50 +142,43 @@ def _limit_memory(limit: int) -> str | None:
     return None
 
 
-class _Worker:
-    def __init__(self, connection: Connection, number: int) -> None:
+class _Line:
+    """The connection to the parent, on which jobs come, and cancels of the one that runs."""
+
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._number = number
         self._job = -1
         self._cancelled = False
 
-    def serve(self) -> None:
-        while not isinstance(message := self._connection.recv(), Stop):
-            if isinstance(message, Run):
-                self._run(message)
+    def next_run(self) -> Run | None:
+        """The next job; None where the parent wants none run any more."""
+        while not isinstance(message := self._connection.recv(), Run):
+            if isinstance(message, Stop):
+                return None
+        self._job, self._cancelled = message.job, False
+        return message
 
-    def _run(self, run: Run) -> None:
-        self._job, self._cancelled = run.job, False
-        outcomes = run_packed(
-            run.key,
-            self._load,
-            run.items,
-            wait=self._wait,
-            worker=self._number,
-            slow=run.slow,
-        )
-        try:
-            self._connection.send(Report(run.job, outcomes))
-        except MemoryError as error:  # it is pickled first, so nothing was sent
-            self._connection.send(Report(run.job, StrainedError(cause_of(error))))
-
-    def _load(self) -> bytes:
+    def fetch_work(self) -> bytes:
         self._connection.send(NeedWork())
         # A cancel sent before the parent saw this comes first.
         while isinstance(message := self._connection.recv(), Cancel):
-            self._hear(message)
+            self._note(message)
         packed: bytes = message
         return packed
 
-    def _wait(self, seconds: float) -> bool:
-        """Sleep, with an ear on the parent."""
+    def wait(self, seconds: float) -> bool:
+        """Sleep, and listen to the parent; whether the job was cancelled."""
         limit = time.monotonic() + seconds
         while not self._cancelled:
             if not self._connection.poll(max(0.0, limit - time.monotonic())):
                 return False
-            self._hear(self._connection.recv())
+            self._note(self._connection.recv())
         return True
 
-    def _hear(self, message: object) -> None:
-        if message == Cancel(self._job):
-            self._cancelled = True
+    def _note(self, message: object) -> None:
+        self._cancelled |= message == Cancel(self._job)
+
+
+# In a process started by `one_thread_environment`, all libraries are loaded by now: its environment
+# is not for what a fork server starts for others.
+restore_environment()

@@ -6,7 +6,7 @@ process, so a child drives Ray, and passes messages on.
 
 From the pool come tuples: ("start", actor, number), ("work", key, pickled), ("forget", key),
 ("run", actor, run, key, pickled items, slow worker), ("cancel", actor, run) and ("end", actor). To
-the pool go ("up", actor, versions, host, process), ("done", actor, run, pickled report),
+the pool go ("up", actor, versions, host), ("done", actor, run, pickled report),
 ("died", actor, cause), ("gone", cause), and ("beat",) twice a second.
 """
 
@@ -23,6 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,8 +32,8 @@ import psutil
 
 from ..messages import SlowWorker
 from ..pinning import pin_process
-from ..worker import run_packed
-from .versions import own_versions
+from ..worker import run_job, unpack
+from .transfer import own_versions
 
 Identity: TypeAlias = tuple[int, float]
 """Number of a process and when it began, in seconds since 1970: numbers are used again."""
@@ -73,22 +74,20 @@ class RayWorker:
     def run(
         self, run: int, key: str, held: tuple[Any], items: bytes, slow: SlowWorker | None
     ) -> bytes:
-        """Run an order.
+        """Run a job.
 
         Args:
-            run: Number of this run.
-            key: Of the work.
+            run: Number of the submission.
+            key: The work's.
             held: Where to fetch the work, pickled, if it is not here.
             items: The tasks, pickled.
-            slow: See `run_packed`.
+            slow: See `run_job`.
 
         Returns:
-            What `run_packed` gives, pickled.
+            Its `worker.Report`, pickled.
         """
-        report = run_packed(
-            key,
-            lambda: _fetch(*held),
-            items,
+        report = run_job(
+            partial(unpack, key, lambda: _fetch(*held), items),
             wait=lambda seconds: self._wait(run, seconds),
             worker=self._number,
             slow=slow,
@@ -227,10 +226,9 @@ class _Driver:
 
     def _up(self, actor: int, found: tuple[Any, ...]) -> None:
         versions, host, machine, process = found
-        here = process if machine == _machine() else None
-        if here is not None and actor in self._actors:
-            self._processes[actor] = here
-        self._outbox.put(("up", actor, versions, host, here))
+        if machine == _machine() and actor in self._actors:
+            self._processes[actor] = process
+        self._outbox.put(("up", actor, versions, host))
 
     def _work(self, key: str, pickled: bytes) -> None:
         self._works[key] = self._ray.put(pickled)

@@ -22,8 +22,8 @@ import psutil
 
 from ...errors import InputError, PoolError
 from ..pinning import ONE_THREAD
-from .jobs import no_thread
-from .ray_driver import Identity, end_processes, led_by
+from .base import start_thread
+from .ray_driver import end_processes, led_by
 
 _SECONDS_TO_PROBE = 4.0
 """For each of two steps: to get a connection, and an answer."""
@@ -91,7 +91,6 @@ class RayLink:
         self._address = address
         self._creator = os.getpid()
         self._outbox: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
-        self._identities: list[Identity] = []
         self._ending = threading.Lock()
         self._ended = False
         self._folder = None if address is not None else _folder()
@@ -108,10 +107,7 @@ class RayLink:
         options = _options(address, workers, environment, self._folder)
         self.send(options, self._folder, _SILENCE, self._creator)
         try:
-            try:
-                threading.Thread(target=self._deliver, name="ray-pool-outbox", daemon=True).start()
-            except RuntimeError as error:
-                raise PoolError(no_thread(error)) from error
+            start_thread(self._deliver, name="ray-outbox")
             self._wait_until_connected()
         except BaseException:
             self.end()
@@ -140,10 +136,6 @@ class RayLink:
             return None
         return message
 
-    def remember(self, process: Identity) -> None:
-        """A process on this machine that must not outlast the link."""
-        self._identities.append(process)
-
     def end(self) -> None:
         """End the process, and what it started on this machine, within 5 s.
 
@@ -167,7 +159,7 @@ class RayLink:
             started = led_by(self._process.pid, os.getsid)
             self._process.kill()
             self._process.wait()
-        end_processes([*started, *self._identities])
+        end_processes(started)
         self._remove_folder()
 
     def _remove_folder(self) -> None:

@@ -1,0 +1,120 @@
+"""Programs that end in one way or another: nothing that their pools have started is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+PROGRAM = """
+import gc, os, signal, sys, time
+from pathlib import Path
+import psutil
+from pool_works import Calls, Inbox, job_of, wait_for_calls
+from distributed_estimator.execution.pools import {pool}
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    pool, inbox, work = {pool}(2{arguments}), Inbox(), Calls(str(folder))
+    first = job_of(work, ("value", 1.0))
+    pool.submit(first, inbox)
+    inbox.until_over(first, timeout=150.0)
+    jobs = [job_of(work, task) for task in {tasks}]
+    for job in jobs:
+        pool.submit(job, inbox)
+    for job in jobs:
+        wait_for_calls(folder, job.items[0].task[0], 1)
+    started = [
+        process for process in psutil.Process().children(recursive=True)
+        if process.ppid() != os.getpid() or "multiprocessing" not in str(process.cmdline())
+    ]  # without the fork server, which all process pools share, and the like
+    print(*(process.pid for process in started), flush=True)
+    sys.stdin.readline()
+    {end}
+"""
+GONE = "psutil.wait_procs(started, timeout=20); assert not any(p.is_running() for p in started)"
+BUSY = [("signal", int(signal.SIGSTOP)), ("hold",)]
+"""One worker is stopped, the other one holds its interpreter's lock."""
+
+ENDS = {
+    "close": "pool.close(); " + GONE,
+    "collect": "del pool, job, jobs, first; gc.collect(); " + GONE,
+    "exit": "",
+    "kill": "time.sleep(1000)",
+    "interrupt": "time.sleep(1000)",
+}
+QUICK = ("exit", "kill", "interrupt")
+CASES = [
+    pytest.param(
+        pool, end, marks=() if pool == "ProcessPool" and end in QUICK else pytest.mark.soak
+    )
+    for pool in ("ProcessPool", "DaskPool", "RayPool")
+    for end in ENDS
+]
+
+
+@contextlib.contextmanager
+def program(folder, pool, end, tasks, arguments=""):
+    """A program up to its end; its process and all below it."""
+    path = folder / "program.py"
+    path.write_text(PROGRAM.format(pool=pool, end=ENDS[end], tasks=tasks, arguments=arguments))
+    found = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    made = subprocess.Popen(
+        [sys.executable, "-W", "error", str(path), str(folder)],
+        env=os.environ | {"PYTHONPATH": found},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    started = []
+    try:
+        for pid in made.stdout.readline().split():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                started.append(psutil.Process(int(pid)))
+        assert len(started) >= 2, made.communicate()[1]
+        yield made, started
+    finally:
+        if made.poll() is None:
+            made.kill()
+        made.communicate()
+
+
+def assert_nothing_is_left(folder, pool, end, tasks, arguments=""):
+    with program(folder, pool, end, tasks, arguments) as (made, started):
+        if end == "kill":
+            made.kill()
+        elif end == "interrupt":
+            os.killpg(made.pid, signal.SIGINT)
+        _, errors = made.communicate(None if end in ("kill", "interrupt") else "\n", timeout=60)
+        _, alive = psutil.wait_procs(started, timeout=30)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    if end == "interrupt":
+        assert errors.splitlines()[-1] == "KeyboardInterrupt"
+        assert errors.count("Traceback") == 1, "the program's own, and no worker's"
+    else:
+        assert errors == ""
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("pool", "end"), CASES)
+def test_nothing_is_left_of_a_program_with_busy_workers(tmp_path, pool, end):
+    assert_nothing_is_left(tmp_path, pool, end, BUSY)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("pool", ["ProcessPool", "DaskPool", "RayPool"])
+def test_nothing_is_left_of_a_program_with_idle_workers(tmp_path, pool):
+    assert_nothing_is_left(tmp_path, pool, "exit", [])
+
+
+@pytest.mark.soak
+def test_nothing_is_left_of_a_program_whose_workers_were_spawned(tmp_path):
+    assert_nothing_is_left(tmp_path, "ProcessPool", "kill", BUSY, ', start_method="spawn"')
