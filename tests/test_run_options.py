@@ -371,13 +371,16 @@ def test_a_configuration_of_an_older_release_is_read():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"flavour": 1}, "a TrainingConfig has the fields"),
-        ({"policy": {"flavour": 1}}, "a Policy has the fields"),
-        ({"policy": None}, "a Policy has the fields"),
-        ({"policy": {"dispatch": {"kind": "Sometimes"}}}, "is of none of the kinds Batches, Eager"),
-        ({"policy": {"dispatch": {"size": 8}}}, "is of none of the kinds"),
-        ({"policy": {"order": 7}}, "is of none of the kinds"),
-        ({"policy": {"dispatch": {"kind": "Batches"}}}, "a Batches holds what it cannot"),
+        ({"flavour": 1}, "`flavour` is no known key"),
+        ({"policy": {"flavour": 1}}, "`policy.flavour` is no known key"),
+        ({"policy": None}, "`policy` is None: give a mapping"),
+        (
+            {"policy": {"dispatch": {"kind": "Sometimes"}}},
+            "needs `kind`: give `Eager` or `Batches`",
+        ),
+        ({"policy": {"dispatch": {"size": 8}}}, "`policy.dispatch` needs `kind`"),
+        ({"policy": {"order": 7}}, "`policy.order` is 7: give a mapping"),
+        ({"policy": {"dispatch": {"kind": "Batches"}}}, "`policy.dispatch.size` is missing"),
         ({"policy": {"in_flight": 0}}, "`in_flight` is 0"),
         ({"stragglers": {"p": 2, "delay": {"kind": "Constant", "seconds": 1}}}, "`p` is 2"),
         ({"pool": "moon"}, "`pool` is 'moon': give one of threads, processes, dask, ray"),

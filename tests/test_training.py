@@ -354,7 +354,7 @@ def test_the_reference_pipeline_is_delayed_too(small: Workload, tmp_path: Path):
         ({"batch_size": 8, "optimizer": "spsa"}, "`batch_size` is 8, and spsa takes the whole"),
         ({"workers": 0}, "`workers` is 0: give a whole number of at least 1"),
         ({"seed": -1}, "`seed` is -1: give a whole number of at least 0"),
-        ({"seed": 2**32}, "`seed` is 4294967296: give a number below"),
+        ({"seed": 2**32}, "`seed` is 4294967296: give a whole number"),
         ({"lr": 0.0}, "`lr` is 0.0: give a positive learning rate"),
         ({"lr": "0.1"}, "`lr` is '0.1': give a positive learning rate"),
         ({"lr": 10**400}, "give a positive learning rate"),

@@ -18,7 +18,7 @@ from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
 from ..subexperiments import MOST_SHOTS
-from ..training.observable_text import read_observables
+from ..training.models import read_observables
 from ._files import load_circuit
 from ._paths import PATH
 from ._run_options import Finite

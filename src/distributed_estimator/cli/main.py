@@ -119,7 +119,9 @@ def _with_options(message: str, verb: str = "") -> str:
     own = {str(option.name): option.opts[0] for option in options}
     typed = {name: option for name, option in _ALSO.items() if option in own.values()} | own
     return re.sub(
-        "(?<!parameter )`([a-z_]+)`", lambda found: f"`{typed.get(found[1], found[1])}`", message
+        r"(?<!parameter )`([a-z_]+)(\[\d+\])?`",
+        lambda found: f"`{typed.get(found[1], found[1])}{found[2] or ''}`",
+        message,
     )
 
 

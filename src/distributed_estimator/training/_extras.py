@@ -13,7 +13,7 @@ def optional_import(module: str, package: str, extra: str, purpose: str) -> Any:
 
     Args:
         module: Dotted name.
-        package: What pip calls the package it is from.
+        package: The name that pip installs it by.
         extra: The extra of ours that installs it.
         purpose: What needs it, for the message.
 

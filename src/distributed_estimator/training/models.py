@@ -5,12 +5,16 @@ The default is the paper's model (§V-A): ZFeatureMap, RealAmplitudes, Z on ever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import isfinite
 from string import ascii_letters
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 from qiskit.circuit import Parameter, ParameterVector, QuantumCircuit
 from qiskit.circuit.library import (
     efficient_su2,
@@ -22,51 +26,62 @@ from qiskit.circuit.library import (
 from qiskit.quantum_info import SparsePauliOp
 
 from ..checks import check_whole
-from ..errors import InputError
-from .observable_text import check_observable, read_observables
+from ..errors import InputError, ObservableError, shortened
+from .settings import Config, Count, about
 
-ENTANGLEMENTS = ("linear", "circular", "full", "pairwise", "reverse_linear")
+Entanglement = Literal["linear", "circular", "full", "pairwise", "reverse_linear"]
 """Which pairs of qubits a layer joins, by Qiskit's names."""
+
+ENTANGLEMENTS: tuple[Entanglement, ...] = get_args(Entanglement)
+
+
+_FORMS = "z_all, z_one, z_<qubit>, z_mean, z_each or a Pauli sum such as 0.5*ZZII - IIXX"
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Config):
     """What a model is made of, as plain values that JSON holds.
 
-    Attributes:
-        feature_map: "z" (ZFeatureMap), "zz" (ZZFeatureMap) or "angle" (RY by the feature itself).
-        feature_map_reps: Repetitions of the feature map; 2 is Qiskit's own default. With 1, the two
-            separable Iris classes end at a test accuracy of 0.91 instead of 1.00 (exact values, 60
-            Adam steps, mean of 8 seeds). Repeated, "angle" turns by as many times the feature.
-        ansatz: "real_amplitudes", "efficient_su2" or "two_local" (RY and CZ).
-        ansatz_reps: Repetitions of the ansatz; 1 in the paper.
-        entanglement: Pairs of qubits that the ansatz joins, one of `ENTANGLEMENTS`.
-        feature_map_entanglement: Pairs of qubits that the ZZ feature map joins.
-        observable: "z_all" (the product of Z on every qubit), "z_one" (Z on the last qubit),
-            "z_<k>" (Z on qubit k), "z_mean" (the mean of Z over the qubits), "z_each" (Z on every
-            qubit, one output each) or a Pauli sum in Qiskit's order: the rightmost letter is
-            qubit 0.
+    Two repetitions of the feature map are Qiskit's own default. With one, the two separable Iris
+    classes end at a test accuracy of 0.91 instead of 1.00 (exact values, 60 Adam steps, mean of 8
+    seeds).
 
     Example:
         >>> ModelConfig(feature_map="zz", observable="0.5*ZZII + 0.5*IIZZ").ansatz
         'real_amplitudes'
     """
 
-    feature_map: str = "z"
-    feature_map_reps: int = 2
-    ansatz: str = "real_amplitudes"
-    ansatz_reps: int = 1
-    entanglement: str = "linear"
-    feature_map_entanglement: str = "linear"
-    observable: str = "z_all"
+    feature_map: Annotated[
+        Literal["z", "zz", "angle"],
+        about("ZFeatureMap, ZZFeatureMap, or RY by the feature itself."),
+    ] = "z"
+    feature_map_reps: Annotated[
+        Count,
+        about("Repetitions of the feature map; those of RY turn by so many features."),
+    ] = 2
+    ansatz: Annotated[
+        Literal["real_amplitudes", "efficient_su2", "two_local"],
+        about("The part with the weights; two_local is RY and CZ."),
+    ] = "real_amplitudes"
+    ansatz_reps: Annotated[Count, about("Repetitions of the ansatz; 1 in the paper.")] = 1
+    entanglement: Annotated[Entanglement, about("Pairs of qubits that the ansatz joins.")] = (
+        "linear"
+    )
+    feature_map_entanglement: Annotated[
+        Entanglement, about("Pairs of qubits that a ZZ feature map joins.")
+    ] = "linear"
+    observable: Annotated[
+        str,
+        Meta(title=_FORMS),
+        about(
+            "z_all (the product of Z on every qubit), z_one (Z on the last qubit), "
+            "z_<k> (Z on qubit k), z_mean (their mean), z_each (one output a qubit) or a sum of "
+            "Paulis, whose rightmost letter is qubit 0."
+        ),
+    ] = "z_all"
 
     def __post_init__(self) -> None:
-        _check_known("feature_map", self.feature_map, FEATURE_MAPS)
-        _check_known("ansatz", self.ansatz, ANSATZES)
-        _check_known("entanglement", self.entanglement, ENTANGLEMENTS)
-        _check_known("feature_map_entanglement", self.feature_map_entanglement, ENTANGLEMENTS)
-        check_whole("feature_map_reps", self.feature_map_reps, 1)
-        check_whole("ansatz_reps", self.ansatz_reps, 1)
+        super().__post_init__()
         check_observable(self.observable)
 
 
@@ -214,16 +229,6 @@ def labels_for_cuts(num_qubits: int, num_cuts: int) -> str:
     return "".join(letter * len(block) for letter, block in zip(letters, blocks, strict=False))
 
 
-def _z_map(config: ModelConfig, width: int) -> QuantumCircuit:
-    return z_feature_map(width, reps=config.feature_map_reps)
-
-
-def _zz_map(config: ModelConfig, width: int) -> QuantumCircuit:
-    return zz_feature_map(
-        width, reps=config.feature_map_reps, entanglement=config.feature_map_entanglement
-    )
-
-
 def _angle_map(config: ModelConfig, width: int) -> QuantumCircuit:
     circuit, features = QuantumCircuit(width), ParameterVector("x", width)
     for _ in range(config.feature_map_reps):
@@ -232,28 +237,27 @@ def _angle_map(config: ModelConfig, width: int) -> QuantumCircuit:
     return circuit
 
 
-def _real_amplitudes(config: ModelConfig, width: int) -> QuantumCircuit:
-    return real_amplitudes(width, reps=config.ansatz_reps, entanglement=config.entanglement)
-
-
-def _efficient_su2(config: ModelConfig, width: int) -> QuantumCircuit:
-    return efficient_su2(width, reps=config.ansatz_reps, entanglement=config.entanglement)
-
-
-def _two_local(config: ModelConfig, width: int) -> QuantumCircuit:
-    pairs = "cz" if width > 1 else []
-    return n_local(width, "ry", pairs, config.entanglement, reps=config.ansatz_reps)
-
-
 _Builder = Callable[[ModelConfig, int], QuantumCircuit]
 
-FEATURE_MAPS: dict[str, _Builder] = {"z": _z_map, "zz": _zz_map, "angle": _angle_map}
+FEATURE_MAPS: dict[str, _Builder] = {
+    "z": lambda config, width: z_feature_map(width, reps=config.feature_map_reps),
+    "zz": lambda config, width: zz_feature_map(
+        width, reps=config.feature_map_reps, entanglement=config.feature_map_entanglement
+    ),
+    "angle": _angle_map,
+}
 """The feature maps by name."""
 
 ANSATZES: dict[str, _Builder] = {
-    "real_amplitudes": _real_amplitudes,
-    "efficient_su2": _efficient_su2,
-    "two_local": _two_local,
+    "real_amplitudes": lambda config, width: real_amplitudes(
+        width, reps=config.ansatz_reps, entanglement=config.entanglement
+    ),
+    "efficient_su2": lambda config, width: efficient_su2(
+        width, reps=config.ansatz_reps, entanglement=config.entanglement
+    ),
+    "two_local": lambda config, width: n_local(
+        width, "ry", "cz" if width > 1 else [], config.entanglement, reps=config.ansatz_reps
+    ),
 }
 """The ansätze by name."""
 
@@ -263,6 +267,123 @@ def _in_order(parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
     return tuple(sorted(parameters, key=lambda parameter: int(parameter.index)))
 
 
-def _check_known(name: str, value: object, known: Iterable[str]) -> None:
-    if value not in list(known):
-        raise InputError(f"`{name}` is {value!r}: give one of {', '.join(known)}")
+_ONE_Z = re.compile(r"z_([0-9]{1,6})")
+# Every character can begin one kind of token only, so that a text takes time in its length.
+_TOKEN = re.compile(
+    r"\s*(?:(?P<weight>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+    r"|(?P<letters>[IXYZ]+)|(?P<sign>[+-])|(?P<times>\*)|(?P<other>\w+|\S)|(?P<end>\Z))"
+)
+_NEXT = {  # a term may have a sign of its own: ZZ + -0.5*XX
+    "term": ("sign", "weight", "letters"),
+    "signed": ("weight", "letters"),
+    "weight": ("times",),
+    "times": ("letters",),
+    "letters": ("sign", "end"),
+    "end": ("end",),
+}
+_LETTERS = "a string of the letters I, X, Y, Z"
+_EXPECTED = {
+    "term": f"a real weight or {_LETTERS}",
+    "signed": f"a real weight or {_LETTERS}",
+    "weight": "`*`",
+    "times": _LETTERS,
+    "letters": "`+`, `-` or the end",
+}
+
+_NAMED: dict[str, Callable[[int], tuple[SparsePauliOp, ...]]] = {
+    "z_all": lambda width: (SparsePauliOp("Z" * width),),
+    "z_one": lambda width: (_z_on([width - 1], width),),
+    "z_mean": lambda width: (_z_on(range(width), width) / width,),
+    "z_each": lambda width: tuple(_z_on([qubit], width) for qubit in range(width)),
+}
+
+
+def check_observable(text: str) -> None:
+    """Raises InputError unless `text` says what to observe, for some number of qubits.
+
+    Example:
+        >>> check_observable("0.5*ZZII + 0.5*IIZZ")
+    """
+    text = text.strip()
+    if text not in _NAMED and not _ONE_Z.fullmatch(text):
+        _pauli_sum(text)
+
+
+def read_observables(text: str, width: int) -> tuple[SparsePauliOp, ...]:
+    """What `text` names on `width` qubits, one observable an output.
+
+    Raises:
+        ObservableError: It is no observable, or none of so many qubits.
+
+    Example:
+        >>> [observable.paulis.to_labels() for observable in read_observables("z_each", 2)]
+        [['IZ'], ['ZI']]
+    """
+    text = text.strip()
+    if text in _NAMED:
+        return _NAMED[text](width)
+    one = _ONE_Z.fullmatch(text)
+    if one is None:
+        return (_fitting(text, width),)
+    qubit = int(one[1])
+    if qubit >= width:
+        raise ObservableError(
+            f"the observable {text} is not on the circuit's {width} qubits: name one of z_0 to "
+            f"z_{width - 1}"
+        )
+    return (_z_on([qubit], width),)
+
+
+def _z_on(qubits: Iterable[int], width: int) -> SparsePauliOp:
+    return SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0) for qubit in qubits], width)
+
+
+def _fitting(text: str, width: int) -> SparsePauliOp:
+    terms = _pauli_sum(text)
+    letters = len(next(iter(terms)))
+    if letters != width:
+        raise ObservableError(
+            f"the observable {shortened(text)} acts on {letters} qubits, the circuit has {width}: "
+            "give one Pauli letter per qubit"
+        )
+    return SparsePauliOp(list(terms), list(terms.values()))
+
+
+def _pauli_sum(text: str) -> dict[str, float]:
+    """Weights by Pauli string, like terms added up."""
+    terms: dict[str, float] = {}
+    factor, state = 1.0, "term"
+    for match in _TOKEN.finditer(text):
+        kind = str(match.lastgroup)
+        if kind not in _NEXT[state]:
+            raise _unread(text, match, _EXPECTED[state])
+        if kind == "sign":
+            factor *= float(f"{match[kind]}1")
+            state = "term" if state == "letters" else "signed"
+            continue
+        if kind == "weight":
+            factor *= float(match[kind])
+            if not isfinite(factor):
+                raise _unread(text, match, "a finite weight")
+        elif kind == "letters":
+            letters, width = match[kind], len(next(iter(terms), match[kind]))
+            if len(letters) != width:
+                raise _unread(text, match, f"{width} letters, as in the first term")
+            terms[letters] = terms.get(letters, 0.0) + factor
+            factor = 1.0
+        state = kind
+    if not any(terms.values()):
+        raise ObservableError(
+            f"the observable {shortened(text)} is zero: give weights that are not 0 and do not "
+            "cancel"
+        )
+    return {letters: weight for letters, weight in terms.items() if weight}
+
+
+def _unread(text: str, match: re.Match[str], expected: str) -> ObservableError:
+    kind = str(match.lastgroup)
+    found = f"`{match[kind][:20]}`" if match[kind] else "the end"
+    return ObservableError(
+        f"the observable {shortened(text)} has {found} as character {match.start(kind) + 1}, "
+        f"where {expected} is expected: give {_FORMS}"
+    )
