@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ..backends.fleet import DeviceSpec
+from .config import SIZES
 from .runs import StudyRun
 
 # Seconds by number of cuts, 0 to 3: medians on two cores, Python 3.11, one thread in NumPy's BLAS.
@@ -24,15 +25,6 @@ _TASK = 0.0015
 """One that holds a single subexperiment."""
 _START, _LOAD, _ATTACK = 0.1, {"mnist": 2.0}, 0.6
 """A run's beginning, its data, and the attacks on it."""
-
-SAMPLES: Mapping[str, tuple[int, int]] = {
-    "iris": (80, 20),
-    "mnist": (800, 200),
-    "breast_cancer": (455, 114),
-    "wine": (104, 26),
-    "digits": (291, 73),
-}
-"""Training and test samples of the two classes."""
 
 
 def expected_seconds(run: StudyRun) -> float:
@@ -64,7 +56,7 @@ def total_seconds(runs: Iterable[StudyRun]) -> float:
 def training_queries(run: StudyRun) -> tuple[int, int]:
     """About how many values and gradients a training asks for, scores of epochs included."""
     config = run.config
-    train, test = SAMPLES[config["dataset"]]
+    _, train, test = SIZES[config["dataset"]]
     train, test = min(train, config["samples"] or train), min(test, config["test_samples"] or test)
     epochs: int = config["epochs"]
     return (epochs + 1) * (train + test) + epochs * train, epochs * train

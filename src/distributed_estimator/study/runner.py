@@ -164,8 +164,11 @@ def _run_one(run: StudyRun, folder: StudyFolder, watcher: Watcher, stop: Stop) -
     attempt = folder.begin(run)
     watcher.begin(run, attempt)
     started = time.perf_counter()
+    from . import bodies  # late, because PyTorch takes seconds to import
+
+    body = bodies.run_training if run.kind == "train" else bodies.run_queries
     try:
-        numbers = _body(run)(run, folder.of(run), attempt, stop)
+        numbers = body(run, folder.of(run), attempt, stop)
         outcome = {"status": "done", "attempts": attempt, **numbers}
     except TrainingStoppedError:
         raise
@@ -175,17 +178,6 @@ def _run_one(run: StudyRun, folder: StudyFolder, watcher: Watcher, stop: Stop) -
     outcome = folder.end(run, outcome)
     watcher.end(run, outcome, time.perf_counter() - started)
     return outcome
-
-
-def _body(run: StudyRun) -> Callable[..., dict[str, Any]]:
-    """What runs a run; imported late, because PyTorch takes seconds."""
-    if run.kind == "train":
-        from .trainings import run_training
-
-        return run_training
-    from .queries import run_queries
-
-    return run_queries
 
 
 def cause_of(error: BaseException) -> str:

@@ -226,16 +226,17 @@ def expected(hint: Any, value: Any = None) -> str:
         ('a whole number of at least 0 and below 4294967296', 'one of a, b', 'a number above 0')
     """
     bounds = meta(hint)
-    if bounds.title:
-        return bounds.title
     forms = [form for form in alternatives(hint) if form is not NoneType]
-    choices = [choice for form in forms for choice in get_args(form) if get_origin(form) is Literal]
-    if choices:
-        return f"one of {', '.join(map(str, choices))}"
     kind = get_origin(forms[0]) or forms[0]
     if kind in (int, float):
         noun = "a whole number" if kind is int else "a number"
-        return f"{noun}{_range(bounds)}{number_hint(value) if isinstance(value, str) else ''}"
+        text = bounds.title or noun + _range(bounds)
+        return text + (number_hint(value) if isinstance(value, str) else "")
+    if bounds.title:
+        return bounds.title
+    if kind is Literal:
+        choices = [str(choice) for form in forms for choice in get_args(form)]
+        return f"one of {', '.join(choices)}"
     if kind in (tuple, dict):
         noun = "a list" if kind is tuple else "a mapping"
         return "at least one" if value in ((), [], {}) else noun
@@ -283,9 +284,9 @@ def _plain(hint: Any, value: Any) -> Any:
         return kind | _as_dict(value)
     if isinstance(value, Mapping):
         inner = get_args(alternatives(hint)[0])[1]
-        return {key: _plain(inner, item) for key, item in value.items()}
-    if isinstance(value, tuple) and value and is_dataclass(value[0]):
-        return [_as_dict(item) for item in value]
+        return {str(key): _plain(inner, item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_as_dict(item) if is_dataclass(item) else item for item in value]
     return value
 
 
@@ -332,7 +333,11 @@ def _unknown(key: Any, place: Place, kind: str, classes: Mapping[str, Any]) -> s
 def _range(bounds: Meta) -> str:
     words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
     limits = {name: getattr(bounds, name) for name in words}
-    texts = [f"{words[name]} {limit:.12g}" for name, limit in limits.items() if limit is not None]
+    texts = [
+        f"{words[name]} {limit if isinstance(limit, int) else format(limit, 'g')}"
+        for name, limit in limits.items()
+        if limit is not None
+    ]
     return " " + " and ".join(texts) if texts else ""
 
 
