@@ -657,8 +657,8 @@ def test_the_help_says_the_defaults_and_loads_nothing_heavy(dest: Callable[..., 
     grid = ",".join(f"{magnitude:g}" for magnitude in defaults.sigma)
     assert defaults.sigma == defaults.epsilon
     assert shown.count(f"[default: {grid}]") == 2
-    assert f"Noisy copies of a sample. [default: {defaults.draws}]" in shown
-    assert f"Steps of PGD. [default: {defaults.pgd_steps}]" in shown
+    assert f"Noisy copies of each sample, for each σ. [default: {defaults.draws}]" in shown
+    assert f"Steps of PGD, of size 2.5 ε / steps each. [default: {defaults.pgd_steps}]" in shown
     code = "import sys, distributed_estimator.cli.robustness; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -667,10 +667,13 @@ def test_the_help_says_the_defaults_and_loads_nothing_heavy(dest: Callable[..., 
     ("options", "message"),
     [
         (["--attack", "fgm"], "'fgm' is not one of 'gaussian', 'fgsm', 'pgd'"),
-        (["--sigma", "0.1,-0.1"], "`--sigma[1]` is -0.1"),
-        (["--epsilon", "nan"], "`--epsilon[0]` is nan"),
-        (["--epsilon", "0.1;0.2"], "`0.1;0.2` is no list of numbers: give one such as 0,0.1,0.2"),
-        (["--sigma", ""], "`--sigma` is ()"),
+        (
+            ["--sigma", "0.1,-0.1"],
+            "`--sigma` is 0.1,-0.1: give a list, each a number of",
+        ),
+        (["--epsilon", "nan"], "`--epsilon` is nan: give a list, each a number"),
+        (["--epsilon", "0.1;0.2"], "`--epsilon` is 0.1;0.2: give a list, each a number"),
+        (["--sigma", ""], "`--sigma` is '': give at least one"),
         (["--draws", "0"], "`--draws` is 0"),
         (["--pgd-steps", "0"], "`--pgd-steps` is 0"),
         (["--samples", "0"], "`--samples` is 0"),

@@ -16,6 +16,8 @@ from ..errors import InputError, RecordError
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ..execution import make_pool
 from ..records import read_records
+from ..training.policies import StragglerSettings, check_address
+from ._options import policy_options, pool_options, straggler_options, take, take_policy
 from ._output import (
     counted,
     note,
@@ -28,14 +30,6 @@ from ._output import (
 )
 from ._paths import PATH
 from ._query import Query, query_options, read_query
-from ._run_options import (
-    policy_of,
-    policy_options,
-    pool_of,
-    pool_options,
-    straggler_options,
-    stragglers_of,
-)
 
 
 @dataclass(frozen=True)
@@ -105,7 +99,7 @@ class Traces:
 @click.command(short_help="Estimate an expectation value of a circuit in a file.")
 @query_options
 @pool_options
-@policy_options
+@policy_options({"size": "--batch-size"})
 @straggler_options
 @click.option(
     "--trace",
@@ -126,8 +120,10 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
     measurements in the file are taken off. Without --shots, --precision and --exact, shots are
     spent until the standard error is 1/64.
     """
-    cluster = pool_of(options)
-    policy, stragglers = policy_of(options), stragglers_of(options)
+    cluster = options.pop("pool") or "threads", options.pop("address")
+    check_address(*cluster)
+    policy = take_policy(options).policy
+    stragglers = take(StragglerSettings, options).stragglers
     query = read_query(**options)
     settings = replace(query.options, policy=policy, stragglers=stragglers)
     traces = None if trace is None else Traces(trace)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import click
 
 from .. import __version__
-from ..errors import DistributedEstimatorError, TrainingStoppedError
+from ..errors import DistributedEstimatorError, InputError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
 from .plan import plan
@@ -28,7 +28,6 @@ _ALSO = {
     "cuts": "--label",
     "default_precision": "--precision",
     "num_cuts": "--cuts",
-    "shape": "--straggler-shape",
     "sigma": "--straggler-shape",
     "slow": "--slow-worker",
     "stragglers": "--straggler-p",
@@ -87,9 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has left; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (DistributedEstimatorError, OSError) as error:
+    except InputError as error:
         verb = (sys.argv[1:] if arguments is None else [*arguments])[:1]
         return _fail(_with_options(str(error), *verb))
+    except (DistributedEstimatorError, OSError) as error:
+        return _fail(str(error))
     return code if isinstance(code, int) else 0
 
 

@@ -12,54 +12,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
+from ..training.attacks import AttackConfig
+from ._options import json_option, options_of, take
 from ._output import duration, print_json, print_table, progress_console
 from ._paths import FOLDER, PATH
 
 if TYPE_CHECKING:
-    from ..training.attacks import Attack
     from ..training.robustness import RobustnessResult
-
-
-def _grid(
-    context: click.Context, parameter: click.Parameter, text: str | None
-) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise click.BadParameter(
-            f"`{text}` is no list of numbers: give one such as 0,0.1,0.2"
-        ) from error
 
 
 @click.command(short_help="Measure a trained network's accuracy under noise and attack.")
 @click.argument("folder", type=FOLDER, metavar="DIR")
-@click.option(
-    "--attack",
-    "attacks",
-    type=click.Choice(list(ATTACK_NAMES)),
-    multiple=True,
-    help="May be given several times.  [default: all]",
-)
-@click.option(
-    "--sigma",
-    callback=_grid,
-    metavar="LIST",
-    help="Standard deviations of the noise, in radians.  [default: 0,0.05,0.1,0.2,0.3]",
-)
-@click.option(
-    "--epsilon",
-    callback=_grid,
-    metavar="LIST",
-    help="Radii of FGSM and PGD, in radians.  [default: 0,0.05,0.1,0.2,0.3]",
-)
-@click.option("--draws", type=int, help="Noisy copies of a sample.  [default: 10]")
-@click.option("--pgd-steps", type=int, help="Steps of PGD.  [default: 10]")
-@click.option("--samples", type=int, help="At most so many test samples.  [default: all]")
-@click.option(
-    "--seed", type=int, help="Of noise, starts and choice of samples.  [default: the run's]"
-)
+@options_of(AttackConfig)
 @click.option("--exact", is_flag=True, help="Without shots, whatever the run was trained with.")
 @click.option(
     "--out",
@@ -69,10 +33,9 @@ def _grid(
 )
 @click.option("--replace", is_flag=True, help="Replace an earlier result at that place.")
 @click.option("--figure/--no-figure", default=True, help="Draw accuracy over magnitude.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def robustness(
     folder: Path,
-    attacks: tuple[Attack, ...],
     out: Path | None,
     replace: bool,
     exact: bool,
@@ -88,14 +51,10 @@ def robustness(
 
     DIR is the folder of a `dest train`, finished or not; its files are not changed.
     """
-    from ..training.attacks import AttackConfig
     from ..training.robustness import RobustnessFiles, evaluate_robustness
     from ..training.runs import RunFolder
 
-    if attacks:
-        settings["attacks"] = attacks
-    given = {name: value for name, value in settings.items() if value is not None}
-    config = AttackConfig(**given)
+    config = take(AttackConfig, settings)
     files = RobustnessFiles(folder / "robustness.json" if out is None else out, replace)
     with _progress() as advance:
         result = evaluate_robustness(

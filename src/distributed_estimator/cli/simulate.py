@@ -7,26 +7,75 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Annotated, Any
 
 import click
 import numpy as np
+from msgspec import Meta
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import InputError
-from ..execution.policies import LargestInfluenceFirst, Policy, check_seconds
+from ..execution.policies import LargestInfluenceFirst, Policy
 from ..execution.stragglers import Stragglers
 from ..records import TaskRecord, read_records
 from ..simulation import Load, Service, SimulationResult, parse_service
 from ..simulation import simulate as simulate_run
+from ..training.policies import Seconds, StragglerSettings
+from ..training.settings import Config, Count, about
+from ._options import (
+    json_option,
+    options_of,
+    policy_options,
+    straggler_options,
+    take,
+    take_policy,
+)
 from ._output import counted, duration, note, print_json, print_table, progress_console
 from ._paths import PATH
-from ._run_options import policy_of, policy_options, straggler_options, stragglers_of
 
 MOST_WORKERS = 10_000
 MOST_TASKS = 1_000_000
 _DEFAULT_TASKS = 1000
+
+
+@dataclass(frozen=True)
+class SimulateSettings(Config):
+    """What is simulated, besides policy and stragglers."""
+
+    service: Annotated[
+        str | None,
+        about(
+            "Seconds that tasks take: constant:SECONDS, exponential:MEAN, lognormal:MEDIAN,SIGMA "
+            "or pareto:SCALE,SHAPE."
+        ),
+    ] = None
+    num_tasks: Annotated[
+        Annotated[int, Meta(ge=1, le=MOST_TASKS)] | None,
+        about(
+            "Number of tasks; with --records, drawn from those. None: those of the records, or "
+            f"{_DEFAULT_TASKS}.",
+            option="--tasks",
+        ),
+    ] = None
+    workers: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=MOST_WORKERS)], ...],
+        Meta(
+            min_length=1,
+            title=f"a list of whole numbers from 1 to {MOST_WORKERS}, such as 1,2,4,8",
+        ),
+        about("Numbers of workers, one after the other."),
+    ] = (1, 2, 4, 8)
+    overhead: Annotated[
+        Seconds, about("Seconds that a worker spends on every job besides its tasks.")
+    ] = 0.0
+    job_seconds: Annotated[
+        Seconds, about("Seconds that a job should take at least: shorter tasks share one.")
+    ] = 0.0
+    repeats: Annotated[
+        Count, about("Runs to take the mean of, each with tasks and delays of its own.")
+    ] = 1
+    seed: Annotated[Annotated[int, Meta(ge=0)], about("Of tasks, services and delays.")] = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,22 +84,23 @@ class _Question:
 
     records: Load | None
     service: Service | None
-    num_tasks: int | None
+    settings: SimulateSettings
     policy: Policy
     stragglers: Stragglers | None
-    overhead: float
-    job_seconds: float
-    seed: int
 
     def load(self, seed: int) -> Load:
         if self.records is None:
             assert self.service is not None
-            return Load.drawn(self.service, self.num_tasks or _DEFAULT_TASKS, seed)
-        return self.records.resampled(self.num_tasks, seed) if self.num_tasks else self.records
+            return Load.drawn(self.service, self.settings.num_tasks or _DEFAULT_TASKS, seed)
+        return (
+            self.records.resampled(self.settings.num_tasks, seed)
+            if self.settings.num_tasks
+            else self.records
+        )
 
     def run(self, workers: int, repeat: int) -> SimulationResult:
         """One run; the same repeat has the same tasks and delays on any number of workers."""
-        seed = int(np.random.SeedSequence([self.seed, repeat]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.settings.seed, repeat]).generate_state(1)[0])
         load = self.load(seed)
         return simulate_run(
             load.tasks,
@@ -58,8 +108,8 @@ class _Question:
             self.policy,
             workers,
             stragglers=self.stragglers,
-            overhead=self.overhead,
-            job_seconds=self.job_seconds,
+            overhead=self.settings.overhead,
+            job_seconds=self.settings.job_seconds,
             seed=seed,
         )
 
@@ -85,19 +135,6 @@ class _Row:
     missing: float
 
 
-def _workers(_: click.Context, __: click.Parameter, text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(1 <= number <= MOST_WORKERS for number in numbers):
-        raise click.BadParameter(
-            f"`{text}` is not a list of whole numbers from 1 to {MOST_WORKERS}: give one such as "
-            "1,2,4,8"
-        )
-    return numbers
-
-
 @click.command(short_help="Simulate a run on any number of workers.")
 @click.option(
     "--records",
@@ -105,57 +142,11 @@ def _workers(_: click.Context, __: click.Parameter, text: str) -> list[int]:
     metavar="FILE",
     help="Task records of a traced run: its tasks and how long they took.",
 )
-@click.option(
-    "--service",
-    metavar="TEXT",
-    help="How long tasks take, in seconds: constant:SECONDS, exponential:MEAN, "
-    "lognormal:MEDIAN,SIGMA or pareto:SCALE,SHAPE.",
-)
-@click.option(
-    "--tasks",
-    "num_tasks",
-    type=click.IntRange(1, MOST_TASKS),
-    metavar="N",
-    help="How many tasks; with --records, drawn from those.  "
-    f"[default: those of the records, or {_DEFAULT_TASKS}]",
-)
-@click.option(
-    "--workers",
-    callback=_workers,
-    default="1,2,4,8",
-    show_default=True,
-    metavar="N,N,…",
-    help="Numbers of workers, one after the other.",
-)
-@policy_options
+@options_of(SimulateSettings)
+@policy_options({"size": "--batch-size"})
 @straggler_options
-@click.option(
-    "--overhead",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="What a worker spends on every job besides its tasks.",
-)
-@click.option(
-    "--job-seconds",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="What a job should take at least: shorter tasks share one.",
-)
-@click.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="R",
-    help="Runs to take the mean of, each with tasks and delays of its own.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def simulate(workers: list[int], repeats: int, as_json: bool, **options: Any) -> None:
+@json_option
+def simulate(as_json: bool, **options: Any) -> None:
     """Simulate a run: the dispatcher of real runs on a virtual clock.
 
     Tasks take as long as --records or --service say. The lower bound is an expected time that no
@@ -163,6 +154,7 @@ def simulate(workers: list[int], repeats: int, as_json: bool, **options: Any) ->
     worker under the same policy, useful the share of all workers' time that went into results.
     """
     question = _read(**options)
+    workers, repeats = question.settings.workers, question.settings.repeats
     with progress_console().status("simulating") as status:
 
         def runs(number: int) -> list[SimulationResult]:
@@ -184,37 +176,25 @@ def simulate(workers: list[int], repeats: int, as_json: bool, **options: Any) ->
         _print_text(question, num_tasks, repeats, rows)
 
 
-def _read(
-    records: Path | None,
-    service: str | None,
-    num_tasks: int | None,
-    overhead: float,
-    job_seconds: float,
-    seed: int,
-    **options: Any,
-) -> _Question:
-    if (records is None) == (service is None):
+def _read(records: Path | None, **options: Any) -> _Question:
+    settings = take(SimulateSettings, options)
+    if (records is None) == (settings.service is None):
         raise click.UsageError(
             "give `--records FILE` or `--service TEXT`, one of them, to say how long tasks take"
         )
-    policy, stragglers = policy_of(options), stragglers_of(options)
+    policy, stragglers = take_policy(options).policy, take(StragglerSettings, options).stragglers
     if policy.subexperiments is not None:
         raise click.UsageError(
             "`--subexperiments-per-task` has no effect on tasks that are given: leave it out"
         )
-    check_seconds("--overhead", overhead)
-    check_seconds("--job-seconds", job_seconds)
     if isinstance(policy.order, LargestInfluenceFirst):
         note("what the result depends on most is not known here: tasks run as generated")
     return _Question(
         records=None if records is None else _measured(records),
-        service=None if service is None else parse_service(service),
-        num_tasks=num_tasks,
+        service=None if settings.service is None else parse_service(settings.service),
+        settings=settings,
         policy=policy,
         stragglers=stragglers,
-        overhead=overhead,
-        job_seconds=job_seconds,
-        seed=seed,
     )
 
 
@@ -271,7 +251,7 @@ def _as_dict(
         "straggler_p": 0.0 if stragglers is None else stragglers.p,
         "straggler_distribution": None if stragglers is None else stragglers.name,
         "repeats": repeats,
-        "seed": question.seed,
+        "seed": question.settings.seed,
         "rows": [asdict(row) for row in rows],
     }
 

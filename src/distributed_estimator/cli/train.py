@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..analysis.accuracy import percent
@@ -17,10 +16,21 @@ from ..analysis.figures import require_matplotlib, training_figure
 from ..analysis.load import load_queries, load_training
 from ..analysis.tables import StageRow, stage_table
 from ..records import TrainingRecord
-from ..training.config import TrainingConfig
+from ..training.config import GRADIENT_FREE, TrainingConfig
+from ..training.models import ModelConfig, feature_range
+from ..training.policies import StragglerSettings
 from ..training.runs import RunFolder, TrainingResult
-from ..training.workloads import ALIASES, WORKLOADS, load_workload
+from ..training.workloads import ALIASES, WORKLOADS, WorkloadConfig, load_workload
 from ._interrupt import stop_on_interrupt
+from ._options import (
+    is_given,
+    json_option,
+    options_of,
+    policy_options,
+    straggler_options,
+    take,
+    take_policy,
+)
 from ._output import (
     counted,
     duration,
@@ -31,17 +41,40 @@ from ._output import (
     stages_as_dict,
     stages_as_table,
 )
-from ._paths import PATH
-from ._train_options import build_config, training_options
+from ._paths import PATH, TEXT_PATH
 
-_WITH_RESUME = {"resume", "figure", "as_json", "track"}
+MNIST_EPOCHS, MNIST_BATCH = 10, 32
+"""The paper's longest budget for MNIST, in mini-batches of PyTorch's usual size."""
+
 _SHORT = {name: alias for alias, name in ALIASES.items()}
 _NAMES = ", ".join(_SHORT.get(name, name) for name in WORKLOADS)
 
 
 @click.command(short_help="Train a quantum neural network on a data set.")
 @click.argument("workload", required=False, metavar="WORKLOAD")
-@training_options
+@options_of(
+    WorkloadConfig,
+    without=("name", "feature_range", "seed"),
+    types={"data_dir": TEXT_PATH},
+)
+@options_of(ModelConfig)
+@options_of(
+    TrainingConfig,
+    defaults={
+        "epochs": "60, or 10 for MNIST",
+        "batch_size": "all, or 32 for MNIST",
+        "lr": "0.1, or 1 for lbfgs",
+    },
+    types={"head": click.Choice(("none", "linear"))},
+)
+@click.option("--exact", is_flag=True, help="Exact expectation values, without shots.")
+@click.option(
+    "--maxiter",
+    type=int,
+    help="Evaluations of COBYLA, iterations of SPSA, or steps over the whole training part.",
+)
+@policy_options()
+@straggler_options
 @click.option(
     "--out",
     type=PATH,
@@ -60,11 +93,8 @@ _NAMES = ", ".join(_SHORT.get(name, name) for name in WORKLOADS)
     help="Write curves for that tool as well, into the run's folder.",
 )
 @click.option("--figure/--no-figure", default=True, help="Draw loss, accuracy and stage shares.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_context
+@json_option
 def train(
-    context: click.Context,
-    /,
     workload: str | None,
     out: Path | None,
     resume: Path | None,
@@ -83,7 +113,7 @@ def train(
     if figure:
         require_matplotlib()
     if resume is not None:
-        _check_alone(context)
+        _check_alone({"workload": workload, "out": out, **settings})
         result = _resume(RunFolder(resume), track)
     elif workload is None:
         raise click.UsageError(f"Missing argument 'WORKLOAD': {_NAMES}, or a CSV or Parquet file")
@@ -109,14 +139,58 @@ def _resume(folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
         return loop.resume(folder, progress=progress, stop=stop)
 
 
-def _check_alone(context: click.Context) -> None:
+def build_config(workload: str, settings: dict[str, Any]) -> TrainingConfig:
+    """The configuration that the options come to.
+
+    Raises:
+        InputError: A value is out of range, or does not go with others.
+        click.UsageError: Options exclude one another.
+    """
+    left = dict(settings)
+    model = take(ModelConfig, left)
+    seed = TrainingConfig().seed if left["seed"] is None else left["seed"]
+    data = take(WorkloadConfig, left, name=workload, feature_range=feature_range(model), seed=seed)
+    policy, stragglers = take_policy(left).policy, take(StragglerSettings, left).stragglers
+    _set_budget(data, left)
+    exact = {"shots": None} if left.pop("exact") else {}
+    return take(
+        TrainingConfig,
+        left,
+        workload=data,
+        model=model,
+        policy=policy,
+        stragglers=stragglers,
+        **exact,
+    )
+
+
+def _set_budget(data: WorkloadConfig, settings: dict[str, Any]) -> None:
+    """Puts the paper's budget and the optimiser's learning rate where none is given."""
+    maxiter, epochs = settings.pop("maxiter"), settings["epochs"]
+    if settings["exact"] and settings["shots"] is not None:
+        raise click.UsageError("`--shots` and `--exact` exclude one another: give one")
+    if maxiter is not None and epochs is not None:
+        raise click.UsageError("`--epochs` and `--maxiter` exclude one another: give one")
+    if maxiter is not None and settings["batch_size"] is not None:
+        raise click.UsageError(
+            "`--maxiter` counts steps over the whole training part: with `--batch-size` give "
+            "`--epochs`"
+        )
+    if maxiter is not None:
+        settings["epochs"] = maxiter
+    elif data.name == "mnist_binary" and settings["optimizer"] not in GRADIENT_FREE:
+        settings["epochs"] = MNIST_EPOCHS if epochs is None else epochs
+        settings["batch_size"] = settings["batch_size"] or MNIST_BATCH
+    if settings["lr"] is None and settings["optimizer"] == "lbfgs":
+        settings["lr"] = 1.0
+
+
+def _check_alone(settings: dict[str, Any]) -> None:
+    """Refuses what a run that goes on has in its configuration."""
+    names = {str(each.name): each for each in click.get_current_context().command.params}
     given = [
-        parameter.human_readable_name
-        if isinstance(parameter, click.Argument)
-        else parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name not in _WITH_RESUME
-        and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        each.opts[0] if isinstance(each, click.Option) else each.human_readable_name
+        for each in (names[name] for name, value in settings.items() if is_given(value))
     ]
     if given:
         raise click.UsageError(

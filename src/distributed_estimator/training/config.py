@@ -15,6 +15,7 @@ from ..execution.policies import Policy
 from ..execution.stragglers import Stragglers
 from . import settings
 from .models import ModelConfig, labels_for_cuts
+from .policies import check_address
 from .settings import Config, Count, Seed, Shots, about
 from .workloads import WorkloadConfig
 
@@ -58,7 +59,7 @@ class TrainingConfig(Config):
         Count | None,
         about("Search for cuts instead, so that no fragment is wider than so many."),
     ] = None
-    shots: Annotated[Shots | None, about("Shots a subexperiment; None: exact values.")] = 1024
+    shots: Annotated[Shots | None, about("Shots a subexperiment. None: exact values.")] = 1024
     optimizer: Annotated[
         Optimizer,
         about("adam, sgd or lbfgs (fragment-local gradients); cobyla or spsa (none)."),
@@ -70,9 +71,7 @@ class TrainingConfig(Config):
             "iterations (maxiter), each over the whole training part."
         ),
     ] = 60
-    batch_size: Annotated[
-        Count | None, about("Samples of a gradient step; None: the whole training part.")
-    ] = None
+    batch_size: Annotated[Count | None, about("Samples of a gradient step. None: all.")] = None
     loss: Annotated[
         Loss,
         about("mse between output and target ±1, or cross_entropy with the output as logit."),
@@ -82,18 +81,19 @@ class TrainingConfig(Config):
         Head,
         about(
             "A classical layer after the circuit: none (the output of a circuit with "
-            "several is their mean), linear, or custom (the module given to train)."
+            "several is their mean), linear, or in Python custom (the module given to train)."
         ),
     ] = "none"
     workers: Annotated[Count, about("Tasks that run at a time.")] = 8
     seed: Annotated[
         Seed,
-        about("Of the initial weights, the mini-batches and the shots. The data has its own."),
+        about("Of the initial weights, the mini-batches and the shots."),
     ] = 7
     setting_basis: Annotated[
         SettingBasis,
         about(
-            "Settings at a cut: full takes fewer shots for an error, minimal runs fewer circuits."
+            "Settings at a cut: full takes fewer shots for an error, minimal runs fewer circuits.",
+            option="--basis",
         ),
     ] = "full"
     pipeline: Annotated[
@@ -105,10 +105,10 @@ class TrainingConfig(Config):
     ] = "contracted"
     pool: Annotated[
         PoolName,
-        about("Where tasks run (DistributedEstimator only, like all that follow but stragglers)."),
+        about("Where tasks run."),
     ] = "threads"
     address: Annotated[
-        str | None, about("Of a Dask or Ray cluster that runs; None: one on this machine.")
+        str | None, about("Of a cluster that runs, for dask or ray. None: one on this machine.")
     ] = None
     policy: Annotated[Policy, about("How tasks are handed out.")] = field(default_factory=Policy)
     stragglers: Annotated[
@@ -126,6 +126,7 @@ class TrainingConfig(Config):
             raise InputError("`cuts`, `label` and `max_qubits` exclude one another: give one")
         if self.pipeline == "reference":
             self._check_reference()
+        check_address(self.pool, self.address)
         if self.is_gradient_free and self.batch_size is not None:
             raise InputError(
                 f"`batch_size` is {self.batch_size}, and {self.optimizer} takes the whole training "

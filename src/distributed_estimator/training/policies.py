@@ -26,7 +26,8 @@ from ..execution.policies import (
     Speculation,
     TaskOrder,
 )
-from ..execution.stragglers import DELAYS, LONGEST, Constant, Delay, Stragglers
+from ..execution.pools.make import CLUSTERS
+from ..execution.stragglers import DELAYS, LONGEST, Stragglers
 from .settings import Config, Count, about
 
 Seconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
@@ -144,30 +145,21 @@ class PolicySettings(Config):
 class StragglerSettings(Config):
     """Injected stragglers, for experiments."""
 
-    p: Annotated[
+    straggler_p: Annotated[
         Probability | None,
-        about(
-            "Inject stragglers, for experiments: the share of subexperiments that are delayed.",
-            option="--straggler-p",
-        ),
+        about("Inject stragglers, for experiments: the share of subexperiments that are delayed."),
     ] = None
-    delay: Annotated[
+    straggler_delay: Annotated[
         PositiveSeconds | None,
-        about(
-            "Their delay in seconds; the least for pareto, the median for lognormal.",
-            option="--straggler-delay",
-        ),
+        about("Their delay in seconds; the least for pareto, the median for lognormal."),
     ] = None
-    distribution: Annotated[
+    straggler_distribution: Annotated[
         Literal["constant", "pareto", "lognormal"] | None,
-        about("How delays are distributed. None: constant.", option="--straggler-distribution"),
+        about("How delays are distributed. None: constant."),
     ] = None
-    shape: Annotated[
+    straggler_shape: Annotated[
         Annotated[float, Meta(gt=0, le=sys.float_info.max)] | None,
-        about(
-            "Tail exponent of pareto, or standard deviation of the logarithm for lognormal.",
-            option="--straggler-shape",
-        ),
+        about("Tail exponent of pareto, or standard deviation of the logarithm for lognormal."),
     ] = None
     slow_worker: Annotated[
         Annotated[float, Meta(ge=0, lt=LONGEST)] | None,
@@ -176,30 +168,42 @@ class StragglerSettings(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("delay", "distribution", "shape"):
-            if self.p is None and getattr(self, name) is not None:
-                raise InputError(f"`{name}` belongs to `p`: add that, or leave `{name}` out")
-        if self.p is not None and self.delay is None:
-            raise InputError("`p` needs a delay: add `delay` in seconds")
-        has_shape = self.distribution in ("pareto", "lognormal")
-        if has_shape and self.shape is None:
-            raise InputError(f"`distribution` {self.distribution} needs a shape: add `shape`")
-        if not has_shape and self.shape is not None:
+        for name in ("straggler_delay", "straggler_distribution", "straggler_shape"):
+            if self.straggler_p is None and getattr(self, name) is not None:
+                raise InputError(
+                    f"`{name}` belongs to `straggler_p`: add that, or leave `{name}` out"
+                )
+        if self.straggler_p is not None and self.straggler_delay is None:
+            raise InputError("`straggler_p` needs a delay: add `straggler_delay`, in seconds")
+        has_shape = self.straggler_distribution in ("pareto", "lognormal")
+        if has_shape and self.straggler_shape is None:
             raise InputError(
-                "`shape` belongs to `distribution` pareto or lognormal: add that, or leave `shape` "
-                "out"
+                f"`straggler_distribution` is {self.straggler_distribution}, which needs a shape: "
+                "add `straggler_shape`"
+            )
+        if not has_shape and self.straggler_shape is not None:
+            raise InputError(
+                "`straggler_shape` belongs to `straggler_distribution` pareto or lognormal: add "
+                "that, or leave `straggler_shape` out"
             )
 
     @property
     def stragglers(self) -> Stragglers | None:
         """The same for an estimator; None: none are injected."""
-        if self.p is None and self.slow_worker is None:
+        if self.straggler_p is None and self.slow_worker is None:
             return None
         worker = None if self.slow_worker is None else SlowWorker(0, self.slow_worker)
-        return Stragglers(self.p or 0.0, self._delay(), worker)
+        kind = DELAYS[self.straggler_distribution or "constant"]
+        shape = () if self.straggler_shape is None else (self.straggler_shape,)
+        return Stragglers(
+            self.straggler_p or 0.0, kind(self.straggler_delay or 0.0, *shape), worker
+        )
 
-    def _delay(self) -> Delay:
-        if self.delay is None:
-            return Constant(0.0)
-        kind = DELAYS[self.distribution or "constant"]
-        return kind(*((self.delay,) if self.shape is None else (self.delay, self.shape)))
+
+def check_address(pool: str, address: str | None) -> None:
+    """Raises `InputError` for the address of a cluster with a pool that has none."""
+    if address is not None and pool not in CLUSTERS:
+        raise InputError(
+            f"`address` names a cluster, and `pool` is {pool}: give dask or ray, or leave "
+            "`address` out"
+        )

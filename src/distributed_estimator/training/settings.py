@@ -20,7 +20,6 @@ from typing import (
     Literal,
     TypeVar,
     Union,
-    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -63,8 +62,8 @@ class Config:
             cls.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
 
     def __post_init__(self) -> None:
-        reader, own = Reader(), cast(Any, type(self))
-        for name, hint in hints(own).items():
+        reader = Reader()
+        for name, hint in hints(type(self)).items():
             value = getattr(self, name)
             kinds = _classes(hint)
             if kinds and isinstance(value, Mapping):
@@ -188,9 +187,13 @@ def from_dict(kind: type[ConfigT], document: Any) -> ConfigT:
     return found
 
 
-@cache
 def hints(kind: Any) -> dict[str, Any]:
     """The annotations of a dataclass's fields, by name."""
+    return _hints(kind)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
     found = get_type_hints(kind, include_extras=True)
     return {field.name: found[field.name] for field in fields(kind)}
 
@@ -238,8 +241,9 @@ def expected(hint: Any, value: Any = None) -> str:
         choices = [str(choice) for form in forms for choice in get_args(form)]
         return f"one of {', '.join(choices)}"
     if kind in (tuple, dict):
-        noun = "a list" if kind is tuple else "a mapping"
-        return "at least one" if value in ((), [], {}) else noun
+        if value in ((), [], {}):
+            return "at least one"
+        return f"a list, each {expected(get_args(forms[0])[0])}" if kind is tuple else "a mapping"
     return {bool: "true or false", str: "text"}[kind]
 
 
@@ -274,8 +278,7 @@ def path(place: Place) -> str:
 
 
 def _as_dict(value: Any) -> dict[str, Any]:
-    own = cast(Any, type(value))
-    return {name: _plain(hint, getattr(value, name)) for name, hint in hints(own).items()}
+    return {name: _plain(hint, getattr(value, name)) for name, hint in hints(type(value)).items()}
 
 
 def _plain(hint: Any, value: Any) -> Any:
