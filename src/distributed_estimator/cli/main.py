@@ -47,15 +47,8 @@ def dest(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-dest.add_command(estimate)
-dest.add_command(plan)
-dest.add_command(predict)
-dest.add_command(records)
-dest.add_command(report)
-dest.add_command(robustness)
-dest.add_command(simulate)
-dest.add_command(study)
-dest.add_command(train)
+for verb in (estimate, plan, predict, records, report, robustness, simulate, study, train):
+    dest.add_command(verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
 from ..training.attacks import AttackConfig
 from ._options import json_option, options_of, take
-from ._output import duration, print_json, print_table, progress_console
+from ._output import duration, print_json, print_table, progress_bar
 from ._paths import FOLDER, PATH
 
 if TYPE_CHECKING:
@@ -56,36 +54,25 @@ def robustness(
 
     config = take(AttackConfig, settings)
     files = RobustnessFiles(folder / "robustness.json" if out is None else out, replace)
-    with _progress() as advance:
-        result = evaluate_robustness(
-            RunFolder(folder), config, files, exact=exact, figure=figure, advance=advance
-        )
-    if as_json:
-        print_json({**result.as_dict(), "files": _files(result)})
-    else:
-        _print_text(result)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
     columns = (
         TextColumn("attacking"),
         BarColumn(),
         TextColumn("{task.completed} of {task.total} evaluations, time left"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=progress_console())
-    task = bar.add_task("attacking", total=None)
-
-    def advance(done: int, total: int) -> None:
-        bar.start()  # not before the first batch, so that bad input ends in one line
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield advance
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    with progress_bar(*columns) as update:
+        result = evaluate_robustness(
+            RunFolder(folder),
+            config,
+            files,
+            exact=exact,
+            figure=figure,
+            advance=lambda done, total: update(completed=done, total=total),
+        )
+    if as_json:
+        print_json({**result.as_dict(), "files": _files(result)})
+    else:
+        _print_text(result)
 
 
 def _files(result: RobustnessResult) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any
@@ -92,11 +93,8 @@ class _Question:
         if self.records is None:
             assert self.service is not None
             return Load.drawn(self.service, self.settings.num_tasks or _DEFAULT_TASKS, seed)
-        return (
-            self.records.resampled(self.settings.num_tasks, seed)
-            if self.settings.num_tasks
-            else self.records
-        )
+        number = self.settings.num_tasks
+        return self.records.resampled(number, seed) if number else self.records
 
     def run(self, workers: int, repeat: int) -> SimulationResult:
         """One run; the same repeat has the same tasks and delays on any number of workers."""
@@ -112,27 +110,6 @@ class _Question:
             job_seconds=self.settings.job_seconds,
             seed=seed,
         )
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Means over the repeats on one number of workers; None where tasks are missing."""
-
-    workers: int
-    time: float
-    time_stderr: float | None
-    speed_up: float | None
-    utilisation: float
-    tail: float
-    p50: float
-    p95: float
-    p99: float
-    lower_bound: float | None
-    time_over_bound: float | None
-    wasted: float
-    retries: float
-    speculated: float
-    missing: float
 
 
 @click.command(short_help="Simulate a run on any number of workers.")
@@ -163,17 +140,25 @@ def simulate(as_json: bool, **options: Any) -> None:
 
         alone = runs(1)
         results = [alone if number == 1 else runs(number) for number in workers]
-    rows = [_row(each, alone) for each in results]
     if any(_gave_up(result, question.policy) for each in (alone, *results) for result in each):
         note(
             "tasks are missing, since jobs took so long that they counted as lost, as in a real "
             "run: give `--timeout SECONDS`, more than the longest job takes"
         )
-    num_tasks = len(question.load(0).tasks)
+    stragglers = question.stragglers
+    head = {
+        "num_tasks": len(question.load(0).tasks),
+        "policy": question.policy.name,
+        "straggler_p": 0.0 if stragglers is None else stragglers.p,
+        "straggler_distribution": None if stragglers is None else stragglers.name,
+        "repeats": repeats,
+        "seed": question.settings.seed,
+        "rows": [_row(each, alone) for each in results],
+    }
     if as_json:
-        print_json(_as_dict(question, num_tasks, repeats, rows))
+        print_json(head)
     else:
-        _print_text(question, num_tasks, repeats, rows)
+        _print_text(head, stragglers)
 
 
 def _read(records: Path | None, **options: Any) -> _Question:
@@ -216,71 +201,60 @@ def _gave_up(result: SimulationResult, policy: Policy) -> bool:
     return result.missing > 0 and (in_time or result.retries > 0)
 
 
-def _row(results: Sequence[SimulationResult], alone: Sequence[SimulationResult]) -> _Row:
+def _row(results: Sequence[SimulationResult], alone: Sequence[SimulationResult]) -> dict[str, Any]:
+    """Means over the repeats on one number of workers; None where tasks are missing."""
     times = [result.makespan for result in results]
     time = fmean(times)
-    whole = not any(result.missing for result in (*results, *alone))
+    is_whole = not any(result.missing for result in (*results, *alone))
     bounds = [result.lower_bound for result in results if result.lower_bound is not None]
     bound = fmean(bounds) if len(bounds) == len(results) else None
-    return _Row(
-        workers=results[0].workers,
-        time=time,
-        time_stderr=stdev(times) / math.sqrt(len(times)) if len(times) > 1 else None,
-        speed_up=fmean(result.makespan for result in alone) / time if whole and time else None,
-        utilisation=fmean(result.utilisation for result in results),
-        tail=fmean(result.tail for result in results),
-        p50=fmean(result.latency.p50 for result in results),
-        p95=fmean(result.latency.p95 for result in results),
-        p99=fmean(result.latency.p99 for result in results),
-        lower_bound=bound,
-        time_over_bound=time / bound if bound else None,
-        wasted=fmean(result.wasted for result in results),
-        retries=fmean(result.retries for result in results),
-        speculated=fmean(result.speculated for result in results),
-        missing=fmean(result.missing for result in results),
-    )
 
+    def mean(name: str) -> float:
+        return fmean(attrgetter(name)(result) for result in results)
 
-def _as_dict(
-    question: _Question, num_tasks: int, repeats: int, rows: Sequence[_Row]
-) -> dict[str, Any]:
-    stragglers = question.stragglers
     return {
-        "num_tasks": num_tasks,
-        "policy": question.policy.name,
-        "straggler_p": 0.0 if stragglers is None else stragglers.p,
-        "straggler_distribution": None if stragglers is None else stragglers.name,
-        "repeats": repeats,
-        "seed": question.settings.seed,
-        "rows": [asdict(row) for row in rows],
+        "workers": results[0].workers,
+        "time": time,
+        "time_stderr": stdev(times) / math.sqrt(len(times)) if len(times) > 1 else None,
+        "speed_up": fmean(each.makespan for each in alone) / time if is_whole and time else None,
+        "utilisation": mean("utilisation"),
+        "tail": mean("tail"),
+        **{name: mean(f"latency.{name}") for name in ("p50", "p95", "p99")},
+        "lower_bound": bound,
+        "time_over_bound": time / bound if bound else None,
+        **{name: mean(name) for name in ("wasted", "retries", "speculated", "missing")},
     }
 
 
-def _print_text(question: _Question, num_tasks: int, repeats: int, rows: Sequence[_Row]) -> None:
-    stragglers = question.stragglers
+def _print_text(head: dict[str, Any], stragglers: Stragglers | None) -> None:
     slow = f", stragglers p={stragglers.p:g} {stragglers.name}" if stragglers else ""
-    mean = f", mean of {repeats} runs" if repeats > 1 else ""
-    click.echo(f"{counted(num_tasks, 'task')}, {question.policy.name}{slow}{mean}")
-    names = ["workers", "time", "±", "speed-up", "useful", "tail", "p95", "lower bound"]
-    names += ["time / bound"] + (["missing"] if any(row.missing for row in rows) else [])
+    mean = f", mean of {head['repeats']} runs" if head["repeats"] > 1 else ""
+    click.echo(f"{counted(head['num_tasks'], 'task')}, {head['policy']}{slow}{mean}")
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in names:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*_cells(row)[: len(names)])
+    columns = _COLUMNS if any(row["missing"] for row in head["rows"]) else _COLUMNS[:-1]
+    for title, _, _ in columns:
+        table.add_column(title, justify="right")
+    for row in head["rows"]:
+        values = ((row[name], shown) for _, name, shown in columns)
+        table.add_row(
+            *(
+                "–" if value is None or math.isnan(value) else shown(value)
+                for value, shown in values
+            )
+        )
     print_table(table)
 
 
-def _cells(row: _Row) -> list[str]:
-    return [
-        str(row.workers),
-        duration(row.time),
-        "–" if row.time_stderr is None else duration(row.time_stderr),
-        "–" if row.speed_up is None else f"{row.speed_up:.3g}",
-        f"{100 * row.utilisation:.1f} %",
-        duration(row.tail),
-        "–" if math.isnan(row.p95) else duration(row.p95),
-        "–" if row.lower_bound is None else duration(row.lower_bound),
-        "–" if row.time_over_bound is None else f"{row.time_over_bound:.3g}",
-        f"{row.missing:g}",
-    ]
+_COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("workers", "workers", str),
+    ("time", "time", duration),
+    ("±", "time_stderr", duration),
+    ("speed-up", "speed_up", "{:.3g}".format),
+    ("useful", "utilisation", lambda share: f"{100 * share:.1f} %"),
+    ("tail", "tail", duration),
+    ("p95", "p95", duration),
+    ("lower bound", "lower_bound", duration),
+    ("time / bound", "time_over_bound", "{:.3g}".format),
+    ("missing", "missing", "{:g}".format),
+)
+"""Titles, fields of a row, and their format."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ..analysis.accuracy import percent
 from ..analysis.figures import require_matplotlib, training_figure
@@ -21,7 +21,6 @@ from ..training.models import ModelConfig, feature_range
 from ..training.policies import StragglerSettings
 from ..training.runs import RunFolder, TrainingResult
 from ..training.workloads import ALIASES, WORKLOADS, WorkloadConfig, load_workload
-from ._interrupt import stop_on_interrupt
 from ._options import (
     is_given,
     json_option,
@@ -37,9 +36,10 @@ from ._output import (
     note,
     print_json,
     print_table,
-    progress_console,
+    progress_bar,
     stages_as_dict,
     stages_as_table,
+    stop_on_interrupt,
 )
 from ._paths import PATH, TEXT_PATH
 
@@ -203,23 +203,7 @@ def _check_alone(settings: dict[str, Any]) -> None:
 def _watched(
     config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]
 ) -> Iterator[Callable[[TrainingRecord], None]]:
-    """What is called with every record: the progress bar, and the trackers."""
-    with ExitStack() as stack:
-        watchers = [stack.enter_context(_progress(config.epochs))]
-        if track:
-            from ..training.tracking import tracked
-
-            watchers.append(stack.enter_context(tracked(track, folder, config)))
-
-        def watch(record: TrainingRecord) -> None:
-            for watcher in watchers:
-                watcher(record)
-
-        yield watch
-
-
-@contextmanager
-def _progress(epochs: int) -> Iterator[Callable[[TrainingRecord], None]]:
+    """Shows the progress of every record, and tracks it; gives what is called with each."""
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -229,23 +213,25 @@ def _progress(epochs: int) -> Iterator[Callable[[TrainingRecord], None]]:
         TextColumn("time left"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=progress_console())
-    task = bar.add_task("training", total=epochs, loss="–", accuracy="–")
+    with ExitStack() as stack:
+        bar = progress_bar(*columns, total=config.epochs, loss="–", accuracy="–")
+        update = stack.enter_context(bar)
+        tracker = None
+        if track:
+            from ..training.tracking import tracked
 
-    def advance(record: TrainingRecord) -> None:
-        bar.start()  # not before the first epoch, so that bad input ends in one line
-        bar.update(
-            task,
-            completed=min(record.epoch, epochs),
-            loss=f"{record.loss:.4f}",
-            accuracy=percent(record.metrics["test_accuracy"]),
-        )
+            tracker = stack.enter_context(tracked(track, folder, config))
 
-    try:
-        yield advance
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+        def watch(record: TrainingRecord) -> None:
+            update(
+                completed=min(record.epoch, config.epochs),
+                loss=f"{record.loss:.4f}",
+                accuracy=percent(record.metrics["test_accuracy"]),
+            )
+            if tracker is not None:
+                tracker(record)
+
+        yield watch
 
 
 @contextmanager
@@ -284,19 +270,9 @@ def _title(result: TrainingResult) -> str:
 
 
 def _files(result: TrainingResult) -> dict[str, str]:
-    folder = result.folder
-    files = {
-        "queries": folder.queries,
-        "training": folder.training,
-        "data": folder.data,
-        "checkpoint": folder.checkpoint,
-        "weights": folder.weights,
-        "summary": folder.summary,
-        "tasks": folder.tasks,
-        "trace": folder.trace,
-        "figure": folder.figure,
-    }
-    return {name: str(path) for name, path in files.items() if path.exists()}
+    names = ("queries", "training", "data", "checkpoint", "weights", "summary")
+    paths = {name: getattr(result.folder, name) for name in (*names, "tasks", "trace", "figure")}
+    return {name: str(path) for name, path in paths.items() if path.exists()}
 
 
 def _print_text(result: TrainingResult, rows: tuple[StageRow, ...]) -> None:
