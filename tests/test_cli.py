@@ -298,7 +298,7 @@ BAD_QUERIES = [
     (["--shots", "10", "--exact"], "exclude one another: give one"),
     (["--shots", "10", "--precision", "0.1"], "exclude one another: give one"),
     (["--observable", "ZZZ"], "acts on 3 qubits, the circuit has 4"),
-    (["--observable", ""], "has the end as character 1, where a real weight or a string"),
+    (["--observable", ""], "has the end as character 1, where a real weight"),
     (["--observable", "ZZAZ"], "the observable 'ZZAZ' has `AZ` as character 3"),
     (["--observable", "two*ZZZZ"], "has `two` as character 1, where a real weight"),
     (["--observable", "ZZZZ+ZZ"], "has `ZZ` as character 6, where 4 letters"),

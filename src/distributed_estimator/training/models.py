@@ -268,27 +268,11 @@ def _in_order(parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
 
 
 _ONE_Z = re.compile(r"z_([0-9]{1,6})")
-# Every character can begin one kind of token only, so that a text takes time in its length.
-_TOKEN = re.compile(
-    r"\s*(?:(?P<weight>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
-    r"|(?P<letters>[IXYZ]+)|(?P<sign>[+-])|(?P<times>\*)|(?P<other>\w+|\S)|(?P<end>\Z))"
-)
-_NEXT = {  # a term may have a sign of its own: ZZ + -0.5*XX
-    "term": ("sign", "weight", "letters"),
-    "signed": ("weight", "letters"),
-    "weight": ("times",),
-    "times": ("letters",),
-    "letters": ("sign", "end"),
-    "end": ("end",),
-}
-_LETTERS = "a string of the letters I, X, Y, Z"
-_EXPECTED = {
-    "term": f"a real weight or {_LETTERS}",
-    "signed": f"a real weight or {_LETTERS}",
-    "weight": "`*`",
-    "times": _LETTERS,
-    "letters": "`+`, `-` or the end",
-}
+_BEGIN = (r"\s*(?P<signs>[+-]?)\s*", r"\s*(?P<signs>[+-]\s*[+-]?)\s*")
+"""Of the first term, and of others, which may have a sign of their own: ZZ + -0.5*XX."""
+_WEIGHT = r"(?P<weight>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+_TERM = [re.compile(rf"{begin}(?:{_WEIGHT}\s*\*\s*)?(?P<letters>[IXYZ]+)\s*") for begin in _BEGIN]
+_HALF = [re.compile(rf"{begin}(?:{_WEIGHT}\s*\*?\s*)?") for begin in _BEGIN]
 
 _NAMED: dict[str, Callable[[int], tuple[SparsePauliOp, ...]]] = {
     "z_all": lambda width: (SparsePauliOp("Z" * width),),
@@ -352,26 +336,22 @@ def _fitting(text: str, width: int) -> SparsePauliOp:
 def _pauli_sum(text: str) -> dict[str, float]:
     """Weights by Pauli string, like terms added up."""
     terms: dict[str, float] = {}
-    factor, state = 1.0, "term"
-    for match in _TOKEN.finditer(text):
-        kind = str(match.lastgroup)
-        if kind not in _NEXT[state]:
-            raise _unread(text, match, _EXPECTED[state])
-        if kind == "sign":
-            factor *= float(f"{match[kind]}1")
-            state = "term" if state == "letters" else "signed"
-            continue
-        if kind == "weight":
-            factor *= float(match[kind])
-            if not isfinite(factor):
-                raise _unread(text, match, "a finite weight")
-        elif kind == "letters":
-            letters, width = match[kind], len(next(iter(terms), match[kind]))
-            if len(letters) != width:
-                raise _unread(text, match, f"{width} letters, as in the first term")
-            terms[letters] = terms.get(letters, 0.0) + factor
-            factor = 1.0
-        state = kind
+    place = 0
+    while place < len(text) or not terms:
+        match = _TERM[bool(terms)].match(text, place)
+        if match is None:
+            half = _HALF[bool(terms)].match(text, place)
+            what = "`+`, `-` or the end" if half is None else "a real weight, `*` and I, X, Y, Z"
+            raise _unread(text, place if half is None else half.end(), what)
+        weight = float(match["weight"] or 1) * (-1) ** match["signs"].count("-")
+        if not isfinite(weight):
+            raise _unread(text, match.start("weight"), "a finite weight")
+        letters, width = match["letters"], len(next(iter(terms), match["letters"]))
+        if len(letters) != width:
+            place = match.start("letters")
+            raise _unread(text, place, f"{width} letters, as in the first term,")
+        terms[letters] = terms.get(letters, 0.0) + weight
+        place = match.end()
     if not any(terms.values()):
         raise ObservableError(
             f"the observable {shortened(text)} is zero: give weights that are not 0 and do not "
@@ -380,10 +360,11 @@ def _pauli_sum(text: str) -> dict[str, float]:
     return {letters: weight for letters, weight in terms.items() if weight}
 
 
-def _unread(text: str, match: re.Match[str], expected: str) -> ObservableError:
-    kind = str(match.lastgroup)
-    found = f"`{match[kind][:20]}`" if match[kind] else "the end"
+def _unread(text: str, place: int, expected: str) -> ObservableError:
+    word = re.match(r"\s*(\w{1,20}|\S)", text[place:])
+    found = "the end" if word is None else f"`{word[1]}`"
+    place += 0 if word is None else word.start(1)
     return ObservableError(
-        f"the observable {shortened(text)} has {found} as character {match.start(kind) + 1}, "
-        f"where {expected} is expected: give {_FORMS}"
+        f"the observable {shortened(text)} has {found} as character {place + 1}, where {expected} "
+        f"is expected: give {_FORMS}"
     )

