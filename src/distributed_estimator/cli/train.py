@@ -31,7 +31,6 @@ from ._options import (
     take_policy,
 )
 from ._output import (
-    counted,
     duration,
     note,
     print_json,
@@ -259,14 +258,7 @@ def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
 
 
 def _title(result: TrainingResult) -> str:
-    config = result.config
-    cuts = "not cut"
-    if config.max_qubits is not None:
-        cuts = f"cut for {counted(config.max_qubits, 'qubit')}"
-    elif result.label:
-        cuts = f"cut {result.label}"
-    shots = "exact" if config.shots is None else f"{config.shots} shots a circuit"
-    return f"{result.workload}, {cuts}, {shots}, {config.optimizer}, seed {config.seed}"
+    return f"{result.config.title(result.workload, result.label)}, seed {result.config.seed}"
 
 
 def _files(result: TrainingResult) -> dict[str, str]:

@@ -169,6 +169,14 @@ class TrainingConfig(Config):
             return self.label
         return labels_for_cuts(num_qubits, self.cuts)
 
+    def title(self, workload: str, label: str | None) -> str:
+        """A run of this configuration in a few words: data, cuts, shots, optimiser."""
+        cut = f"cut {label}" if label else "not cut"
+        if self.max_qubits is not None:
+            cut = f"fragments of at most {self.max_qubits} qubits"
+        shots = "exact" if self.shots is None else f"{self.shots} shots a circuit"
+        return f"{workload}, {cut}, {shots}, {self.optimizer}"
+
     def for_evaluation(self) -> TrainingConfig:
         """The same network without what served the study of its training.
 

@@ -144,16 +144,11 @@ class RobustnessResult:
 
     @property
     def title(self) -> str:
-        """What was attacked, in one line."""
-        config = self.config
-        cut = f"cut {self.label}" if self.label else "not cut"
-        if config.max_qubits is not None:
-            cut = f"fragments of at most {config.max_qubits} qubits"
-        shots = "exact" if config.shots is None else f"{config.shots} shots a circuit"
-        state = "" if self.finished else ", not finished"
+        """The network that was attacked, in one line."""
+        config, state = self.config, "" if self.finished else ", not finished"
         return (
-            f"{self.workload}, {cut}, {shots}, {config.optimizer}, epoch {self.epoch} of "
-            f"{config.epochs}{state}, seed {config.seed}"
+            f"{config.title(self.workload, self.label)}, epoch {self.epoch} of {config.epochs}"
+            f"{state}, seed {config.seed}"
         )
 
     def as_dict(self) -> dict[str, Any]:
