@@ -105,7 +105,9 @@ def run(
     if dry_run:
         _print_matrix(head, runs, as_json=as_json)
         return 0
-    _say(head)
+    ended = head["runs"] - head["waiting"]
+    kept = f", {ended} of them ended before" if ended else ""
+    note(f"{_title(head)}: {counted(head['runs'], 'run')}{kept}; {_about(head)}")
     columns = (
         TextColumn("{task.fields[run]}"),
         BarColumn(),
@@ -191,12 +193,6 @@ def _title(head: dict[str, Any]) -> str:
     return printable(f"study {head['study']}{scale}")
 
 
-def _say(head: dict[str, Any]) -> None:
-    ended = head["runs"] - head["waiting"]
-    kept = f", {ended} of them ended before" if ended else ""
-    note(f"{_title(head)}: {counted(head['runs'], 'run')}{kept}; {_about(head)}")
-
-
 def _about(head: dict[str, Any]) -> str:
     """The estimate, and what it is made of."""
     if not head["waiting"]:
@@ -256,10 +252,11 @@ class _Bar:
             click.echo(printable(f"failed: {run.title}: {outcome['cause']}"), err=True)
 
     def _left(self) -> str:
-        from ..study.runner import progress_left
+        """The time that the waiting runs take, at the pace of those that have ended."""
+        from ..study.pace import expected_seconds
 
-        waiting = list(self._waiting.values())
-        return _clock(progress_left(waiting, self._spent, self._expected))
+        left = sum(expected_seconds(run) for run in self._waiting.values())
+        return _clock(left * self._spent / self._expected if self._expected > 0 else left)
 
 
 def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bool) -> None:

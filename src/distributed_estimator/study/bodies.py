@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ..analysis.load import load_queries
 from ..backends.fleet import Fleet, homogeneous
 from ..errors import DamagedCheckpointError, TrainingStoppedError
 from ..estimator import DistributedEstimator, EstimatorOptions
-from ..records import DeviceRecord, QueryRecord, RecordWriter, read_records
+from ..records import DeviceRecord, RecordWriter, read_records
 from ..reference import ReferenceEstimator
 from ..reference.aer import lifted_limit, sampler_class, thread_options
 from ..simulation import lower_bound
@@ -161,7 +161,8 @@ def run_queries(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[s
             writer = RecordWriter(folder / name, config_hash=run.run_id, attempt=attempt)
             return stack.enter_context(writer)
 
-        threads = stack.enter_context(_simulator_threads(run))
+        asked = run.config["simulator_threads"]
+        threads = stack.enter_context(nullcontext(1) if asked == 1 else lifted_limit(asked))
         estimator = _estimator(run, log)
         if isinstance(estimator, DistributedEstimator):
             stack.callback(estimator.close)
@@ -169,16 +170,22 @@ def run_queries(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[s
             estimator.run([(circuit, observable, row)]).result()
             if stop() and done < len(rows):
                 raise TrainingStoppedError(f"stopped after {done} of {len(rows)} queries")
-    numbers = _numbers(load_queries(folder / "queries.jsonl"))
-    bound = _query_bound(run, folder)
-    results = {**numbers["results"], "simulator_threads": threads, "lower_bound": bound}
-    return {**numbers, "results": results}
-
-
-def _simulator_threads(run: StudyRun) -> AbstractContextManager[int]:
-    """Gives Aer the threads that a run asks for; one needs nothing done."""
-    threads: int | None = run.config["simulator_threads"]
-    return nullcontext(1) if threads == 1 else lifted_limit(threads)
+    records = load_queries(folder / "queries.jsonl")
+    seconds = [record.t_total for record in records]
+    values = [record.value.mean for record in records]
+    return {
+        "seconds": sum(seconds),
+        "results": {
+            "num_queries": len(records),
+            "median_seconds": float(np.median(seconds)),
+            "p95_seconds": float(np.percentile(seconds, 95)),
+            "mean_value": float(np.mean(values)),
+            "values": values,
+            "stderrs": [record.stderr.mean for record in records],
+            "simulator_threads": threads,
+            "lower_bound": _query_bound(run, folder),
+        },
+    }
 
 
 def _problem(run: StudyRun) -> tuple[Any, Any, Any]:
@@ -231,32 +238,8 @@ def _backend(run: StudyRun, log: Log) -> Any:
         return Fleet(devices, log=log("devices.jsonl"))
     if config["backend"] == "statevector":
         return None
-    return aer_sampler(config["shots"], config["seed"])
-
-
-def aer_sampler(shots: int, seed: int) -> Any:
-    """Aer's sampler with one thread a worker.
-
-    Raises:
-        MissingExtraError: qiskit-aer is not installed.
-    """
     sampler: Any = sampler_class("the backend `aer`")
-    return sampler(default_shots=shots, seed=seed, options=thread_options(1))
-
-
-def _numbers(records: list[QueryRecord]) -> dict[str, Any]:
-    seconds = [record.t_total for record in records]
-    return {
-        "seconds": sum(seconds),
-        "results": {
-            "num_queries": len(records),
-            "median_seconds": float(np.median(seconds)),
-            "p95_seconds": float(np.percentile(seconds, 95)),
-            "mean_value": float(np.mean([record.value.mean for record in records])),
-            "values": [record.value.mean for record in records],
-            "stderrs": [record.stderr.mean for record in records],
-        },
-    }
+    return sampler(default_shots=config["shots"], seed=config["seed"], options=thread_options(1))
 
 
 def _query_bound(run: StudyRun, folder: Path) -> float | None:

@@ -10,7 +10,7 @@ the checkpoint, and evaluates only from where that ends.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from ._ml import qiskit_machine_learning, torch
 from .checkpoints import Checkpoint
 from .classifier import Classifier, build_classifier
 from .config import TrainingConfig
-from .models import Model, initial_weights
+from .models import initial_weights
 from .runs import RunFolder, TrainingResult, write_json
 from .session import Progress, Session, Stop
 from .state import RunState, snapshot
@@ -67,12 +67,10 @@ def train(
     if head is not None:
         config = replace(config, head="custom")
     data = snapshot(workload)
-    with _random_state_of_its_own(config.seed):
-        model, classifier = _build(config, workload, folder, head)
-        _check_budget(config, len(_weights_vector(classifier)))
-        session = _session(workload, data, config, folder, classifier, progress, stop)
+    with _session(workload, data, config, folder, head, progress, stop) as session:
+        _check_budget(config, len(session.start))
         missing = folder.missing()
-        with folder.held(), _closing(session):
+        with folder.held(), closing(session):
             folder.check_free()  # another process may have come first
             try:
                 session.save()  # before anything is run: from here on, the run can be resumed
@@ -82,7 +80,7 @@ def train(
                 folder.clear(missing)
                 raise
             session.progress(record)
-            return _go_on(session, model)
+            return _go_on(session)
 
 
 def resume(
@@ -108,18 +106,18 @@ def resume(
         TrainingStoppedError: `stop` said so.
     """
     state = RunState.load(folder.checkpoint)
-    config = state.config
     workload, data = data_of(state, folder, workload)
-    with _random_state_of_its_own(config.seed), folder.held():
-        model, classifier = _build(config, workload, folder, head)
-        session = _session(workload, data, config, folder, classifier, progress, stop)
-        with _closing(session):
-            session.restore(RunState.load(folder.checkpoint))  # none may have trained since
-            if not folder.data.exists():
-                data.save(folder.data)
-            if not session.position.scored:
-                session.progress(session.score_start())
-            return _go_on(session, model)
+    with (
+        folder.held(),
+        _session(workload, data, state.config, folder, head, progress, stop) as session,
+        closing(session),
+    ):
+        session.restore(RunState.load(folder.checkpoint))  # none may have trained since
+        if not folder.data.exists():
+            data.save(folder.data)
+        if not session.position.scored:
+            session.progress(session.score_start())
+        return _go_on(session)
 
 
 def config_of(folder: RunFolder) -> TrainingConfig:
@@ -131,50 +129,43 @@ def config_of(folder: RunFolder) -> TrainingConfig:
     return RunState.load(folder.checkpoint).config
 
 
-def _build(
-    config: TrainingConfig, workload: Workload, folder: RunFolder, head: torch.nn.Module | None
-) -> tuple[Model, Classifier]:
-    trace = folder.writer(folder.tasks) if config.trace else None
-    log = folder.writer(folder.queries)
-    return build_classifier(config, workload.num_features, log, head, trace)
-
-
+@contextmanager
 def _session(
     workload: Workload,
     data: Checkpoint,
     config: TrainingConfig,
     folder: RunFolder,
-    classifier: Classifier,
+    head: torch.nn.Module | None,
     progress: Progress | None,
     stop: Stop | None,
-) -> Session:
-    return Session(
-        config=config,
-        workload=workload,
-        data=data.digest,
-        folder=folder,
-        classifier=classifier,
-        optimizer=None if config.is_gradient_free else _optimizer(config, classifier),
-        progress=progress or (lambda record: None),
-        stop=stop or (lambda: False),
-        start=_weights_vector(classifier),
-    )
+) -> Iterator[Session]:
+    """A session with PyTorch seeded; the caller's random state is given back at the end."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        trace = folder.writer(folder.tasks) if config.trace else None
+        log = folder.writer(folder.queries)
+        model, classifier = build_classifier(config, workload.num_features, log, head, trace)
+        session = Session(
+            config=config,
+            workload=workload,
+            data=data.digest,
+            folder=folder,
+            model=model,
+            classifier=classifier,
+            optimizer=None if config.is_gradient_free else _optimizer(config, classifier),
+            progress=progress or (lambda record: None),
+            stop=stop or (lambda: False),
+            start=_weights_vector(classifier),
+        )
+        yield session
 
 
-@contextmanager
-def _closing(session: Session) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        session.close()
-
-
-def _go_on(session: Session, model: Model) -> TrainingResult:
+def _go_on(session: Session) -> TrainingResult:
     if session.config.is_gradient_free:
         _search(session)
     else:
         _descend(session)
-    return _finish(session, model)
+    return _finish(session)
 
 
 def _descend(session: Session) -> None:
@@ -354,8 +345,9 @@ def _seeded(seed: int) -> Iterator[None]:
         shared._random = before[1]
 
 
-def _finish(session: Session, model: Model) -> TrainingResult:
+def _finish(session: Session) -> TrainingResult:
     config, folder, classifier = session.config, session.folder, session.classifier
+    model = session.model
     cuts = config.cuts_for(model.circuit.num_qubits)
     result = TrainingResult(
         workload=session.workload.name,
@@ -389,11 +381,3 @@ def _check_budget(config: TrainingConfig, count: int) -> None:
             f"`maxiter` is {config.epochs}, and COBYLA takes {count + 2} evaluations to build its "
             f"first model of {count} weights: give {count + 2} or more"
         )
-
-
-@contextmanager
-def _random_state_of_its_own(seed: int) -> Iterator[None]:
-    """Seeds PyTorch, and gives the caller's random state back at the end."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -24,6 +24,7 @@ from ..records import (
 from ._ml import torch
 from .classifier import Classifier, accuracy, evaluating, mean_loss
 from .config import TrainingConfig
+from .models import Model
 from .runs import UNSCORED, QueryMeter, RunFolder, Scores
 from .state import Logs, Position, RunState
 from .workloads import Workload
@@ -47,6 +48,7 @@ class Session:
         workload: The data.
         data: Digest of the data.
         folder: Where the files are.
+        model: The circuit.
         classifier: The network.
         optimizer: What steps, for gradient optimisers.
         progress: Called with every training record once it is safe on the disk.
@@ -63,6 +65,7 @@ class Session:
     workload: Workload
     data: str
     folder: RunFolder
+    model: Model
     classifier: Classifier
     optimizer: torch.optim.Optimizer | None
     progress: Progress
