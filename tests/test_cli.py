@@ -778,7 +778,7 @@ def test_budgets_are_those_of_the_paper_unless_told(
     monkeypatch: pytest.MonkeyPatch, options: list[str], epochs: int, batch_size: int, lr: float
 ):
     seen = []
-    monkeypatch.setattr(train_command, "_begin", lambda config, *_: seen.append(config))
+    monkeypatch.setattr(train_command, "_train", lambda config, *_: seen.append(config))
     monkeypatch.setattr(train_command, "_report", lambda *_, **__: None)
     assert main(["train", *options]) == 0
     (config,) = seen
@@ -800,7 +800,7 @@ def test_warnings_of_the_library_are_shown(
         logging.getLogger("distributed_estimator.training.tracking").warning("mlflow is gone")
         raise InputError("no")
 
-    monkeypatch.setattr(train_command, "_begin", warn)
+    monkeypatch.setattr(train_command, "_train", warn)
     done = dest("train", "iris")
     assert done.err == "dest: WARNING: mlflow is gone\ndest: no\n"
 

@@ -160,16 +160,16 @@ def read_query(file: Path, **options: Any) -> Query:
         InputError: If an option, two options together, or the file is not right.
     """
     asked = take(QuerySettings, options)
-    loaded = load_circuit(file)
+    circuit, notes = load_circuit(file)
     return Query(
         file=file,
-        circuit=loaded.circuit,
-        observable=_one_observable(asked.observable, loaded.circuit.num_qubits),
+        circuit=circuit,
+        observable=_one_observable(asked.observable, circuit.num_qubits),
         cuts=asked.cuts,
         values=_values(asked.parameters),
         options=asked.options,
         workers=asked.workers,
-        notes=loaded.notes,
+        notes=notes,
     )
 
 

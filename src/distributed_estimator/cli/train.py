@@ -113,29 +113,27 @@ def train(
         require_matplotlib()
     if resume is not None:
         _check_alone({"workload": workload, "out": out, **settings})
-        result = _resume(RunFolder(resume), track)
+        result = _train(None, RunFolder(resume), track)
     elif workload is None:
         raise click.UsageError(f"Missing argument 'WORKLOAD': {_NAMES}, or a CSV or Parquet file")
     else:
         place = out if out is not None else Path("runs") / Path(workload).stem
-        result = _begin(build_config(workload, settings), RunFolder(place).check_free(), track)
+        result = _train(build_config(workload, settings), RunFolder(place).check_free(), track)
     _report(result, figure=figure, as_json=as_json)
 
 
-def _begin(config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
+def _train(
+    config: TrainingConfig | None, folder: RunFolder, track: tuple[str, ...]
+) -> TrainingResult:
+    """Trains as configured, or, with no configuration, goes on with the run in the folder."""
     from ..training import loop  # PyTorch takes seconds to import
 
-    task = load_workload(config.workload)
+    task = None if config is None else load_workload(config.workload)
+    config = config or loop.config_of(folder)
     with _watched(config, folder, track) as progress, _going_on(folder) as stop:
+        if task is None:
+            return loop.resume(folder, progress=progress, stop=stop)
         return loop.train(task, config, folder, progress=progress, stop=stop)
-
-
-def _resume(folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
-    from ..training import loop
-
-    config = loop.config_of(folder)
-    with _watched(config, folder, track) as progress, _going_on(folder) as stop:
-        return loop.resume(folder, progress=progress, stop=stop)
 
 
 def build_config(workload: str, settings: dict[str, Any]) -> TrainingConfig:

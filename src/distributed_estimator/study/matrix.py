@@ -95,7 +95,11 @@ def _experiment_runs(
                 "label": labels_for_cuts(qubits, cuts),
                 "seed": seed,
                 "policy": policy,
-                "policy_options": _policy_options(config, policy, experiment.subexperiments),
+                "policy_options": {
+                    **without_later("policies", config.policies[policy].as_dict()),
+                    "subexperiments": experiment.subexperiments
+                    or config.policies[policy].subexperiments,
+                },
                 "straggler_p": p,
                 **place,
                 "model": without_later("model", config.model.as_dict()),
@@ -126,13 +130,6 @@ def _places(experiment: TrainExperiment | QueriesExperiment) -> list[dict[str, A
         {**variant.as_dict(), "devices": variant.workers if devices else None}
         for variant in variants
     ]
-
-
-def _policy_options(config: StudyConfig, name: str, subexperiments: int | None) -> dict[str, Any]:
-    policy = config.policies[name]
-    options = without_later("policies", policy.as_dict())
-    given = policy.subexperiments if subexperiments is None else subexperiments
-    return {**options, "subexperiments": given}
 
 
 def _training_config(

@@ -133,17 +133,11 @@ def build_classifier(
 
 def mean_loss(kind: Loss) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """The loss of scores against targets ±1, both of shape (samples,)."""
-    return _mean_squared_error if kind == "mse" else _cross_entropy
-
-
-def _mean_squared_error(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.mse_loss(scores, targets)
-
-
-def _cross_entropy(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    if kind == "mse":
+        return torch.nn.functional.mse_loss
     # The score is the logit: noise may carry an expectation value past ±1, where (1 + y) / 2 is
     # no probability any more.
-    return torch.nn.functional.softplus(-targets * scores).mean()
+    return lambda scores, targets: torch.nn.functional.softplus(-targets * scores).mean()
 
 
 def accuracy(scores: torch.Tensor, targets: torch.Tensor) -> float:

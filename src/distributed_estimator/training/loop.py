@@ -177,7 +177,9 @@ def _descend(session: Session) -> None:
             _step(session, session.features[batch], session.targets[batch])
             position.step += 1
             position.batch += 1
-            session.norms.append(_gradient_norm(session.classifier))
+            gradients = [p.grad for p in session.classifier.parameters() if p.grad is not None]
+            vector = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            session.norms.append(float(torch.linalg.vector_norm(vector)))
             session.check_weights()
             if position.batch < len(batches):
                 session.stop_if_asked()
@@ -217,11 +219,6 @@ def _optimizer(config: TrainingConfig, classifier: Classifier) -> torch.optim.Op
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr)
     return torch.optim.LBFGS(parameters, lr=config.lr, line_search_fn="strong_wolfe")
-
-
-def _gradient_norm(classifier: Classifier) -> float:
-    gradients = [p.grad for p in classifier.parameters() if p.grad is not None]
-    return float(torch.linalg.vector_norm(torch.cat([g.reshape(-1) for g in gradients])))
 
 
 def _search(session: Session) -> None:

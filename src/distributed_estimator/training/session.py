@@ -219,11 +219,12 @@ class Session:
             "scores": torch.tensor(astuple(self.scores), dtype=torch.float64),
             "random": torch.get_rng_state(),
         }
+        tasks = 0 if self._tasks is None else self._tasks.size()
         return RunState(
             config=self.config,
             data=self.data,
             position=self.position,
-            logs=self._sizes(),
+            logs=Logs(self.run_id, self._queries.size(), self._log.size(), tasks),
             num_runs=self.classifier.layer.network.estimator.num_runs,
             totals=self._meter.read(),
             classifier=dict(self.classifier.state_dict()),
@@ -236,12 +237,8 @@ class Session:
         tasks = [] if self._tasks is None else [self._tasks]
         return [*tasks, self._queries, self._log]
 
-    def _sizes(self) -> Logs:
-        tasks = 0 if self._tasks is None else self._tasks.size()
-        return Logs(self.run_id, self._queries.size(), self._log.size(), tasks)
-
     def restore(self, state: RunState) -> None:
-        """Goes back to a checkpoint; what was logged after it will be logged anew.
+        """Goes back to a checkpoint; what was logged after it will be logged again.
 
         Raises:
             CheckpointError, RecordError: The checkpoint does not fit the network, or the logs are

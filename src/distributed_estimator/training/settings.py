@@ -141,16 +141,18 @@ class Reader:
         left = dict(value)
         kind = left.pop("kind", None) if len(classes) > 1 else next(iter(classes))
         if not (isinstance(kind, str) and kind in classes):
-            message = f"`{path(place)}` needs `kind`: give {_either(classes)}"
+            names = " or ".join(f"`{name}`" for name in classes)
+            message = f"`{path(place)}` needs `kind`: give {names}"
             self.problems.append(((*place, "kind"), message))
             return value
         known, before = hints(classes[kind]), len(self.problems)
         for key in [key for key in left if key not in known]:
             self.problems.append(((*place, key), _unknown(key, (*place, key), kind, classes)))
             del left[key]
-        for name in _required(classes[kind]):
-            if name not in left:
-                self.problems.append((place, f"`{path((*place, name))}` is missing: add it"))
+        for field in fields(classes[kind]):
+            is_required = field.default is MISSING and field.default_factory is MISSING
+            if is_required and field.name not in left:
+                self.problems.append((place, f"`{path((*place, field.name))}` is missing: add it"))
         made = {}
         for name, item in left.items():
             found = self.read(known[name], item, (*place, name))
@@ -303,11 +305,6 @@ def _kind(kind: Any) -> str:
     return str(getattr(kind, "KIND", kind.__name__))
 
 
-def _required(kind: Any) -> list[str]:
-    missing = (MISSING, MISSING)
-    return [f.name for f in fields(kind) if (f.default, f.default_factory) == missing]
-
-
 def _holds(form: Any, value: Any) -> bool:
     """Whether a value is a mapping or a list where an annotation has one whose items are alike."""
     kind, arguments = get_origin(form), get_args(form)
@@ -342,7 +339,3 @@ def _range(bounds: Meta) -> str:
         if limit is not None
     ]
     return " " + " and ".join(texts) if texts else ""
-
-
-def _either(names: Mapping[str, Any]) -> str:
-    return " or ".join(f"`{name}`" for name in names)

@@ -253,7 +253,10 @@ def tracked(names: Sequence[str], folder: RunFolder, config: TrainingConfig) -> 
             with tracked(["tensorboard"], folder, config) as progress:
                 train(workload, config, folder, progress=progress)
     """
-    followers = [_Follower(name, folder, config) for name in _known(names)]
+    for name in names:
+        if name not in TRACKERS:
+            raise InputError(f"unknown tracker {name!r}: give one of {', '.join(TRACKERS)}")
+    followers = [_Follower(name, folder, config) for name in dict.fromkeys(names)]
 
     def progress(record: TrainingRecord) -> None:
         for follower in followers:
@@ -271,13 +274,6 @@ def tracked(names: Sequence[str], folder: RunFolder, config: TrainingConfig) -> 
     finally:
         for follower in followers:
             follower.close(outcome)
-
-
-def _known(names: Sequence[str]) -> list[str]:
-    for name in names:
-        if name not in TRACKERS:
-            raise InputError(f"unknown tracker {name!r}: give one of {', '.join(TRACKERS)}")
-    return list(dict.fromkeys(names))
 
 
 class _Follower:
@@ -321,9 +317,10 @@ class _Follower:
             self._held = self._tracker.open(records[-1].run_id)
         now = time.time()
         for record in records:
+            own = {"loss": record.loss, "queries": float(record.queries), "seconds": record.at}
             missing = {
                 name: value
-                for name, value in _scalars(record).items()
+                for name, value in (own | record.metrics).items()
                 if (name, record.epoch) not in self._held
             }
             if missing:
@@ -343,11 +340,6 @@ class _Follower:
                 "logged in full. Track what is missing: dest train --resume %s --track %s",
                 *(self._name, type(error).__name__, error, self._folder.path, self._name),
             )
-
-
-def _scalars(record: TrainingRecord) -> dict[str, float]:
-    own = {"loss": record.loss, "queries": float(record.queries), "seconds": record.at}
-    return {**own, **record.metrics}
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
