@@ -42,7 +42,7 @@ _DEFAULT_TASKS = 1000
 
 @dataclass(frozen=True)
 class SimulateSettings(Config):
-    """What is simulated, besides policy and stragglers."""
+    """A simulation, besides policy and stragglers."""
 
     service: Annotated[
         str | None,
@@ -81,7 +81,7 @@ class SimulateSettings(Config):
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """What is to be simulated."""
+    """A simulation, with all that it needs."""
 
     records: Load | None
     service: Service | None

@@ -200,7 +200,7 @@ def _check_alone(settings: dict[str, Any]) -> None:
 def _watched(
     config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]
 ) -> Iterator[Callable[[TrainingRecord], None]]:
-    """Shows the progress of every record, and tracks it; gives what is called with each."""
+    """Shows the progress of every record, and tracks it; gives a function to call with each."""
     columns = (
         TextColumn("training"),
         BarColumn(),

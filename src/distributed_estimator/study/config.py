@@ -163,7 +163,7 @@ class StudyConfig(Config):
         return document
 
     def deciding(self) -> dict[str, Any]:
-        """The part that decides what is run: without the texts."""
+        """The part that decides the runs: without the texts."""
         document = self.as_dict()
         del document["about"], document["deviations"]
         for experiment in document["experiments"].values():
@@ -195,8 +195,12 @@ def without_later(part: str, document: dict[str, Any]) -> dict[str, Any]:
 def _experiment_problems(
     experiment: TrainExperiment | QueriesExperiment, study: StudyConfig
 ) -> Iterator[Problem]:
-    """What is wrong with an experiment; places are below it, but for those in the model."""
-    yield from _repeats(experiment)
+    """The errors of an experiment; places are below it, but for those in the model."""
+    lists = {key: value for key, value in vars(experiment).items() if isinstance(value, tuple)}
+    for key, values in lists.items():
+        for number, value in _again(values):
+            shown = "the same variant" if key == "variants" else repr(value)
+            yield (key, number), f"`{key}` has {shown} twice: remove one"
     for dataset in experiment.datasets:
         yield from _dataset_problems(dataset, experiment, study)
     for number, name in enumerate(experiment.policies):
@@ -214,17 +218,8 @@ def _experiment_problems(
         yield from _query_problems(experiment)
 
 
-def _repeats(experiment: Experiment) -> Iterator[Problem]:
-    """Values given twice, which would be the same run twice."""
-    lists = {key: value for key, value in vars(experiment).items() if isinstance(value, tuple)}
-    for key, values in lists.items():
-        for number, value in _again(values):
-            shown = "the same variant" if key == "variants" else repr(value)
-            yield (key, number), f"`{key}` has {shown} twice: remove one"
-
-
 def _again(values: tuple[Hashable, ...]) -> Iterator[tuple[int, Hashable]]:
-    """Values that were there before, with their places."""
+    """Values that were there before, with their places: they would be the same run twice."""
     seen: set[Hashable] = set()
     for number, value in enumerate(values):
         if value in seen:
@@ -286,12 +281,10 @@ def _reference_problems(experiment: TrainExperiment | QueriesExperiment) -> Iter
 
 
 def _query_problems(experiment: QueriesExperiment) -> Iterator[Problem]:
+    is_fleet, variants = experiment.backend == "fleet", experiment.variants
     if experiment.reference_queries and "reference" not in experiment.pipelines:
-        yield (
-            ("reference_queries",),
-            "`reference_queries` belongs to the reference pipeline: add `reference` to "
-            "`pipelines`, or remove it",
-        )
+        message = "belongs to the reference pipeline: add `reference` to `pipelines`, or remove it"
+        yield ("reference_queries",), f"`reference_queries` {message}"
     for cuts in experiment.reference_queries:
         if cuts not in experiment.cuts:
             yield (
@@ -299,52 +292,35 @@ def _query_problems(experiment: QueriesExperiment) -> Iterator[Problem]:
                 f"`reference_queries` names {cuts} cuts, and `cuts` has "
                 f"{_listed(experiment.cuts)}: remove it, or add it there",
             )
-    if experiment.variants is not None:
-        yield from _variant_problems(experiment)
-    if experiment.backend == "fleet":
-        yield from _fleet_problems(experiment)
-        return
-    if experiment.workers is None and experiment.variants is None:
-        yield (), "`workers` is missing: add it"
-    for key in ("devices", "device"):
-        if getattr(experiment, key) is not None:
-            yield (key,), f"`{key}` belongs to `backend: fleet`: add that, or remove it"
-
-
-def _variant_problems(experiment: QueriesExperiment) -> Iterator[Problem]:
-    if experiment.backend != "aer" or experiment.pipelines != ("reference",):
+    if variants and (experiment.backend != "aer" or experiment.pipelines != ("reference",)):
         yield (
             ("variants",),
             "`variants` change how the reference pipeline asks Aer, and `backend` is "
             f"{experiment.backend}, `pipelines` is {_listed(experiment.pipelines)}: give "
             "`backend: aer` and `pipelines: [reference]`, or remove them",
         )
-    if experiment.workers is not None:
-        yield ("workers",), "each of `variants` has its own `workers`: remove this one"
-    for number, variant in enumerate(experiment.variants or ()):
+    for number, variant in enumerate(variants or ()):
         if variant.defer_measurements and variant.workers != 1:
             yield (
                 ("variants", number, "workers"),
                 f"`workers` is {variant.workers}, and with `defer_measurements` a query is one "
                 "job: give 1",
             )
-
-
-def _fleet_problems(experiment: QueriesExperiment) -> Iterator[Problem]:
+    if experiment.workers is not None and variants:
+        yield ("workers",), "each of `variants` has its own `workers`: remove this one"
+    if experiment.workers is not None and is_fleet:
+        message = "a fleet has as many workers as devices: remove `workers`, give `devices`"
+        yield ("workers",), message
+    if experiment.workers is None and variants is None and not is_fleet:
+        yield (), "`workers` is missing: add it"
     for key in ("devices", "device"):
-        if getattr(experiment, key) is None:
+        if is_fleet and getattr(experiment, key) is None:
             yield (), f"`{key}` is missing: a fleet needs it, add it"
-    if experiment.workers is not None:
-        yield (
-            ("workers",),
-            "a fleet has as many workers as devices: remove `workers`, give `devices`",
-        )
-    if experiment.pool != "threads":
-        yield (
-            ("pool",),
-            f"`pool` is {experiment.pool}, and a simulated fleet lives in this process: give "
-            "`threads`",
-        )
+        if not is_fleet and getattr(experiment, key) is not None:
+            yield (key,), f"`{key}` belongs to `backend: fleet`: add that, or remove it"
+    if is_fleet and experiment.pool != "threads":
+        message = "and a simulated fleet lives in this process: give `threads`"
+        yield ("pool",), f"`pool` is {experiment.pool}, {message}"
 
 
 def _listed(value: Any) -> str:

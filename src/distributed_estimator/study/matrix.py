@@ -77,7 +77,7 @@ def _experiment_runs(
     config: StudyConfig, name: str, experiment: TrainExperiment | QueriesExperiment
 ) -> Iterator[StudyRun]:
     for dataset, part in experiment.datasets.items():
-        # What is compared with one another stands close together, as the machine's pace changes.
+        # Runs to be compared stand close together, as the machine's pace changes.
         axes = (
             part.qubits,
             experiment.seeds,

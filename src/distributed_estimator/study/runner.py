@@ -84,7 +84,7 @@ def run_study(
     """Runs what has not ended yet.
 
     A run that fails is written down with its cause, and the next one begins. A run that was under
-    way when the program was killed goes on from its checkpoint (trainings) or is asked anew
+    way when the program was killed goes on from its checkpoint (trainings) or is asked again
     (queries), so that no record is there twice.
 
     Args:

@@ -122,6 +122,6 @@ def training_config(run: StudyRun) -> TrainingConfig:
 
 
 def attack_config(run: StudyRun) -> AttackConfig | None:
-    """What is measured once a run is trained; None: nothing."""
+    """The attacks on the network of a run once it is trained; None: none."""
     fields = run.config["robustness"]
     return None if fields is None else from_dict(AttackConfig, fields)

@@ -1,4 +1,4 @@
-"""Model circuits of quantum neural networks: a feature map, an ansatz and what is observed.
+"""Model circuits of quantum neural networks: a feature map, an ansatz and observables.
 
 The default is the paper's model (§V-A): ZFeatureMap, RealAmplitudes, Z on every qubit.
 """
@@ -87,7 +87,7 @@ class ModelConfig(Config):
 
 @dataclass(frozen=True)
 class Model:
-    """A parameterised circuit with what is observed of it.
+    """A parameterised circuit with its observables.
 
     Attributes:
         circuit: Feature map followed by ansatz, one qubit a feature.

@@ -169,7 +169,7 @@ class Session:
         )
 
     def note(self, point: FloatArray, loss: float) -> None:
-        """Keeps what a gradient-free optimiser has asked for and was told."""
+        """Keeps a point that a gradient-free optimiser asked for, and its loss."""
         self.points.append(torch.tensor(point, dtype=torch.float64))
         self.losses.append(loss)
 

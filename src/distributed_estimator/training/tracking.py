@@ -49,7 +49,7 @@ class Tracker(Protocol):
     """Where records go. Any method may fail in any way; none leaves half a scalar behind."""
 
     def open(self, run_id: str) -> Held:
-        """Finds what is tracked of a run, or begins to track it."""
+        """Finds the scalars that are tracked of a run, or begins to track it."""
 
     def write(self, epoch: int, scalars: Mapping[str, float], when: float) -> None:
         """Adds scalars of an epoch; `when` is in seconds since 1970."""
@@ -330,7 +330,7 @@ class _Follower:
 
     @contextmanager
     def _survived(self) -> Iterator[None]:
-        """Gives the tracker up if it fails, whatever a package or a server comes up with."""
+        """Gives the tracker up if it fails, with whatever error of a package or a server."""
         try:
             yield
         except Exception as error:

@@ -57,7 +57,7 @@ class Workload:
         feature_range: Least and greatest value a feature can take, in radians.
 
     Raises:
-        InputError: If the parts do not fit together, or hold what is no feature or target.
+        InputError: If the parts do not fit together, or hold no features or targets.
 
     Example:
         >>> x, y = np.array([[0.0], [1.0]]), np.array([-1.0, 1.0])
@@ -147,7 +147,7 @@ def _chosen_classes(raw: RawData, config: WorkloadConfig) -> tuple[str, str]:
         if len(raw.class_names) != 2:
             raise InputError(
                 f"workload `{config.title}` has {len(raw.class_names)} class(es) ({known}), and "
-                f"two are told apart: choose two with `classes`, or the class column with `target`"
+                f"two are needed: choose two with `classes`, or the class column with `target`"
             )
         return raw.class_names[0], raw.class_names[1]
     first, second = (_class_name(raw, name) for name in config.classes)
