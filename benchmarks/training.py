@@ -34,9 +34,13 @@ from benchmarks import _pennylane
 from benchmarks._harness import Contestant, Timing, progress, take_turns
 from benchmarks._report import Bar, Figure, Report, Skipped, compare, distance, parser, run
 from benchmarks._workload import Floats, Outcome
-from distributed_estimator.training.classifier import Classifier, build_classifier, mean_loss
+from distributed_estimator.training.classifier import (
+    Classifier,
+    QuantumLayer,
+    build_classifier,
+    mean_loss,
+)
 from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.layer import QuantumLayer
 from distributed_estimator.training.loop import train
 from distributed_estimator.training.models import Model, build_model, initial_weights
 from distributed_estimator.training.networks import Jacobians, Response, Wanted

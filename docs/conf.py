@@ -43,8 +43,8 @@ nitpick_ignore_regex = [
     # What is handed through, and made and read by nobody outside.
     (
         r"py:.*",
-        r"distributed_estimator\.(batch|subexperiments|cutting\.(circuit|gates)|training\.measure"
-        r"|analysis\.study\.data|study\.(config|document))\..*",
+        r"distributed_estimator\.(batch|subexperiments|cutting\.(circuit|gates)"
+        r"|training\.robustness|analysis\.study\.data|study\.config)\..*",
     ),
 ]
 

@@ -1,12 +1,8 @@
-"""The full MNIST, read by torchvision from files of its format."""
+"""The full MNIST, read from files of its format."""
 
 from __future__ import annotations
 
-import importlib
 import struct
-import sys
-import types
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,26 +32,6 @@ def write_mnist(folder: Path, train: int = 200, test: int = 60) -> Path:
     return raw
 
 
-def forget_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        monkeypatch.delitem(sys.modules, module)
-
-
-@pytest.fixture(scope="module")
-def torchvision() -> None:
-    """torchvision's real readers, also where its compiled operators do not fit torch's build."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on operators that do not load; none is used here
-        try:
-            importlib.import_module("torchvision.datasets")
-        except RuntimeError:
-            # It registers operators that are not there; the rest of it can do without.
-            name = "torchvision._meta_registrations"
-            sys.modules[name] = types.ModuleType(name)
-            importlib.import_module("torchvision.datasets")
-
-
-@pytest.mark.usefixtures("torchvision")
 def test_the_full_mnist_keeps_its_own_test_part(tmp_path: Path):
     write_mnist(tmp_path)
     task = load("mnist", data_dir=str(tmp_path), num_features=4, reduction="pool")
@@ -70,7 +46,6 @@ def test_the_full_mnist_keeps_its_own_test_part(tmp_path: Path):
         assert same(task, again)
 
 
-@pytest.mark.usefixtures("torchvision")
 def test_the_full_mnist_is_thinned_too(tmp_path: Path):
     write_mnist(tmp_path)
     fields = {"classes": ("1", "7"), "samples": 10, "test_samples": 4, "num_features": 3}
@@ -81,12 +56,11 @@ def test_the_full_mnist_is_thinned_too(tmp_path: Path):
     assert not np.array_equal(task.x_train, other.x_train)
 
 
-@pytest.mark.usefixtures("torchvision")
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("train-images-idx3-ubyte", b"\x00\x00\x08\x03\x00\x00", "train-images.* are damaged"),
-        ("train-images-idx3-ubyte", b"nothing of the kind", "train-images.* are damaged"),
+        ("train-images-idx3-ubyte", b"\x00\x00\x08\x03\x00\x00", "train-images.*` is damaged"),
+        ("train-images-idx3-ubyte", b"nothing of the kind", "train-images.*` is damaged"),
         ("t10k-images-idx3-ubyte", b"\x00\x00\x09\x03" + b"\x00\x00\x00\x01" * 3 + b"1", "damaged"),
         ("t10k-labels-idx1-ubyte", b"\x00\x00\x08\x01\x00\x00\x00\x02\x01\x02", "60, .* 2 labels"),
         (
@@ -103,7 +77,6 @@ def test_damaged_mnist_files_are_refused(file: str, content: bytes, message: str
         load("mnist", data_dir=str(tmp_path))
 
 
-@pytest.mark.usefixtures("torchvision")
 def test_mnist_files_of_different_images_are_refused(tmp_path: Path):
     raw = write_mnist(tmp_path)
     write_idx(raw / "t10k-images-idx3-ubyte", np.zeros((60, 14, 14)))
@@ -111,7 +84,6 @@ def test_mnist_files_of_different_images_are_refused(tmp_path: Path):
         load("mnist", data_dir=str(tmp_path))
 
 
-@pytest.mark.usefixtures("torchvision")
 @pytest.mark.parametrize(
     ("reduction", "message"),
     [("pca", "vary in 0 directions only"), ("pool", "constant columns .*: `cell 0,0`, `cell 0,1`")],
@@ -123,7 +95,6 @@ def test_images_that_are_all_alike_are_refused(reduction: str, message: str, tmp
         load("mnist", data_dir=str(tmp_path), reduction=reduction)
 
 
-@pytest.mark.usefixtures("torchvision")
 def test_a_digit_that_the_test_part_lacks_is_refused(tmp_path: Path):
     write_mnist(tmp_path, test=14)
     with pytest.raises(InputError, match=r"class '6' has 1 sample\(s\) in the test part"):
@@ -138,44 +109,6 @@ def test_a_folder_without_mnist_is_refused(tmp_path: Path):
     raw = write_mnist(tmp_path)
     (raw / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(InputError, match="raw` lacks t10k-labels-idx1-ubyte: put MNIST's unpacked"):
-        load("mnist", data_dir=str(tmp_path))
-
-
-def test_pickles_of_old_torchvision_are_refused(tmp_path: Path):
-    write_mnist(tmp_path)
-    (tmp_path / "MNIST" / "processed").mkdir()
-    with pytest.raises(InputError, match="old versions of torchvision kept it, which is not read"):
-        load("mnist", data_dir=str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        (
-            "raise RuntimeError('operator torchvision::nms does not exist\\nmore')",
-            r"installed but cannot be imported \(operator torchvision::nms does not exist\): inst",
-        ),
-        ("import no_such_module", r"cannot be imported \(No module named 'no_such_module'\)"),
-        ("raise ValueError", r"cannot be imported \(ValueError\)"),
-    ],
-)
-def test_a_torchvision_that_does_not_fit_is_told(
-    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    write_mnist(tmp_path)
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text(code, "utf-8")
-    forget_torchvision(monkeypatch)
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=message):
-        load("mnist", data_dir=str(tmp_path))
-
-
-def test_a_missing_torchvision_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_mnist(tmp_path)
-    forget_torchvision(monkeypatch)
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(InputError, match="not installed: run `pip install torchvision`, or leave"):
         load("mnist", data_dir=str(tmp_path))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
 
@@ -33,21 +32,8 @@ _NAME = re.compile(r"\s*(\w+)")
 _REGISTER = re.compile(r"\b(?:(?:qreg|creg)\s+\w+|qubit|bit)\s*\[\s*(\d+)\s*\]")
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedCircuit:
-    """A circuit, and what the estimator will take off it.
-
-    Attributes:
-        circuit: The circuit as the file has it.
-        notes: One line for each thing that will be taken off, for the user to read.
-    """
-
-    circuit: QuantumCircuit
-    notes: tuple[str, ...] = ()
-
-
-def load_circuit(path: Path) -> LoadedCircuit:
-    """Reads a circuit.
+def load_circuit(path: Path) -> tuple[QuantumCircuit, tuple[str, ...]]:
+    """Reads a circuit as the file has it, and remarks for the user.
 
     Most OpenQASM files end by measuring, which an expectation value has no use for: a note says
     that the estimator takes it off. A measurement that is followed by something it refuses.
@@ -61,7 +47,7 @@ def load_circuit(path: Path) -> LoadedCircuit:
     _check_size(path, circuit)
     measured = circuit.count_ops().get("measure", 0)
     notes = (f"final measurements taken off: {measured}",) if measured else ()
-    return LoadedCircuit(circuit, notes)
+    return circuit, notes
 
 
 def _read(path: Path) -> bytes:

@@ -1,14 +1,19 @@
-"""What the verbs print: results on stdout, progress and notes on stderr."""
+"""The output of all verbs: results on stdout, progress and notes on stderr; and their Ctrl-C."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
 from ..analysis.tables import StageRow
@@ -36,14 +41,8 @@ def progress_console() -> Console:
 
 def stages_as_dict(rows: Sequence[StageRow]) -> dict[str, dict[str, float]]:
     """Stage rows for a JSON document, by the name of the stage."""
-    return {
-        row.stage: {
-            "seconds": row.seconds,
-            "share": row.share,
-            "median_seconds": row.median_seconds,
-        }
-        for row in rows
-    }
+    names = ("seconds", "share", "median_seconds")
+    return {row.stage: {name: getattr(row, name) for name in names} for row in rows}
 
 
 def stages_as_table(rows: Sequence[StageRow], per_record: bool) -> Table:
@@ -55,14 +54,11 @@ def stages_as_table(rows: Sequence[StageRow], per_record: bool) -> Table:
     """
     table = Table(title="Where the time went", title_justify="left")
     table.add_column("stage")
-    table.add_column("time", justify="right")
-    table.add_column("share", justify="right")
-    if per_record:
-        table.add_column("median a call", justify="right")
+    for name in ("time", "share", *(["median a call"] if per_record else [])):
+        table.add_column(name, justify="right")
     for row in rows:
         cells = [row.stage, duration(row.seconds), f"{100 * row.share:.1f} %"]
-        if per_record:
-            cells.append(duration(row.median_seconds))
+        cells += [duration(row.median_seconds)] if per_record else []
         table.add_row(*cells, style="bold" if row.stage == "total" else None)
     return table
 
@@ -122,6 +118,52 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun: 1 cut, 2 cuts."""
     return f"1 {noun}" if number == 1 else f"{whole(number)} {noun}s"
+
+
+@contextmanager
+def progress_bar(
+    *columns: ProgressColumn, total: float | None = None, **fields: Any
+) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr; gives what updates it.
+
+    It shows from the first update on, so that bad input ends in one line.
+    """
+    bar = Progress(*columns, console=progress_console())
+    task = bar.add_task("", total=total, **fields)
+
+    def update(**changes: Any) -> None:
+        bar.start()
+        bar.update(task, **changes)
+
+    try:
+        yield update
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks what runs to stop after its step; a second one ends it where it is.
+
+    Gives what tells whether it was asked. Where Ctrl-C is ignored, it stays so.
+    """
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+        note("finishing this step; press Ctrl-C again to stop at once")
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _finite(value: Any) -> Any:

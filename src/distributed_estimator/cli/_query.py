@@ -1,4 +1,4 @@
-"""What `dest plan` and `dest estimate` are both asked: a file, an observable, cuts, parameters."""
+"""The query of `dest plan`, `estimate` and `predict`: a file, an observable, cuts, parameters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import click
+from msgspec import Meta
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
@@ -17,75 +18,75 @@ from ..checks import LARGEST_PRECISION
 from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
-from ..subexperiments import MOST_SHOTS
-from ..training.observable_text import read_observables
+from ..training.models import read_observables
+from ..training.settings import Config, Count, Shots, about
 from ._files import load_circuit
+from ._options import json_option, options_of, take
 from ._paths import PATH
-from ._run_options import Finite
 
 Cuts: TypeAlias = str | AutoCut | None
 
-_OPTIONS: Sequence[Callable[[Any], Any]] = (
-    click.option(
-        "--observable",
-        metavar="PAULIS",
-        help="What to measure: ZZZZ, or a sum such as '0.5*ZZII - IIXX'; the rightmost letter acts "
-        "on qubit 0, as in Qiskit. Or z_all, z_one, z_<qubit>, z_mean.  [default: z_all]",
-    ),
-    click.option(
-        "--label",
-        metavar="LABELS",
-        help="A letter per qubit, the first for qubit 0; gates between different letters are cut.",
-    ),
-    click.option(
-        "--max-qubits",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Search for cuts, into pieces of at most N qubits.",
-    ),
-    click.option(
-        "--parameter",
-        "parameters",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="Value of a parameter of the circuit, in radians; once for each.",
-    ),
-    click.option(
-        "--shots",
-        type=click.IntRange(1, MOST_SHOTS),
-        metavar="N",
-        help="Shots for each circuit that is run.",
-    ),
-    click.option(
-        "--precision",
-        type=Finite(0, LARGEST_PRECISION),
-        metavar="P",
-        help="Standard error to meet.",
-    ),
-    click.option("--exact", is_flag=True, help="The exact value, without shots."),
-    click.option(
-        "--basis",
-        type=click.Choice(["full", "minimal"]),
-        default="full",
-        show_default=True,
-        help="Settings at a cut: full takes fewer shots for an error, minimal runs fewer circuits.",
-    ),
-    click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        default=7,
-        show_default=True,
-        help="Of the shots and the cut search.",
-    ),
-    click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        default=8,
-        show_default=True,
-        help="Tasks to run at the same time.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
-)
+
+@dataclass(frozen=True)
+class QuerySettings(Config):
+    """A query as the command line writes it."""
+
+    observable: Annotated[
+        str,
+        about(
+            "An observable such as ZZZZ, or a sum such as '0.5*ZZII - IIXX'; the rightmost letter "
+            "acts on qubit 0, as in Qiskit. Or z_all, z_one, z_<qubit>, z_mean."
+        ),
+    ] = "z_all"
+    label: Annotated[
+        str | None,
+        about("A letter per qubit, the first for qubit 0; gates between different ones are cut."),
+    ] = None
+    max_qubits: Annotated[
+        Count | None, about("Search for cuts, into pieces of at most so many qubits.")
+    ] = None
+    parameters: Annotated[
+        tuple[str, ...],
+        about("Value of a parameter of the circuit, in radians; once for each.", "--parameter"),
+    ] = ()
+    shots: Annotated[Shots | None, about("Shots for each circuit that is run.")] = None
+    precision: Annotated[
+        Annotated[float, Meta(ge=0, le=LARGEST_PRECISION)] | None, about("Standard error to meet.")
+    ] = None
+    exact: Annotated[bool, about("The exact value, without shots.")] = False
+    basis: Annotated[
+        SettingBasis,
+        about("Settings at a cut: full takes fewer shots for an error, minimal fewer circuits."),
+    ] = "full"
+    seed: Annotated[Annotated[int, Meta(ge=0)], about("Of the shots and the cut search.")] = 7
+    workers: Annotated[Count, about("Tasks to run at the same time.")] = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label is not None and self.max_qubits is not None:
+            raise InputError("`label` and `max_qubits` both say where to cut: give one of them")
+        if (self.shots is not None) + (self.precision is not None) + self.exact > 1:
+            raise InputError("`shots`, `precision` and `exact` exclude one another: give one")
+
+    @property
+    def cuts(self) -> Cuts:
+        """Labels, a search, or None for an uncut run."""
+        if self.max_qubits is None:
+            return self.label
+        return AutoCut(max_qubits=self.max_qubits, seed=self.seed)
+
+    @property
+    def options(self) -> EstimatorOptions:
+        """Shots or precision, seed and setting basis."""
+        precision = 0.0 if self.exact else self.precision
+        return EstimatorOptions(
+            shots=self.shots,
+            default_precision=EstimatorOptions().default_precision
+            if precision is None
+            else precision,
+            seed=self.seed,
+            setting_basis=self.basis,
+        )
 
 
 def query_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -95,9 +96,7 @@ def query_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def query_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a verb the options of a query alone."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return options_of(QuerySettings)(json_option(command))
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,47 +149,27 @@ class Query:
         return [self.values[name] for name in names]
 
 
-def read_query(
-    file: Path,
-    observable: str | None,
-    label: str | None,
-    max_qubits: int | None,
-    parameters: Sequence[str],
-    shots: int | None,
-    precision: float | None,
-    exact: bool,
-    basis: SettingBasis,
-    seed: int,
-    workers: int,
-) -> Query:
-    """Parses the options of a query and reads its file.
+def read_query(file: Path, **options: Any) -> Query:
+    """Reads the file of a query, and checks its options.
+
+    Args:
+        file: A circuit.
+        options: Fields of `QuerySettings`; one that is None or False is at its default.
 
     Raises:
         InputError: If an option, two options together, or the file is not right.
     """
-    if label is not None and max_qubits is not None:
-        raise InputError("`--label` and `--max-qubits` both say where to cut: give one of them")
-    if (shots is not None) + (precision is not None) + exact > 1:
-        raise InputError("`--shots`, `--precision` and `--exact` exclude one another: give one")
-    if precision is None:
-        precision = 0.0 if exact else EstimatorOptions().default_precision
-    loaded = load_circuit(file)
+    asked = take(QuerySettings, options)
+    circuit, notes = load_circuit(file)
     return Query(
         file=file,
-        circuit=loaded.circuit,
-        observable=_one_observable(
-            "z_all" if observable is None else observable, loaded.circuit.num_qubits
-        ),
-        cuts=AutoCut(max_qubits=max_qubits, seed=seed) if max_qubits is not None else label,
-        values=_values(parameters),
-        options=EstimatorOptions(
-            shots=shots,
-            default_precision=precision,
-            seed=seed,
-            setting_basis=basis,
-        ),
-        workers=workers,
-        notes=loaded.notes,
+        circuit=circuit,
+        observable=_one_observable(asked.observable, circuit.num_qubits),
+        cuts=asked.cuts,
+        values=_values(asked.parameters),
+        options=asked.options,
+        workers=asked.workers,
+        notes=notes,
     )
 
 

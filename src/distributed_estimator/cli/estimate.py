@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from ..errors import InputError, RecordError
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ..execution import make_pool
 from ..records import read_records
+from ..training.policies import StragglerSettings, check_address
+from ._options import policy_options, pool_options, straggler_options, take, take_policy
 from ._output import (
     counted,
     note,
@@ -28,44 +30,27 @@ from ._output import (
 )
 from ._paths import PATH
 from ._query import Query, query_options, read_query
-from ._run_options import (
-    policy_of,
-    policy_options,
-    pool_of,
-    pool_options,
-    straggler_options,
-    stragglers_of,
-)
 
 
-@dataclass(frozen=True)
 class Traces:
-    """Where a query's tasks are written down."""
+    """The folder where a query and its tasks are written down, and drawn for Perfetto.
 
-    folder: Path
+    `queries` holds the record of the query, written when that is over; `tasks` one for every
+    attempt at a task; `trace` all of that for chrome://tracing and Perfetto.
+    """
 
-    @property
-    def tasks(self) -> Path:
-        """A record for every attempt at a task."""
-        return self.folder / "tasks.jsonl"
-
-    @property
-    def queries(self) -> Path:
-        """The record of the query, which is written when that is over."""
-        return self.folder / "queries.jsonl"
-
-    @property
-    def trace(self) -> Path:
-        """All of that for chrome://tracing and Perfetto."""
-        return self.folder / "trace.json"
+    def __init__(self, folder: Path) -> None:
+        self.tasks = folder / "tasks.jsonl"
+        self.queries = folder / "queries.jsonl"
+        self.trace = folder / "trace.json"
 
     def files(self) -> dict[str, str]:
         """Those that were made, by name; a query whose tasks were all in the journal ran none."""
-        paths = {"tasks": self.tasks, "queries": self.queries, "trace": self.trace}
-        return {name: str(path) for name, path in paths.items() if path.exists()}
+        names = ("tasks", "queries", "trace")
+        return {name: str(getattr(self, name)) for name in names if getattr(self, name).exists()}
 
     def check_free(self) -> None:
-        """Refuses a folder in use; what a run left that did not end is not, and stays in it.
+        """Refuses a folder in use; the rest of a run that did not end is none, and stays in it.
 
         So such a run is repeated by the same command. Makes nothing.
 
@@ -92,20 +77,17 @@ class Traces:
             yield
         except BaseException:
             if self.tasks.exists():
-                with suppress(RecordError):  # of two failures, the first is told
-                    self._draw()
+                with suppress(RecordError):  # of two failures, the first is reported
+                    trace_files(self.trace, self.tasks, self.queries)
                     note(f"`{self.trace}` shows what was done until then")
             raise
-        self._draw()
-
-    def _draw(self) -> None:
         trace_files(self.trace, self.tasks, self.queries)
 
 
 @click.command(short_help="Estimate an expectation value of a circuit in a file.")
 @query_options
 @pool_options
-@policy_options
+@policy_options({"size": "--batch-size"})
 @straggler_options
 @click.option(
     "--trace",
@@ -126,8 +108,10 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
     measurements in the file are taken off. Without --shots, --precision and --exact, shots are
     spent until the standard error is 1/64.
     """
-    cluster = pool_of(options)
-    policy, stragglers = policy_of(options), stragglers_of(options)
+    cluster = options.pop("pool") or "threads", options.pop("address")
+    check_address(*cluster)
+    policy = take_policy(options).policy
+    stragglers = take(StragglerSettings, options).stragglers
     query = read_query(**options)
     settings = replace(query.options, policy=policy, stragglers=stragglers)
     traces = None if trace is None else Traces(trace)
@@ -171,18 +155,12 @@ def _run(
 
 
 def _as_dict(
-    query: Query,
-    value: float,
-    stderr: float,
-    metadata: dict[str, Any],
-    files: dict[str, str],
+    query: Query, value: float, stderr: float, metadata: dict[str, Any], files: dict[str, str]
 ) -> dict[str, Any]:
+    terms = query.observable.to_list()
     return {
         "file": str(query.file),
-        "observable": [
-            {"paulis": paulis, "weight": float(weight.real)}
-            for paulis, weight in query.observable.to_list()
-        ],
+        "observable": [{"paulis": name, "weight": float(weight.real)} for name, weight in terms],
         "value": value,
         "stderr": stderr,
         "stages": stages_as_dict(stages_of(metadata)),
@@ -193,19 +171,12 @@ def _as_dict(
 
 
 def _print_text(
-    query: Query,
-    value: float,
-    stderr: float,
-    metadata: dict[str, Any],
-    files: dict[str, str],
+    query: Query, value: float, stderr: float, metadata: dict[str, Any], files: dict[str, str]
 ) -> None:
     exact = query.options.default_precision == 0
     click.echo(f"value {value:.12g} (exact)" if exact else f"value {with_error(value, stderr)}")
-    counts = ("cut", "fragment", "circuit")
-    click.echo(
-        ", ".join(counted(metadata[f"num_{noun}s"], noun) for noun in counts)
-        + f", {counted(metadata['shots_total'], 'shot')}"
-    )
+    counts = [counted(metadata[f"num_{noun}s"], noun) for noun in ("cut", "fragment", "circuit")]
+    click.echo(", ".join([*counts, counted(metadata["shots_total"], "shot")]))
     print_table(stages_as_table(stages_of(metadata), per_record=False))
     for name, path in files.items():
         click.echo(f"{name:<8}{path}")

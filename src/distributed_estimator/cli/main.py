@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import click
 
 from .. import __version__
-from ..errors import DistributedEstimatorError, TrainingStoppedError
+from ..errors import DistributedEstimatorError, InputError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
 from .plan import plan
@@ -28,7 +28,6 @@ _ALSO = {
     "cuts": "--label",
     "default_precision": "--precision",
     "num_cuts": "--cuts",
-    "shape": "--straggler-shape",
     "sigma": "--straggler-shape",
     "slow": "--slow-worker",
     "stragglers": "--straggler-p",
@@ -48,15 +47,8 @@ def dest(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-dest.add_command(estimate)
-dest.add_command(plan)
-dest.add_command(predict)
-dest.add_command(records)
-dest.add_command(report)
-dest.add_command(robustness)
-dest.add_command(simulate)
-dest.add_command(study)
-dest.add_command(train)
+for verb in (estimate, plan, predict, records, report, robustness, simulate, study, train):
+    dest.add_command(verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,9 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has left; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (DistributedEstimatorError, OSError) as error:
+    except InputError as error:
         verb = (sys.argv[1:] if arguments is None else [*arguments])[:1]
         return _fail(_with_options(str(error), *verb))
+    except (DistributedEstimatorError, OSError) as error:
+        return _fail(str(error))
     return code if isinstance(code, int) else 0
 
 
@@ -119,7 +113,9 @@ def _with_options(message: str, verb: str = "") -> str:
     own = {str(option.name): option.opts[0] for option in options}
     typed = {name: option for name, option in _ALSO.items() if option in own.values()} | own
     return re.sub(
-        "(?<!parameter )`([a-z_]+)`", lambda found: f"`{typed.get(found[1], found[1])}`", message
+        r"(?<!parameter )`([a-z_]+)(\[\d+\])?`",
+        lambda found: f"`{typed.get(found[1], found[1])}{found[2] or ''}`",
+        message,
     )
 
 

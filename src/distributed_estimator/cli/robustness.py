@@ -2,64 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
-from ._output import duration, print_json, print_table, progress_console
+from ..training.attacks import AttackConfig
+from ._options import json_option, options_of, take
+from ._output import duration, print_json, print_table, progress_bar
 from ._paths import FOLDER, PATH
 
 if TYPE_CHECKING:
-    from ..training.attacks import Attack
     from ..training.robustness import RobustnessResult
-
-
-def _grid(
-    context: click.Context, parameter: click.Parameter, text: str | None
-) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise click.BadParameter(
-            f"`{text}` is no list of numbers: give one such as 0,0.1,0.2"
-        ) from error
 
 
 @click.command(short_help="Measure a trained network's accuracy under noise and attack.")
 @click.argument("folder", type=FOLDER, metavar="DIR")
-@click.option(
-    "--attack",
-    "attacks",
-    type=click.Choice(list(ATTACK_NAMES)),
-    multiple=True,
-    help="May be given several times.  [default: all]",
-)
-@click.option(
-    "--sigma",
-    callback=_grid,
-    metavar="LIST",
-    help="Standard deviations of the noise, in radians.  [default: 0,0.05,0.1,0.2,0.3]",
-)
-@click.option(
-    "--epsilon",
-    callback=_grid,
-    metavar="LIST",
-    help="Radii of FGSM and PGD, in radians.  [default: 0,0.05,0.1,0.2,0.3]",
-)
-@click.option("--draws", type=int, help="Noisy copies of a sample.  [default: 10]")
-@click.option("--pgd-steps", type=int, help="Steps of PGD.  [default: 10]")
-@click.option("--samples", type=int, help="At most so many test samples.  [default: all]")
-@click.option(
-    "--seed", type=int, help="Of noise, starts and choice of samples.  [default: the run's]"
-)
+@options_of(AttackConfig)
 @click.option("--exact", is_flag=True, help="Without shots, whatever the run was trained with.")
 @click.option(
     "--out",
@@ -69,10 +31,9 @@ def _grid(
 )
 @click.option("--replace", is_flag=True, help="Replace an earlier result at that place.")
 @click.option("--figure/--no-figure", default=True, help="Draw accuracy over magnitude.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def robustness(
     folder: Path,
-    attacks: tuple[Attack, ...],
     out: Path | None,
     replace: bool,
     exact: bool,
@@ -88,45 +49,30 @@ def robustness(
 
     DIR is the folder of a `dest train`, finished or not; its files are not changed.
     """
-    from ..training.attacks import AttackConfig
     from ..training.robustness import RobustnessFiles, evaluate_robustness
     from ..training.runs import RunFolder
 
-    if attacks:
-        settings["attacks"] = attacks
-    given = {name: value for name, value in settings.items() if value is not None}
-    config = AttackConfig(**given)
+    config = take(AttackConfig, settings)
     files = RobustnessFiles(folder / "robustness.json" if out is None else out, replace)
-    with _progress() as advance:
-        result = evaluate_robustness(
-            RunFolder(folder), config, files, exact=exact, figure=figure, advance=advance
-        )
-    if as_json:
-        print_json({**result.as_dict(), "files": _files(result)})
-    else:
-        _print_text(result)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
     columns = (
         TextColumn("attacking"),
         BarColumn(),
         TextColumn("{task.completed} of {task.total} evaluations, time left"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=progress_console())
-    task = bar.add_task("attacking", total=None)
-
-    def advance(done: int, total: int) -> None:
-        bar.start()  # not before the first batch, so that bad input ends in one line
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield advance
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    with progress_bar(*columns) as update:
+        result = evaluate_robustness(
+            RunFolder(folder),
+            config,
+            files,
+            exact=exact,
+            figure=figure,
+            advance=lambda done, total: update(completed=done, total=total),
+        )
+    if as_json:
+        print_json({**result.as_dict(), "files": _files(result)})
+    else:
+        _print_text(result)
 
 
 def _files(result: RobustnessResult) -> dict[str, str]:

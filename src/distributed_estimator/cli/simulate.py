@@ -3,54 +3,102 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Annotated, Any
 
 import click
 import numpy as np
+from msgspec import Meta
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import InputError
-from ..execution.policies import LargestInfluenceFirst, Policy, check_seconds
+from ..execution.policies import LargestInfluenceFirst, Policy
 from ..execution.stragglers import Stragglers
 from ..records import TaskRecord, read_records
 from ..simulation import Load, Service, SimulationResult, parse_service
 from ..simulation import simulate as simulate_run
+from ..training.policies import Seconds, StragglerSettings
+from ..training.settings import Config, Count, about
+from ._options import (
+    json_option,
+    options_of,
+    policy_options,
+    straggler_options,
+    take,
+    take_policy,
+)
 from ._output import counted, duration, note, print_json, print_table, progress_console
 from ._paths import PATH
-from ._run_options import policy_of, policy_options, straggler_options, stragglers_of
 
 MOST_WORKERS = 10_000
 MOST_TASKS = 1_000_000
 _DEFAULT_TASKS = 1000
 
 
+@dataclass(frozen=True)
+class SimulateSettings(Config):
+    """A simulation, besides policy and stragglers."""
+
+    service: Annotated[
+        str | None,
+        about(
+            "Seconds that tasks take: constant:SECONDS, exponential:MEAN, lognormal:MEDIAN,SIGMA "
+            "or pareto:SCALE,SHAPE."
+        ),
+    ] = None
+    num_tasks: Annotated[
+        Annotated[int, Meta(ge=1, le=MOST_TASKS)] | None,
+        about(
+            "Number of tasks; with --records, drawn from those. None: those of the records, or "
+            f"{_DEFAULT_TASKS}.",
+            option="--tasks",
+        ),
+    ] = None
+    workers: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=MOST_WORKERS)], ...],
+        Meta(
+            min_length=1,
+            title=f"a list of whole numbers from 1 to {MOST_WORKERS}, such as 1,2,4,8",
+        ),
+        about("Numbers of workers, one after the other."),
+    ] = (1, 2, 4, 8)
+    overhead: Annotated[
+        Seconds, about("Seconds that a worker spends on every job besides its tasks.")
+    ] = 0.0
+    job_seconds: Annotated[
+        Seconds, about("Seconds that a job should take at least: shorter tasks share one.")
+    ] = 0.0
+    repeats: Annotated[
+        Count, about("Runs to take the mean of, each with tasks and delays of its own.")
+    ] = 1
+    seed: Annotated[Annotated[int, Meta(ge=0)], about("Of tasks, services and delays.")] = 7
+
+
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """What is to be simulated."""
+    """A simulation, with all that it needs."""
 
     records: Load | None
     service: Service | None
-    num_tasks: int | None
+    settings: SimulateSettings
     policy: Policy
     stragglers: Stragglers | None
-    overhead: float
-    job_seconds: float
-    seed: int
 
     def load(self, seed: int) -> Load:
         if self.records is None:
             assert self.service is not None
-            return Load.drawn(self.service, self.num_tasks or _DEFAULT_TASKS, seed)
-        return self.records.resampled(self.num_tasks, seed) if self.num_tasks else self.records
+            return Load.drawn(self.service, self.settings.num_tasks or _DEFAULT_TASKS, seed)
+        number = self.settings.num_tasks
+        return self.records.resampled(number, seed) if number else self.records
 
     def run(self, workers: int, repeat: int) -> SimulationResult:
         """One run; the same repeat has the same tasks and delays on any number of workers."""
-        seed = int(np.random.SeedSequence([self.seed, repeat]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.settings.seed, repeat]).generate_state(1)[0])
         load = self.load(seed)
         return simulate_run(
             load.tasks,
@@ -58,44 +106,10 @@ class _Question:
             self.policy,
             workers,
             stragglers=self.stragglers,
-            overhead=self.overhead,
-            job_seconds=self.job_seconds,
+            overhead=self.settings.overhead,
+            job_seconds=self.settings.job_seconds,
             seed=seed,
         )
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Means over the repeats on one number of workers; None where tasks are missing."""
-
-    workers: int
-    time: float
-    time_stderr: float | None
-    speed_up: float | None
-    utilisation: float
-    tail: float
-    p50: float
-    p95: float
-    p99: float
-    lower_bound: float | None
-    time_over_bound: float | None
-    wasted: float
-    retries: float
-    speculated: float
-    missing: float
-
-
-def _workers(_: click.Context, __: click.Parameter, text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(1 <= number <= MOST_WORKERS for number in numbers):
-        raise click.BadParameter(
-            f"`{text}` is not a list of whole numbers from 1 to {MOST_WORKERS}: give one such as "
-            "1,2,4,8"
-        )
-    return numbers
 
 
 @click.command(short_help="Simulate a run on any number of workers.")
@@ -105,57 +119,11 @@ def _workers(_: click.Context, __: click.Parameter, text: str) -> list[int]:
     metavar="FILE",
     help="Task records of a traced run: its tasks and how long they took.",
 )
-@click.option(
-    "--service",
-    metavar="TEXT",
-    help="How long tasks take, in seconds: constant:SECONDS, exponential:MEAN, "
-    "lognormal:MEDIAN,SIGMA or pareto:SCALE,SHAPE.",
-)
-@click.option(
-    "--tasks",
-    "num_tasks",
-    type=click.IntRange(1, MOST_TASKS),
-    metavar="N",
-    help="How many tasks; with --records, drawn from those.  "
-    f"[default: those of the records, or {_DEFAULT_TASKS}]",
-)
-@click.option(
-    "--workers",
-    callback=_workers,
-    default="1,2,4,8",
-    show_default=True,
-    metavar="N,N,…",
-    help="Numbers of workers, one after the other.",
-)
-@policy_options
+@options_of(SimulateSettings)
+@policy_options({"size": "--batch-size"})
 @straggler_options
-@click.option(
-    "--overhead",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="What a worker spends on every job besides its tasks.",
-)
-@click.option(
-    "--job-seconds",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="What a job should take at least: shorter tasks share one.",
-)
-@click.option(
-    "--repeats",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="R",
-    help="Runs to take the mean of, each with tasks and delays of its own.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def simulate(workers: list[int], repeats: int, as_json: bool, **options: Any) -> None:
+@json_option
+def simulate(as_json: bool, **options: Any) -> None:
     """Simulate a run: the dispatcher of real runs on a virtual clock.
 
     Tasks take as long as --records or --service say. The lower bound is an expected time that no
@@ -163,6 +131,7 @@ def simulate(workers: list[int], repeats: int, as_json: bool, **options: Any) ->
     worker under the same policy, useful the share of all workers' time that went into results.
     """
     question = _read(**options)
+    workers, repeats = question.settings.workers, question.settings.repeats
     with progress_console().status("simulating") as status:
 
         def runs(number: int) -> list[SimulationResult]:
@@ -171,50 +140,46 @@ def simulate(workers: list[int], repeats: int, as_json: bool, **options: Any) ->
 
         alone = runs(1)
         results = [alone if number == 1 else runs(number) for number in workers]
-    rows = [_row(each, alone) for each in results]
     if any(_gave_up(result, question.policy) for each in (alone, *results) for result in each):
         note(
             "tasks are missing, since jobs took so long that they counted as lost, as in a real "
             "run: give `--timeout SECONDS`, more than the longest job takes"
         )
-    num_tasks = len(question.load(0).tasks)
+    stragglers = question.stragglers
+    head = {
+        "num_tasks": len(question.load(0).tasks),
+        "policy": question.policy.name,
+        "straggler_p": 0.0 if stragglers is None else stragglers.p,
+        "straggler_distribution": None if stragglers is None else stragglers.name,
+        "repeats": repeats,
+        "seed": question.settings.seed,
+        "rows": [_row(each, alone) for each in results],
+    }
     if as_json:
-        print_json(_as_dict(question, num_tasks, repeats, rows))
+        print_json(head)
     else:
-        _print_text(question, num_tasks, repeats, rows)
+        _print_text(head, stragglers)
 
 
-def _read(
-    records: Path | None,
-    service: str | None,
-    num_tasks: int | None,
-    overhead: float,
-    job_seconds: float,
-    seed: int,
-    **options: Any,
-) -> _Question:
-    if (records is None) == (service is None):
+def _read(records: Path | None, **options: Any) -> _Question:
+    settings = take(SimulateSettings, options)
+    if (records is None) == (settings.service is None):
         raise click.UsageError(
             "give `--records FILE` or `--service TEXT`, one of them, to say how long tasks take"
         )
-    policy, stragglers = policy_of(options), stragglers_of(options)
+    policy, stragglers = take_policy(options).policy, take(StragglerSettings, options).stragglers
     if policy.subexperiments is not None:
         raise click.UsageError(
             "`--subexperiments-per-task` has no effect on tasks that are given: leave it out"
         )
-    check_seconds("--overhead", overhead)
-    check_seconds("--job-seconds", job_seconds)
     if isinstance(policy.order, LargestInfluenceFirst):
         note("what the result depends on most is not known here: tasks run as generated")
     return _Question(
         records=None if records is None else _measured(records),
-        service=None if service is None else parse_service(service),
-        num_tasks=num_tasks,
+        service=None if settings.service is None else parse_service(settings.service),
+        settings=settings,
         policy=policy,
         stragglers=stragglers,
-        overhead=overhead,
-        job_seconds=job_seconds,
-        seed=seed,
     )
 
 
@@ -236,71 +201,60 @@ def _gave_up(result: SimulationResult, policy: Policy) -> bool:
     return result.missing > 0 and (in_time or result.retries > 0)
 
 
-def _row(results: Sequence[SimulationResult], alone: Sequence[SimulationResult]) -> _Row:
+def _row(results: Sequence[SimulationResult], alone: Sequence[SimulationResult]) -> dict[str, Any]:
+    """Means over the repeats on one number of workers; None where tasks are missing."""
     times = [result.makespan for result in results]
     time = fmean(times)
-    whole = not any(result.missing for result in (*results, *alone))
+    is_whole = not any(result.missing for result in (*results, *alone))
     bounds = [result.lower_bound for result in results if result.lower_bound is not None]
     bound = fmean(bounds) if len(bounds) == len(results) else None
-    return _Row(
-        workers=results[0].workers,
-        time=time,
-        time_stderr=stdev(times) / math.sqrt(len(times)) if len(times) > 1 else None,
-        speed_up=fmean(result.makespan for result in alone) / time if whole and time else None,
-        utilisation=fmean(result.utilisation for result in results),
-        tail=fmean(result.tail for result in results),
-        p50=fmean(result.latency.p50 for result in results),
-        p95=fmean(result.latency.p95 for result in results),
-        p99=fmean(result.latency.p99 for result in results),
-        lower_bound=bound,
-        time_over_bound=time / bound if bound else None,
-        wasted=fmean(result.wasted for result in results),
-        retries=fmean(result.retries for result in results),
-        speculated=fmean(result.speculated for result in results),
-        missing=fmean(result.missing for result in results),
-    )
 
+    def mean(name: str) -> float:
+        return fmean(attrgetter(name)(result) for result in results)
 
-def _as_dict(
-    question: _Question, num_tasks: int, repeats: int, rows: Sequence[_Row]
-) -> dict[str, Any]:
-    stragglers = question.stragglers
     return {
-        "num_tasks": num_tasks,
-        "policy": question.policy.name,
-        "straggler_p": 0.0 if stragglers is None else stragglers.p,
-        "straggler_distribution": None if stragglers is None else stragglers.name,
-        "repeats": repeats,
-        "seed": question.seed,
-        "rows": [asdict(row) for row in rows],
+        "workers": results[0].workers,
+        "time": time,
+        "time_stderr": stdev(times) / math.sqrt(len(times)) if len(times) > 1 else None,
+        "speed_up": fmean(each.makespan for each in alone) / time if is_whole and time else None,
+        "utilisation": mean("utilisation"),
+        "tail": mean("tail"),
+        **{name: mean(f"latency.{name}") for name in ("p50", "p95", "p99")},
+        "lower_bound": bound,
+        "time_over_bound": time / bound if bound else None,
+        **{name: mean(name) for name in ("wasted", "retries", "speculated", "missing")},
     }
 
 
-def _print_text(question: _Question, num_tasks: int, repeats: int, rows: Sequence[_Row]) -> None:
-    stragglers = question.stragglers
+def _print_text(head: dict[str, Any], stragglers: Stragglers | None) -> None:
     slow = f", stragglers p={stragglers.p:g} {stragglers.name}" if stragglers else ""
-    mean = f", mean of {repeats} runs" if repeats > 1 else ""
-    click.echo(f"{counted(num_tasks, 'task')}, {question.policy.name}{slow}{mean}")
-    names = ["workers", "time", "±", "speed-up", "useful", "tail", "p95", "lower bound"]
-    names += ["time / bound"] + (["missing"] if any(row.missing for row in rows) else [])
+    mean = f", mean of {head['repeats']} runs" if head["repeats"] > 1 else ""
+    click.echo(f"{counted(head['num_tasks'], 'task')}, {head['policy']}{slow}{mean}")
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in names:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*_cells(row)[: len(names)])
+    columns = _COLUMNS if any(row["missing"] for row in head["rows"]) else _COLUMNS[:-1]
+    for title, _, _ in columns:
+        table.add_column(title, justify="right")
+    for row in head["rows"]:
+        values = ((row[name], shown) for _, name, shown in columns)
+        table.add_row(
+            *(
+                "–" if value is None or math.isnan(value) else shown(value)
+                for value, shown in values
+            )
+        )
     print_table(table)
 
 
-def _cells(row: _Row) -> list[str]:
-    return [
-        str(row.workers),
-        duration(row.time),
-        "–" if row.time_stderr is None else duration(row.time_stderr),
-        "–" if row.speed_up is None else f"{row.speed_up:.3g}",
-        f"{100 * row.utilisation:.1f} %",
-        duration(row.tail),
-        "–" if math.isnan(row.p95) else duration(row.p95),
-        "–" if row.lower_bound is None else duration(row.lower_bound),
-        "–" if row.time_over_bound is None else f"{row.time_over_bound:.3g}",
-        f"{row.missing:g}",
-    ]
+_COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("workers", "workers", str),
+    ("time", "time", duration),
+    ("±", "time_stderr", duration),
+    ("speed-up", "speed_up", "{:.3g}".format),
+    ("useful", "utilisation", lambda share: f"{100 * share:.1f} %"),
+    ("tail", "tail", duration),
+    ("p95", "p95", duration),
+    ("lower bound", "lower_bound", duration),
+    ("time / bound", "time_over_bound", "{:.3g}".format),
+    ("missing", "missing", "{:g}".format),
+)
+"""Titles, fields of a row, and their format."""

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 
 from ..errors import InputError, TrainingStoppedError
-from ._interrupt import stop_on_interrupt
-from ._output import counted, note, print_json, print_table, printable, progress_console
+from ._output import (
+    counted,
+    note,
+    print_json,
+    print_table,
+    printable,
+    progress_bar,
+    stop_on_interrupt,
+)
 from ._paths import PATH, TEXT_PATH
 from .study_pack import pack
 from .study_report import report
@@ -37,16 +45,17 @@ study.add_command(pack)
 study.add_command(report)
 
 
-def _names(
-    context: click.Context, parameter: click.Parameter, text: str | None
-) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
-    unknown = [name for name in names if name not in ("reference", "contracted")]
-    if unknown or not names:
-        raise click.BadParameter(f"`{text}` is no list of pipelines: give reference,contracted")
-    return names
+class _Pipelines(click.ParamType[Any]):
+    """Some of the pipelines, with commas between them."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The names; fails where one is none."""
+        names = tuple(part.strip() for part in value.split(",") if part.strip())
+        if not names or not set(names) <= {"reference", "contracted"}:
+            self.fail(f"`{value}` is no list of pipelines: give reference,contracted", param, ctx)
+        return names
 
 
 @study.command(short_help="Run a study, or go on with one.")
@@ -61,8 +70,7 @@ def _names(
 @click.option(
     "--pipeline",
     "pipelines",
-    callback=_names,
-    metavar="LIST",
+    type=_Pipelines(),
     help="Only runs of these: reference, contracted.  [default: as the file says]",
 )
 @click.option("--only", multiple=True, metavar="EXPERIMENT", help="May be given several times.")
@@ -97,11 +105,21 @@ def run(
     if dry_run:
         _print_matrix(head, runs, as_json=as_json)
         return 0
-    _say(head)
-    with stop_on_interrupt() as stop, _Bar(waiting) as bar:
+    ended = head["runs"] - head["waiting"]
+    kept = f", {ended} of them ended before" if ended else ""
+    note(f"{_title(head)}: {counted(head['runs'], 'run')}{kept}; {_about(head)}")
+    columns = (
+        TextColumn("{task.fields[run]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("time left {task.fields[left]}"),
+    )
+    bar = progress_bar(*columns, total=len(waiting), run="", left="–")
+    with stop_on_interrupt() as stop, bar as update:
+        watcher = _Bar(waiting, update)
         try:
             result = run_study(
-                chosen, runs, folder, retry_failed=retry_failed, watcher=bar, stop=stop
+                chosen, runs, folder, retry_failed=retry_failed, watcher=watcher, stop=stop
             )
         except (TrainingStoppedError, KeyboardInterrupt) as error:
             if not folder.study.exists():  # nothing was begun
@@ -175,12 +193,6 @@ def _title(head: dict[str, Any]) -> str:
     return printable(f"study {head['study']}{scale}")
 
 
-def _say(head: dict[str, Any]) -> None:
-    ended = head["runs"] - head["waiting"]
-    kept = f", {ended} of them ended before" if ended else ""
-    note(f"{_title(head)}: {counted(head['runs'], 'run')}{kept}; {_about(head)}")
-
-
 def _about(head: dict[str, Any]) -> str:
     """The estimate, and what it is made of."""
     if not head["waiting"]:
@@ -216,32 +228,17 @@ def _how_to_go_on(folder: StudyFolder, runs: list[StudyRun]) -> str:
 
 
 class _Bar:
-    """Progress on stderr, and what a `Watcher` is told."""
+    """Progress on stderr: a `Watcher` of the study."""
 
-    def __init__(self, waiting: list[StudyRun]) -> None:
+    def __init__(self, waiting: list[StudyRun], update: Callable[..., None]) -> None:
         self._waiting = {run.run_id: run for run in waiting}
+        self._update = update
         self._spent = self._expected = 0.0
-        columns = (
-            TextColumn("{task.fields[run]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("time left {task.fields[left]}"),
-        )
-        self._bar = Progress(*columns, console=progress_console())
-        self._task = self._bar.add_task("study", total=len(waiting), run="", left="–")
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar.live.is_started:
-            self._bar.stop()
 
     def begin(self, run: StudyRun, attempt: int) -> None:
         """Shows which run it is."""
-        self._bar.start()  # not before the first run, so that bad input ends in one line
         again = f" (attempt {attempt})" if attempt > 1 else ""
-        self._bar.update(self._task, run=f"{printable(run.title)}{again}", left=self._left())
+        self._update(run=f"{printable(run.title)}{again}", left=self._left())
 
     def end(self, run: StudyRun, outcome: dict[str, Any], seconds: float) -> None:
         """Counts it."""
@@ -250,16 +247,16 @@ class _Bar:
         self._waiting.pop(run.run_id, None)
         self._spent += seconds
         self._expected += expected_seconds(run)
-        self._bar.update(self._task, advance=1, left=self._left())
+        self._update(advance=1, left=self._left())
         if outcome["status"] == "failed":
-            text = printable(f"failed: {run.title}: {outcome['cause']}")
-            self._bar.console.print(text, markup=False, highlight=False)
+            click.echo(printable(f"failed: {run.title}: {outcome['cause']}"), err=True)
 
     def _left(self) -> str:
-        from ..study.runner import progress_left
+        """The time that the waiting runs take, at the pace of those that have ended."""
+        from ..study.pace import expected_seconds
 
-        waiting = list(self._waiting.values())
-        return _clock(progress_left(waiting, self._spent, self._expected))
+        left = sum(expected_seconds(run) for run in self._waiting.values())
+        return _clock(left * self._spent / self._expected if self._expected > 0 else left)
 
 
 def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bool) -> None:

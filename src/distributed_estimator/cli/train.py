@@ -9,38 +9,70 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ..analysis.accuracy import percent
 from ..analysis.load import load_queries, load_training
 from ..analysis.tables import StageRow, stage_table
 from ..records import TrainingRecord
-from ..training.config import TrainingConfig
+from ..training.config import GRADIENT_FREE, TrainingConfig
+from ..training.models import ModelConfig, feature_range
+from ..training.policies import StragglerSettings
 from ..training.runs import RunFolder, TrainingResult
-from ..training.workloads import ALIASES, WORKLOADS, load_workload
-from ._interrupt import stop_on_interrupt
+from ..training.workloads import ALIASES, WORKLOADS, WorkloadConfig, load_workload
+from ._options import (
+    is_given,
+    json_option,
+    options_of,
+    policy_options,
+    straggler_options,
+    take,
+    take_policy,
+)
 from ._output import (
-    counted,
     duration,
     note,
     print_json,
     print_table,
-    progress_console,
+    progress_bar,
     stages_as_dict,
     stages_as_table,
+    stop_on_interrupt,
 )
-from ._paths import PATH
-from ._train_options import build_config, training_options
+from ._paths import PATH, TEXT_PATH
 
-_WITH_RESUME = {"resume", "figure", "as_json", "track"}
+MNIST_EPOCHS, MNIST_BATCH = 10, 32
+"""The paper's longest budget for MNIST, in mini-batches of PyTorch's usual size."""
+
 _SHORT = {name: alias for alias, name in ALIASES.items()}
 _NAMES = ", ".join(_SHORT.get(name, name) for name in WORKLOADS)
 
 
 @click.command(short_help="Train a quantum neural network on a data set.")
 @click.argument("workload", required=False, metavar="WORKLOAD")
-@training_options
+@options_of(
+    WorkloadConfig,
+    without=("name", "feature_range", "seed"),
+    types={"data_dir": TEXT_PATH},
+)
+@options_of(ModelConfig)
+@options_of(
+    TrainingConfig,
+    defaults={
+        "epochs": "60, or 10 for MNIST",
+        "batch_size": "all, or 32 for MNIST",
+        "lr": "0.1, or 1 for lbfgs",
+    },
+    types={"head": click.Choice(("none", "linear"))},
+)
+@click.option("--exact", is_flag=True, help="Exact expectation values, without shots.")
+@click.option(
+    "--maxiter",
+    type=int,
+    help="Evaluations of COBYLA, iterations of SPSA, or steps over the whole training part.",
+)
+@policy_options()
+@straggler_options
 @click.option(
     "--out",
     type=PATH,
@@ -59,11 +91,8 @@ _NAMES = ", ".join(_SHORT.get(name, name) for name in WORKLOADS)
     help="Write curves for that tool as well, into the run's folder.",
 )
 @click.option("--figure/--no-figure", default=True, help="Draw loss, accuracy and stage shares.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_context
+@json_option
 def train(
-    context: click.Context,
-    /,
     workload: str | None,
     out: Path | None,
     resume: Path | None,
@@ -84,40 +113,82 @@ def train(
 
         require_altair()
     if resume is not None:
-        _check_alone(context)
-        result = _resume(RunFolder(resume), track)
+        _check_alone({"workload": workload, "out": out, **settings})
+        result = _train(None, RunFolder(resume), track)
     elif workload is None:
         raise click.UsageError(f"Missing argument 'WORKLOAD': {_NAMES}, or a CSV or Parquet file")
     else:
         place = out if out is not None else Path("runs") / Path(workload).stem
-        result = _begin(build_config(workload, settings), RunFolder(place).check_free(), track)
+        result = _train(build_config(workload, settings), RunFolder(place).check_free(), track)
     _report(result, figure=figure, as_json=as_json)
 
 
-def _begin(config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
+def _train(
+    config: TrainingConfig | None, folder: RunFolder, track: tuple[str, ...]
+) -> TrainingResult:
+    """Trains as configured, or, with no configuration, goes on with the run in the folder."""
     from ..training import loop  # PyTorch takes seconds to import
 
-    task = load_workload(config.workload)
+    task = None if config is None else load_workload(config.workload)
+    config = config or loop.config_of(folder)
     with _watched(config, folder, track) as progress, _going_on(folder) as stop:
+        if task is None:
+            return loop.resume(folder, progress=progress, stop=stop)
         return loop.train(task, config, folder, progress=progress, stop=stop)
 
 
-def _resume(folder: RunFolder, track: tuple[str, ...]) -> TrainingResult:
-    from ..training import loop
+def build_config(workload: str, settings: dict[str, Any]) -> TrainingConfig:
+    """The configuration that the options come to.
 
-    config = loop.config_of(folder)
-    with _watched(config, folder, track) as progress, _going_on(folder) as stop:
-        return loop.resume(folder, progress=progress, stop=stop)
+    Raises:
+        InputError: A value is out of range, or does not go with others.
+        click.UsageError: Options exclude one another.
+    """
+    left = dict(settings)
+    model = take(ModelConfig, left)
+    seed = TrainingConfig().seed if left["seed"] is None else left["seed"]
+    data = take(WorkloadConfig, left, name=workload, feature_range=feature_range(model), seed=seed)
+    policy, stragglers = take_policy(left).policy, take(StragglerSettings, left).stragglers
+    _set_budget(data, left)
+    exact = {"shots": None} if left.pop("exact") else {}
+    return take(
+        TrainingConfig,
+        left,
+        workload=data,
+        model=model,
+        policy=policy,
+        stragglers=stragglers,
+        **exact,
+    )
 
 
-def _check_alone(context: click.Context) -> None:
+def _set_budget(data: WorkloadConfig, settings: dict[str, Any]) -> None:
+    """Puts the paper's budget and the optimiser's learning rate where none is given."""
+    maxiter, epochs = settings.pop("maxiter"), settings["epochs"]
+    if settings["exact"] and settings["shots"] is not None:
+        raise click.UsageError("`--shots` and `--exact` exclude one another: give one")
+    if maxiter is not None and epochs is not None:
+        raise click.UsageError("`--epochs` and `--maxiter` exclude one another: give one")
+    if maxiter is not None and settings["batch_size"] is not None:
+        raise click.UsageError(
+            "`--maxiter` counts steps over the whole training part: with `--batch-size` give "
+            "`--epochs`"
+        )
+    if maxiter is not None:
+        settings["epochs"] = maxiter
+    elif data.name == "mnist_binary" and settings["optimizer"] not in GRADIENT_FREE:
+        settings["epochs"] = MNIST_EPOCHS if epochs is None else epochs
+        settings["batch_size"] = settings["batch_size"] or MNIST_BATCH
+    if settings["lr"] is None and settings["optimizer"] == "lbfgs":
+        settings["lr"] = 1.0
+
+
+def _check_alone(settings: dict[str, Any]) -> None:
+    """Refuses what a run that goes on has in its configuration."""
+    names = {str(each.name): each for each in click.get_current_context().command.params}
     given = [
-        parameter.human_readable_name
-        if isinstance(parameter, click.Argument)
-        else parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name not in _WITH_RESUME
-        and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        each.opts[0] if isinstance(each, click.Option) else each.human_readable_name
+        for each in (names[name] for name, value in settings.items() if is_given(value))
     ]
     if given:
         raise click.UsageError(
@@ -130,23 +201,7 @@ def _check_alone(context: click.Context) -> None:
 def _watched(
     config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]
 ) -> Iterator[Callable[[TrainingRecord], None]]:
-    """What is called with every record: the progress bar, and the trackers."""
-    with ExitStack() as stack:
-        watchers = [stack.enter_context(_progress(config.epochs))]
-        if track:
-            from ..training.tracking import tracked
-
-            watchers.append(stack.enter_context(tracked(track, folder, config)))
-
-        def watch(record: TrainingRecord) -> None:
-            for watcher in watchers:
-                watcher(record)
-
-        yield watch
-
-
-@contextmanager
-def _progress(epochs: int) -> Iterator[Callable[[TrainingRecord], None]]:
+    """Shows the progress of every record, and tracks it; gives a function to call with each."""
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -156,23 +211,25 @@ def _progress(epochs: int) -> Iterator[Callable[[TrainingRecord], None]]:
         TextColumn("time left"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=progress_console())
-    task = bar.add_task("training", total=epochs, loss="–", accuracy="–")
+    with ExitStack() as stack:
+        bar = progress_bar(*columns, total=config.epochs, loss="–", accuracy="–")
+        update = stack.enter_context(bar)
+        tracker = None
+        if track:
+            from ..training.tracking import tracked
 
-    def advance(record: TrainingRecord) -> None:
-        bar.start()  # not before the first epoch, so that bad input ends in one line
-        bar.update(
-            task,
-            completed=min(record.epoch, epochs),
-            loss=f"{record.loss:.4f}",
-            accuracy=percent(record.metrics["test_accuracy"]),
-        )
+            tracker = stack.enter_context(tracked(track, folder, config))
 
-    try:
-        yield advance
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+        def watch(record: TrainingRecord) -> None:
+            update(
+                completed=min(record.epoch, config.epochs),
+                loss=f"{record.loss:.4f}",
+                accuracy=percent(record.metrics["test_accuracy"]),
+            )
+            if tracker is not None:
+                tracker(record)
+
+        yield watch
 
 
 @contextmanager
@@ -202,30 +259,13 @@ def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
 
 
 def _title(result: TrainingResult) -> str:
-    config = result.config
-    cuts = "not cut"
-    if config.max_qubits is not None:
-        cuts = f"cut for {counted(config.max_qubits, 'qubit')}"
-    elif result.label:
-        cuts = f"cut {result.label}"
-    shots = "exact" if config.shots is None else f"{config.shots} shots a circuit"
-    return f"{result.workload}, {cuts}, {shots}, {config.optimizer}, seed {config.seed}"
+    return f"{result.config.title(result.workload, result.label)}, seed {result.config.seed}"
 
 
 def _files(result: TrainingResult) -> dict[str, str]:
-    folder = result.folder
-    files = {
-        "queries": folder.queries,
-        "training": folder.training,
-        "data": folder.data,
-        "checkpoint": folder.checkpoint,
-        "weights": folder.weights,
-        "summary": folder.summary,
-        "tasks": folder.tasks,
-        "trace": folder.trace,
-        "figure": folder.figure,
-    }
-    return {name: str(path) for name, path in files.items() if path.exists()}
+    names = ("queries", "training", "data", "checkpoint", "weights", "summary")
+    paths = {name: getattr(result.folder, name) for name in (*names, "tasks", "trace", "figure")}
+    return {name: str(path) for name, path in paths.items() if path.exists()}
 
 
 def _print_text(result: TrainingResult, rows: tuple[StageRow, ...]) -> None:

@@ -8,17 +8,16 @@ from typing import Any
 
 from ..errors import InputError
 from ..training.models import labels_for_cuts
+from ..training.settings import close_to
 from .config import (
-    DatasetPart,
-    Pipeline,
-    PolicyPart,
-    QueriesPart,
+    QueriesExperiment,
+    QueryDataset,
     StudyConfig,
-    TrainingDatasetPart,
-    TrainPart,
-    VariantPart,
+    TrainDataset,
+    TrainExperiment,
+    Variant,
+    without_later,
 )
-from .document import close_to
 from .load import Study
 from .runs import StudyRun, attack_config, policy_of, training_config
 
@@ -75,10 +74,10 @@ def _check_runs(study: Study, runs: Iterable[StudyRun]) -> None:
 
 
 def _experiment_runs(
-    config: StudyConfig, name: str, experiment: TrainPart | QueriesPart
+    config: StudyConfig, name: str, experiment: TrainExperiment | QueriesExperiment
 ) -> Iterator[StudyRun]:
     for dataset, part in experiment.datasets.items():
-        # What is compared with one another stands close together, as the machine's pace changes.
+        # Runs to be compared stand close together, as the machine's pace changes.
         axes = (
             part.qubits,
             experiment.seeds,
@@ -96,76 +95,59 @@ def _experiment_runs(
                 "label": labels_for_cuts(qubits, cuts),
                 "seed": seed,
                 "policy": policy,
-                "policy_options": _policy_options(config.policies[policy], experiment),
-                "straggler_p": float(p),
+                "policy_options": {
+                    **without_later("policies", config.policies[policy].as_dict()),
+                    "subexperiments": experiment.subexperiments
+                    or config.policies[policy].subexperiments,
+                },
+                "straggler_p": p,
                 **place,
+                "model": without_later("model", config.model.as_dict()),
+                "shots": config.shots,
+                "pool": experiment.pool,
+                "straggler_delay": experiment.straggler_delay,
+                "reduction": part.reduction,
+                "samples": part.samples,
+                "test_samples": part.test_samples,
+                "trace": experiment.trace and pipeline == "contracted",
             }
-            yield StudyRun(
-                name,
-                experiment.kind,
-                pipeline,
-                _run_config(config, experiment, part, chosen, pipeline),
-            )
+            if isinstance(experiment, QueriesExperiment):
+                chosen |= _query_config(experiment, cuts, pipeline)
+            else:
+                chosen |= _training_config(config, experiment, part)
+            yield StudyRun(name, experiment.KIND, pipeline, chosen)
 
 
-def _places(experiment: TrainPart | QueriesPart) -> list[dict[str, Any]]:
+def _places(experiment: TrainExperiment | QueriesExperiment) -> list[dict[str, Any]]:
     """Where and how the runs of an experiment run; a fleet's devices have a worker each."""
-    if isinstance(experiment, TrainPart):
+    if isinstance(experiment, TrainExperiment):
         return [{"workers": count} for count in experiment.workers]
-    if experiment.devices is not None:
-        return [
-            {**VariantPart(workers=count).model_dump(), "devices": count}
-            for count in experiment.devices
-        ]
+    devices = experiment.devices
     variants = experiment.variants or [
-        VariantPart(workers=count) for count in experiment.workers or ()
+        Variant(workers=count) for count in devices or experiment.workers or ()
     ]
-    return [{**variant.model_dump(), "devices": None} for variant in variants]
-
-
-def _policy_options(policy: PolicyPart, experiment: TrainPart | QueriesPart) -> dict[str, Any]:
-    return {**policy.model_dump(mode="json"), "subexperiments": experiment.subexperiments}
-
-
-def _run_config(
-    config: StudyConfig,
-    experiment: TrainPart | QueriesPart,
-    part: DatasetPart,
-    chosen: dict[str, Any],
-    pipeline: Pipeline,
-) -> dict[str, Any]:
-    common = {
-        **chosen,
-        "model": config.model.model_dump(mode="json"),
-        "shots": config.shots,
-        "pool": experiment.pool,
-        "straggler_delay": float(experiment.straggler_delay),
-        "reduction": part.reduction,
-        "samples": part.samples,
-        "test_samples": part.test_samples,
-        "trace": experiment.trace and pipeline == "contracted",
-    }
-    if isinstance(experiment, QueriesPart):
-        return {**common, **_query_config(experiment, chosen["cuts"], pipeline)}
-    assert isinstance(part, TrainingDatasetPart)
-    return {**common, **_training_config(config, experiment, part)}
+    return [
+        {**variant.as_dict(), "devices": variant.workers if devices else None}
+        for variant in variants
+    ]
 
 
 def _training_config(
-    config: StudyConfig, experiment: TrainPart, part: TrainingDatasetPart
+    config: StudyConfig, experiment: TrainExperiment, part: QueryDataset
 ) -> dict[str, Any]:
+    assert isinstance(part, TrainDataset)
     attacks = experiment.robustness
     return {
         "backend": "statevector",
         "optimizer": config.optimizer,
-        "lr": float(config.lr),
+        "lr": config.lr,
         "epochs": part.epochs,
         "batch_size": part.batch_size,
-        "robustness": None if attacks is None else attacks.model_dump(mode="json"),
+        "robustness": None if attacks is None else without_later("robustness", attacks.as_dict()),
     }
 
 
-def _query_config(experiment: QueriesPart, cuts: int, pipeline: str) -> dict[str, Any]:
+def _query_config(experiment: QueriesExperiment, cuts: int, pipeline: str) -> dict[str, Any]:
     queries = experiment.queries
     if pipeline == "reference":
         queries = experiment.reference_queries.get(cuts, queries)
@@ -173,5 +155,5 @@ def _query_config(experiment: QueriesPart, cuts: int, pipeline: str) -> dict[str
     return {
         "backend": experiment.backend,
         "queries": queries,
-        "device": None if device is None else device.model_dump(mode="json"),
+        "device": None if device is None else device.as_dict(),
     }

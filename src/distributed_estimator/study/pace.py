@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ..backends.fleet import DeviceSpec
+from .config import SIZES
 from .runs import StudyRun
 
 # Seconds by number of cuts, 0 to 3: medians on two cores, Python 3.11, one thread in NumPy's BLAS.
@@ -25,31 +26,27 @@ _TASK = 0.0015
 _START, _LOAD, _ATTACK = 0.1, {"mnist": 2.0}, 0.6
 """A run's beginning, its data, and the attacks on it."""
 
-SAMPLES: Mapping[str, tuple[int, int]] = {
-    "iris": (80, 20),
-    "mnist": (800, 200),
-    "breast_cancer": (455, 114),
-    "wine": (104, 26),
-    "digits": (291, 73),
-}
-"""Training and test samples of the two classes."""
-
 
 def expected_seconds(run: StudyRun) -> float:
     """About how long a run takes on a laptop; right within a factor of about two."""
+    config = run.config
+    qubits, workers = int(config["qubits"]), int(config["workers"])
+    delay = float(config["straggler_p"] * config["straggler_delay"])  # of one, on average
     if run.kind == "queries":
-        return _START + int(run.config["queries"]) * _query_seconds(run)
+        return _START + int(config["queries"]) * _query_seconds(run, workers, delay)
     values, gradients = training_queries(run)
-    qubits: int = run.config["qubits"]
     if run.pipeline == "reference":
         shifts = 2 * 2 * qubits
         return (values + gradients * shifts) * _at(_REFERENCE, run)
     queries = values + gradients
     seconds = _START + queries * _at(_TRAINING, run) * qubits / 8
-    if run.config["robustness"] is not None:
+    if config["robustness"] is not None:
         seconds += _ATTACK
-    if run.config["policy_options"]["subexperiments"] == 1 or run.config["straggler_p"]:
-        seconds += queries * _per_subexperiment(run) * _subexperiments(run)
+    if config["policy_options"]["subexperiments"] == 1 or config["straggler_p"]:
+        nearest = min(_SUBEXPERIMENTS, key=lambda known: abs(known - qubits))
+        subexperiments = _at(_SUBEXPERIMENTS[nearest], run) * qubits / nearest
+        # Each adds its task on one core, and its delay on one of the workers.
+        seconds += queries * subexperiments * (_TASK + delay / workers)
     return seconds
 
 
@@ -64,47 +61,27 @@ def total_seconds(runs: Iterable[StudyRun]) -> float:
 def training_queries(run: StudyRun) -> tuple[int, int]:
     """About how many values and gradients a training asks for, scores of epochs included."""
     config = run.config
-    train, test = SAMPLES[config["dataset"]]
+    _, train, test = SIZES[config["dataset"]]
     train, test = min(train, config["samples"] or train), min(test, config["test_samples"] or test)
     epochs: int = config["epochs"]
     return (epochs + 1) * (train + test) + epochs * train, epochs * train
 
 
-def _query_seconds(run: StudyRun) -> float:
+def _query_seconds(run: StudyRun, workers: int, delay: float) -> float:
     config = run.config
     if run.pipeline == "reference":
         return _at(_DEFERRED if config["defer_measurements"] else _REFERENCE, run)
     if config["backend"] == "aer":
         return _at(_AER, run)
-    jobs = math.ceil(_at(_SETTINGS, run) / config["workers"])
-    seconds = _at(_STATEVECTOR, run) + jobs * _delay(run)
+    jobs = math.ceil(_at(_SETTINGS, run) / workers)
+    seconds = _at(_STATEVECTOR, run) + jobs * delay
     if config["backend"] == "fleet":
         device = DeviceSpec(name="device", **config["device"])
         seconds += jobs * (2 * device.latency + device.service_seconds(1, config["shots"]))
     return float(seconds)
 
 
-def _per_subexperiment(run: StudyRun) -> float:
-    """Seconds that one adds: its task on one core, and its delay on one of the workers."""
-    workers: int = run.config["workers"]
-    return _TASK + _delay(run) / workers
-
-
-def _delay(run: StudyRun) -> float:
-    """Seconds that a subexperiment is delayed, on average."""
-    return float(run.config["straggler_p"] * run.config["straggler_delay"])
-
-
-def _subexperiments(run: StudyRun) -> float:
-    qubits: int = run.config["qubits"]
-    nearest = min(_SUBEXPERIMENTS, key=lambda known: abs(known - qubits))
-    return _at(_SUBEXPERIMENTS[nearest], run) * qubits / nearest
-
-
 def _at(table: tuple[float, ...], run: StudyRun) -> float:
     """The table's value for a run's cuts; beyond it, it goes on growing as it did."""
-    cuts: int = run.config["cuts"]
-    last = len(table) - 1
-    if cuts <= last:
-        return table[cuts]
-    return float(table[last] * (table[last] / table[last - 1]) ** (cuts - last))
+    beyond = max(0, run.config["cuts"] - len(table) + 1)
+    return float(table[run.config["cuts"] - beyond] * (table[-1] / table[-2]) ** beyond)

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from ..errors import DistributedEstimatorError, MissingExtraError, TrainingStoppedError
 from .folder import StudyFolder
 from .load import Study
-from .pace import expected_seconds
 from .runs import StudyRun
 
 Stop = Callable[[], bool]
@@ -21,13 +20,13 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
-    """Is told how a study goes."""
+    """Follows a study."""
 
     def begin(self, run: StudyRun, attempt: int) -> None:
-        """A run begins."""
+        """Called as a run begins."""
 
     def end(self, run: StudyRun, outcome: dict[str, Any], seconds: float) -> None:
-        """A run has ended, after so many seconds of this program's time."""
+        """Called when a run has ended, after so many seconds of this program's time."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,6 @@ class StudyResult:
             self.failures.append(Failure(run, outcome["attempts"], outcome["cause"]))
 
 
-class _Silent:
-    def begin(self, run: StudyRun, attempt: int) -> None:
-        """Nobody listens."""
-
-    def end(self, run: StudyRun, outcome: dict[str, Any], seconds: float) -> None:
-        """Nobody listens."""
-
-
 def run_study(
     study: Study,
     runs: Sequence[StudyRun],
@@ -93,7 +84,7 @@ def run_study(
     """Runs what has not ended yet.
 
     A run that fails is written down with its cause, and the next one begins. A run that was under
-    way when the program was killed goes on from its checkpoint (trainings) or is asked anew
+    way when the program was killed goes on from its checkpoint (trainings) or is asked again
     (queries), so that no record is there twice.
 
     Args:
@@ -110,7 +101,7 @@ def run_study(
         TrainingStoppedError: `stop` said so; everything up to then is kept.
         RecordError: The folder cannot be written.
     """
-    watcher, stop = watcher or _Silent(), stop or (lambda: False)
+    stop = stop or (lambda: False)
     folder.check(study)
     check_packages(runs)
     started = time.perf_counter()
@@ -158,14 +149,20 @@ def check_packages(runs: Iterable[StudyRun]) -> None:
             raise MissingExtraError(package, extra, purpose)
 
 
-def _run_one(run: StudyRun, folder: StudyFolder, watcher: Watcher, stop: Stop) -> dict[str, Any]:
+def _run_one(
+    run: StudyRun, folder: StudyFolder, watcher: Watcher | None, stop: Stop
+) -> dict[str, Any]:
     if stop():
         raise TrainingStoppedError("stopped between two runs")
     attempt = folder.begin(run)
-    watcher.begin(run, attempt)
+    if watcher is not None:
+        watcher.begin(run, attempt)
     started = time.perf_counter()
+    from . import bodies  # late, because PyTorch takes seconds to import
+
+    body = bodies.run_training if run.kind == "train" else bodies.run_queries
     try:
-        numbers = _body(run)(run, folder.of(run), attempt, stop)
+        numbers = body(run, folder.of(run), attempt, stop)
         outcome = {"status": "done", "attempts": attempt, **numbers}
     except TrainingStoppedError:
         raise
@@ -173,19 +170,9 @@ def _run_one(run: StudyRun, folder: StudyFolder, watcher: Watcher, stop: Stop) -
         _LOGGER.debug("run %s failed", run.run_id, exc_info=True)
         outcome = {"status": "failed", "attempts": attempt, "cause": cause_of(error)}
     outcome = folder.end(run, outcome)
-    watcher.end(run, outcome, time.perf_counter() - started)
+    if watcher is not None:
+        watcher.end(run, outcome, time.perf_counter() - started)
     return outcome
-
-
-def _body(run: StudyRun) -> Callable[..., dict[str, Any]]:
-    """What runs a run; imported late, because PyTorch takes seconds."""
-    if run.kind == "train":
-        from .trainings import run_training
-
-        return run_training
-    from .queries import run_queries
-
-    return run_queries
 
 
 def cause_of(error: BaseException) -> str:
@@ -194,15 +181,3 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, DistributedEstimatorError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def progress_left(waiting: Sequence[StudyRun], spent: float, expected: float) -> float:
-    """Seconds that the waiting runs still take, at the pace of those that have ended.
-
-    Args:
-        waiting: The runs.
-        spent: Seconds that the others took.
-        expected: Seconds that were expected of them.
-    """
-    left = sum(expected_seconds(run) for run in waiting)
-    return left * spent / expected if expected > 0 and spent > 0 else left

@@ -6,33 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..execution.policies import (
-    Batches,
-    ByLabel,
-    Eager,
-    Fifo,
-    LargestInfluenceFirst,
-    LongestFirst,
-    Policy,
-    Speculation,
-    TaskOrder,
-)
+from ..execution.policies import Policy
 from ..execution.stragglers import Constant, Stragglers
 from ..training.attacks import AttackConfig
-from ..training.config import TrainingConfig
+from ..training.config import Pipeline, TrainingConfig
 from ..training.models import ModelConfig, feature_range
+from ..training.policies import PolicySettings
+from ..training.settings import from_dict
 from ..training.workloads import WorkloadConfig
 from .load import content_hash
 
 SCHEMA_VERSION = 1
 """Of run.json and result.json."""
-
-ORDERS: Mapping[str, TaskOrder] = {
-    "fifo": Fifo(),
-    "label": ByLabel(),
-    "longest": LongestFirst(),
-    "influence": LargestInfluenceFirst(),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +33,7 @@ class StudyRun:
 
     experiment: str
     kind: Literal["train", "queries"]
-    pipeline: Literal["contracted", "reference"]
+    pipeline: Pipeline
     config: Mapping[str, Any]
 
     @property
@@ -73,7 +58,12 @@ class StudyRun:
         ]
         words += [config["policy"]] if config["policy"] != "eager" else []
         words += [f"p={config['straggler_p']:g}"] if config["straggler_p"] else []
-        words += _variant_words(config)
+        threads = config.get("simulator_threads", 1)
+        if threads != 1:
+            words.append(
+                "threads as Aer chooses" if threads is None else f"{threads} threads in Aer"
+            )
+        words += ["deferred measurements"] if config.get("defer_measurements") else []
         return ", ".join([*words, *([self.pipeline] if self.pipeline == "reference" else [])])
 
     def _content(self) -> dict[str, Any]:
@@ -86,21 +76,13 @@ class StudyRun:
         }
 
 
-def _variant_words(config: Mapping[str, Any]) -> list[str]:
-    """How single queries are simulated, where it is not with one thread as they stand."""
-    threads = config.get("simulator_threads", 1)
-    words = ["threads as Aer chooses" if threads is None else f"{threads} threads in Aer"]
-    words = [] if threads == 1 else words
-    return [*words, "deferred measurements"] if config.get("defer_measurements") else words
-
-
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def model_config(run: StudyRun) -> ModelConfig:
     """The circuit of a run."""
-    return ModelConfig(**run.config["model"])
+    return from_dict(ModelConfig, run.config["model"])
 
 
 def workload_config(run: StudyRun) -> WorkloadConfig:
@@ -109,25 +91,14 @@ def workload_config(run: StudyRun) -> WorkloadConfig:
     return WorkloadConfig(
         config["dataset"],
         num_features=config["qubits"],
-        reduction=config["reduction"],
-        samples=config["samples"],
-        test_samples=config["test_samples"],
         feature_range=feature_range(model_config(run)),
-        seed=config["seed"],
+        **{name: config[name] for name in ("reduction", "samples", "test_samples", "seed")},
     )
 
 
 def policy_of(run: StudyRun) -> Policy:
     """How a run hands out its tasks."""
-    options = run.config["policy_options"]
-    speculation = options["speculation"]
-    batches = options["dispatch"] == "batches"
-    return Policy(
-        dispatch=Batches(options["size"], options["delay"] or 0.0) if batches else Eager(),
-        order=ORDERS[options["order"]],
-        speculation=None if speculation is None else Speculation(**speculation),
-        subexperiments=options["subexperiments"],
-    )
+    return from_dict(PolicySettings, run.config["policy_options"]).policy
 
 
 def stragglers_of(run: StudyRun) -> Stragglers | None:
@@ -138,32 +109,19 @@ def stragglers_of(run: StudyRun) -> Stragglers | None:
 
 def training_config(run: StudyRun) -> TrainingConfig:
     """How a run trains."""
-    config = run.config
+    same = ("cuts", "shots", "optimizer", "epochs", "batch_size", "lr", "workers", "seed", "pool")
     return TrainingConfig(
         workload=workload_config(run),
         model=model_config(run),
-        cuts=config["cuts"],
-        shots=config["shots"],
-        optimizer=config["optimizer"],
-        epochs=config["epochs"],
-        batch_size=config["batch_size"],
-        lr=config["lr"],
-        workers=config["workers"],
-        seed=config["seed"],
         pipeline=run.pipeline,
-        pool=config["pool"],
         policy=policy_of(run),
         stragglers=stragglers_of(run),
-        trace=config["trace"],
+        trace=run.config["trace"],
+        **{name: run.config[name] for name in same},
     )
 
 
 def attack_config(run: StudyRun) -> AttackConfig | None:
-    """What is measured once a run is trained; None: nothing."""
+    """The attacks on the network of a run once it is trained; None: none."""
     fields = run.config["robustness"]
-    if fields is None:
-        return None
-    lists: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
-    }
-    return AttackConfig(**lists)
+    return None if fields is None else from_dict(AttackConfig, fields)

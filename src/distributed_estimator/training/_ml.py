@@ -1,4 +1,4 @@
-"""What the extra `ml` brings, imported in one place, so that what is missing is named with it."""
+"""The packages of the extra `ml`, imported in one place, so that a missing one is named with it."""
 
 from ..errors import MissingExtraError
 

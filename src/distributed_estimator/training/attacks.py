@@ -7,15 +7,17 @@ once, from the same random numbers: the draws of one σ are those of another, st
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from ..analysis.accuracy import MOST_RADIANS
-from ..checks import check_whole, from_numpy, is_number
+from ..checks import from_numpy
 from ..errors import InputError
+from .settings import Config, Count, Seed, about
 
 FloatArray = npt.NDArray[np.float64]
 Attack = Literal["gaussian", "fgsm", "pgd"]
@@ -32,53 +34,70 @@ PGD_REACH = 2.5
 """The steps of PGD add up to this many radii, so that it can cross the ball and come back."""
 
 
-@dataclass(frozen=True)
-class AttackConfig:
-    """Which perturbations to measure.
+Magnitudes = Annotated[
+    tuple[Annotated[float, Meta(ge=0, le=MOST_RADIANS)], ...], Meta(min_length=1)
+]
+"""In radians."""
 
-    Attributes:
-        attacks: Some of `ATTACKS`; kept in their order.
-        sigma: Standard deviations of the Gaussian noise, in radians; kept sorted.
-        epsilon: Radii of FGSM and PGD in the L∞ norm, in radians; kept sorted.
-        draws: Noisy copies of each sample, for each σ.
-        pgd_steps: Steps of PGD, of size 2.5 ε / steps each.
-        seed: Of noise, random starts and the choice of samples; None: that of the run.
-        samples: At most so many test samples, chosen at random. None: all.
+
+@dataclass(frozen=True)
+class AttackConfig(Config):
+    """Which perturbations to measure; attacks and magnitudes in any order.
 
     Raises:
         InputError: A field is out of range.
 
     Example:
-        >>> AttackConfig(attacks=("fgsm",), epsilon=(0.2, 0.1)).epsilon
+        >>> AttackConfig(attacks=("fgsm",), epsilon=(0.2, 0.1)).grid("fgsm")
         (0.1, 0.2)
     """
 
-    attacks: tuple[Attack, ...] = ATTACKS
-    sigma: tuple[float, ...] = DEFAULT_GRID
-    epsilon: tuple[float, ...] = DEFAULT_GRID
-    draws: int = 10
-    pgd_steps: int = 10
-    seed: int | None = None
-    samples: int | None = None
+    attacks: Annotated[
+        tuple[Attack, ...],
+        Meta(
+            min_length=1,
+            description="Some of gaussian, fgsm and pgd.",
+            extra={"option": "--attack"},
+        ),
+    ] = ATTACKS
+    sigma: Annotated[
+        Magnitudes, about("Standard deviations of the Gaussian noise, in radians.")
+    ] = DEFAULT_GRID
+    epsilon: Annotated[Magnitudes, about("Radii of FGSM and PGD in the L∞ norm, in radians.")] = (
+        DEFAULT_GRID
+    )
+    draws: Annotated[Count, about("Noisy copies of each sample, for each σ.")] = 10
+    pgd_steps: Annotated[Count, about("Steps of PGD, of size 2.5 ε / steps each.")] = 10
+    seed: Annotated[
+        Seed | None, about("Of noise, random starts and the choice of samples. None: the run's.")
+    ] = None
+    samples: Annotated[
+        Count | None, about("At most so many test samples, chosen at random. None: all.")
+    ] = None
 
     def __post_init__(self) -> None:
-        if not self.attacks or not set(self.attacks) <= set(ATTACKS):
-            raise InputError(f"`attacks` is {self.attacks!r}: give some of {', '.join(ATTACKS)}")
-        kept = tuple(attack for attack in ATTACKS if attack in self.attacks)
-        object.__setattr__(self, "attacks", kept)
+        for name in ("attacks", "sigma", "epsilon"):
+            given = getattr(self, name)
+            if isinstance(given, list | tuple | np.ndarray):
+                object.__setattr__(self, name, tuple(map(from_numpy, given)))
+        super().__post_init__()
         for name in ("sigma", "epsilon"):
-            object.__setattr__(self, name, _grid(name, getattr(self, name)))
-        check_whole("draws", self.draws, 1)
-        check_whole("pgd_steps", self.pgd_steps, 1)
-        for name, least in (("seed", 0), ("samples", 1)):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), least)
+            _check_grid(name, getattr(self, name))
         if "gaussian" in self.attacks:  # at the least; how many values a draw has, `gaussian` knows
             check_room(self.draws, len(self.sigma), 1)
 
+    def ordered(self) -> AttackConfig:
+        """The same with each attack once, in the order of `ATTACKS`, and magnitudes sorted."""
+        return replace(
+            self,
+            attacks=tuple(attack for attack in ATTACKS if attack in self.attacks),
+            sigma=self.grid("gaussian"),
+            epsilon=self.grid("fgsm"),
+        )
+
     def grid(self, attack: Attack) -> tuple[float, ...]:
-        """The magnitudes of an attack."""
-        return self.sigma if attack == "gaussian" else self.epsilon
+        """The magnitudes of an attack, in their order."""
+        return tuple(sorted(self.sigma if attack == "gaussian" else self.epsilon))
 
 
 def gaussian(
@@ -157,16 +176,8 @@ def check_room(draws: int, magnitudes: int, values: int) -> None:
         )
 
 
-def _grid(name: str, magnitudes: tuple[float, ...]) -> tuple[float, ...]:
-    for magnitude in map(from_numpy, magnitudes):
-        if not (is_number(magnitude) and 0 <= magnitude <= MOST_RADIANS):
-            raise InputError(
-                f"`{name}` holds {magnitude!r}: give finite magnitudes of at least 0 and at most "
-                f"{MOST_RADIANS:g}, in radians"
-            )
-    grid = tuple(sorted(map(float, magnitudes)))
-    if not grid or grid[-1] == 0:
+def _check_grid(name: str, grid: tuple[float, ...]) -> None:
+    if not any(grid):
         raise InputError(f"`{name}` has no magnitude above 0: give some, such as 0,0.05,0.1,0.2")
     if len(set(grid)) < len(grid):
         raise InputError(f"`{name}` is {grid}, a magnitude twice: give each once")
-    return grid

@@ -1,25 +1,36 @@
-"""Train a quantum neural network and keep everything that happened on the way (paper §V-A)."""
+"""Train a quantum neural network and keep everything that happened on the way (paper §V-A).
+
+Gradient optimisers go step by step, and a checkpoint holds what they remember. Those that take
+values alone, Qiskit Machine Learning's COBYLA and SPSA, cannot be stopped in the middle and taken
+up again. But both are functions of their seed and of the losses that they were given, so the
+checkpoint keeps those: a run that is resumed starts its optimiser again, answers what it asks from
+the checkpoint, and evaluates only from where that ends.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..analysis.trace import trace_files
-from ..errors import InputError
-from ._ml import torch
+from ..errors import CheckpointError, InputError
+from ._ml import qiskit_machine_learning, torch
 from .checkpoints import Checkpoint, RunState, snapshot
 from .classifier import Classifier, build_classifier
 from .config import TrainingConfig
-from .models import Model, initial_weights
+from .models import initial_weights
 from .runs import RunFolder, TrainingResult, write_json
-from .search import search, weights_vector
 from .session import Progress, Session, Stop
 from .trained import data_of
 from .workloads import Workload
+
+FloatArray = npt.NDArray[np.float64]
+Point = float | npt.NDArray[Any]
 
 
 def train(
@@ -55,12 +66,10 @@ def train(
     if head is not None:
         config = replace(config, head="custom")
     data = snapshot(workload)
-    with _random_state_of_its_own(config.seed):
-        model, classifier = _build(config, workload, folder, head)
-        _check_budget(config, len(weights_vector(classifier)))
-        session = _session(workload, data, config, folder, classifier, progress, stop)
+    with _session(workload, data, config, folder, head, progress, stop) as session:
+        _check_budget(config, len(session.start))
         missing = folder.missing()
-        with folder.held(), _closing(session):
+        with folder.held(), closing(session):
             folder.check_free()  # another process may have come first
             try:
                 session.save()  # before anything is run: from here on, the run can be resumed
@@ -70,7 +79,7 @@ def train(
                 folder.clear(missing)
                 raise
             session.progress(record)
-            return _go_on(session, model)
+            return _go_on(session)
 
 
 def resume(
@@ -96,18 +105,18 @@ def resume(
         TrainingStoppedError: `stop` said so.
     """
     state = RunState.load(folder.checkpoint)
-    config = state.config
     workload, data = data_of(state, folder, workload)
-    with _random_state_of_its_own(config.seed), folder.held():
-        model, classifier = _build(config, workload, folder, head)
-        session = _session(workload, data, config, folder, classifier, progress, stop)
-        with _closing(session):
-            session.restore(RunState.load(folder.checkpoint))  # none may have trained since
-            if not folder.data.exists():
-                data.save(folder.data)
-            if not session.position.scored:
-                session.progress(session.score_start())
-            return _go_on(session, model)
+    with (
+        folder.held(),
+        _session(workload, data, state.config, folder, head, progress, stop) as session,
+        closing(session),
+    ):
+        session.restore(RunState.load(folder.checkpoint))  # none may have trained since
+        if not folder.data.exists():
+            data.save(folder.data)
+        if not session.position.scored:
+            session.progress(session.score_start())
+        return _go_on(session)
 
 
 def config_of(folder: RunFolder) -> TrainingConfig:
@@ -119,50 +128,43 @@ def config_of(folder: RunFolder) -> TrainingConfig:
     return RunState.load(folder.checkpoint).config
 
 
-def _build(
-    config: TrainingConfig, workload: Workload, folder: RunFolder, head: torch.nn.Module | None
-) -> tuple[Model, Classifier]:
-    trace = folder.writer(folder.tasks) if config.trace else None
-    log = folder.writer(folder.queries)
-    return build_classifier(config, workload.num_features, log, head, trace)
-
-
+@contextmanager
 def _session(
     workload: Workload,
     data: Checkpoint,
     config: TrainingConfig,
     folder: RunFolder,
-    classifier: Classifier,
+    head: torch.nn.Module | None,
     progress: Progress | None,
     stop: Stop | None,
-) -> Session:
-    return Session(
-        config=config,
-        workload=workload,
-        data=data.digest,
-        folder=folder,
-        classifier=classifier,
-        optimizer=None if config.is_gradient_free else _optimizer(config, classifier),
-        progress=progress or (lambda record: None),
-        stop=stop or (lambda: False),
-        start=weights_vector(classifier),
-    )
+) -> Iterator[Session]:
+    """A session with PyTorch seeded; the caller's random state is given back at the end."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        trace = folder.writer(folder.tasks) if config.trace else None
+        log = folder.writer(folder.queries)
+        model, classifier = build_classifier(config, workload.num_features, log, head, trace)
+        session = Session(
+            config=config,
+            workload=workload,
+            data=data.digest,
+            folder=folder,
+            model=model,
+            classifier=classifier,
+            optimizer=None if config.is_gradient_free else _optimizer(config, classifier),
+            progress=progress or (lambda record: None),
+            stop=stop or (lambda: False),
+            start=_weights_vector(classifier),
+        )
+        yield session
 
 
-@contextmanager
-def _closing(session: Session) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        session.close()
-
-
-def _go_on(session: Session, model: Model) -> TrainingResult:
+def _go_on(session: Session) -> TrainingResult:
     if session.config.is_gradient_free:
-        search(session)
+        _search(session)
     else:
         _descend(session)
-    return _finish(session, model)
+    return _finish(session)
 
 
 def _descend(session: Session) -> None:
@@ -174,7 +176,9 @@ def _descend(session: Session) -> None:
             _step(session, session.features[batch], session.targets[batch])
             position.step += 1
             position.batch += 1
-            session.norms.append(_gradient_norm(session.classifier))
+            gradients = [p.grad for p in session.classifier.parameters() if p.grad is not None]
+            vector = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            session.norms.append(float(torch.linalg.vector_norm(vector)))
             session.check_weights()
             if position.batch < len(batches):
                 session.stop_if_asked()
@@ -216,13 +220,130 @@ def _optimizer(config: TrainingConfig, classifier: Classifier) -> torch.optim.Op
     return torch.optim.LBFGS(parameters, lr=config.lr, line_search_fn="strong_wolfe")
 
 
-def _gradient_norm(classifier: Classifier) -> float:
-    gradients = [p.grad for p in classifier.parameters() if p.grad is not None]
-    return float(torch.linalg.vector_norm(torch.cat([g.reshape(-1) for g in gradients])))
+def _search(session: Session) -> None:
+    """Trains until the budget is spent, and leaves the optimiser's choice set."""
+    if session.is_done:
+        return
+    start = session.start.numpy().copy()
+    optimize = _cobyla if session.config.optimizer == "cobyla" else _spsa
+    with _seeded(session.config.seed):
+        chosen = optimize(session, start)
+    _set_weights(session, chosen)
+    session.position.chosen = True
+    session.position.epoch += 1
+    session.close_epoch()
 
 
-def _finish(session: Session, model: Model) -> TrainingResult:
+def _cobyla(session: Session, start: FloatArray) -> FloatArray:
+    """Every evaluation is an epoch."""
+    replayed = _Replay(session)
+
+    def loss(asked: Point) -> float:
+        point = np.asarray(asked, dtype=np.float64)
+        if replayed.covers(point):
+            return replayed.answer()
+        _advance(session, point)
+        session.close_epoch(asked=point)
+        session.stop_if_asked()
+        return session.losses[-1]
+
+    optimizer = qiskit_machine_learning.optimizers.COBYLA(maxiter=session.config.epochs, rhobeg=1.0)
+    return np.asarray(optimizer.minimize(loss, start).x)
+
+
+def _spsa(session: Session, start: FloatArray) -> FloatArray:
+    """Every iteration is an epoch: two evaluations on the training part, after a calibration."""
+    replayed = _Replay(session)
+    iterations = 0
+
+    def loss(asked: Point) -> float:
+        point = np.asarray(asked, dtype=np.float64)
+        if replayed.covers(point):
+            return replayed.answer()
+        _set_weights(session, point)
+        value = session.loss(session.score(session.features), session.targets)
+        session.note(point, float(value))
+        session.stop_if_asked()
+        return session.losses[-1]
+
+    def end_of_iteration(_: int, point: FloatArray, *__: object) -> bool:
+        nonlocal iterations
+        iterations += 1
+        if iterations > session.position.epoch:  # else it was recorded before the run stopped
+            _advance(session, point)
+            session.close_epoch()
+            session.stop_if_asked()
+        return False
+
+    optimizer = qiskit_machine_learning.optimizers.SPSA(
+        maxiter=session.config.epochs, termination_checker=end_of_iteration
+    )
+    return np.asarray(optimizer.minimize(loss, start).x)
+
+
+class _Replay:
+    """Answers an optimiser from the losses of the run that is resumed."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._asked = 0
+
+    def covers(self, point: FloatArray) -> bool:
+        """Whether the loss is known; raises `CheckpointError` if to another point."""
+        if self._asked >= len(self._session.losses):
+            self._asked += 1
+            return False
+        if not np.array_equal(self._session.points[self._asked].numpy(), point):
+            raise CheckpointError(
+                f"{self._session.config.optimizer} asks for other weights than when the run began "
+                f"(evaluation {self._asked + 1}): go on with the versions of NumPy, SciPy and "
+                "Qiskit Machine Learning that it began with"
+            )
+        self._asked += 1
+        return True
+
+    def answer(self) -> float:
+        """The loss at the point asked for last."""
+        return self._session.losses[self._asked - 1]
+
+
+def _weights_vector(classifier: Classifier) -> torch.Tensor:
+    """The weights of a network that are trained, as one vector."""
+    return torch.nn.utils.parameters_to_vector(_trained(classifier)).detach().clone()
+
+
+def _trained(classifier: Classifier) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+
+
+def _advance(session: Session, point: FloatArray) -> None:
+    _set_weights(session, point)
+    session.position.epoch += 1
+    session.position.step += 1
+
+
+def _set_weights(session: Session, point: FloatArray) -> None:
+    with torch.no_grad():
+        vector = torch.tensor(point, dtype=torch.float64)
+        torch.nn.utils.vector_to_parameters(vector, _trained(session.classifier))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds the generator that SPSA draws from, which is global, and gives the caller's back."""
+    shared = qiskit_machine_learning.utils.algorithm_globals
+    before = shared.random_seed, shared.random
+    shared.random_seed = seed
+    try:
+        yield
+    finally:
+        shared.random_seed = before[0]
+        shared._random = before[1]
+
+
+def _finish(session: Session) -> TrainingResult:
     config, folder, classifier = session.config, session.folder, session.classifier
+    model = session.model
     cuts = config.cuts_for(model.circuit.num_qubits)
     result = TrainingResult(
         workload=session.workload.name,
@@ -256,11 +377,3 @@ def _check_budget(config: TrainingConfig, count: int) -> None:
             f"`maxiter` is {config.epochs}, and COBYLA takes {count + 2} evaluations to build its "
             f"first model of {count} weights: give {count + 2} or more"
         )
-
-
-@contextmanager
-def _random_state_of_its_own(seed: int) -> Iterator[None]:
-    """Seeds PyTorch, and gives the caller's random state back at the end."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -1,16 +1,20 @@
-"""Model circuits of quantum neural networks: a feature map, an ansatz and what is observed.
+"""Model circuits of quantum neural networks: a feature map, an ansatz and observables.
 
 The default is the paper's model (§V-A): ZFeatureMap, RealAmplitudes, Z on every qubit.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import isfinite
 from string import ascii_letters
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 from qiskit.circuit import Parameter, ParameterVector, QuantumCircuit
 from qiskit.circuit.library import (
     efficient_su2,
@@ -22,57 +26,68 @@ from qiskit.circuit.library import (
 from qiskit.quantum_info import SparsePauliOp
 
 from ..checks import check_whole
-from ..errors import InputError
-from .observable_text import check_observable, read_observables
+from ..errors import InputError, ObservableError, shortened
+from .settings import Config, Count, about
 
-ENTANGLEMENTS = ("linear", "circular", "full", "pairwise", "reverse_linear")
+Entanglement = Literal["linear", "circular", "full", "pairwise", "reverse_linear"]
 """Which pairs of qubits a layer joins, by Qiskit's names."""
+
+ENTANGLEMENTS: tuple[Entanglement, ...] = get_args(Entanglement)
+
+
+_FORMS = "z_all, z_one, z_<qubit>, z_mean, z_each or a Pauli sum such as 0.5*ZZII - IIXX"
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Config):
     """What a model is made of, as plain values that JSON holds.
 
-    Attributes:
-        feature_map: "z" (ZFeatureMap), "zz" (ZZFeatureMap) or "angle" (RY by the feature itself).
-        feature_map_reps: Repetitions of the feature map; 2 is Qiskit's own default. With 1, the two
-            separable Iris classes end at a test accuracy of 0.91 instead of 1.00 (exact values, 60
-            Adam steps, mean of 8 seeds). Repeated, "angle" turns by as many times the feature.
-        ansatz: "real_amplitudes", "efficient_su2" or "two_local" (RY and CZ).
-        ansatz_reps: Repetitions of the ansatz; 1 in the paper.
-        entanglement: Pairs of qubits that the ansatz joins, one of `ENTANGLEMENTS`.
-        feature_map_entanglement: Pairs of qubits that the ZZ feature map joins.
-        observable: "z_all" (the product of Z on every qubit), "z_one" (Z on the last qubit),
-            "z_<k>" (Z on qubit k), "z_mean" (the mean of Z over the qubits), "z_each" (Z on every
-            qubit, one output each) or a Pauli sum in Qiskit's order: the rightmost letter is
-            qubit 0.
+    Two repetitions of the feature map are Qiskit's own default. With one, the two separable Iris
+    classes end at a test accuracy of 0.91 instead of 1.00 (exact values, 60 Adam steps, mean of 8
+    seeds).
 
     Example:
         >>> ModelConfig(feature_map="zz", observable="0.5*ZZII + 0.5*IIZZ").ansatz
         'real_amplitudes'
     """
 
-    feature_map: str = "z"
-    feature_map_reps: int = 2
-    ansatz: str = "real_amplitudes"
-    ansatz_reps: int = 1
-    entanglement: str = "linear"
-    feature_map_entanglement: str = "linear"
-    observable: str = "z_all"
+    feature_map: Annotated[
+        Literal["z", "zz", "angle"],
+        about("ZFeatureMap, ZZFeatureMap, or RY by the feature itself."),
+    ] = "z"
+    feature_map_reps: Annotated[
+        Count,
+        about("Repetitions of the feature map; those of RY turn by so many features."),
+    ] = 2
+    ansatz: Annotated[
+        Literal["real_amplitudes", "efficient_su2", "two_local"],
+        about("The part with the weights; two_local is RY and CZ."),
+    ] = "real_amplitudes"
+    ansatz_reps: Annotated[Count, about("Repetitions of the ansatz; 1 in the paper.")] = 1
+    entanglement: Annotated[Entanglement, about("Pairs of qubits that the ansatz joins.")] = (
+        "linear"
+    )
+    feature_map_entanglement: Annotated[
+        Entanglement, about("Pairs of qubits that a ZZ feature map joins.")
+    ] = "linear"
+    observable: Annotated[
+        str,
+        Meta(title=_FORMS),
+        about(
+            "z_all (the product of Z on every qubit), z_one (Z on the last qubit), "
+            "z_<k> (Z on qubit k), z_mean (their mean), z_each (one output a qubit) or a sum of "
+            "Paulis, whose rightmost letter is qubit 0."
+        ),
+    ] = "z_all"
 
     def __post_init__(self) -> None:
-        _check_known("feature_map", self.feature_map, FEATURE_MAPS)
-        _check_known("ansatz", self.ansatz, ANSATZES)
-        _check_known("entanglement", self.entanglement, ENTANGLEMENTS)
-        _check_known("feature_map_entanglement", self.feature_map_entanglement, ENTANGLEMENTS)
-        check_whole("feature_map_reps", self.feature_map_reps, 1)
-        check_whole("ansatz_reps", self.ansatz_reps, 1)
+        super().__post_init__()
         check_observable(self.observable)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A parameterised circuit with what is observed of it.
+    """A parameterised circuit with its observables.
 
     Attributes:
         circuit: Feature map followed by ansatz, one qubit a feature.
@@ -214,16 +229,6 @@ def labels_for_cuts(num_qubits: int, num_cuts: int) -> str:
     return "".join(letter * len(block) for letter, block in zip(letters, blocks, strict=False))
 
 
-def _z_map(config: ModelConfig, width: int) -> QuantumCircuit:
-    return z_feature_map(width, reps=config.feature_map_reps)
-
-
-def _zz_map(config: ModelConfig, width: int) -> QuantumCircuit:
-    return zz_feature_map(
-        width, reps=config.feature_map_reps, entanglement=config.feature_map_entanglement
-    )
-
-
 def _angle_map(config: ModelConfig, width: int) -> QuantumCircuit:
     circuit, features = QuantumCircuit(width), ParameterVector("x", width)
     for _ in range(config.feature_map_reps):
@@ -232,28 +237,27 @@ def _angle_map(config: ModelConfig, width: int) -> QuantumCircuit:
     return circuit
 
 
-def _real_amplitudes(config: ModelConfig, width: int) -> QuantumCircuit:
-    return real_amplitudes(width, reps=config.ansatz_reps, entanglement=config.entanglement)
-
-
-def _efficient_su2(config: ModelConfig, width: int) -> QuantumCircuit:
-    return efficient_su2(width, reps=config.ansatz_reps, entanglement=config.entanglement)
-
-
-def _two_local(config: ModelConfig, width: int) -> QuantumCircuit:
-    pairs = "cz" if width > 1 else []
-    return n_local(width, "ry", pairs, config.entanglement, reps=config.ansatz_reps)
-
-
 _Builder = Callable[[ModelConfig, int], QuantumCircuit]
 
-FEATURE_MAPS: dict[str, _Builder] = {"z": _z_map, "zz": _zz_map, "angle": _angle_map}
+FEATURE_MAPS: dict[str, _Builder] = {
+    "z": lambda config, width: z_feature_map(width, reps=config.feature_map_reps),
+    "zz": lambda config, width: zz_feature_map(
+        width, reps=config.feature_map_reps, entanglement=config.feature_map_entanglement
+    ),
+    "angle": _angle_map,
+}
 """The feature maps by name."""
 
 ANSATZES: dict[str, _Builder] = {
-    "real_amplitudes": _real_amplitudes,
-    "efficient_su2": _efficient_su2,
-    "two_local": _two_local,
+    "real_amplitudes": lambda config, width: real_amplitudes(
+        width, reps=config.ansatz_reps, entanglement=config.entanglement
+    ),
+    "efficient_su2": lambda config, width: efficient_su2(
+        width, reps=config.ansatz_reps, entanglement=config.entanglement
+    ),
+    "two_local": lambda config, width: n_local(
+        width, "ry", "cz" if width > 1 else [], config.entanglement, reps=config.ansatz_reps
+    ),
 }
 """The ansätze by name."""
 
@@ -263,6 +267,104 @@ def _in_order(parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
     return tuple(sorted(parameters, key=lambda parameter: int(parameter.index)))
 
 
-def _check_known(name: str, value: object, known: Iterable[str]) -> None:
-    if value not in list(known):
-        raise InputError(f"`{name}` is {value!r}: give one of {', '.join(known)}")
+_ONE_Z = re.compile(r"z_([0-9]{1,6})")
+_BEGIN = (r"\s*(?P<signs>[+-]?)\s*", r"\s*(?P<signs>[+-]\s*[+-]?)\s*")
+"""Of the first term, and of others, which may have a sign of their own: ZZ + -0.5*XX."""
+_WEIGHT = r"(?P<weight>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+_TERM = [re.compile(rf"{begin}(?:{_WEIGHT}\s*\*\s*)?(?P<letters>[IXYZ]+)\s*") for begin in _BEGIN]
+_HALF = [re.compile(rf"{begin}(?:{_WEIGHT}\s*\*?\s*)?") for begin in _BEGIN]
+
+_NAMED: dict[str, Callable[[int], tuple[SparsePauliOp, ...]]] = {
+    "z_all": lambda width: (SparsePauliOp("Z" * width),),
+    "z_one": lambda width: (_z_on([width - 1], width),),
+    "z_mean": lambda width: (_z_on(range(width), width) / width,),
+    "z_each": lambda width: tuple(_z_on([qubit], width) for qubit in range(width)),
+}
+
+
+def check_observable(text: str) -> None:
+    """Raises InputError unless `text` says what to observe, for some number of qubits.
+
+    Example:
+        >>> check_observable("0.5*ZZII + 0.5*IIZZ")
+    """
+    text = text.strip()
+    if text not in _NAMED and not _ONE_Z.fullmatch(text):
+        _pauli_sum(text)
+
+
+def read_observables(text: str, width: int) -> tuple[SparsePauliOp, ...]:
+    """What `text` names on `width` qubits, one observable an output.
+
+    Raises:
+        ObservableError: It is no observable, or none of so many qubits.
+
+    Example:
+        >>> [observable.paulis.to_labels() for observable in read_observables("z_each", 2)]
+        [['IZ'], ['ZI']]
+    """
+    text = text.strip()
+    if text in _NAMED:
+        return _NAMED[text](width)
+    one = _ONE_Z.fullmatch(text)
+    if one is None:
+        return (_fitting(text, width),)
+    qubit = int(one[1])
+    if qubit >= width:
+        raise ObservableError(
+            f"the observable {text} is not on the circuit's {width} qubits: name one of z_0 to "
+            f"z_{width - 1}"
+        )
+    return (_z_on([qubit], width),)
+
+
+def _z_on(qubits: Iterable[int], width: int) -> SparsePauliOp:
+    return SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0) for qubit in qubits], width)
+
+
+def _fitting(text: str, width: int) -> SparsePauliOp:
+    terms = _pauli_sum(text)
+    letters = len(next(iter(terms)))
+    if letters != width:
+        raise ObservableError(
+            f"the observable {shortened(text)} acts on {letters} qubits, the circuit has {width}: "
+            "give one Pauli letter per qubit"
+        )
+    return SparsePauliOp(list(terms), list(terms.values()))
+
+
+def _pauli_sum(text: str) -> dict[str, float]:
+    """Weights by Pauli string, like terms added up."""
+    terms: dict[str, float] = {}
+    place = 0
+    while place < len(text) or not terms:
+        match = _TERM[bool(terms)].match(text, place)
+        if match is None:
+            half = _HALF[bool(terms)].match(text, place)
+            what = "`+`, `-` or the end" if half is None else "a real weight, `*` and I, X, Y, Z"
+            raise _unread(text, place if half is None else half.end(), what)
+        weight = float(match["weight"] or 1) * (-1) ** match["signs"].count("-")
+        if not isfinite(weight):
+            raise _unread(text, match.start("weight"), "a finite weight")
+        letters, width = match["letters"], len(next(iter(terms), match["letters"]))
+        if len(letters) != width:
+            place = match.start("letters")
+            raise _unread(text, place, f"{width} letters, as in the first term,")
+        terms[letters] = terms.get(letters, 0.0) + weight
+        place = match.end()
+    if not any(terms.values()):
+        raise ObservableError(
+            f"the observable {shortened(text)} is zero: give weights that are not 0 and do not "
+            "cancel"
+        )
+    return {letters: weight for letters, weight in terms.items() if weight}
+
+
+def _unread(text: str, place: int, expected: str) -> ObservableError:
+    word = re.match(r"\s*(\w{1,20}|\S)", text[place:])
+    found = "the end" if word is None else f"`{word[1]}`"
+    place += 0 if word is None else word.start(1)
+    return ObservableError(
+        f"the observable {shortened(text)} has {found} as character {place + 1}, where {expected} "
+        f"is expected: give {_FORMS}"
+    )

@@ -64,13 +64,24 @@ class QueryMeter:
         return self.totals
 
 
+class File:
+    """A file of a folder that has a `path`, by its name there."""
+
+    def __init__(self, name: str, about: str) -> None:
+        self._name = name
+        self.__doc__ = about
+
+    def __get__(self, folder: Any, kind: Any = None) -> Path:
+        return Path(self._name if folder is None else folder.path / self._name)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run. Logs grow line by line; the rest appears whole or not at all.
 
     Attributes:
         path: The folder.
-        config_hash: Of the run's configuration, for the headers of its logs; None: not told.
+        config_hash: Of the run's configuration, for the headers of its logs; None: not known.
         attempt: How often the run was begun, for the same.
     """
 
@@ -78,62 +89,23 @@ class RunFolder:
     config_hash: str | None = None
     attempt: int | None = None
 
+    queries = File("queries.jsonl", "Query records.")
+    training = File("training.jsonl", "Training records.")
+    tasks = File(TASK_LOG, "Task records, where they are kept.")
+    trace = File("trace.json", "The same for chrome://tracing and Perfetto.")
+    checkpoint = File("checkpoint.safetensors", "The state to go on from.")
+    data = File("data.safetensors", "The samples, as they were split and scaled.")
+    weights = File("weights.json", "Initial and final weights by parameter name.")
+    summary = File("summary.json", "Configuration, final scores and totals.")
+    figure = File("training.png", "The figure of the run.")
+    lock = File(".dest-lock", "Held by the process that trains here; empty.")
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", given_path(self.path))
 
     def writer(self, path: Path) -> RecordWriter:
         """Appends to a log of the run, under a header that says which run and attempt it is."""
         return RecordWriter(path, config_hash=self.config_hash, attempt=self.attempt)
-
-    @property
-    def queries(self) -> Path:
-        """Query records."""
-        return self.path / "queries.jsonl"
-
-    @property
-    def training(self) -> Path:
-        """Training records."""
-        return self.path / "training.jsonl"
-
-    @property
-    def tasks(self) -> Path:
-        """Task records, where they are kept."""
-        return self.path / TASK_LOG
-
-    @property
-    def trace(self) -> Path:
-        """The same for chrome://tracing and Perfetto."""
-        return self.path / "trace.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the run stands."""
-        return self.path / "checkpoint.safetensors"
-
-    @property
-    def data(self) -> Path:
-        """The samples, as they were split and scaled."""
-        return self.path / "data.safetensors"
-
-    @property
-    def weights(self) -> Path:
-        """Initial and final weights by parameter name."""
-        return self.path / "weights.json"
-
-    @property
-    def summary(self) -> Path:
-        """Configuration, final scores and totals."""
-        return self.path / "summary.json"
-
-    @property
-    def figure(self) -> Path:
-        """Where a figure of the run belongs."""
-        return self.path / "training.png"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that trains here; empty."""
-        return self.path / ".dest-lock"
 
     def check_free(self) -> Self:
         """Returns itself if no run is in the folder; makes nothing.

@@ -25,6 +25,7 @@ from ._ml import torch
 from .checkpoints import Logs, Position, RunState
 from .classifier import Classifier, accuracy, evaluating, mean_loss
 from .config import TrainingConfig
+from .models import Model
 from .runs import UNSCORED, QueryMeter, RunFolder, Scores
 from .workloads import Workload
 
@@ -47,6 +48,7 @@ class Session:
         workload: The data.
         data: Digest of the data.
         folder: Where the files are.
+        model: The circuit.
         classifier: The network.
         optimizer: What steps, for gradient optimisers.
         progress: Called with every training record once it is safe on the disk.
@@ -63,6 +65,7 @@ class Session:
     workload: Workload
     data: str
     folder: RunFolder
+    model: Model
     classifier: Classifier
     optimizer: torch.optim.Optimizer | None
     progress: Progress
@@ -166,7 +169,7 @@ class Session:
         )
 
     def note(self, point: FloatArray, loss: float) -> None:
-        """Keeps what a gradient-free optimiser has asked for and was told."""
+        """Keeps a point that a gradient-free optimiser asked for, and its loss."""
         self.points.append(torch.tensor(point, dtype=torch.float64))
         self.losses.append(loss)
 
@@ -216,11 +219,12 @@ class Session:
             "scores": torch.tensor(astuple(self.scores), dtype=torch.float64),
             "random": torch.get_rng_state(),
         }
+        tasks = 0 if self._tasks is None else self._tasks.size()
         return RunState(
             config=self.config,
             data=self.data,
             position=self.position,
-            logs=self._sizes(),
+            logs=Logs(self.run_id, self._queries.size(), self._log.size(), tasks),
             num_runs=self.classifier.layer.network.estimator.num_runs,
             totals=self._meter.read(),
             classifier=dict(self.classifier.state_dict()),
@@ -233,12 +237,8 @@ class Session:
         tasks = [] if self._tasks is None else [self._tasks]
         return [*tasks, self._queries, self._log]
 
-    def _sizes(self) -> Logs:
-        tasks = 0 if self._tasks is None else self._tasks.size()
-        return Logs(self.run_id, self._queries.size(), self._log.size(), tasks)
-
     def restore(self, state: RunState) -> None:
-        """Goes back to a checkpoint; what was logged after it will be logged anew.
+        """Goes back to a checkpoint; what was logged after it will be logged again.
 
         Raises:
             CheckpointError, RecordError: The checkpoint does not fit the network, or the logs are

@@ -77,7 +77,7 @@ def load_trained(
 def data_of(
     state: RunState, folder: RunFolder, given: Workload | None
 ) -> tuple[Workload, Checkpoint]:
-    """The data of a run, and a snapshot of it: as given, or as kept, or loaded anew.
+    """The data of a run, and a snapshot of it: as given, or as kept, or loaded again.
 
     Raises:
         CheckpointError: It is not what the run was trained on.

@@ -15,9 +15,7 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from .._extras import optional_import
-from .config import WorkloadConfig
-from .raw import RawData
-from .workload import LARGEST, FloatArray
+from .config import LARGEST, FloatArray, RawData, WorkloadConfig
 
 SIZE_LIMIT = 2**30
 """Bytes of a file, and of the numbers it unpacks to."""

@@ -1,0 +1,174 @@
+"""Options of a verb, made of the fields of a configuration: type, bounds, default and help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import click
+import msgspec
+
+from ..training.config import TrainingConfig
+from ..training.policies import PolicySettings, SpeculationSettings, StragglerSettings
+from ..training.settings import Config, alternatives, expected, hints, meta
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+ConfigT = TypeVar("ConfigT", bound=Config)
+Decorator = Callable[[CommandT], CommandT]
+
+
+class FieldType(click.ParamType[Any]):
+    """What a field takes, written as text; a list has commas between its values."""
+
+    def __init__(self, hint: Any) -> None:
+        self._hint = hint
+        kind = _kind(hint)
+        self.is_list = get_origin(kind) is tuple
+        self.name = "list" if self.is_list else {int: "n", float: "x"}.get(kind, "text")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value; ends the command with the option, the text and what to give."""
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        try:
+            found = msgspec.convert(parts if self.is_list else value, self._hint, strict=False)
+            if found is not None:
+                return found
+        except msgspec.ValidationError:
+            pass
+        name = "" if param is None else param.opts[0]
+        text = value if value.isprintable() and 0 < len(value) <= 60 else f"{value!r:.60}"
+        raise click.UsageError(f"`{name}` is {text}: give {expected(self._hint, parts or ())}", ctx)
+
+
+def options_of(
+    kind: type[Config],
+    only: Collection[str] = (),
+    *,
+    without: Collection[str] = (),
+    defaults: Mapping[str, str] | None = None,
+    types: Mapping[str, click.ParamType[Any]] | None = None,
+    aliases: Mapping[str, str] | None = None,
+) -> Callable[[CommandT], CommandT]:
+    """Adds an option for each field of a configuration; one that is not given is None, () or False.
+
+    Args:
+        kind: The configuration. Fields that hold another one have no option.
+        only: The fields to take; none: all.
+        without: Fields to leave out.
+        defaults: Texts for the help, where the verb has defaults of its own.
+        types: Types, where a verb takes less than the field.
+        aliases: Second names of options.
+    """
+    known: dict[str, Field[Any]] = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+
+    def decorate(command: CommandT) -> CommandT:
+        for name, hint in reversed(hints(kind).items()):
+            nested = any(is_dataclass(form) for form in alternatives(hint))
+            if nested or name in without or (only and name not in only):
+                continue
+            names = [option_name(name, hint)]
+            names += [aliases[name]] if aliases and name in aliases else []
+            text = _help(hint, known[name].default, (defaults or {}).get(name))
+            add = click.option(*names, name, help=text, **_type(hint, (types or {}).get(name)))
+            command = add(command)
+        return command
+
+    return decorate
+
+
+def take(kind: type[ConfigT], given: dict[str, Any], **more: Any) -> ConfigT:
+    """The configuration that options come to; takes them out of `given`.
+
+    Args:
+        kind: The configuration.
+        given: Values by the names of fields, some of which belong to others.
+        more: Fields with values of their own.
+
+    Raises:
+        InputError: Fields do not go together.
+    """
+    names = [name for name in hints(kind) if name in given and name not in more]
+    values = {name: given.pop(name) for name in names}
+    return kind(**{name: value for name, value in values.items() if is_given(value)}, **more)
+
+
+def is_given(value: Any) -> bool:
+    """Whether an option was given."""
+    return value is not None and value is not False and value != ()
+
+
+def option_name(name: str, hint: Any) -> str:
+    """The option of a field."""
+    return (meta(hint).extra or {}).get("option") or f"--{name.replace('_', '-')}"
+
+
+def policy_options(aliases: Mapping[str, str] | None = None) -> Callable[[CommandT], CommandT]:
+    """Adds the parts of a policy to a command."""
+
+    def decorate(command: CommandT) -> CommandT:
+        command = options_of(SpeculationSettings)(command)
+        speculate = click.option(
+            "--speculate/--no-speculate",
+            default=False,
+            help="Run late tasks a second time; the first result counts.",
+        )
+        return options_of(PolicySettings, aliases=aliases)(speculate(command))
+
+    return decorate
+
+
+def take_policy(given: dict[str, Any]) -> PolicySettings:
+    """The policy that options come to; takes them out of `given`.
+
+    Raises:
+        InputError: Fields do not go together.
+        click.UsageError: A part of speculation was given without it.
+    """
+    parts = {name: given.pop(name) for name in hints(SpeculationSettings)}
+    if given.pop("speculate"):
+        return take(PolicySettings, given, speculation=take(SpeculationSettings, parts))
+    for name, value in parts.items():
+        if is_given(value):
+            raise click.UsageError(
+                f"`--{name}` belongs to `--speculate`: add that, or leave `--{name}` out"
+            )
+    return take(PolicySettings, given)
+
+
+straggler_options: Callable[[CommandT], CommandT] = options_of(StragglerSettings)
+pool_options: Callable[[CommandT], CommandT] = options_of(TrainingConfig, ("pool", "address"))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def _kind(hint: Any) -> Any:
+    return next(form for form in alternatives(hint) if form is not NoneType)
+
+
+def _type(hint: Any, own: click.ParamType[Any] | None) -> dict[str, Any]:
+    """The part of an option that says what it takes."""
+    if own is not None:
+        return {"type": own}
+    kind = _kind(hint)
+    if kind is bool:
+        return {"is_flag": True}
+    several = get_origin(kind) is tuple and get_args(kind)[-1] is ...
+    item = get_args(kind)[0] if several else kind
+    if get_origin(item) is Literal:
+        return {"type": click.Choice(get_args(item)), "multiple": several}
+    if several and item is str:
+        return {"multiple": True, "metavar": "NAME=VALUE"}
+    return {"type": FieldType(hint)}
+
+
+def _help(hint: Any, default: Any, own: str | None) -> str:
+    """The field's help; "None: all." becomes a default."""
+    text, _, unset = (meta(hint).description or "").partition(" None: ")
+    if own is None and not (default is MISSING or default is None or default is False):
+        items = default if isinstance(default, tuple) else (default,)
+        own = ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in items)
+    own = own or unset.rstrip(".")
+    return f"{text}  [default: {own}]" if own else text

@@ -1,0 +1,341 @@
+"""Configurations whose fields declare type, bounds and help once.
+
+A `Config` is a frozen dataclass. The annotations of its fields, `Annotated[Count, about("...")]`,
+are read by msgspec, and serve Python (a constructor checks its arguments),
+files (`read`), the documentation (the class's docstring gets an Attributes section) and the command
+line (`cli._options` makes an option of each field).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from inspect import cleandoc
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import msgspec
+from msgspec import Meta
+
+from ..errors import InputError, named, shortened
+
+Place = tuple[str | int, ...]
+"""Keys and positions from the root of a document to a value."""
+
+Problem = tuple[Place, str]
+"""Where something is wrong, and what, with what to do."""
+
+ConfigT = TypeVar("ConfigT")
+
+Count = Annotated[int, Meta(ge=1, le=10**9)]
+Shots = Annotated[int, Meta(ge=1, le=10**12)]
+Workers = Annotated[int, Meta(ge=1, le=4096)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+"""A seed that every library takes."""
+
+
+def about(text: str, option: str | None = None) -> Meta:
+    """A field's help, and the name of its option where that is not the field's."""
+    return Meta(description=text, extra=None if option is None else {"option": option})
+
+
+class Config:
+    """Base of configurations; constructors raise `InputError` for values out of bounds."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = get_type_hints(cls, include_extras=True)
+        helps = {name: description(own[name]) for name in cls.__annotations__}
+        lines = [f"    {name}: {text}" for name, text in helps.items() if text]
+        if lines:
+            cls.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
+
+    def __post_init__(self) -> None:
+        reader = Reader()
+        for name, hint in hints(type(self)).items():
+            value = getattr(self, name)
+            kinds = _classes(hint)
+            if kinds and isinstance(value, Mapping):
+                raise InputError(f"`{name}` is {shortened(value)}: give a {' or '.join(kinds)}")
+            found = reader.read(hint, value, (name,))
+            if isinstance(value, list):
+                object.__setattr__(self, name, found)
+        reader.check()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration for a JSON document; where a part has a `kind`, that is its class."""
+        return _as_dict(self)
+
+
+class Reader:
+    """Makes configurations of plain data, and keeps all that is wrong with it.
+
+    Args:
+        null: The word for None in messages.
+
+    Attributes:
+        problems: In the order of the data.
+    """
+
+    def __init__(self, null: str = "None") -> None:
+        self.problems: list[Problem] = []
+        self._null = null
+
+    def check(self) -> None:
+        """Raises `InputError` if anything is wrong."""
+        if self.problems:
+            raise InputError(named([message for _, message in self.problems]))
+
+    def read(self, hint: Any, value: Any, place: Place = ()) -> Any:
+        """The value as its annotation has it; what is wrong with it becomes a problem."""
+        forms = alternatives(hint)
+        if value is None and NoneType in forms:
+            return None
+        classes = _classes(hint)
+        if classes:
+            return self._object(classes, value, place)
+        form = next((form for form in forms if _holds(form, value)), None)
+        if form is None:
+            return self._scalar(hint, value, place)
+        if not value and meta(hint).min_length:
+            self._refuse(hint, value, place)
+        arguments = get_args(form)
+        if isinstance(value, Mapping):
+            return {
+                self.read(arguments[0], key, (*place, key)): self.read(
+                    arguments[1], item, (*place, key)
+                )
+                for key, item in value.items()
+            }
+        return tuple(self.read(arguments[0], item, (*place, i)) for i, item in enumerate(value))
+
+    def _scalar(self, hint: Any, value: Any, place: Place) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = int(value) if isinstance(value, int) else float(value)  # as of NumPy's floats
+        try:
+            found = msgspec.convert(value, hint)
+        except msgspec.ValidationError:
+            self._refuse(hint, value, place)
+            return value
+        return found + 0.0 if isinstance(found, float) else found  # -0.0 is 0.0
+
+    def _object(self, classes: Mapping[str, Any], value: Any, place: Place) -> Any:
+        if isinstance(value, tuple(classes.values())):
+            return value
+        if not isinstance(value, Mapping):
+            self.problems.append(
+                (place, f"`{path(place)}` is {self._shown(value)}: give a mapping")
+            )
+            return value
+        left = dict(value)
+        kind = left.pop("kind", None) if len(classes) > 1 else next(iter(classes))
+        if not (isinstance(kind, str) and kind in classes):
+            names = " or ".join(f"`{name}`" for name in classes)
+            message = f"`{path(place)}` needs `kind`: give {names}"
+            self.problems.append(((*place, "kind"), message))
+            return value
+        known, before = hints(classes[kind]), len(self.problems)
+        for key in [key for key in left if key not in known]:
+            self.problems.append(((*place, key), _unknown(key, (*place, key), kind, classes)))
+            del left[key]
+        for field in fields(classes[kind]):
+            is_required = field.default is MISSING and field.default_factory is MISSING
+            if is_required and field.name not in left:
+                self.problems.append((place, f"`{path((*place, field.name))}` is missing: add it"))
+        made = {}
+        for name, item in left.items():
+            found = self.read(known[name], item, (*place, name))
+            # Classes of others keep a number as it was written, as it may be part of a name.
+            is_kept = found == item and not issubclass(classes[kind], Config)
+            made[name] = item if is_kept else found
+        if len(self.problems) > before:
+            return value
+        try:
+            return classes[kind](**made)
+        except InputError as error:
+            self.problems.append((place, str(error)))
+            return value
+
+    def _shown(self, value: Any) -> str:
+        return self._null if value is None else shortened(value)
+
+    def _refuse(self, hint: Any, value: Any, place: Place) -> None:
+        message = f"`{path(place)}` is {self._shown(value)}: give {expected(hint, value)}"
+        self.problems.append((place, message))
+
+
+def from_dict(kind: type[ConfigT], document: Any) -> ConfigT:
+    """The configuration that `as_dict` wrote, by this release or an older one.
+
+    Fields that came later have the default that stands for what was done before.
+
+    Raises:
+        InputError: A field is unknown or out of range.
+    """
+    reader = Reader()
+    found: ConfigT = reader.read(kind, document)
+    reader.check()
+    return found
+
+
+def hints(kind: Any) -> dict[str, Any]:
+    """The annotations of a dataclass's fields, by name."""
+    return _hints(kind)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    found = get_type_hints(kind, include_extras=True)
+    return {field.name: found[field.name] for field in fields(kind)}
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types that an annotation allows, without their bounds."""
+    if get_origin(hint) is Annotated:
+        return alternatives(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(form for part in get_args(hint) for form in alternatives(part))
+    return (hint,)
+
+
+@cache
+def meta(hint: Any) -> Meta:
+    """Bounds and help of an annotation, of those of its parts that have some."""
+    found: dict[str, Any] = {}
+    for each in _metas(hint):
+        found |= {key: value for key, value in each.__rich_repr__() if value is not None}
+    return Meta(**found)
+
+
+def description(hint: Any) -> str:
+    """The help of an annotation; empty if it has none."""
+    return meta(hint).description or ""
+
+
+def expected(hint: Any, value: Any = None) -> str:
+    """What belongs where an annotation stands, for a message.
+
+    Example:
+        >>> expected(Seed), expected(Literal["a", "b"]), expected(Annotated[float, Meta(gt=0)])
+        ('a whole number of at least 0 and below 4294967296', 'one of a, b', 'a number above 0')
+    """
+    bounds = meta(hint)
+    forms = [form for form in alternatives(hint) if form is not NoneType]
+    kind = get_origin(forms[0]) or forms[0]
+    if kind in (int, float):
+        noun = "a whole number" if kind is int else "a number"
+        text = bounds.title or noun + _range(bounds)
+        return text + (number_hint(value) if isinstance(value, str) else "")
+    if bounds.title:
+        return bounds.title
+    if kind is Literal:
+        choices = [str(choice) for form in forms for choice in get_args(form)]
+        return f"one of {', '.join(choices)}"
+    if kind in (tuple, dict):
+        if value in ((), [], {}):
+            return "at least one"
+        return f"a list, each {expected(get_args(forms[0])[0])}" if kind is tuple else "a mapping"
+    return {bool: "true or false", str: "text"}[kind]
+
+
+def number_hint(text: str) -> str:
+    """What may be wrong with a text that stands in the place of a number; empty: it is none."""
+    plain = text.replace("_", "").replace(":", "")
+    try:
+        float(plain) if plain[:2].lower() not in ("0x", "0o", "0b") else int(plain, 0)
+    except ValueError:
+        return ""
+    return (
+        ", without quotes, in digits from 0 to 9 (at most 18, none of them a zero before others) "
+        "and with a point before an exponent: 1.0e-3, not 1e-3"
+    )
+
+
+def close_to(word: str, known: Sequence[str]) -> str:
+    """A hint for a message: what may have been meant, or all there is.
+
+    Example:
+        >>> close_to("sheds", ["seeds", "cuts"]), close_to("x", ["seeds", "cuts"])
+        ('did you mean `seeds`?', 'use some of seeds, cuts')
+    """
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.65)
+    return f"did you mean `{found[0]}`?" if found else f"use some of {', '.join(known)}"
+
+
+def path(place: Place) -> str:
+    """A place as one reads it, such as `experiments.training.cuts[2]`."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    return "".join(steps).removeprefix(".")
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return {name: _plain(hint, getattr(value, name)) for name, hint in hints(type(value)).items()}
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    if is_dataclass(value):
+        kind = {"kind": _kind(type(value))} if len(_classes(hint)) > 1 else {}
+        return kind | _as_dict(value)
+    if isinstance(value, Mapping):
+        inner = get_args(alternatives(hint)[0])[1]
+        return {str(key): _plain(inner, item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_as_dict(item) if is_dataclass(item) else item for item in value]
+    return value
+
+
+def _classes(hint: Any) -> dict[str, Any]:
+    """The configurations that an annotation allows, by what tells them apart."""
+    return {_kind(form): form for form in alternatives(hint) if is_dataclass(form)}
+
+
+def _kind(kind: Any) -> str:
+    """What tells a class from others that may stand in the same place."""
+    return str(getattr(kind, "KIND", kind.__name__))
+
+
+def _holds(form: Any, value: Any) -> bool:
+    """Whether a value is a mapping or a list where an annotation has one whose items are alike."""
+    kind, arguments = get_origin(form), get_args(form)
+    if kind is dict:
+        return isinstance(value, Mapping)
+    return kind is tuple and arguments[-1] is ... and isinstance(value, list | tuple)
+
+
+def _metas(hint: Any) -> Iterator[Meta]:
+    if get_origin(hint) in (Annotated, Union, UnionType):
+        first, *rest = get_args(hint)
+        yield from _metas(first)
+        for part in rest:
+            yield from (part,) if isinstance(part, Meta) else _metas(part)
+
+
+def _unknown(key: Any, place: Place, kind: str, classes: Mapping[str, Any]) -> str:
+    others = [name for name, each in classes.items() if key in hints(each)]
+    if others:
+        return (
+            f"`{path(place)}` belongs to `kind: {others[0]}`, and this is `kind: {kind}`: remove it"
+        )
+    return f"`{path(place)}` is no known key: {close_to(str(key), sorted(hints(classes[kind])))}"
+
+
+def _range(bounds: Meta) -> str:
+    words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
+    limits = {name: getattr(bounds, name) for name in words}
+    texts = [
+        f"{words[name]} {limit if isinstance(limit, int) else format(limit, 'g')}"
+        for name, limit in limits.items()
+        if limit is not None
+    ]
+    return " " + " and ".join(texts) if texts else ""
