@@ -19,10 +19,9 @@ from ..checks import require
 from ..errors import InputError, MissingExtraError
 from ..records import QueryRecord, TaskRecord, TrainingRecord, atomic, given_path
 from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
-from .escape import cuts_label, one_line
+from .escape import cuts_label, natural, one_line
 from .placement import PlacedQuery, lanes, nanoseconds
 from .tables import STAGES, StageRow, stage_table
-from .trace import natural
 
 try:
     import pandas as pd

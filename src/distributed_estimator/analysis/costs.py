@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import reprlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -22,6 +21,7 @@ from scipy.optimize import nnls
 
 from ..errors import InputError, RecordError, named, short
 from ..records import Header, QueryRecord, Record, encode
+from .tables import check_record
 
 FloatArray: TypeAlias = NDArray[np.float64]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e300)]
@@ -33,8 +33,6 @@ LEVEL = 0.9
 """Default probability of an interval."""
 CLOCK = 1e-6
 """Seconds that a clock can resolve: shorter times count as this much."""
-_LARGEST = 1e18
-"""Greater numbers are no count and no time of anything that was run."""
 _COUNTS = ("num_cuts", "num_fragments", "num_circuits", "num_subexperiments", "num_queries")
 """Fields of records that are features as they are."""
 _MOST_POWERS = 500  # of two: no memory holds them, and floats can still be multiplied
@@ -269,21 +267,6 @@ class CostData:
         }
         content = hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
         return cls(configurations, dict(sorted(left_out.items())), len(lines), content)
-
-
-def check_record(record: QueryRecord) -> None:
-    """Raises `RecordError` for times and counts that cannot be, as of a damaged record."""
-    names = *TIMES, *_COUNTS, "shots_total", "subexp_workers"
-    values = {name: getattr(record, name) for name in names}
-    values |= {f"circuit.{name}": getattr(record.circuit, name) for name in ("num_qubits", "depth")}
-    for name, value in values.items():
-        if not 0 <= value <= _LARGEST or (name == "t_total" and value == 0):
-            raise RecordError(
-                f"`{name}` of query {record.query_id} (run {record.run_id}) is "
-                f"{reprlib.repr(value)}, expected "
-                f"{'seconds above 0' if name in TIMES else 'a count'}: restore the records, or "
-                "take it out"
-            )
 
 
 def reason_left_out(record: QueryRecord) -> str | None:

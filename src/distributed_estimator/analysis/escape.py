@@ -66,3 +66,10 @@ def cuts_label(cuts: int) -> str:
         ('uncut', '1 cut', '2 cuts')
     """
     return f"{cuts} cut{'s' if cuts > 1 else ''}" if cuts else "uncut"
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sorts worker 10 behind worker 9."""
+    return [
+        (int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,9})", name)
+    ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..errors import RecordError
 from ..records import QueryRecord, TaskRecord
@@ -167,3 +167,30 @@ def _tracks(run_id: str, dated: list[PlacedQuery], undated: list[PlacedQuery]) -
         tracks[0].queries.append(query.moved(end))
         end = tracks[0].end
     return tracks
+
+
+def by_time(tasks: Sequence[TaskRecord], queries: Sequence[QueryRecord]) -> list[PlacedQuery]:
+    """Traced queries, the fastest first."""
+    placed = [query for track in place_queries(tasks, queries) for query in track.queries]
+    return sorted(placed, key=lambda query: query.end - query.begin)
+
+
+def median_query(tasks: Sequence[TaskRecord], queries: Sequence[QueryRecord]) -> PlacedQuery | None:
+    """The traced query whose time is the median; None: none was traced."""
+    placed = by_time(tasks, queries)
+    return placed[(len(placed) - 1) // 2] if placed else None
+
+
+def timeline_numbers(query: PlacedQuery) -> dict[str, Any]:
+    """What a timeline shows, in numbers."""
+    begun = [task for task in query.tasks if task.started is not None]
+    workers = len({task.worker for task in begun})
+    length = (query.end - query.begin) / 1e9
+    busy = sum(max(0.0, task.finished - (task.started or 0.0)) for task in begun)
+    return {
+        "tasks": len(query.tasks),
+        "workers": workers,
+        "ms": 1e3 * length,
+        "busy_share": busy / (workers * length) if workers and length > 0 else None,
+        "delay_s": sum(task.injected_delay for task in begun),
+    }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..checks import require
 from ..errors import RecordError
@@ -191,3 +193,8 @@ def _asset(name: str) -> str:
 def _hash(text: str) -> str:
     """As a content security policy names it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def href(target: Path, place: Path) -> str:
+    """A relative URL from the folder of a page to a folder."""
+    return quote(Path(os.path.relpath(target, place)).as_posix()) + "/"

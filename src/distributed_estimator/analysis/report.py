@@ -5,28 +5,34 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 
 from ..errors import RecordError
-from ..records import QueryRecord, TaskRecord, given_path, plain
+from ..records import TaskRecord, given_path, plain
 from . import charts
 from .archive import Manifest, read_manifest
 from .charts import Figure, number, require_altair
 from .escape import csv_text, cuts_label, one_line
 from .files import replaced_files, write_text
 from .packed import MANIFEST
-from .placement import PlacedQuery, place_queries
+from .placement import median_query, timeline_numbers
 from .remarks import Remarks, missing, remarks
-from .render import Rows, check_page, environment_facts, markdown_page, page, require_jinja
+from .render import (
+    Rows,
+    check_page,
+    environment_facts,
+    href,
+    markdown_page,
+    page,
+    require_jinja,
+)
 from .study import Study, load_study
 from .study_tables import MOST_ERROR, NOT_MEASURED, Table, Tables, study_tables
 
@@ -572,11 +578,6 @@ def _entry(data: StudyData, name: str, place: Path) -> dict[str, Any]:
     }
 
 
-def href(target: Path, place: Path) -> str:
-    """A relative URL from the folder of a page to a folder."""
-    return quote(Path(os.path.relpath(target, place)).as_posix()) + "/"
-
-
 def _timelines(study: Study) -> tuple[list[tuple[str, Figure, dict[str, Any]]], int]:
     """One query of each kind that was traced, the median of its run by time; and how many kinds.
 
@@ -608,30 +609,3 @@ def _timelines(study: Study) -> tuple[list[tuple[str, Figure, dict[str, Any]]], 
         except RecordError as error:  # drawn from here alone: the run's numbers are sound
             _LOGGER.warning("timeline left out: %s", error)
     return found, len(kinds)
-
-
-def by_time(tasks: Sequence[TaskRecord], queries: Sequence[QueryRecord]) -> list[PlacedQuery]:
-    """Traced queries, the fastest first."""
-    placed = [query for track in place_queries(tasks, queries) for query in track.queries]
-    return sorted(placed, key=lambda query: query.end - query.begin)
-
-
-def median_query(tasks: Sequence[TaskRecord], queries: Sequence[QueryRecord]) -> PlacedQuery | None:
-    """The traced query whose time is the median; None: none was traced."""
-    placed = by_time(tasks, queries)
-    return placed[(len(placed) - 1) // 2] if placed else None
-
-
-def timeline_numbers(query: PlacedQuery) -> dict[str, Any]:
-    """What a timeline shows, in numbers."""
-    begun = [task for task in query.tasks if task.started is not None]
-    workers = len({task.worker for task in begun})
-    length = (query.end - query.begin) / 1e9
-    busy = sum(max(0.0, task.finished - (task.started or 0.0)) for task in begun)
-    return {
-        "tasks": len(query.tasks),
-        "workers": workers,
-        "ms": 1e3 * length,
-        "busy_share": busy / (workers * length) if workers and length > 0 else None,
-        "delay_s": sum(task.injected_delay for task in begun),
-    }

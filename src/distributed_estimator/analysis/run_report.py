@@ -29,8 +29,8 @@ from .charts import Figure, thinned
 from .documents import convert, decode, read_bytes
 from .escape import one_line
 from .load import QueryTotals
-from .render import Rows, check_page, environment_facts, page
-from .report import by_time, href, timeline_numbers
+from .placement import by_time, timeline_numbers
+from .render import Rows, check_page, environment_facts, href, page
 from .tables import stage_table
 
 _LOGS = ("queries", "training", "tasks")

@@ -16,11 +16,10 @@ from msgspec import Meta
 from ..errors import InputError, MissingExtraError, RecordError, named
 from ..records import Header, QueryRecord, Record, given_path, read_records, to_dict
 from .accuracy import AccuracyCurve
-from .costs import check_record
 from .documents import ForeignError, convert, parse, read_bytes
-from .escape import one_line
+from .escape import natural, one_line
 from .packed import MANIFEST, Packed
-from .trace import natural
+from .tables import check_record
 
 try:
     import pandas as pd

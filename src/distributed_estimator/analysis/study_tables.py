@@ -25,10 +25,9 @@ from .costs import (
     leave_one_out,
     reason_left_out,
 )
-from .escape import one_line
+from .escape import natural, one_line
 from .study import Study
 from .tables import stage_table
-from .trace import natural
 
 SERIES = {"contracted": "ours", "reference": "the paper's pipeline"}
 """What each pipeline is called in tables and figures."""

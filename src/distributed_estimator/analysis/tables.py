@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,12 @@ STAGES: tuple[tuple[str, str], ...] = (
     ("reconstruct", "t_reconstruct"),
 )
 """Each stage with the record field that holds its seconds."""
+_COUNTS = (
+    *("num_cuts", "num_fragments", "num_circuits", "num_subexperiments", "num_queries"),
+    *("shots_total", "subexp_workers"),
+)
+_LARGEST = 1e18
+"""Of seconds and counts of anything that was run."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +88,18 @@ def _row(stage: str, seconds: FloatArray, total: FloatArray) -> StageRow:
         median_share=float(np.median(shares)),
         p95_share=float(np.quantile(shares, 0.95)),
     )
+
+
+def check_record(record: QueryRecord) -> None:
+    """Raises `RecordError` for times and counts that cannot be, as of a damaged record."""
+    times = (*(field for _, field in STAGES), "t_total")
+    values = {name: getattr(record, name) for name in (*times, *_COUNTS)}
+    values |= {f"circuit.{name}": getattr(record.circuit, name) for name in ("num_qubits", "depth")}
+    for name, value in values.items():
+        if not 0 <= value <= _LARGEST or (name == "t_total" and value == 0):
+            raise RecordError(
+                f"`{name}` of query {record.query_id} (run {record.run_id}) is "
+                f"{reprlib.repr(value)}, expected "
+                f"{'seconds above 0' if name in times else 'a count'}: restore the records, or "
+                "take it out"
+            )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ..errors import RecordError
 from ..records import DeviceRecord, QueryRecord, TaskRecord, atomic, given_path, plain, read_records
+from .escape import natural
 from .placement import Track, lanes, nanoseconds, place_queries
 
 Event = dict[str, Any]
@@ -252,10 +252,3 @@ def _named(
     place: Event = {"ph": "M", "pid": pid} if tid is None else {"ph": "M", "pid": pid, "tid": tid}
     yield {**place, "name": f"{kind}_name", "args": {"name": name}}
     yield {**place, "name": f"{kind}_sort_index", "args": {"sort_index": tid or pid}}
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sorts worker 10 behind worker 9."""
-    return [
-        (int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,9})", name)
-    ]
