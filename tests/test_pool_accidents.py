@@ -34,8 +34,7 @@ from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 from pool_works import Calls, Inbox, job_of
 from distributed_estimator.errors import PoolError
-from distributed_estimator.execution.pools.executors import ExecutorPool
-from distributed_estimator.execution.pools.processes import ProcessPool
+from distributed_estimator.execution.pools import DaskPool, ExecutorPool, ProcessPool, RayPool
 
 folder = sys.argv[1]
 pool, inbox, work = {pool}, Inbox(), Calls(folder)
@@ -61,14 +60,21 @@ pool.close()
 """
 
 
-@pytest.mark.parametrize("pool", ["ProcessPool(1)", "ExecutorPool(ThreadPoolExecutor(1), 1)"])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "ProcessPool(1)",
+        "ExecutorPool(ThreadPoolExecutor(1), 1)",
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("DaskPool(1)", "RayPool(1)")),
+    ],
+)
 def test_a_fork_can_neither_use_nor_end_the_workers(tmp_path, pool):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK.format(pool=pool), str(tmp_path)],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
-        timeout=60.0,
+        timeout=150.0,
         check=False,
     )
 
