@@ -108,7 +108,7 @@ def executor_pool(workers):
 
 
 @pytest.mark.parametrize("make", [ThreadPool, executor_pool])
-def test_an_order_that_no_thread_can_run_is_refused(inbox, work, make):
+def test_a_job_that_no_thread_can_run_is_refused(inbox, work, make):
     with contextlib.closing(make(1)) as pool:
         job = job_of(work, ("value", 1.0))
         with no_threads():
@@ -122,7 +122,7 @@ def test_an_order_that_no_thread_can_run_is_refused(inbox, work, make):
 
 
 @pytest.mark.parametrize("make", [ThreadPool, executor_pool])
-def test_an_order_waits_for_another_where_there_is_no_thread_for_both(inbox, work, tmp_path, make):
+def test_a_job_waits_for_another_where_there_is_no_thread_for_both(inbox, work, tmp_path, make):
     first, second = job_of(work, ("until", "go")), job_of(work, ("value", 1.0))
     with contextlib.closing(make(2)) as pool:
         pool.submit(first, inbox)
@@ -156,7 +156,7 @@ def test_one_process_does_where_there_is_no_thread_for_another(inbox, work, tmp_
         assert len(set(wait_for_calls(tmp_path, "until", 2))) == 2, "now there is a thread for it"
 
 
-def test_an_order_that_a_thread_cannot_report_on_is_lost_alone(inbox, work, monkeypatch):
+def test_a_job_that_a_thread_cannot_report_on_is_lost_alone(inbox, work, monkeypatch):
     def fail(*_, **__):
         raise MemoryError("no memory left")
 
