@@ -160,7 +160,7 @@ def test_a_job_that_the_executor_has_not_begun_can_be_cancelled(inbox, executor,
     assert lost.kind == "cancelled"
 
 
-def test_what_comes_after_an_order_was_given_up_is_dropped(inbox, executor, pool):
+def test_what_comes_after_a_job_was_given_up_is_dropped(inbox, executor, pool):
     hung, following = (job_of(Calls(), ("value", 1.0), number=n) for n in range(2))
     pool.submit(hung, inbox)
     pool.submit(following, inbox)
@@ -178,7 +178,7 @@ def test_what_comes_after_an_order_was_given_up_is_dropped(inbox, executor, pool
     assert inbox.messages.empty()
 
 
-def test_orders_start_when_they_are_handed_on(inbox, executor, pool):
+def test_jobs_start_when_they_are_handed_on(inbox, executor, pool):
     first, second = (job_of(Calls(), ("value", 1.0), number=n) for n in range(2))
     pool.submit(first, inbox)
     pool.submit(second, inbox)

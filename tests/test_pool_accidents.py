@@ -34,8 +34,7 @@ from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
 from pool_works import Calls, Inbox, job_of
 from distributed_estimator.errors import PoolError
-from distributed_estimator.execution.pools.executors import ExecutorPool
-from distributed_estimator.execution.pools.processes import ProcessPool
+from distributed_estimator.execution.pools import DaskPool, ExecutorPool, ProcessPool, RayPool
 
 folder = sys.argv[1]
 pool, inbox, work = {pool}, Inbox(), Calls(folder)
@@ -61,14 +60,21 @@ pool.close()
 """
 
 
-@pytest.mark.parametrize("pool", ["ProcessPool(1)", "ExecutorPool(ThreadPoolExecutor(1), 1)"])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "ProcessPool(1)",
+        "ExecutorPool(ThreadPoolExecutor(1), 1)",
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("DaskPool(1)", "RayPool(1)")),
+    ],
+)
 def test_a_fork_can_neither_use_nor_end_the_workers(tmp_path, pool):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK.format(pool=pool), str(tmp_path)],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
-        timeout=60.0,
+        timeout=150.0,
         check=False,
     )
 
@@ -102,7 +108,7 @@ def executor_pool(workers):
 
 
 @pytest.mark.parametrize("make", [ThreadPool, executor_pool])
-def test_an_order_that_no_thread_can_run_is_refused(inbox, work, make):
+def test_a_job_that_no_thread_can_run_is_refused(inbox, work, make):
     with contextlib.closing(make(1)) as pool:
         job = job_of(work, ("value", 1.0))
         with no_threads():
@@ -116,7 +122,7 @@ def test_an_order_that_no_thread_can_run_is_refused(inbox, work, make):
 
 
 @pytest.mark.parametrize("make", [ThreadPool, executor_pool])
-def test_an_order_waits_for_another_where_there_is_no_thread_for_both(inbox, work, tmp_path, make):
+def test_a_job_waits_for_another_where_there_is_no_thread_for_both(inbox, work, tmp_path, make):
     first, second = job_of(work, ("until", "go")), job_of(work, ("value", 1.0))
     with contextlib.closing(make(2)) as pool:
         pool.submit(first, inbox)
@@ -150,7 +156,7 @@ def test_one_process_does_where_there_is_no_thread_for_another(inbox, work, tmp_
         assert len(set(wait_for_calls(tmp_path, "until", 2))) == 2, "now there is a thread for it"
 
 
-def test_an_order_that_a_thread_cannot_report_on_is_lost_alone(inbox, work, monkeypatch):
+def test_a_job_that_a_thread_cannot_report_on_is_lost_alone(inbox, work, monkeypatch):
     def fail(*_, **__):
         raise MemoryError("no memory left")
 

@@ -204,7 +204,7 @@ def test_a_result_that_cannot_be_sent_is_an_error(pool, inbox, work):
     assert end.outcomes[1].arrays[0][0] == 2.0
 
 
-def test_many_orders_end_once_each_and_start_before(pool, inbox, work):
+def test_many_jobs_end_once_each_and_start_before(pool, inbox, work):
     jobs = [job_of(work, ("value", float(n)), number=n) for n in range(40)]
 
     ends = run(pool, inbox, *jobs)
@@ -294,7 +294,7 @@ def test_the_slow_worker_is_slow_and_no_other(pool, inbox, work, tmp_path):
     assert sorted(end.outcomes[0].injected for end in ends) == pytest.approx([0.0, 0.1])
 
 
-def test_a_waiting_order_can_be_withdrawn(pool, inbox, work, tmp_path):
+def test_a_waiting_job_can_be_withdrawn(pool, inbox, work, tmp_path):
     busy = [job_of(work, ("until", "go"), number=n) for n in range(2 * WORKERS)]
     waiting = job_of(work, ("raise", "ran"), number=99)
     for job in [*busy, waiting]:
@@ -321,7 +321,7 @@ def test_cancelling_what_is_over_does_nothing(pool, inbox, work):
     assert not [m for m in drained(inbox) if m.job is job and not isinstance(m, Started)]
 
 
-def test_an_order_that_hangs_can_be_given_up(pool, inbox, work, tmp_path):
+def test_a_job_that_hangs_can_be_given_up(pool, inbox, work, tmp_path):
     hung = job_of(work, ("until", "go"))
     pool.submit(hung, inbox)
     inbox.until_started(hung)

@@ -186,7 +186,7 @@ def test_actors_that_never_come_up_are_given_up(link, inbox, monkeypatch):
         RayPool(1).submit(job_of(Calls(), ("value", 1.0)), inbox)
 
 
-def test_orders_do_not_wait_for_ever_for_an_actor(link, inbox, monkeypatch):
+def test_jobs_do_not_wait_for_ever_for_an_actor(link, inbox, monkeypatch):
     pool = RayPool(1)
     job = job_of(Calls(), ("value", 1.0))
     pool.submit(job, inbox)
