@@ -28,7 +28,9 @@ from distributed_estimator.cli.main import dest as command
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import InputError
 from distributed_estimator.training.config import TrainingConfig
+from distributed_estimator.training.models import ModelConfig
 from distributed_estimator.training.runs import RunFolder
+from distributed_estimator.training.workloads import WorkloadConfig
 
 # The package's attribute `train` is the command; this is the module it is defined in.
 train_command = importlib.import_module("distributed_estimator.cli.train")
@@ -717,48 +719,33 @@ def test_train_passes_its_options_on(dest: Callable[..., Done]):
         *("--optimizer", "sgd", "--lr", 0.2, "--loss", "cross_entropy", "--basis", "minimal"),
         *("--seed", 3, "--no-figure", "--json"),
     ).document["config"]
-    assert config == {
-        "workload": {
-            "name": "digits",
-            "num_features": 4,
-            "reduction": "pool",
-            "classes": ["1", "7"],
-            "samples": 10,
-            "test_samples": 4,
-            "feature_range": [0.0, pytest.approx(3.141592653589793)],
-            "seed": 3,
-            "target": None,
-            "data_dir": None,
-        },
-        "model": {
-            "feature_map": "angle",
-            "feature_map_reps": 1,
-            "ansatz": "two_local",
-            "ansatz_reps": 2,
-            "entanglement": "pairwise",
-            "feature_map_entanglement": "linear",
-            "observable": "z_each",
-        },
-        "cuts": 0,
-        "label": "AABB",
-        "max_qubits": None,
-        "shots": 8,
-        "optimizer": "sgd",
-        "epochs": 1,
-        "batch_size": 5,
-        "loss": "cross_entropy",
-        "lr": 0.2,
-        "head": "linear",
-        "workers": 2,
-        "seed": 3,
-        "setting_basis": "minimal",
-        "pipeline": "contracted",
-        "pool": "threads",
-        "address": None,
-        "policy": TrainingConfig().as_dict()["policy"],
-        "stragglers": None,
-        "trace": False,
-    }
+    workload = WorkloadConfig(
+        "digits",
+        num_features=4,
+        reduction="pool",
+        classes=("1", "7"),
+        samples=10,
+        test_samples=4,
+        feature_range=(0.0, math.pi),
+        seed=3,
+    )
+    model = ModelConfig("angle", 1, "two_local", 2, "pairwise", observable="z_each")
+    expected = TrainingConfig(
+        workload,
+        model,
+        label="AABB",
+        shots=8,
+        optimizer="sgd",
+        epochs=1,
+        batch_size=5,
+        loss="cross_entropy",
+        lr=0.2,
+        head="linear",
+        workers=2,
+        seed=3,
+        setting_basis="minimal",
+    )
+    assert TrainingConfig.from_dict(config) == expected
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,8 @@ def test_options_are_the_fields() -> None:
     found, left = command.main(given, standalone_mode=False)
     assert found == Vehicle("van", seats=3, gears=(2.0, 1.5), below=Track())
     assert left == {}
+    found, _ = command.main(["--name", "null"], standalone_mode=False)
+    assert found.name == "null"
     shown = " ".join(command.get_help(click.Context(command)).split())
     for text in (
         "--places N Seats. [default: none]",

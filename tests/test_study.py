@@ -144,6 +144,7 @@ BAD = [
         ("+scales: {a: {? {b: 1} : c}}", 3, "a key is no text or number: give a name"),
         ("+scales: {small: {shot: 8}}", 3, "did you mean `shots`?"),
         ("+scales: {small: {experiments: {lern: {}}}}", 3, "did you mean `learn`?"),
+        ("+scales: {small: {experiments: [{}]}}", 3, "`experiments` is [{}]: give a mapping"),
         ("+optimizer: spsa\nscales: {a: {}, b: {lr: -1}}", 4, "`lr` is -1"),
         ("+model: z", 3, "`model` is 'z': give a mapping"),
         ("+model: {observable: zz_top}", 3, "observable"),

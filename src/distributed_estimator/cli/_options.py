@@ -30,7 +30,7 @@ class FieldType(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value; ends the command with the option, the text and what to give."""
-        if not isinstance(value, str):
+        if not isinstance(value, str) or _kind(self._hint) is str:
             return value
         parts = [part.strip() for part in value.split(",") if part.strip()]
         try:

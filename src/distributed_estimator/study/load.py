@@ -155,12 +155,14 @@ def _at(document: Document, scale: str | None) -> Document:
         if place[:2] == ("scales", prefix) and len(place) > 2
     }
     changes = document.value["scales"][prefix]
-    experiments = below.get("experiments")
-    for name in changes.get("experiments") or {}:
-        if isinstance(experiments, dict) and name not in experiments:
+    known, changed = below.get("experiments"), changes.get("experiments")
+    if not (isinstance(known, dict) and isinstance(changed, dict)):
+        known, changed = {}, {}  # an error that the reader names
+    for name in changed:
+        if name not in known:
             message = (
                 f"a scale changes the experiment `{name}`, which is not there: "
-                f"{close_to(str(name), list(map(str, experiments)))}"
+                f"{close_to(str(name), list(map(str, known)))}"
             )
             raise InputError(document.error(("scales", prefix, "experiments", name), message))
     merged = _merged(below, changes)

@@ -37,6 +37,8 @@ Problem = tuple[Place, str]
 """Where something is wrong, and what, with what to do."""
 
 ConfigT = TypeVar("ConfigT")
+_KEPT = ("gt", "ge", "lt", "le", "min_length", "title", "description", "extra")
+"""Parts of an annotation that messages, help and options use."""
 
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Shots = Annotated[int, Meta(ge=1, le=10**12)]
@@ -105,11 +107,13 @@ class Reader:
         classes = _classes(hint)
         if classes:
             return self._object(classes, value, place)
-        form = next((form for form in forms if _holds(form, value)), None)
+        form = next((form for form in forms if _is_open(form)), None)
         if form is None:
             return self._scalar(hint, value, place)
-        if not value and meta(hint).min_length:
+        kinds = Mapping if get_origin(form) is dict else list | tuple
+        if not isinstance(value, kinds) or (not value and meta(hint).min_length):
             self._refuse(hint, value, place)
+            return value
         arguments = get_args(form)
         if isinstance(value, Mapping):
             return {
@@ -214,7 +218,7 @@ def meta(hint: Any) -> Meta:
     """Bounds and help of an annotation, of those of its parts that have some."""
     found: dict[str, Any] = {}
     for each in _metas(hint):
-        found |= {key: value for key, value in each.__rich_repr__() if value is not None}
+        found |= {name: getattr(each, name) for name in _KEPT if getattr(each, name) is not None}
     return Meta(**found)
 
 
@@ -243,7 +247,7 @@ def expected(hint: Any, value: Any = None) -> str:
         choices = [str(choice) for form in forms for choice in get_args(form)]
         return f"one of {', '.join(choices)}"
     if kind in (tuple, dict):
-        if value in ((), [], {}):
+        if isinstance(value, list | tuple | dict) and not value:
             return "at least one"
         return f"a list, each {expected(get_args(forms[0])[0])}" if kind is tuple else "a mapping"
     return {bool: "true or false", str: "text"}[kind]
@@ -305,12 +309,9 @@ def _kind(kind: Any) -> str:
     return str(getattr(kind, "KIND", kind.__name__))
 
 
-def _holds(form: Any, value: Any) -> bool:
-    """Whether a value is a mapping or a list where an annotation has one whose items are alike."""
-    kind, arguments = get_origin(form), get_args(form)
-    if kind is dict:
-        return isinstance(value, Mapping)
-    return kind is tuple and arguments[-1] is ... and isinstance(value, list | tuple)
+def _is_open(form: Any) -> bool:
+    """Whether an annotation is that of a mapping, or of a list of any length."""
+    return get_origin(form) is dict or (get_origin(form) is tuple and get_args(form)[-1] is ...)
 
 
 def _metas(hint: Any) -> Iterator[Meta]:
