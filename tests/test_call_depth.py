@@ -15,8 +15,8 @@ from distributed_estimator import DistributedEstimator, EstimatorOptions, Fragme
 from distributed_estimator.backends import program, statevector
 from distributed_estimator.execution.pools import ThreadPool
 
-TO_THE_POOL = 9  # 8 are wanted: the driver takes 4 of them, and 3 would do
-IN_WORKER = 5  # 4 are wanted: `execution/worker.py` takes 2 of them, and 1 would do
+TO_THE_POOL = 8
+IN_WORKER = 4
 PACKAGE = os.path.dirname(distributed_estimator.__file__)
 
 
