@@ -250,7 +250,7 @@ def _bar_panel(
     data["floor"] = floor
     x = alt.X("value:Q", scale=scale, title=quantity, axis=alt.Axis(labelOverlap=True))
     y = alt.Y("row:O", axis=None)
-    tooltip = alt.Tooltip("told:N", title=None)
+    tooltip = alt.Tooltip("details:N", title=None)
     known = "isValid(datum.value)"
     colour = _colour(colours, legend=False)  # each bar has its label
     base = alt.Chart().encode(y=y, tooltip=tooltip)
@@ -305,15 +305,15 @@ def _labelled(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
                 measured += f" from {number(count)} queries"
             has_spread = count > 1 and pd.notna(row["low"]) and row["high"] > row["low"]
             label = f"{key}: {number(row['value'])} (n = {row['n']})"
-            told = [f"{name}, {key}", f"{quantity}: {number(row['value'])}"]
+            details = [f"{name}, {key}", f"{quantity}: {number(row['value'])}"]
             if has_spread:
-                told.append(f"{row['spread']}: {number(row['low'])} to {number(row['high'])}")
-            told.append(f"n = {row['n']}, {measured}, {one_line(str(row.get('origin', '')))}")
+                details.append(f"{row['spread']}: {number(row['low'])} to {number(row['high'])}")
+            details.append(f"n = {row['n']}, {measured}, {one_line(str(row.get('origin', '')))}")
             if pd.notna(row.get("bound", math.nan)):
-                told.append(f"no policy can beat {number(row['bound'])} on average")
+                details.append(f"no policy can beat {number(row['bound'])} on average")
             found.append(
                 {
-                    **{"key": key, "head": False, "has_spread": has_spread, "told": told},
+                    **{"key": key, "head": False, "has_spread": has_spread, "details": details},
                     "label": label if basis == "measured" else f"{label}, {measured}",
                     "basis": basis,
                     **{k: float(row[k]) for k in ("value", "low", "high")},
@@ -343,7 +343,7 @@ def stages(title: str, rows: pd.DataFrame, *, absolute: bool) -> Figure:
             x=alt.X("length:Q", title=quantity, stack="zero", scale=alt.Scale(**ends)),
             color=_colour(STAGE_COLOURS),
             order=alt.Order("order:Q"),
-            tooltip=alt.Tooltip("told:N", title=None),
+            tooltip=alt.Tooltip("details:N", title=None),
         )
         origin = ", ".join(sorted(set(part.origin)))
         name = f"{one_line(str(dataset), 60)} · {one_line(origin, 60)}"
@@ -365,14 +365,14 @@ def _stacked(rows: pd.DataFrame, absolute: bool) -> tuple[pd.DataFrame, int]:
             found.append({"row": place, "label": label, "head": False})
             for order, (stage, _) in enumerate(STAGES):
                 row = members[members.stage == stage].iloc[0]
-                told = [
+                details = [
                     f"{stage}: {one_line(str(series), 80)}, {cuts_label(int(cuts))}",
                     f"{100 * row.share:.2f} % of the time, {number(row.median_seconds)} s a query",
                     f"n = {row.n}, {one_line(row.origin)}",
                 ]
                 length = row.median_seconds if absolute else 100 * row.share
                 where = {"row": place, "stage": stage, "key": stage, "order": order}
-                found.append({**where, "length": float(length), "told": told})
+                found.append({**where, "length": float(length), "details": details})
         place += 1
     return pd.DataFrame(found), _ROW * place
 
@@ -395,7 +395,7 @@ def curves(
 
     Args:
         title: Of the figure.
-        panels: By title, rows of `key` (the series), `x`, `y`, `told`, and where there is an
+        panels: By title, rows of `key` (the series), `x`, `y`, `details`, and where there is an
             interval `low` and `high`.
         x: What is drawn to the right, with its unit.
         y: What is drawn upwards, with its unit.
@@ -427,7 +427,7 @@ def curves(
         point = base.mark_point(filled=True, size=45, opacity=1, clip=True).encode(
             y="y:Q",
             shape=alt.Shape("key:N", legend=None, sort=keys),
-            tooltip=alt.Tooltip("told:N", title=None),
+            tooltip=alt.Tooltip("details:N", title=None),
         )
         layers = [line, point]
         if "low" in frame:
@@ -451,7 +451,7 @@ def speed_up(title: str, rows: pd.DataFrame) -> Figure:
         data = data.assign(
             key=[cuts_label(cuts) for cuts in data.cuts], x=data.workers, y=data.value
         )
-        data["told"] = [
+        data["details"] = [
             [
                 f"{one_line(str(dataset))}, {one_line(str(series))}, {row.key}",
                 f"{row.x} workers: {number(row.y)} times as fast",
@@ -459,7 +459,7 @@ def speed_up(title: str, rows: pd.DataFrame) -> Figure:
             ]
             for row in data.itertuples()
         ]
-        columns = ["key", "x", "y", "low", "high", "told"]
+        columns = ["key", "x", "y", "low", "high", "details"]
         origin = ", ".join(sorted(set(part.origin)))
         found[f"{one_line(f'{dataset}, {series}', 90)} · {one_line(origin, 60)}"] = data[columns]
     colours = {cuts_label(c): CUT_COLOURS[min(c, 4)] for c in sorted(set(rows.cuts))}
@@ -500,7 +500,7 @@ def _by_step(
                 "key": label,
                 "x": training[place].step,
                 "y": numbers[place],
-                "told": [
+                "details": [
                     f"{label}: {number(numbers[place])}",
                     f"step {training[place].step}, epoch {training[place].epoch}",
                     f"{number(training[place].queries)} queries, {number(training[place].at)} s",
@@ -544,7 +544,7 @@ def robustness(clean: AccuracyPoint | None, found: Sequence[AccuracyCurve]) -> F
                 {
                     **{"key": name, "x": point.magnitude, "y": 100 * point.accuracy},
                     **{"low": 100 * point.low, "high": 100 * point.high},
-                    "told": [
+                    "details": [
                         f"{name}, {number(point.magnitude)} rad: {percent(point.accuracy)} correct",
                         f"95 % interval: {percent(point.low)} to {percent(point.high)}",
                     ],
@@ -586,7 +586,7 @@ def timeline(title: str, query: PlacedQuery) -> Figure:
             x2="end:Q",
             color=_colour(colours),
             opacity=alt.condition("datum.lost", alt.value(0.35), alt.value(1)),
-            tooltip=alt.Tooltip("told:N", title=None),
+            tooltip=alt.Tooltip("details:N", title=None),
         )
     )
     return Figure(title, (_panel(title, [mark], data, 22 * len(labels)),), colours)
@@ -596,9 +596,9 @@ def _stage_slices(record: QueryRecord | None) -> Iterable[dict[str, Any]]:
     end = 0.0
     for name, field in STAGES if record is not None else ():
         length = 1e3 * float(getattr(record, field))
-        told = [f"{name}: {number(length)} ms"]
+        details = [f"{name}: {number(length)} ms"]
         place = {"lane": "stages", "begin": end, "end": end + length}
-        yield {**place, "key": name, "told": told, "lost": False}
+        yield {**place, "key": name, "details": details, "lost": False}
         end += length
 
 
@@ -620,22 +620,22 @@ def _slice(task: TaskRecord) -> tuple[int, int, TaskRecord]:
 
 def _marks(begin: int, end: int, task: TaskRecord) -> Iterable[dict[str, Any]]:
     start, stop = begin / 1e6, end / 1e6
-    told = [
+    details = [
         one_line(f"fragment {task.fragment}, {task.status}, {task.purpose}"),
         f"{number(stop - start)} ms on worker {one_line(task.worker, 40)}",
         f"submitted at {number(1e3 * task.submitted)} ms, started at {number(start)} ms",
         f"{number(task.subexperiments)} subexperiments, attempt {task.attempt + 1}",
     ]
     if task.cause:
-        told.append(one_line(task.cause))
+        details.append(one_line(task.cause))
     lost = task.status not in ("done", "late")
     key = f"fragment {task.fragment}"
-    yield {"key": key, "begin": start, "end": stop, "told": told, "lost": lost}
+    yield {"key": key, "begin": start, "end": stop, "details": details, "lost": lost}
     if task.injected_delay > 0:
         delay = 1e3 * task.injected_delay
-        slept = [f"injected delay: {number(delay)} ms", *told]
+        slept = [f"injected delay: {number(delay)} ms", *details]
         ends = {"begin": start, "end": min(stop, start + delay)}
-        yield {"key": "injected delay", **ends, "told": slept, "lost": False}
+        yield {"key": "injected delay", **ends, "details": slept, "lost": False}
 
 
 # Pictures of a run
@@ -679,7 +679,7 @@ def run_stages(rows: Sequence[StageRow]) -> Figure:
                 **{"key": row.stage, "row": place, "share": 100 * row.share},
                 "head": False,
                 "label": f"{row.stage}: {100 * row.share:.1f} %, {number(row.seconds)} s",
-                "told": [
+                "details": [
                     f"{row.stage}: {number(row.seconds)} s, {100 * row.share:.2f} % of the time",
                     f"median of a call: {number(row.median_seconds)} s",
                 ],
@@ -692,7 +692,7 @@ def run_stages(rows: Sequence[StageRow]) -> Figure:
     bar = base.mark_bar(height=12, yOffset=8, clip=True).encode(
         x=alt.X("share:Q", title="share of T_total (%)", scale=alt.Scale(domain=[0, 100])),
         color=_colour(STAGE_COLOURS, legend=False),
-        tooltip=alt.Tooltip("told:N", title=None),
+        tooltip=alt.Tooltip("details:N", title=None),
     )
     title = f"Estimator time by stage, {number(rows[-1].seconds)} s in all"
     panel = _panel(title, [bar, *_labels()], data, _ROW * len(data))

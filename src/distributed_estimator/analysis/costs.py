@@ -273,7 +273,7 @@ def reason_left_out(record: QueryRecord) -> str | None:
     """The reason why no law is fitted to a record; None: its cost follows from its features."""
     straggler = record.straggler
     if record.precision:
-        return "asked for a precision: pilots and rounds are not told apart"
+        return "asked for a precision: pilots and rounds cannot be distinguished"
     if straggler.p != 0 or straggler.slow_worker is not None:
         return "stragglers were injected"
     if record.retries or record.speculated or record.missing:

@@ -78,8 +78,8 @@ def convert(place: str, data: Any, kind: type[DocumentT], within: str = "") -> D
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        told = str(error).replace("`$.", f"`{within}.".replace("`.", "`"))
-        raise RecordError(f"{place} is damaged: {told}; restore it, or run it again") from error
+        why = str(error).replace("`$.", f"`{within}.".replace("`.", "`"))
+        raise RecordError(f"{place} is damaged: {why}; restore it, or run it again") from error
 
 
 def read_document(path: Path, kind: type[DocumentT]) -> DocumentT:

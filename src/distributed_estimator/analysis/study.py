@@ -263,8 +263,8 @@ def load_study(folder: Path | str) -> Study:
         runs[run_id] = run
         queries += [_query_row(run_id, one) for one in records if isinstance(one, QueryRecord)]
         for header in (record for record in records if isinstance(record, Header)):
-            told = {k: v for k, v in to_dict(header).items() if k not in _OF_ONE_RUN}
-            environments[json.dumps(told, sort_keys=True)] = told
+            about = {k: v for k, v in to_dict(header).items() if k not in _OF_ONE_RUN}
+            environments[json.dumps(about, sort_keys=True)] = about
     _check_one_study(folder, study, runs, damaged)
     found = Study(
         folder=folder,

@@ -249,13 +249,13 @@ def interval(numbers: Sequence[float]) -> dict[str, Any]:
     """
     values = np.array(numbers, dtype=float)
     n, mean = len(values), float(values.mean())
-    told = {"value": mean, "low": math.nan, "high": math.nan, "n": n}
+    found = {"value": mean, "low": math.nan, "high": math.nan, "n": n}
     if n < 2:
-        return {**told, "spread": "none (n = 1)"}
+        return {**found, "spread": "none (n = 1)"}
     if np.ptp(values) <= _EQUAL * max(1.0, abs(mean)):
-        return {**told, "spread": f"no spread: all {n} equal"}
+        return {**found, "spread": f"no spread: all {n} equal"}
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / math.sqrt(n))
-    return {**told, "low": mean - half, "high": mean + half, "spread": "95 % interval"}
+    return {**found, "low": mean - half, "high": mean + half, "spread": "95 % interval"}
 
 
 def _sources(part: pd.DataFrame) -> dict[str, Any]:
@@ -947,9 +947,9 @@ def _difference_lines(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         mine = _ours(rows)
         mine = mine if mine.empty else mine[mine.metric == metric]
         for row in mine.to_dict("records"):
-            is_told = row["zero"] in ("inside", "outside")
+            has_interval = row["zero"] in ("inside", "outside")
             numbers = {name: row[name] for name in ("value", "low", "high", "n", "spread")}
-            outcome = f"0 is {row['zero']} the interval" if is_told else row["zero"]
+            outcome = f"0 is {row['zero']} the interval" if has_interval else row["zero"]
             yield _line(what, row, **numbers, outcome=outcome)
         for row in _not_measured(mine, (1, 2, 3)):
             yield _line(what, row)
