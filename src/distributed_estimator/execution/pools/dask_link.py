@@ -325,6 +325,8 @@ class Link:
                 closing.result(_CLOSE_SECONDS)
         self.call_soon(self._closing.set)
         self._thread.join(_CLOSE_SECONDS)
+        if self._client is not None:
+            self._client.status = "closed"  # else it would try again when it is collected
 
     async def _disconnect(self) -> None:
         if not self._lost.done():
