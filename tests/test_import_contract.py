@@ -41,13 +41,13 @@ WRONG = [
     ("estimator", "gradient"),
     ("gradient", "training"),
     ("training.added", "cli"),
-    ("analysis.added", "cutting"),
-    ("analysis.added", "pipeline"),
+    ("analysis.tables", "cutting"),
+    ("analysis.tables", "pipeline"),
     ("simulation.added", "backends"),
     ("simulation.added", "analysis"),
 ]
 RIGHT = [
-    ("analysis.added", "records"),
+    ("analysis.tables", "records"),
     ("simulation.added", "execution"),
     ("training.added", "analysis"),
     ("study.added", "training"),

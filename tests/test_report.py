@@ -263,7 +263,8 @@ def test_hostile_names_do_no_harm_anywhere(hostile):
     assert "<img src=x onerror=alert(1)>" in page.text
     assert "{{ 7 * 191 }}" in page.text  # no template runs what data holds
     # Between backticks everything is text.
-    readme = re.sub("`+[^`]*`+", "", (out / "README.md").read_text("utf-8"))
+    readme = (out / "README.md").read_text("utf-8").replace(r"\`", "")
+    readme = re.sub("`+[^`]*`+", "", readme)
     assert "<img" not in readme
     assert "<script" not in readme
     for path in out.rglob("*.csv"):

@@ -195,7 +195,7 @@ def test_a_folder_that_looks_like_a_partition_adds_no_column(
         ),
         ("a,b\n1,x\nred,y\n", "column `a` of .* holds values of type string, and features are"),
         ("a,b\n2020-01-01,x\n2020-01-02,y\n", "column `a` of .* holds values of type date32"),
-        ("a,b\n1,x\n2,x\n", r"has 1 class\(es\) \(x\), and two are told apart"),
+        ("a,b\n1,x\n2,x\n", r"has 1 class\(es\) \(x\), and two are needed"),
         ("a,b\n1,x\n2,y\n3,x\n4,y\n", r"class 'x' has 2 sample\(s\) in the data of .* 4 or more"),
         ("a,b\n" + "1,x\n2,y\n" * 4, r"class 'x' has 1 sample\(s\) in the test part"),
         ("a,b,c\n" + "1,7,x\n2,7,y\n" * 20, "constant columns in workload `a.csv`: `b` do not va"),

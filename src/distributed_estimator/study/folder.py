@@ -156,6 +156,8 @@ class StudyFolder:
 
 def _is_outcome(result: Mapping[str, Any]) -> bool:
     """Whether a result says what its status promises."""
+    if type(result.get("attempts")) is not int:
+        return False
     if result.get("status") == "done":
         return isinstance(result.get("results"), dict)
     return result.get("status") == "failed" and isinstance(result.get("cause"), str)
