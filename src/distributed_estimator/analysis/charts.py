@@ -275,7 +275,7 @@ def _bar_panel(
     )
     whisker = whisker.encode(x=alt.X("low:Q"), x2="high:Q")
     bound = base.transform_filter("isValid(datum.bound)").mark_tick(
-        thickness=3, height=18, yOffset=8, clip=True
+        thickness=3, height=18, yOffset=8, clip=True, color="black"
     )
     layers = [mark]
     if data.has_spread.any():
