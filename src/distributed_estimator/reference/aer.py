@@ -9,7 +9,7 @@ from typing import Any
 from qiskit.primitives import BaseSamplerV2
 from threadpoolctl import ThreadpoolController
 
-from ..errors import MissingExtraError
+from ..checks import require
 from ..records.environment import usable_processors
 
 
@@ -22,11 +22,8 @@ def sampler_class(purpose: str) -> type[BaseSamplerV2]:
     Raises:
         MissingExtraError: qiskit-aer is not installed.
     """
-    try:
-        from qiskit_aer.primitives import SamplerV2
-    except ImportError as error:
-        raise MissingExtraError("qiskit-aer", "aer", purpose) from error
-    sampler: type[BaseSamplerV2] = SamplerV2
+    module = require("qiskit_aer.primitives", "aer", purpose, "qiskit-aer")
+    sampler: type[BaseSamplerV2] = module.SamplerV2
     return sampler
 
 

@@ -20,9 +20,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..analysis.load import load_training
+from ..checks import require
 from ..errors import InputError, TrainingStoppedError
 from ..records import TrainingRecord
-from ._extras import optional_import
 from .config import TrainingConfig
 from .runs import RunFolder
 from .session import Progress
@@ -38,11 +38,9 @@ _ENVIRONMENT = {
     "MLFLOW_ALLOW_FILE_STORE": "true",  # newer versions take databases alone without it
 }
 _tensorboard = partial(
-    optional_import, package="tensorboard", extra="track", purpose="tracking with TensorBoard"
+    require, package="tensorboard", extra="track", purpose="tracking with TensorBoard"
 )
-_mlflow = partial(
-    optional_import, package="mlflow-skinny", extra="track", purpose="tracking with MLflow"
-)
+_mlflow = partial(require, package="mlflow-skinny", extra="track", purpose="tracking with MLflow")
 
 
 class Tracker(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import json
 import os
 import selectors
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ...errors import InputError, MissingExtraError, PoolError
+from ...checks import require
+from ...errors import InputError, PoolError
 from ..pinning import ONE_THREAD
 from .base import Engine, Pool, Submission, check_memory_limit
 from .dask_link import Link, LinkLostError, WorkerLostError
@@ -70,10 +70,7 @@ class DaskPool(Pool):
         security: Any = None,
         memory_limit: int | None = None,
     ) -> None:
-        try:
-            importlib.import_module("distributed")
-        except ImportError as error:
-            raise MissingExtraError("distributed", "dask", 'pool="dask"') from error
+        require("distributed", "dask", 'pool="dask"')
         if address is not None and not isinstance(address, str):
             raise InputError(
                 f"`address` is {address!r}: give a string such as 'tcp://10.0.0.1:8786'"
@@ -126,7 +123,7 @@ class _Dask(Engine):
         address, security = self._address, self._security
         if self._host is not None:
             # Nothing leaves this machine, whatever the caller's configuration asks for elsewhere.
-            make: Any = importlib.import_module("distributed").Security
+            make = require("distributed", "dask", 'pool="dask"').Security
             address, security = self._host.start(), make(require_encryption=False)
         assert address is not None
         try:

