@@ -631,7 +631,7 @@ def test_results_need_an_archive_of_this_release(tmp_path, capsys):
 
 def test_a_readme_of_ones_own_is_not_overwritten(made, tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(RecordError, match="was not made by `dest study report`"):
+    with pytest.raises(RecordError, match="is there and is no report page: move it away"):
         write_results(made.out, tmp_path)
     assert contents(tmp_path) == {"README.md": b"mine"}
 

@@ -90,13 +90,13 @@ def markdown_page(template: str, **values: Any) -> str:
     return _environment(finalize=shown).get_template(template).render(**values)
 
 
-def check_page(path: Path) -> None:
-    """Raises RecordError where a file that is no page of ours would be lost."""
+def check_page(path: Path, mark: str = _GENERATOR) -> None:
+    """Raises RecordError where a file that is no page of ours, without its mark, would be lost."""
     try:
         text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
     except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from error
-    if text and _GENERATOR not in text:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
+    if text and mark not in text:
         raise RecordError(
             f"`{path}` is there and is no report page: move it away, or name another place with "
             "--out"

@@ -366,7 +366,7 @@ def write_report(
     require_altair()
     require_jinja()
     check_page(place / "report.html")
-    _check_readme(place / "README.md")
+    check_page(place / "README.md", _MADE)
     if command is None:
         command = shlex.join(["dest", "study", "report", str(folder)])
     data = StudyData.of(load_study(folder))
@@ -413,7 +413,7 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
             f"{folder} holds no archive named {RECORDS}: pack a study there with "
             f"`dest study pack STUDY --out {folder / RECORDS}`"
         )
-    _check_readme(place / "README.md")
+    check_page(place / "README.md", _MADE)
     manifest = read_manifest(folder / RECORDS)
     data = StudyData.of(load_study(folder / RECORDS))
     known = [f"{section}.svg" for section in ("paper", "beyond")]
@@ -429,19 +429,6 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
         _write_summary(data, new)
         written = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
     return WrittenReport(data, place, tuple(place / file for file in written))
-
-
-def _check_readme(path: Path) -> None:
-    """Raises `RecordError` where a README that was not made here would be lost."""
-    try:
-        text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
-    if text and _MADE not in text:
-        raise RecordError(
-            f"`{path}` is there and was not made by `dest study report`: move it away, or give "
-            "another folder with `--out`"
-        )
 
 
 def _write_summary(data: StudyData, place: Path) -> None:
