@@ -118,7 +118,7 @@ def test_figure_draws_what_the_records_say(tmp_path: Path, monkeypatch: pytest.M
     drawn = []
     write = charts.write_picture
     monkeypatch.setattr(
-        charts, "write_picture", lambda chart, path: (drawn.append(chart), write(chart, path))
+        charts, "write_picture", lambda chart, *paths: (drawn.append(chart), write(chart, *paths))
     )
     training_figure(STEPS, [query()], tmp_path / "run.png", "iris, 1 cut")
     picture = drawn[0].to_dict()

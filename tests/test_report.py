@@ -111,14 +111,18 @@ def small(tmp_path, **more):
 def paper(tmp_path_factory):
     """The report of a study with all experiments."""
     folder = traced_study(tmp_path_factory.mktemp("paper") / "study")
-    return write_report(folder, command="dest study report DIR")
+    with pytest.MonkeyPatch.context() as patch:  # the same pictures as SVG
+        patch.setattr("vl_convert.vegalite_to_png", lambda *_, **__: b"")
+        return write_report(folder, command="dest study report DIR")
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     """The report of a study whose texts are hostile, and what the command printed."""
     folder = hostile_study(tmp_path_factory.mktemp("hostile") / "study")
-    printed = CliRunner().invoke(report_command, [str(folder)], catch_exceptions=False)
+    with pytest.MonkeyPatch.context() as patch:  # the same pictures as SVG, which hold text
+        patch.setattr("vl_convert.vegalite_to_png", lambda *_, **__: b"")
+        printed = CliRunner().invoke(report_command, [str(folder)], catch_exceptions=False)
     return folder / "report", printed.output
 
 
@@ -146,7 +150,8 @@ def test_the_page_draws_every_figure_from_the_tables_numbers(paper):
     labels = [row["label"] for row in rows if row["basis"] == "extrapolated"]
     assert "1 cut: 20,000 (n = 3), extrapolated from 3 queries" in labels
     assert [one["label"] for one in found["timeline"]["choices"]] == [
-        f"shares, mnist, {cuts}, contracted, eager, 8 workers" for cuts in ("1 cut", "2 cuts")
+        f"shares, ours, local simulator, mnist, {cuts}, eager, 8 workers"
+        for cuts in ("1 cut", "2 cuts")
     ]
     lanes = {row["lane"] for row in data_in(found["timeline"]["choices"][0]["panels"][0])}
     assert lanes == {"stages", "worker 0", "worker 1"}
@@ -333,6 +338,14 @@ def test_damaged_tasks_cost_a_timeline_alone(tmp_path, caplog):
     assert "tasks.jsonl, line 1 is unreadable" in caplog.text
     assert "timeline" not in charts_of(written.out / "report.html")
     assert written.data.counts == {"done": 1}
+
+
+def test_damaged_tasks_of_an_archive_cost_timelines_alone(tmp_path, caplog):
+    out = pack_study(traced_study(tmp_path / "study"), tmp_path / "archive").out
+    (out / "tasks.parquet").write_bytes(b"damaged")
+    written = write_report(out, tmp_path / "report")
+    assert "timelines left out: " in caplog.text
+    assert written.data.counts == {"done": len(written.data.study.runs) - 1, "failed": 1}
 
 
 @pytest.mark.parametrize("before", ["nothing", "a report"])
@@ -555,6 +568,24 @@ def test_a_full_disk_leaves_the_archive_that_was_there(both, tmp_path):
     with file_size_limit(3_000), pytest.raises(RecordError, match=r"cannot write .*too large"):
         pack_study(both[0], tmp_path / "out")
     assert contents(tmp_path) == before
+
+
+def test_an_archive_that_was_cut_off_is_none_until_it_is_packed_again(both, tmp_path):
+    out = pack_study(both[0], tmp_path / "out").out
+    whole = contents(out)
+    (out / "archive.json").unlink()
+    (out / ".0a1b2c3d").mkdir()
+    with pytest.raises(RecordError, match="was cut off while it was packed: pack the study again"):
+        load_study(out)
+    pack_study(both[0], out)
+    assert contents(out) == whole
+
+
+def test_parquet_of_other_columns_is_refused(both, tmp_path):
+    out = pack_study(both[0], tmp_path / "out").out
+    (out / "runs.parquet").write_bytes((out / "queries.parquet").read_bytes())
+    with pytest.raises(RecordError, match=r"runs.parquet is damaged: it has no column experiment"):
+        load_study(out)
 
 
 def test_a_damaged_run_is_not_packed(tmp_path):

@@ -522,7 +522,7 @@ def test_the_figure_draws_what_was_measured(tmp_path: Path, monkeypatch: pytest.
     drawn = []
     write = charts.write_picture
     monkeypatch.setattr(
-        charts, "write_picture", lambda chart, path: (drawn.append(chart), write(chart, path))
+        charts, "write_picture", lambda chart, *paths: (drawn.append(chart), write(chart, *paths))
     )
     curves = [curve("gaussian", 1.0, 0.9, 0.8), curve("pgd", 1.0, 0.5, 0.25)]
     robustness_figure(curves[0].points[0], curves, tmp_path / "run.png", "iris")
@@ -581,7 +581,7 @@ def test_the_command_prints_tables_and_writes_its_files(
     drawn = []
     write = charts.write_picture
     monkeypatch.setattr(
-        charts, "write_picture", lambda chart, path: (drawn.append(chart), write(chart, path))
+        charts, "write_picture", lambda chart, *paths: (drawn.append(chart), write(chart, *paths))
     )
     before = snapshot(run.path)
     done = dest("robustness", run.path, *QUICK)

@@ -14,9 +14,9 @@ import msgspec
 from ..errors import InputError, RecordError, named
 from ..records import Record
 from .documents import read_document
-from .files import replaced_files, write_text
+from .files import LEFT_BEHIND, replaced_files, write_text
 from .packed import MANIFEST, RUNS, TABLES, Packed, PackedRun, write_packed
-from .study import REPEAT, Study, load_study
+from .study import REPEAT, RunFolders, Study, load_study
 
 ARCHIVE_VERSION = 2
 _FILES = ("study.json", MANIFEST, RUNS, *TABLES.values())
@@ -66,7 +66,7 @@ def pack_study(folder: Path, out: Path) -> Archive | None:
 
     Of the others their `run.json` is kept, so that a report lists them. Of runs of one kind, single
     tasks and jobs are kept of the first alone, which a report draws. An archive that is there
-    already is replaced.
+    already is replaced; one that was cut off is none until it is packed again.
 
     Raises:
         InputError: `folder` is an archive already, or `out` holds other things.
@@ -84,13 +84,16 @@ def pack_study(folder: Path, out: Path) -> Archive | None:
     ended = study.runs[study.runs.status != "unfinished"]
     if ended.empty:
         return None
-    drawn = set(study.traced_kinds())
-    with replaced_files(out, _FILES) as new:
+    drawn, source = set(study.traced_kinds()), study.source
+    assert not isinstance(source, Packed)
+    with replaced_files(out, _FILES, last=MANIFEST) as new:
         (new / "study.json").write_bytes((folder / "study.json").read_bytes())
-        write_packed(new, _runs(study, drawn))
+        write_packed(new, _runs(study, source, drawn))
         digest = records_hash(new)
         counts = {str(status): len(part) for status, part in study.runs.groupby("status")}
-        left_out = len(study.traced() - drawn) + _left_out_before(folder)
+        left_out = _left_out_before(folder) + sum(
+            source.trace_files(run_id) for run_id in ended.run_id if run_id not in drawn
+        )
         manifest = Manifest(study.digest, counts, left_out, digest, ARCHIVE_VERSION)
         document = {"schema_version": 1, **msgspec.structs.asdict(manifest)}
         write_text(new / MANIFEST, json.dumps(document, indent=2) + "\n")
@@ -109,12 +112,14 @@ def pack_study(folder: Path, out: Path) -> Archive | None:
 def _check_place(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"`{out}` is a file: name a folder for the archive")
-    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    found = {name for name in names if not LEFT_BEHIND.fullmatch(name)}
     if not found:
         return
-    if MANIFEST not in found:
+    if MANIFEST in found:
+        read_document(out / MANIFEST, Manifest)
+    elif RUNS not in found:  # as an archive has that was cut off while it was written
         raise InputError(f"`{out}` is not empty and no archive: name a new folder")
-    read_document(out / MANIFEST, Manifest)
     foreign = sorted(found - set(_FILES))
     if foreign:
         raise InputError(
@@ -123,14 +128,14 @@ def _check_place(out: Path) -> None:
         )
 
 
-def _runs(study: Study, drawn: set[str]) -> Iterator[PackedRun]:
+def _runs(study: Study, source: RunFolders, drawn: set[str]) -> Iterator[PackedRun]:
     for run_id, run in study.runs.iterrows():
         names = ("run.json", "result.json")
-        found = {name: study.source.document(str(run_id), name)[1] for name in names}
+        found = {name: source.document(str(run_id), name)[1] for name in names}
         documents = {name: content for name, content in found.items() if content is not None}
         logs: dict[str, list[Record]] = {}
         if run.status != "unfinished":
-            logs = study.source.logs(str(run_id), traces=run_id in drawn)
+            logs = source.logs(str(run_id), traces=run_id in drawn)
         yield PackedRun(str(run_id), run.experiment, documents, logs)
 
 

@@ -88,7 +88,7 @@ def number(value: float | None) -> str:
         >>> number(12345.6), number(0.01234), number(None)
         ('12,346', '0.0123', '–')
     """
-    if value is None or not math.isfinite(value):
+    if value is None or not -1e300 < value < 1e300:
         return "–"
     if value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}"
@@ -115,8 +115,8 @@ def picture_of_all(figures: Sequence[Figure]) -> Any:
     return joined.resolve_scale(color="independent", x="independent", y="independent")
 
 
-def write_picture(chart: Any, path: Path) -> None:
-    """Writes a chart as PNG or SVG, by the ending of `path`; the file appears whole or not at all.
+def write_picture(chart: Any, *paths: Path) -> None:
+    """Writes a chart as PNG or SVG, by the ending of each path; files appear whole or not at all.
 
     Raises:
         OSError: The operating system refused to write.
@@ -124,12 +124,13 @@ def write_picture(chart: Any, path: Path) -> None:
     import vl_convert
 
     specification = {**chart.to_dict(), "config": _CONFIG}
-    with atomic(path, durable=False) as unfinished:
-        if path.suffix == ".svg":
-            text = vl_convert.vegalite_to_svg(specification)
-            unfinished.write_text(_renumbered(text) + "\n", "utf-8", newline="\n")
-        else:
-            unfinished.write_bytes(vl_convert.vegalite_to_png(specification, scale=2))
+    for path in paths:
+        with atomic(path, durable=False) as unfinished:
+            if path.suffix == ".svg":
+                text = _renumbered(vl_convert.vegalite_to_svg(specification))
+                unfinished.write_text(text + "\n", "utf-8", newline="\n")
+            else:
+                unfinished.write_bytes(vl_convert.vegalite_to_png(specification, scale=2))
 
 
 def _renumbered(svg: str) -> str:
@@ -146,7 +147,7 @@ def page_specification(panel: Panel) -> dict[str, Any]:
     It has the parameter `hidden`, a list of series that are left out, and the interval `zoom`,
     which is bound to the horizontal axis.
     """
-    found: dict[str, Any] = panel.properties(width="container").to_dict()
+    found: dict[str, Any] = panel.properties(width="container").to_dict(validate=False)
     zoom = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"}
     found["layer"][0]["params"] = [{"name": "zoom", "select": zoom, "bind": "scales"}]
     found["params"] = [{"name": "hidden", "value": []}]

@@ -38,24 +38,16 @@ def markdown(text: str, most: int = MOST_LETTERS) -> str:
     return _NUMBERED.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\1", line))
 
 
-def csv_text(text: str) -> str:
+def csv_text(text: str, most: int = 1000) -> str:
     """Text that no spreadsheet takes for a formula.
 
     Example:
         >>> csv_text("=1+1"), csv_text("AABB")
         ("'=1+1", 'AABB')
     """
-    line = one_line(text, most=1000)
+    line = one_line(text, most)
     begin = unicodedata.normalize("NFKC", line[:1])  # wide forms of a sign are signs too
     return f"'{line}" if begin.startswith(_FORMULA) else line
-
-
-def figure_text(text: str, most: int = 40) -> str:
-    """Text in letters that Matplotlib's own font has; to be drawn with mathtext switched off."""
-    return "".join(
-        letter if ord(letter) < 0x250 or 0x370 <= ord(letter) < 0x400 or letter == "…" else "?"
-        for letter in one_line(text, most)
-    )
 
 
 def cuts_label(cuts: int) -> str:

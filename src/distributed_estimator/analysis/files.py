@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
@@ -12,9 +13,14 @@ from pathlib import Path
 
 from ..errors import RecordError
 
+LEFT_BEHIND = re.compile(r"\.[0-9a-f]{8}")
+"""Names of folders that a killed program may leave."""
+
 
 @contextmanager
-def replaced_files(out: Path, known: Collection[str] = ()) -> Iterator[Path]:
+def replaced_files(
+    out: Path, known: Collection[str] = (), last: str | None = None
+) -> Iterator[Path]:
     """A folder to fill, whose files take their places in `out` at the end.
 
     If it cannot be filled, or a folder is in the place of a file, `out` is as it was.
@@ -22,6 +28,7 @@ def replaced_files(out: Path, known: Collection[str] = ()) -> Iterator[Path]:
     Args:
         out: The folder, which is made if need be.
         known: Files in it that are removed if they are not among the new ones; others stay.
+        last: A file that is removed first and takes its place last: where it is, all are whole.
 
     Raises:
         RecordError: The operating system refused to write.
@@ -32,10 +39,12 @@ def replaced_files(out: Path, known: Collection[str] = ()) -> Iterator[Path]:
         new.mkdir(parents=True)
         yield new
         old = [name for name in known if not (new / name).exists()]
+        if last is not None:
+            (out / last).unlink(missing_ok=True)
         try:
-            _move(new, out)
+            _move(new, out, last)
         except KeyboardInterrupt:  # half of them would be two reports in one
-            _move(new, out)
+            _move(new, out, last)
             raise
         for name in old:
             (out / name).unlink(missing_ok=True)
@@ -51,13 +60,13 @@ def replaced_files(out: Path, known: Collection[str] = ()) -> Iterator[Path]:
                 place.rmdir()
 
 
-def _move(new: Path, out: Path) -> None:
+def _move(new: Path, out: Path, last: str | None) -> None:
     files = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
     for file in files:
         if (out / file).is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(out / file))
         (out / file).parent.mkdir(parents=True, exist_ok=True)
-    for file in files:
+    for file in sorted(files, key=lambda file: (file.name == last, file)):
         (new / file).replace(out / file)
 
 

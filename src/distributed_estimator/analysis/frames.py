@@ -23,7 +23,7 @@ from ..records import KINDS, Header, Record, given_path, read_records
 from ..records.environment import THREAD_VARIABLES
 from ..records.schema import PACKAGES
 from .documents import read_document
-from .packed import RUNS, Packed
+from .packed import MANIFEST, RUNS, Packed
 
 if TYPE_CHECKING:
     import pandas
@@ -122,7 +122,8 @@ def record_files(path: str | os.PathLike[str], patterns: Sequence[str] = _PATTER
         if not place.exists():
             raise RecordError(f"`{place}` does not exist: name a record file or a run's folder")
         return [place]
-    found = {f for pattern in (*patterns, RUNS) for f in place.rglob(pattern) if f.is_file()}
+    found = {f for pattern in patterns for f in place.rglob(pattern) if f.is_file()}
+    found |= {f.with_name(RUNS) for f in place.rglob(MANIFEST) if f.with_name(RUNS).is_file()}
     if not found:
         raise RecordError(
             f"`{place}` holds no record files ({' or '.join(patterns)}): name the folder of a run "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ TABLES = {
 }
 """The file of each kind of record."""
 _SOURCE = ("study_run_id", "file")
+_RUN = ("run_id", "experiment", "run", "result", "headers")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def write_packed(place: Path, runs: Iterable[PackedRun]) -> None:
 
     Raises:
         OSError: The operating system refused to write.
+        RecordError: A record holds what Parquet cannot, such as a whole number of over 64 bits.
     """
     rows: list[dict[str, Any]] = []
     records: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -83,12 +85,17 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow
     from pyarrow import parquet
 
+    if not any(row.get("metrics") for row in rows):  # Parquet has no empty struct
+        rows = [{k: v for k, v in row.items() if k != "metrics"} for row in rows]
     try:
-        table = pyarrow.Table.from_pylist(rows)
-    except UnicodeEncodeError:  # half a character, as in the name of some file
-        text = json.dumps(rows, ensure_ascii=False).encode("utf-8", "replace")
-        table = pyarrow.Table.from_pylist(json.loads(text))
-    parquet.write_table(table, path, compression="zstd", compression_level=19)
+        try:
+            table = pyarrow.Table.from_pylist(rows)
+        except UnicodeEncodeError:  # half a character, as in the name of some file
+            text = json.dumps(rows, ensure_ascii=False).encode("utf-8", "replace")
+            table = pyarrow.Table.from_pylist(json.loads(text))
+        parquet.write_table(table, path, compression="zstd", compression_level=19)
+    except (pyarrow.ArrowException, OverflowError) as error:
+        raise RecordError(f"the records cannot be written as {path.name}: {error}") from error
 
 
 class Packed:
@@ -104,7 +111,7 @@ class Packed:
 
     @cached_property
     def _runs(self) -> dict[str, dict[str, Any]]:
-        return {row["run_id"]: row for row in _read(self.folder / RUNS)}
+        return {row["run_id"]: row for row in _read(self.folder / RUNS, _RUN)}
 
     @cached_property
     def _queries(self) -> dict[str, list[Record]]:
@@ -126,10 +133,11 @@ class Packed:
 
     def _records(self, kind: str) -> Iterator[tuple[str, str, Record]]:
         path = self.folder / TABLES[kind]
-        for row in _read(path) if path.is_file() else ():
+        for row in _read(path, _SOURCE) if path.is_file() else ():
             run_id, file = (row.pop(name) for name in _SOURCE)
             if kind == "training":  # a column for every metric that some run has
-                row["metrics"] = {k: v for k, v in row["metrics"].items() if v is not None}
+                metrics = row.get("metrics") or {}
+                row["metrics"] = {k: v for k, v in metrics.items() if v is not None}
             try:
                 yield run_id, file, decode(msgspec.json.encode(row))
             except RecordError as error:
@@ -157,14 +165,6 @@ class Packed:
         """Task and device records of a run."""
         return self._traces.get(run_id, [])
 
-    def logs(self, run_id: str, *, traces: bool) -> dict[str, list[Record]]:
-        """All records of a run by the name of their log, those of single tasks if asked for."""
-        found: dict[str, list[Record]] = {}
-        for owner, _, file, record in self.records():
-            if owner == run_id and (traces or record.kind not in ("task", "device")):
-                found.setdefault(file, []).append(record)
-        return found
-
     def traced(self) -> set[str]:
         """Ids of the runs that recorded their tasks."""
         return {
@@ -180,11 +180,14 @@ class Packed:
                 yield run_id, row["experiment"], one["file"], decode(one["header"].encode())
         for kind in TABLES:
             for run_id, file, record in self._records(kind):
+                if run_id not in self._runs:
+                    path = self.folder / TABLES[kind]
+                    raise RecordError(f"{path} is damaged: its run {run_id!r:.40} is not in {RUNS}")
                 yield run_id, self._runs[run_id]["experiment"], file, record
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a Parquet file.
+def _read(path: Path, columns: Collection[str]) -> list[dict[str, Any]]:
+    """Rows of a Parquet file that has some columns.
 
     Raises:
         RecordError: It cannot be read, or is damaged.
@@ -198,5 +201,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
     except pyarrow.ArrowException as error:
         raise RecordError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    missing = sorted(set(columns) - set(table.column_names))
+    if missing:
+        raise RecordError(f"{path} is damaged: it has no column {', '.join(missing)}")
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows

@@ -52,7 +52,6 @@ def remarks(study: Study, tables: Mapping[str, Table]) -> Remarks:
     runs = study.runs
     done = runs[runs.status == "done"]
     bars = tables["fig4_training_time"].rows
-    columns = ["dataset", "series", "cuts", "queries"]
     return {
         "failed": [
             *_described(runs[runs.status == "failed"]),
@@ -64,9 +63,7 @@ def remarks(study: Study, tables: Mapping[str, Table]) -> Remarks:
         ],
         "missing": [{"experiment": name, "without": made} for name, made in missing(study).items()],
         "protocol": [*_stated(study), *_departures(done)],
-        "extrapolated": []
-        if bars.empty
-        else bars[bars.basis == "extrapolated"].reindex(columns=columns).to_dict("records"),
+        "extrapolated": [*_extrapolated(bars), *_extrapolated(tables["changes"].rows)],
         "origins": [
             {"experiment": experiment, "origin": origin, "runs": len(part)}
             for (experiment, origin), part in groups(done, ["experiment", "origin"])
@@ -85,6 +82,19 @@ def remarks(study: Study, tables: Mapping[str, Table]) -> Remarks:
             )
         ],
     }
+
+
+def _extrapolated(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Training times of the paper's pipeline, and shares with a processor for each worker."""
+    if rows.empty:
+        return []
+    if "share_if_divided" in rows:
+        chosen, name = rows[rows.share_if_divided.notna()], "share of reconstruction"
+    else:
+        chosen, name = rows[rows.basis == "extrapolated"], "training time"
+    columns = ["dataset", "series", "cuts", "queries", "variant"]
+    found = chosen.reindex(columns=columns).assign(number=name)
+    return [] if found.empty else list(found.to_dict("records"))
 
 
 def missing(study: Study) -> dict[str, str]:
@@ -119,10 +129,11 @@ def _departures(done: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for (experiment, dataset), runs in groups(known, ["experiment", "dataset"]):
         where = {"experiment": experiment, "dataset": dataset}
         for key, allowed in _protocol(experiment, dataset).items():
-            found = {config.get(key) for config in runs.config if config.get(key) not in allowed}
+            settings = [config.get(key) for config in runs.config]
+            found = {str(value) for value in settings if value not in allowed}
             if found:
                 paper = " or ".join(str(value) for value in allowed if value is not None)
-                values = ", ".join(sorted(map(str, found)))
+                values = ", ".join(sorted(found))
                 yield {**where, "what": key, "found": values, "paper": paper or "no limit"}
         wanted: dict[str, tuple[int, ...]] = {
             "workers": _WORKERS if experiment == "scaling" else (),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _GENERATOR = '<meta name="generator" content="distributed-estimator">'
-_LIBRARY = "window.vegaEmbed = vegaEmbed;"
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 _MOST = 2000
 """Letters of a text that are shown."""
@@ -52,11 +52,10 @@ def page(
         MissingExtraError: Jinja2 or vl-convert is not installed.
     """
     from markupsafe import Markup
-    from vl_convert import javascript_bundle
 
     parts = {
         "style": _asset("page.css"),
-        "library": javascript_bundle(_LIBRARY),
+        "library": _library(),
         "script": _asset("page.js"),
     }
     return (
@@ -69,6 +68,14 @@ def page(
             data=Markup(json_in_html({name: _document(one) for name, one in drawn.items()})),
         )
     )
+
+
+@cache
+def _library() -> str:
+    """Vega with all it needs, as one script."""
+    from vl_convert import javascript_bundle
+
+    return javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def _document(figure: Figure | Sequence[tuple[str, Figure]]) -> dict[str, Any]:
@@ -177,13 +184,14 @@ def _cell(value: Any) -> Any:
     """A cell; a number needs no escape."""
     from markupsafe import Markup
 
-    return cell(value) if isinstance(value, str) else Markup(cell(value))
+    is_number = value is None or isinstance(value, int | float)
+    return Markup(cell(value)) if is_number else cell(value)
 
 
 def _number(value: Any) -> Any:
     from markupsafe import Markup
 
-    return Markup(number(None if value is None else float(value)))
+    return Markup(number(value))
 
 
 def _asset(name: str) -> str:

@@ -34,14 +34,14 @@ from .render import (
     require_jinja,
 )
 from .study import Study, load_study
-from .study_tables import MOST_ERROR, NOT_MEASURED, Table, Tables, study_tables
+from .study_tables import MOST_ERROR, NOT_MEASURED, SERIES, Table, Tables, study_tables
 
 REPORT_VERSION = 2
 RECORDS = "records"
 REDRAW = "dest study report . --from-logs"
 """In the folder of published results; the same words on every machine."""
 MOST_TIMELINES = 40
-_MADE = "<!-- Made by `dest study report`"
+_MADE = "by `dest study report`"
 """In every page that is made here, and so may be made again."""
 _QUESTIONS = {
     "RQ1": "RQ1: what cutting costs",
@@ -160,26 +160,35 @@ class StudyData:
         units = self.tables["unit_costs"].rows
         shares = _where(units, experiment="shares")
         theirs, ours = (_where(shares, series=name) for name in ("the paper's pipeline", "ours"))
-        changes = self.tables["changes"].rows.to_dict("records")
+        changes = self.tables["changes"].rows
+        rows = changes.to_dict("records")
+        both = [] if ours.empty else theirs.merge(ours[["dataset", "cuts"]])
         found: dict[str, Any] = {
             "savings": _most_cuts(self.tables["savings"].rows),
-            "shots": _beside(_most_cuts(theirs), ours, ("dataset", "cuts")),
+            "shots": _beside(_most_cuts(pd.DataFrame(both)), ours, ("dataset", "cuts")),
             "midcircuit": [
                 (base, row)
                 for row, base in _beside(_most_cuts(theirs), _where(theirs, cuts=0), ("dataset",))
             ],
-            "changes": changes,
-            "divided": [row for row in changes if not math.isnan(row["share_if_divided"])],
+            "changes": rows,
+            "divided": [row for row in rows if not math.isnan(row["share_if_divided"])],
             "together": _most_cuts(_where(units, experiment="training")),
         }
         names = {
             "savings": "repeated subexperiments",
             "shots": "loops over shots in reconstruction",
             "midcircuit": "mid-circuit measurements",
-            "changes": "changes to the paper's pipeline",
             "together": "queries of a training that are evaluated together",
         }
-        return {**found, "not_measured": [text for key, text in names.items() if not found[key]]}
+        causes = {
+            "deferral": "what deferred measurements take",
+            "threads": "threads of simulators",
+            "workers": "shares of reconstruction by number of workers",
+        }
+        kinds = set() if changes.empty else set(changes.change)
+        missing = [text for key, text in names.items() if not found[key]]
+        missing += [text for key, text in causes.items() if key not in kinds]
+        return {**found, "not_measured": missing}
 
     def as_dict(self) -> dict[str, Any]:
         """The report for a JSON document."""
@@ -373,11 +382,14 @@ def write_report(
     names = [name for section in _SECTIONS.values() for name in section]
     known = {f"tables/{name}.csv" for name in data.tables.by_name}
     known |= {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg")}
+    # Of reports of 0.1.0.
+    known |= {"summary.md", "explanation.md", "deviations.md"}
+    known |= {f"tables/{name}.md" for name in names} | {f"figures/{name}.json" for name in names}
     with replaced_files(place, known) as new:
         for name, (_, figure) in data.figures.items():
             (new / "figures").mkdir(exist_ok=True)
-            for kind in ("png", "svg"):
-                charts.write_picture(charts.picture(figure), new / "figures" / f"{name}.{kind}")
+            paths = [new / "figures" / f"{name}.{kind}" for kind in ("png", "svg")]
+            charts.write_picture(charts.picture(figure), *paths)
         for table in data.tables.by_name.values():
             if not table.rows.empty:
                 write_text(new / "tables" / f"{table.name}.csv", csv_of(table))
@@ -441,7 +453,8 @@ def csv_of(table: Table) -> str:
     texts = table.rows.select_dtypes(exclude="number").columns
     rows = table.rows.copy()
     for name in texts:
-        rows[name] = [csv_text(value) if isinstance(value, str) else value for value in rows[name]]
+        most = 10**9 if name == "runs" else 1000  # all ids of a row
+        rows[name] = [csv_text(v, most) if isinstance(v, str) else v for v in rows[name]]
     text: str = rows.to_csv(index=False, lineterminator="\n")
     return text
 
@@ -570,8 +583,12 @@ def _timelines(study: Study) -> tuple[list[tuple[str, Figure, dict[str, Any]]], 
 
     Task records that are damaged are warned of, and left out.
     """
-    kinds = study.traced_kinds()
     found = []
+    try:
+        kinds = study.traced_kinds()
+    except RecordError as error:
+        _LOGGER.warning("timelines left out: %s", error)
+        kinds = []
     for run_id in kinds[:MOST_TIMELINES]:
         run = study.runs.loc[run_id]
         try:
@@ -583,7 +600,10 @@ def _timelines(study: Study) -> tuple[list[tuple[str, Figure, dict[str, Any]]], 
                 continue
             places = [
                 one_line(str(part), 60)
-                for part in (run.experiment, run.dataset, cuts_label(run.cuts), run.pipeline)
+                for part in (
+                    *(run.experiment, SERIES[run.pipeline], run.origin),
+                    *(run.dataset, cuts_label(run.cuts)),
+                )
             ]
             config = run.config
             places += [one_line(str(config["policy"]), 60)] if config.get("policy") else []

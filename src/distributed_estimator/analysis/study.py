@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal
@@ -38,7 +37,7 @@ _TRACES = tuple((f"{name}.jsonl", f"{name}.jsonl.gz") for name in ("tasks", "dev
 _COSTS = ("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_total")
 _COUNTS = ("num_queries", "num_subexperiments", "shots_total")
 
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e18)]
 
 
@@ -65,7 +64,7 @@ class RunConfig(msgspec.Struct):
     epochs: Count | None = None
     queries: Count | None = None
     shots: Count | None = None
-    simulator_threads: Annotated[int, Meta(ge=1)] | None = 1
+    simulator_threads: Annotated[int, Meta(ge=1, le=2**53)] | None = 1
     defer_measurements: bool | None = False
     straggler_p: float | None = None
     straggler_delay: float | None = None
@@ -124,6 +123,7 @@ class Study:
         queries: A row for each query record of a finished run: `run_id`, stages, counts, and the
             `record` itself.
         environments: Versions and machines that made its records, each once.
+        source: Where its documents and records are.
         not_begun: Run ids of its matrix that have no folder yet.
         damaged: Why runs that have files cannot be read, by run id; they are in no frame.
     """
@@ -137,6 +137,7 @@ class Study:
     runs: pd.DataFrame
     queries: pd.DataFrame
     environments: tuple[Mapping[str, Any], ...]
+    source: Source
     not_begun: tuple[str, ...] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
 
@@ -149,11 +150,6 @@ class Study:
         for name, value in (("kind", kind), ("pipeline", pipeline)):
             chosen &= (runs[name] == value) | (value is None)
         return runs[chosen]
-
-    @cached_property
-    def source(self) -> Source:
-        """Where its documents and records are."""
-        return Packed(self.folder) if Packed.is_at(self.folder) else _Folder(self.folder)
 
     def traced(self) -> set[str]:
         """Ids of the finished runs that recorded their tasks."""
@@ -170,7 +166,7 @@ class Study:
         return [kinds[kind] for kind in sorted(kinds, key=lambda kind: (natural(kind[0]), *kind))]
 
 
-class _Folder:
+class RunFolders:
     """Runs in folders, as `dest study run` writes them; archives of earlier releases too."""
 
     def __init__(self, folder: Path) -> None:
@@ -205,6 +201,10 @@ class _Folder:
         """
         return [record for names in _TRACES for record in self._read(run_id, names)]
 
+    def trace_files(self, run_id: str) -> int:
+        """How many files hold single tasks and jobs of a run."""
+        return sum(self._log(run_id, names) is not None for names in _TRACES)
+
     def logs(self, run_id: str, *, traces: bool) -> dict[str, list[Record]]:
         """All records of a run by the name of their log, those of single tasks if asked for."""
         names = (*_LOGS, *_TRACES) if traces else _LOGS
@@ -224,7 +224,7 @@ class _Folder:
         return next((place for place in places if place.is_file()), None)
 
 
-Source = _Folder | Packed
+Source = RunFolders | Packed
 
 
 def is_archive(folder: Path) -> bool:
@@ -251,7 +251,9 @@ def load_study(folder: Path | str) -> Study:
     queries: list[dict[str, Any]] = []
     environments: dict[str, Mapping[str, Any]] = {}
     damaged: dict[str, str] = {}
-    source: Source = Packed(folder) if Packed.is_at(folder) else _Folder(folder)
+    source: Source = Packed(folder) if Packed.is_at(folder) else RunFolders(folder)
+    if isinstance(source, Packed) and not (folder / MANIFEST).is_file():
+        raise RecordError(f"{folder} was cut off while it was packed: pack the study again")
     for run_id in source.run_ids():
         try:
             run, records = _load_run(source, run_id)
@@ -266,7 +268,7 @@ def load_study(folder: Path | str) -> Study:
             about = {k: v for k, v in to_dict(header).items() if k not in _OF_ONE_RUN}
             environments[json.dumps(about, sort_keys=True)] = about
     _check_one_study(folder, study, runs, damaged)
-    found = Study(
+    return Study(
         folder=folder,
         name=study.name,
         scale=study.scale,
@@ -274,12 +276,12 @@ def load_study(folder: Path | str) -> Study:
         config=study.config,
         created=study.created_at if isinstance(study.created_at, str) else "",
         runs=pd.DataFrame(list(runs.values())).set_index("run_id", drop=False),
-        queries=pd.DataFrame(queries, columns=list(_query_columns())),
+        queries=pd.DataFrame(queries, columns=["run_id", *_COSTS, *_COUNTS, "record"]),
         environments=tuple(environments[key] for key in sorted(environments)),
+        source=source,
         not_begun=tuple(sorted(set(study.runs or ()) - set(runs) - set(damaged))),
         damaged=damaged,
     )
-    return found
 
 
 def _check_one_study(
@@ -367,10 +369,6 @@ def _robustness(place: str, results: Results) -> float | None:
     except InputError as error:
         raise RecordError(f"{place} is damaged: `robustness` holds no curves ({error})") from error
     return fmean(means) if means else None
-
-
-def _query_columns() -> tuple[str, ...]:
-    return ("run_id", *_COSTS, *_COUNTS, "record")
 
 
 def _query_row(run_id: str, record: QueryRecord) -> dict[str, Any]:

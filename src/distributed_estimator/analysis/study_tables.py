@@ -378,7 +378,8 @@ def _query_keys(runs: pd.DataFrame) -> list[str]:
 
 def _worker_pairs(runs: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Runs on one worker, each with the same on `workers`."""
-    base, other = runs[runs.workers == 1], runs[(runs.workers == workers) & (workers != 1)]
+    counts = runs.workers.fillna(1)
+    base, other = runs[counts == 1], runs[(counts == workers) & (workers != 1)]
     return paired(base, other, ("workers",), f"between 1 and {workers} workers")
 
 
@@ -580,14 +581,16 @@ def unit_costs(study: Study) -> Table:
     shares = _queries(study, study.done("shares", "queries")).assign(experiment="shares")
     training = _queries(study, study.done("training", "train", "contracted"))
     frame = pd.concat([shares, training.assign(experiment="training")], ignore_index=True)
+    frame = frame.assign(series=[SERIES[pipeline] for pipeline in frame.pipeline])
     return Table(
         "unit_costs",
         "What one query, one circuit and one shot take",
         "shares and training",
         _rows(frame, ["experiment", *_BAR], row),
         notes=(
-            "Means: summed time over the number of queries, circuits or shots. queries_a_call: "
-            "queries that are evaluated together; n counts calls.",
+            "Means over all queries of a pipeline: summed time over the number of queries, "
+            "circuits or shots. queries_a_call: queries that are evaluated together; n counts "
+            "calls.",
         ),
     )
 
@@ -680,6 +683,7 @@ def changes(study: Study) -> Table:
             rows.append(
                 {
                     **dict(zip(_BAR, key, strict=True)),
+                    "change": "workers" if is_plain else "deferral" if deferred else "threads",
                     "variant": _variant(deferred, free, threads, workers),
                     "over": _variant(False, False, 1, int(base.workers.iloc[0])),
                     "threads_held": held.max() if len(held) else math.nan,
@@ -765,8 +769,12 @@ def differences(study: Study) -> Table:
     pairs = pairs.assign(series=series(pairs, _CUTS))
     long = pd.concat(
         [
-            pairs.assign(metric=metric, difference=pairs[column] - pairs[f"base_{column}"])
-            for metric, column in (("test accuracy", "test_accuracy"), ("robustness", "robustness"))
+            pairs.assign(
+                order=order, metric=metric, difference=pairs[column] - pairs[f"base_{column}"]
+            )
+            for order, (metric, column) in enumerate(
+                (("test accuracy", "test_accuracy"), ("robustness", "robustness"))
+            )
         ]
     )
     long = long[long.difference.notna()]
@@ -781,14 +789,12 @@ def differences(study: Study) -> Table:
             zero = "inside" if found["low"] <= 0 <= found["high"] else "outside"
         return {**found, "zero": zero}
 
-    rows = _rows(long, [*_BAR, "metric"], row)
-    if len(rows):  # the test accuracy first
-        rows = rows.sort_values([*_BAR, "metric"], ascending=[True] * 3 + [False], kind="stable")
+    rows = _rows(long, [*_BAR, "order", "metric"], row).drop(columns="order", errors="ignore")
     return Table(
         "accuracy_differences",
         "RQ4, RQ5: accuracy with cuts less accuracy uncut",
         "training",
-        rows.reset_index(drop=True),
+        rows,
         tuple(alone),
         (
             "Mean of paired differences with the 95 % interval of Student's t over seeds.",

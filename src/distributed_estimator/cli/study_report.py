@@ -42,7 +42,7 @@ def report(folder: Path, out: Path | None, from_logs: bool, as_json: bool) -> No
     pictures of all figures, and summary.json with all tables.
     """
     from ..analysis.report import write_report, write_results
-    from ..analysis.study import REPEAT
+    from ..analysis.study import REPEAT, is_archive
 
     if from_logs:
         written = write_results(folder, out)
@@ -58,9 +58,10 @@ def report(folder: Path, out: Path | None, from_logs: bool, as_json: bool) -> No
         click.echo(f"wrote {counted(len(written.files), 'file')} to {printable(str(written.out))}")
     damaged = written.data.study.damaged
     if damaged:
+        remedy = "pack the study again" if from_logs or is_archive(folder) else REPEAT
         raise RecordError(
             f"{counted(len(damaged), 'run')} left out of the report: "
-            f"{named(list(damaged.values()))}; {REPEAT}"
+            f"{named(list(damaged.values()))}; {remedy}"
         )
 
 
@@ -81,7 +82,7 @@ def _print_text(data: StudyData) -> None:
             printable(f"  {row['setup']}: {row['value']} ({row['spread']}), {row['outcome']}")
         )
     for reason, count in data.tables.left_out.items():
-        click.echo(f"  left out: {counted(count, 'record')} ({reason})")
+        click.echo(f"  left out: {count} ({reason})")
     found = ", ".join(f"{len(rows)} {kind}" for kind, rows in data.remarks.items() if rows)
     click.echo(f"deviations: {found or 'none'}")
     if data.missing:
