@@ -155,11 +155,15 @@ class _Dask(Engine):
         """Workers come and go; those of our own are numbered by their names."""
         if self._host is None:
             return
+        lingering = []
         for place in range(self.workers):
             address = found.get(str(place))
             with self._changed:
                 before = self._addresses.get(place)
-                if address == before or address in self._ended:
+                if address is not None and address in self._ended:
+                    lingering.append(address)
+                    continue
+                if address == before:
                     continue
                 if before is not None:
                     self._ended.add(self._addresses.pop(place))
@@ -171,6 +175,9 @@ class _Dask(Engine):
                 submission.worker.withdrawn.set()
             if address is not None and not busy:
                 self._free(place)
+        for address in lingering:  # the order to end it may have been lost
+            assert self._link is not None
+            self._link.spawn(self._link.end_worker(address))
 
     def _run(self, submission: Submission) -> None:
         attempt = submission.worker = _Attempt()
