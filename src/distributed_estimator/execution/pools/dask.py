@@ -236,6 +236,9 @@ class _Dask(Engine):
             self._forget(submission)
             if self._host is None:
                 self._withdrawn.append(attempt.name)
+            if attempt.given_up:
+                pass  # whoever gave it up reports it, with the cause
+            elif self._host is None:
                 submission.lose("cancelled", "it was withdrawn before it began")
             else:
                 submission.lose("lost", f"worker {submission.place} died before it began")
