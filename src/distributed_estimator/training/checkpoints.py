@@ -206,7 +206,7 @@ class RunState:
         classifier: Weights, and what else a head keeps, by name.
         optimizer: What a gradient optimiser remembers; None: there is none.
         numbers: Vectors by name: `start` (initial weights), `points` and `losses` (what a
-            gradient-free optimiser has asked for, one point a row, and was told), `norms` (of the
+            gradient-free optimiser has asked for, one point a row, and was given), `norms` (of the
             gradients in the epoch that has begun), `scores` (of the last epoch that ended), and
             `random` (PyTorch's random state).
     """

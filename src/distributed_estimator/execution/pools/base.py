@@ -171,7 +171,7 @@ def start_thread(target: Any, *arguments: Any, name: str) -> threading.Thread:
     """Start a daemon.
 
     Raises:
-        NoThreadError: There is no room for another.
+        NoThreadError: The operating system allows no other.
     """
     name = f"distributed-estimator-{name}"
     thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)

@@ -76,7 +76,7 @@ class _Processes(Engine):
         self._threads.append(start_thread(self._serve, number, name=f"process-{number}"))
 
     def _hand_out(self) -> None:
-        """Threads take jobs by themselves; where there is no room for all, jobs have to wait."""
+        """Threads take jobs by themselves; where no other can be started, jobs wait."""
         with self._changed:
             with suppress(NoThreadError):
                 while len(self._threads) < self.workers:
@@ -122,7 +122,7 @@ class _Processes(Engine):
     def _serve_next(self, process: WorkerProcess, place: int) -> bool:
         """Wait for a job and run it; whether the worker is there for another one.
 
-        Nothing of a job outlives this call: a thread that waits keeps nobody's objects alive.
+        Nothing of a job outlives this call: a thread that waits keeps no objects of a caller alive.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._refusal or self._queue)
