@@ -14,7 +14,7 @@ import pytest
 from helpers import entangled, reference
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
-from distributed_estimator.backends import StatevectorBackend, program
+from distributed_estimator.backends import StatevectorBackend, statevector
 from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import PoolError, RecordError
 from distributed_estimator.execution import Journal, Policy
@@ -107,7 +107,7 @@ def test_other_pools_that_are_brought_are_refused_in_a_fork(make):
 PLACES = {
     "plan": (CutPlan, "build"),
     "property": (vars(Prepared)["circuit_info"], "func"),
-    "program": (program, "Program"),
+    "program": (statevector, "Program"),
     "task": (StatevectorBackend, "run"),
 }
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.primitives import EstimatorPubLike
 
 from .checks import Fixed, check_precision, described
+from .cutting import FloatArray
 from .errors import InputError, MissingExtraError
 from .estimator import DistributedEstimator
 from .pipeline import Accuracy, Evaluation, Request
@@ -23,9 +23,6 @@ try:
     from qiskit_machine_learning.gradients import BaseEstimatorGradient, EstimatorGradientResult
 except ImportError as error:
     raise MissingExtraError("qiskit-machine-learning", "ml", "FragmentGradient") from error
-
-
-FloatArray = NDArray[np.float64]
 
 
 class FragmentGradient(Fixed, BaseEstimatorGradient):

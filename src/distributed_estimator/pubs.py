@@ -14,12 +14,10 @@ from qiskit.primitives.containers import EstimatorPub
 from qiskit.primitives.containers.bindings_array import BindingsArray
 
 from .checks import check_precision
+from .cutting import FloatArray, IntArray
 from .cutting.angles import check_values
 from .errors import InputError
 from .subexperiments import Observables, parse
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ComplexArray = NDArray[np.complex128]
+from ..cutting import ComplexArray, IntArray
 
 _SMALL = 1 << 10
 """Amplitudes up to which one call that multiplies zeros too is faster than several without."""
@@ -126,12 +126,12 @@ def _outcome_chances(states: ComplexArray, generators: tuple[tuple[int, ...], ..
     return np.asarray(summed.T, dtype=np.complex128)[:, :, None, None]
 
 
-def _order(dim: int, generators: tuple[tuple[int, ...], ...]) -> NDArray[np.intp]:
+def _order(dim: int, generators: tuple[tuple[int, ...], ...]) -> IntArray:
     order = _kept_outcome_order if dim <= _SMALL_ORDER else _outcome_order
     return order(dim.bit_length() - 1, generators)
 
 
-def _outcome_order(num_qubits: int, generators: tuple[tuple[int, ...], ...]) -> NDArray[np.intp]:
+def _outcome_order(num_qubits: int, generators: tuple[tuple[int, ...], ...]) -> IntArray:
     """Basis states sorted by their outcome, equally many for each."""
     states = np.arange(1 << num_qubits)
     outcome = np.zeros_like(states)

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from qiskit.primitives import BackendSamplerV2, BaseSamplerV2, StatevectorSampler
 from scipy.special import comb
 
+from ..cutting import FloatArray
 from ..errors import BackendError
 from ..forks import Lock
-
-FloatArray = NDArray[np.float64]
 
 _LARGEST_SEED = 2**31
 _BLOCK = 16

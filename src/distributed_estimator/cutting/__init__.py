@@ -2,15 +2,19 @@
 
 from .channels import LocalOperation, SettingBasis, Side, SlotBasis
 from .fragments import Cut, Fragment, GateStep, Slot, SlotStep
+from .gates import ComplexArray, FloatArray, IntArray
 from .plan import CutPlan, Labels, check_cuts
 from .search import AutoCut
 
 __all__ = [
     "AutoCut",
+    "ComplexArray",
     "Cut",
     "CutPlan",
+    "FloatArray",
     "Fragment",
     "GateStep",
+    "IntArray",
     "Labels",
     "LocalOperation",
     "SettingBasis",

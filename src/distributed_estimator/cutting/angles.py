@@ -14,12 +14,10 @@ from functools import cached_property, reduce
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit.circuit import Parameter, ParameterExpression
 
 from ..errors import CircuitError, InputError
-
-FloatArray = NDArray[np.float64]
+from .gates import FloatArray, IntArray
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Add": lambda *args: reduce(np.add, args),
@@ -99,7 +97,7 @@ class AngleTable:
         return np.asarray(angles, dtype=np.float64)
 
     @cached_property
-    def _terms(self) -> tuple[NDArray[np.intp], FloatArray]:
+    def _terms(self) -> tuple[IntArray, FloatArray]:
         """Parameters and slopes of each angle's first, second, … term, shape (terms, angles)."""
         most = int(np.count_nonzero(self._slopes, axis=0).max(initial=0))
         parameters = np.argsort(self._slopes == 0, axis=0, kind="stable")[:most]
@@ -202,9 +200,7 @@ def _tree(expression: Any) -> Any:
         return None
 
 
-def _affine(
-    expression: ParameterExpression | float,
-) -> tuple[float, dict[Parameter, float]] | None:
+def _affine(expression: ParameterExpression | float) -> tuple[float, dict[Parameter, float]] | None:
     """Offset and slopes of an affine expression; None for any other."""
     if not isinstance(expression, ParameterExpression):
         return float(expression), {}

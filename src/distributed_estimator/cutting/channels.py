@@ -16,11 +16,10 @@ from itertools import combinations, product
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
-ComplexArray = NDArray[np.complex128]
-FloatArray = NDArray[np.float64]
+from .gates import ComplexArray, FloatArray, IntArray
+
 SettingBasis = Literal["full", "minimal"]
 End = Literal["gate", "wire_out", "wire_in"]
 
@@ -87,7 +86,7 @@ class SlotBasis:
     inverse: FloatArray
 
     @cached_property
-    def first(self) -> NDArray[np.intp]:
+    def first(self) -> IntArray:
         """Index of each setting's first functional (and outcome: both are as many)."""
         sizes = [operation.num_functionals for operation in self.operations]
         return np.cumsum([0, *sizes[:-1]])
@@ -103,7 +102,7 @@ class SlotBasis:
         return self._blocks(np.array([[1.0, 1.0], [1.0, -1.0], [1.0, -1.0], [1.0, 1.0]]))
 
     @cached_property
-    def pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def pairs(self) -> tuple[IntArray, IntArray]:
         """The two functionals of every pair of one setting, two arrays of shape (pairs,)."""
         pairs = [
             (start + a, start + b)
@@ -224,14 +223,7 @@ def core_of(expansions: ComplexArray, slopes: ComplexArray | None = None) -> Flo
     left = _hermitian_basis(k).conj()
     right = _hermitian_basis(m).conj()
     varied = expansions if slopes is None else slopes
-    core = np.einsum(
-        "rxy,nxu,nyv,suv->nrs",
-        left,
-        varied,
-        expansions.conj(),
-        right,
-        optimize=True,
-    )
+    core = np.einsum("rxy,nxu,nyv,suv->nrs", left, varied, expansions.conj(), right, optimize=True)
     return np.asarray(core.real if slopes is None else 2 * core.real)
 
 

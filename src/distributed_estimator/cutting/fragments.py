@@ -10,26 +10,15 @@ from itertools import product
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit.circuit import Instruction
 from rustworkx import PyGraph, connected_components
 
 from .angles import AngleTable
-from .channels import (
-    SettingBasis,
-    Side,
-    core_of,
-    expand,
-    overhead,
-    schmidt_weights,
-)
+from .channels import SettingBasis, Side, core_of, expand, overhead, schmidt_weights
 from .circuit import NormalCircuit, Operation
-from .gates import GateKernel
+from .gates import ComplexArray, FloatArray, GateKernel
 from .sides import gate_sides, qpd_terms, wire_sides
 from .structure import gate_key
-
-FloatArray = NDArray[np.float64]
-ComplexArray = NDArray[np.complex128]
 
 
 @dataclass(frozen=True, eq=False)

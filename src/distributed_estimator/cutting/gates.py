@@ -19,8 +19,9 @@ from qiskit.circuit import ControlledGate, Gate, Instruction, QuantumCircuit
 from qiskit.circuit.library import PauliEvolutionGate
 from qiskit.quantum_info import Operator
 
-ComplexArray = NDArray[np.complex128]
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+ComplexArray = NDArray[np.complex128]
 
 MAX_MATRIX_QUBITS = 6
 """Gates on more qubits run through their definition rather than as one matrix."""

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit.circuit import Instruction
 from qiskit.circuit.library import SwapGate, UnitaryGate
 from qiskit_addon_cutting.instructions import Move
@@ -19,9 +18,7 @@ from qiskit_addon_cutting.qpd import QPDBasis
 from scipy.linalg import polar, schur
 
 from .channels import PROJECTORS, LocalOperation, Side, operator_schmidt
-
-ComplexArray = NDArray[np.complex128]
-FloatArray = NDArray[np.float64]
+from .gates import ComplexArray, FloatArray
 
 # Relative to the largest weight: terms left out of a gate are an error of the value.
 _NEGLIGIBLE = 1e-12

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..backends.seeds import Repetition
-from ..cutting import AutoCut, CutPlan, Labels, SettingBasis
+from ..cutting import AutoCut, CutPlan, FloatArray, IntArray, Labels, SettingBasis
 from ..errors import BackendError, DeadlineError, PlanTooLargeError
 from ..execution import (
     Arrays,
@@ -57,9 +56,6 @@ from ..subexperiments import (
 from .memory import MemoryLimit, Need
 from .preparation import Preparation
 from .rounds import Round, RoundRequest, Spent
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
@@ -334,11 +330,7 @@ class _Session(ExitStack):
         return rows, inverses
 
     def _sample(
-        self,
-        rows: Sequence[FloatArray],
-        shots: int | None,
-        run: str,
-        wanted: Wanted,
+        self, rows: Sequence[FloatArray], shots: int | None, run: str, wanted: Wanted
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         policy, clock = self.conditions.policy, self.conditions.clock

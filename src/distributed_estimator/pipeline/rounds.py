@@ -8,17 +8,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..backends.seeds import Repetition
+from ..cutting import FloatArray
 from ..errors import DeadlineError, named
 from ..execution import Arrays, Assignment, Attempt, Policy, Tally, TaskSpec
 from ..reconstruction import FragmentTensor, Wanted
 from ..records import TaskRecord
 from ..subexperiments import Backend, FragmentExperiment, ShotsTaken, Task, make_tasks
 from .preparation import Prepared
-
-FloatArray = NDArray[np.float64]
 
 _Place: TypeAlias = tuple[int, int, tuple[int, int] | None]
 """What chunks of the same subexperiments have in common: fragment, first row and circuits."""

@@ -6,17 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..cutting import CutPlan, Fragment, GateStep
+from ..cutting import CutPlan, FloatArray, Fragment, GateStep, IntArray
 from ..cutting.angles import AngleTable
 from ..cutting.gates import ShiftRule
 from ..subexperiments import FragmentExperiment
 from .queries import Queries
 from .reconstruction import Reconstruction, quadratic_form
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,14 +12,11 @@ from math import prod
 
 import numpy as np
 import opt_einsum
-from numpy.typing import NDArray
 
-from ..cutting import CutPlan
+from ..cutting import CutPlan, FloatArray
 from ..errors import PlanTooLargeError, short
 from .path import Path
 from .slicing import MOST_SLICES, SlicedNetwork, find_slicing
-
-FloatArray = NDArray[np.float64]
 
 _EXHAUSTIVE = 8
 """Networks of up to this many tensors get the best path there is, larger ones a greedy one."""

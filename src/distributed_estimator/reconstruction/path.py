@@ -8,9 +8,8 @@ from functools import cached_property
 from math import isqrt, prod
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from ..cutting import FloatArray
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,7 @@ class Path:
 
     @staticmethod
     def follow(
-        indices: Sequence[Sequence[int]],
-        sizes: Mapping[int, int],
-        pairs: Iterable[Sequence[int]],
+        indices: Sequence[Sequence[int]], sizes: Mapping[int, int], pairs: Iterable[Sequence[int]]
     ) -> Path:
         """Compile a path.
 

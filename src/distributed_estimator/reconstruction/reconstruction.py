@@ -13,17 +13,13 @@ from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..cutting import CutPlan
+from ..cutting import CutPlan, FloatArray, IntArray
 from .network import Network
 from .path import Contraction
 from .queries import Queries
 from .slicing import RunSlices, SlicedNetwork, run_here
 from .tensors import FragmentTensor
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 Wanted: TypeAlias = Literal["values", "errors", "orders", "environments"]
 """The results that will be asked for, whose computation may begin early: values alone, values and

@@ -14,12 +14,10 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..cutting import FloatArray
 from ..subexperiments import Arrays, Expected, check_arrays
 from .path import Path
-
-FloatArray = NDArray[np.float64]
 
 MOST_SLICES = 1 << 20
 """Slices that a network may be cut into."""

@@ -7,12 +7,9 @@ from itertools import groupby
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..cutting import FloatArray, IntArray
 from ..subexperiments import FragmentEstimate, FragmentExperiment, Task
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 
 class FragmentTensor:

@@ -10,13 +10,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..cutting import Fragment, SettingBasis
+from ..cutting import FloatArray, Fragment, IntArray, SettingBasis
 from .observables import MeasurementGroup, Pauli, group
 from .settings import FamilyPart, SettingFamily, SettingLayout
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +36,7 @@ class FragmentExperiment:
         return group(self.paulis, self.fragment.num_qubits)
 
     @cached_property
-    def group_places(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def group_places(self) -> tuple[IntArray, IntArray]:
         """Per Pauli, the number of its group and its place there."""
         places = np.empty((2, len(self.paulis)), dtype=np.intp)
         for number, members in enumerate(self.groups):
@@ -144,7 +141,7 @@ class FragmentExperiment:
         return type(self), (self.fragment, self.paulis, self.basis)
 
 
-def unique_rows(rows: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def unique_rows(rows: FloatArray) -> tuple[IntArray, IntArray]:
     """Where each distinct row stands first and, for each row, its place among the distinct."""
     size = rows.shape[1] * rows.itemsize
     keys = (

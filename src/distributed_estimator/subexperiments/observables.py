@@ -8,18 +8,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import Pauli as QiskitPauli
 from qiskit.quantum_info import PauliList, SparseObservable
 
-from ..cutting import Fragment
+from ..cutting import FloatArray, Fragment, IntArray
 from ..errors import ObservableError, shortened
 
 Pauli = tuple[tuple[int, str], ...]
 """A Pauli string as (qubit, "X" | "Y" | "Z") pairs in order of qubits; empty for the identity."""
 
-FloatArray = NDArray[np.float64]
 
 _MOST_GENERATORS = 12
 """Independent parities a measurement group may have: its outcomes are 2 to that power."""
@@ -187,7 +185,7 @@ class MeasurementGroup:
         return table[:, (combinations[:, None] ^ combinations).ravel()]
 
 
-def restrict(terms: Sequence[Pauli], fragment: Fragment) -> tuple[list[Pauli], NDArray[np.intp]]:
+def restrict(terms: Sequence[Pauli], fragment: Fragment) -> tuple[list[Pauli], IntArray]:
     """The distinct parts of the terms that lie on a fragment, on its local qubits.
 
     Returns:

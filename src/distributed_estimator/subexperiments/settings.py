@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cutting import Fragment, LocalOperation, SettingBasis, SlotBasis
+from ..cutting import FloatArray, Fragment, IntArray, LocalOperation, SettingBasis, SlotBasis
 from .observables import MeasurementGroup
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 _LARGEST_BLOCK = 256
 """Entries along an axis up to which matrices of several slots are multiplied out."""

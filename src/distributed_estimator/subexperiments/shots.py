@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..cutting import FloatArray
 from ..errors import InputError
-
-FloatArray = NDArray[np.float64]
 
 PILOTS = 4
 PILOT_SHOTS = 128

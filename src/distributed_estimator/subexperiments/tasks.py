@@ -14,13 +14,11 @@ from typing import Protocol, TypeAlias
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..cutting import FloatArray
 from .experiments import FragmentExperiment
 
-FloatArray = NDArray[np.float64]
-
-Arrays: TypeAlias = tuple[NDArray[np.float64], ...]
+Arrays: TypeAlias = tuple[FloatArray, ...]
 """The result of a task as it travels."""
 
 _FEWEST_SHOTS = 2
@@ -87,11 +85,7 @@ class FragmentEstimate:
 
     @classmethod
     def of_frequencies(
-        cls,
-        experiment: FragmentExperiment,
-        task: Task,
-        tables: Sequence[FloatArray],
-        shots: int,
+        cls, experiment: FragmentExperiment, task: Task, tables: Sequence[FloatArray], shots: int
     ) -> FragmentEstimate:
         """Reduce tables of relative frequencies of `shots` shots, one per measurement group.
 
