@@ -85,12 +85,6 @@ class Operation:
     kernel: GateKernel | None = None
     angles: tuple[int, ...] = ()
 
-    @property
-    def unitary(self) -> GateKernel:
-        """The kernel of a gate."""
-        assert self.kernel is not None, f"`{self.name}` is not a gate"
-        return self.kernel
-
 
 @dataclass(frozen=True, eq=False)
 class NormalCircuit:

@@ -14,10 +14,18 @@ from qiskit.circuit import Instruction
 from rustworkx import PyGraph, connected_components
 
 from .angles import AngleTable
-from .channels import SettingBasis, Side, core_of, expand, overhead, schmidt_weights
+from .channels import (
+    SettingBasis,
+    Side,
+    core_of,
+    expand,
+    gate_sides,
+    overhead,
+    qpd_terms,
+    wire_sides,
+)
 from .circuit import NormalCircuit, Operation
 from .gates import ComplexArray, FloatArray, GateKernel
-from .sides import gate_sides, qpd_terms, wire_sides
 from .structure import gate_key
 
 
@@ -44,14 +52,10 @@ class Slot:
     """One end of a cut on a fragment.
 
     Attributes:
-        cut: Number of the cut.
-        qubit: Local qubit.
         side: What happens there.
         cut_key: Content of the cut and which end of it this is: what the side follows from.
     """
 
-    cut: int
-    qubit: int
     side: Side
     cut_key: str
 
@@ -168,9 +172,7 @@ class Cut:
     @cached_property
     def sampling_overhead(self) -> float:
         """γ² of the cut; for a symbolic gate its largest over multiples of π/2."""
-        if self.kernel is None:
-            return 16.0
-        return max(overhead(schmidt_weights(unitary)) for unitary in self._samples)
+        return 16.0 if self.kernel is None else max(map(overhead, self._samples))
 
     @cached_property
     def _samples(self) -> ComplexArray:
@@ -180,129 +182,104 @@ class Cut:
         return self.kernel.matrices(np.array(list(product(angles, repeat=self.kernel.num_angles))))
 
 
-@dataclass(frozen=True, eq=False)
-class _Event:
-    """An operation on wire segments instead of qubits; `cut` numbers it if it is cut."""
-
-    operation: Operation
-    segments: tuple[int, ...]
-    cut: int | None
-
-
 def split(
     normal: NormalCircuit, cut: Iterable[int], observed: Iterable[int]
 ) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
     """Split a circuit at the operations numbered `cut`.
 
-    Fragments are the connected components of the circuit without its cuts. A cut whose two ends
-    lie in one fragment separates nothing and is left whole.
+    Fragments are the connected components of the circuit without its cuts, as far as they do
+    something or are observed. A cut whose two ends lie in one fragment separates nothing and is
+    left whole.
     """
     chosen = frozenset(cut)
     while True:
-        segments = _Segments(normal, chosen)
-        useless = segments.useless_cuts()
+        wires = _Segments(normal, chosen)
+        component = wires.components(chosen)
+        ends = {index: own for index, own in wires.events if index in chosen}
+        useless = {i for i, (one, other) in ends.items() if component[one] == component[other]}
         if not useless:
-            return segments.assemble(normal, frozenset(observed))
+            break
         chosen -= useless
+    final = {wires.current[normal.outputs[q]]: q for q in observed}
+    used = sorted({segment for _, own in wires.events for segment in own} | set(final))
+    numbers = sorted({component[segment] for segment in used})
+    parts = [
+        _Part(index, [segment for segment in used if component[segment] == number])
+        for index, number in enumerate(numbers)
+    ]
+    owner = {segment: part for part in parts for segment in part.segments}
+    cuts: list[Cut] = []
+    for index, segments in wires.events:
+        operation = normal.operations[index]
+        if index not in chosen:
+            owner[segments[0]].add_gate(operation, segments)
+            continue
+        sides, gate = _sides(operation, normal.angles), operation.instruction
+        content = operation.kind if gate is None else gate_key(gate)
+        first, second = (
+            owner[segment].add_slot(segment, Slot(side, f"{content} {end}"))
+            for end, (segment, side) in enumerate(zip(segments, sides, strict=True))
+        )
+        cuts.append(
+            Cut(
+                "gate" if operation.kind == "gate" else "wire",
+                operation.name,
+                (wires.sources[segments[0]], wires.sources[segments[1]]),
+                operation.position,
+                sides,
+                (first, second),
+                operation.kernel,
+                operation.angles,
+            )
+        )
+    return tuple(part.fragment(wires.sources, final) for part in parts), tuple(cuts)
 
 
 class _Segments:
-    """Wires between cuts: what a qubit is before and after each cut on it."""
+    """Wires between cuts: what a qubit is before and after each cut on it.
+
+    Attributes:
+        sources: The qubit of each segment.
+        current: The segment that each qubit is on at the end.
+        events: Numbers of the operations that do something, and the segments they act on.
+    """
 
     def __init__(self, normal: NormalCircuit, chosen: frozenset[int]) -> None:
         self.sources = list(range(normal.num_qubits))
         self.current = list(range(normal.num_qubits))
-        self.events: list[_Event] = []
-        self._chosen: list[int] = []
+        self.events: list[tuple[int, tuple[int, ...]]] = []
         for index, operation in enumerate(normal.operations):
-            self._add(operation, index, index in chosen)
-        graph: PyGraph[None, None] = PyGraph()
-        graph.add_nodes_from([None] * len(self.sources))
-        for event in self.events:
-            if event.cut is None:
-                first = event.segments[0]
-                graph.add_edges_from_no_data([(first, s) for s in event.segments[1:]])
-        self.component = np.empty(len(self.sources), dtype=int)
-        for number, members in enumerate(sorted(connected_components(graph), key=min)):
-            self.component[list(members)] = number
-
-    def _add(self, operation: Operation, index: int, chosen: bool) -> None:
-        if operation.kind == "cut_wire" and not chosen:
-            return
-        if operation.kind == "move" and not chosen:
-            source, target = operation.qubits
-            self.current[target] = self.current[source]
-            self._open(source)
-            return
-        segments = tuple(self.current[q] for q in operation.qubits)
-        if operation.kind == "cut_wire":
-            segments = (segments[0], self._open(operation.qubits[0]))
-        if operation.kind == "move":
-            segments = (segments[0], self._open(operation.qubits[1]))
-            self._open(operation.qubits[0])
-        number = len(self._chosen) if chosen else None
-        if chosen:
-            self._chosen.append(index)
-        self.events.append(_Event(operation, segments, number))
+            qubits, cut = operation.qubits, index in chosen
+            segments = tuple(self.current[q] for q in qubits)
+            if operation.kind == "move":
+                if cut:
+                    segments = segments[0], self._open(qubits[1])
+                else:
+                    self.current[qubits[1]] = segments[0]
+                self._open(qubits[0])
+            elif operation.kind == "cut_wire" and cut:
+                segments = segments[0], self._open(qubits[0])
+            if cut or operation.kind == "gate":
+                self.events.append((index, segments))
 
     def _open(self, qubit: int) -> int:
         self.sources.append(qubit)
         self.current[qubit] = len(self.sources) - 1
         return self.current[qubit]
 
-    def useless_cuts(self) -> frozenset[int]:
-        """Cut operations both ends of which lie in one component."""
-        return frozenset(
-            self._chosen[event.cut]
-            for event in self.events
-            if event.cut is not None
-            and self.component[event.segments[0]] == self.component[event.segments[1]]
-        )
-
-    def assemble(
-        self, normal: NormalCircuit, observed: frozenset[int]
-    ) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
-        """Fragments that do something or are observed, and the cuts between them."""
-        final = {self.current[normal.outputs[q]]: q for q in observed}
-        used = {s for event in self.events for s in event.segments} | set(final)
-        numbers = sorted({int(self.component[s]) for s in used})
-        builders = [
-            _FragmentBuilder(
-                index,
-                [s for s in range(len(self.sources)) if s in used and self.component[s] == number],
-            )
-            for index, number in enumerate(numbers)
-        ]
-        owner = {s: builder for builder in builders for s in builder.segments}
-        cuts: list[Cut] = []
-        for event in self.events:
-            if event.cut is None:
-                owner[event.segments[0]].add_gate(event)
-                continue
-            operation, sides = event.operation, _sides(event.operation, normal.angles)
-            gate = operation.instruction
-            content = operation.kind if gate is None else gate_key(gate)
-            ends = tuple(
-                owner[segment].add_slot(event.cut, segment, side, f"{content} {end}")
-                for end, (segment, side) in enumerate(zip(event.segments, sides, strict=True))
-            )
-            cuts.append(
-                Cut(
-                    "gate" if operation.kind == "gate" else "wire",
-                    operation.name,
-                    (self.sources[event.segments[0]], self.sources[event.segments[1]]),
-                    operation.position,
-                    sides,
-                    (ends[0], ends[1]),
-                    operation.kernel,
-                    operation.angles,
-                )
-            )
-        return tuple(b.finish(self.sources, final) for b in builders), tuple(cuts)
+    def components(self, chosen: frozenset[int]) -> dict[int, int]:
+        """The component of each segment, in order of their first segments."""
+        graph: PyGraph[None, None] = PyGraph()
+        graph.add_nodes_from([None] * len(self.sources))
+        for index, segments in self.events:
+            if index not in chosen:
+                graph.add_edges_from_no_data([(segments[0], s) for s in segments[1:]])
+        parts = sorted(connected_components(graph), key=min)
+        return {segment: number for number, part in enumerate(parts) for segment in part}
 
 
-class _FragmentBuilder:
-    """Collects the steps of one fragment."""
+class _Part:
+    """Collects the steps of the fragment numbered `index`."""
 
     def __init__(self, index: int, segments: Sequence[int]) -> None:
         self.index = index
@@ -312,30 +289,24 @@ class _FragmentBuilder:
         self._slots: list[Slot] = []
         self._angles: list[int] = []
 
-    def add_gate(self, event: _Event) -> None:
-        operation = event.operation
-        start = len(self._angles)
-        self._angles.extend(operation.angles)
+    def add_gate(self, operation: Operation, segments: Sequence[int]) -> None:
         assert operation.instruction is not None
-        self._steps.append(
-            GateStep(
-                operation.instruction,
-                operation.unitary,
-                tuple(self._local[s] for s in event.segments),
-                tuple(range(start, start + len(operation.angles))),
-            )
-        )
+        assert operation.kernel is not None
+        angles = tuple(range(len(self._angles), len(self._angles) + len(operation.angles)))
+        qubits = tuple(self._local[segment] for segment in segments)
+        self._angles.extend(operation.angles)
+        self._steps.append(GateStep(operation.instruction, operation.kernel, qubits, angles))
 
-    def add_slot(self, cut: int, segment: int, side: Side, cut_key: str) -> tuple[int, int]:
-        slot = Slot(cut, self._local[segment], side, cut_key)
+    def add_slot(self, segment: int, slot: Slot) -> tuple[int, int]:
+        """Gives the numbers of the fragment and of its slot."""
+        self._steps.append(SlotStep(len(self._slots), self._local[segment]))
         self._slots.append(slot)
-        self._steps.append(SlotStep(len(self._slots) - 1, slot.qubit))
         return self.index, len(self._slots) - 1
 
-    def finish(self, sources: Sequence[int], final: dict[int, int]) -> Fragment:
+    def fragment(self, sources: Sequence[int], final: dict[int, int]) -> Fragment:
         return Fragment(
             self.index,
-            tuple(sources[s] for s in self.segments),
+            tuple(sources[segment] for segment in self.segments),
             {final[s]: i for i, s in enumerate(self.segments) if s in final},
             tuple(self._steps),
             tuple(self._slots),
@@ -344,9 +315,9 @@ class _FragmentBuilder:
 
 
 def _sides(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
-    if operation.kind != "gate":
+    kernel = operation.kernel
+    if kernel is None:
         return wire_sides()
-    kernel = operation.unitary
     if not kernel.num_angles:
         return gate_sides(kernel.coefficients)
     samples = np.array([[0.37 + 1.13 * i + 0.71 * j for j in operation.angles] for i in range(5)])

@@ -102,7 +102,8 @@ def _search(normal: NormalCircuit, pairs: list[int], search: AutoCut) -> Quantum
     skeleton = QuantumCircuit(normal.num_qubits)
     for index in pairs:
         operation = normal.operations[index]
-        kernel = operation.unitary
+        kernel = operation.kernel
+        assert kernel is not None
         angles = np.full((1, kernel.num_angles), np.pi / 2)
         skeleton.append(UnitaryGate(kernel.matrices(angles)[0]), operation.qubits)
     try:
