@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 
@@ -17,9 +16,6 @@ from ..reconstruction import FragmentTensor, Wanted
 from ..records import TaskRecord
 from ..subexperiments import Backend, FragmentExperiment, ShotsTaken, Task, make_tasks
 from .preparation import Prepared
-
-_Place: TypeAlias = tuple[int, int, tuple[int, int] | None]
-"""What chunks of the same subexperiments have in common: fragment, first row and circuits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +55,8 @@ class RoundRequest:
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """Rows that make a task at most."""
-        rows = self.backend.rows_per_task(experiment)
-        if self.policy.subexperiments is None:
-            return rows
-        return min(rows, max(1, self.policy.subexperiments // max(1, experiment.num_circuits)))
+        rows, most = self.backend.rows_per_task(experiment), self.policy.subexperiments
+        return rows if most is None else min(rows, max(1, most // max(1, experiment.num_circuits)))
 
     def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
         """Subexperiments that make a sampled task at most; None: a row is never divided."""
@@ -121,30 +115,30 @@ class Round:
         self._repetition = repetition
         self.tasks: list[Task] = []
         self.tensors: list[FragmentTensor] = []
-        for number, (experiment, angles) in enumerate(
-            zip(self._experiments, request.rows, strict=True)
-        ):
-            tasks: list[Task] = []
-            if not experiment.is_trivial:
-                tasks += make_tasks(
-                    number,
-                    experiment,
-                    angles,
-                    request.shots,
-                    request.run,
-                    rows_per_task=request.rows_per_task(experiment),
-                    circuits_per_task=request.circuits_per_task(experiment),
-                    chunks=request.chunks,
-                    covariances=request.covariances,
-                )
+        for number, experiment in enumerate(self._experiments):
+            tasks = [] if experiment.is_trivial else list(self._make_tasks(number, experiment))
             self.tasks += tasks
-            self.tensors.append(FragmentTensor(experiment, len(angles), tasks))
+            self.tensors.append(FragmentTensor(experiment, len(request.rows[number]), tasks))
         self._influences = [
             np.resize(table, (len(angles), table.shape[1]))
             for table, angles in zip(influences or (), request.rows, strict=influences is not None)
         ]
         self._total_influence = sum(float(table.sum()) for table in self._influences)
         self._taken: dict[int, int] = {}
+
+    def _make_tasks(self, number: int, experiment: FragmentExperiment) -> Iterator[Task]:
+        request = self._request
+        return make_tasks(
+            number,
+            experiment,
+            request.rows[number],
+            request.shots,
+            request.run,
+            rows_per_task=request.rows_per_task(experiment),
+            circuits_per_task=request.circuits_per_task(experiment),
+            chunks=request.chunks,
+            covariances=request.covariances,
+        )
 
     def fold(self, number: int, arrays: Arrays) -> int | None:
         """Add a task's result to its fragment's tensor.
@@ -173,37 +167,42 @@ class Round:
         """
         spent.tally.add(tally)
         spent.missing += len(tally.missing)
-        known = set(tally.known)  # those whose results a journal had
-        ran: set[_Place] = set()
-        for number, taken in self._taken.items():
-            if number in known:
-                continue
+        ran = set()
+        for number in self._taken.keys() - tally.known:  # without those whose results a journal had
             place, held = self._place(number)
             spent.subexperiments += 0 if place in ran else held
-            spent.shots += held * taken
+            spent.shots += held * self._taken[number]
             ran.add(place)
-        if tally.missing:
-            self._settle()
+        deadline = self._request.policy.deadline
+        if not tally.missing or deadline is None:
+            return
+        missing = [task for tensor in self.tensors for task in tensor.settle()]
+        if missing:
+            raise DeadlineError(
+                f"after {deadline.seconds:g} s nothing had arrived of "
+                f"{named([self._describe(task) for task in missing])}: give a later deadline, more "
+                "chunks or more workers"
+            )
 
     @property
     def shots_taken(self) -> ShotsTaken:
         """Shots that subexperiments got; as requested where there are none to run."""
-        shots: Counter[_Place] = Counter()
-        held: dict[_Place, int] = {}
+        asked = self._request.shots or 0
+        if not (asked and self._taken):
+            return ShotsTaken(asked, asked, asked)
+        shots: Counter[object] = Counter()
+        held: dict[object, int] = {}
         for number, taken in self._taken.items():
             place, size = self._place(number)
             shots[place] += taken
             held[place] = max(1, size)
-        if not shots:
-            asked = self._request.shots or 0
-            return ShotsTaken(asked, asked, asked)
         fewest, mean = min(shots.values()), 0.0
         if fewest:
             mean = sum(held.values()) / sum(held[place] / own for place, own in shots.items())
         return ShotsTaken(fewest, max(shots.values()), mean)
 
-    def _place(self, number: int) -> tuple[_Place, int]:
-        """Which subexperiments a task runs, and how many they are."""
+    def _place(self, number: int) -> tuple[object, int]:
+        """What a task has in common with others of the same subexperiments; how many these are."""
         task = self.tasks[number]
         size = task.num_subexperiments(self._experiments[task.experiment])
         return (task.experiment, task.start, task.circuits), size
@@ -243,16 +242,6 @@ class Round:
         settings = f"setting {first}" if count == 1 else f"settings {first} to {first + count - 1}"
         part = "" if task.chunk[1] == 1 else f", part {task.chunk[0] + 1} of the shots"
         return f"fragment {task.experiment}, {settings}, {bindings}{part}"
-
-    def _settle(self) -> None:
-        missing = [task for tensor in self.tensors for task in tensor.settle()]
-        deadline = self._request.policy.deadline
-        if missing and deadline is not None:
-            raise DeadlineError(
-                f"after {deadline.seconds:g} s nothing had arrived of "
-                f"{named([self._describe(task) for task in missing])}: give a later deadline, more "
-                "chunks or more workers"
-            )
 
     def record(self, attempt: Attempt, run_id: str, query_id: str, start: float) -> TaskRecord:
         """The record of one attempt at a task, its times counted from `start`."""
