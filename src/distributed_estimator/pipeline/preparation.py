@@ -71,7 +71,7 @@ class Prepared:
         if parameters not in self._shifts:
             table = self.plan.normal.angles
             self._shifts[parameters] = tuple(
-                Shifts.of(fragment, table, parameters) for fragment in self.plan.fragments
+                Shifts(fragment, table, parameters) for fragment in self.plan.fragments
             )
         return self._shifts[parameters]
 
