@@ -174,7 +174,7 @@ class Reconstruction:
         if self._begun is None:
             self._begun = self._begin()
         for scale, contraction in self._begun.items():
-            if contraction.missing(number):
+            if number in contraction.missing:
                 contraction.feed(number, self._leaf(number, scale))
 
     def values(self) -> FloatArray:
@@ -246,10 +246,11 @@ class Reconstruction:
         return self.network.values(leaves, queries)
 
     def _leaves(self, part: slice) -> list[FloatArray]:
-        leaves = [self._selected(number, part) for number in range(len(self.tensors))]
-        return leaves + [self._at(core, part) for core in self._cores]
+        return [self._leaf_at(number, part) for number in range(self.network.path.num_leaves)]
 
-    def _selected(self, number: int, part: slice) -> FloatArray:
+    def _leaf_at(self, number: int, part: slice) -> FloatArray:
+        if number >= len(self.tensors):
+            return self._at(self._cores[number - len(self.tensors)], part)
         rows, paulis = self.queries.rows[number][part], self.queries.paulis[number][part]
         return self.tensors[number].select(rows, paulis)
 
@@ -277,11 +278,14 @@ class Reconstruction:
         contraction = self._finish(scale)
         if contraction is not None:
             return contraction.value
-        leaves = [self._moment(n, left, right, scale) for n in range(len(self.tensors))]
-        leaves += [self._at(core, left) for core in self._squared_cores]
+        numbers = range(self.network.path.num_leaves)
+        leaves = [self._moment(number, left, right, scale) for number in numbers]
         return self._contract(self._sliced_squares, leaves, len(left))
 
     def _moment(self, number: int, left: IntArray, right: IntArray, scale: float) -> FloatArray:
+        """A leaf of the doubled network."""
+        if number >= len(self.tensors):
+            return self._at(self._squared_cores[number - len(self.tensors)], left)
         tensor = self.tensors[number]
         rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
         first, second = tensor.values[rows, paulis[left]], tensor.values[rows, paulis[right]]
@@ -339,7 +343,8 @@ class Reconstruction:
         scales = _SCALES.get(self._wanted, ())
         if self._wanted != "orders" and self._sliced is None and len(self._parts(None)) == 1:
             begun[None] = Contraction(self.network.path, keep=self._wanted == "environments")
-        if scales and self._squares_in_one():
+        pairs = self.queries.num_pairs
+        if scales and self._sliced_squares is None and 0 < pairs <= self._pairs_at_once:
             begun.update((scale, Contraction(self.network.path, keep=False)) for scale in scales)
         trivial = [n for n, tensor in enumerate(self.tensors) if tensor.experiment.is_trivial]
         cores = range(len(self.tensors), self.network.path.num_leaves)
@@ -352,26 +357,15 @@ class Reconstruction:
         """The contraction that began early, if one did, with all its leaves."""
         contraction = (self._begun or {}).get(scale)
         if contraction is not None:
-            for number in range(len(self.tensors)):
-                if contraction.missing(number):
-                    contraction.feed(number, self._leaf(number, scale))
+            for number in sorted(contraction.missing):
+                contraction.feed(number, self._leaf(number, scale))
         return contraction
 
     def _leaf(self, number: int, scale: float | None) -> FloatArray:
         """A leaf of a contraction that takes all entries, or pairs, at once."""
-        core = number - len(self.tensors)
         if scale is None:
-            everything = slice(0, self.queries.query.size)
-            if core >= 0:
-                return self._at(self._cores[core], everything)
-            return self._selected(number, everything)
-        left, right = self._all_pairs
-        if core >= 0:
-            return self._at(self._squared_cores[core], left)
-        return self._moment(number, left, right, scale)
-
-    def _squares_in_one(self) -> bool:
-        return self._sliced_squares is None and 0 < self.queries.num_pairs <= self._pairs_at_once
+            return self._leaf_at(number, slice(0, self.queries.query.size))
+        return self._moment(number, *self._all_pairs, scale)
 
     @cached_property
     def _all_pairs(self) -> tuple[IntArray, IntArray]:
@@ -386,11 +380,8 @@ class Reconstruction:
         return self._at_once(self._sliced_squares, squared=True)
 
     def _at_once(self, sliced: SlicedNetwork | None, *, squared: bool) -> int:
-        elements = (
-            self.network.elements_per_query(squared=squared)
-            if sliced is None
-            else sliced.elements_per_query
-        )
+        whole = self.network.elements_per_query(squared=squared)
+        elements = whole if sliced is None else sliced.elements_per_query
         most = _CHUNK_BYTES // 8
         if self._most_elements is not None:
             most = min(most, self._most_elements)
