@@ -55,8 +55,7 @@ class Network:
 
     def elements_per_query(self, *, squared: bool) -> int:
         """Numbers held at once per query, also of the doubled network for standard errors."""
-        held = self.path.sizes or (1,)
-        return sum(size**2 if squared else size for size in held)
+        return sum(size**2 if squared else size for size in self.path.sizes or (1,))
 
     def values(self, leaves: Sequence[FloatArray], queries: int) -> FloatArray:
         """Contract the network, shape (queries,); one where there are no leaves."""

@@ -86,11 +86,8 @@ def shots_to_meet(
 def shots_for_slopes(precision: float, weights: FloatArray) -> int:
     """Shots at which the derivative of an uncut observable meets `precision` at any value.
 
-    A value may be known exactly where its derivative is not: at θ = 0, say.
-
-    Args:
-        precision: Standard error wanted, greater than 0.
-        weights: Weights of the observables' terms, shape (observables, terms).
+    A value may be known exactly where its derivative is not: at θ = 0, say. The weights are those
+    of the observables' terms, shape (observables, terms).
     """
     largest = float((weights**2).sum(axis=1).max(initial=0.0))
     return _countable(largest / precision**2, precision)
