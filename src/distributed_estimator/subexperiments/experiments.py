@@ -361,11 +361,10 @@ class FragmentExperiment:
 
 def unique_rows(rows: FloatArray) -> tuple[IntArray, IntArray]:
     """Where each distinct row stands first and, for each row, its place among the distinct."""
-    size = rows.shape[1] * rows.itemsize
-    keys = (
-        np.ascontiguousarray(rows).view(f"V{size}").ravel().tolist() if size else [b""][: len(rows)]
-    )
+    if len(rows) <= 1 or not rows.shape[1]:
+        return np.zeros(min(len(rows), 1), dtype=np.intp), np.zeros(len(rows), dtype=np.intp)
+    keys = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}").ravel().tolist()
     seen: dict[bytes, int] = {}
     first = [seen.setdefault(key, number) for number, key in enumerate(keys)]
     places = np.array(list(seen.values()), dtype=np.intp)
-    return places, np.broadcast_to(np.searchsorted(places, first), len(rows))
+    return places, np.searchsorted(places, first)
