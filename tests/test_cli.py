@@ -23,7 +23,7 @@ from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from study_folders import StudyFolder, trained
 
-from distributed_estimator.cli import _files
+from distributed_estimator.cli import _query
 from distributed_estimator.cli.main import dest as command
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import InputError
@@ -138,7 +138,7 @@ def test_a_defect_keeps_its_traceback(
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("distributed_estimator.cli.estimate._run", broken)
+    monkeypatch.setattr("distributed_estimator.cli.estimate.make_pool", broken)
     with pytest.raises(ZeroDivisionError):
         dest("estimate", file)
 
@@ -149,7 +149,7 @@ def test_an_interrupt_ends_without_a_traceback(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distributed_estimator.cli.estimate._run", interrupted)
+    monkeypatch.setattr("distributed_estimator.cli.estimate.make_pool", interrupted)
     done = dest("estimate", file)
     assert done.code == 130
     assert done.err.strip() == "dest: interrupted"
@@ -316,6 +316,7 @@ BAD_QUERIES = [
     (["--precision", "nan"], "`--precision` is nan: give a number of at least 0"),
     (["--precision", "1e308"], "`--precision` is 1e308: give a number of at least 0"),
     (["--seed", "-1"], "`--seed` is -1: give a whole number of at least 0"),
+    (["--workers", "1000000000"], "`--workers` is 1000000000: give a whole number of at least 1"),
 ]
 
 
@@ -437,7 +438,7 @@ def test_bad_files(
 ):
     content, message = BAD_FILES[kind]
     if kind == "too long":
-        monkeypatch.setattr(_files, "MAX_BYTES", 1024)
+        monkeypatch.setattr(_query, "MAX_BYTES", 1024)
     (tmp_path / "circuit.qasm").write_bytes(content)
     done = dest(verb, tmp_path / "circuit.qasm")
     assert_refused(done, message)
@@ -453,9 +454,9 @@ def test_files_that_are_none(dest: Callable[..., Done], tmp_path: Path):
 def test_a_file_at_the_limit_is_read(
     dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(_files, "MAX_BYTES", file.stat().st_size)
+    monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size)
     assert dest("plan", file).code == 0
-    monkeypatch.setattr(_files, "MAX_BYTES", file.stat().st_size - 1)
+    monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size - 1)
     assert_refused(dest("plan", file), "the most that is read is")
 
 
@@ -526,7 +527,7 @@ def star(tmp_path: Path) -> Path:
 def test_numbers_beyond_reading_are_shortened(dest: Callable[..., Done], star: Path):
     label = ("--label", "A" + "B" * 60)
     done = dest("plan", star, *label, "--no-draw", "--shots", 10)
-    assert "8.7e+41 circuits" in done.out
+    assert "8.67e+41 circuits" in done.out
     document = dest("plan", star, *label, "--json").document
     assert document["num_circuits"] == pytest.approx(5.0**60)
     assert document["num_cuts"] == 60
@@ -835,6 +836,10 @@ def test_bad_ways_to_go_on(dest: Callable[..., Done], options: list[str], messag
         ),
         (["--shots", "0"], "`--shots` is 0: give a whole number of at least 1"),
         (["--shots", "1.5"], "`--shots` is 1.5: give a whole number"),
+        (["--workers", "1000000000"], "`--workers` is 1000000000: give a whole number of at least"),
+        (["--workers", "9" * 20], "`--workers` is 99999999999999999999: give a whole number"),
+        (["--feature-map-reps", "1000000"], "`--feature-map-reps` is 1000000: give a whole number"),
+        (["--feature-map-reps", "9" * 20], f"`--feature-map-reps` is {'9' * 20}: give a whole"),
         (["--shots", "10", "--exact"], "exclude one another: give one"),
         (["--epochs", "0"], "`--epochs` is 0"),
         (["--epochs", "1", "--maxiter", "1"], "exclude one another: give one"),

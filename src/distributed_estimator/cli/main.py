@@ -15,8 +15,7 @@ from .. import __version__
 from ..errors import DistributedEstimatorError, InputError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
-from .plan import plan
-from .predict import predict
+from .plan import plan, predict
 from .records import records
 from .report import report
 from .robustness import robustness
