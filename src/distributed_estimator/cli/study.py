@@ -32,10 +32,8 @@ if TYPE_CHECKING:
     from ..study.runner import StudyResult
     from ..study.runs import StudyRun
 
-SOME_FAILED = 1
-"""Exit code where every run has ended and some have failed."""
-NOTHING = 1
-"""Exit code of packing where no run has ended."""
+FAILED = 1
+"""Exit code where every run has ended and some have failed, and where none has to be packed."""
 
 
 @click.group(short_help="Run the paper's protocol, or a matrix of your own, and report on it.")
@@ -126,7 +124,7 @@ def run(
                 f"go on with: {_same_command()}"
             ) from error
     _report(head, result, out, as_json=as_json)
-    return SOME_FAILED if result.failures else 0
+    return FAILED if result.failures else 0
 
 
 def _head(study: Study, runs: list[StudyRun], waiting: list[StudyRun]) -> dict[str, Any]:
@@ -278,7 +276,7 @@ def pack(folder: Path, out: Path, as_json: bool) -> int:
     packed = pack_study(folder, out)
     if packed is None:
         note(f"no run in {printable(str(folder))} has ended: nothing is packed")
-        return NOTHING
+        return FAILED
     if as_json:
         print_json(summary(packed))
         return 0
