@@ -1,11 +1,17 @@
-"""A record of a query and one of a task, to be changed as a test needs."""
+"""Records of a query, of a task and of a training step, to be changed as a test needs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from distributed_estimator.records import CircuitInfo, QueryRecord, Summary, TaskRecord
+from distributed_estimator.records import (
+    CircuitInfo,
+    QueryRecord,
+    Summary,
+    TaskRecord,
+    TrainingRecord,
+)
 
 QUERY = QueryRecord(
     run_id="run",
@@ -56,6 +62,9 @@ TASK = TaskRecord(
     finished=3.0,
     injected_delay=0.0,
     status="done",
+)
+STEP = TrainingRecord(
+    run_id="run", step=0, epoch=0, loss=0.25, metrics={"ä": 0.5}, queries=80, at=1.5
 )
 
 

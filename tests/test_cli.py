@@ -23,7 +23,7 @@ from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from study_folders import StudyFolder, trained
 
-from distributed_estimator.cli import _files
+from distributed_estimator.cli import _query
 from distributed_estimator.cli.main import dest as command
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import InputError
@@ -132,27 +132,23 @@ def test_a_command_line_that_means_nothing(
     assert_refused(dest(*arguments), message)
 
 
-def test_a_defect_keeps_its_traceback(
-    dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_defect_keeps_its_traceback_and_an_interrupt_has_none(
+    dest: Callable[..., Done],
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
 ):
     def broken(*_: object) -> None:
-        raise ZeroDivisionError
+        raise error
 
-    monkeypatch.setattr("distributed_estimator.cli.estimate._run", broken)
-    with pytest.raises(ZeroDivisionError):
-        dest("estimate", file)
-
-
-def test_an_interrupt_ends_without_a_traceback(
-    dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("distributed_estimator.cli.estimate._run", interrupted)
-    done = dest("estimate", file)
-    assert done.code == 130
-    assert done.err.strip() == "dest: interrupted"
+    monkeypatch.setattr("distributed_estimator.cli.estimate.make_pool", broken)
+    if error is ZeroDivisionError:
+        with pytest.raises(ZeroDivisionError):
+            dest("estimate", file)
+    else:
+        done = dest("estimate", file)
+        assert (done.code, done.err.strip()) == (130, "dest: interrupted")
 
 
 # --- dest estimate
@@ -186,22 +182,14 @@ def test_exact_value_is_the_uncut_one(
     assert done.document["stderr"] == pytest.approx(0)
 
 
-@pytest.mark.parametrize("precision", [0.05, 0.01])
-def test_precision_is_met(dest: Callable[..., Done], file: Path, precision: float):
-    document = dest(
-        "estimate", file, "--label", "AABB", "--precision", precision, "--json"
-    ).document
-    assert 0 < document["stderr"] <= precision
-    assert abs(document["value"] - exact(chain(), "ZZZZ")) < 5 * precision
-
-
-def test_shots_are_those_of_each_circuit(dest: Callable[..., Done], file: Path):
-    document = dest("estimate", file, "--label", "AABB", "--shots", 100, "--json").document
-    assert document["record"]["shots_total"] == 100 * document["record"]["num_subexperiments"]
-    again = dest("estimate", file, "--label", "AABB", "--shots", 100, "--json").document
-    assert again["value"] == document["value"]
-    other = dest("estimate", file, "--label", "AABB", "--shots", 100, "--seed", 8, "--json")
-    assert other.document["value"] != document["value"]
+def test_precision_and_shots_are_those_asked_for(dest: Callable[..., Done], file: Path):
+    query = ("estimate", file, "--label", "AABB", "--json")
+    document = dest(*query, "--precision", 0.01).document
+    assert 0 < document["stderr"] <= 0.01
+    assert abs(document["value"] - exact(chain(), "ZZZZ")) < 5 * 0.01
+    first, again, other = (dest(*query, "--shots", 100, "--seed", n).document for n in (7, 7, 8))
+    assert first["record"]["shots_total"] == 100 * first["record"]["num_subexperiments"]
+    assert first["value"] == again["value"] != other["value"]
 
 
 @pytest.mark.parametrize(
@@ -316,6 +304,7 @@ BAD_QUERIES = [
     (["--precision", "nan"], "`--precision` is nan: give a number of at least 0"),
     (["--precision", "1e308"], "`--precision` is 1e308: give a number of at least 0"),
     (["--seed", "-1"], "`--seed` is -1: give a whole number of at least 0"),
+    (["--workers", "1000000000"], "`--workers` is 1000000000: give a whole number of at least 1"),
 ]
 
 
@@ -400,7 +389,6 @@ BAD_FILES = {
     "no qubits": (b"OPENQASM 2.0;\n", "without qubits"),
     "too wide 2": (b"OPENQASM 2.0; qreg q[99999999999];", "declares 99999999999 bits"),
     "too wide 3": (b"OPENQASM 3.0; qubit[99999999999] q;", "declares 99999999999 bits"),
-    "too long": (f"{HEADER_2}qreg q[1]; ".encode() + b"h q[0];" * 300, "the most that is read"),
     "include": (b'OPENQASM 2.0; include "/etc/hosts"; qreg q[1];', "no readable OpenQASM 2"),
     "include 3": (b'OPENQASM 3.0; include "/etc/hosts"; qubit q;', "no readable OpenQASM 3"),
     "doubled 2": (
@@ -426,36 +414,24 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("verb", ["estimate", "plan"])
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_bad_files(
-    dest: Callable[..., Done],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    verb: str,
-    kind: str,
-):
+def test_bad_files(dest: Callable[..., Done], tmp_path: Path, kind: str):
     content, message = BAD_FILES[kind]
-    if kind == "too long":
-        monkeypatch.setattr(_files, "MAX_BYTES", 1024)
     (tmp_path / "circuit.qasm").write_bytes(content)
-    done = dest(verb, tmp_path / "circuit.qasm")
+    done = dest("plan", tmp_path / "circuit.qasm")
     assert_refused(done, message)
     assert "circuit.qasm" in done.err
     assert done.err.strip().isprintable()
 
 
-def test_files_that_are_none(dest: Callable[..., Done], tmp_path: Path):
-    assert_refused(dest("estimate", tmp_path / "absent.qasm"), "does not exist")
-    assert_refused(dest("estimate", tmp_path), "is not a regular file")
-
-
-def test_a_file_at_the_limit_is_read(
+def test_files_that_are_none_or_too_long(
     dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(_files, "MAX_BYTES", file.stat().st_size)
+    assert_refused(dest("estimate", file.with_name("absent.qasm")), "does not exist")
+    assert_refused(dest("estimate", file.parent), "is not a regular file")
+    monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size)
     assert dest("plan", file).code == 0
-    monkeypatch.setattr(_files, "MAX_BYTES", file.stat().st_size - 1)
+    monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size - 1)
     assert_refused(dest("plan", file), "the most that is read is")
 
 
@@ -467,13 +443,13 @@ def test_a_file_at_the_limit_is_read(
         ("if (c==1) h q[0];", "classical control"),
     ],
 )
-@pytest.mark.parametrize("verb", ["estimate", "plan"])
 def test_circuits_that_are_not_unitary(
-    dest: Callable[..., Done], tmp_path: Path, verb: str, lines: str, message: str
+    dest: Callable[..., Done], tmp_path: Path, lines: str, message: str
 ):
     path = tmp_path / "circuit.qasm"
     path.write_text(f"{HEADER_2}qreg q[2]; creg c[2]; cx q[0],q[1]; {lines}", "utf-8")
-    assert_refused(dest(verb, path), message)
+    for verb in ("estimate", "plan"):
+        assert_refused(dest(verb, path), message)
 
 
 def test_a_gate_that_cannot_be_decomposed(dest: Callable[..., Done], tmp_path: Path):
@@ -497,20 +473,11 @@ def test_plan_says_what_estimate_then_runs(dest: Callable[..., Done], file: Path
     assert [fragment["qubits"] for fragment in plan["fragments"]] == [[0, 1], [2], [3]]
     assert [cut["qubits"] for cut in plan["cuts"]] == [[1, 2], [2, 3]]
     assert plan["sampling_overhead"] == pytest.approx(81)
-
-
-@pytest.mark.parametrize(("basis", "circuits"), [("full", 10), ("minimal", 6)])
-def test_plan_counts_circuits_by_basis(
-    dest: Callable[..., Done], file: Path, basis: str, circuits: int
-):
-    plan = dest("plan", file, "--label", "AABB", "--basis", basis, "--json").document
-    assert plan["num_circuits"] == circuits
-
-
-def test_plan_leaves_out_what_the_observable_cannot_see(dest: Callable[..., Done], file: Path):
-    plan = dest("plan", file, "--label", "AABB", "--observable", "IIIZ", "--json").document
-    assert plan["num_cuts"] == 0
-    assert [fragment["qubits"] for fragment in plan["fragments"]] == [[0, 1]]
+    query = ("plan", file, "--label", "AABB", "--json")
+    bases = [dest(*query, "--basis", basis).document for basis in ("full", "minimal")]
+    assert [each["num_circuits"] for each in bases] == [10, 6]
+    cone = dest(*query, "--observable", "IIIZ").document
+    assert (cone["num_cuts"], [each["qubits"] for each in cone["fragments"]]) == (0, [[0, 1]])
 
 
 @pytest.fixture
@@ -526,7 +493,7 @@ def star(tmp_path: Path) -> Path:
 def test_numbers_beyond_reading_are_shortened(dest: Callable[..., Done], star: Path):
     label = ("--label", "A" + "B" * 60)
     done = dest("plan", star, *label, "--no-draw", "--shots", 10)
-    assert "8.7e+41 circuits" in done.out
+    assert "8.67e+41 circuits" in done.out
     document = dest("plan", star, *label, "--json").document
     assert document["num_circuits"] == pytest.approx(5.0**60)
     assert document["num_cuts"] == 60
@@ -618,24 +585,22 @@ def test_plan_says_what_is_known_of_a_precision(
 
 
 @pytest.mark.parametrize("verb", ["estimate", "plan"])
-def test_a_precision_that_nothing_meets(dest: Callable[..., Done], file: Path, verb: str):
+def test_precisions_that_nothing_meets_and_angles_that_are_none(
+    dest: Callable[..., Done], file: Path, verb: str
+):
     for precision in ("1e-20", "1e-309"):
         done = dest(verb, file, "--precision", precision)
         assert_refused(done, "1e+12 is the most: ask for a larger precision, or 0")
-
-
-@pytest.mark.parametrize("verb", ["estimate", "plan"])
-def test_values_at_which_an_angle_is_no_number(
-    dest: Callable[..., Done], tmp_path: Path, verb: str
-):
     circuit = QuantumCircuit(1)
     circuit.ry(Parameter("x").arcsin(), 0)
-    (tmp_path / "steep.qpy").write_bytes(as_qpy(circuit))
-    done = dest(verb, tmp_path / "steep.qpy", "--parameter", "x=2")
+    file.write_bytes(as_qpy(circuit))
+    done = dest(verb, file, "--parameter", "x=2")
     assert_refused(done, "the gate angle `asin(x)` is not a finite real number")
 
 
-def test_plan_text_has_tables_and_a_drawing_with_the_cuts(dest: Callable[..., Done], file: Path):
+def test_plan_text_has_tables_and_a_drawing_with_the_cuts(
+    dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
+):
     done = dest("plan", file, "--label", "AABC", "--shots", 100)
     for word in ("Fragments", "Cuts", "0-1", "3 fragments of at most 2", "2 cuts", "✂0 cx", "✂1"):
         assert word in done.out, word
@@ -643,6 +608,9 @@ def test_plan_text_has_tables_and_a_drawing_with_the_cuts(dest: Callable[..., Do
     assert "100 shots a circuit" in done.out
     assert "✂" not in dest("plan", file, "--label", "AABC", "--no-draw").out
     assert "✂" not in dest("plan", file, "--label", "AAAA").out
+    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN", 2)
+    assert "✂" not in dest("plan", file, "--label", "AABB").out
+    assert "✂" in dest("plan", file, "--label", "AABB", "--draw").out
 
 
 def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):
@@ -656,14 +624,6 @@ def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):
     assert "✂0 cut_wire" in done.out
     value = dest("estimate", tmp_path / "circuit.qpy", "--max-qubits", 3, "--exact", "--json")
     assert value.document["value"] == pytest.approx(exact(circuit, "ZZZZZ"), abs=1e-10)
-
-
-def test_plan_of_a_large_circuit_is_drawn_only_on_demand(
-    dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN", 2)
-    assert "✂" not in dest("plan", file, "--label", "AABB").out
-    assert "✂" in dest("plan", file, "--label", "AABB", "--draw").out
 
 
 def test_names_in_a_file_do_not_reach_the_terminal_raw(dest: Callable[..., Done], tmp_path: Path):
@@ -682,31 +642,32 @@ def test_names_in_a_file_do_not_reach_the_terminal_raw(dest: Callable[..., Done]
 # --- dest train
 
 
-def test_train_reports_and_keeps_a_run(dest: Callable[..., Done]):
-    done = dest("train", "iris", "--cuts", 2, "--shots", 64, "--maxiter", 2, "--out", "run")
+def test_train_reports_and_keeps_a_run_and_goes_on(dest: Callable[..., Done]):
+    done = dest("train", "iris", "--cuts", 2, "--shots", 64, "--maxiter", 2, "--no-figure")
     assert done.code == 0
-    for word in (
-        "iris_binary_pml, cut AABC, 64 shots",
-        "test accuracy",
-        "reconstruct",
-        "run/training.png",
-    ):
+    for word in ("iris_binary_pml, cut AABC, 64 shots", "test accuracy", "reconstruct"):
         assert word in done.out, word
-    assert Path("run/training.png").read_bytes().startswith(PNG)
-    assert json.loads(Path("run/summary.json").read_text("utf-8"))["config"]["shots"] == 64
     assert "loss" in done.err
+    summary = json.loads(Path("runs/iris/summary.json").read_text("utf-8"))
+    assert summary["config"]["shots"] == 64
+    again = dest("train", "--resume", "runs/iris", "--json").document
+    assert (again["final"], again["run_id"]) == (summary["final"], summary["run_id"])
+    assert Path("runs/iris/training.png").read_bytes().startswith(PNG)
 
 
-def test_train_prints_one_json_document(dest: Callable[..., Done]):
-    done = dest("train", "iris", "--exact", "--maxiter", 1, "--no-figure", "--json")
-    document = done.document
+def test_train_prints_one_json_document_and_writes_curves(dest: Callable[..., Done]):
+    options = ("--exact", "--maxiter", 1, "--no-figure", "--json")
+    tracks = ("--track", "tensorboard", "--track", "mlflow")
+    document = dest("train", "iris", *options, *tracks, "--out", "run").document
     assert document["config"]["shots"] is None
     assert document["totals"]["shots"] == 0
     assert set(document["stages"]) == {"partition", "generate", "execute", "reconstruct", "total"}
     files = {"queries", "training", "data", "checkpoint", "weights", "summary"}
     assert set(document["files"]) == files
     assert all(Path(path).exists() for path in document["files"].values())
-    assert str(Path("runs/iris/summary.json")) == document["files"]["summary"]
+    assert document["files"]["summary"] == str(Path("run/summary.json"))
+    assert list(Path("run/tensorboard").glob("events.out.tfevents.*"))
+    assert Path("run/mlruns").is_dir()
 
 
 def test_train_passes_its_options_on(dest: Callable[..., Done]):
@@ -772,14 +733,6 @@ def test_budgets_are_those_of_the_paper_unless_told(
     assert (config.epochs, config.batch_size, config.lr) == (epochs, batch_size, lr)
 
 
-def test_train_writes_curves_for_other_tools(dest: Callable[..., Done]):
-    options = ("--exact", "--maxiter", 1, "--no-figure", "--json")
-    done = dest("train", "iris", *options, "--track", "tensorboard", "--track", "mlflow")
-    assert done.document["totals"]["shots"] == 0
-    assert list(Path("runs/iris/tensorboard").glob("events.out.tfevents.*"))
-    assert Path("runs/iris/mlruns").is_dir()
-
-
 def test_warnings_of_the_library_are_shown(
     dest: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ):
@@ -798,14 +751,6 @@ def test_train_takes_a_file_of_the_users(dest: Callable[..., Done]):
     done = dest("train", "survey.csv", "--maxiter", 1, "--cuts", 1, "--no-figure", "--json")
     assert done.document["workload"] == "survey.csv"
     assert Path("runs/survey/summary.json").exists()
-
-
-def test_train_goes_on_with_a_run(dest: Callable[..., Done]):
-    done = dest("train", "iris", "--shots", 8, "--maxiter", 2, "--no-figure", "--json")
-    again = dest("train", "--resume", "runs/iris", "--json")
-    assert again.document["final"] == done.document["final"]
-    assert again.document["run_id"] == done.document["run_id"]
-    assert Path("runs/iris/training.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -835,6 +780,10 @@ def test_bad_ways_to_go_on(dest: Callable[..., Done], options: list[str], messag
         ),
         (["--shots", "0"], "`--shots` is 0: give a whole number of at least 1"),
         (["--shots", "1.5"], "`--shots` is 1.5: give a whole number"),
+        (["--workers", "1000000000"], "`--workers` is 1000000000: give a whole number of at least"),
+        (["--workers", "9" * 20], "`--workers` is 99999999999999999999: give a whole number"),
+        (["--feature-map-reps", "1000000"], "`--feature-map-reps` is 1000000: give a whole number"),
+        (["--feature-map-reps", "9" * 20], f"`--feature-map-reps` is {'9' * 20}: give a whole"),
         (["--shots", "10", "--exact"], "exclude one another: give one"),
         (["--epochs", "0"], "`--epochs` is 0"),
         (["--epochs", "1", "--maxiter", "1"], "exclude one another: give one"),

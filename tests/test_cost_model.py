@@ -40,9 +40,9 @@ from distributed_estimator.analysis.costs import (
     least_configurations,
     widest_fragment,
 )
-from distributed_estimator.cli._forecast import Forecast, features_of
 from distributed_estimator.cli._query import read_query
 from distributed_estimator.cli.main import main
+from distributed_estimator.cli.plan import Forecast, features_of
 from distributed_estimator.errors import InputError, RecordError
 from distributed_estimator.records import (
     CircuitInfo,
@@ -553,7 +553,10 @@ def test_a_plan_has_the_features_that_its_record_then_has(
     query = read_query(file=circuit, **asked | changes)
     planned = features_of(query, Forecast.of(query))
     with DistributedEstimator(
-        cuts=query.cuts, workers=2, options=query.options, log=tmp_path / "queries.jsonl"
+        cuts=query.settings.cuts,
+        workers=2,
+        options=query.settings.options,
+        log=tmp_path / "queries.jsonl",
     ) as estimator:
         estimator.run([(query.circuit, query.observable, [])]).result()
     _, record = read_records(tmp_path / "queries.jsonl")

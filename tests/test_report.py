@@ -32,7 +32,7 @@ from distributed_estimator.analysis.run_report import write_run_report
 from distributed_estimator.analysis.sql import query_records
 from distributed_estimator.analysis.study import is_archive, load_study
 from distributed_estimator.cli.main import main
-from distributed_estimator.cli.study_report import report as report_command
+from distributed_estimator.cli.report import study_report as report_command
 from distributed_estimator.errors import InputError, MissingExtraError, RecordError
 from distributed_estimator.records import RecordWriter, TrainingRecord, read_records
 

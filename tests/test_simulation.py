@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_examples import TASK
+from record_examples import STEP, TASK
 from scipy import integrate, stats
 
 from distributed_estimator.cli.main import main
@@ -30,7 +30,7 @@ from distributed_estimator.execution.policies import (
     TaskSpec,
 )
 from distributed_estimator.execution.stragglers import Constant, LogNormal, Pareto, Stragglers
-from distributed_estimator.records import RecordWriter, TrainingRecord
+from distributed_estimator.records import RecordWriter
 from distributed_estimator.simulation import (
     Load,
     expected_work,
@@ -60,24 +60,19 @@ def work_of(seconds, stragglers, subexperiments=1):
 # --- the least expected work
 
 
-@pytest.mark.parametrize("seconds", [0.01, 1.0, 7.0])
-@pytest.mark.parametrize("p", [0.0, 0.01, 0.3, 0.9, 1.0])
-@pytest.mark.parametrize("delay", [0.0, 0.5, 20.0])
-def test_constant_delays_of_one_subexperiment(seconds, p, delay):
-    wait = seconds + p * delay
-    anew = seconds / (1 - p) if p < 1 else math.inf
-    assert work_of(seconds, Stragglers(p, Constant(delay))) == pytest.approx(min(wait, anew))
-
-
-@pytest.mark.parametrize(("p", "count"), [(0.1, 5), (0.5, 3), (0.9, 8), (0.02, 300)])
+@pytest.mark.parametrize(
+    ("p", "count"),
+    [*((p, 1) for p in (0.0, 0.01, 0.9, 1.0)), (0.1, 5), (0.5, 3), (0.9, 8), (0.02, 300)],
+)
 @pytest.mark.parametrize("seconds", [0.05, 1.0, 30.0])
-def test_constant_delays_of_several_subexperiments(p, count, seconds):
-    delay = 2.0
+@pytest.mark.parametrize("delay", [0.0, 2.0])
+def test_constant_delays_of_subexperiments(p, count, seconds, delay):
     chances = stats.binom.pmf(np.arange(count + 1), count, p)
     times = seconds + delay * np.arange(count + 1)
     costs = [
-        float(chances @ np.minimum(times, cutoff)) / chances[times <= cutoff].sum()
+        float(chances @ np.minimum(times, cutoff)) / success
         for cutoff in times
+        if (success := chances[times <= cutoff].sum())
     ]
     assert work_of(seconds, Stragglers(p, Constant(delay)), count) == pytest.approx(min(costs))
 
@@ -236,40 +231,89 @@ def test_no_policy_beats_the_bound_in_expectation(policy, delay, workers):
 # --- simulation against what can be calculated
 
 
-@pytest.mark.parametrize(("num_tasks", "workers"), [(1, 1), (10, 4), (12, 4), (3, 8), (64, 64)])
-def test_equal_tasks_take_whole_rounds(num_tasks, workers):
-    result = simulate(specs([0.5] * num_tasks), [0.5] * num_tasks, Policy(), workers)
-    rounds = math.ceil(num_tasks / workers)
-    assert result.makespan == rounds * 0.5
-    assert result.utilisation == num_tasks / (workers * rounds)
-    assert result.latency.max == 0.5
-    assert (result.wasted, result.retries, result.speculated, result.missing) == (0, 0, 0, 0)
-    assert result.jobs == num_tasks
+def slow_at_first(slow, seconds=100.0):
+    """Tasks take a second, but the first attempts at some of them so many."""
+    return lambda task, attempt: seconds if task in slow and attempt == 0 else 1.0
 
 
-def test_overhead_and_latency_keep_workers():
-    result = simulate(
-        specs([1.0] * 6), [1.0] * 6, Policy(), 2, overhead=0.25, latency=0.5, can_cancel=False
-    )
-    assert result.makespan == 3 * 1.75
-    assert result.useful == 6.0
-    assert result.wasted == 0.0
+def schedule(known, workers, policy=None, services=None, options=None, **expected):
+    """What tasks are known to take and take, how they are run, and what that comes to."""
+    return known, services or known, policy or Policy(), workers, options or {}, expected
 
 
-def test_no_tasks_take_no_time():
-    result = simulate([], [], Policy(), 3)
-    assert (result.makespan, result.utilisation, result.lower_bound) == (0.0, 1.0, 0.0)
-    assert math.isnan(result.latency.p50)
+LATE = Speculation(0.75, 1.5, budget=0.25)
+ANEW = replace(LATE, restart=True)
+RETRIED = Retry(backoff=0.25, timeout=5.0)
+LONGEST = Policy(Batches(1, delay=MOST_SECONDS), retry=Retry(timeout=MOST_SECONDS))
+DEAF = {"can_cancel": False}
+SCHEDULES = {
+    "nothing to do": schedule([], 3, makespan=0, utilisation=1, lower_bound=0),
+    "whole rounds": schedule(
+        *([0.5] * 10, 4),
+        **{"makespan": 1.5, "utilisation": 10 / 12, "jobs": 10},
+        **{"wasted": 0, "retries": 0, "speculated": 0, "missing": 0},
+    ),
+    "one round": schedule([0.5] * 3, 8, makespan=0.5, utilisation=3 / 8),
+    "overhead and latency": schedule(
+        *([1.0] * 6, 2),
+        options={"overhead": 0.25, "latency": 0.5, "can_cancel": False},
+        **{"makespan": 3 * 1.75, "useful": 6, "wasted": 0},
+    ),
+    "batches": schedule([0.5] * 10, 8, Policy(Batches(4, delay=2.0)), makespan=4.5),
+    "jobs in flight": schedule([1.0] * 6, 6, Policy(in_flight=2), makespan=3),
+    # Graham's: the optimum is 9, and (4/3 - 1/9) · 9 = 11.
+    "longest first": schedule([3, 5, 4, 3, 4, 5, 3], 3, Policy(order=LongestFirst()), makespan=11),
+    "a tail": schedule([1.0] * 95 + [2.0, 3.0, 4.0, 5.0, 6.0], 100, tail=5),
+    # A late task is duplicated once a worker is idle.
+    **{
+        f"late, {options}": schedule(
+            *([1.0] * 10, 10, Policy(speculation=LATE), slow_at_first({9}), options),
+            **{"makespan": 2.5, "speculated": 1, "useful": 10, "wasted": 2.5, "lower_bound": None},
+        )
+        for options in ({}, DEAF)
+    },
+    # Begun at 3 and late at 4.5; where nothing can be cancelled, one worker does all the rest.
+    **{
+        f"restarted, {options}": schedule(
+            *([1.0] * 12, 2, Policy(speculation=ANEW), slow_at_first({6}, 50.0), options),
+            **{"makespan": makespan, "speculated": 1},
+        )
+        for options, makespan in (({}, 7), (DEAF, 9))
+    },
+    "a hung job": schedule(
+        *([1.0] * 3, 3, Policy(retry=RETRIED), slow_at_first({1}, 1e9)),
+        **{"makespan": 5 + 0.25 + 1, "retries": 1, "missing": 0},
+    ),
+    "a deadline": schedule(
+        *([1.0] * 10, 2, Policy(deadline=Deadline(2.5))),
+        **{"makespan": 2.5, "missing": 6, "useful": 4, "wasted": 1, "lower_bound": None},
+    ),
+    # Bounded, so that their sums are numbers.
+    "the longest times": schedule(
+        *([MOST_SECONDS / 2] * 20, 2, LONGEST),
+        options={"overhead": MOST_SECONDS / 4},
+        **{"makespan": (19 + 3 / 4) * MOST_SECONDS, "missing": 0},
+    ),
+    "a slow worker": schedule(
+        *([1.0] * 3, 2),
+        options={"stragglers": Stragglers(0.0, Constant(0.0), SlowWorker(0, 1.0))},
+        **{"makespan": 2, "useful": 4},
+    ),
+}
 
 
-def test_batches_leave_one_delay_after_the_other():
-    result = simulate(specs([0.5] * 10), [0.5] * 10, Policy(Batches(4, delay=2.0)), 8)
-    assert result.makespan == 2 * 2.0 + 0.5
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_that_can_be_calculated(name):
+    known, services, policy, workers, options, expected = SCHEDULES[name]
+    result = simulate(specs(known), services, policy, workers, **options)
+    assert {field: getattr(result, field) for field in expected} == expected
 
 
-def test_jobs_in_flight_are_limited():
-    tasks = specs([1.0] * 6)
-    assert simulate(tasks, [1.0] * 6, Policy(in_flight=2), 6).makespan == 3.0
+def test_latencies_are_percentiles():
+    services = [1.0] * 95 + [2.0, 3.0, 4.0, 5.0, 6.0]
+    latency = simulate(specs(services), services, Policy(), 100).latency
+    assert (latency.p50, latency.max) == (1.0, 6.0)
+    assert math.isnan(simulate([], [], Policy(), 3).latency.p50)
 
 
 @settings(max_examples=60, deadline=None)
@@ -286,71 +330,12 @@ def test_list_schedules_keep_grahams_bound(services, workers, policy):
     assert result.useful == pytest.approx(total)
 
 
-def test_the_longest_first_as_known_from_graham():
-    services = [3.0, 5.0, 4.0, 3.0, 4.0, 5.0, 3.0]
-    result = simulate(specs(services), services, Policy(order=LongestFirst()), 3)
-    assert result.makespan == 11.0  # the optimum is 9, and (4/3 - 1/9) · 9 = 11
-
-
-def test_the_tail_and_latencies():
-    services = [1.0] * 95 + [2.0, 3.0, 4.0, 5.0, 6.0]
-    result = simulate(specs(services), services, Policy(), 100)
-    assert result.tail == 5.0
-    assert (result.latency.p50, result.latency.max) == (1.0, 6.0)
-
-
-def slow_at_first(slow, seconds=100.0):
-    """Tasks take a second, but the first attempts at some of them so many."""
-    return lambda task, attempt: seconds if task in slow and attempt == 0 else 1.0
-
-
-@pytest.mark.parametrize("can_cancel", [True, False])
-def test_a_late_task_is_duplicated_once_a_worker_is_idle(can_cancel):
-    policy = Policy(speculation=Speculation(0.75, 1.5, budget=0.25))
-    result = simulate(specs([1.0] * 10), slow_at_first({9}), policy, 10, can_cancel=can_cancel)
-    assert result.makespan == 2.5
-    assert (result.speculated, result.useful, result.wasted) == (1, 10.0, 2.5)
-    assert result.lower_bound is None
-
-
-@pytest.mark.parametrize(("can_cancel", "makespan"), [(True, 7.0), (False, 9.0)])
-def test_a_late_task_is_begun_anew_where_none_is_idle(can_cancel, makespan):
-    policy = Policy(speculation=Speculation(0.75, 1.5, budget=0.25, restart=True))
-    services = slow_at_first({6}, seconds=50.0)
-    result = simulate(specs([1.0] * 12), services, policy, 2, can_cancel=can_cancel)
-    # Begun at 3 and late at 4.5; where nothing can be cancelled, one worker does all the rest.
-    assert result.makespan == makespan
-    assert result.speculated == 1
-
-
 def test_a_budget_for_speculation_that_is_spent_ends_it():
     policy = Policy(speculation=Speculation(factor=1.0, budget=0.02, restart=True))
     load = Load.drawn(parse_service("lognormal:0.1,1"), 100, 2)
     stragglers = Stragglers(0.2, Pareto(0.5, 1.5))
     result = simulate(load.tasks, load.services, policy, 4, stragglers=stragglers, seed=1)
     assert (result.speculated, result.missing) == (2, 0)
-
-
-def test_a_hung_job_is_given_up_and_its_task_tried_again():
-    policy = Policy(retry=Retry(backoff=0.25, timeout=5.0))
-    result = simulate(specs([1.0] * 3), slow_at_first({1}, seconds=1e9), policy, 3)
-    assert result.makespan == 5.0 + 0.25 + 1.0
-    assert (result.retries, result.missing) == (1, 0)
-
-
-def test_a_deadline_ends_with_what_there_is():
-    result = simulate(specs([1.0] * 10), [1.0] * 10, Policy(deadline=Deadline(2.5)), 2)
-    assert (result.makespan, result.missing, result.useful) == (2.5, 6, 4.0)
-    assert result.wasted == 1.0
-    assert result.lower_bound is None
-
-
-def test_times_are_bounded_so_that_sums_of_them_are_numbers():
-    policy = Policy(Batches(1, delay=MOST_SECONDS), retry=Retry(timeout=MOST_SECONDS))
-    services = [MOST_SECONDS / 2] * 20
-    result = simulate(specs(services), services, policy, 2, overhead=MOST_SECONDS / 4)
-    assert result.makespan == (19 + 3 / 4) * MOST_SECONDS
-    assert result.missing == 0
 
 
 def test_crashes_cost_time_but_no_result():
@@ -372,13 +357,6 @@ def test_short_tasks_share_jobs():
     alone = simulate(specs([0.01] * 400), [0.01] * 400, Policy(), 4, overhead=0.05)
     assert result.jobs < 100
     assert result.makespan < alone.makespan / 2
-
-
-def test_the_first_worker_is_slow():
-    stragglers = Stragglers(0.0, Constant(0.0), SlowWorker(0, 1.0))
-    result = simulate(specs([1.0] * 3), [1.0] * 3, Policy(), 2, stragglers=stragglers)
-    assert result.makespan == 2.0
-    assert result.useful == 4.0
 
 
 def test_the_seed_decides():
@@ -579,6 +557,12 @@ def dest(capsys, monkeypatch, tmp_path):
     return run
 
 
+def assert_refused(done, message):
+    code, out, err = done
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
 def test_the_command_prints_a_row_for_each_number_of_workers(dest):
     code, out, _ = dest("simulate --service constant:1 --tasks 12 --workers 2,5 --json")
     document = json.loads(out)
@@ -658,16 +642,14 @@ def test_the_command_refuses_damaged_records(dest, field, value, message):
     damaged = re.sub(rf'"{field}": [^,]+', f'"{field}": {value}', text)
     assert damaged != text
     Path("tasks.jsonl").write_text(damaged, "ascii")
-    code, out, err = dest("simulate --records tasks.jsonl --straggler-p 0.2 --straggler-delay 0.1")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert message in err
-    assert len(err) < 300
+    done = dest("simulate --records tasks.jsonl --straggler-p 0.2 --straggler-delay 0.1")
+    assert_refused(done, message)
+    assert len(done[2]) < 300
 
 
 def test_the_command_refuses_files_without_tasks(dest):
-    step = TrainingRecord(run_id="r", step=0, epoch=0, loss=0.5, metrics={}, queries=8, at=1.5)
     with RecordWriter("training.jsonl") as log:
-        log.write(step)
+        log.write(STEP)
     Path("empty.jsonl").touch()
     Path("text.jsonl").write_text("hello\n", "utf-8")
     for file, message in (
@@ -676,55 +658,39 @@ def test_the_command_refuses_files_without_tasks(dest):
         ("text.jsonl", "text.jsonl, line 1 is unreadable"),
         ("none.jsonl", "cannot read `none.jsonl`"),
     ):
-        code, out, err = dest(f"simulate --records {file}")
-        assert (code, out, err.count("\n")) == (2, "", 1)
-        assert message in err
+        assert_refused(dest(f"simulate --records {file}"), message)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "give `--records FILE` or `--service TEXT`"),
-        ("--service constant:1 --records x", "give `--records FILE` or `--service TEXT`"),
         ("--service gamma:1", "`gamma:1` is no distribution"),
-        ("--service constant:1 --workers 0", "give a list of whole numbers from 1 to 10000"),
-        ("--service constant:1 --workers 10001", "`--workers` is 10001: give a list"),
-        ("--service constant:1 --tasks 0", "`--tasks` is 0: give"),
-        ("--service constant:1 --repeats 0", "`--repeats` is 0: give"),
-        ("--service constant:1 --straggler-p 1.5 --straggler-delay 1", "`--straggler-p` is 1.5"),
-        (
-            "--service constant:1 --straggler-p nan --straggler-delay 1",
-            "`--straggler-p` is nan",
-        ),
-        (
-            "--service constant:1 --straggler-p 0.5 --straggler-delay inf",
-            "`--straggler-delay` is inf",
-        ),
-        ("--service constant:1 --policy batches --batch-size 0", "`--tasks-per-batch` is 0"),
-        (
-            "--service constant:1 --policy batches --batch-size 2 --batch-delay -1",
-            "`--batch-delay` is -1",
-        ),
-        ("--service constant:1 --order up", "'up' is not one of"),
-        ("--service constant:1 --policy lazy", "'lazy' is not one of"),
-        ("--service constant:1 --overhead nan", "`--overhead` is nan"),
-        ("--service constant:1 --overhead 1e308", "`--overhead` is 1e308"),
-        (
-            "--service constant:1 --speculate --budget 1e308",
-            "`--budget` is 1e308",
-        ),
-        (
-            "--service constant:1 --policy batches --batch-size 1 --batch-delay 1e308",
-            "`--batch-delay` is 1e308",
-        ),
-        ("--service constant:1 --timeout 1e308", "`--timeout` is 1e308"),
+        ("--workers 0", "give a list of whole numbers from 1 to 10000"),
+        ("--workers 10001", "`--workers` is 10001: give a list"),
+        ("--tasks 0", "`--tasks` is 0: give"),
+        ("--repeats 0", "`--repeats` is 0: give"),
+        ("--straggler-p 1.5 --straggler-delay 1", "`--straggler-p` is 1.5"),
+        ("--straggler-p nan --straggler-delay 1", "`--straggler-p` is nan"),
+        ("--straggler-p 0.5 --straggler-delay inf", "`--straggler-delay` is inf"),
+        ("--policy batches --batch-size 0", "`--tasks-per-batch` is 0"),
+        ("--policy batches --batch-size 2 --batch-delay -1", "`--batch-delay` is -1"),
+        ("--policy batches --batch-size 1 --batch-delay 1e308", "`--batch-delay` is 1e308"),
+        ("--order up", "'up' is not one of"),
+        ("--policy lazy", "'lazy' is not one of"),
+        ("--overhead nan", "`--overhead` is nan"),
+        ("--overhead 1e308", "`--overhead` is 1e308"),
+        ("--speculate --budget 1e308", "`--budget` is 1e308"),
+        ("--timeout 1e308", "`--timeout` is 1e308"),
         ("--service constant:1e308 --timeout 9e8", "`seconds` is 1e+308"),
         ("--service lognormal:1,100", "`services` has the entry"),
-        ("--service constant:1 --subexperiments-per-task 2", "has no effect"),
-        ("--service constant:1 --seed -1", "`--seed` is -1"),
+        ("--subexperiments-per-task 2", "has no effect"),
+        ("--seed -1", "`--seed` is -1"),
+        ("--records x", "give `--records FILE` or `--service TEXT`"),
     ],
 )
 def test_the_command_refuses_bad_input(dest, options, message):
-    code, out, err = dest(f"simulate {options}")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert message in err
+    assert_refused(dest(f"simulate --service constant:1 {options}"), message)
+
+
+def test_the_command_needs_times(dest):
+    assert_refused(dest("simulate"), "give `--records FILE` or `--service TEXT`")

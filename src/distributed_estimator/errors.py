@@ -133,7 +133,7 @@ def short(count: int) -> str:
         >>> short(864), short(6**29)
         ('864', '3.68e+22')
     """
-    return str(count) if count < 10**7 else f"{min(count, 10**300):.3g}"
+    return str(count) if count < 10**9 else f"{min(count, 10**300):.3g}"
 
 
 def shortened(value: object) -> str:

@@ -1,9 +1,11 @@
-"""Options of a verb, made of the fields of a configuration: type, bounds, default and help."""
+"""Options of a verb: paths, and the fields of a configuration with type, default and help."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -16,25 +18,44 @@ from ..training.settings import Config, alternatives, expected, hints, meta
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 ConfigT = TypeVar("ConfigT", bound=Config)
-Decorator = Callable[[CommandT], CommandT]
+
+
+class _Path(click.Path):
+    """A path; an empty one, as of an unset variable, is none."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        if not os.fspath(value):
+            self.fail("it is empty: name a file or folder (`.` is the current folder)", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(path_type=Path)
+TEXT_PATH = _Path(path_type=str)
+NEW_FILE = _Path(dir_okay=False, path_type=Path)
+NEW_FOLDER = _Path(file_okay=False, path_type=Path)
+FOLDER = _Path(exists=True, file_okay=False, path_type=Path)
 
 
 class FieldType(click.ParamType[Any]):
     """What a field takes, written as text; a list has commas between its values."""
 
     def __init__(self, hint: Any) -> None:
-        self._hint = hint
-        kind = _kind(hint)
-        self.is_list = get_origin(kind) is tuple
-        self.name = "list" if self.is_list else {int: "n", float: "x"}.get(kind, "text")
+        self._hint, self._kind = hint, _kind(hint)
+        self._is_list = get_origin(self._kind) is tuple
+        self.name = "list" if self._is_list else {int: "n", float: "x"}.get(self._kind, "text")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value; ends the command with the option, the text and what to give."""
-        if not isinstance(value, str) or _kind(self._hint) is str:
+        if not isinstance(value, str) or self._kind is str:
             return value
         parts = [part.strip() for part in value.split(",") if part.strip()]
         try:
-            found = msgspec.convert(parts if self.is_list else value, self._hint, strict=False)
+            found = msgspec.convert(parts if self._is_list else value, self._hint, strict=False)
             if found is not None:
                 return found
         except msgspec.ValidationError:
@@ -63,18 +84,18 @@ def options_of(
         types: Types, where a verb takes less than the field.
         aliases: Second names of options.
     """
-    known: dict[str, Field[Any]] = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    known: dict[str, Any] = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
 
     def decorate(command: CommandT) -> CommandT:
         for name, hint in reversed(hints(kind).items()):
             nested = any(is_dataclass(form) for form in alternatives(hint))
             if nested or name in without or (only and name not in only):
                 continue
-            names = [option_name(name, hint)]
-            names += [aliases[name]] if aliases and name in aliases else []
-            text = _help(hint, known[name].default, (defaults or {}).get(name))
-            add = click.option(*names, name, help=text, **_type(hint, (types or {}).get(name)))
-            command = add(command)
+            option = (meta(hint).extra or {}).get("option") or f"--{name.replace('_', '-')}"
+            names = [option, *((aliases or {}).get(name, "").split()), name]
+            text = _help(hint, known[name], (defaults or {}).get(name))
+            type_ = {"type": types[name]} if types and name in types else _type(hint)
+            command = click.option(*names, help=text, **type_)(command)
         return command
 
     return decorate
@@ -101,22 +122,17 @@ def is_given(value: Any) -> bool:
     return value is not None and value is not False and value != ()
 
 
-def option_name(name: str, hint: Any) -> str:
-    """The option of a field."""
-    return (meta(hint).extra or {}).get("option") or f"--{name.replace('_', '-')}"
-
-
 def policy_options(aliases: Mapping[str, str] | None = None) -> Callable[[CommandT], CommandT]:
     """Adds the parts of a policy to a command."""
+    speculate = click.option(
+        "--speculate/--no-speculate",
+        default=False,
+        help="Run late tasks a second time; the first result counts.",
+    )
 
     def decorate(command: CommandT) -> CommandT:
-        command = options_of(SpeculationSettings)(command)
-        speculate = click.option(
-            "--speculate/--no-speculate",
-            default=False,
-            help="Run late tasks a second time; the first result counts.",
-        )
-        return options_of(PolicySettings, aliases=aliases)(speculate(command))
+        command = speculate(options_of(SpeculationSettings)(command))
+        return options_of(PolicySettings, aliases=aliases)(command)
 
     return decorate
 
@@ -131,11 +147,10 @@ def take_policy(given: dict[str, Any]) -> PolicySettings:
     parts = {name: given.pop(name) for name in hints(SpeculationSettings)}
     if given.pop("speculate"):
         return take(PolicySettings, given, speculation=take(SpeculationSettings, parts))
-    for name, value in parts.items():
-        if is_given(value):
-            raise click.UsageError(
-                f"`--{name}` belongs to `--speculate`: add that, or leave `--{name}` out"
-            )
+    for name in filter(lambda name: is_given(parts[name]), parts):
+        raise click.UsageError(
+            f"`--{name}` belongs to `--speculate`: add that, or leave `--{name}` out"
+        )
     return take(PolicySettings, given)
 
 
@@ -148,10 +163,8 @@ def _kind(hint: Any) -> Any:
     return next(form for form in alternatives(hint) if form is not NoneType)
 
 
-def _type(hint: Any, own: click.ParamType[Any] | None) -> dict[str, Any]:
+def _type(hint: Any) -> dict[str, Any]:
     """The part of an option that says what it takes."""
-    if own is not None:
-        return {"type": own}
     kind = _kind(hint)
     if kind is bool:
         return {"is_flag": True}

@@ -6,17 +6,20 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 from rich.table import Table
+from rich.text import Text
 
 from ..analysis.tables import StageRow
+from ..errors import short
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -24,9 +27,35 @@ def print_json(document: Mapping[str, Any]) -> None:
     click.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
 
 
-def print_table(table: Table) -> None:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", *, left: int = 1
+) -> Table:
+    """A table for the terminal; a row called total stands out.
+
+    Args:
+        columns: Headings.
+        rows: A cell for each column.
+        title: Above the table.
+        left: How many of the columns hold text; those after them hold numbers.
+    """
+    made = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(columns):
+        made.add_column(plain(heading), justify="left" if number < left else "right")
+    for row in rows:
+        made.add_row(*map(plain, row), style="bold" if row[0] == "total" else None)
+    return made
+
+
+def print_table(made: Table) -> None:
     """Prints a table on stdout, as wide as the terminal."""
-    Console().print(table)
+    Console().print(made)
+
+
+def print_files(files: Mapping[str, str]) -> None:
+    """Prints the files that a verb wrote, by what they hold."""
+    width = max(map(len, files), default=0) + 1
+    for name, path in files.items():
+        click.echo(f"{name:<{width}}{path}")
 
 
 def note(text: str) -> None:
@@ -45,22 +74,15 @@ def stages_as_dict(rows: Sequence[StageRow]) -> dict[str, dict[str, float]]:
     return {row.stage: {name: getattr(row, name) for name in names} for row in rows}
 
 
-def stages_as_table(rows: Sequence[StageRow], per_record: bool) -> Table:
-    """Stage times and shares for the terminal.
-
-    Args:
-        rows: The stages and their total.
-        per_record: Whether to show medians, which one record has no use for.
-    """
-    table = Table(title="Where the time went", title_justify="left")
-    table.add_column("stage")
-    for name in ("time", "share", *(["median a call"] if per_record else [])):
-        table.add_column(name, justify="right")
-    for row in rows:
-        cells = [row.stage, duration(row.seconds), f"{100 * row.share:.1f} %"]
-        cells += [duration(row.median_seconds)] if per_record else []
-        table.add_row(*cells, style="bold" if row.stage == "total" else None)
-    return table
+def print_stages(rows: Sequence[StageRow], *, medians: bool) -> None:
+    """Prints stage times and shares; medians too, unless there is but one record."""
+    columns = ("stage", "time", "share", "median a call")
+    cells = (
+        (row.stage, duration(row.seconds), share(row.share), duration(row.median_seconds))
+        for row in rows
+    )
+    count = 4 if medians else 3
+    print_table(table(columns[:count], (row[:count] for row in cells), "Where the time went"))
 
 
 def duration(seconds: float) -> str:
@@ -78,17 +100,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 1e-6:.3g} µs"
 
 
-def whole(number: int) -> str:
-    """A whole number, by its power of ten where it has too many digits to read.
-
-    Example:
-        >>> whole(12500), whole(5**40)
-        ('12500', '9.1e+27')
-    """
-    if number < 10**9:
-        return str(number)
-    exponent = math.log10(number)
-    return f"{10 ** (exponent % 1):.1f}e+{math.floor(exponent)}"
+def share(fraction: float) -> str:
+    """A fraction in per cent."""
+    return f"{100 * fraction:.1f} %"
 
 
 def with_error(value: float, stderr: float) -> str:
@@ -115,9 +129,14 @@ def printable(text: str) -> str:
     )
 
 
+def plain(cell: object) -> Text:
+    """A cell of a table, never Rich's own markup, which records could hold."""
+    return Text(printable(str(cell)))
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun: 1 cut, 2 cuts."""
-    return f"1 {noun}" if number == 1 else f"{whole(number)} {noun}s"
+    return f"1 {noun}" if number == 1 else f"{short(number)} {noun}s"
 
 
 @contextmanager

@@ -1,17 +1,26 @@
-"""The query of `dest plan`, `estimate` and `predict`: a file, an observable, cuts, parameters."""
+"""The query of `dest plan`, `estimate` and `predict`: a circuit file, an observable, cuts, values.
+
+Circuits are OpenQASM 2, OpenQASM 3 and QPY, told apart by what they hold. Files come from anywhere,
+so nothing of them is run, and a short one cannot fill the memory.
+"""
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from traceback import walk_tb
+from typing import Annotated, Any
 
 import click
 from msgspec import Meta
-from qiskit import QuantumCircuit
+from qiskit import QiskitError, QuantumCircuit, qasm2, qasm3, qpy
+from qiskit.circuit import Gate, Instruction
 from qiskit.quantum_info import SparsePauliOp
 
 from ..checks import LARGEST_PRECISION
@@ -19,12 +28,25 @@ from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
 from ..training.models import read_observables
-from ..training.settings import Config, Count, Shots, about
-from ._files import load_circuit
-from ._options import json_option, options_of, take
-from ._paths import PATH
+from ..training.settings import Config, Count, Shots, Workers, about
+from ._options import PATH, json_option, options_of, take
 
-Cuts: TypeAlias = str | AutoCut | None
+MAX_BYTES = 16 * 2**20
+MAX_BITS = 10_000
+MAX_OPERATIONS = 1_000_000
+# Before version 13, parameter expressions were stored as the dump of a symbolic algebra library,
+# which runs code to read them back; from 13 on, as a plain list of operations.
+OLDEST_QPY = 13
+_QPY_MAGIC = b"QISKIT"
+# Possessive, so that a file of nothing but comments is not tried in every way it can be split up.
+_VERSION = re.compile(
+    r"\A(?>\s+|//[^\n]*|/\*.*?\*/)*+(?:OPENQASM\s+(\d+)(?:\.\d+)?\s*;)?", re.DOTALL
+)
+# `<input>:4,2: ` (OpenQASM 2), `4,2: ` and `L4:C2: ` (OpenQASM 3); columns from 0.
+_PLACE = re.compile(r"(?:<input>:|L)?(\d+)[,:]C?(\d+): ")
+_DEFINITION = re.compile(r"\bgate\s+(\w+)[^{}]*\{([^{}]*)\}")
+_NAME = re.compile(r"\s*(\w+)")
+_REGISTER = re.compile(r"\b(?:(?:qreg|creg)\s+\w+|qubit|bit)\s*\[\s*(\d+)\s*\]")
 
 
 @dataclass(frozen=True)
@@ -59,7 +81,7 @@ class QuerySettings(Config):
         about("Settings at a cut: full takes fewer shots for an error, minimal fewer circuits."),
     ] = "full"
     seed: Annotated[Annotated[int, Meta(ge=0)], about("Of the shots and the cut search.")] = 7
-    workers: Annotated[Count, about("Tasks to run at the same time.")] = 8
+    workers: Annotated[Workers, about("Tasks to run at the same time.")] = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +91,7 @@ class QuerySettings(Config):
             raise InputError("`shots`, `precision` and `exact` exclude one another: give one")
 
     @property
-    def cuts(self) -> Cuts:
+    def cuts(self) -> str | AutoCut | None:
         """Labels, a search, or None for an uncut run."""
         if self.max_qubits is None:
             return self.label
@@ -78,25 +100,19 @@ class QuerySettings(Config):
     @property
     def options(self) -> EstimatorOptions:
         """Shots or precision, seed and setting basis."""
+        options = EstimatorOptions(shots=self.shots, seed=self.seed, setting_basis=self.basis)
         precision = 0.0 if self.exact else self.precision
-        return EstimatorOptions(
-            shots=self.shots,
-            default_precision=EstimatorOptions().default_precision
-            if precision is None
-            else precision,
-            seed=self.seed,
-            setting_basis=self.basis,
-        )
-
-
-def query_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a verb the file argument and the options of a query."""
-    return click.argument("file", type=PATH)(query_settings(command))
+        return options if precision is None else replace(options, default_precision=precision)
 
 
 def query_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a verb the options of a query alone."""
     return options_of(QuerySettings)(json_option(command))
+
+
+def query_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the file argument and the options of a query."""
+    return click.argument("file", type=PATH)(query_settings(command))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,38 +121,25 @@ class Query:
 
     Attributes:
         file: Where the circuit comes from.
+        settings: Cuts, accuracy and workers.
         circuit: The circuit, parameterised or not.
         observable: What to measure.
-        cuts: Labels, a search, or None for an uncut run.
         values: The values given, by parameter name.
-        options: Shots or precision, seed and setting basis.
-        workers: Size of the pool.
         notes: Remarks for the user.
     """
 
     file: Path
+    settings: QuerySettings
     circuit: QuantumCircuit
     observable: SparsePauliOp
-    cuts: Cuts
     values: dict[str, float]
-    options: EstimatorOptions
-    workers: int
     notes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        known = {parameter.name for parameter in self.circuit.parameters}
-        unknown = sorted(set(self.values) - known)
-        if unknown:
-            has = ", ".join(sorted(known)) if known else "none"
-            raise InputError(
-                f"`--parameter` names {', '.join(unknown)}, the circuit's parameters are: {has}"
-            )
 
     def binding(self) -> list[float]:
         """A value for every parameter, in the circuit's order.
 
         Raises:
-            InputError: If a parameter has none.
+            InputError: A parameter has none.
         """
         names = [parameter.name for parameter in self.circuit.parameters]
         missing = [name for name in names if name not in self.values]
@@ -159,53 +162,201 @@ def read_query(file: Path, **options: Any) -> Query:
     Raises:
         InputError: If an option, two options together, or the file is not right.
     """
-    asked = take(QuerySettings, options)
+    settings = take(QuerySettings, options)
     circuit, notes = load_circuit(file)
-    return Query(
-        file=file,
-        circuit=circuit,
-        observable=_one_observable(asked.observable, circuit.num_qubits),
-        cuts=asked.cuts,
-        values=_values(asked.parameters),
-        options=asked.options,
-        workers=asked.workers,
-        notes=notes,
-    )
-
-
-def _one_observable(text: str, num_qubits: int) -> SparsePauliOp:
-    observables = read_observables(text, num_qubits)
+    observables = read_observables(settings.observable, circuit.num_qubits)
     if len(observables) > 1:
         raise ObservableError(
-            f"the observable {text} stands for {len(observables)}, and one is estimated: name one "
-            "of them, such as z_0, or their mean, z_mean"
+            f"the observable {settings.observable} stands for {len(observables)}, and one is "
+            "estimated: name one of them, such as z_0, or their mean, z_mean"
         )
-    return observables[0]
+    values = _values(settings.parameters, sorted(each.name for each in circuit.parameters))
+    return Query(file, settings, circuit, observables[0], values, notes)
 
 
-def _values(parameters: Sequence[str]) -> dict[str, float]:
-    """Numbers by name; raises `InputError` if a name is given twice."""
-    pairs = [_parameter(text) for text in parameters]
+def _values(texts: Sequence[str], known: Sequence[str]) -> dict[str, float]:
+    """Numbers by name, from `NAME=VALUE`; raises `InputError` for any that does not fit."""
+    pairs = []
+    for text in texts:
+        name, separator, value = (part.strip() for part in text.partition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (name and separator and math.isfinite(number)):
+            raise InputError(
+                f"`--parameter {text}` cannot be read: give NAME=VALUE, with a finite number, such "
+                "as theta=0.5"
+            )
+        pairs.append((name, number))
     twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if twice:
         raise InputError(f"`--parameter` gives {', '.join(twice)} more than once: give each once")
+    unknown = sorted({name for name, _ in pairs}.difference(known))
+    if unknown:
+        raise InputError(
+            f"`--parameter` names {', '.join(unknown)}, the circuit's parameters are: "
+            f"{', '.join(known) or 'none'}"
+        )
     return dict(pairs)
 
 
-def _parameter(text: str) -> tuple[str, float]:
-    """A name and a number from `NAME=VALUE`.
+def load_circuit(path: Path) -> tuple[QuantumCircuit, tuple[str, ...]]:
+    """Reads a circuit as the file has it, and remarks for the user.
+
+    Most OpenQASM files end by measuring, which an expectation value has no use for: a note says
+    that the estimator takes it off. A measurement that is followed by something it refuses.
 
     Raises:
-        InputError: If the text has another form.
+        InputError: If the file is missing, too large, of no known format, or cannot be parsed.
     """
-    name, separator, value = (part.strip() for part in text.partition("="))
     try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not (name and separator and math.isfinite(number)):
+        content = _read(path)
+        parse = _parse_qpy if content.startswith(_QPY_MAGIC) else _parse_qasm
+        circuit = parse(content)
+        _check_size(circuit)
+    except InputError as error:
+        raise InputError(f"`{path}` {error}") from error
+    measured = circuit.count_ops().get("measure", 0)
+    return circuit, (f"final measurements taken off: {measured}",) if measured else ()
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        raise InputError(f"{problem}: name an OpenQASM 2, OpenQASM 3 or QPY file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
         raise InputError(
-            f"`--parameter {text}` cannot be read: give NAME=VALUE, with a finite number, such as "
-            "theta=0.5"
+            f"holds {path.stat().st_size / 2**20:.1f} MiB, the most that is read is "
+            f"{MAX_BYTES // 2**20} MiB: give a smaller circuit, or use the Python interface"
         )
-    return name, number
+    return content
+
+
+def _parse_qpy(content: bytes) -> QuantumCircuit:
+    version = content[len(_QPY_MAGIC)] if len(content) > len(_QPY_MAGIC) else 0
+    if version < OLDEST_QPY:
+        raise InputError(
+            f"is QPY version {version}, and versions before {OLDEST_QPY} are not read because "
+            "reading them can run code: save it again with Qiskit 1.3 or later"
+        )
+    try:
+        circuits = qpy.load(io.BytesIO(content))
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        # Several lines are a backtrace of the reader's own code, drawn in colours.
+        lines = _message(error).splitlines()
+        damaged = "it is cut short or damaged, save it again"
+        reason = lines[0] if len(lines) == 1 and isinstance(error, QiskitError) else damaged
+        raise InputError(f"({len(content)} bytes) is no readable QPY file: {reason}") from error
+    if len(circuits) != 1:
+        raise InputError(f"holds {len(circuits)} circuits: save the one to estimate alone")
+    return circuits[0]
+
+
+def _parse_qasm(content: bytes) -> QuantumCircuit:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"is neither QPY nor OpenQASM text: {error.reason}") from error
+    match = _VERSION.match(text)
+    if match is None or match.end() == len(text):
+        raise InputError(
+            "is neither QPY nor OpenQASM, as there is nothing in it: name another file"
+        )
+    version = match[1] or "3"  # where alone it may be left out
+    if version not in ("2", "3"):
+        raise InputError(f"is OpenQASM {version}: versions 2 and 3 are read")
+    # The parsers make every declared bit before they look further: 30 bytes can fill the memory.
+    declared = sum(int(size) for size in _REGISTER.findall(text))
+    if declared > MAX_BITS:
+        raise InputError(f"declares {declared} bits, the most that is read is {MAX_BITS}")
+    # That of OpenQASM 3 writes gates out at once.
+    sizes: dict[str, int] = {}
+    for name, body in _DEFINITION.findall(text):
+        used = (_NAME.match(line.rpartition("@")[2]) for line in body.split(";"))
+        sizes[name] = sum(sizes.get(gate[1], 1) for gate in used if gate)
+        _check_operations(sizes[name])
+    try:
+        with redirect_stderr(io.StringIO()):  # the parser of OpenQASM 3 prints there, too
+            if version == "3":
+                return qasm3.loads(text)
+            # No folder to include from but the parser's own: a circuit is one file.
+            return qasm2.loads(
+                text, include_path=(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS
+            )
+    except Exception as error:
+        guessed = "" if match[1] else ", which a file that names no version is taken for"
+        raise InputError(
+            f"is no readable OpenQASM {version}{guessed}: {_complaint(error)}"
+        ) from error
+
+
+def _check_operations(count: int) -> None:
+    if count > MAX_OPERATIONS:
+        raise InputError(
+            f"comes to {count} operations once its gates are written out, the most that is read is "
+            f"{MAX_OPERATIONS}"
+        )
+
+
+def _check_size(circuit: QuantumCircuit) -> None:
+    if not circuit.num_qubits:
+        raise InputError("holds a circuit without qubits: declare at least one")
+    if circuit.num_qubits > MAX_BITS:
+        raise InputError(f"holds {circuit.num_qubits} qubits, the most that is read is {MAX_BITS}")
+    try:
+        operations = _count_operations(circuit, {})
+    except RecursionError as error:
+        raise InputError("nests gate definitions too deeply: transpile it") from error
+    _check_operations(operations)
+
+
+def _count_operations(circuit: QuantumCircuit, known: dict[str, int]) -> int:
+    """Operations of a circuit with the gates that its file defines written out.
+
+    Gates that are each defined by the one before, twice, make a long circuit of a short file:
+    `known` holds what was counted, so that counting does not take as long.
+    """
+    total = 0
+    for item in circuit.data:
+        kind, name = type(item.operation), item.operation.name
+        if name not in known:
+            builtin = (kind.__module__ or "").startswith("qiskit.circuit")
+            defined = kind in (Gate, Instruction) or not builtin
+            definition = item.operation.definition if defined else None
+            known[name] = 1 if definition is None else _count_operations(definition, known)
+        total += known[name]
+    return total
+
+
+def _complaint(error: Exception) -> str:
+    """What is wrong with a text, after line and column: as the parser says, or where it was."""
+    message = _message(error)
+    stated = _PLACE.match(message)
+    if stated:
+        return _at(int(stated[1]), int(stated[2]), message[stated.end() :])
+    cause = error.__cause__ or error.__context__
+    for reason in () if cause is None else cause.args:
+        token = getattr(reason, "offendingToken", None)
+        if token is not None:
+            found = "the end of the file" if token.text == "<EOF>" else f"`{token.text}`"
+            return _at(token.line, token.column, f"{found} is not expected there")
+    # The importer's own mistakes name no place, but its frames hold the part of the text it was at.
+    nodes = (frame.f_locals.get("node") for frame, _ in walk_tb(error.__traceback__))
+    spans = [span for node in nodes if (span := getattr(node, "span", None)) is not None]
+    return _at(spans[-1].start_line, spans[-1].start_column, message) if spans else message
+
+
+def _at(line: int, column: int, text: str) -> str:
+    return f"line {line}, column {column + 1}: {' '.join(text.split())}"
+
+
+def _message(error: Exception) -> str:
+    """The text of an error, with what would steer the terminal spelt out."""
+    text = str(getattr(error, "message", error)).strip() or type(error).__name__
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

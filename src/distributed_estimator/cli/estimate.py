@@ -13,75 +13,56 @@ import click
 from ..analysis.tables import stages_of
 from ..analysis.trace import trace_files
 from ..errors import InputError, RecordError
-from ..estimator import DistributedEstimator, EstimatorOptions
+from ..estimator import DistributedEstimator
 from ..execution import make_pool
 from ..records import read_records
 from ..training.policies import StragglerSettings, check_address
-from ._options import policy_options, pool_options, straggler_options, take, take_policy
+from ._options import PATH, policy_options, pool_options, straggler_options, take, take_policy
 from ._output import (
     counted,
     note,
+    print_files,
     print_json,
-    print_table,
+    print_stages,
     progress_console,
     stages_as_dict,
-    stages_as_table,
     with_error,
 )
-from ._paths import PATH
-from ._query import Query, query_options, read_query
+from ._query import query_options, read_query
 
 
-class Traces:
-    """The folder where a query and its tasks are written down, and drawn for Perfetto.
+@contextmanager
+def traced(tasks: Path, queries: Path, trace: Path) -> Iterator[None]:
+    """Draws what runs meanwhile, at the end: if it fails, too, where anything has run by then.
 
-    `queries` holds the record of the query, written when that is over; `tasks` one for every
-    attempt at a task; `trace` all of that for chrome://tracing and Perfetto.
+    The rest of a run that did not end may be there, and stays: such a run is repeated by the same
+    command.
+
+    Args:
+        tasks: A record for every attempt at a task.
+        queries: The record of the query, written when that is over.
+        trace: All of that for chrome://tracing and Perfetto.
+
+    Raises:
+        InputError: A query is there that did end, or a trace of something else.
+        RecordError: A file of that name is there that holds no records, or cannot be written.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.tasks = folder / "tasks.jsonl"
-        self.queries = folder / "queries.jsonl"
-        self.trace = folder / "trace.json"
-
-    def files(self) -> dict[str, str]:
-        """Those that were made, by name; a query whose tasks were all in the journal ran none."""
-        names = ("tasks", "queries", "trace")
-        return {name: str(getattr(self, name)) for name in names if getattr(self, name).exists()}
-
-    def check_free(self) -> None:
-        """Refuses a folder in use; the rest of a run that did not end is none, and stays in it.
-
-        So such a run is repeated by the same command. Makes nothing.
-
-        Raises:
-            InputError: A query is there that did end, or a trace of something else.
-            RecordError: A file of that name is there that holds no records.
-        """
-        found = read_records(*(path for path in (self.queries, self.tasks) if path.exists()))
-        kinds = {record.kind for record in found}
-        if "query" in kinds or (self.trace.exists() and "task" not in kinds):
-            path = self.queries if "query" in kinds else self.trace
-            raise InputError(f"`{path}` is there already: name another folder with --trace")
-        if "task" in kinds:
-            note(f"`{self.tasks}` has tasks of a run that did not end; those of this one follow")
-
-    @contextmanager
-    def drawn(self) -> Iterator[None]:
-        """Draws what runs meanwhile, at the end: if it fails, too, where anything has run by then.
-
-        Raises:
-            RecordError: The trace cannot be written.
-        """
-        try:
-            yield
-        except BaseException:
-            if self.tasks.exists():
-                with suppress(RecordError):  # of two failures, the first is reported
-                    trace_files(self.trace, self.tasks, self.queries)
-                    note(f"`{self.trace}` shows what was done until then")
-            raise
-        trace_files(self.trace, self.tasks, self.queries)
+    found = read_records(*(path for path in (queries, tasks) if path.exists()))
+    kinds = {record.kind for record in found}
+    if "query" in kinds or (trace.exists() and "task" not in kinds):
+        path = queries if "query" in kinds else trace
+        raise InputError(f"`{path}` is there already: name another folder with --trace")
+    if "task" in kinds:
+        note(f"`{tasks}` has tasks of a run that did not end; those of this one follow")
+    try:
+        yield
+    except BaseException:
+        if tasks.exists():
+            with suppress(RecordError):  # of two failures, the first is reported
+                trace_files(trace, tasks, queries)
+                note(f"`{trace}` shows what was done until then")
+        raise
+    trace_files(trace, tasks, queries)
 
 
 @click.command(short_help="Estimate an expectation value of a circuit in a file.")
@@ -108,75 +89,55 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
     measurements in the file are taken off. Without --shots, --precision and --exact, shots are
     spent until the standard error is 1/64.
     """
-    cluster = options.pop("pool") or "threads", options.pop("address")
-    check_address(*cluster)
+    pool, address = options.pop("pool") or "threads", options.pop("address")
+    check_address(pool, address)
     policy = take_policy(options).policy
     stragglers = take(StragglerSettings, options).stragglers
     query = read_query(**options)
-    settings = replace(query.options, policy=policy, stragglers=stragglers)
-    traces = None if trace is None else Traces(trace)
-    if traces is not None:
-        traces.check_free()
-    drawing = nullcontext() if traces is None else traces.drawn()
-    with drawing, progress_console().status("estimating"):
-        value, stderr, metadata = _run(query, settings, cluster, traces, journal)
-    for text in query.notes:
-        note(text)
-    files = {} if traces is None else traces.files()
-    if as_json:
-        print_json(_as_dict(query, value, stderr, metadata, files))
-    else:
-        _print_text(query, value, stderr, metadata, files)
-
-
-def _run(
-    query: Query,
-    options: EstimatorOptions,
-    cluster: tuple[str, str | None],
-    traces: Traces | None,
-    journal: Path | None,
-) -> tuple[float, float, dict[str, Any]]:
-    binding = query.binding()
-    name, address = cluster
+    pub = (query.circuit, query.observable, query.binding())
+    settings = replace(query.settings.options, policy=policy, stragglers=stragglers)
+    names = {} if trace is None else {"tasks": "jsonl", "queries": "jsonl", "trace": "json"}
+    files = {name: Path(str(trace)) / f"{name}.{end}" for name, end in names.items()}
     with (
-        closing(make_pool(name, query.workers, address)) as pool,
+        traced(**files) if files else nullcontext(),
+        progress_console().status("estimating"),
+        closing(make_pool(pool, query.settings.workers, address)) as workers,
         DistributedEstimator(
-            cuts=query.cuts,
-            pool=pool,
-            workers=query.workers,
-            options=options,
-            log=None if traces is None else traces.queries,
-            trace=None if traces is None else traces.tasks,
+            cuts=query.settings.cuts,
+            pool=workers,
+            workers=query.settings.workers,
+            options=settings,
+            log=files.get("queries"),
+            trace=files.get("tasks"),
             journal=journal,
         ) as estimator,
     ):
-        result = estimator.run([(query.circuit, query.observable, binding)]).result()[0]
-    return float(result.data.evs), float(result.data.stds), dict(result.metadata)
-
-
-def _as_dict(
-    query: Query, value: float, stderr: float, metadata: dict[str, Any], files: dict[str, str]
-) -> dict[str, Any]:
+        result = estimator.run([pub]).result()[0]
+    for text in query.notes:
+        note(text)
     terms = query.observable.to_list()
-    return {
+    document = {
         "file": str(query.file),
         "observable": [{"paulis": name, "weight": float(weight.real)} for name, weight in terms],
-        "value": value,
-        "stderr": stderr,
-        "stages": stages_as_dict(stages_of(metadata)),
-        "record": metadata,
-        "files": files,
+        "value": float(result.data.evs),
+        "stderr": float(result.data.stds),
+        "stages": stages_as_dict(stages_of(result.metadata)),
+        "record": dict(result.metadata),
+        # A query whose tasks were all in the journal ran none.
+        "files": {name: str(path) for name, path in files.items() if path.exists()},
         "notes": list(query.notes),
     }
+    if as_json:
+        print_json(document)
+    else:
+        _print_text(document, exact=settings.default_precision == 0)
 
 
-def _print_text(
-    query: Query, value: float, stderr: float, metadata: dict[str, Any], files: dict[str, str]
-) -> None:
-    exact = query.options.default_precision == 0
-    click.echo(f"value {value:.12g} (exact)" if exact else f"value {with_error(value, stderr)}")
-    counts = [counted(metadata[f"num_{noun}s"], noun) for noun in ("cut", "fragment", "circuit")]
-    click.echo(", ".join([*counts, counted(metadata["shots_total"], "shot")]))
-    print_table(stages_as_table(stages_of(metadata), per_record=False))
-    for name, path in files.items():
-        click.echo(f"{name:<8}{path}")
+def _print_text(document: dict[str, Any], *, exact: bool) -> None:
+    value, record = document["value"], document["record"]
+    shown = f"{value:.12g} (exact)" if exact else with_error(value, document["stderr"])
+    click.echo(f"value {shown}")
+    counts = [counted(record[f"num_{noun}s"], noun) for noun in ("cut", "fragment", "circuit")]
+    click.echo(", ".join([*counts, counted(record["shots_total"], "shot")]))
+    print_stages(stages_of(record), medians=False)
+    print_files(document["files"])

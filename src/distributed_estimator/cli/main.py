@@ -15,8 +15,7 @@ from .. import __version__
 from ..errors import DistributedEstimatorError, InputError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
-from .plan import plan
-from .predict import predict
+from .plan import plan, predict
 from .records import records
 from .report import report
 from .robustness import robustness
@@ -67,14 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _warnings_shown():
             code = dest.main(arguments, prog_name="dest", standalone_mode=False)
-    except TrainingStoppedError as error:
-        _fail(str(error))
-        return INTERRUPTED
+    except (TrainingStoppedError, click.Abort) as error:
+        return _fail(str(error) or "interrupted", INTERRUPTED)
     except click.ClickException as error:
         return _fail(error.format_message())
-    except click.Abort:
-        _fail("interrupted")
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has left; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,11 +101,8 @@ def _with_options(message: str, verb: str = "") -> str:
 
     Those of a study stand in its file, by the names that the messages have.
     """
-    command = dest.commands.get(verb)
-    if command is None or isinstance(command, click.Group):
-        return message
-    options = [each for each in command.params if isinstance(each, click.Option)]
-    own = {str(option.name): option.opts[0] for option in options}
+    params = [] if verb == "study" or verb not in dest.commands else dest.commands[verb].params
+    own = {str(each.name): each.opts[0] for each in params if isinstance(each, click.Option)}
     typed = {name: option for name, option in _ALSO.items() if option in own.values()} | own
     return re.sub(
         r"(?<!parameter )`([a-z_]+)(\[\d+\])?`",
@@ -119,9 +111,9 @@ def _with_options(message: str, verb: str = "") -> str:
     )
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = BAD_INPUT) -> int:
     click.echo(f"dest: {' '.join(printable(message).split())}", err=True)
-    return BAD_INPUT
+    return code
 
 
 if __name__ == "__main__":

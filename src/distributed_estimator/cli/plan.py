@@ -1,35 +1,169 @@
-"""`dest plan FILE`: what a query would cut and run, before anything runs."""
+"""`dest plan` and `dest predict`: what a query cuts, runs and costs, before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate
-from rich.table import Table
-from rich.text import Text
 
-from ..analysis.cost_files import load_costs
-from ..analysis.costs import CostModel
-from ..cutting import Cut, CutPlan
-from ..pipeline import in_bytes
-from ..subexperiments import PILOT_SHOTS, PILOTS
-from ._forecast import Forecast, costs_option, features_of, predictions, print_predictions
-from ._output import counted, note, print_json, print_table, printable, progress_console, whole
-from ._query import Query, query_options, read_query
+from ..analysis.cost_files import load_costs, write_model
+from ..analysis.costs import LEVEL, CostModel, Features, Prediction
+from ..backends import StatevectorBackend
+from ..cutting import CutPlan
+from ..errors import InputError, PlanTooLargeError, named, short
+from ..estimator import EstimatorOptions
+from ..execution import Policy
+from ..pipeline import MemoryLimit, Need, Preparation, Prepared, RoundRequest, in_bytes
+from ..reconstruction import Wanted
+from ..subexperiments import PILOT_SHOTS, PILOTS, Observables, parse, shots_to_meet
+from ._options import NEW_FILE, PATH, is_given
+from ._output import (
+    counted,
+    duration,
+    note,
+    print_json,
+    print_table,
+    printable,
+    progress_console,
+    share,
+    table,
+)
+from ._query import Query, query_options, query_settings, read_query
 
 MAX_DRAWN = 500
 """Larger circuits are drawn only when asked: a drawing takes longer to make, and far longer to
 read, than the tables."""
+_CUT = ("kind", "name", "qubits", "position", "rank", "sampling_overhead")
+_WITHOUT_MEANING = ("basis", "seed", "workers")
+"""Options of a query that may be given without one, as all have a default."""
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """A plan, the circuits it takes to measure an observable, and whether they fit in memory.
+
+    Attributes:
+        prepared: The plan reduced to what reaches the observable, and its experiments.
+        memory: Bytes that a run takes.
+        limit: Bytes that it may take.
+        refusal: Why it would not run; None: it would.
+        fewest_shots: Shots a circuit, or as many as it takes at least where a precision rules.
+    """
+
+    prepared: Prepared
+    memory: int
+    limit: int
+    refusal: str | None
+    fewest_shots: int
+
+    @classmethod
+    def of(cls, query: Query) -> Forecast:
+        """Plans a query, as running it would.
+
+        Raises:
+            InputError: The cuts, the observable or the values do not fit the circuit.
+        """
+        settings, circuit = query.settings, query.circuit
+        array = parse(query.observable, circuit.num_qubits)
+        observables = Observables.gather(array.sparse_observables_array().ravel())
+        preparation = Preparation(settings.cuts, settings.basis, StatevectorBackend())
+        prepared, _ = preparation.prepare(circuit, observables)
+        if len(query.values) == len(circuit.parameters):
+            prepared.plan.normal.angles.evaluate(np.array([query.binding()]))
+        rows = [np.zeros((1, len(fragment.angles))) for fragment in prepared.plan.fragments]
+        shots, wanted, fewest = _first_round(settings.options)
+        need = Need(RoundRequest(prepared, Policy(), rows, shots, wanted), settings.workers)
+        limit, refusal, most_elements = MemoryLimit(None), None, None
+        try:
+            most_elements = limit.check(need)
+        except PlanTooLargeError as error:
+            refusal = str(error)
+        return cls(prepared, need.total_with(most_elements), limit.size, refusal, fewest)
+
+    @property
+    def plan(self) -> CutPlan:
+        """The plan, without what the observable cannot see."""
+        return self.prepared.plan
+
+    @property
+    def fragments(self) -> list[dict[str, Any]]:
+        """What is run of each fragment; circuits whose outcome is sure are not."""
+        return [
+            {
+                "qubits": list(each.fragment.qubits),
+                "slots": len(each.fragment.slots),
+                "settings": each.fragment.num_settings(each.basis),
+                "measurement_groups": len(each.groups),
+                "circuits": 0 if each.is_trivial else each.num_circuits,
+            }
+            for each in self.prepared.experiments
+        ]
+
+    @property
+    def num_circuits(self) -> int:
+        """Circuits of all fragments."""
+        return sum(each["circuits"] for each in self.fragments)
+
+
+def _first_round(options: EstimatorOptions) -> tuple[int | None, Wanted, int]:
+    """Shots and results of the first round of a query, and the fewest shots of all its rounds."""
+    if options.shots is not None:
+        return options.shots, "errors", options.shots
+    precision = options.default_precision
+    if precision == 0:
+        return None, "values", 0
+    sure = np.zeros((PILOTS, 1))  # what pilots find where the value has no variance
+    return PILOT_SHOTS, "orders", PILOTS * PILOT_SHOTS + shots_to_meet(precision, sure, sure)
+
+
+def features_of(query: Query, forecast: Forecast) -> Features:
+    """The features that the query's record will have.
+
+    Raises:
+        InputError: It asks for a precision: what that takes shows only in its run.
+    """
+    options, plan = query.settings.options, forecast.plan
+    if options.shots is None and options.default_precision > 0:
+        raise InputError(
+            "what a precision costs shows only when it runs: give `--shots N` or `--exact` to "
+            "predict a cost"
+        )
+    return Features(
+        num_qubits=query.circuit.num_qubits,
+        depth=plan.circuit.depth(),
+        widest_fragment=forecast.prepared.max_qubits,
+        num_cuts=plan.num_cuts,
+        num_fragments=plan.num_fragments,
+        num_circuits=forecast.num_circuits,
+        num_subexperiments=forecast.num_circuits,
+        num_queries=1,
+        shots=options.shots or 0,
+        workers=query.settings.workers,
+    )
+
+
+def _costs_option(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--costs",
+        multiple=True,
+        required=required,
+        type=PATH,
+        metavar="PATH",
+        help="Predict the cost from PATH: a model that `dest predict --fit` wrote, a file of query "
+        "records, or the folder of a run or a study; once for each.",
+    )
 
 
 @click.command(short_help="Show how a circuit would be cut, before anything runs.")
 @query_options
-@costs_option(required=False)
+@_costs_option(required=False)
 @click.option(
     "--draw/--no-draw",
     default=None,
@@ -44,21 +178,19 @@ def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: A
     """
     query = read_query(**options)
     forecast = Forecast.of(query)
-    model = _model(costs)
-    found = [] if model is None else predictions(model, features_of(query, forecast))
-    for text in query.notes:
+    model = _model(costs, None) if costs else None
+    found = [] if model is None else _predictions(model, features_of(query, forecast))
+    for text in (*query.notes, *(() if model is None else map(printable, model.notes()))):
         note(text)
-    for text in () if model is None else model.notes():
-        note(printable(text))
+    document = _as_dict(query, forecast)
+    if model is not None:
+        document |= {"level": model.level, "costs": [asdict(each) for each in found]}
     if as_json:
-        document = _as_dict(query, forecast)
-        if model is not None:
-            document |= {"level": model.level, "costs": [asdict(each) for each in found]}
         print_json(document)
         return
-    _print_text(query, forecast)
+    _print_plan(document, query, forecast)
     if model is not None:
-        print_predictions(found, model.level)
+        _print_predictions(found, model.level)
     if draw or (draw is None and len(forecast.plan.normal.operations) <= MAX_DRAWN):
         click.echo()
         click.echo(printable(str(draw_cuts(forecast.plan).draw("text", idle_wires=True))))
@@ -69,62 +201,40 @@ def draw_cuts(plan: CutPlan) -> QuantumCircuit:
     drawing = QuantumCircuit(plan.circuit.qubits)
     upcoming = list(enumerate(plan.cuts))
     for operation in plan.normal.operations:
-        if upcoming and _is_place_of(upcoming[0][1], operation.position, operation.qubits):
-            number, cut = upcoming.pop(0)
-            box = Gate(f"✂{number} {cut.name}", len(operation.qubits), [])
-            drawing.append(box, operation.qubits)
+        number, cut = upcoming[0] if upcoming else (0, None)
+        here = operation.position, set(operation.qubits)
+        if cut is not None and (cut.position, set(cut.qubits)) == here:
+            drawing.append(
+                Gate(f"✂{number} {cut.name}", len(operation.qubits), []), operation.qubits
+            )
+            del upcoming[0]
         elif operation.instruction is not None:
             drawing.append(operation.instruction, operation.qubits)
     return drawing
 
 
-def _is_place_of(cut: Cut, position: int, qubits: Sequence[int]) -> bool:
-    return cut.position == position and set(cut.qubits) == set(qubits)
-
-
-def _model(costs: Sequence[Path]) -> CostModel | None:
-    if not costs:
-        return None
-    with progress_console().status("fitting"):
-        return load_costs(*costs)
-
-
 def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
-    plan, circuits = forecast.plan, forecast.circuits
+    plan, circuits, shots = forecast.plan, forecast.num_circuits, query.settings.shots
     return {
         "file": str(query.file),
         "num_qubits": query.circuit.num_qubits,
         "label": plan.label,
-        "setting_basis": query.options.setting_basis,
+        "setting_basis": query.settings.basis,
         "num_fragments": plan.num_fragments,
         "num_cuts": plan.num_cuts,
-        "num_circuits": sum(circuits),
-        "shots_total": None if query.options.shots is None else query.options.shots * sum(circuits),
-        "shots_at_least": forecast.fewest_shots * sum(circuits),
+        "num_circuits": circuits,
+        "shots_total": None if shots is None else shots * circuits,
+        "shots_at_least": forecast.fewest_shots * circuits,
         "sampling_overhead": plan.sampling_overhead,
         "memory_bytes": forecast.memory,
         "memory_limit_bytes": forecast.limit,
         "fits": forecast.refusal is None,
         "refusal": forecast.refusal,
-        "fragments": [
-            {
-                "qubits": list(fragment.qubits),
-                "slots": len(fragment.slots),
-                "settings": forecast.settings[index],
-                "measurement_groups": forecast.groups[index],
-                "circuits": circuits[index],
-            }
-            for index, fragment in enumerate(plan.fragments)
-        ],
+        "fragments": forecast.fragments,
         "cuts": [
             {
-                "kind": cut.kind,
-                "name": cut.name,
-                "qubits": list(cut.qubits),
+                **{name: getattr(cut, name) for name in _CUT},
                 "fragments": [fragment for fragment, _ in cut.ends],
-                "position": cut.position,
-                "rank": list(cut.rank),
-                "sampling_overhead": cut.sampling_overhead,
             }
             for cut in plan.cuts
         ],
@@ -133,27 +243,46 @@ def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
     }
 
 
-def _print_text(query: Query, forecast: Forecast) -> None:
-    plan, circuits = forecast.plan, forecast.circuits
-    widest = max((fragment.num_qubits for fragment in plan.fragments), default=0)
-    print_table(_fragment_table(forecast))
-    if plan.cuts:
-        print_table(_cut_table(plan))
-    click.echo(
-        f"{counted(query.circuit.num_qubits, 'qubit')} in "
-        f"{counted(plan.num_fragments, 'fragment')} of at most {widest}; "
-        f"{counted(plan.num_cuts, 'cut')}; "
-        f"{counted(sum(circuits), 'circuit')} a binding ({query.options.setting_basis} basis); "
-        f"sampling overhead {plan.sampling_overhead:.4g}"
+def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> None:
+    fragments, cuts = document["fragments"], document["cuts"]
+    print_table(
+        table(
+            ("#", "qubits of the circuit", "width", "cut ends", "settings", "groups", "circuits"),
+            (
+                (number, _ranges(qubits), len(qubits), *map(short, counts))
+                for number, (qubits, *counts) in enumerate(each.values() for each in fragments)
+            ),
+            "Fragments",
+            left=2,
+        )
     )
-    shots, precision = query.options.shots, query.options.default_precision
-    least = whole(forecast.fewest_shots * sum(circuits))
-    if shots is not None:
-        click.echo(f"{counted(shots, 'shot')} a circuit, {least} in all")
-    elif precision:
+    rows = [
+        (
+            *(number, cut["kind"], cut["name"], _joined(dict.fromkeys(cut["qubits"]))),
+            *(_joined(cut["fragments"]), cut["position"], _joined(cut["rank"], "×")),
+            f"{cut['sampling_overhead']:.4g}",
+        )
+        for number, cut in enumerate(cuts)
+    ]
+    columns = ("#", "kind", "gate", "qubits", "between fragments", "instruction", "rank")
+    if rows:
+        print_table(table((*columns, "sampling overhead"), rows, "Cuts", left=5))
+    click.echo(
+        f"{counted(document['num_qubits'], 'qubit')} in "
+        f"{counted(document['num_fragments'], 'fragment')} of at most "
+        f"{max((len(each['qubits']) for each in fragments), default=0)}; "
+        f"{counted(document['num_cuts'], 'cut')}; "
+        f"{counted(document['num_circuits'], 'circuit')} a binding "
+        f"({document['setting_basis']} basis); "
+        f"sampling overhead {document['sampling_overhead']:.4g}"
+    )
+    options, least = query.settings.options, short(document["shots_at_least"])
+    if options.shots is not None:
+        click.echo(f"{counted(options.shots, 'shot')} a circuit, {least} in all")
+    elif options.default_precision:
         click.echo(
-            f"precision {precision:g}: at least {least} shots in all; {PILOTS} pilots of "
-            f"{PILOT_SHOTS} shots a circuit, which are among them, show how many it takes"
+            f"precision {options.default_precision:g}: at least {least} shots in all; {PILOTS} "
+            f"pilots of {PILOT_SHOTS} shots a circuit, which are among them, show how many it takes"
         )
     if forecast.refusal is None:
         limit = f"{in_bytes(forecast.limit)} (half of what is free)"
@@ -162,46 +291,150 @@ def _print_text(query: Query, forecast: Forecast) -> None:
         click.echo(printable(f"does not fit: {forecast.refusal}"))
 
 
-def _fragment_table(forecast: Forecast) -> Table:
-    table = Table(title="Fragments", title_justify="left")
-    table.add_column("#", justify="right")
-    table.add_column("qubits of the circuit")
-    for name in ("width", "cut ends", "settings", "groups", "circuits"):
-        table.add_column(name, justify="right")
-    counts = zip(forecast.settings, forecast.groups, forecast.circuits, strict=True)
-    for fragment, numbers in zip(forecast.plan.fragments, counts, strict=True):
-        row = (fragment.num_qubits, len(fragment.slots), *numbers)
-        table.add_row(str(fragment.index), _ranges(fragment.qubits), *map(whole, row))
-    return table
-
-
-def _cut_table(plan: CutPlan) -> Table:
-    table = Table(title="Cuts", title_justify="left")
-    table.add_column("#", justify="right")
-    for name in ("kind", "gate", "qubits", "between fragments"):
-        table.add_column(name)
-    for name in ("instruction", "rank", "sampling overhead"):
-        table.add_column(name, justify="right")
-    for number, cut in enumerate(plan.cuts):
-        table.add_row(
-            str(number),
-            cut.kind,
-            Text(printable(cut.name)),
-            " ".join(map(str, dict.fromkeys(cut.qubits))),
-            " ".join(str(fragment) for fragment, _ in cut.ends),
-            str(cut.position),
-            "×".join(map(str, cut.rank)),
-            f"{cut.sampling_overhead:.4g}",
-        )
-    return table
+def _joined(numbers: Iterable[int], between: str = " ") -> str:
+    return between.join(map(str, numbers))
 
 
 def _ranges(numbers: Sequence[int]) -> str:
     """Numbers as text, runs of consecutive ones shortened: 0-3, 7."""
-    runs: list[tuple[int, int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    places = enumerate(sorted(set(numbers)))
+    runs = [[n for _, n in run] for _, run in groupby(places, lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+@click.command(short_help="Predict what a query costs, from records of other queries.")
+@click.argument("file", type=PATH, required=False)
+@_costs_option(required=True)
+@click.option(
+    "--fit",
+    "target",
+    type=NEW_FILE,
+    metavar="MODEL",
+    help="Write the fitted model to MODEL, a JSON file, for --costs.",
+)
+@click.option("--validate", is_flag=True, help="Show errors for configurations that were held out.")
+@click.option(
+    "--level",
+    type=float,
+    default=None,
+    metavar="P",
+    help="Probability of intervals, in a fit.  [default: 0.9]",
+)
+@query_settings
+def predict(
+    file: Path | None,
+    costs: tuple[Path, ...],
+    target: Path | None,
+    validate: bool,
+    level: float | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Predict what the query on the circuit in FILE costs: every stage, with an interval.
+
+    A law of cost is fitted to the query records in --costs, for every setup (pipeline, backend,
+    pool, policy, plan at hand or not) on its own, or read from the model that it names. Takes the
+    options of `dest estimate` and runs nothing. Without FILE, --fit writes the model down, and
+    --validate shows how far it is off.
+    """
+    notes: list[str] = []
+    features = None
+    if file is not None:
+        query = read_query(file=file, **options)
+        forecast = Forecast.of(query)
+        features = features_of(query, forecast)
+        notes += query.notes
+        notes += [] if forecast.refusal is None else [f"it would not run: {forecast.refusal}"]
+    elif target is None and not validate:
+        raise click.UsageError(
+            "give a FILE with a circuit to predict its cost, `--fit MODEL` or `--validate`"
+        )
+    elif any(is_given(options[name]) for name in options if name not in _WITHOUT_MEANING):
+        raise click.UsageError("give a FILE with a circuit to predict its cost")
+    model = _model(costs, level)
+    found = [] if features is None else _predictions(model, features)
+    if target is not None:
+        write_model(model, target)
+    for text in (*notes, *map(printable, model.notes())):
+        note(text)
+    if as_json:
+        print_json(_predicted(model, found) | {"model": None if target is None else str(target)})
+        return
+    _print_predictions(found, model.level)
+    for own in model.setups if validate else ():
+        count = counted(own.validation.configurations, "configuration")
+        click.echo(printable(f"Errors, each of {count} held out, {own.setup}"))
+        columns = ("stage", "median", "90th percentile")
+        worst = own.validation.p90_error
+        medians = own.validation.median_error.items()
+        print_table(table(columns, ((n, share(error), share(worst[n])) for n, error in medians)))
+    if target is not None:
+        click.echo(f"model   {target}")
+
+
+def _model(costs: Sequence[Path], level: float | None) -> CostModel:
+    with progress_console().status("fitting"):
+        model = load_costs(*costs, level=LEVEL if level is None else level)
+    if level not in (None, model.level):
+        raise InputError(
+            f"`--level` is {level:g}, and the model in `{costs[0]}` was fitted for "
+            f"{model.level:g}: give the records in its place, to fit them again"
+        )
+    return model
+
+
+def _predictions(model: CostModel, features: Features) -> list[Prediction]:
+    """The cost of a query under every setup of the model in which the command could run it.
+
+    Raises:
+        InputError: There is none.
+    """
+    possible = ("contracted", "value", features.shots > 0)
+    found = [
+        own.predict(features)
+        for own in model.setups
+        if (own.setup.pipeline, own.setup.quantity, own.setup.sampled) == possible
+    ]
+    if not found:
+        mode = "sampled" if features.shots > 0 else "exact"
+        raise InputError(
+            f"nothing is known of the cost of {mode} values; fitted are "
+            f"{named([str(own.setup) for own in model.setups])}: record such queries first"
+        )
+    return found
+
+
+def _predicted(model: CostModel, found: Sequence[Prediction]) -> dict[str, Any]:
+    return {
+        "level": model.level,
+        "data_hash": model.data_hash,
+        "sources": model.sources,
+        "predictions": [asdict(each) for each in found],
+        "validation": [
+            {
+                "setup": asdict(own.setup),
+                "num_records": own.num_records,
+                "ranges": own.ranges,
+                **asdict(own.validation),
+            }
+            for own in model.setups
+        ],
+        "notes": model.notes(),
+    }
+
+
+def _print_predictions(found: Sequence[Prediction], level: float) -> None:
+    """Prints a table for each setup, and notes what is extrapolated."""
+    columns = ("stage", "time", f"{100 * level:g} % from", "to")
+    for prediction in found:
+        click.echo(printable(f"Predicted cost, {prediction.setup}"))
+        rows = [
+            (name, *map(duration, (cost.seconds, cost.low, cost.high)))
+            for name, cost in prediction.costs.items()
+        ]
+        print_table(table(columns, rows))
+    for prediction in found:
+        if prediction.extrapolated:
+            outside, of = "; ".join(prediction.extrapolated), f" ({prediction.setup})"
+            text = f"extrapolated, so that intervals may be too narrow: {outside}"
+            note(printable(text + of * (len(found) > 1)))

@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..analysis.inventory import Inventory, take_inventory
 from ..analysis.sql import Answer, query_records
 from ..checks import is_number
 from ..errors import RecordError, named
-from ._output import counted, note, print_json, print_table, printable, progress_console
-from ._paths import PATH
+from ._options import PATH, json_option
+from ._output import counted, note, print_json, print_table, printable, progress_console, table
 
 _MOST_ROWS = 1000
 _WIDEST = 100_000
@@ -34,7 +31,7 @@ _WIDEST = 100_000
     metavar="TEXT",
     help="One SELECT statement (DuckDB) on the tables query, training, task, device and header.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows as CSV; with --sql.")
 def records(path: Path, sql: str | None, as_json: bool, as_csv: bool) -> None:
     """Sum up the records in PATH, or ask them in SQL.
@@ -52,93 +49,70 @@ def records(path: Path, sql: str | None, as_json: bool, as_csv: bool) -> None:
         found = take_inventory(path) if sql is None else query_records(path, sql)
     if isinstance(found, Inventory):
         _print_inventory(found, as_json)
-    elif as_json:
-        print_json({"columns": found.columns, "rows": [_plain(row) for row in found.rows]})
+        return
+    rows = [[_plain(value) for value in row] for row in found.rows]
+    if as_json:
+        print_json({"columns": found.columns, "rows": rows})
     elif as_csv:
-        _print_csv(found)
+        written = io.StringIO()
+        csv.writer(written, lineterminator="\n").writerows([found.columns, *rows])
+        text = written.getvalue()
+        click.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
     else:
         _print_rows(found)
 
 
 def _print_inventory(found: Inventory, as_json: bool) -> None:
     """The summary; files that cannot be read end the command with an error, after it."""
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, value in _inventory_rows(found):
-            table.add_row(name, _text(value))
-        print_table(table)
-    if found.unreadable:
-        files = counted(len(found.unreadable), "file")
-        raise RecordError(
-            f"{files} cannot be read, the records before the damage count: "
-            f"{named(found.unreadable)}"
-        )
-
-
-def _inventory_rows(found: Inventory) -> list[tuple[str, str]]:
     summary = found.as_dict()
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.counts.items()))
-    span = f"{summary['first']} to {summary['last']}" if found.first else "–"
-    versions = ", ".join(
-        f"{name} {' / '.join(version or 'not installed' for version in versions)}"
-        for name, versions in summary["versions"].items()
-    )
-    return [
-        ("files", str(found.files)),
-        ("records", kinds or "none"),
-        ("runs", str(len(found.runs))),
-        ("queries began", span),
-        ("versions", versions or "–"),
-        ("processors", ", ".join(summary["processors"]) or "–"),
-        ("commits", ", ".join(summary["commits"]) or "–"),
-        *(("unreadable", problem) for problem in found.unreadable),
-    ]
+    if as_json:
+        print_json(summary)
+    else:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.counts.items()))
+        versions = ", ".join(
+            f"{name} {' / '.join(version or 'not installed' for version in versions)}"
+            for name, versions in summary["versions"].items()
+        )
+        lines = {
+            "files": str(found.files),
+            "records": kinds or "none",
+            "runs": str(len(found.runs)),
+            "queries began": f"{summary['first']} to {summary['last']}" if found.first else "–",
+            "versions": versions or "–",
+            "processors": ", ".join(summary["processors"]) or "–",
+            "commits": ", ".join(summary["commits"]) or "–",
+        }
+        rows = [*lines.items(), *(("unreadable", problem) for problem in found.unreadable)]
+        _print_upright(rows)
+    if found.unreadable:
+        raise RecordError(
+            f"{counted(len(found.unreadable), 'file')} cannot be read, the records before the "
+            f"damage count: {named(found.unreadable)}"
+        )
 
 
 def _print_rows(answer: Answer) -> None:
     shown = answer.rows[:_MOST_ROWS]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, name in enumerate(answer.columns):
-        numeric = all(row[index] is None or is_number(row[index]) for row in shown)
-        table.add_column(_text(name), justify="right" if numeric else "left")
-    for row in shown:
-        table.add_row(*(_text(_shown(value)) for value in row))
-    console = Console()
-    if Console(width=_WIDEST).measure(table).minimum > console.width:
-        for number, row in enumerate(shown, start=1):
-            console.print(_upright(answer.columns, row, number))
-    else:
-        console.print(table)
+    cells = [[_shown(value) for value in row] for row in shown]
+    made = table(answer.columns, cells, left=0)
+    for index, column in enumerate(made.columns):
+        if not all(row[index] is None or is_number(row[index]) for row in shown):
+            column.justify = "left"
+    if Console(width=_WIDEST).measure(made).minimum <= Console().width:
+        print_table(made)
+    else:  # too wide for the terminal
+        for number, row in enumerate(cells, start=1):
+            _print_upright(list(zip(answer.columns, row, strict=True)), f"row {number}")
     if len(answer.rows) > len(shown):
         note(f"{len(answer.rows) - len(shown)} more rows: print them all with --csv or --json")
 
 
-def _upright(columns: tuple[str, ...], row: tuple[Any, ...], number: int) -> Table:
-    """A row that is too wide for the terminal, a line for each value."""
-    table = Table(title=f"row {number}", title_justify="left", box=None, show_header=False)
-    table.add_column()
-    table.add_column(overflow="fold")
-    for name, value in zip(columns, row, strict=True):
-        table.add_row(_text(name), _text(_shown(value)))
-    return table
-
-
-def _print_csv(answer: Answer) -> None:
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(answer.columns)
-    writer.writerows(_plain(row) for row in answer.rows)
-    text = written.getvalue()
-    click.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
-
-
-def _text(text: str) -> Text:
-    # Never Rich's own markup, which records could hold.
-    return Text(printable(text))
+def _print_upright(lines: list[tuple[str, str]], title: str = "") -> None:
+    """A line for each value."""
+    made = table(("", ""), lines, title, left=2)
+    made.show_header, made.box = False, None
+    made.columns[0].no_wrap, made.columns[1].overflow = True, "fold"
+    print_table(made)
 
 
 def _shown(value: Any) -> str:

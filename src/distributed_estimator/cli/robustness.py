@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from ..analysis.accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
+from ..analysis.accuracy import ATTACK_NAMES, AccuracyPoint, percent
 from ..training.attacks import AttackConfig
-from ._options import json_option, options_of, take
-from ._output import duration, print_json, print_table, progress_bar
-from ._paths import FOLDER, PATH
+from ._options import FOLDER, PATH, json_option, options_of, take
+from ._output import duration, print_files, print_json, print_table, progress_bar, table
 
 if TYPE_CHECKING:
     from ..training.robustness import RobustnessResult
@@ -69,16 +67,13 @@ def robustness(
             figure=figure,
             advance=lambda done, total: update(completed=done, total=total),
         )
+    paths = {"result": files.result, "figure": files.figure, "queries": files.queries}
+    written = {name: str(path) for name, path in paths.items() if path.exists()}
     if as_json:
-        print_json({**result.as_dict(), "files": _files(result)})
+        print_json({**result.as_dict(), "files": written})
     else:
         _print_text(result)
-
-
-def _files(result: RobustnessResult) -> dict[str, str]:
-    files = result.files
-    paths = {"result": files.result, "figure": files.figure, "queries": files.queries}
-    return {name: str(path) for name, path in paths.items() if path.exists()}
+        print_files(written)
 
 
 def _print_text(result: RobustnessResult) -> None:
@@ -90,36 +85,23 @@ def _print_text(result: RobustnessResult) -> None:
         f"({_interval(clean)}), loss {clean.loss:.4f}"
     )
     for curve in measured.curves:
-        print_table(_table(curve))
-    click.echo(_summary(result))
+        columns = ("σ" if curve.attack == "gaussian" else "ε", "accuracy", "95 %", "loss")
+        rows = [
+            (f"{p.magnitude:g}", percent(p.accuracy), _interval(p), f"{p.loss:.4f}")
+            for p in curve.points
+        ]
+        print_table(table(columns, rows, ATTACK_NAMES[curve.attack], left=0))
+    means = ", ".join(
+        f"{ATTACK_NAMES[c.attack]} {percent(c.mean_accuracy)}" for c in measured.curves
+    )
+    click.echo(f"mean accuracy over magnitudes above 0: {means}")
+    if measured.summary is not None:
+        click.echo(f"summary (without PGD): {percent(measured.summary)}")
     click.echo(
         f"{duration(result.seconds)} for {totals.queries} values and gradients, "
         f"{totals.subexperiments} subexperiments, {totals.shots} shots"
     )
-    for name, path in _files(result).items():
-        click.echo(f"{name:<9}{path}")
-
-
-def _table(curve: AccuracyCurve) -> Table:
-    table = Table(title=ATTACK_NAMES[curve.attack], title_justify="left")
-    for heading in ("σ" if curve.attack == "gaussian" else "ε", "accuracy", "95 %", "loss"):
-        table.add_column(heading, justify="right")
-    for point in curve.points:
-        cells = (percent(point.accuracy), _interval(point), f"{point.loss:.4f}")
-        table.add_row(f"{point.magnitude:g}", *cells)
-    return table
 
 
 def _interval(point: AccuracyPoint) -> str:
     return f"{percent(point.low)} to {percent(point.high)}"
-
-
-def _summary(result: RobustnessResult) -> str:
-    measured = result.measured
-    means = ", ".join(
-        f"{ATTACK_NAMES[c.attack]} {percent(c.mean_accuracy)}" for c in measured.curves
-    )
-    text = f"mean accuracy over magnitudes above 0: {means}"
-    if measured.summary is None:
-        return text
-    return f"{text}\nsummary (without PGD): {percent(measured.summary)}"

@@ -6,13 +6,15 @@ import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+from msgspec import Meta
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.table import Table
 
 from ..errors import InputError, TrainingStoppedError
+from ..training.config import Pipeline
+from ._options import FOLDER, PATH, TEXT_PATH, FieldType, json_option
 from ._output import (
     counted,
     note,
@@ -21,19 +23,17 @@ from ._output import (
     printable,
     progress_bar,
     stop_on_interrupt,
+    table,
 )
-from ._paths import PATH, TEXT_PATH
-from .study_pack import pack
-from .study_report import report
+from .report import study_report
 
 if TYPE_CHECKING:
-    from ..study.folder import StudyFolder
     from ..study.load import Study
     from ..study.runner import StudyResult
     from ..study.runs import StudyRun
 
 FAILED = 1
-"""Exit code where every run has ended and some have failed."""
+"""Exit code where every run has ended and some have failed, and where none has to be packed."""
 
 
 @click.group(short_help="Run the paper's protocol, or a matrix of your own, and report on it.")
@@ -41,21 +41,7 @@ def study() -> None:
     """Run a matrix of experiments that a YAML file describes, and make its tables and figures."""
 
 
-study.add_command(pack)
-study.add_command(report)
-
-
-class _Pipelines(click.ParamType[Any]):
-    """Some of the pipelines, with commas between them."""
-
-    name = "list"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The names; fails where one is none."""
-        names = tuple(part.strip() for part in value.split(",") if part.strip())
-        if not names or not set(names) <= {"reference", "contracted"}:
-            self.fail(f"`{value}` is no list of pipelines: give reference,contracted", param, ctx)
-        return names
+study.add_command(study_report)
 
 
 @study.command(short_help="Run a study, or go on with one.")
@@ -70,13 +56,13 @@ class _Pipelines(click.ParamType[Any]):
 @click.option(
     "--pipeline",
     "pipelines",
-    type=_Pipelines(),
+    type=FieldType(Annotated[tuple[Pipeline, ...], Meta(min_length=1)]),
     help="Only runs of these: reference, contracted.  [default: as the file says]",
 )
 @click.option("--only", multiple=True, metavar="EXPERIMENT", help="May be given several times.")
 @click.option("--retry-failed", is_flag=True, help="Try runs again that failed before.")
 @click.option("--dry-run", is_flag=True, help="List the runs and end; nothing is written.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def run(
     source: str,
     out: Path,
@@ -93,13 +79,21 @@ def run(
     same command goes on with a study that was stopped or killed: what has ended is never repeated.
     Runs that fail are listed at the end with their causes, and the exit code is then 1.
     """
+    from ..analysis.study import is_archive
+    from ..study.folder import StudyFolder
     from ..study.load import load_study
     from ..study.matrix import runs_of
     from ..study.runner import pending, run_study
 
     chosen = load_study(source, scale)
     runs = runs_of(chosen, pipelines, only)
-    folder = _folder(out, chosen)
+    if is_archive(out):
+        raise InputError(
+            f"`{out}` is an archive: nothing can be run in it; name the folder that the study ran "
+            "in, or a new one"
+        )
+    folder = StudyFolder(out)
+    folder.check(chosen)
     waiting = pending(folder, runs, retry_failed=retry_failed)
     head = _head(chosen, runs, waiting)
     if dry_run:
@@ -124,24 +118,13 @@ def run(
         except (TrainingStoppedError, KeyboardInterrupt) as error:
             if not folder.study.exists():  # nothing was begun
                 raise
-            raise TrainingStoppedError(_how_to_go_on(folder, runs)) from error
+            left = len(pending(folder, runs, retry_failed=retry_failed))
+            raise TrainingStoppedError(
+                f"stopped with {len(runs) - left} of {len(runs)} runs ended; everything is kept, "
+                f"go on with: {_same_command()}"
+            ) from error
     _report(head, result, out, as_json=as_json)
     return FAILED if result.failures else 0
-
-
-def _folder(out: Path, study: Study) -> StudyFolder:
-    """A folder that the study can be run in."""
-    from ..analysis.study import is_archive
-    from ..study.folder import StudyFolder
-
-    if is_archive(out):
-        raise InputError(
-            f"`{out}` is an archive: nothing can be run in it; name the folder that the study ran "
-            "in, or a new one"
-        )
-    folder = StudyFolder(out)
-    folder.check(study)
-    return folder
 
 
 def _head(study: Study, runs: list[StudyRun], waiting: list[StudyRun]) -> dict[str, Any]:
@@ -178,13 +161,11 @@ def _print_matrix(head: dict[str, Any], runs: list[StudyRun], *, as_json: bool) 
         return
     for run in runs:
         click.echo(f"{run.run_id}  {_clock(expected_seconds(run)):>9}  {printable(run.title)}")
-    table = Table(title=_title(head), title_justify="left")
-    table.add_column("experiment")
-    for heading in ("runs", "about"):
-        table.add_column(heading, justify="right")
-    for name, found in head["experiments"].items():
-        table.add_row(printable(name), str(found["runs"]), _clock(found["estimated_seconds"]))
-    print_table(table)
+    rows = [
+        (name, found["runs"], _clock(found["estimated_seconds"]))
+        for name, found in head["experiments"].items()
+    ]
+    print_table(table(("experiment", "runs", "about"), rows, _title(head)))
     click.echo(f"{counted(head['waiting'], 'run')} to run, {_about(head)}")
 
 
@@ -213,27 +194,26 @@ def _clock(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _how_to_go_on(folder: StudyFolder, runs: list[StudyRun]) -> str:
-    from ..study.runner import pending
-
-    words = click.get_current_context().params
-    waiting = pending(folder, runs, retry_failed=words["retry_failed"])
-    command = ["dest", "study", "run", words["source"], "--out", str(words["out"])]
-    command += ["--scale", words["scale"]] if words["scale"] else []
-    command += ["--pipeline", ",".join(words["pipelines"])] if words["pipelines"] else []
-    command += [part for name in words["only"] for part in ("--only", name)]
-    command += ["--retry-failed"] if words["retry_failed"] else []
-    ended = f"{len(runs) - len(waiting)} of {len(runs)} runs ended"
-    return f"stopped with {ended}; everything is kept, go on with: {shlex.join(command)}"
+def _same_command() -> str:
+    """The command line of `dest study run`, as it was given but for its output options."""
+    given = click.get_current_context().params
+    command = ["dest", "study", "run", given["source"], "--out", str(given["out"])]
+    command += ["--scale", given["scale"]] if given["scale"] else []
+    command += ["--pipeline", ",".join(given["pipelines"])] if given["pipelines"] else []
+    command += [part for name in given["only"] for part in ("--only", name)]
+    command += ["--retry-failed"] if given["retry_failed"] else []
+    return shlex.join(command)
 
 
 class _Bar:
     """Progress on stderr: a `Watcher` of the study."""
 
     def __init__(self, waiting: list[StudyRun], update: Callable[..., None]) -> None:
-        self._waiting = {run.run_id: run for run in waiting}
+        from ..study.pace import expected_seconds
+
+        self._expected = {run.run_id: expected_seconds(run) for run in waiting}
         self._update = update
-        self._spent = self._expected = 0.0
+        self._spent = self._ended = 0.0
 
     def begin(self, run: StudyRun, attempt: int) -> None:
         """Shows which run it is."""
@@ -242,21 +222,16 @@ class _Bar:
 
     def end(self, run: StudyRun, outcome: dict[str, Any], seconds: float) -> None:
         """Counts it."""
-        from ..study.pace import expected_seconds
-
-        self._waiting.pop(run.run_id, None)
         self._spent += seconds
-        self._expected += expected_seconds(run)
+        self._ended += self._expected.pop(run.run_id, 0.0)
         self._update(advance=1, left=self._left())
         if outcome["status"] == "failed":
             click.echo(printable(f"failed: {run.title}: {outcome['cause']}"), err=True)
 
     def _left(self) -> str:
         """The time that the waiting runs take, at the pace of those that have ended."""
-        from ..study.pace import expected_seconds
-
-        left = sum(expected_seconds(run) for run in self._waiting.values())
-        return _clock(left * self._spent / self._expected if self._expected > 0 else left)
+        left = sum(self._expected.values())
+        return _clock(left * self._spent / self._ended if self._ended > 0 else left)
 
 
 def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bool) -> None:
@@ -274,3 +249,45 @@ def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bo
         click.echo(f"failed ({count}): {printable(cause)}\n  {ids}")
     if failed:
         note("try these again with --retry-failed")
+
+
+@study.command(short_help="Pack a study's records into an archive.")
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.option(
+    "--out",
+    type=PATH,
+    required=True,
+    metavar="ARCHIVE",
+    help="The archive's folder: a new one, or an archive to be replaced.",
+)
+@json_option
+def pack(folder: Path, out: Path, as_json: bool) -> int:
+    """Write the records of the study in DIR as a few Parquet files, without what no report needs.
+
+    Reports, `dest records` and `dest predict` read an archive as they read the study, and find the
+    same numbers but for the traces left out: of runs of one kind the records of single tasks and
+    jobs are kept of the first alone, which a report draws. Checkpoints, weights and locks are left
+    out. Runs that have not ended are listed, and in the archive by name alone; if none has ended,
+    nothing is written and the exit code is 1. The same study makes the same bytes. DIR can be an
+    archive of an earlier release, which is packed again.
+    """
+    from ..analysis.archive import pack_study, summary
+
+    packed = pack_study(folder, out)
+    if packed is None:
+        note(f"no run in {printable(str(folder))} has ended: nothing is packed")
+        return FAILED
+    if as_json:
+        print_json(summary(packed))
+        return 0
+    sizes = ((name, f"{size / 1000:.1f}") for name, size in packed.sizes.items())
+    print_table(table(("files", "kB"), sizes))
+    click.echo(
+        f"packed {counted(sum(packed.ended.values()), 'run')}, {packed.ended.get('failed', 0)} of "
+        f"them failed; {sum(packed.sizes.values()) / 1e6:.2f} MB in {printable(str(packed.out))}"
+    )
+    if packed.left_out:
+        click.echo(f"{counted(packed.left_out, 'file')} of single tasks and jobs left out")
+    for run_id, experiment in packed.unfinished.items():
+        click.echo(f"not ended, without records: {printable(run_id)} ({printable(experiment)})")
+    return 0

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 
 from ..analysis.accuracy import percent
 from ..analysis.load import load_queries, load_training
-from ..analysis.tables import StageRow, stage_table
+from ..analysis.tables import stage_table
 from ..records import TrainingRecord
 from ..training.config import GRADIENT_FREE, TrainingConfig
 from ..training.models import ModelConfig, feature_range
@@ -21,6 +21,8 @@ from ..training.policies import StragglerSettings
 from ..training.runs import RunFolder, TrainingResult
 from ..training.workloads import ALIASES, WORKLOADS, WorkloadConfig, load_workload
 from ._options import (
+    PATH,
+    TEXT_PATH,
     is_given,
     json_option,
     options_of,
@@ -32,14 +34,13 @@ from ._options import (
 from ._output import (
     duration,
     note,
+    print_files,
     print_json,
-    print_table,
+    print_stages,
     progress_bar,
     stages_as_dict,
-    stages_as_table,
     stop_on_interrupt,
 )
-from ._paths import PATH, TEXT_PATH
 
 MNIST_EPOCHS, MNIST_BATCH = 10, 32
 """The paper's longest budget for MNIST, in mini-batches of PyTorch's usual size."""
@@ -131,7 +132,7 @@ def _train(
 
     task = None if config is None else load_workload(config.workload)
     config = config or loop.config_of(folder)
-    with _watched(config, folder, track) as progress, _going_on(folder) as stop:
+    with _watched(config, folder, track) as (progress, stop):
         if task is None:
             return loop.resume(folder, progress=progress, stop=stop)
         return loop.train(task, config, folder, progress=progress, stop=stop)
@@ -148,27 +149,21 @@ def build_config(workload: str, settings: dict[str, Any]) -> TrainingConfig:
     model = take(ModelConfig, left)
     seed = TrainingConfig().seed if left["seed"] is None else left["seed"]
     data = take(WorkloadConfig, left, name=workload, feature_range=feature_range(model), seed=seed)
-    policy, stragglers = take_policy(left).policy, take(StragglerSettings, left).stragglers
+    parts: dict[str, Any] = {
+        "policy": take_policy(left).policy,
+        "stragglers": take(StragglerSettings, left).stragglers,
+    }
     _set_budget(data, left)
-    exact = {"shots": None} if left.pop("exact") else {}
-    return take(
-        TrainingConfig,
-        left,
-        workload=data,
-        model=model,
-        policy=policy,
-        stragglers=stragglers,
-        **exact,
-    )
+    parts |= {"shots": None} if left.pop("exact") else {}
+    return take(TrainingConfig, left, workload=data, model=model, **parts)
 
 
 def _set_budget(data: WorkloadConfig, settings: dict[str, Any]) -> None:
     """Puts the paper's budget and the optimiser's learning rate where none is given."""
+    for one, other in (("shots", "exact"), ("epochs", "maxiter")):
+        if is_given(settings[one]) and is_given(settings[other]):
+            raise click.UsageError(f"`--{one}` and `--{other}` exclude one another: give one")
     maxiter, epochs = settings.pop("maxiter"), settings["epochs"]
-    if settings["exact"] and settings["shots"] is not None:
-        raise click.UsageError("`--shots` and `--exact` exclude one another: give one")
-    if maxiter is not None and epochs is not None:
-        raise click.UsageError("`--epochs` and `--maxiter` exclude one another: give one")
     if maxiter is not None and settings["batch_size"] is not None:
         raise click.UsageError(
             "`--maxiter` counts steps over the whole training part: with `--batch-size` give "
@@ -185,23 +180,22 @@ def _set_budget(data: WorkloadConfig, settings: dict[str, Any]) -> None:
 
 def _check_alone(settings: dict[str, Any]) -> None:
     """Refuses what a run that goes on has in its configuration."""
-    names = {str(each.name): each for each in click.get_current_context().command.params}
     given = [
-        each.opts[0] if isinstance(each, click.Option) else each.human_readable_name
-        for each in (names[name] for name, value in settings.items() if is_given(value))
+        f"`{each.opts[0] if isinstance(each, click.Option) else each.human_readable_name}`"
+        for each in click.get_current_context().command.params
+        if is_given(settings.get(str(each.name)))
     ]
     if given:
         raise click.UsageError(
-            "`--resume` goes on with a run as it was configured: leave out "
-            + ", ".join(f"`{name}`" for name in given)
+            f"`--resume` goes on with a run as it was configured: leave out {', '.join(given)}"
         )
 
 
 @contextmanager
 def _watched(
     config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]
-) -> Iterator[Callable[[TrainingRecord], None]]:
-    """Shows the progress of every record, and tracks it; gives a function to call with each."""
+) -> Iterator[tuple[Callable[[TrainingRecord], None], Callable[[], bool]]]:
+    """Shows and tracks the progress of every record; Ctrl-C stops, and shows how to go on."""
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -211,33 +205,26 @@ def _watched(
         TextColumn("time left"),
         TimeRemainingColumn(),
     )
-    with ExitStack() as stack:
-        bar = progress_bar(*columns, total=config.epochs, loss="–", accuracy="–")
-        update = stack.enter_context(bar)
-        tracker = None
-        if track:
-            from ..training.tracking import tracked
-
-            tracker = stack.enter_context(tracked(track, folder, config))
-
-        def watch(record: TrainingRecord) -> None:
-            update(
-                completed=min(record.epoch, config.epochs),
-                loss=f"{record.loss:.4f}",
-                accuracy=percent(record.metrics["test_accuracy"]),
-            )
-            if tracker is not None:
-                tracker(record)
-
-        yield watch
-
-
-@contextmanager
-def _going_on(folder: RunFolder) -> Iterator[Callable[[], bool]]:
-    """`stop_on_interrupt`, which says how to go on."""
     try:
-        with stop_on_interrupt() as stop:
-            yield stop
+        with ExitStack() as stack:
+            bar = progress_bar(*columns, total=config.epochs, loss="–", accuracy="–")
+            update = stack.enter_context(bar)
+            tracker = None
+            if track:
+                from ..training.tracking import tracked
+
+                tracker = stack.enter_context(tracked(track, folder, config))
+
+            def watch(record: TrainingRecord) -> None:
+                update(
+                    completed=min(record.epoch, config.epochs),
+                    loss=f"{record.loss:.4f}",
+                    accuracy=percent(record.metrics["test_accuracy"]),
+                )
+                if tracker is not None:
+                    tracker(record)
+
+            yield watch, stack.enter_context(stop_on_interrupt())
     except KeyboardInterrupt:
         if folder.checkpoint.exists():
             note(f"go on with: dest train --resume {shlex.quote(str(folder.path))}")
@@ -245,32 +232,21 @@ def _going_on(folder: RunFolder) -> Iterator[Callable[[], bool]]:
 
 
 def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
-    folder = result.folder
+    folder, final, totals = result.folder, result.final, result.totals
     queries = load_queries(folder.queries)
+    title = f"{result.config.title(result.workload, result.label)}, seed {result.config.seed}"
     if figure:
         from ..analysis.charts import training_figure
 
-        training_figure(load_training(folder.training), queries, folder.figure, _title(result))
+        training_figure(load_training(folder.training), queries, folder.figure, title)
+    names = ("queries", "training", "data", "checkpoint", "weights", "summary")
+    paths = {name: getattr(folder, name) for name in (*names, "tasks", "trace", "figure")}
+    files = {name: str(path) for name, path in paths.items() if path.exists()}
     rows = stage_table(queries)
     if as_json:
-        print_json({**result.as_dict(), "stages": stages_as_dict(rows), "files": _files(result)})
-    else:
-        _print_text(result, rows)
-
-
-def _title(result: TrainingResult) -> str:
-    return f"{result.config.title(result.workload, result.label)}, seed {result.config.seed}"
-
-
-def _files(result: TrainingResult) -> dict[str, str]:
-    names = ("queries", "training", "data", "checkpoint", "weights", "summary")
-    paths = {name: getattr(result.folder, name) for name in (*names, "tasks", "trace", "figure")}
-    return {name: str(path) for name, path in paths.items() if path.exists()}
-
-
-def _print_text(result: TrainingResult, rows: tuple[StageRow, ...]) -> None:
-    final, totals = result.final, result.totals
-    click.echo(_title(result))
+        print_json({**result.as_dict(), "stages": stages_as_dict(rows), "files": files})
+        return
+    click.echo(title)
     click.echo(
         f"test accuracy {percent(final.test_accuracy)}, training accuracy "
         f"{percent(final.train_accuracy)}, loss {final.loss:.4f}"
@@ -279,6 +255,5 @@ def _print_text(result: TrainingResult, rows: tuple[StageRow, ...]) -> None:
         f"{duration(result.seconds)} for {totals.queries} values and gradients, "
         f"{totals.subexperiments} subexperiments, {totals.shots} shots"
     )
-    print_table(stages_as_table(rows, per_record=True))
-    for name, path in _files(result).items():
-        click.echo(f"{name:<11}{path}")
+    print_stages(rows, medians=True)
+    print_files(files)

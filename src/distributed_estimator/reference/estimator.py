@@ -35,9 +35,8 @@ from ..records import (
     utc_now,
 )
 from ..records.files import writer_of
-from .circuits import defer_measurements
 from .execution import Execution
-from .stages import Experiments, FloatArray, Problem
+from .stages import Experiments, FloatArray, Problem, defer_measurements
 
 _COUNTS = ("num_queries", "num_subexperiments", "num_circuits", "shots_total")
 _TIMES = ("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_total")

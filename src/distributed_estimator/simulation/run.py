@@ -32,8 +32,6 @@ from .bounds import lower_bound
 Services: TypeAlias = Sequence[float] | Callable[[int, int], float]
 """Seconds that each task takes; or seconds of (task, attempt), attempts counted from 0."""
 
-_STARTED, _OVER = 0, 1
-"""Events of a job."""
 _MOST = 0.95
 """The tail is the time that the last tasks beyond this fraction take."""
 
@@ -144,10 +142,11 @@ def simulate(
         raise InputError(f"`crashes` is {crashes!r}: give a probability of at least 0 and below 1")
     for name, value in (("overhead", overhead), ("latency", latency), ("job_seconds", job_seconds)):
         check_seconds(name, value)
-    imaginary = _Workers(
-        workers, tasks, services, stragglers, overhead, latency, can_cancel, crashes, seed
+    dispatcher = Dispatcher(tasks, policy, workers, job_seconds=job_seconds)
+    run = _Run(
+        *(dispatcher, workers, tasks, services, stragglers),
+        *(overhead, latency, can_cancel, crashes, seed),
     )
-    run = _Run(Dispatcher(tasks, policy, workers, job_seconds=job_seconds), imaginary)
     run.to_the_end()
     bound = None
     if not run.missing and not callable(services):
@@ -181,6 +180,7 @@ class _Job:
         seconds: Seconds that each takes.
         worker: Where it runs.
         begin: When its worker begins.
+        overhead: Seconds from then until its first task begins.
         end: When it is over, as far as is known.
         kind: How it ends.
         whole: It is not cut short.
@@ -190,15 +190,30 @@ class _Job:
     seconds: list[float]
     worker: int
     begin: float
+    overhead: float
     end: float
     kind: Literal["ended", "lost", "cancelled"] = "ended"
     whole: bool = True
 
+    def worked(self, now: float) -> float:
+        """Seconds spent on its tasks so far."""
+        return now - self.begin - self.overhead
+
+    def finished(self) -> Iterable[tuple[int, float]]:
+        """The tasks that are through, with the seconds they took."""
+        left = math.inf if self.whole else self.worked(self.end)
+        for task, seconds in zip(self.tasks, self.seconds, strict=True):
+            left -= seconds
+            if left < 0:
+                return
+            yield task, seconds
+
 
 @dataclass(eq=False)
-class _Workers:
-    """Imaginary workers, their jobs, and all that will happen to these; see `simulate`."""
+class _Run:
+    """One run: the dispatcher, imaginary workers, and all that will happen; see `simulate`."""
 
+    dispatcher: Dispatcher
     workers: int
     tasks: Sequence[TaskSpec]
     services: Services
@@ -208,29 +223,91 @@ class _Workers:
     can_cancel: bool
     crashes: float
     seed: int | None
+    missing: int = 0
 
     def __post_init__(self) -> None:
-        self.jobs: dict[int, _Job] = {}
-        self.events: list[tuple[float, int, int, int]] = []
+        self._now = 0.0
+        self._jobs: dict[int, _Job] = {}
+        self._events: list[tuple[float, int, int, bool]] = []
         self._rng = np.random.default_rng(self.seed or 0)
         self._free = list(range(self.workers))
         self._numbers = count()
+        self._submitted: dict[int, float] = {}
+        self._accepted: dict[int, float] = {}
+        self._num_jobs = 0
+        self._spent = self._useful = 0.0
 
-    def submit(self, at: float, order: Submit) -> None:
+    def to_the_end(self) -> None:
+        """Runs until every task is accepted or given up."""
+        dispatcher, events = self.dispatcher, self._events
+        self._apply(dispatcher.start(0.0))
+        while not dispatcher.done:
+            wake = dispatcher.next_wake
+            assert events or wake is not None, "the dispatcher waits for nothing"
+            if events and (wake is None or events[0][0] <= wake):
+                self._now, _, number, is_start = heapq.heappop(events)
+                self._report(number, is_start)
+            elif wake is not None:
+                self._now = max(self._now, wake)
+                self._apply(dispatcher.handle(Tick(self._now)))
+                wake = dispatcher.next_wake
+                assert wake is None or wake > self._now, "the dispatcher is woken in vain"
+
+    def _report(self, number: int, is_start: bool) -> None:
+        """Reports to the dispatcher that a job has begun, or is over."""
+        job, now = self._jobs.get(number), self._now
+        if job is None:
+            return
+        if is_start:
+            self._apply(self.dispatcher.handle(JobStarted(number, now)))
+        elif job.end == now:  # not one that was cut short since
+            heapq.heappush(self._free, job.worker)
+            del self._jobs[number]
+            self._spent += max(0.0, job.worked(now))
+            if job.kind == "ended":
+                event = JobFinished(number, now, tuple(job.finished()))
+                self._apply(self.dispatcher.handle(event), job)
+            else:
+                self._apply(self.dispatcher.handle(JobLost(number, now, job.kind, "simulated")))
+
+    def _apply(self, instructions: Iterable[Instruction], ended: _Job | None = None) -> None:
+        """Applies the instructions; `Accept` refers to the job that has just ended."""
+        for instruction in instructions:
+            if isinstance(instruction, Submit):
+                self._submit(instruction)
+            elif isinstance(instruction, Accept):
+                assert ended is not None, "only results that have arrived can be accepted"
+                for task in instruction.tasks:
+                    self._accepted[task] = self._now
+                    self._useful += ended.seconds[ended.tasks.index(task)]
+            elif isinstance(instruction, Cancel):
+                job = self._jobs.get(instruction.job)
+                if job is not None and self.can_cancel:
+                    self._cut(instruction.job, "cancelled" if self._now < job.begin else "ended")
+            elif isinstance(instruction, Abandon):
+                self._cut(instruction.job, "lost")
+            else:
+                self.missing += 1
+
+    def _submit(self, order: Submit) -> None:
         """Gives a job to a free worker; the dispatcher sees to it that there is one."""
+        self._num_jobs += 1
+        for task in order.tasks:
+            self._submitted.setdefault(task, self._now)
         worker = heapq.heappop(self._free)
         seconds = [
             self._seconds(task, attempt, worker)
             for task, attempt in zip(order.tasks, order.attempts, strict=True)
         ]
-        begin = at + self.latency
-        job = _Job(order.tasks, seconds, worker, begin, begin + (self.overhead + sum(seconds)))
+        begin = self._now + self.latency
+        end = begin + (self.overhead + sum(seconds))
+        job = _Job(order.tasks, seconds, worker, begin, self.overhead, end)
         if self.crashes and self._rng.random() < self.crashes:
             job.kind = "lost"
-            job.end = begin + self._rng.random() * (job.end - begin)
-        self.jobs[order.job] = job
-        self._push(begin, _STARTED, order.job)
-        self._push(job.end, _OVER, order.job)
+            job.end = begin + self._rng.random() * (end - begin)
+        self._jobs[order.job] = job
+        self._push(begin, order.job, is_start=True)
+        self._push(job.end, order.job)
 
     def _seconds(self, task: int, attempt: int, worker: int) -> float:
         """Seconds of an attempt at a task on a worker, delays included."""
@@ -244,131 +321,31 @@ class _Workers:
                 seconds += stragglers.slow.delay
         return seconds
 
-    def cancel(self, at: float, number: int) -> None:
-        """Ends a job now, if cancelling does that here."""
-        job = self.jobs.get(number)
-        if job is not None and self.can_cancel:
-            self._cut(number, job, at, "cancelled" if at < job.begin else "ended")
-
-    def abandon(self, at: float, number: int) -> None:
-        """Takes a job for lost."""
-        job = self.jobs.get(number)
+    def _cut(self, number: int, kind: Literal["ended", "lost", "cancelled"]) -> None:
+        """Ends a job now."""
+        job = self._jobs.get(number)
         if job is not None:
-            self._cut(number, job, at, "lost")
+            job.end, job.kind, job.whole = self._now, kind, False
+            self._push(self._now, number)
 
-    def take(self, at: float, number: int) -> _Job | None:
-        """The job that is over now, its worker free again; None if it was over before."""
-        job = self.jobs.get(number)
-        if job is None or job.end != at:
-            return None
-        heapq.heappush(self._free, job.worker)
-        return self.jobs.pop(number)
-
-    def _cut(
-        self, number: int, job: _Job, at: float, kind: Literal["ended", "lost", "cancelled"]
-    ) -> None:
-        job.end, job.kind, job.whole = at, kind, False
-        self._push(at, _OVER, number)
-
-    def _push(self, at: float, kind: int, number: int) -> None:
-        heapq.heappush(self.events, (at, next(self._numbers), kind, number))
-
-
-class _Run:
-    """One run: applies the dispatcher's instructions, and reports the workers' events to it."""
-
-    def __init__(self, dispatcher: Dispatcher, workers: _Workers) -> None:
-        self.missing = 0
-        self._dispatcher = dispatcher
-        self._workers = workers
-        self._now = 0.0
-        self._submitted: dict[int, float] = {}
-        self._accepted: dict[int, float] = {}
-        self._num_jobs = 0
-        self._spent = 0.0
-        self._useful = 0.0
-
-    def to_the_end(self) -> None:
-        """Runs until every task is accepted or given up."""
-        dispatcher, events = self._dispatcher, self._workers.events
-        self._act(dispatcher.start(0.0), None)
-        while not dispatcher.done:
-            wake = dispatcher.next_wake
-            assert events or wake is not None, "the dispatcher waits for nothing"
-            if events and (wake is None or events[0][0] <= wake):
-                self._now, _, kind, number = heapq.heappop(events)
-                self._report(kind, number)
-            elif wake is not None:
-                self._now = max(self._now, wake)
-                self._act(dispatcher.handle(Tick(self._now)), None)
-                wake = dispatcher.next_wake
-                assert wake is None or wake > self._now, "the dispatcher is woken in vain"
-
-    def _report(self, kind: int, number: int) -> None:
-        now = self._now
-        if kind == _STARTED:
-            if number in self._workers.jobs:
-                self._act(self._dispatcher.handle(JobStarted(number, now)), None)
-            return
-        job = self._workers.take(now, number)
-        if job is None:
-            return
-        self._spent += max(0.0, now - job.begin - self._workers.overhead)
-        if job.kind == "ended":
-            finished = tuple(self._finished(job))
-            self._act(self._dispatcher.handle(JobFinished(number, now, finished)), job)
-        else:
-            lost = JobLost(number, now, job.kind, "simulated")
-            self._act(self._dispatcher.handle(lost), None)
-
-    def _finished(self, job: _Job) -> Iterable[tuple[int, float]]:
-        """The tasks that are through, with the seconds they took."""
-        left = math.inf if job.whole else job.end - job.begin - self._workers.overhead
-        for task, seconds in zip(job.tasks, job.seconds, strict=True):
-            left -= seconds
-            if left < 0:
-                return
-            yield task, seconds
-
-    def _act(self, instructions: Iterable[Instruction], ended: _Job | None) -> None:
-        """Applies the instructions; `Accept` refers to the job that has just ended."""
-        for instruction in instructions:
-            if isinstance(instruction, Submit):
-                self._num_jobs += 1
-                for task in instruction.tasks:
-                    self._submitted.setdefault(task, self._now)
-                self._workers.submit(self._now, instruction)
-            elif isinstance(instruction, Accept):
-                assert ended is not None, "only results that have arrived can be accepted"
-                for task in instruction.tasks:
-                    self._accepted[task] = self._now
-                    self._useful += ended.seconds[ended.tasks.index(task)]
-            elif isinstance(instruction, Cancel):
-                self._workers.cancel(self._now, instruction.job)
-            elif isinstance(instruction, Abandon):
-                self._workers.abandon(self._now, instruction.job)
-            else:
-                self.missing += 1
+    def _push(self, at: float, number: int, *, is_start: bool = False) -> None:
+        heapq.heappush(self._events, (at, next(self._numbers), number, is_start))
 
     def result(self, bound: float | None) -> SimulationResult:
         """The measures of the run; jobs that still run are counted until now."""
-        running = sum(
-            max(0.0, self._now - job.begin - self._workers.overhead)
-            for job in self._workers.jobs.values()
-        )
-        latencies = [at - self._submitted[task] for task, at in self._accepted.items()]
+        running = sum(max(0.0, job.worked(self._now)) for job in self._jobs.values())
         accepted = sorted(self._accepted.values())
         most = math.ceil(_MOST * len(accepted)) - 1
         return SimulationResult(
             makespan=self._now,
-            workers=self._workers.workers,
+            workers=self.workers,
             useful=self._useful,
             wasted=max(0.0, self._spent + running - self._useful),
-            latency=Latency.of(latencies),
+            latency=Latency.of([at - self._submitted[t] for t, at in self._accepted.items()]),
             tail=accepted[-1] - accepted[most] if accepted else 0.0,
             jobs=self._num_jobs,
-            retries=self._dispatcher.retries,
-            speculated=self._dispatcher.speculated,
+            retries=self.dispatcher.retries,
+            speculated=self.dispatcher.speculated,
             missing=self.missing,
             lower_bound=bound,
         )

@@ -16,7 +16,7 @@ from ..errors import DamagedCheckpointError, TrainingStoppedError
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ..records import DeviceRecord, RecordWriter, read_records
 from ..reference import ReferenceEstimator
-from ..reference.aer import lifted_limit, sampler_class, thread_options
+from ..reference.execution import lifted_limit, sampler_class, thread_options
 from ..simulation import lower_bound
 from ..training.config import TrainingConfig
 from ..training.loop import config_of, resume, train

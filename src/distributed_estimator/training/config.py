@@ -16,7 +16,7 @@ from ..execution.stragglers import Stragglers
 from . import settings
 from .models import ModelConfig, labels_for_cuts
 from .policies import check_address
-from .settings import Config, Count, Seed, Shots, about
+from .settings import Config, Count, Seed, Shots, Workers, about
 from .workloads import WorkloadConfig
 
 Optimizer = Literal["adam", "sgd", "lbfgs", "cobyla", "spsa"]
@@ -84,7 +84,7 @@ class TrainingConfig(Config):
             "several is their mean), linear, or in Python custom (the module given to train)."
         ),
     ] = "none"
-    workers: Annotated[Count, about("Tasks that run at a time.")] = 8
+    workers: Annotated[Workers, about("Tasks that run at a time.")] = 8
     seed: Annotated[
         Seed,
         about("Of the initial weights, the mini-batches and the shots."),

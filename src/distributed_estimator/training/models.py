@@ -27,7 +27,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 from ..checks import check_whole
 from ..errors import InputError, ObservableError, shortened
-from .settings import Config, Count, about
+from .settings import Config, about
 
 Entanglement = Literal["linear", "circular", "full", "pairwise", "reverse_linear"]
 """Which pairs of qubits a layer joins, by Qiskit's names."""
@@ -36,6 +36,8 @@ ENTANGLEMENTS: tuple[Entanglement, ...] = get_args(Entanglement)
 
 
 _FORMS = "z_all, z_one, z_<qubit>, z_mean, z_each or a Pauli sum such as 0.5*ZZII - IIXX"
+
+Repetitions = Annotated[int, Meta(ge=1, le=1000)]
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,14 @@ class ModelConfig(Config):
         about("ZFeatureMap, ZZFeatureMap, or RY by the feature itself."),
     ] = "z"
     feature_map_reps: Annotated[
-        Count,
+        Repetitions,
         about("Repetitions of the feature map; those of RY turn by so many features."),
     ] = 2
     ansatz: Annotated[
         Literal["real_amplitudes", "efficient_su2", "two_local"],
         about("The part with the weights; two_local is RY and CZ."),
     ] = "real_amplitudes"
-    ansatz_reps: Annotated[Count, about("Repetitions of the ansatz; 1 in the paper.")] = 1
+    ansatz_reps: Annotated[Repetitions, about("Repetitions of the ansatz; 1 in the paper.")] = 1
     entanglement: Annotated[Entanglement, about("Pairs of qubits that the ansatz joins.")] = (
         "linear"
     )
