@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
-from ..training.attacks import AttackConfig
+from ..training.config import AttackConfig
 from ._options import json_option, options_of, take
 from ._output import duration, print_json, print_table, progress_bar
 from ._paths import FOLDER, PATH

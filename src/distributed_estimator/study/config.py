@@ -9,8 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from msgspec import Meta
 
 from ..errors import InputError
-from ..training.attacks import AttackConfig
-from ..training.config import LearningRate, Optimizer, Pipeline, PoolName
+from ..training.config import AttackConfig, LearningRate, Optimizer, Pipeline, PoolName
 from ..training.models import ModelConfig, build_model
 from ..training.policies import PolicySettings, Probability, Seconds
 from ..training.settings import Config, Count, Problem, Seed, Shots, Workers, close_to

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from ..execution.policies import Policy
 from ..execution.stragglers import Constant, Stragglers
-from ..training.attacks import AttackConfig
-from ..training.config import Pipeline, TrainingConfig
+from ..training.config import AttackConfig, Pipeline, TrainingConfig
 from ..training.models import ModelConfig, feature_range
 from ..training.policies import PolicySettings
 from ..training.settings import from_dict

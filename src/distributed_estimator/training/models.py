@@ -27,7 +27,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 from ..checks import check_whole
 from ..errors import InputError, ObservableError, shortened
-from .settings import Config, Count, about
+from .settings import Config, Count
 
 Entanglement = Literal["linear", "circular", "full", "pairwise", "reverse_linear"]
 """Which pairs of qubits a layer joins, by Qiskit's names."""
@@ -46,39 +46,29 @@ class ModelConfig(Config):
     classes end at a test accuracy of 0.91 instead of 1.00 (exact values, 60 Adam steps, mean of 8
     seeds).
 
+    Attributes:
+        feature_map: ZFeatureMap, ZZFeatureMap, or RY by the feature itself.
+        feature_map_reps: Repetitions of the feature map; those of RY turn by so many features.
+        ansatz: The part with the weights; two_local is RY and CZ.
+        ansatz_reps: Repetitions of the ansatz; 1 in the paper.
+        entanglement: Pairs of qubits that the ansatz joins.
+        feature_map_entanglement: Pairs of qubits that a ZZ feature map joins.
+        observable: z_all (the product of Z on every qubit), z_one (Z on the last qubit), z_<k> (Z
+            on qubit k), z_mean (their mean), z_each (one output a qubit) or a sum of Paulis, whose
+            rightmost letter is qubit 0.
+
     Example:
         >>> ModelConfig(feature_map="zz", observable="0.5*ZZII + 0.5*IIZZ").ansatz
         'real_amplitudes'
     """
 
-    feature_map: Annotated[
-        Literal["z", "zz", "angle"],
-        about("ZFeatureMap, ZZFeatureMap, or RY by the feature itself."),
-    ] = "z"
-    feature_map_reps: Annotated[
-        Count,
-        about("Repetitions of the feature map; those of RY turn by so many features."),
-    ] = 2
-    ansatz: Annotated[
-        Literal["real_amplitudes", "efficient_su2", "two_local"],
-        about("The part with the weights; two_local is RY and CZ."),
-    ] = "real_amplitudes"
-    ansatz_reps: Annotated[Count, about("Repetitions of the ansatz; 1 in the paper.")] = 1
-    entanglement: Annotated[Entanglement, about("Pairs of qubits that the ansatz joins.")] = (
-        "linear"
-    )
-    feature_map_entanglement: Annotated[
-        Entanglement, about("Pairs of qubits that a ZZ feature map joins.")
-    ] = "linear"
-    observable: Annotated[
-        str,
-        Meta(title=_FORMS),
-        about(
-            "z_all (the product of Z on every qubit), z_one (Z on the last qubit), "
-            "z_<k> (Z on qubit k), z_mean (their mean), z_each (one output a qubit) or a sum of "
-            "Paulis, whose rightmost letter is qubit 0."
-        ),
-    ] = "z_all"
+    feature_map: Literal["z", "zz", "angle"] = "z"
+    feature_map_reps: Count = 2
+    ansatz: Literal["real_amplitudes", "efficient_su2", "two_local"] = "real_amplitudes"
+    ansatz_reps: Count = 1
+    entanglement: Entanglement = "linear"
+    feature_map_entanglement: Entanglement = "linear"
+    observable: Annotated[str, Meta(title=_FORMS)] = "z_all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
