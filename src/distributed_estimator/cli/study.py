@@ -27,10 +27,10 @@ from .study_pack import pack
 from .study_report import report
 
 if TYPE_CHECKING:
+    from ..study.config import Study
     from ..study.folder import StudyFolder
-    from ..study.load import Study
+    from ..study.matrix import StudyRun
     from ..study.runner import StudyResult
-    from ..study.runs import StudyRun
 
 FAILED = 1
 """Exit code where every run has ended and some have failed."""
@@ -93,7 +93,7 @@ def run(
     same command goes on with a study that was stopped or killed: what has ended is never repeated.
     Runs that fail are listed at the end with their causes, and the exit code is then 1.
     """
-    from ..study.load import load_study
+    from ..study.config import load_study
     from ..study.matrix import runs_of
     from ..study.runner import pending, run_study
 
@@ -145,7 +145,7 @@ def _folder(out: Path, study: Study) -> StudyFolder:
 
 
 def _head(study: Study, runs: list[StudyRun], waiting: list[StudyRun]) -> dict[str, Any]:
-    from ..study.pace import total_seconds
+    from ..study.matrix import total_seconds
 
     by_experiment = {
         name: [run for run in runs if run.experiment == name] for name in study.config.experiments
@@ -168,7 +168,7 @@ def _head(study: Study, runs: list[StudyRun], waiting: list[StudyRun]) -> dict[s
 
 
 def _print_matrix(head: dict[str, Any], runs: list[StudyRun], *, as_json: bool) -> None:
-    from ..study.pace import expected_seconds
+    from ..study.matrix import expected_seconds
 
     if as_json:
         matrix = [
@@ -242,7 +242,7 @@ class _Bar:
 
     def end(self, run: StudyRun, outcome: dict[str, Any], seconds: float) -> None:
         """Counts it."""
-        from ..study.pace import expected_seconds
+        from ..study.matrix import expected_seconds
 
         self._waiting.pop(run.run_id, None)
         self._spent += seconds
@@ -253,7 +253,7 @@ class _Bar:
 
     def _left(self) -> str:
         """The time that the waiting runs take, at the pace of those that have ended."""
-        from ..study.pace import expected_seconds
+        from ..study.matrix import expected_seconds
 
         left = sum(expected_seconds(run) for run in self._waiting.values())
         return _clock(left * self._spent / self._expected if self._expected > 0 else left)

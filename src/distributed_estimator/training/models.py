@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import isfinite
 from string import ascii_letters
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,6 @@ from .settings import Config, Count
 
 Entanglement = Literal["linear", "circular", "full", "pairwise", "reverse_linear"]
 """Which pairs of qubits a layer joins, by Qiskit's names."""
-
-ENTANGLEMENTS: tuple[Entanglement, ...] = get_args(Entanglement)
-
 
 _FORMS = "z_all, z_one, z_<qubit>, z_mean, z_each or a Pauli sum such as 0.5*ZZII - IIXX"
 
@@ -296,23 +293,13 @@ def read_observables(text: str, width: int) -> tuple[SparsePauliOp, ...]:
     text = text.strip()
     if text in _NAMED:
         return _NAMED[text](width)
-    one = _ONE_Z.fullmatch(text)
-    if one is None:
-        return (_fitting(text, width),)
-    qubit = int(one[1])
-    if qubit >= width:
-        raise ObservableError(
-            f"the observable {text} is not on the circuit's {width} qubits: name one of z_0 to "
-            f"z_{width - 1}"
-        )
-    return (_z_on([qubit], width),)
-
-
-def _z_on(qubits: Iterable[int], width: int) -> SparsePauliOp:
-    return SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0) for qubit in qubits], width)
-
-
-def _fitting(text: str, width: int) -> SparsePauliOp:
+    if one := _ONE_Z.fullmatch(text):
+        if int(one[1]) >= width:
+            raise ObservableError(
+                f"the observable {text} is not on the circuit's {width} qubits: name one of z_0 to "
+                f"z_{width - 1}"
+            )
+        return (_z_on([int(one[1])], width),)
     terms = _pauli_sum(text)
     letters = len(next(iter(terms)))
     if letters != width:
@@ -320,7 +307,11 @@ def _fitting(text: str, width: int) -> SparsePauliOp:
             f"the observable {shortened(text)} acts on {letters} qubits, the circuit has {width}: "
             "give one Pauli letter per qubit"
         )
-    return SparsePauliOp(list(terms), list(terms.values()))
+    return (SparsePauliOp(list(terms), list(terms.values())),)
+
+
+def _z_on(qubits: Iterable[int], width: int) -> SparsePauliOp:
+    return SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0) for qubit in qubits], width)
 
 
 def _pauli_sum(text: str) -> dict[str, float]:

@@ -161,17 +161,9 @@ def _plain_errors() -> Iterator[None]:
         raise
 
 
-def build_network(
-    model: Model,
-    config: TrainingConfig,
-    log: RecordWriter | None,
-    trace: RecordWriter | None = None,
+def _network(
+    model: Model, config: TrainingConfig, log: RecordWriter | None, trace: RecordWriter | None
 ) -> Network:
-    """The network that a configuration asks for.
-
-    Raises:
-        InputError: The model cannot be cut as asked.
-    """
     cuts = config.cuts_for(model.num_qubits)
     if config.pipeline == "reference":
         assert config.shots is not None
@@ -312,8 +304,7 @@ def build_classifier(
             'was given: a module goes with "custom", and with nothing else'
         )
     model = build_model(config.model, num_features)
-    network = build_network(model, config, log, trace)
-    layer = QuantumLayer(network, initial_weights(model, config.seed))
+    layer = QuantumLayer(_network(model, config, log, trace), initial_weights(model, config.seed))
     if config.head == "linear":
         head = torch.nn.Linear(len(model.observables), 1, dtype=torch.float64)
     return model, Classifier(layer, None if head is None else head.to(torch.float64))

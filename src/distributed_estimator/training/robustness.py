@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -293,18 +293,17 @@ class Probe:
 
     def slope(self, features: FloatArray, targets: FloatArray) -> FloatArray:
         """The derivative of each sample's own loss by its features, shape (samples, features)."""
+        # Weights without a gradient, as to differentiate by them costs circuits.
+        fixed = {name: weights.detach() for name, weights in self._classifier.named_parameters()}
 
         def slope(batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             points = batch.clone().requires_grad_()
-            loss = self._loss(self._classifier(points), targets)
+            scores = torch.func.functional_call(self._classifier, fixed, (points,))
+            loss = self._loss(scores, targets)
             return torch.autograd.grad(len(points) * loss, points)[0]
 
-        with _weights_fixed(self._classifier), torch.enable_grad():
+        with torch.enable_grad():
             return self._by_batches(slope, features, targets)
-
-    def mean_loss(self, scores: FloatArray, targets: FloatArray) -> float:
-        """The loss of scores against targets."""
-        return float(self._loss(torch.from_numpy(scores), torch.from_numpy(targets)))
 
     def _by_batches(self, evaluate: Callable[..., torch.Tensor], *arrays: FloatArray) -> FloatArray:
         found = []
@@ -341,8 +340,9 @@ def measure(
         """From scores of shape (draws, samples)."""
         share = float(np.mean((scores >= 0) == (targets > 0)))
         low, high = wilson_interval(share, len(targets))
-        loss = probe.mean_loss(scores.reshape(-1), np.tile(targets, len(scores)))
-        return AccuracyPoint(magnitude, share, low, high, loss)
+        repeated = torch.from_numpy(np.tile(targets, len(scores)))
+        loss = mean_loss(trained.config.loss)(torch.from_numpy(scores.reshape(-1)), repeated)
+        return AccuracyPoint(magnitude, share, low, high, float(loss))
 
     seed = trained.config.seed if attacks.seed is None else attacks.seed
     attacks, probe = attacks.ordered(), Probe(trained.classifier, trained.config.loss, count)
@@ -392,14 +392,10 @@ def gaussian(
     Returns:
         Shape (magnitudes, draws, samples, features).
 
-    Raises:
-        InputError: They take more than `MOST_BYTES`.
-
     Example:
         >>> gaussian(np.zeros((5, 2)), np.array([0.1, 0.2]), 3, (0.0, 1.0), seed=7).shape
         (2, 3, 5, 2)
     """
-    check_room(draws, len(sigma), features.size)
     noise = np.random.default_rng([seed, 0]).standard_normal((draws, *features.shape))
     return np.clip(features + sigma[:, None, None, None] * noise, *bounds)
 
@@ -447,16 +443,3 @@ def pgd(
         slopes = slope(points.reshape(-1, features.shape[1]), repeated).reshape(points.shape)
         points = np.clip(points + PGD_REACH / steps * radius * np.sign(slopes), low, high)
     return points
-
-
-@contextmanager
-def _weights_fixed(classifier: Classifier) -> Iterator[None]:
-    """Keeps the network from being differentiated by its weights too, which costs circuits."""
-    trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..analysis.load import load_training
 from ..checks import require
@@ -71,6 +71,7 @@ class Tracker(ABC):
     def _write(self, epoch: int, scalars: Mapping[str, float], when: float) -> None:
         """Adds scalars of an epoch; `when` is in seconds since 1970."""
 
+    @abstractmethod
     def _end(self, outcome: str) -> None:
         """Says how the session ended, in MLflow's words."""
 
@@ -177,6 +178,9 @@ class TensorBoardTracker(Tracker):
                 writer.write(begin.SerializeToString())
             writer.write(event(wall_time=when, step=epoch, summary=summary).SerializeToString())
         self._is_described = True
+
+    def _end(self, outcome: str) -> None:
+        """Nothing is open between events."""
 
 
 @contextmanager
