@@ -11,8 +11,9 @@ import pytest
 from distributed_estimator.analysis.accuracy import ATTACK_NAMES
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import InputError
-from distributed_estimator.training import attacks
-from distributed_estimator.training.attacks import Attack, AttackConfig, gaussian
+from distributed_estimator.training import config
+from distributed_estimator.training.config import Attack, AttackConfig
+from distributed_estimator.training.robustness import gaussian
 
 
 def test_draws_that_no_memory_holds_are_refused():
@@ -33,7 +34,7 @@ def test_the_command_refuses_them_in_one_line(tmp_path: Path, capsys: pytest.Cap
 
 def test_the_limit_is_on_all_copies_of_all_samples(monkeypatch: pytest.MonkeyPatch):
     features, sigma = np.zeros((5, 3)), np.array([0.1, 0.2])
-    monkeypatch.setattr(attacks, "MOST_BYTES", 8 * 2 * 7 * 5 * 3)
+    monkeypatch.setattr(config, "MOST_BYTES", 8 * 2 * 7 * 5 * 3)
     assert gaussian(features, sigma, 7, (0.0, 1.0), seed=1).shape == (2, 7, 5, 3)
     with pytest.raises(InputError, match=r"`draws` is 8, .* give fewer draws, magnitudes or sampl"):
         gaussian(features, sigma, 8, (0.0, 1.0), seed=1)

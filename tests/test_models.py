@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import asdict, replace
 from itertools import product
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import InputError, ObservableError, PlanTooLargeError
 from distributed_estimator.training.models import (
     ANSATZES,
-    ENTANGLEMENTS,
     FEATURE_MAPS,
+    Entanglement,
     Model,
     ModelConfig,
     build_model,
@@ -37,6 +38,7 @@ OBSERVABLES = {
     2: ("z_all", "z_one", "z_0", "z_mean", "z_each", "0.5*ZX - 1.5*YI + IZ"),
     4: ("z_all", "z_one", "z_2", "z_mean", "z_each", "0.5*ZZII + 0.5*IIZZ - XYXI"),
 }
+ENTANGLEMENTS = get_args(Entanglement)
 KINDS = list(product(FEATURE_MAPS, ANSATZES, ENTANGLEMENTS))
 ALL_PAIRS = ModelConfig(
     "zz", 1, entanglement="full", feature_map_entanglement="full", observable="z_mean"

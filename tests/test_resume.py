@@ -31,10 +31,9 @@ from distributed_estimator.records import TrainingRecord, files
 from distributed_estimator.training import checkpoints, loop, session
 from distributed_estimator.training.checkpoints import Checkpoint, flatten, unflatten
 from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import resume, train
+from distributed_estimator.training.loop import load_trained, resume, train
 from distributed_estimator.training.models import ModelConfig
 from distributed_estimator.training.runs import RunFolder, Scores, TrainingResult
-from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
 BASE = TrainingConfig(WorkloadConfig("iris", seed=7, samples=10, test_samples=6), shots=16, cuts=1)

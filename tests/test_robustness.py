@@ -35,22 +35,22 @@ from distributed_estimator.errors import (
     RecordError,
     TrainingStoppedError,
 )
-from distributed_estimator.training.attacks import ATTACKS, AttackConfig, fgsm, gaussian, pgd
-from distributed_estimator.training.classifier import Classifier, build_classifier, mean_loss
-from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import train
+from distributed_estimator.training.config import ATTACKS, AttackConfig, TrainingConfig
+from distributed_estimator.training.loop import load_trained, train
 from distributed_estimator.training.models import ModelConfig, feature_range
-from distributed_estimator.training.networks import Wanted
+from distributed_estimator.training.networks import Classifier, Wanted, build_classifier, mean_loss
 from distributed_estimator.training.robustness import (
     Measured,
     Probe,
     RobustnessFiles,
     RobustnessResult,
     evaluate_robustness,
+    fgsm,
+    gaussian,
     measure,
+    pgd,
 )
 from distributed_estimator.training.runs import RunFolder
-from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import WorkloadConfig, load_workload
 
 PNG = b"\x89PNG\r\n\x1a\n"

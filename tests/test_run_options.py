@@ -44,9 +44,9 @@ from distributed_estimator.records import QueryRecord, RecordWriter, TaskRecord,
 from distributed_estimator.training import loop
 from distributed_estimator.training.checkpoints import RunState
 from distributed_estimator.training.config import TrainingConfig
+from distributed_estimator.training.loop import load_trained
 from distributed_estimator.training.policies import StragglerSettings
 from distributed_estimator.training.runs import RunFolder
-from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import WorkloadConfig, load_workload
 
 

@@ -32,12 +32,10 @@ from distributed_estimator.errors import (
 )
 from distributed_estimator.records import Header, QueryRecord, TrainingRecord, read_records
 from distributed_estimator.records.files import take_lock
+from distributed_estimator.study.config import Study, content_hash, load_study
 from distributed_estimator.study.folder import StudyFolder, differences
-from distributed_estimator.study.load import Study, content_hash, load_study
-from distributed_estimator.study.matrix import runs_of
-from distributed_estimator.study.pace import expected_seconds, total_seconds
+from distributed_estimator.study.matrix import StudyRun, expected_seconds, runs_of, total_seconds
 from distributed_estimator.study.runner import check_packages, run_study
-from distributed_estimator.study.runs import StudyRun
 from distributed_estimator.training.runs import RunFolder
 
 TINY = """\
@@ -686,7 +684,7 @@ def test_a_second_program_is_refused_while_one_runs(tiny: Path, tmp_path: Path) 
 def test_a_failed_run_is_recorded_and_the_study_goes_on(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from distributed_estimator.study import bodies
+    from distributed_estimator.training import loop
 
     def refuse(*_: object, **__: object) -> None:
         raise ZeroDivisionError("no\nway")
@@ -694,7 +692,7 @@ def test_a_failed_run_is_recorded_and_the_study_goes_on(
     out = tmp_path / "out"
     command = ["study", "run", str(tiny), "--out", str(out)]
     with monkeypatch.context() as broken:
-        broken.setattr(bodies, "train", refuse)
+        broken.setattr(loop, "train", refuse)
         assert main([*command, "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["done"] == 1
@@ -767,7 +765,7 @@ def test_a_training_that_fails_as_it_goes_on_keeps_what_it_has(
         raise error("cannot write queries.jsonl: No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("distributed_estimator.study.bodies.resume", refuse)
+        broken.setattr("distributed_estimator.training.loop.resume", refuse)
         done = run_study(study, [run], folder)
     assert "No space left on device" in done.failures[0].cause
     assert trained(folder.of(run)) == before
@@ -830,13 +828,13 @@ def without(key: str, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (without("cause"), "is not the result of this run"),
-        (without("attempts"), "is not the result of this run"),
-        (without("cause", status="done"), "is not the result of this run"),
-        (without("status"), "is not the result of this run"),
+        (without("cause"), "is damaged: .*field `cause`"),
+        (without("attempts"), "is damaged: .*field `attempts`"),
+        (without("cause", status="done"), "is damaged: .*field `results`"),
+        (without("status"), "is damaged: .*field `status`"),
         (without("cause", schema_version=99), "has schema version 99 .* install a newer"),
-        (without("schema_version"), "no object with a whole `schema_version`"),
-        (without("run_id"), "is not the result of this run"),
+        (without("schema_version"), "is damaged: .*field `schema_version`"),
+        (json.dumps(RESULT | {"run_id": "0" * 12}), "is not the result of this run"),
         ("[" * 100_000, "it is not JSON"),
         ("", "it is not JSON"),
     ],

@@ -19,10 +19,9 @@ from distributed_estimator.errors import InputError
 from distributed_estimator.execution.stragglers import Constant, Stragglers
 from distributed_estimator.records import TrainingRecord
 from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import train
+from distributed_estimator.training.loop import load_trained, train
 from distributed_estimator.training.models import ModelConfig, build_model, initial_weights
 from distributed_estimator.training.runs import RunFolder, TrainingResult
-from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
 FILES = [

@@ -266,7 +266,7 @@ def test_a_csv_file_whose_numbers_take_more_room_is_refused(
     path.write_text("a,b\n" + "1,x\n2,y\n" * 50, "utf-8")
     size = path.stat().st_size
     assert size < 100 * 2 * 8
-    monkeypatch.setattr("distributed_estimator.training.workloads.files.SIZE_LIMIT", size)
+    monkeypatch.setattr("distributed_estimator.training.sources.SIZE_LIMIT", size)
     with pytest.raises(InputError, match="unpacks to 100 rows of 2 columns, more than the limit"):
         load(path)
 

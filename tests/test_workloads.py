@@ -15,9 +15,12 @@ import pytest
 from helpers import bits, load, rows_of, same, samples, write_csv
 
 from distributed_estimator.errors import InputError, MissingExtraError
-from distributed_estimator.training.workloads import FEATURE_RANGE, WORKLOADS, WorkloadConfig
-from distributed_estimator.training.workloads.sources import SOURCES
-from distributed_estimator.training.workloads.workload import pooling_weights
+from distributed_estimator.training.workloads import (
+    FEATURE_RANGE,
+    WORKLOADS,
+    WorkloadConfig,
+    pooling_weights,
+)
 
 LOW, HIGH = FEATURE_RANGE
 
@@ -52,10 +55,6 @@ def test_a_workload_is_split_by_class_and_scaled_by_its_training_part(name: str)
 def test_defaults(name: str, features: int, train: int, classes: tuple[str, str]):
     task = load(name)
     assert (task.num_features, len(task.x_train), task.classes) == (features, train, classes)
-
-
-def test_every_workload_that_is_listed_has_a_source():
-    assert list(WORKLOADS) == list(SOURCES)
 
 
 @pytest.mark.parametrize("alias", ["iris", "mnist"])

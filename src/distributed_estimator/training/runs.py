@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..analysis.load import QueryTotals
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, DistributedEstimatorError, InputError
 from ..records import QueryRecord, RecordWriter, decode, given_path
 from ..records.files import hold_folder
 from ..records.files import write_json as write_json
@@ -28,12 +28,9 @@ class Scores:
         test_accuracy: The same for the test part.
     """
 
-    loss: float
-    train_accuracy: float
-    test_accuracy: float
-
-
-UNSCORED = Scores(math.nan, math.nan, math.nan)
+    loss: float = math.nan
+    train_accuracy: float = math.nan
+    test_accuracy: float = math.nan
 
 
 @dataclass
@@ -52,15 +49,12 @@ class QueryMeter:
 
     def read(self) -> QueryTotals:
         """Reads what was appended since last time and returns the totals."""
-        if not self.path.exists():
-            return self.totals
-        with self.path.open("rb") as log:
-            log.seek(self.position)
-            for line in log:
-                record = decode(line)
-                if isinstance(record, QueryRecord):
-                    self.totals += QueryTotals.of([record])
-            self.position = log.tell()
+        if self.path.exists():
+            with self.path.open("rb") as log:
+                log.seek(self.position)
+                records = [decode(line) for line in log]
+                self.position = log.tell()
+            self.totals += QueryTotals.of(r for r in records if isinstance(r, QueryRecord))
         return self.totals
 
 
@@ -73,6 +67,28 @@ class File:
 
     def __get__(self, folder: Any, kind: Any = None) -> Path:
         return Path(self._name if folder is None else folder.path / self._name)
+
+
+@contextmanager
+def held(
+    lock: Path, taken: str, kind: type[DistributedEstimatorError], remedy: str
+) -> Iterator[None]:
+    """Keeps other processes out of a lock file's folder, which is made if need be.
+
+    Args:
+        lock: The file.
+        taken: The message where another process is in the folder.
+        kind: Of the errors.
+        remedy: What to do where the folder cannot be written.
+    """
+    try:
+        file = hold_folder(lock)
+    except OSError as error:
+        raise kind(f"`{lock.parent}` cannot be written ({error.strerror}): {remedy}") from error
+    if file is None:
+        raise kind(taken)
+    with file:
+        yield
 
 
 @dataclass(frozen=True)
@@ -135,18 +151,8 @@ class RunFolder:
         Raises:
             CheckpointError: Another process trains there, or the folder cannot be written.
         """
-        try:
-            file = hold_folder(self.lock)
-        except OSError as error:
-            raise CheckpointError(
-                f"`{self.path}` cannot be written ({error.strerror}): give a run a folder of its "
-                "own"
-            ) from error
-        if file is None:
-            raise CheckpointError(
-                f"another process trains in `{self.path}`: wait for it, or name another folder"
-            )
-        with file:
+        taken = f"another process trains in `{self.path}`: wait for it, or name another folder"
+        with held(self.lock, taken, CheckpointError, "give a run a folder of its own"):
             yield
 
     def missing(self) -> list[Path]:
