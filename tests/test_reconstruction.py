@@ -36,7 +36,7 @@ from distributed_estimator.reconstruction import (
     slicing,
 )
 from distributed_estimator.reconstruction.path import Contraction
-from distributed_estimator.reconstruction.slicing import reduce_tree, run_here
+from distributed_estimator.reconstruction.slicing import run_here
 from distributed_estimator.subexperiments import (
     FragmentExperiment,
     Observables,
@@ -342,15 +342,6 @@ def test_how_many_slices_make_a_task_changes_no_bit_of_the_value(monkeypatch):
     assert len(values) == 1
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(0, 4))
-def test_sums_over_neighbours_are_parts_of_the_whole_sum(numbers, power):
-    parts = [np.float64(x) for x in numbers]
-    size = 2**power
-    blocks = [reduce_tree(parts[i : i + size]) for i in range(0, len(parts), size)]
-    assert reduce_tree(blocks) == reduce_tree(parts)
-    assert float(reduce_tree(parts)) == pytest.approx(sum(numbers), abs=1e-12)
-
-
 TREE = """
 import hashlib
 from types import SimpleNamespace
@@ -405,14 +396,6 @@ def test_memory_stays_below_the_cap():
     back = network.sliced(most, squared=False, derivatives=True)
     assert peak_elements(lambda: network.environments(leaves)) > 1.5 * most
     assert peak_elements(lambda: back.environments(leaves)) < most
-
-
-def test_several_queries_share_the_cap():
-    parts = reconstruction_parts(False)
-    network = parts[1]
-    most = int(2.5 * network.elements_per_query(squared=False))
-    sizes = [p.stop - p.start for p, _ in Reconstruction(*parts, most_elements=most).environments()]
-    assert sizes == [2, 1]
 
 
 @pytest.mark.parametrize("spare", [0, 60])

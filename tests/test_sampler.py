@@ -160,27 +160,10 @@ def test_wire_cuts(name, basis):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_uncut(name):
-    circuit = entangled(3, 6)
-    assert_close(SAMPLERS[name](), circuit, [BASES, "XXX", "IZI"], None)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
 def test_fragments_that_are_not_observed(name):
     """The last fragment is cut off and not measured: what matters of it are its slots."""
     circuit = entangled(3, 8)
     assert_close(SAMPLERS[name](), circuit, ["IIZ", "IXX"], "AAB", shots=256)
-
-
-@pytest.mark.soak
-def test_errors_of_aer_are_as_said():
-    """Mean z² of n independent normal z is 1 within √(2/n): for n = 300, five of them are 0.41,
-    and five of the mean z, 1/√n, are 0.29."""
-    points = POINTS[0] + np.random.default_rng(1).uniform(-0.4, 0.4, (300, 3))
-    z = scores(SamplerV2(), gates(), ["ZZZ"], "ABB", points, shots=256)
-    assert z.shape == (300,)
-    assert abs(z.mean()) <= 5 / np.sqrt(300)
-    assert abs((z**2).mean() - 1) <= 5 * np.sqrt(2 / 300)
 
 
 # --- Controlled rotations, which Aer binds wrongly ------------------------------------------------
@@ -347,20 +330,6 @@ def test_sampler_that_lacks_a_gate():
         estimate(backend, circuit, "ZZZ", "AAB")
 
 
-@pytest.mark.soak
-def test_other_numbers_of_shots_are_taken_if_they_agree():
-    """Twice the shots asked for give standard errors of twice the shots."""
-    _, double = deferring(take=lambda shots, pub: 2 * shots)
-    _, plain = deferring()
-    call = gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None]
-    options = {"shots": 512}
-    z = scores(double, *call, **options)
-    assert np.abs(z).max() <= MOST
-    more, fewer = (estimate(backend, *call, **options).data.stds for backend in (double, plain))
-    # Standard errors of 512 shots are known to some per cent; 1/√2 = 0.71 lies well inside.
-    np.testing.assert_allclose(more / fewer, np.sqrt(0.5), rtol=0.15)
-
-
 def in_hundreds(shots, pub):
     """A device that takes shots by the hundred."""
     return -(-shots // 100) * 100
@@ -445,16 +414,6 @@ def test_a_family_is_a_pub_and_a_fragment_a_job(basis):
     assert {pub.shots for job in sampler.jobs for pub in job} == {16}
     one = estimate(backend, circuit, observable, "AB", points[0], shots=16, setting_basis=basis)
     assert 7 * one.metadata["num_subexperiments"] == total
-
-
-def test_precision_is_met():
-    for sampler in (SamplerV2(), StatevectorSampler()):
-        options = EstimatorOptions(seed=1, setting_basis="minimal")
-        estimator = DistributedEstimator("ABB", backend=sampler, options=options)
-        result = estimator.run([(gates(), ["ZZZ", "XYX"], POINTS[0])], precision=0.05).result()[0]
-        assert (result.data.stds <= 0.05).all()
-        assert result.metadata["shots"] >= 256
-        assert result.metadata["target_precision"] == 0.05
 
 
 @pytest.mark.parametrize("name", ["aer", "statevector", "backend on aer"])
@@ -596,25 +555,6 @@ def test_seeds_of_samplers_give_way_to_those_of_tasks(name):
     assert abs(spread_over_claimed(SEEDED[name](), 100) ** 2 - 1) <= 0.7
 
 
-@pytest.mark.soak
-@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", SEEDED)
-def test_errors_with_seeds_of_samplers_are_as_said(name):
-    """For 1000 the ratio has a standard deviation of √(1/2000) = 0.022: 0.1 is 4.5 of them."""
-    assert abs(spread_over_claimed(SEEDED[name](), 1000) - 1) <= 0.1
-
-
-@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", SEEDED)
-def test_runs_with_seeds_of_samplers_differ(name):
-    options = EstimatorOptions(shots=500, seed=3)
-    estimator = DistributedEstimator("ABCD", backend=SEEDED[name](), options=options, workers=2)
-    pub = (four_alike(), ["IIIZ", "IIZI", "IZII", "ZIII"], [0.6])
-    one, two = (estimator.run([pub]).result()[0].data.evs for _ in range(2))
-    assert len(set(one)) > 1
-    assert not np.array_equal(one, two)
-
-
 def test_what_a_class_adds_to_a_sampler_stays():
     sampler = OwnStatevectorSampler(42, calls := [])
     estimate(sampler, four_alike(), "ZZZZ", "ABCD", [0.6], shots=50)
@@ -699,12 +639,6 @@ def test_simulator_noise_of_the_runtime_is_not_deferred():
     with pytest.warns(DeprecationWarning, match="SamplerV2 class is deprecated"):
         sampler = RuntimeSampler(mode=AerSimulator(), options=options)
     assert not SamplerBackend(sampler).defer_measurements
-
-
-def test_wrappers_need_no_options():
-    sampler = Wrapper(SamplerV2())
-    sampler._backend = AerSimulator()
-    assert_close(sampler, gates(), "ZZZ", "ABB", POINTS[0])
 
 
 @pytest.mark.parametrize("name", ["aer", "statevector"])

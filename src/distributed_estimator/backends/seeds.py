@@ -133,14 +133,10 @@ class Repetition:
         return Repetition, ()
 
     def check(self, draws: FloatArray | None, shots: int, backend: str, seed: int) -> None:
-        """Compare a task with those before it.
+        """Compare a task with those before it, by its `draws_of`; None: they are independent.
 
-        Args:
-            draws: Of the task, as `draws_of` gives them; None: they are known to be independent.
-            shots: Of each circuit.
-            backend: Its name, for the error.
-            seed: Of the task. Those with the same seed draw the same by right: of a run that is
-                repeated, or by chance, as samplers take 31 bits of it.
+        Tasks with the same seed draw the same by right: of a run that is repeated, or by chance, as
+        samplers take 31 bits of it.
 
         Raises:
             BackendError: They were drawn from the same random numbers.

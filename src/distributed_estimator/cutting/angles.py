@@ -53,6 +53,7 @@ class AngleTable:
     _offsets: FloatArray = field(init=False)
     _slopes: FloatArray = field(init=False)
     _nonlinear: tuple[int, ...] = field(init=False)
+    _known: dict[tuple[int, int], Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         offsets = np.zeros(len(self.expressions))
@@ -106,12 +107,9 @@ class AngleTable:
     def jacobian(
         self, values: FloatArray, parameters: Sequence[int], angles: Collection[int]
     ) -> FloatArray:
-        """Slopes d angle / d parameter of some angles by some parameters.
+        """Slopes d angle / d parameter of some angles by some parameters, both by number.
 
-        Args:
-            values: Shape (bindings, parameters).
-            parameters: Numbers of the parameters to differentiate by.
-            angles: Columns of the angles; slopes of others are of no meaning, but finite.
+        Slopes of other angles are of no meaning, but finite.
 
         Returns:
             Shape (1, parameters wanted, angles) when every expression is affine, else
@@ -148,16 +146,12 @@ class AngleTable:
         if tree is None:
             slope = self.expressions[angle].gradient(self.parameters[parameter])  # type: ignore[union-attr]
             return self._bound(slope, values)
-        if key not in self._slopes_known:
+        if key not in self._known:
             from sympy import Symbol
 
-            self._slopes_known[key] = tree.diff(Symbol(name, real=True))
+            self._known[key] = tree.diff(Symbol(name, real=True))
         with np.errstate(all="ignore"):  # what it leaves is refused by the caller
-            return np.asarray(_walk(self._slopes_known[key], self._columns(values)))
-
-    @cached_property
-    def _slopes_known(self) -> dict[tuple[int, int], Any]:
-        return {}
+            return np.asarray(_walk(self._known[key], self._columns(values)))
 
     def depends_on(self, angle: int) -> frozenset[int]:
         """Indices of the parameters that `angle` is a function of."""

@@ -71,10 +71,9 @@ class Operation:
             "move" (the addon's `Move`: the state of the first qubit goes to the second).
         name: Qiskit's name of the operation.
         qubits: The qubits it acts on, in the gate's own order.
-        instruction: Qiskit's gate, None for a wire cut or move.
-        kernel: The unitary; None for a wire cut or move.
-        angles: Columns of the angle table, one per angle of the kernel.
         position: Index of the instruction of the source circuit it came from.
+        instruction: Qiskit's gate, None for a wire cut or move, as is its kernel.
+        angles: Columns of the angle table, one per angle of the kernel.
     """
 
     kind: Literal["gate", "cut_wire", "move"]
@@ -147,19 +146,16 @@ def normalise(
     operations: list[Operation] = []
     for gate in merge_rotations(flat):
         operation, kernel = gate.operation, gate.kernel
-        columns: tuple[int, ...] = ()
-        if kernel is not None and kernel.num_angles:
-            columns = tuple(range(len(expressions), len(expressions) + kernel.num_angles))
-            expressions.extend(operation.params)
-        kind: Literal["gate", "cut_wire", "move"] = "gate"
+        place = operation.name, gate.qubits, gate.position
         if kernel is None:
-            kind = "move" if isinstance(operation, Move) else "cut_wire"
-        instruction = None if kernel is None else operation
-        operations.append(
-            Operation(
-                kind, operation.name, gate.qubits, gate.position, instruction, kernel, columns
+            operations.append(
+                Operation("move" if isinstance(operation, Move) else "cut_wire", *place)
             )
-        )
+            continue
+        columns = tuple(range(len(expressions), len(expressions) + kernel.num_angles))
+        if columns:
+            expressions.extend(operation.params)
+        operations.append(Operation("gate", *place, operation, kernel, columns))
     angles = AngleTable(tuple(circuit.parameters), tuple(expressions))
     formulas = tuple(dict.fromkeys(flattener.product_formulas))
     return NormalCircuit(circuit.num_qubits, tuple(operations), angles, outputs, formulas)

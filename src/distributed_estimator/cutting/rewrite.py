@@ -62,11 +62,6 @@ def relabel(
     operation follows, only changes which qubit later operations and observables mean; SWAPs
     between labels remain, to be cut like any other gate.
 
-    Args:
-        gates: The operations in order.
-        num_qubits: Width of the circuit.
-        together: Whether qubits have one label.
-
     Returns:
         The operations, on the qubits where the states are; and for each qubit of the circuit the
         one that holds its state at the end.
@@ -123,12 +118,8 @@ def _parts(gate: PlacedGate, together: Together) -> Iterator[PlacedGate]:
 class _Rule:
     """``entangler · rotation(φ) on one of its qubits · entangler = result(φ)``.
 
-    Attributes:
-        entangler: Its class; only with its control closed.
-        rotated: Which of the entangler's qubits is rotated.
-        rotations: Classes of rotations about one axis, equal up to a global phase.
-        result: The rotation of both qubits.
-        turned: Whether the result takes the entangler's qubits the other way round.
+    The entangler's control is closed; rotations are of classes equal up to a global phase. A result
+    that is turned takes the entangler's qubits the other way round.
     """
 
     entangler: type[Instruction]
@@ -179,11 +170,7 @@ def _close(
 ) -> bool:
     """Merge what `gate` is the last part of; says whether it is.
 
-    Args:
-        rule: What to look for.
-        gate: The operation that comes next.
-        kept: Operations so far by their number, which rises.
-        wires: The numbers of those on each qubit.
+    Operations so far are `kept` by number, which rises; `wires` has the numbers on each qubit.
     """
     if not _is_entangler(rule, gate.operation):
         return False

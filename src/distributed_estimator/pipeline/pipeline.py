@@ -62,12 +62,7 @@ _ONE_CORE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well a value must be known: `shots` a subexperiment, or a target standard error.
-
-    Attributes:
-        shots: Shots per subexperiment; None where `precision` rules.
-        precision: Standard error to meet; 0 for the exact value.
-    """
+    """How well a value must be known: `shots` a subexperiment, or where None a standard error."""
 
     shots: int | None
     precision: float
@@ -132,8 +127,7 @@ class Pipeline:
         conditions: How they do; its clock also times the stages.
         basis: Settings at a cut.
         memory_limit: Bytes a batch may take; None: half of what is free.
-        log: Where query records go.
-        trace: Where task records go.
+        log: Where query records go; `trace` has task records.
         seed: For records; the seeds themselves derive from the names of runs.
         run_id: The run that records belong to.
     """
@@ -159,10 +153,7 @@ class Pipeline:
     ) -> Evaluation:
         """Values of a batch, with standard errors or derivatives.
 
-        Args:
-            request: The batch, with its accuracy and parameters.
-            stop: Ends the evaluation early.
-            begun: When the run began that has the deadline, on the conditions' clock; None: now.
+        The run that has the deadline has `begun` then on the conditions' clock; None: now.
 
         Raises:
             BackendError: The backend cannot give the accuracy asked for, or failed.

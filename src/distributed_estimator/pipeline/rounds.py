@@ -98,8 +98,7 @@ class Round:
         request: The round.
         repetition: Compares its tasks with those of earlier rounds.
         influences: Per fragment, how much values depend on each row's measurement groups, shape
-            (base rows, groups); rows that follow these are shifts of them, in the same order. None:
-            not needed.
+            (base rows, groups); rows that follow these are shifts of them. None: not needed.
     """
 
     def __init__(
