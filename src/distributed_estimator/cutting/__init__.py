@@ -3,8 +3,7 @@
 from .channels import LocalOperation, SettingBasis, Side, SlotBasis
 from .fragments import Cut, Fragment, GateStep, Slot, SlotStep
 from .gates import ComplexArray, FloatArray, IntArray
-from .plan import CutPlan, Labels, check_cuts
-from .search import AutoCut
+from .plan import AutoCut, CutPlan, Labels, check_cuts
 
 __all__ = [
     "AutoCut",

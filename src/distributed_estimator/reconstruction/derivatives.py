@@ -53,7 +53,7 @@ class Shifts:
         return result
 
 
-def derivatives_by_angle(
+def by_angle(
     plan: CutPlan,
     reconstruction: Reconstruction,
     shifts: Sequence[Shifts],
@@ -115,9 +115,7 @@ def slopes_of_angles(
     return plan.normal.angles.jacobian(values, parameters, used)
 
 
-def derivatives_by_parameter(
-    by_angle: FloatArray, slopes: FloatArray, binding: IntArray
-) -> FloatArray:
+def by_parameter(by_angle: FloatArray, slopes: FloatArray, binding: IntArray) -> FloatArray:
     """Derivatives of every query by parameters, by the chain rule; (queries, parameters)."""
     own = slopes if len(slopes) == 1 else slopes[binding]
     return np.asarray((own @ by_angle[:, :, None])[:, :, 0])

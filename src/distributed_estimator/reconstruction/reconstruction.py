@@ -215,8 +215,9 @@ class Reconstruction:
         def excess(scale: float) -> FloatArray:
             """Variances the queries would have, were all covariances `scale` times as large."""
             return self._sum_pairs(
-                lambda left, right: self._moments(left, right, scale)
-                - self._moments(left, right, 0.0)
+                lambda left, right: (
+                    self._moments(left, right, scale) - self._moments(left, right, 0.0)
+                )
             )[0]
 
         full, part = excess(1.0), excess(_SCALE)
