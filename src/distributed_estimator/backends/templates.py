@@ -62,15 +62,10 @@ class Template:
             Shape (rows · groups · settings, parameters), rows slowest.
         """
         rows, groups, settings = len(angles), len(self.bases), len(self.settings)
-        columns = np.concatenate(
-            [
-                np.repeat(angles, groups * settings, axis=0),
-                np.tile(np.repeat(self.bases, settings, axis=0), (rows, 1)),
-                np.tile(self.settings, (rows * groups, 1)),
-            ],
-            axis=1,
-        )
-        return self.table.evaluate(columns)
+        local = np.repeat(angles, groups * settings, axis=0)
+        bases = np.tile(np.repeat(self.bases, settings, axis=0), (rows, 1))
+        slots = np.tile(self.settings, (rows * groups, 1))
+        return self.table.evaluate(np.concatenate([local, bases, slots], axis=1))
 
 
 def make_template(

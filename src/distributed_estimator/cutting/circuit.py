@@ -199,7 +199,12 @@ class _Flattener:
             if isinstance(operation, CutWire | Move | PermutationGate):
                 yield self._placed(PlacedGate(operation, where, targets, None))
                 continue
-            _check_angles(operation, where)
+            for angle in getattr(operation, "params", ()):
+                if isinstance(angle, float) and not isfinite(angle):
+                    raise CircuitError(
+                        f"`{operation.name}` (instruction {where}) has the angle {angle}, which is "
+                        "not finite: give a finite number or a parameter"
+                    )
             kernel = kernel_of(operation)
             if kernel is not None and (
                 len(targets) <= 2 or (len(targets) <= self._widest and self._together(targets))
@@ -230,15 +235,6 @@ class _Flattener:
                     "counts"
                 )
         return gate
-
-
-def _check_angles(operation: Any, position: int) -> None:
-    for angle in getattr(operation, "params", ()):
-        if isinstance(angle, float) and not isfinite(angle):
-            raise CircuitError(
-                f"`{operation.name}` (instruction {position}) has the angle {angle}, which is not "
-                "finite: give a finite number or a parameter"
-            )
 
 
 def _is_exact(evolution: PauliEvolutionGate) -> bool:

@@ -65,14 +65,6 @@ class AutoCut:
         if not (self.gate_cuts or self.wire_cuts):
             raise InputError("`gate_cuts` and `wire_cuts` are both off: allow one of them")
 
-    def check_width(self, width: int) -> None:
-        """Raise `CutError` if a plan's widest fragment is wider than allowed."""
-        if width > self.max_qubits:
-            raise CutError(
-                f"no plan under `max_qubits` {self.max_qubits} was found, the best needs {width}: "
-                "allow more qubits, a larger `max_gamma` or both kinds of cut"
-            )
-
 
 @dataclass(frozen=True, eq=False)
 class CutPlan:
@@ -140,7 +132,12 @@ class CutPlan:
         if isinstance(cuts, AutoCut):
             normal, chosen = _find_cuts(normalise(circuit, lambda qubits: True, widest=2), cuts)
             plan = CutPlan(circuit, None, normal, chosen, everything)
-            cuts.check_width(max((f.num_qubits for f in plan.fragments), default=0))
+            width = max((fragment.num_qubits for fragment in plan.fragments), default=0)
+            if width > cuts.max_qubits:
+                raise CutError(
+                    f"no plan under `max_qubits` {cuts.max_qubits} was found, the best needs "
+                    f"{width}: allow more qubits, a larger `max_gamma` or both kinds of cut"
+                )
             return plan
         labels = _check_labels(cuts, circuit.num_qubits)
         normal = normalise(circuit, lambda qubits: len({labels[q] for q in qubits}) == 1)
@@ -248,16 +245,12 @@ def _check_labels(labels: Labels, num_qubits: int) -> list[Hashable]:
 
 
 def _find_cuts(normal: NormalCircuit, search: AutoCut) -> tuple[NormalCircuit, frozenset[int]]:
-    """Choose cuts for a circuit whose gates act on at most two qubits.
-
-    Wire cuts that the circuit already holds are kept and no more are sought on top of a circuit
-    that fits.
+    """Choose cuts for a circuit whose gates act on at most two qubits, if it does not fit.
 
     Returns:
         The circuit with the wire cuts found inserted, and the numbers of the operations to cut.
     """
-    wires = frozenset(i for i, op in enumerate(normal.operations) if op.kind != "gate")
-    if wires:
+    if any(operation.kind != "gate" for operation in normal.operations):
         raise CutError(
             "the circuit holds `CutWire` or `Move` and `cuts` is an AutoCut: remove the marks, or "
             "give labels instead"

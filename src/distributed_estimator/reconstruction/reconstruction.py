@@ -294,7 +294,9 @@ class Reconstruction:
 
     @cached_property
     def _squared_cores(self) -> list[FloatArray]:
-        return [_squared_core(core) for core in self._cores]
+        """Those of the doubled network, shape (rows, r², s²) each."""
+        doubled = (core[:, :, None, :, None] * core[:, None, :, None, :] for core in self._cores)
+        return [core.reshape(len(core), core.shape[1] ** 2, -1) for core in doubled]
 
     @cached_property
     def _sliced_back(self) -> SlicedNetwork | None:
@@ -385,13 +387,6 @@ class Reconstruction:
         if self._most_elements is not None:
             most = min(most, self._most_elements)
         return max(1, most // elements)
-
-
-def _squared_core(core: FloatArray) -> FloatArray:
-    """The core of the doubled network, shape (rows, r, s) -> (rows, r², s²)."""
-    rows, r, s = core.shape
-    doubled = core[:, :, None, :, None] * core[:, None, :, None, :]
-    return np.asarray(doubled.reshape(rows, r * r, s * s))
 
 
 def _outer_product(left: FloatArray, right: FloatArray, ranks: Sequence[int]) -> FloatArray:
