@@ -138,7 +138,7 @@ def variances_of(tensor):
 
 # --- Tasks ----------------------------------------------------------------------------------------
 
-PLAIN = FragmentExperiment(Fragment(0, (0,), {0: 0}, (), (), ()), (((0, "Z"),),), "full")
+PLAIN = FragmentExperiment(Fragment(0, (0,), {0: 0}, (), ()), (((0, "Z"),),), "full")
 BINDINGS = np.array([[0.5, -1.0], [0.25, 2.0], [1.5, 0.0]])
 
 

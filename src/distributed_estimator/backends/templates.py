@@ -99,17 +99,17 @@ def make_template(
                 gate.params = [angles[a] for a in step.angles]
             _append(circuit, gate, step.qubits)
             continue
-        operations = [setting[step.slot] for setting in settings]
+        operations = [setting[step.number] for setting in settings]
         slots.append(circuit, step.qubit, [own.rotations[0] for own in operations])
-        if not family.measured[step.slot]:
+        if not family.measured[step.number]:
             continue
         place = next(bit)
-        if deferred[step.slot]:
+        if deferred[step.number]:
             ends.append((next(ancilla), place))
             circuit.cx(step.qubit, ends[-1][0])
         else:
             circuit.measure(step.qubit, place)
-        if fragment.slots[step.slot].side.end == "gate":
+        if step.side.end == "gate":
             slots.append(circuit, step.qubit, [own.rotations[1] for own in operations])
     for place, qubit in enumerate(observed):
         letters = [dict(group.basis).get(qubit, "Z") for group in groups]

@@ -1,7 +1,7 @@
 """From a circuit to a plan: which gates and wires are cut, into which fragments. Pure."""
 
 from .channels import LocalOperation, SettingBasis, Side, SlotBasis
-from .fragments import Cut, Fragment, GateStep, Slot, SlotStep
+from .fragments import Cut, Fragment, GateStep, Slot
 from .gates import ComplexArray, FloatArray, IntArray
 from .plan import AutoCut, CutPlan, Labels, check_cuts
 
@@ -20,6 +20,5 @@ __all__ = [
     "Side",
     "Slot",
     "SlotBasis",
-    "SlotStep",
     "check_cuts",
 ]

@@ -16,12 +16,14 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import UnitaryGate
 from qiskit_addon_cutting import automated_cut_finding as addon
+from qiskit_addon_cutting.instructions import CutWire
 
 from ..checks import check_kind, check_whole, described, from_numpy, is_number
 from ..errors import CutError, InputError
 from .channels import SettingBasis
-from .circuit import NormalCircuit, Operation, normalise
+from .circuit import NormalCircuit, normalise
 from .fragments import Cut, Fragment, split
+from .rewrite import Operation
 from .structure import gate_key
 
 Labels: TypeAlias = Sequence[Hashable]
@@ -208,8 +210,8 @@ class CutPlan:
         for index, operation in enumerate(self.normal.operations):
             angles = [str(expressions[a]) for a in operation.angles]
             mark = "cut" if index in self.cut_operations else ""
-            lines.append(f"{operation.name} {operation.qubits} {angles} {mark}")
-            if operation.instruction is not None:
+            lines.append(f"{operation.instruction.name} {operation.qubits} {angles} {mark}")
+            if operation.kernel is not None:
                 lines.append(gate_key(operation.instruction))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
@@ -266,7 +268,7 @@ def _find_cuts(normal: NormalCircuit, search: AutoCut) -> tuple[NormalCircuit, f
         qubits = tuple(marked.find_bit(q).index for q in item.qubits)
         if item.operation.name == "cut_wire":
             cut.add(len(operations))
-            operations.append(Operation("cut_wire", "cut_wire", qubits, -1))
+            operations.append(Operation(CutWire(), qubits, -1))
             continue
         for index in upcoming:
             operations.append(normal.operations[index])
