@@ -15,7 +15,7 @@ from qiskit_addon_cutting.instructions import CutWire
 from qiskit_machine_learning.gradients import ParamShiftEstimatorGradient
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
-from distributed_estimator.errors import BackendError, CutError, InputError
+from distributed_estimator.errors import CutError, InputError
 from distributed_estimator.records import QueryRecord, read_records
 
 STEP = 1e-5
@@ -463,16 +463,6 @@ def test_precision_is_kept_by_slopes_where_the_value_is_certain():
     # The sample deviation of 60 runs is within 1 ± 5/√120 of the true one.
     assert rows.std() <= 0.05 * (1 + 5 / np.sqrt(120))
     assert np.abs(rows.mean()) <= LIMIT * 0.05 / np.sqrt(60)
-
-
-def test_precision_zero_needs_an_exact_backend():
-    from qiskit.primitives import StatevectorSampler
-
-    circuit = real_amplitudes(2, reps=1)
-    estimator = DistributedEstimator("AB", backend=StatevectorSampler())
-    job = FragmentGradient(estimator, precision=0).run([circuit], ["ZZ"], [point(circuit)])
-    with pytest.raises(BackendError, match="precision"):
-        job.result()
 
 
 def test_gradient_on_a_sampler():

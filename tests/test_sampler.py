@@ -439,18 +439,6 @@ def test_own_seed_and_options_of_the_sampler_stay():
     assert sampler.options.run_options == {"shot_branching": True}
 
 
-def test_tasks_do_not_repeat_each_others_noise():
-    """Two equal fragments in one run: equal seeds would give them equal frequencies."""
-    circuit = QuantumCircuit(2)
-    circuit.ry(1.1, [0, 1])
-    for sampler in (SamplerV2(), StatevectorSampler(), SamplerV2(seed=1)):
-        data = [
-            estimate(sampler, circuit, ["IZ", "ZI"], "AB", shots=999, seed=seed).data.evs
-            for seed in range(5)
-        ]
-        assert any(one != other for one, other in data)
-
-
 class OwnStatevectorSampler(StatevectorSampler):
     """Keeps what a caller's class adds."""
 
@@ -487,19 +475,6 @@ class Fixed(StatevectorSampler):
 
     def run(self, pubs, *, shots=None):
         return StatevectorSampler(seed=5).run(pubs, shots=shots)
-
-
-class Counted(Wrapper):
-    """Gives shots sorted, as a device that returns counts does."""
-
-    def run(self, pubs, *, shots=None):
-        results = super().run(pubs, shots=shots).result()
-        for result in results:
-            for bits in result.data.values():
-                bits.array.sort(axis=-2)
-        job = PrimitiveJob(lambda: results)
-        job._submit()
-        return job
 
 
 SIMULATOR_SEED = {"simulator": {"seed_simulator": 42}}
@@ -593,19 +568,6 @@ def test_circuits_of_one_job_that_repeat_each_other_are_refused():
         estimate(sampler, four_alike(), "ZZZZ", None, [[0.6], [0.7]], shots=500)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Wrapper(SamplerV2()),
-        lambda: Wrapper(StatevectorSampler(seed=np.random.default_rng(1))),
-        lambda: Counted(SamplerV2()),
-    ],
-)
-def test_samplers_that_do_not_repeat_themselves_are_taken(make):
-    """Four tasks of 100 circuits each; a false alarm has a chance of 10⁻¹³ in each."""
-    assert abs(spread_over_claimed(make(), 100) ** 2 - 1) <= 0.7
-
-
 def test_outcomes_that_are_certain_are_no_repetition():
     sampler = Wrapper(StatevectorSampler(seed=42))
     for _ in range(2):
@@ -632,13 +594,6 @@ def test_independent_tasks_are_no_repetition_in_whatever_order_shots_come(order,
         bits = BitArray(outcomes[..., None].astype(np.uint8), 2)
         result = SamplerPubResult(DataBin(bits=bits, shape=(circuits,)))
         repetition.check(draws_of([result]), shots, "it", number)
-
-
-def test_simulator_noise_of_the_runtime_is_not_deferred():
-    options = {"simulator": {"noise_model": noise()}}
-    with pytest.warns(DeprecationWarning, match="SamplerV2 class is deprecated"):
-        sampler = RuntimeSampler(mode=AerSimulator(), options=options)
-    assert not SamplerBackend(sampler).defer_measurements
 
 
 @pytest.mark.parametrize("name", ["aer", "statevector"])

@@ -409,15 +409,6 @@ def flat(value, variance=1.0, shots=1):
     return FragmentEstimate(np.full((1, 1, 1), value), (np.full((1, 1, 1), variance),), shots)
 
 
-def test_chunks_are_weighted_by_the_shots_that_they_got():
-    tasks = tasks_of(PLAIN, BINDINGS[:1], 4, chunks=2)
-    assert [task.shots for task in tasks] == [2, 2]
-    results = list(zip(tasks, (flat(1.0, 7.0, 30), flat(-0.5, 11.0, 20)), strict=True))
-    tensor = tensor_of(PLAIN, BINDINGS[:1], tasks, results)
-    assert tensor.values.ravel() == pytest.approx([0.6 * 1.0 + 0.4 * -0.5], rel=1e-15)
-    assert tensor.covariances[0].ravel() == pytest.approx([0.36 * 7 + 0.16 * 11], rel=1e-15)
-
-
 def test_settling_uses_the_shots_there_are():
     tasks = tasks_of(PLAIN, BINDINGS[:1], 7, chunks=3)
     assert [task.shots for task in tasks] == [3, 2, 2]

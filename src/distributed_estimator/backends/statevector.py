@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..cutting import ComplexArray, FloatArray, Fragment, GateStep, IntArray, Slot
+from ..cutting import ComplexArray, FloatArray, Fragment, IntArray, Operation, Slot
 from ..cutting.gates import GateKernel
 from ..forks import Lock
 from ..subexperiments import (
@@ -221,7 +221,7 @@ def _table(kernel: GateKernel, columns: IntArray, angles: FloatArray) -> Complex
 
 
 def _fuse(
-    steps: Iterable[GateStep | Slot], columns: dict[GateKernel, list[tuple[int, ...]]]
+    steps: Iterable[Operation | Slot], columns: dict[GateKernel, list[tuple[int, ...]]]
 ) -> Iterator[_Fused | Slot]:
     """Slots, and gates fused; notes the columns of the angles of every gate in `columns`."""
     open_runs: dict[int, _Fused] = {}
@@ -230,6 +230,7 @@ def _fuse(
             open_runs.pop(step.qubit, None)
             yield step
             continue
+        assert step.kernel is not None, "steps are gates"
         part: _Part = np.asarray(step.kernel.coefficients[0])
         if step.angles:
             own = columns.setdefault(step.kernel, [])

@@ -17,7 +17,7 @@ from qiskit.circuit.library import UGate
 from qiskit.synthesis import OneQubitEulerDecomposer
 from qiskit.transpiler import Target, generate_preset_pass_manager
 
-from ..cutting import ComplexArray, FloatArray, GateStep
+from ..cutting import ComplexArray, FloatArray, Operation
 from ..cutting.angles import AngleTable
 from ..errors import CircuitError
 from ..subexperiments import FragmentExperiment, SettingFamily
@@ -92,7 +92,7 @@ def make_template(
     ends: list[tuple[int, int]] = []
     ancilla, bit = count(fragment.num_qubits), count()
     for step in fragment.steps:
-        if isinstance(step, GateStep):
+        if isinstance(step, Operation):
             gate = step.instruction
             if step.angles:
                 gate = gate.to_mutable()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any, NoReturn
 
@@ -39,38 +38,31 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
 class AngleTable:
     """Angles of gate occurrences, in the order the gates were met.
 
-    Attributes:
+    Args:
         parameters: The circuit's parameters, in Qiskit's order.
         expressions: One number or expression an angle.
     """
 
-    parameters: tuple[Parameter, ...]
-    expressions: tuple[ParameterExpression | float, ...]
-    _offsets: FloatArray = field(init=False)
-    _slopes: FloatArray = field(init=False)
-    _nonlinear: tuple[int, ...] = field(init=False)
-    _known: dict[tuple[int, int], Any] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
-        offsets = np.zeros(len(self.expressions))
-        slopes = np.zeros((len(self.parameters), len(self.expressions)))
-        columns = {p: i for i, p in enumerate(self.parameters)}
-        nonlinear = []
-        for k, expression in enumerate(self.expressions):
+    def __init__(
+        self, parameters: Sequence[Parameter], expressions: Sequence[ParameterExpression | float]
+    ) -> None:
+        self.parameters, self.expressions = tuple(parameters), tuple(expressions)
+        self._offsets = np.zeros(len(expressions))
+        self._slopes = np.zeros((len(parameters), len(expressions)))
+        self._nonlinear: list[int] = []
+        self._known: dict[tuple[int, int], Any] = {}
+        columns = {p: i for i, p in enumerate(parameters)}
+        for k, expression in enumerate(expressions):
             affine = _affine(expression)
             if affine is None:
-                nonlinear.append(k)
+                self._nonlinear.append(k)
                 continue
-            offsets[k] = affine[0]
+            self._offsets[k] = affine[0]
             for parameter, slope in affine[1].items():
-                slopes[columns[parameter], k] = slope
-        object.__setattr__(self, "_offsets", offsets)
-        object.__setattr__(self, "_slopes", slopes)
-        object.__setattr__(self, "_nonlinear", tuple(nonlinear))
+                self._slopes[columns[parameter], k] = slope
 
     def evaluate(self, values: FloatArray) -> FloatArray:
         """All angles in radians, (bindings, parameters) -> (bindings, angles).

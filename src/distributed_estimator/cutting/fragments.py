@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Literal
 
 import numpy as np
-from qiskit.circuit import Instruction
 from rustworkx import PyGraph, connected_components
 
 from .angles import AngleTable
@@ -28,16 +27,6 @@ from .circuit import NormalCircuit
 from .gates import ComplexArray, FloatArray, GateKernel
 from .rewrite import Operation
 from .structure import gate_key
-
-
-@dataclass(frozen=True, eq=False)
-class GateStep:
-    """A gate of a fragment: local qubits, and columns of the fragment's own angles."""
-
-    instruction: Instruction
-    kernel: GateKernel
-    qubits: tuple[int, ...]
-    angles: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +54,14 @@ class Fragment:
         index: Its place in the plan.
         qubits: The circuit qubit of each local qubit.
         outputs: Local qubit by circuit qubit, for those that can be observed here.
-        steps: Gates and slots in order.
+        steps: Gates, with local qubits and angles, and slots in order.
         angles: Columns of the plan's angle table that its gates use, one per local angle.
     """
 
     index: int
     qubits: tuple[int, ...]
     outputs: dict[int, int]
-    steps: tuple[GateStep | Slot, ...]
+    steps: tuple[Operation | Slot, ...]
     angles: tuple[int, ...]
 
     @cached_property
@@ -284,16 +273,15 @@ class _Part:
         self.index = index
         self.segments = segments
         self._local = {segment: i for i, segment in enumerate(segments)}
-        self._steps: list[GateStep | Slot] = []
+        self._steps: list[Operation | Slot] = []
         self._slots = 0
         self._angles: list[int] = []
 
     def add_gate(self, operation: Operation, segments: Sequence[int]) -> None:
-        assert operation.kernel is not None
         angles = tuple(range(len(self._angles), len(self._angles) + len(operation.angles)))
         qubits = tuple(self._local[segment] for segment in segments)
         self._angles.extend(operation.angles)
-        self._steps.append(GateStep(operation.instruction, operation.kernel, qubits, angles))
+        self._steps.append(replace(operation, qubits=qubits, angles=angles))
 
     def add_slot(self, segment: int, side: Side, cut_key: str) -> tuple[int, int]:
         """Gives the numbers of the fragment and of its slot."""

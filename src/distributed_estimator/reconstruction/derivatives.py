@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ..cutting import CutPlan, FloatArray, Fragment, GateStep, IntArray
+from ..cutting import CutPlan, FloatArray, Fragment, IntArray, Operation
 from ..cutting.angles import AngleTable
 from ..subexperiments import FragmentExperiment
 from .reconstruction import Queries, Reconstruction, quadratic_form
@@ -24,7 +24,7 @@ class Shifts:
         angles = [
             (local, step.kernel.shift_rules[index])
             for step in fragment.steps
-            if isinstance(step, GateStep)
+            if isinstance(step, Operation) and step.kernel is not None
             for index, local in enumerate(step.angles)
             if wanted & table.depends_on(fragment.angles[local])
         ]
