@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import pickle
 
+import gate_catalogue as catalogue
 import numpy as np
 import pytest
 from helpers import entangled
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter, ParameterVector, library
+from qiskit.circuit import Parameter, ParameterVector
 from qiskit.primitives import (
     BackendSamplerV2,
     BaseSamplerV2,
@@ -168,25 +169,15 @@ def test_fragments_that_are_not_observed(name):
 
 # --- Controlled rotations, which Aer binds wrongly ------------------------------------------------
 
-CONTROLLED = {
-    "crx": library.CRXGate,
-    "cry": library.CRYGate,
-    "crz": library.CRZGate,
-    "cp": library.CPhaseGate,
-    "cu": library.CUGate,
-    "cu1": library.CU1Gate,
-    "cu3": library.CU3Gate,
-    "xx_plus_yy": library.XXPlusYYGate,
-}
-NUM_ANGLES = {"cu": 4, "cu3": 3, "xx_plus_yy": 2}
+CONTROLLED = [name for name in catalogue.CONTROLLED if catalogue.ANGLES[name]]
 
 
 @pytest.mark.parametrize("name", ["aer", "statevector", "backend on aer"])
-@pytest.mark.parametrize("gate", CONTROLLED)
+@pytest.mark.parametrize("gate", [*CONTROLLED, "XXPlusYYGate"])
 def test_parameterised_controlled_rotations(name, gate):
-    angles = ParameterVector("x", NUM_ANGLES.get(gate, 1))
+    angles = ParameterVector("x", catalogue.ANGLES[gate])
     circuit = entangled(3, 4, layers=1)
-    circuit.append(CONTROLLED[gate](*angles), [0, 1])
+    circuit.append(catalogue.make(gate, angles), [0, 1])
     circuit.h(range(3))
     points = np.random.default_rng(2).uniform(-3, 3, (4, 1, len(angles)))
     observables = ["IZZ", "IIX", "IYI"]
