@@ -351,9 +351,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         self._jobs.shutdown(wait=False)
         if not isinstance(self.pool, Pool | Executor):
             self.pipeline.pool.close()
-        for file in (self.journal, self.log, self.trace):
-            if file is not None:
-                file.close()
+        for file in filter(None, (self.journal, self.log, self.trace)):
+            file.close()
 
     def _begin(self) -> Stop:
         with self._lock:
@@ -375,10 +374,10 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
 
     def _is_brief(self, pubs: Sequence[Pub], accuracies: Sequence[Accuracy]) -> bool:
         """Whether a run is sooner done than handed to a thread, judged by the last one like it."""
-        if len({id(pub.circuit) for pub in pubs}) != 1:
-            return False
         kind, seconds = self._pace
-        alike = all(kind == _kind(pubs[0].circuit, accuracy) for accuracy in accuracies)
+        alike = len({id(pub.circuit) for pub in pubs}) == 1 and all(
+            kind == _kind(pubs[0].circuit, accuracy) for accuracy in accuracies
+        )
         return alike and sum(pub.size for pub in pubs) * seconds < _BRIEF
 
     @property

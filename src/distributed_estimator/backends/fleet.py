@@ -220,9 +220,7 @@ class SimulatedQPU:
     def estimate(self, circuits: int, shots: int, now: float) -> float:
         """When a job that is sent now should be back, as far as can be known now.
 
-        It knows the rate limit, the queue, with all jobs of ours that are on their way, and the
-        calibrations; it knows neither how the network will vary nor which jobs of other users are
-        still to come.
+        That is without knowing how the network will vary, or which jobs of others are to come.
         """
         sent = now + self.wait(now)
         self._serve_others(sent)
@@ -237,9 +235,6 @@ class SimulatedQPU:
             circuits: Circuits, each binding counting; no more than the device takes.
             shots: Shots of each; 0 for exact values.
             now: The time.
-
-        Returns:
-            Its times and how it ends: "done" or "failed".
         """
         sent = now + self.wait(now)
         if self.spec.rate_limit is not None:  # the bucket holds `burst` tokens
@@ -327,10 +322,10 @@ class Fleet:
 
     Every task is one job, on the device predicted to have it back first; where that has a rate
     limit, the job waits here until it is let through. The inner backend evaluates the task while
-    the modelled time passes, so values do not depend on which device it is. (The smallest
-    `most_circuits` decides how tasks are divided, and with that what is drawn.) Time that the
-    evaluation takes beyond the modelled time comes on top: `returned` in the records is always the
-    model's. Exact values, which no device gives, count as one circuit without shots per binding.
+    the modelled time passes, so values do not depend on the device, but for the smallest
+    `most_circuits`, which decides how tasks are divided. Time that the evaluation takes beyond
+    comes on top: `returned` in the records is always the model's. Exact values, which no device
+    gives, count as one circuit without shots per binding.
 
     Workers must be threads of this process, as many as jobs are to be under way at a time. A job
     that was sent cannot be withdrawn.
@@ -463,11 +458,9 @@ def _specs(devices: object) -> tuple[DeviceSpec, ...]:
     specs = tuple(devices)
     if not specs:
         raise InputError("`devices` is empty: give at least one `DeviceSpec`")
-    names: set[str] = set()
-    for spec in specs:
+    for number, spec in enumerate(specs):
         if not isinstance(spec, DeviceSpec):
             raise InputError(f"`devices` holds {spec!r}: give objects of type `DeviceSpec`")
-        if spec.name in names:
+        if spec.name in [other.name for other in specs[:number]]:
             raise InputError(f"several devices are named {spec.name!r}: give each its own name")
-        names.add(spec.name)
     return specs

@@ -250,12 +250,11 @@ def _is_noiseless(sampler: BaseSamplerV2) -> bool:
     if not comes_from(backend, "qiskit_aer"):
         return False
     options = getattr(sampler, "options", None)
-    models = (
-        (getattr(options, "run_options", None) or {}).get("noise_model"),
-        getattr(getattr(options, "simulator", None), "noise_model", None),
-        getattr(backend.options, "noise_model", None),
+    return not (
+        (getattr(options, "run_options", None) or {}).get("noise_model")
+        or getattr(getattr(options, "simulator", None), "noise_model", None)
+        or getattr(backend.options, "noise_model", None)
     )
-    return not any(models)
 
 
 def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
@@ -263,10 +262,10 @@ def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
 
     On many small circuits Aer's own threads cost more than they gain.
     """
-    if not comes_from(sampler, "qiskit_aer"):
-        return sampler
-    chosen = {**sampler.options.backend_options, **sampler.options.run_options}
-    if "max_parallel_threads" in chosen:
+    if not comes_from(sampler, "qiskit_aer") or "max_parallel_threads" in {
+        **sampler.options.backend_options,
+        **sampler.options.run_options,
+    }:
         return sampler
     fresh = copy.copy(sampler)
     fresh._options = copy.copy(sampler.options)

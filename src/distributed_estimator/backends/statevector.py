@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..cutting import ComplexArray, FloatArray, Fragment, GateStep, IntArray, SlotStep
+from ..cutting import ComplexArray, FloatArray, Fragment, IntArray, Operation, Slot
 from ..cutting.gates import GateKernel
 from ..forks import Lock
 from ..subexperiments import (
@@ -164,7 +164,6 @@ class Program:
 
     def __init__(self, fragment: Fragment) -> None:
         sides = [slot.side for slot in fragment.slots]
-        self._branches = [side.branches for side in sides]
         counts = [len(side.branches) for side in sides]
         self._pairs_shape = *counts, *counts
         self._pairs_order = [1 + s + end for s in range(len(sides)) for end in (0, len(sides))]
@@ -173,10 +172,10 @@ class Program:
         steps = list(_fuse(fragment.steps, columns))
         # One-qubit gates that come first on their qubit make a product state.
         self._first: list[_Fused | None] = [None] * fragment.num_qubits
-        self._steps: list[_Fused | SlotStep] = []
+        self._steps: list[_Fused | Slot] = []
         touched: set[int] = set()
         for step in steps:
-            qubits = (step.qubit,) if isinstance(step, SlotStep) else step.qubits
+            qubits = (step.qubit,) if isinstance(step, Slot) else step.qubits
             if isinstance(step, _Fused) and len(qubits) == 1 and touched.isdisjoint(qubits):
                 self._first[qubits[0]] = step
             else:
@@ -190,8 +189,8 @@ class Program:
         first = [_ZERO if fused is None else fused.column(tables) for fused in self._first]
         states = product_state(first, len(angles))
         for step in self._steps:
-            if isinstance(step, SlotStep):
-                states = apply_branches(states, self._branches[step.slot], step.qubit)
+            if isinstance(step, Slot):
+                states = apply_branches(states, step.side.branches, step.qubit)
             else:
                 apply = apply_real_gate if step.is_real else apply_gate
                 states = apply(states, step.matrices(tables), step.nonzero, step.qubits)
@@ -222,15 +221,16 @@ def _table(kernel: GateKernel, columns: IntArray, angles: FloatArray) -> Complex
 
 
 def _fuse(
-    steps: Iterable[GateStep | SlotStep], columns: dict[GateKernel, list[tuple[int, ...]]]
-) -> Iterator[_Fused | SlotStep]:
+    steps: Iterable[Operation | Slot], columns: dict[GateKernel, list[tuple[int, ...]]]
+) -> Iterator[_Fused | Slot]:
     """Slots, and gates fused; notes the columns of the angles of every gate in `columns`."""
     open_runs: dict[int, _Fused] = {}
     for step in steps:
-        if isinstance(step, SlotStep):
+        if isinstance(step, Slot):
             open_runs.pop(step.qubit, None)
             yield step
             continue
+        assert step.kernel is not None, "steps are gates"
         part: _Part = np.asarray(step.kernel.coefficients[0])
         if step.angles:
             own = columns.setdefault(step.kernel, [])

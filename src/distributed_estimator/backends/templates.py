@@ -17,7 +17,7 @@ from qiskit.circuit.library import UGate
 from qiskit.synthesis import OneQubitEulerDecomposer
 from qiskit.transpiler import Target, generate_preset_pass_manager
 
-from ..cutting import ComplexArray, FloatArray, GateStep
+from ..cutting import ComplexArray, FloatArray, Operation
 from ..cutting.angles import AngleTable
 from ..errors import CircuitError
 from ..subexperiments import FragmentExperiment, SettingFamily
@@ -62,15 +62,10 @@ class Template:
             Shape (rows · groups · settings, parameters), rows slowest.
         """
         rows, groups, settings = len(angles), len(self.bases), len(self.settings)
-        columns = np.concatenate(
-            [
-                np.repeat(angles, groups * settings, axis=0),
-                np.tile(np.repeat(self.bases, settings, axis=0), (rows, 1)),
-                np.tile(self.settings, (rows * groups, 1)),
-            ],
-            axis=1,
-        )
-        return self.table.evaluate(columns)
+        local = np.repeat(angles, groups * settings, axis=0)
+        bases = np.tile(np.repeat(self.bases, settings, axis=0), (rows, 1))
+        slots = np.tile(self.settings, (rows * groups, 1))
+        return self.table.evaluate(np.concatenate([local, bases, slots], axis=1))
 
 
 def make_template(
@@ -97,24 +92,24 @@ def make_template(
     ends: list[tuple[int, int]] = []
     ancilla, bit = count(fragment.num_qubits), count()
     for step in fragment.steps:
-        if isinstance(step, GateStep):
+        if isinstance(step, Operation):
             gate = step.instruction
             if step.angles:
                 gate = gate.to_mutable()
                 gate.params = [angles[a] for a in step.angles]
             _append(circuit, gate, step.qubits)
             continue
-        operations = [setting[step.slot] for setting in settings]
+        operations = [setting[step.number] for setting in settings]
         slots.append(circuit, step.qubit, [own.rotations[0] for own in operations])
-        if not family.measured[step.slot]:
+        if not family.measured[step.number]:
             continue
         place = next(bit)
-        if deferred[step.slot]:
+        if deferred[step.number]:
             ends.append((next(ancilla), place))
             circuit.cx(step.qubit, ends[-1][0])
         else:
             circuit.measure(step.qubit, place)
-        if fragment.slots[step.slot].side.end == "gate":
+        if step.side.end == "gate":
             slots.append(circuit, step.qubit, [own.rotations[1] for own in operations])
     for place, qubit in enumerate(observed):
         letters = [dict(group.basis).get(qubit, "Z") for group in groups]

@@ -1,10 +1,10 @@
 """From a circuit to a plan: which gates and wires are cut, into which fragments. Pure."""
 
 from .channels import LocalOperation, SettingBasis, Side, SlotBasis
-from .fragments import Cut, Fragment, GateStep, Slot, SlotStep
+from .fragments import Cut, Fragment, Slot
 from .gates import ComplexArray, FloatArray, IntArray
-from .plan import CutPlan, Labels, check_cuts
-from .search import AutoCut
+from .plan import AutoCut, CutPlan, Labels, check_cuts
+from .rewrite import Operation
 
 __all__ = [
     "AutoCut",
@@ -13,7 +13,7 @@ __all__ = [
     "CutPlan",
     "FloatArray",
     "Fragment",
-    "GateStep",
+    "Operation",
     "IntArray",
     "Labels",
     "LocalOperation",
@@ -21,6 +21,5 @@ __all__ = [
     "Side",
     "Slot",
     "SlotBasis",
-    "SlotStep",
     "check_cuts",
 ]

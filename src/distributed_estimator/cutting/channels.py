@@ -85,8 +85,7 @@ class SlotBasis:
 
     Attributes:
         operations: The settings.
-        outcomes: Shape (outcomes of all settings, rank); row o maps coordinates to the
-            weight of outcome o.
+        outcomes: Shape (outcomes, rank); row o maps coordinates to the weight of outcome o.
         functionals: Shape (functionals of all settings, rank).
         inverse: Shape (rank, functionals); coordinates from functionals, of least norm.
     """
@@ -336,7 +335,11 @@ def _gate_side(columns: ComplexArray) -> Side:
     if frame is None:
         return Side("gate", _MATRIX_UNITS, _universal_operations())
     after, before = frame
-    return Side("gate", after @ PROJECTORS @ before, _framed_operations(after, before))
+    # The five distinct operations of a rank-4 gate, in its own frame.
+    diagonals = (("I", (1, 1)), ("Z", (1, -1)), ("S", (1, 1j)), ("S†", (1, -1j)))
+    rotations = (LocalOperation(name, (after @ np.diag(d) @ before,)) for name, d in diagonals)
+    operations = *rotations, LocalOperation("M", (before, after))
+    return Side("gate", after @ PROJECTORS @ before, operations)
 
 
 def _pivot(array: ComplexArray) -> complex:
@@ -386,13 +389,6 @@ def _frame_key(vector: ComplexArray) -> tuple[float, float, float]:
     """|0> before |1>, |+> before |->, |+i> before |-i>."""
     cross = np.conj(vector[0]) * vector[1]
     return (-round(abs(vector[0]), 6), -round(cross.real, 6), -round(cross.imag, 6))
-
-
-def _framed_operations(after: ComplexArray, before: ComplexArray) -> tuple[LocalOperation, ...]:
-    """The five distinct operations of a rank-4 gate, {I, Z, S, S†, M} in its own frame."""
-    diagonals = (("I", (1, 1)), ("Z", (1, -1)), ("S", (1, 1j)), ("S†", (1, -1j)))
-    rotations = (LocalOperation(name, (after @ np.diag(d) @ before,)) for name, d in diagonals)
-    return (*rotations, LocalOperation("M", (before, after)))
 
 
 @lru_cache(maxsize=1)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Literal
 
 import numpy as np
-from qiskit.circuit import Instruction
 from rustworkx import PyGraph, connected_components
 
 from .angles import AngleTable
@@ -24,38 +23,25 @@ from .channels import (
     qpd_terms,
     wire_sides,
 )
-from .circuit import NormalCircuit, Operation
+from .circuit import NormalCircuit
 from .gates import ComplexArray, FloatArray, GateKernel
+from .rewrite import Operation
 from .structure import gate_key
 
 
 @dataclass(frozen=True, eq=False)
-class GateStep:
-    """A gate of a fragment: local qubits, and columns of the fragment's own angles."""
-
-    instruction: Instruction
-    kernel: GateKernel
-    qubits: tuple[int, ...]
-    angles: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class SlotStep:
-    """The place of slot number `slot` in the order of a fragment's gates."""
-
-    slot: int
-    qubit: int
-
-
-@dataclass(frozen=True, eq=False)
 class Slot:
-    """One end of a cut on a fragment.
+    """One end of a cut on a fragment, in the order of its gates.
 
     Attributes:
+        number: Its place among the fragment's slots.
+        qubit: The local qubit.
         side: What happens there.
         cut_key: Content of the cut and which end of it this is: what the side follows from.
     """
 
+    number: int
+    qubit: int
     side: Side
     cut_key: str
 
@@ -68,17 +54,20 @@ class Fragment:
         index: Its place in the plan.
         qubits: The circuit qubit of each local qubit.
         outputs: Local qubit by circuit qubit, for those that can be observed here.
-        steps: Gates and slots in order.
-        slots: Ends of cuts on this fragment, in order of their steps.
+        steps: Gates, with local qubits and angles, and slots in order.
         angles: Columns of the plan's angle table that its gates use, one per local angle.
     """
 
     index: int
     qubits: tuple[int, ...]
     outputs: dict[int, int]
-    steps: tuple[GateStep | SlotStep, ...]
-    slots: tuple[Slot, ...]
+    steps: tuple[Operation | Slot, ...]
     angles: tuple[int, ...]
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """Ends of cuts on this fragment."""
+        return tuple(step for step in self.steps if isinstance(step, Slot))
 
     @property
     def num_qubits(self) -> int:
@@ -105,9 +94,8 @@ class Fragment:
         """Content hash of the fragment's structure, without its angles' values."""
         lines = [f"{self.num_qubits}"]
         for step in self.steps:
-            if isinstance(step, SlotStep):
-                slot = self.slots[step.slot]
-                lines.append(f"slot {step.qubit} {slot.side.end} {slot.cut_key}")
+            if isinstance(step, Slot):
+                lines.append(f"slot {step.qubit} {step.side.end} {step.cut_key}")
             else:
                 lines.append(f"{gate_key(step.instruction)} {step.qubits} {step.angles}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
@@ -214,16 +202,16 @@ def split(
         if index not in chosen:
             owner[segments[0]].add_gate(operation, segments)
             continue
-        sides, gate = _sides(operation, normal.angles), operation.instruction
-        content = operation.kind if gate is None else gate_key(gate)
+        sides, kind = _sides(operation, normal.angles), operation.kind
+        content = gate_key(operation.instruction) if kind == "gate" else kind
         first, second = (
-            owner[segment].add_slot(segment, Slot(side, f"{content} {end}"))
+            owner[segment].add_slot(segment, side, f"{content} {end}")
             for end, (segment, side) in enumerate(zip(segments, sides, strict=True))
         )
         cuts.append(
             Cut(
-                "gate" if operation.kind == "gate" else "wire",
-                operation.name,
+                "gate" if kind == "gate" else "wire",
+                operation.instruction.name,
                 (wires.sources[segments[0]], wires.sources[segments[1]]),
                 operation.position,
                 sides,
@@ -285,23 +273,22 @@ class _Part:
         self.index = index
         self.segments = segments
         self._local = {segment: i for i, segment in enumerate(segments)}
-        self._steps: list[GateStep | SlotStep] = []
-        self._slots: list[Slot] = []
+        self._steps: list[Operation | Slot] = []
+        self._slots = 0
         self._angles: list[int] = []
 
     def add_gate(self, operation: Operation, segments: Sequence[int]) -> None:
-        assert operation.instruction is not None
-        assert operation.kernel is not None
         angles = tuple(range(len(self._angles), len(self._angles) + len(operation.angles)))
         qubits = tuple(self._local[segment] for segment in segments)
         self._angles.extend(operation.angles)
-        self._steps.append(GateStep(operation.instruction, operation.kernel, qubits, angles))
+        self._steps.append(replace(operation, qubits=qubits, angles=angles))
 
-    def add_slot(self, segment: int, slot: Slot) -> tuple[int, int]:
+    def add_slot(self, segment: int, side: Side, cut_key: str) -> tuple[int, int]:
         """Gives the numbers of the fragment and of its slot."""
-        self._steps.append(SlotStep(len(self._slots), self._local[segment]))
-        self._slots.append(slot)
-        return self.index, len(self._slots) - 1
+        number = self._slots
+        self._steps.append(Slot(number, self._local[segment], side, cut_key))
+        self._slots += 1
+        return self.index, number
 
     def fragment(self, sources: Sequence[int], final: dict[int, int]) -> Fragment:
         return Fragment(
@@ -309,7 +296,6 @@ class _Part:
             tuple(sources[segment] for segment in self.segments),
             {final[s]: i for i, s in enumerate(self.segments) if s in final},
             tuple(self._steps),
-            tuple(self._slots),
             tuple(self._angles),
         )
 

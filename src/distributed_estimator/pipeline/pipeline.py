@@ -32,14 +32,7 @@ from ..execution import (
     run_tasks,
 )
 from ..pubs import Batch
-from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, run_here
-from ..reconstruction.derivatives import (
-    derivatives_by_angle,
-    derivatives_by_parameter,
-    influences_measured,
-    influences_of_terms,
-    slopes_of_angles,
-)
+from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, derivatives, run_here
 from ..records import QueryRecord, RecordWriter, StragglerInfo, Summary, new_run_id, utc_now
 from ..subexperiments import (
     MOST_ROUNDS,
@@ -52,9 +45,8 @@ from ..subexperiments import (
     shots_to_meet,
     unique_rows,
 )
-from .memory import MemoryLimit, Need
 from .preparation import Preparation
-from .rounds import Round, RoundRequest, Spent
+from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
@@ -62,12 +54,7 @@ _ONE_CORE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well a value must be known: `shots` a subexperiment, or a target standard error.
-
-    Attributes:
-        shots: Shots per subexperiment; None where `precision` rules.
-        precision: Standard error to meet; 0 for the exact value.
-    """
+    """How well a value must be known: `shots` a subexperiment, or where None a standard error."""
 
     shots: int | None
     precision: float
@@ -132,8 +119,7 @@ class Pipeline:
         conditions: How they do; its clock also times the stages.
         basis: Settings at a cut.
         memory_limit: Bytes a batch may take; None: half of what is free.
-        log: Where query records go.
-        trace: Where task records go.
+        log: Where query records go; `trace` has task records.
         seed: For records; the seeds themselves derive from the names of runs.
         run_id: The run that records belong to.
     """
@@ -159,10 +145,7 @@ class Pipeline:
     ) -> Evaluation:
         """Values of a batch, with standard errors or derivatives.
 
-        Args:
-            request: The batch, with its accuracy and parameters.
-            stop: Ends the evaluation early.
-            begun: When the run began that has the deadline, on the conditions' clock; None: now.
+        The run that has the deadline has `begun` then on the conditions' clock; None: now.
 
         Raises:
             BackendError: The backend cannot give the accuracy asked for, or failed.
@@ -252,7 +235,7 @@ class _Session(ExitStack):
         shots = shots_to_meet(accuracy.precision, orders[:, 0], orders[:, 1], taken)
         if self._by_influence:
             with suppress(PlanTooLargeError):  # then the order goes by the observables alone
-                self._measured = influences_measured(pilots[-1])
+                self._measured = derivatives.influences_measured(pilots[-1])
         self._lap("reconstruct")
         return shots
 
@@ -295,11 +278,11 @@ class _Session(ExitStack):
         if shots is not None and accuracy.adaptive:
             shots = max(shots, shots_for_slopes(accuracy.precision, batch.observables.weights))
         shifts = self.prepared.shifts(parameters)
-        slopes = slopes_of_angles(self.plan, shifts, batch.values, parameters)
+        slopes = derivatives.slopes_of_angles(self.plan, shifts, batch.values, parameters)
         rows = [s.rows(base) for s, base in zip(shifts, self.rows, strict=True)]
         sample = self._sample(rows, shots, f"{self.request.run} gradient", "environments")
-        by_angle = derivatives_by_angle(self.plan, sample, shifts, self.angles, parameters)
-        gradients = derivatives_by_parameter(by_angle, slopes, batch.binding)
+        by_angle = derivatives.by_angle(self.plan, sample, shifts, self.angles, parameters)
+        gradients = derivatives.by_parameter(by_angle, slopes, batch.binding)
         values = sample.values()
         self._lap("reconstruct")
         return _Estimate(values, np.zeros(0), self.shots_taken, gradients=gradients)
@@ -350,7 +333,9 @@ class _Session(ExitStack):
         )
         influences = self._measured
         if self._by_influence and influences is None:
-            influences = influences_of_terms(prepared.experiments, queries, self.inverses)
+            influences = derivatives.influences_of_terms(
+                prepared.experiments, queries, self.inverses
+            )
         round_ = Round(request, pipeline.repetition, influences)
         reconstruction = Reconstruction(
             self.plan,

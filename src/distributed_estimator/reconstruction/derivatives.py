@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ..cutting import CutPlan, FloatArray, Fragment, GateStep, IntArray
+from ..cutting import CutPlan, FloatArray, Fragment, IntArray, Operation
 from ..cutting.angles import AngleTable
 from ..subexperiments import FragmentExperiment
 from .reconstruction import Queries, Reconstruction, quadratic_form
@@ -24,7 +24,7 @@ class Shifts:
         angles = [
             (local, step.kernel.shift_rules[index])
             for step in fragment.steps
-            if isinstance(step, GateStep)
+            if isinstance(step, Operation) and step.kernel is not None
             for index, local in enumerate(step.angles)
             if wanted & table.depends_on(fragment.angles[local])
         ]
@@ -53,7 +53,7 @@ class Shifts:
         return result
 
 
-def derivatives_by_angle(
+def by_angle(
     plan: CutPlan,
     reconstruction: Reconstruction,
     shifts: Sequence[Shifts],
@@ -115,9 +115,7 @@ def slopes_of_angles(
     return plan.normal.angles.jacobian(values, parameters, used)
 
 
-def derivatives_by_parameter(
-    by_angle: FloatArray, slopes: FloatArray, binding: IntArray
-) -> FloatArray:
+def by_parameter(by_angle: FloatArray, slopes: FloatArray, binding: IntArray) -> FloatArray:
     """Derivatives of every query by parameters, by the chain rule; (queries, parameters)."""
     own = slopes if len(slopes) == 1 else slopes[binding]
     return np.asarray((own @ by_angle[:, :, None])[:, :, 0])

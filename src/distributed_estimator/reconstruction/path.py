@@ -35,8 +35,12 @@ class Step:
         kept = len(self.left_axes) - self.num_shared
         shape = [left.shape[1:][a] for a in self.left_axes[:kept]]
         shape += [right.shape[1:][a] for a in self.right_axes[self.num_shared :]]
-        result = _multiply(*self._matrices(left, right))
-        return result.reshape(len(result), *shape)
+        one, other = self._matrices(left, right)
+        if len(other) == 1 < len(one):
+            result = one.reshape(-1, one.shape[2]) @ other[0]
+        else:
+            result = one @ other
+        return np.asarray(result.reshape(max(len(one), len(other)), *shape))
 
     def back(
         self, left: FloatArray, right: FloatArray, above: FloatArray
@@ -54,13 +58,6 @@ class Step:
         right = right.transpose(0, *(a + 1 for a in self.right_axes))
         shared = prod(right.shape[1 : 1 + self.num_shared])
         return left.reshape(len(left), -1, shared), right.reshape(len(right), shared, -1)
-
-
-def _multiply(left: FloatArray, right: FloatArray) -> FloatArray:
-    if len(right) == 1 < len(left):
-        flat = left.reshape(-1, left.shape[2]) @ right[0]
-        return np.asarray(flat.reshape(len(left), left.shape[1], -1))
-    return np.asarray(left @ right)
 
 
 def _restore(matrix: FloatArray, shape: Sequence[int], axes: Sequence[int]) -> FloatArray:

@@ -8,7 +8,7 @@ the first-order error less what it counts twice, to all orders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -128,15 +128,13 @@ class Reconstruction:
     contracted as far as it goes; the rest follows when a result is asked for, with the same bits.
 
     Args:
-        plan: The plan.
-        network: Its network.
+        plan: The plan, and its `network`.
         tensors: A tensor per fragment. They must be complete when a result is asked for.
         queries: What is asked for.
         angles: Angles of all gates at every binding, shape (bindings, angles).
         wanted: What to begin with early.
-        most_elements: Numbers a contraction may hold; where one query takes more, it is sliced.
-            None: any.
-        run_slices: Runs the slices of contractions that are sliced.
+        most_elements: Numbers a contraction may hold; where one query takes more, it is sliced
+            (`run_slices`). None: any.
 
     Raises:
         PlanTooLargeError: A contraction does not fit even in slices.
@@ -181,7 +179,12 @@ class Reconstruction:
         """Expectation values, shape (queries,)."""
         entries = np.empty(self.queries.query.size)
         for part in self._parts(self._sliced):
-            entries[part] = self._values(part)
+            begun = self._finish(None)
+            if begun is not None:
+                entries[part] = begun.value
+            else:
+                leaves = (self._leaf_at(number, part) for number in self._leaves)
+                entries[part] = self._contract(self._sliced, leaves, part.stop - part.start)
         return self.queries.sum(entries)
 
     def environments(self) -> Iterator[tuple[slice, list[FloatArray]]]:
@@ -190,8 +193,17 @@ class Reconstruction:
         Yields:
             Which entries, and per leaf an array of shape (entries, axes…).
         """
-        for part in self._parts(self._sliced_back):
-            yield part, self._environments(part)
+        sliced = self._sliced_back
+        for part in self._parts(sliced):
+            begun = self._finish(None) if self._wanted == "environments" else None
+            if begun is not None:
+                yield part, begun.environments()
+                continue
+            leaves = [self._leaf_at(number, part) for number in self._leaves]
+            if sliced is None:
+                yield part, self.network.environments(leaves)
+            else:
+                yield part, sliced.environments(leaves, self._run_slices)
 
     def variance_orders(self) -> tuple[FloatArray, FloatArray]:
         """How variances depend on shots, to first and second order in 1 / shots.
@@ -199,17 +211,18 @@ class Reconstruction:
         Returns:
             a and b, shape (queries,) each: with x times the shots, the variance is a/x + b/x².
         """
-        full, part = self._excess(1.0), self._excess(_SCALE)
+
+        def excess(scale: float) -> FloatArray:
+            """Variances the queries would have, were all covariances `scale` times as large."""
+            return self._sum_pairs(
+                lambda left, right: (
+                    self._moments(left, right, scale) - self._moments(left, right, 0.0)
+                )
+            )[0]
+
+        full, part = excess(1.0), excess(_SCALE)
         second = (full - part / _SCALE) / (1 - _SCALE)
         return full - second, second
-
-    def _excess(self, scale: float) -> FloatArray:
-        """Variances the queries would have, were all covariances `scale` times as large."""
-
-        def term(left: IntArray, right: IntArray) -> FloatArray:
-            return self._moments(left, right, scale) - self._moments(left, right, 0.0)
-
-        return self._sum_pairs(term)[0]
 
     def standard_errors(self, values: FloatArray) -> tuple[FloatArray, int]:
         """Standard errors of `values`, and for how many only the first order was left.
@@ -224,29 +237,16 @@ class Reconstruction:
             variances[doubtful] = self._first_order()[doubtful]
         return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
 
-    def _values(self, part: slice) -> FloatArray:
-        contraction = self._finish(None)
-        if contraction is not None:
-            return contraction.value
-        return self._contract(self._sliced, self._leaves(part), part.stop - part.start)
-
-    def _environments(self, part: slice) -> list[FloatArray]:
-        contraction = self._finish(None) if self._wanted == "environments" else None
-        if contraction is not None:
-            return contraction.environments()
-        if self._sliced_back is not None:
-            return self._sliced_back.environments(self._leaves(part), self._run_slices)
-        return self.network.environments(self._leaves(part))
-
     def _contract(
-        self, sliced: SlicedNetwork | None, leaves: Sequence[FloatArray], queries: int
+        self, sliced: SlicedNetwork | None, leaves: Iterable[FloatArray], queries: int
     ) -> FloatArray:
         if sliced is not None:
-            return sliced.values(leaves, self._run_slices)
-        return self.network.values(leaves, queries)
+            return sliced.values(list(leaves), self._run_slices)
+        return self.network.values(list(leaves), queries)
 
-    def _leaves(self, part: slice) -> list[FloatArray]:
-        return [self._leaf_at(number, part) for number in range(self.network.path.num_leaves)]
+    @property
+    def _leaves(self) -> range:
+        return range(self.network.path.num_leaves)
 
     def _leaf_at(self, number: int, part: slice) -> FloatArray:
         if number >= len(self.tensors):
@@ -278,8 +278,7 @@ class Reconstruction:
         contraction = self._finish(scale)
         if contraction is not None:
             return contraction.value
-        numbers = range(self.network.path.num_leaves)
-        leaves = [self._moment(number, left, right, scale) for number in numbers]
+        leaves = (self._moment(number, left, right, scale) for number in self._leaves)
         return self._contract(self._sliced_squares, leaves, len(left))
 
     def _moment(self, number: int, left: IntArray, right: IntArray, scale: float) -> FloatArray:
@@ -295,7 +294,9 @@ class Reconstruction:
 
     @cached_property
     def _squared_cores(self) -> list[FloatArray]:
-        return [_squared_core(core) for core in self._cores]
+        """Those of the doubled network, shape (rows, r², s²) each."""
+        doubled = (core[:, :, None, :, None] * core[:, None, :, None, :] for core in self._cores)
+        return [core.reshape(len(core), core.shape[1] ** 2, -1) for core in doubled]
 
     @cached_property
     def _sliced_back(self) -> SlicedNetwork | None:
@@ -386,13 +387,6 @@ class Reconstruction:
         if self._most_elements is not None:
             most = min(most, self._most_elements)
         return max(1, most // elements)
-
-
-def _squared_core(core: FloatArray) -> FloatArray:
-    """The core of the doubled network, shape (rows, r, s) -> (rows, r², s²)."""
-    rows, r, s = core.shape
-    doubled = core[:, :, None, :, None] * core[:, None, :, None, :]
-    return np.asarray(doubled.reshape(rows, r * r, s * s))
 
 
 def _outer_product(left: FloatArray, right: FloatArray, ranks: Sequence[int]) -> FloatArray:

@@ -29,12 +29,8 @@ _SAFETY = 3.0
 class ShotsTaken:
     """Shots that a round's subexperiments got, of all their chunks; all 0 for exact values.
 
-    A backend may take another number than it was asked to, and a deadline leave chunks out.
-
-    Attributes:
-        fewest: By any.
-        most: By any.
-        mean: The harmonic mean, as variances go with one over the shots; 0 where any has none.
+    A backend may take another number than it was asked to, and a deadline leave chunks out. The
+    mean is harmonic, as variances go with one over the shots; 0 where any has none.
     """
 
     fewest: int = 0
@@ -54,8 +50,8 @@ def shots_to_meet(
 
     Args:
         precision: Standard error wanted, greater than 0.
-        first: What each pilot says of the variances to first order, shape (`PILOTS`, queries):
-            with x times the pilot's shots they are first / x + second / x².
+        first: What each pilot says of the variances, shape (`PILOTS`, queries): with x times the
+            pilot's shots they are first / x + second / x².
         second: The same to second order.
         pilot_shots: Shots per subexperiment that the pilots had.
 

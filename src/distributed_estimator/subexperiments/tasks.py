@@ -72,8 +72,7 @@ class FragmentEstimate:
             squared, product of squared slot ranks); empty where they are not wanted.
         shots: Shots per circuit and row that it is made of, which a backend may choose otherwise
             than it was asked to; None for exact values.
-        draws: Evidence of the random numbers drawn, compared between tasks, shape (any,); None:
-            the backend knows that they are independent.
+        draws: Evidence of the random numbers drawn, shape (any,); None: they are independent.
     """
 
     values: FloatArray
@@ -97,7 +96,7 @@ class FragmentEstimate:
             values[:, list(group.paulis)] = layout.means(table, group)
             if task.covariances:
                 covariances.append(layout.covariances(table, shots, group))
-        return cls(values, tuple(covariances), shots)
+        return FragmentEstimate(values, tuple(covariances), shots)
 
 
 def make_tasks(
@@ -227,12 +226,9 @@ def check_arrays(arrays: Sequence[object], expected: Iterable[Expected]) -> str 
 
 @dataclass(frozen=True, eq=False)
 class FragmentWork:
-    """Evaluates tasks, whose results travel as plain arrays.
+    """Evaluates tasks of experiments, which they name by number; results travel as plain arrays.
 
-    Attributes:
-        backend: Evaluates subexperiments.
-        experiments: Those that tasks refer to by number.
-        key: Names it among all works there ever are; copies share it.
+    Its `key` names it among all works there ever are; copies share it.
     """
 
     backend: Backend
