@@ -429,6 +429,7 @@ def test_files_that_are_none_or_too_long(
 ):
     assert_refused(dest("estimate", file.with_name("absent.qasm")), "does not exist")
     assert_refused(dest("estimate", file.parent), "is not a regular file")
+    assert_refused(dest("estimate", "seed"), "`seed` does not exist")  # and no option
     monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size)
     assert dest("plan", file).code == 0
     monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size - 1)

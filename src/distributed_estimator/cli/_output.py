@@ -46,9 +46,11 @@ def table(
     return made
 
 
-def print_table(made: Table) -> None:
-    """Prints a table on stdout, as wide as the terminal."""
-    Console().print(made)
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", *, left: int = 1
+) -> None:
+    """Prints a `table` on stdout, as wide as the terminal."""
+    Console().print(table(columns, rows, title, left=left))
 
 
 def print_files(files: Mapping[str, str]) -> None:
@@ -82,7 +84,7 @@ def print_stages(rows: Sequence[StageRow], *, medians: bool) -> None:
         for row in rows
     )
     count = 4 if medians else 3
-    print_table(table(columns[:count], (row[:count] for row in cells), "Where the time went"))
+    print_table(columns[:count], (row[:count] for row in cells), "Where the time went")
 
 
 def duration(seconds: float) -> str:

@@ -33,7 +33,6 @@ from ._output import (
     printable,
     progress_console,
     share,
-    table,
 )
 from ._query import Query, query_options, query_settings, read_query
 
@@ -246,15 +245,13 @@ def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
 def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> None:
     fragments, cuts = document["fragments"], document["cuts"]
     print_table(
-        table(
-            ("#", "qubits of the circuit", "width", "cut ends", "settings", "groups", "circuits"),
-            (
-                (number, _ranges(qubits), len(qubits), *map(short, counts))
-                for number, (qubits, *counts) in enumerate(each.values() for each in fragments)
-            ),
-            "Fragments",
-            left=2,
-        )
+        ("#", "qubits of the circuit", "width", "cut ends", "settings", "groups", "circuits"),
+        (
+            (number, _ranges(qubits), len(qubits), *map(short, counts))
+            for number, (qubits, *counts) in enumerate(each.values() for each in fragments)
+        ),
+        "Fragments",
+        left=2,
     )
     rows = [
         (
@@ -266,7 +263,7 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     ]
     columns = ("#", "kind", "gate", "qubits", "between fragments", "instruction", "rank")
     if rows:
-        print_table(table((*columns, "sampling overhead"), rows, "Cuts", left=5))
+        print_table((*columns, "sampling overhead"), rows, "Cuts", left=5)
     click.echo(
         f"{counted(document['num_qubits'], 'qubit')} in "
         f"{counted(document['num_fragments'], 'fragment')} of at most "
@@ -367,7 +364,7 @@ def predict(
         columns = ("stage", "median", "90th percentile")
         worst = own.validation.p90_error
         medians = own.validation.median_error.items()
-        print_table(table(columns, ((n, share(error), share(worst[n])) for n, error in medians)))
+        print_table(columns, ((n, share(error), share(worst[n])) for n, error in medians))
     if target is not None:
         click.echo(f"model   {target}")
 
@@ -432,7 +429,7 @@ def _print_predictions(found: Sequence[Prediction], level: float) -> None:
             (name, *map(duration, (cost.seconds, cost.low, cost.high)))
             for name, cost in prediction.costs.items()
         ]
-        print_table(table(columns, rows))
+        print_table(columns, rows)
     for prediction in found:
         if prediction.extrapolated:
             outside, of = "; ".join(prediction.extrapolated), f" ({prediction.setup})"

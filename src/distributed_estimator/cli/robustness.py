@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyPoint, percent
 from ..training.attacks import AttackConfig
 from ._options import FOLDER, PATH, json_option, options_of, take
-from ._output import duration, print_files, print_json, print_table, progress_bar, table
+from ._output import duration, print_files, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from ..training.robustness import RobustnessResult
@@ -90,7 +90,7 @@ def _print_text(result: RobustnessResult) -> None:
             (f"{p.magnitude:g}", percent(p.accuracy), _interval(p), f"{p.loss:.4f}")
             for p in curve.points
         ]
-        print_table(table(columns, rows, ATTACK_NAMES[curve.attack], left=0))
+        print_table(columns, rows, ATTACK_NAMES[curve.attack], left=0)
     means = ", ".join(
         f"{ATTACK_NAMES[c.attack]} {percent(c.mean_accuracy)}" for c in measured.curves
     )

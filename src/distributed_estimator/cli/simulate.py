@@ -38,7 +38,6 @@ from ._output import (
     print_table,
     progress_console,
     share,
-    table,
 )
 
 MOST_WORKERS = 10_000
@@ -235,4 +234,4 @@ def _print_text(document: dict[str, Any]) -> None:
         return "–" if value is None or math.isnan(value) else form(value)
 
     rows = [[shown(row[name], form) for _, name, form in columns] for row in document["rows"]]
-    print_table(table([title for title, _, _ in columns], rows, left=0))
+    print_table([title for title, _, _ in columns], rows, left=0)

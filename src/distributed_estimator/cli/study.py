@@ -23,7 +23,6 @@ from ._output import (
     printable,
     progress_bar,
     stop_on_interrupt,
-    table,
 )
 from .report import study_report
 
@@ -165,7 +164,7 @@ def _print_matrix(head: dict[str, Any], runs: list[StudyRun], *, as_json: bool) 
         (name, found["runs"], _clock(found["estimated_seconds"]))
         for name, found in head["experiments"].items()
     ]
-    print_table(table(("experiment", "runs", "about"), rows, _title(head)))
+    print_table(("experiment", "runs", "about"), rows, _title(head))
     click.echo(f"{counted(head['waiting'], 'run')} to run, {_about(head)}")
 
 
@@ -281,7 +280,7 @@ def pack(folder: Path, out: Path, as_json: bool) -> int:
         print_json(summary(packed))
         return 0
     sizes = ((name, f"{size / 1000:.1f}") for name, size in packed.sizes.items())
-    print_table(table(("files", "kB"), sizes))
+    print_table(("files", "kB"), sizes)
     click.echo(
         f"packed {counted(sum(packed.ended.values()), 'run')}, {packed.ended.get('failed', 0)} of "
         f"them failed; {sum(packed.sizes.values()) / 1e6:.2f} MB in {printable(str(packed.out))}"
