@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -148,21 +148,18 @@ def features_of(query: Query, forecast: Forecast) -> Features:
     )
 
 
-def _costs_option(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(
-        "--costs",
-        multiple=True,
-        required=required,
-        type=PATH,
-        metavar="PATH",
-        help="Predict the cost from PATH: a model that `dest predict --fit` wrote, a file of query "
-        "records, or the folder of a run or a study; once for each.",
-    )
+_COSTS: dict[str, Any] = {
+    "multiple": True,
+    "type": PATH,
+    "metavar": "PATH",
+    "help": "Predict the cost from PATH: a model that `dest predict --fit` wrote, a file of query "
+    "records, or the folder of a run or a study; once for each.",
+}
 
 
 @click.command(short_help="Show how a circuit would be cut, before anything runs.")
 @query_options
-@_costs_option(required=False)
+@click.option("--costs", **_COSTS)
 @click.option(
     "--draw/--no-draw",
     default=None,
@@ -301,7 +298,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 @click.command(short_help="Predict what a query costs, from records of other queries.")
 @click.argument("file", type=PATH, required=False)
-@_costs_option(required=True)
+@click.option("--costs", required=True, **_COSTS)
 @click.option(
     "--fit",
     "target",

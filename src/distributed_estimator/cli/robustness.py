@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyPoint, percent
 from ..training.attacks import AttackConfig
@@ -52,20 +51,14 @@ def robustness(
 
     config = take(AttackConfig, settings)
     files = RobustnessFiles(folder / "robustness.json" if out is None else out, replace)
-    columns = (
-        TextColumn("attacking"),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total} evaluations, time left"),
-        TimeRemainingColumn(),
-    )
-    with progress_bar(*columns) as update:
+    with progress_bar("attacking") as update:
         result = evaluate_robustness(
             RunFolder(folder),
             config,
             files,
             exact=exact,
             figure=figure,
-            advance=lambda done, total: update(completed=done, total=total),
+            advance=lambda done, total: update(completed=done, total=total, about="evaluations"),
         )
     paths = {"result": files.result, "figure": files.figure, "queries": files.queries}
     written = {name: str(path) for name, path in paths.items() if path.exists()}

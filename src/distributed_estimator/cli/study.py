@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 from msgspec import Meta
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from ..errors import InputError, TrainingStoppedError
 from ..training.config import Pipeline
@@ -101,14 +100,7 @@ def run(
     ended = head["runs"] - head["waiting"]
     kept = f", {ended} of them ended before" if ended else ""
     note(f"{_title(head)}: {counted(head['runs'], 'run')}{kept}; {_about(head)}")
-    columns = (
-        TextColumn("{task.fields[run]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("time left {task.fields[left]}"),
-    )
-    bar = progress_bar(*columns, total=len(waiting), run="", left="–")
-    with stop_on_interrupt() as stop, bar as update:
+    with stop_on_interrupt() as stop, progress_bar("", len(waiting), timed=False) as update:
         watcher = _Bar(waiting, update)
         try:
             result = run_study(
@@ -217,20 +209,21 @@ class _Bar:
     def begin(self, run: StudyRun, attempt: int) -> None:
         """Shows which run it is."""
         again = f" (attempt {attempt})" if attempt > 1 else ""
-        self._update(run=f"{printable(run.title)}{again}", left=self._left())
+        self._update(description=f"{printable(run.title)}{again}", about=self._left())
 
     def end(self, run: StudyRun, outcome: dict[str, Any], seconds: float) -> None:
         """Counts it."""
         self._spent += seconds
         self._ended += self._expected.pop(run.run_id, 0.0)
-        self._update(advance=1, left=self._left())
+        self._update(advance=1, about=self._left())
         if outcome["status"] == "failed":
             click.echo(printable(f"failed: {run.title}: {outcome['cause']}"), err=True)
 
     def _left(self) -> str:
         """The time that the waiting runs take, at the pace of those that have ended."""
         left = sum(self._expected.values())
-        return _clock(left * self._spent / self._ended if self._ended > 0 else left)
+        left *= self._spent / self._ended if self._ended > 0 else 1.0
+        return f"time left {_clock(left)}"
 
 
 def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bool) -> None:
