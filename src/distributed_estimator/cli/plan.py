@@ -40,8 +40,6 @@ MAX_DRAWN = 500
 """Larger circuits are drawn only when asked: a drawing takes longer to make, and far longer to
 read, than the tables."""
 _CUT = ("kind", "name", "qubits", "position", "rank", "sampling_overhead")
-_WITHOUT_MEANING = ("basis", "seed", "workers")
-"""Options of a query that may be given without one, as all have a default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,7 +341,7 @@ def predict(
         raise click.UsageError(
             "give a FILE with a circuit to predict its cost, `--fit MODEL` or `--validate`"
         )
-    elif any(is_given(options[name]) for name in options if name not in _WITHOUT_MEANING):
+    elif any(map(is_given, options.values())):
         raise click.UsageError("give a FILE with a circuit to predict its cost")
     model = _model(costs, level)
     found = [] if features is None else _predictions(model, features)
@@ -355,15 +353,20 @@ def predict(
         print_json(_predicted(model, found) | {"model": None if target is None else str(target)})
         return
     _print_predictions(found, model.level)
-    for own in model.setups if validate else ():
+    if validate:
+        _print_errors(model)
+    if target is not None:
+        click.echo(f"model   {target}")
+
+
+def _print_errors(model: CostModel) -> None:
+    for own in model.setups:
         count = counted(own.validation.configurations, "configuration")
         click.echo(printable(f"Errors, each of {count} held out, {own.setup}"))
         columns = ("stage", "median", "90th percentile")
         worst = own.validation.p90_error
         medians = own.validation.median_error.items()
         print_table(columns, ((n, share(error), share(worst[n])) for n, error in medians))
-    if target is not None:
-        click.echo(f"model   {target}")
 
 
 def _model(costs: Sequence[Path], level: float | None) -> CostModel:
