@@ -63,7 +63,6 @@ from distributed_estimator.errors import (
     InputError,
     ObservableError,
     PlanTooLargeError,
-    RecordError,
     TaskFailedError,
 )
 from distributed_estimator.execution import (
@@ -654,11 +653,6 @@ def test_subclasses_have_attributes_of_their_own():
     assert Named("mine").name == "mine"
     with pytest.raises(AttributeError, match="make a new Named"):
         Named("mine").options = EstimatorOptions()
-
-
-def test_a_log_that_cannot_be_written(tmp_path):
-    with pytest.raises(RecordError, match="is a folder"):
-        DistributedEstimator("AB", log=tmp_path)
 
 
 PUBS = {

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,43 +26,36 @@ from distributed_estimator.execution.dispatcher import Dispatcher
 ROOT = Path(__file__).parent.parent
 
 
-@dataclass(frozen=True)
-class Expected:
-    """What a smoke run of a benchmark has to hold."""
-
-    cuts: set[int]
-    cases: int
-    rows_a_case: int
-
-
+# Cuts, cases, and rows a case of a smoke run.
 EXPECTED = {
-    "query": Expected(cuts={0, 1}, cases=4, rows_a_case=10),
-    "train_step": Expected(cuts={0, 1}, cases=2, rows_a_case=6),
-    "cuts": Expected(cuts={1, 2, 3}, cases=3, rows_a_case=2),
-    "training": Expected(cuts={0, 1}, cases=2, rows_a_case=5),
+    "query": ({0, 1}, 4, 10),
+    "train_step": ({0, 1}, 2, 6),
+    "cuts": ({1, 2, 3}, 3, 2),
+    "training": ({0, 1}, 2, 5),
 }
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_smoke_run_prints_one_complete_document(name: str) -> None:
-    """One test for all of it: a run takes seconds, and test workers share nothing."""
+    """Every promised row is there once; one may be missing only where something was skipped."""
+    cuts, cases, rows_a_case = EXPECTED[name]
     document = smoke_run(name)
-    check_document(name, document)
-    check_rows(document["rows"])
-    check_coverage(document, EXPECTED[name])
+    rows = document["rows"]
+    assert {row["case"]["cuts"] for row in rows} == cuts
+    assert len({(str(row["case"]), row["name"], row["counterpart"]) for row in rows}) == len(rows)
+    if not document["skipped"]:
+        assert len(rows) == cases * rows_a_case
+    assert all(skip["reason"] for skip in document["skipped"])
 
 
 @pytest.mark.soak
 def test_a_smoke_run_of_learning_holds_every_seed_and_writes_the_table(tmp_path: Path) -> None:
     table = tmp_path / "table.md"
     document = smoke_run("accuracy", "--processes", "1", "--markdown", str(table))
-    check_document("accuracy", document)
     cells = document["cells"]
-    assert [(cell["workload"], cell["cuts"]) for cell in cells] == [
-        *(("iris", 0), ("iris", 1)),
-        *(("mnist", 0), ("mnist", 1)),
-    ]
+    expected = [("iris", 0), ("iris", 1), ("mnist", 0), ("mnist", 1)]
+    assert [(cell["workload"], cell["cuts"]) for cell in cells] == expected
     for cell in cells:
         shares = [seed["test_accuracy"] for seed in cell["seeds"]]
         assert len(shares) == len(document["settings"]["seeds"]) == 2
@@ -77,8 +69,6 @@ def test_a_smoke_run_of_learning_holds_every_seed_and_writes_the_table(tmp_path:
 @pytest.mark.soak
 def test_a_smoke_run_of_scaling_holds_every_part() -> None:
     document = smoke_run("scaling")
-    check_document("scaling", document)
-    check_rows(document["rows"])
     ways = [(row["name"], row["counterpart"]) for row in document["rows"]]
     assert ways.count(("fleet, 2 workers", "fleet, 1 worker")) == 2
     assert ways.count(("processes, 2 workers", "processes, 1 worker")) == 1
@@ -89,18 +79,15 @@ def test_a_smoke_run_of_scaling_holds_every_part() -> None:
     assert len(used) == 2
     assert all(0 < share <= 1 for share in used)
     # The fleet's jobs take 10 ms, and no run of 12 jobs can be over before the last of its rounds.
-    for row in document["rows"]:
-        if row["name"] == "fleet, 2 workers":
-            assert row["case"]["jobs"] == 12
-            assert row["seconds"] >= 0.06
-            assert row["counterpart_seconds"] >= 0.12
+    for row in (row for row in document["rows"] if row["name"] == "fleet, 2 workers"):
+        assert row["case"]["jobs"] == 12
+        assert row["seconds"] >= 0.06
+        assert row["counterpart_seconds"] >= 0.12
 
 
 @pytest.mark.soak
 def test_a_smoke_run_of_stragglers_holds_every_policy_and_the_bound() -> None:
     document = smoke_run("stragglers")
-    check_document("stragglers", document)
-    check_rows(document["rows"])
     delayed = [row for row in document["rows"] if row["case"]["percent_delayed"] == 20]
     assert {row["name"] for row in delayed} == set(document["settings"]["policies"])
     figures = document["figures"]
@@ -113,22 +100,12 @@ def test_a_smoke_run_of_stragglers_holds_every_policy_and_the_bound() -> None:
 
 
 @pytest.mark.soak
-def test_a_smoke_run_of_overhead_times_the_dispatcher_and_a_pool() -> None:
-    document = smoke_run("overhead", "--pool", "processes", "--repeats", "1")
-    check_document("overhead", document)
+def test_a_smoke_run_of_overhead_times_the_dispatcher_and_every_pool_that_is_installed() -> None:
+    document = smoke_run("overhead", "--repeats", "1")
     figures = figures_of(document)
-    assert [name for name in figures if name.startswith("processes")] == [
-        "processes, a job for each: a task",
-        "processes, bundled to 0.05 s: a task",
-    ]
     assert len([name for name in figures if "processor time" in name]) == len(POLICIES)
     assert all(value > 0 for value in figures.values())
-
-
-@pytest.mark.soak
-def test_a_smoke_run_of_overhead_times_every_pool_that_is_installed() -> None:
-    document = smoke_run("overhead", "--repeats", "1")
-    timed = {name.partition(",")[0] for name in figures_of(document)} - {"dispatcher"}
+    timed = {name.partition(",")[0] for name in figures} - {"dispatcher"}
     left_out = {skip["name"] for skip in document["skipped"]}
     assert timed | left_out == {"threads", "processes", "dask", "ray"}
     assert timed >= {"threads", "processes"}
@@ -139,22 +116,28 @@ def figures_of(document: dict[str, Any]) -> dict[str, float]:
     return {figure["name"]: figure["value"] for figure in document["figures"]}
 
 
-def check_document(name: str, document: dict[str, Any]) -> None:
-    """What every benchmark says of itself and of the machine."""
-    assert document["benchmark"] == name
-    assert all(math.isfinite(number) for number in numbers(document))
-    assert {"python", "qiskit", "qiskit-aer"} <= set(document["versions"])
-    assert not {"node", "host", "hostname"} & set(document["machine"])
-
-
 def smoke_run(name: str, *options: str) -> dict[str, Any]:
-    """What the benchmark prints on standard output, which has to be JSON and nothing else."""
+    """What the benchmark prints on standard output, which has to be JSON and nothing else.
+
+    Every benchmark describes itself and the machine; its times are times, ratios are those of
+    theirs over ours, and exact values are exact.
+    """
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", *options]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
+    assert document["benchmark"] == name
+    assert all(math.isfinite(number) for number in numbers(document))
+    assert {"python", "qiskit", "qiskit-aer"} <= set(document["versions"])
+    assert not {"node", "host", "hostname"} & set(document["machine"])
+    for row in document.get("rows", ()):
+        assert 0 < row["spread"][0] <= row["seconds"] <= row["spread"][1]
+        assert row["counterpart_seconds"] > 0
+        assert row["ratio"] == pytest.approx(row["counterpart_seconds"] / row["seconds"])
+        if "exact" in row["name"]:
+            assert row["error"] <= 1e-8
     return document
 
 
@@ -167,26 +150,6 @@ def numbers(value: object) -> Iterator[float]:
             yield from numbers(entry)
     elif isinstance(value, int | float):
         yield value
-
-
-def check_rows(rows: list[dict[str, Any]]) -> None:
-    """Times are times, ratios are theirs over ours, exact values are exact."""
-    for row in rows:
-        assert 0 < row["spread"][0] <= row["seconds"] <= row["spread"][1]
-        assert row["counterpart_seconds"] > 0
-        assert row["ratio"] == pytest.approx(row["counterpart_seconds"] / row["seconds"])
-        if "exact" in row["name"]:
-            assert row["error"] <= 1e-8
-
-
-def check_coverage(document: dict[str, Any], expected: Expected) -> None:
-    """Every promised row is there once; one may be missing only where something was skipped."""
-    rows = document["rows"]
-    assert {row["case"]["cuts"] for row in rows} == expected.cuts
-    assert len({(str(row["case"]), row["name"], row["counterpart"]) for row in rows}) == len(rows)
-    if not document["skipped"]:
-        assert len(rows) == expected.cases * expected.rows_a_case
-    assert all(skip["reason"] for skip in document["skipped"])
 
 
 def test_labels_are_contiguous_blocks_with_one_boundary_a_cut() -> None:

@@ -343,71 +343,47 @@ def as_qpy(*circuits: QuantumCircuit, version: int | None = None) -> bytes:
 
 HEADER_2 = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 HEADER_3 = 'OPENQASM 3.0;\ninclude "stdgates.inc";\n'
-DOUBLED = "\n".join(f"gate g{i} a {{ g{i - 1} a; g{i - 1} a; }}" for i in range(1, 41))
-BAD_FILES = {
-    "empty": (b"", "is neither QPY nor OpenQASM"),
-    "prose": (
-        b"circuit, please",
-        "no readable OpenQASM 3, which a file that names no version is taken for: line 1, column 8",
-    ),
+BIT_2, BIT_3 = f"{HEADER_2}qreg q[1]; ", f"{HEADER_3}qubit q; "
+NO_2, NO_3 = "no readable OpenQASM 2: line 3, column ", "no readable OpenQASM 3: line "
+DOUBLED = "gate g0 a { h a; }\n" + "\n".join(
+    f"gate g{i} a {{ g{i - 1} a; g{i - 1} a; }}" for i in range(1, 41)
+)
+WRITTEN_OUT = "operations once its gates are written out"
+CUT_SHORT = "is no readable QPY file: it is cut short or damaged, save it again"
+GUESSED = (
+    "no readable OpenQASM 3, which a file that names no version is taken for: line 1, column 8"
+)
+BAD_FILES: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "is neither QPY nor OpenQASM"),
+    "prose": ("circuit, please", GUESSED),
     "binary": (b"\xff\xfe\x00\x01", "is neither QPY nor OpenQASM text"),
-    "comments": (b"/**/" * 5000, "is neither QPY nor OpenQASM"),
-    "version": (b"OPENQASM 4.0;\nqubit q;", "is OpenQASM 4: versions 2 and 3 are read"),
-    "unknown gate 2": (
-        f"{HEADER_2}qreg q[1]; wobble q[0];".encode(),
-        "no readable OpenQASM 2: line 3, column 12: 'wobble' is not defined",
-    ),
-    "unknown gate 3": (
-        f"{HEADER_3}qubit q; wobble q;".encode(),
-        "no readable OpenQASM 3: line 3, column 10: gate 'wobble' is not defined",
-    ),
-    "cut short 2": (
-        f"{HEADER_2}qreg q[1]; h q".encode(),
-        "no readable OpenQASM 2: line 3, column 12: ",
-    ),
-    "cut short 3": (
-        f"{HEADER_3}qubit q; h".encode(),
-        "no readable OpenQASM 3: line 3, column 11: the end of the file is not expected there",
-    ),
+    "comments": ("/**/" * 5000, "is neither QPY nor OpenQASM"),
+    "version": ("OPENQASM 4.0;\nqubit q;", "is OpenQASM 4: versions 2 and 3 are read"),
+    "unknown gate 2": (f"{BIT_2}wobble q[0];", f"{NO_2}12: 'wobble' is not defined"),
+    "unknown gate 3": (f"{BIT_3}wobble q;", f"{NO_3}3, column 10: gate 'wobble' is not defined"),
+    "cut short 2": (f"{BIT_2}h q", f"{NO_2}12: "),
+    "cut short 3": (f"{BIT_3}h", f"{NO_3}3, column 11: the end of the file is not expected there"),
     "syntax 3": (
-        f"{HEADER_3}qubit[2] q;\nh q[0]\n  cx q[0], q[1];".encode(),
-        "no readable OpenQASM 3: line 5, column 3: `cx` is not expected there",
+        f"{HEADER_3}qubit[2] q;\nh q[0]\n  cx q[0], q[1];",
+        f"{NO_3}5, column 3: `cx` is not expected there",
     ),
-    "index 3": (
-        f"{HEADER_3}qubit[2] q;\nh q[2];".encode(),
-        "no readable OpenQASM 3: line 4, column 3: index out of range",
-    ),
+    "index 3": (f"{HEADER_3}qubit[2] q;\nh q[2];", f"{NO_3}4, column 3: index out of range"),
     "escape code 3": (
-        f"{HEADER_3}qubit q; \x1b[31m h q;".encode(),
-        "no readable OpenQASM 3: line 3, column 10: token recognition error at: '\\x1b'",
+        f"{BIT_3}\x1b[31m h q;",
+        f"{NO_3}3, column 10: token recognition error at: '\\x1b'",
     ),
-    "escape code 2": (
-        f"{HEADER_2}qreg q[1]; \x1b[31m h q;".encode(),
-        "no readable OpenQASM 2: line 3, column 12: encountered '\\x1b'",
-    ),
-    "too deep": (HEADER_3.encode() + b"float x = " + b"(" * 5000, "no readable OpenQASM 3"),
-    "no qubits": (b"OPENQASM 2.0;\n", "without qubits"),
-    "too wide 2": (b"OPENQASM 2.0; qreg q[99999999999];", "declares 99999999999 bits"),
-    "too wide 3": (b"OPENQASM 3.0; qubit[99999999999] q;", "declares 99999999999 bits"),
-    "include": (b'OPENQASM 2.0; include "/etc/hosts"; qreg q[1];', "no readable OpenQASM 2"),
-    "include 3": (b'OPENQASM 3.0; include "/etc/hosts"; qubit q;', "no readable OpenQASM 3"),
-    "doubled 2": (
-        f"{HEADER_2}gate g0 a {{ h a; }}\n{DOUBLED} qreg q[1]; g40 q[0];".encode(),
-        "operations once its gates are written out",
-    ),
-    "doubled 3": (
-        f"{HEADER_3}gate g0 a {{ h a; }}\n{DOUBLED} qubit q; g40 q;".encode(),
-        "operations once its gates are written out",
-    ),
-    "qpy, magic alone": (b"QISKIT", "QPY version 0"),
-    "qpy, cut short": (
-        as_qpy(chain())[:60],
-        "(60 bytes) is no readable QPY file: it is cut short or damaged, save it again",
-    ),
-    "qpy, damaged": (
-        as_qpy(chain())[:100] + b"\xff" * 99,
-        "(199 bytes) is no readable QPY file: it is cut short or damaged, save it again",
-    ),
+    "escape code 2": (f"{BIT_2}\x1b[31m h q;", f"{NO_2}12: encountered '\\x1b'"),
+    "too deep": (f"{HEADER_3}float x = " + "(" * 5000, "no readable OpenQASM 3"),
+    "no qubits": ("OPENQASM 2.0;\n", "without qubits"),
+    "too wide 2": ("OPENQASM 2.0; qreg q[99999999999];", "declares 99999999999 bits"),
+    "too wide 3": ("OPENQASM 3.0; qubit[99999999999] q;", "declares 99999999999 bits"),
+    "include": ('OPENQASM 2.0; include "/etc/hosts"; qreg q[1];', "no readable OpenQASM 2"),
+    "include 3": ('OPENQASM 3.0; include "/etc/hosts"; qubit q;', "no readable OpenQASM 3"),
+    "doubled 2": (f"{HEADER_2}{DOUBLED} qreg q[1]; g40 q[0];", WRITTEN_OUT),
+    "doubled 3": (f"{HEADER_3}{DOUBLED} qubit q; g40 q;", WRITTEN_OUT),
+    "qpy, magic alone": ("QISKIT", "QPY version 0"),
+    "qpy, cut short": (as_qpy(chain())[:60], f"(60 bytes) {CUT_SHORT}"),
+    "qpy, damaged": (as_qpy(chain())[:100] + b"\xff" * 99, f"(199 bytes) {CUT_SHORT}"),
     "qpy, newer": (as_qpy(chain(), version=200), "is no readable QPY file"),
     "qpy, older": (as_qpy(chain(), version=12), "QPY version 12, and versions before 13"),
     "qpy, two": (as_qpy(chain(), chain()), "holds 2 circuits"),
@@ -417,7 +393,9 @@ BAD_FILES = {
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_bad_files(dest: Callable[..., Done], tmp_path: Path, kind: str):
     content, message = BAD_FILES[kind]
-    (tmp_path / "circuit.qasm").write_bytes(content)
+    (tmp_path / "circuit.qasm").write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
     done = dest("plan", tmp_path / "circuit.qasm")
     assert_refused(done, message)
     assert "circuit.qasm" in done.err
@@ -429,6 +407,7 @@ def test_files_that_are_none_or_too_long(
 ):
     assert_refused(dest("estimate", file.with_name("absent.qasm")), "does not exist")
     assert_refused(dest("estimate", file.parent), "is not a regular file")
+    assert_refused(dest("estimate", "seed"), "`seed` does not exist")  # and no option
     monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size)
     assert dest("plan", file).code == 0
     monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size - 1)
@@ -450,15 +429,6 @@ def test_circuits_that_are_not_unitary(
     path.write_text(f"{HEADER_2}qreg q[2]; creg c[2]; cx q[0],q[1]; {lines}", "utf-8")
     for verb in ("estimate", "plan"):
         assert_refused(dest(verb, path), message)
-
-
-def test_a_gate_that_cannot_be_decomposed(dest: Callable[..., Done], tmp_path: Path):
-    from qiskit.circuit import Gate
-
-    circuit = QuantumCircuit(3)
-    circuit.append(Gate("opaque", 3, []), [0, 1, 2])
-    (tmp_path / "circuit.qpy").write_bytes(as_qpy(circuit))
-    assert_refused(dest("plan", tmp_path / "circuit.qpy", "--label", "ABC"), "opaque")
 
 
 # --- dest plan

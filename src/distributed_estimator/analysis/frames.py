@@ -219,7 +219,7 @@ def _array(arrow: Any, name: str, hint: Any, values: list[Any]) -> tuple[Any, bo
     is_list = get_origin(hint) is tuple
     item = get_args(hint)[0] if is_list else hint
     types = {str: arrow.string(), int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_()}
-    kind = types[item]
+    kind = types.get(item, arrow.string())  # of some words that are allowed
     try:
         found = arrow.array(values, arrow.list_(kind) if is_list else kind, from_pandas=True)
     except (OverflowError, ValueError):  # whole numbers of more than 64 bits; half a character

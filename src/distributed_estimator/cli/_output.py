@@ -14,7 +14,7 @@ from typing import Any
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -46,9 +46,11 @@ def table(
     return made
 
 
-def print_table(made: Table) -> None:
-    """Prints a table on stdout, as wide as the terminal."""
-    Console().print(made)
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", *, left: int = 1
+) -> None:
+    """Prints a `table` on stdout, as wide as the terminal."""
+    Console().print(table(columns, rows, title, left=left))
 
 
 def print_files(files: Mapping[str, str]) -> None:
@@ -82,7 +84,7 @@ def print_stages(rows: Sequence[StageRow], *, medians: bool) -> None:
         for row in rows
     )
     count = 4 if medians else 3
-    print_table(table(columns[:count], (row[:count] for row in cells), "Where the time went"))
+    print_table(columns[:count], (row[:count] for row in cells), "Where the time went")
 
 
 def duration(seconds: float) -> str:
@@ -141,14 +143,22 @@ def counted(number: int, noun: str) -> str:
 
 @contextmanager
 def progress_bar(
-    *columns: ProgressColumn, total: float | None = None, **fields: Any
+    label: str, total: float | None = None, *, timed: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr; gives what updates it.
+    """A progress bar on stderr, which shows from the first update on: bad input ends in one line.
 
-    It shows from the first update on, so that bad input ends in one line.
+    Gives what updates `completed`, `description` (the label) and `about`, a text after the count.
+
+    Args:
+        label: Before the bar.
+        total: What `completed` ends at; None: that shows later.
+        timed: Whether to end with the time that is left, by the pace so far.
     """
-    bar = Progress(*columns, console=progress_console())
-    task = bar.add_task("", total=total, **fields)
+    left = ("time left", TimeRemainingColumn()) if timed else ()
+    counts = (BarColumn(), MofNCompleteColumn())
+    about = "{task.fields[about]}"
+    bar = Progress("{task.description}", *counts, about, *left, console=progress_console())
+    task = bar.add_task(label, total=total, about="")
 
     def update(**changes: Any) -> None:
         bar.start()

@@ -28,7 +28,9 @@ from ._output import (
     stages_as_dict,
     with_error,
 )
-from ._query import query_options, read_query
+from ._query import Query, query_options, read_query
+
+_TRACES = {"tasks": "tasks.jsonl", "queries": "queries.jsonl", "trace": "trace.json"}
 
 
 @contextmanager
@@ -96,8 +98,7 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
     query = read_query(**options)
     pub = (query.circuit, query.observable, query.binding())
     settings = replace(query.settings.options, policy=policy, stragglers=stragglers)
-    names = {} if trace is None else {"tasks": "jsonl", "queries": "jsonl", "trace": "json"}
-    files = {name: Path(str(trace)) / f"{name}.{end}" for name, end in names.items()}
+    files = {} if trace is None else {name: trace / file for name, file in _TRACES.items()}
     with (
         traced(**files) if files else nullcontext(),
         progress_console().status("estimating"),
@@ -115,22 +116,27 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
         result = estimator.run([pub]).result()[0]
     for text in query.notes:
         note(text)
+    # A query whose tasks were all in the journal ran none.
+    written = {name: str(path) for name, path in files.items() if path.exists()}
+    document = _as_dict(query, result, written)
+    if as_json:
+        print_json(document)
+    else:
+        _print_text(document, exact=settings.default_precision == 0)
+
+
+def _as_dict(query: Query, result: Any, files: dict[str, str]) -> dict[str, Any]:
     terms = query.observable.to_list()
-    document = {
+    return {
         "file": str(query.file),
         "observable": [{"paulis": name, "weight": float(weight.real)} for name, weight in terms],
         "value": float(result.data.evs),
         "stderr": float(result.data.stds),
         "stages": stages_as_dict(stages_of(result.metadata)),
         "record": dict(result.metadata),
-        # A query whose tasks were all in the journal ran none.
-        "files": {name: str(path) for name, path in files.items() if path.exists()},
+        "files": files,
         "notes": list(query.notes),
     }
-    if as_json:
-        print_json(document)
-    else:
-        _print_text(document, exact=settings.default_precision == 0)
 
 
 def _print_text(document: dict[str, Any], *, exact: bool) -> None:

@@ -75,8 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except InputError as error:
-        verb = (sys.argv[1:] if arguments is None else [*arguments])[:1]
-        return _fail(_with_options(str(error), *verb))
+        return _fail(_with_options(str(error), sys.argv[1:] if arguments is None else arguments))
     except (DistributedEstimatorError, OSError) as error:
         return _fail(str(error))
     return code if isinstance(code, int) else 0
@@ -96,17 +95,23 @@ def _warnings_shown() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _with_options(message: str, verb: str = "") -> str:
+def _with_options(message: str, words: Sequence[str]) -> str:
     """A message with options of the verb in the place of Python's arguments.
 
-    Those of a study stand in its file, by the names that the messages have.
+    Those of a study stand in its file, by the names that the messages have. A word of the command
+    line, such as a file of that name, is no argument.
     """
-    params = [] if verb == "study" or verb not in dest.commands else dest.commands[verb].params
-    own = {str(each.name): each.opts[0] for each in params if isinstance(each, click.Option)}
+    command = dest.commands.get(words[0]) if words and words[0] != "study" else None
+    options = [] if command is None else [p for p in command.params if isinstance(p, click.Option)]
+    own = {str(option.name): option.opts[0] for option in options}
     typed = {name: option for name, option in _ALSO.items() if option in own.values()} | own
     return re.sub(
         r"(?<!parameter )`([a-z_]+)(\[\d+\])?`",
-        lambda found: f"`{typed.get(found[1], found[1])}{found[2] or ''}`",
+        lambda found: (
+            f"`{typed[found[1]]}{found[2] or ''}`"
+            if found[1] in typed and found[1] not in words
+            else found[0]
+        ),
         message,
     )
 

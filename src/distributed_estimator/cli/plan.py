@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -33,7 +33,6 @@ from ._output import (
     printable,
     progress_console,
     share,
-    table,
 )
 from ._query import Query, query_options, query_settings, read_query
 
@@ -41,8 +40,6 @@ MAX_DRAWN = 500
 """Larger circuits are drawn only when asked: a drawing takes longer to make, and far longer to
 read, than the tables."""
 _CUT = ("kind", "name", "qubits", "position", "rank", "sampling_overhead")
-_WITHOUT_MEANING = ("basis", "seed", "workers")
-"""Options of a query that may be given without one, as all have a default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,21 +146,18 @@ def features_of(query: Query, forecast: Forecast) -> Features:
     )
 
 
-def _costs_option(*, required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(
-        "--costs",
-        multiple=True,
-        required=required,
-        type=PATH,
-        metavar="PATH",
-        help="Predict the cost from PATH: a model that `dest predict --fit` wrote, a file of query "
-        "records, or the folder of a run or a study; once for each.",
-    )
+_COSTS: dict[str, Any] = {
+    "multiple": True,
+    "type": PATH,
+    "metavar": "PATH",
+    "help": "Predict the cost from PATH: a model that `dest predict --fit` wrote, a file of query "
+    "records, or the folder of a run or a study; once for each.",
+}
 
 
 @click.command(short_help="Show how a circuit would be cut, before anything runs.")
 @query_options
-@_costs_option(required=False)
+@click.option("--costs", **_COSTS)
 @click.option(
     "--draw/--no-draw",
     default=None,
@@ -246,15 +240,13 @@ def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
 def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> None:
     fragments, cuts = document["fragments"], document["cuts"]
     print_table(
-        table(
-            ("#", "qubits of the circuit", "width", "cut ends", "settings", "groups", "circuits"),
-            (
-                (number, _ranges(qubits), len(qubits), *map(short, counts))
-                for number, (qubits, *counts) in enumerate(each.values() for each in fragments)
-            ),
-            "Fragments",
-            left=2,
-        )
+        ("#", "qubits of the circuit", "width", "cut ends", "settings", "groups", "circuits"),
+        (
+            (number, _ranges(qubits), len(qubits), *map(short, counts))
+            for number, (qubits, *counts) in enumerate(each.values() for each in fragments)
+        ),
+        "Fragments",
+        left=2,
     )
     rows = [
         (
@@ -266,7 +258,7 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     ]
     columns = ("#", "kind", "gate", "qubits", "between fragments", "instruction", "rank")
     if rows:
-        print_table(table((*columns, "sampling overhead"), rows, "Cuts", left=5))
+        print_table((*columns, "sampling overhead"), rows, "Cuts", left=5)
     click.echo(
         f"{counted(document['num_qubits'], 'qubit')} in "
         f"{counted(document['num_fragments'], 'fragment')} of at most "
@@ -304,7 +296,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 @click.command(short_help="Predict what a query costs, from records of other queries.")
 @click.argument("file", type=PATH, required=False)
-@_costs_option(required=True)
+@click.option("--costs", required=True, **_COSTS)
 @click.option(
     "--fit",
     "target",
@@ -349,7 +341,7 @@ def predict(
         raise click.UsageError(
             "give a FILE with a circuit to predict its cost, `--fit MODEL` or `--validate`"
         )
-    elif any(is_given(options[name]) for name in options if name not in _WITHOUT_MEANING):
+    elif any(map(is_given, options.values())):
         raise click.UsageError("give a FILE with a circuit to predict its cost")
     model = _model(costs, level)
     found = [] if features is None else _predictions(model, features)
@@ -361,15 +353,20 @@ def predict(
         print_json(_predicted(model, found) | {"model": None if target is None else str(target)})
         return
     _print_predictions(found, model.level)
-    for own in model.setups if validate else ():
+    if validate:
+        _print_errors(model)
+    if target is not None:
+        click.echo(f"model   {target}")
+
+
+def _print_errors(model: CostModel) -> None:
+    for own in model.setups:
         count = counted(own.validation.configurations, "configuration")
         click.echo(printable(f"Errors, each of {count} held out, {own.setup}"))
         columns = ("stage", "median", "90th percentile")
         worst = own.validation.p90_error
         medians = own.validation.median_error.items()
-        print_table(table(columns, ((n, share(error), share(worst[n])) for n, error in medians)))
-    if target is not None:
-        click.echo(f"model   {target}")
+        print_table(columns, ((n, share(error), share(worst[n])) for n, error in medians))
 
 
 def _model(costs: Sequence[Path], level: float | None) -> CostModel:
@@ -432,7 +429,7 @@ def _print_predictions(found: Sequence[Prediction], level: float) -> None:
             (name, *map(duration, (cost.seconds, cost.low, cost.high)))
             for name, cost in prediction.costs.items()
         ]
-        print_table(table(columns, rows))
+        print_table(columns, rows)
     for prediction in found:
         if prediction.extrapolated:
             outside, of = "; ".join(prediction.extrapolated), f" ({prediction.setup})"

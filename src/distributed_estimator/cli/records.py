@@ -18,7 +18,7 @@ from ..analysis.sql import Answer, query_records
 from ..checks import is_number
 from ..errors import RecordError, named
 from ._options import PATH, json_option
-from ._output import counted, note, print_json, print_table, printable, progress_console, table
+from ._output import counted, note, print_json, printable, progress_console, table
 
 _MOST_ROWS = 1000
 _WIDEST = 100_000
@@ -98,8 +98,9 @@ def _print_rows(answer: Answer) -> None:
     for index, column in enumerate(made.columns):
         if not all(row[index] is None or is_number(row[index]) for row in shown):
             column.justify = "left"
-    if Console(width=_WIDEST).measure(made).minimum <= Console().width:
-        print_table(made)
+    console = Console()
+    if Console(width=_WIDEST).measure(made).minimum <= console.width:
+        console.print(made)
     else:  # too wide for the terminal
         for number, row in enumerate(cells, start=1):
             _print_upright(list(zip(answer.columns, row, strict=True)), f"row {number}")
@@ -112,7 +113,7 @@ def _print_upright(lines: list[tuple[str, str]], title: str = "") -> None:
     made = table(("", ""), lines, title, left=2)
     made.show_header, made.box = False, None
     made.columns[0].no_wrap, made.columns[1].overflow = True, "fold"
-    print_table(made)
+    Console().print(made)
 
 
 def _shown(value: Any) -> str:

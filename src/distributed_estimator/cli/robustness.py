@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyPoint, percent
 from ..training.config import AttackConfig
 from ._options import FOLDER, PATH, json_option, options_of, take
-from ._output import duration, print_files, print_json, print_table, progress_bar, table
+from ._output import duration, print_files, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from ..training.robustness import RobustnessResult
@@ -52,20 +51,14 @@ def robustness(
 
     config = take(AttackConfig, settings)
     files = RobustnessFiles(folder / "robustness.json" if out is None else out, replace)
-    columns = (
-        TextColumn("attacking"),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total} evaluations, time left"),
-        TimeRemainingColumn(),
-    )
-    with progress_bar(*columns) as update:
+    with progress_bar("attacking") as update:
         result = evaluate_robustness(
             RunFolder(folder),
             config,
             files,
             exact=exact,
             figure=figure,
-            advance=lambda done, total: update(completed=done, total=total),
+            advance=lambda done, total: update(completed=done, total=total, about="evaluations"),
         )
     paths = {"result": files.result, "figure": files.figure, "queries": files.queries}
     written = {name: str(path) for name, path in paths.items() if path.exists()}
@@ -90,7 +83,7 @@ def _print_text(result: RobustnessResult) -> None:
             (f"{p.magnitude:g}", percent(p.accuracy), _interval(p), f"{p.loss:.4f}")
             for p in curve.points
         ]
-        print_table(table(columns, rows, ATTACK_NAMES[curve.attack], left=0))
+        print_table(columns, rows, ATTACK_NAMES[curve.attack], left=0)
     means = ", ".join(
         f"{ATTACK_NAMES[c.attack]} {percent(c.mean_accuracy)}" for c in measured.curves
     )

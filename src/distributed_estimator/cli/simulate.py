@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from ..errors import InputError
 from ..execution.policies import LargestInfluenceFirst, Policy
+from ..execution.stragglers import Stragglers
 from ..records import TaskRecord, read_records
 from ..simulation import Load, SimulationResult, parse_service
 from ..simulation import simulate as simulate_run
@@ -38,7 +39,6 @@ from ._output import (
     print_table,
     progress_console,
     share,
-    table,
 )
 
 MOST_WORKERS = 10_000
@@ -126,26 +126,7 @@ def simulate(as_json: bool, records: Path | None, **options: Any) -> None:
     if isinstance(policy.order, LargestInfluenceFirst):
         note("what the result depends on most is not known here: tasks run as generated")
 
-    def run(workers: int, repeat: int) -> SimulationResult:
-        """The same repeat has the same tasks and delays on any number of workers."""
-        seed = int(np.random.SeedSequence([settings.seed, repeat]).generate_state(1)[0])
-        drawn = load(seed)
-        return simulate_run(
-            drawn.tasks,
-            drawn.services,
-            policy,
-            workers,
-            stragglers=stragglers,
-            overhead=settings.overhead,
-            job_seconds=settings.job_seconds,
-            seed=seed,
-        )
-
-    with progress_console().status("simulating") as status:
-        results: dict[int, list[SimulationResult]] = {}
-        for number in dict.fromkeys((1, *settings.workers)):
-            status.update(f"simulating {counted(number, 'worker')}")
-            results[number] = [run(number, repeat) for repeat in range(settings.repeats)]
+    results = _sweep(settings, load, policy, stragglers)
     if any(_gave_up(result, policy) for each in results.values() for result in each):
         note(
             "tasks are missing, since jobs took so long that they counted as lost, as in a real "
@@ -164,6 +145,38 @@ def simulate(as_json: bool, records: Path | None, **options: Any) -> None:
         print_json(document)
     else:
         _print_text(document)
+
+
+def _sweep(
+    settings: SimulateSettings,
+    load: Callable[[int], Load],
+    policy: Policy,
+    stragglers: Stragglers | None,
+) -> dict[int, list[SimulationResult]]:
+    """Runs by number of workers, one of which is 1.
+
+    The same repeat has the same tasks and delays on any number of workers.
+    """
+    results: dict[int, list[SimulationResult]] = {}
+    with progress_console().status("simulating") as status:
+        for workers in dict.fromkeys((1, *settings.workers)):
+            status.update(f"simulating {counted(workers, 'worker')}")
+            results[workers] = []
+            for repeat in range(settings.repeats):
+                seed = np.random.SeedSequence([settings.seed, repeat]).generate_state(1)[0]
+                drawn = load(int(seed))
+                result = simulate_run(
+                    drawn.tasks,
+                    drawn.services,
+                    policy,
+                    workers,
+                    stragglers=stragglers,
+                    overhead=settings.overhead,
+                    job_seconds=settings.job_seconds,
+                    seed=int(seed),
+                )
+                results[workers].append(result)
+    return results
 
 
 def _loads(path: Path | None, settings: SimulateSettings) -> Callable[[int], Load]:
@@ -235,4 +248,4 @@ def _print_text(document: dict[str, Any]) -> None:
         return "–" if value is None or math.isnan(value) else form(value)
 
     rows = [[shown(row[name], form) for _, name, form in columns] for row in document["rows"]]
-    print_table(table([title for title, _, _ in columns], rows, left=0))
+    print_table([title for title, _, _ in columns], rows, left=0)

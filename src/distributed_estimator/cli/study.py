@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 from msgspec import Meta
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from ..errors import InputError, TrainingStoppedError
 from ..training.config import Pipeline
@@ -23,7 +22,6 @@ from ._output import (
     printable,
     progress_bar,
     stop_on_interrupt,
-    table,
 )
 from .report import study_report
 
@@ -102,14 +100,7 @@ def run(
     ended = head["runs"] - head["waiting"]
     kept = f", {ended} of them ended before" if ended else ""
     note(f"{_title(head)}: {counted(head['runs'], 'run')}{kept}; {_about(head)}")
-    columns = (
-        TextColumn("{task.fields[run]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("time left {task.fields[left]}"),
-    )
-    bar = progress_bar(*columns, total=len(waiting), run="", left="–")
-    with stop_on_interrupt() as stop, bar as update:
+    with stop_on_interrupt() as stop, progress_bar("", len(waiting), timed=False) as update:
         watcher = _Bar(waiting, update)
         try:
             result = run_study(
@@ -165,7 +156,7 @@ def _print_matrix(head: dict[str, Any], runs: list[StudyRun], *, as_json: bool) 
         (name, found["runs"], _clock(found["estimated_seconds"]))
         for name, found in head["experiments"].items()
     ]
-    print_table(table(("experiment", "runs", "about"), rows, _title(head)))
+    print_table(("experiment", "runs", "about"), rows, _title(head))
     click.echo(f"{counted(head['waiting'], 'run')} to run, {_about(head)}")
 
 
@@ -218,20 +209,21 @@ class _Bar:
     def begin(self, run: StudyRun, attempt: int) -> None:
         """Shows which run it is."""
         again = f" (attempt {attempt})" if attempt > 1 else ""
-        self._update(run=f"{printable(run.title)}{again}", left=self._left())
+        self._update(description=f"{printable(run.title)}{again}", about=self._left())
 
     def end(self, run: StudyRun, outcome: dict[str, Any], seconds: float) -> None:
         """Counts it."""
         self._spent += seconds
         self._ended += self._expected.pop(run.run_id, 0.0)
-        self._update(advance=1, left=self._left())
+        self._update(advance=1, about=self._left())
         if outcome["status"] == "failed":
             click.echo(printable(f"failed: {run.title}: {outcome['cause']}"), err=True)
 
     def _left(self) -> str:
         """The time that the waiting runs take, at the pace of those that have ended."""
         left = sum(self._expected.values())
-        return _clock(left * self._spent / self._ended if self._ended > 0 else left)
+        left *= self._spent / self._ended if self._ended > 0 else 1.0
+        return f"time left {_clock(left)}"
 
 
 def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bool) -> None:
@@ -281,7 +273,7 @@ def pack(folder: Path, out: Path, as_json: bool) -> int:
         print_json(summary(packed))
         return 0
     sizes = ((name, f"{size / 1000:.1f}") for name, size in packed.sizes.items())
-    print_table(table(("files", "kB"), sizes))
+    print_table(("files", "kB"), sizes)
     click.echo(
         f"packed {counted(sum(packed.ended.values()), 'run')}, {packed.ended.get('failed', 0)} of "
         f"them failed; {sum(packed.sizes.values()) / 1e6:.2f} MB in {printable(str(packed.out))}"

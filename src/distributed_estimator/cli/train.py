@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ..analysis.accuracy import percent
 from ..analysis.load import load_queries, load_training
@@ -196,19 +195,9 @@ def _watched(
     config: TrainingConfig, folder: RunFolder, track: tuple[str, ...]
 ) -> Iterator[tuple[Callable[[TrainingRecord], None], Callable[[], bool]]]:
     """Shows and tracks the progress of every record; Ctrl-C stops, and shows how to go on."""
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TextColumn("test {task.fields[accuracy]}"),
-        TextColumn("time left"),
-        TimeRemainingColumn(),
-    )
     try:
         with ExitStack() as stack:
-            bar = progress_bar(*columns, total=config.epochs, loss="–", accuracy="–")
-            update = stack.enter_context(bar)
+            update = stack.enter_context(progress_bar("training", config.epochs))
             tracker = None
             if track:
                 from ..training.tracking import tracked
@@ -216,11 +205,9 @@ def _watched(
                 tracker = stack.enter_context(tracked(track, folder, config))
 
             def watch(record: TrainingRecord) -> None:
-                update(
-                    completed=min(record.epoch, config.epochs),
-                    loss=f"{record.loss:.4f}",
-                    accuracy=percent(record.metrics["test_accuracy"]),
-                )
+                accuracy = percent(record.metrics["test_accuracy"])
+                about = f"loss {record.loss:.4f} test {accuracy}"
+                update(completed=min(record.epoch, config.epochs), about=about)
                 if tracker is not None:
                     tracker(record)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import RunCancelledError
+from ..records.schema import TaskStatus
 from .journal import Journal
 from .messages import Arrays, Work
 from .policies import Fifo, Policy, TaskSpec
@@ -71,7 +72,7 @@ class Attempt:
     started: float | None
     finished: float
     injected: float
-    status: str
+    status: TaskStatus
     cause: str | None
     arrays: Arrays | None = None
 

@@ -18,6 +18,7 @@ from ..errors import (
     ThrottledError,
     named,
 )
+from ..records.schema import TaskStatus
 from .conditions import Assignment, Attempt, Conditions, Tally
 from .dispatcher import Dispatcher
 from .journal import Journal
@@ -319,7 +320,8 @@ class _Run:
         failures = {f.task: f for f in event.failures} if isinstance(event, JobFinished) else {}
         for item, number in zip(flight.job.items, flight.submit.attempts, strict=True):
             outcome, failure = outcomes.get(item.number), failures.get(item.number)
-            status, cause = "cancelled", None
+            status: TaskStatus = "cancelled"
+            cause: str | None = None
             if isinstance(event, JobLost) and event.kind != "cancelled":
                 status, cause = "lost", event.cause
             elif failure is not None:

@@ -22,13 +22,12 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
 from ..checks import Fixed, check_precision, check_whole, from_numpy
 from ..errors import CutError
-from ..execution import Stragglers, Tally
+from ..execution import Stragglers
 from ..forks import Lock, register
 from ..pubs import read_pubs
 from ..records import (
     QueryRecord,
     RecordWriter,
-    StragglerInfo,
     Summary,
     new_run_id,
     to_dict,
@@ -198,7 +197,31 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
         ticks.append(self._clock())
         value, stderr = stages.reconstruct(experiments, results, weights)
         ticks.append(self._clock())
-        return self._record(problem, generated, started_at, place, ticks, tally, (value, stderr))
+        seconds = [after - before for before, after in pairwise(ticks)]
+        times: dict[str, Any] = dict(zip(_TIMES, (*seconds, sum(seconds)), strict=True))
+        return QueryRecord(
+            run_id=self._run_id,
+            query_id=".".join(map(str, place)),
+            started_at=started_at,
+            pipeline="reference",
+            circuit=problem.info,
+            num_queries=1,
+            partition_label=_text_of(self._labels),
+            num_cuts=generated.num_cuts,
+            num_fragments=len(generated.circuits),
+            max_fragment_qubits=generated.max_qubits,
+            num_terms=generated.num_terms,
+            num_subexperiments=generated.num_circuits,
+            num_circuits=generated.num_circuits,
+            shots_total=self._execution.shots * generated.num_circuits,
+            setting_basis=stages.setting_basis,
+            **self._execution.recorded(tally),
+            **times,
+            value=Summary.of(value),
+            stderr=Summary.of(stderr),
+            precision=problem.pub.precision,
+            seed=self._seed,
+        )
 
     def _deferred(self, experiments: Experiments) -> Experiments:
         if not self._execution.deferred:
@@ -208,51 +231,6 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
             for label, of in experiments.circuits.items()
         }
         return replace(experiments, circuits=circuits)
-
-    def _record(
-        self,
-        problem: Problem,
-        experiments: Experiments,
-        started_at: str,
-        place: tuple[int, ...],
-        ticks: list[float],
-        tally: Tally,
-        outcome: tuple[float, float],
-    ) -> QueryRecord:
-        stages = [after - before for before, after in pairwise(ticks)]
-        execution = self._execution
-        return QueryRecord(
-            run_id=self._run_id,
-            query_id=".".join(map(str, place)),
-            started_at=started_at,
-            pipeline="reference",
-            circuit=problem.info,
-            num_queries=1,
-            partition_label=_text_of(self._labels),
-            num_cuts=experiments.num_cuts,
-            num_fragments=len(experiments.circuits),
-            max_fragment_qubits=experiments.max_qubits,
-            num_terms=experiments.num_terms,
-            num_subexperiments=experiments.num_circuits,
-            num_circuits=experiments.num_circuits,
-            shots=execution.shots,
-            shots_total=execution.shots * experiments.num_circuits,
-            setting_basis=problem.stages.setting_basis,
-            backend=execution.backend_name,
-            pool="none" if execution.deferred else "threads",
-            subexp_workers=1 if execution.deferred else execution.workers,
-            policy="one job" if execution.deferred else "eager",
-            straggler=_straggler_info(execution.stragglers, tally),
-            t_partition=stages[0],
-            t_generate=stages[1],
-            t_execute=stages[2],
-            t_reconstruct=stages[3],
-            t_total=sum(stages),
-            value=Summary.of(outcome[0]),
-            stderr=Summary.of(outcome[1]),
-            precision=problem.pub.precision,
-            seed=self._seed,
-        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -282,13 +260,6 @@ def _together(records: list[QueryRecord], evs: FloatArray, stds: FloatArray) -> 
     )
     value, stderr = Summary.of(evs), Summary.of(stds)
     return to_dict(replace(records[0], **sums, straggler=straggler, value=value, stderr=stderr))
-
-
-def _straggler_info(stragglers: Stragglers | None, tally: Tally) -> StragglerInfo:
-    if stragglers is None:
-        return StragglerInfo()
-    injected = tally.injected, tally.injected_seconds
-    return StragglerInfo(stragglers.p, stragglers.delay.mean, *injected, stragglers.name)
 
 
 def _text_of(labels: tuple[Hashable, ...] | None) -> str | None:

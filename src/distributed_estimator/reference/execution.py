@@ -23,6 +23,7 @@ from ..backends.seeds import Repetition, draws_of, reseeded
 from ..checks import check_kind, require
 from ..errors import BackendError, InputError
 from ..execution import Stragglers, Tally
+from ..records import StragglerInfo
 from ..records.environment import usable_processors
 from .stages import Experiments, Results
 
@@ -82,6 +83,21 @@ class Execution:
         if self.threads == 1:
             return name
         return f"{name}(threads={'all' if self.threads is None else self.threads})"
+
+    def recorded(self, tally: Tally) -> dict[str, Any]:
+        """Fields of a query's record, with the delays of that query."""
+        straggler, delays = StragglerInfo(), self.stragglers
+        if delays is not None:
+            injected = tally.injected, tally.injected_seconds
+            straggler = StragglerInfo(delays.p, delays.delay.mean, *injected, delays.name)
+        return {
+            "shots": self.shots,
+            "backend": self.backend_name,
+            "pool": "none" if self.deferred else "threads",
+            "subexp_workers": 1 if self.deferred else self.workers,
+            "policy": "one job" if self.deferred else "eager",
+            "straggler": straggler,
+        }
 
     def run(self, experiments: Experiments, place: tuple[int, ...]) -> tuple[Results, Tally]:
         """Runs every subexperiment of the query at `place`, the numbers of call, PUB and query.

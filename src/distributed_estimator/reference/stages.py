@@ -6,7 +6,6 @@ flattened first, into gates that the addon cuts and Aer runs, and may have measu
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,31 +72,12 @@ class Experiments:
         return max(widths)
 
 
-class Stages(ABC):
-    """How one query becomes circuits and how their results become a value."""
-
-    setting_basis: str
-
-    @abstractmethod
-    def partition(self, circuit: QuantumCircuit, paulis: PauliList) -> Any:
-        """Splits a bound circuit and the Pauli strings to measure."""
-
-    @abstractmethod
-    def generate(self, problem: Any) -> Experiments:
-        """Writes out every circuit to run."""
-
-    @abstractmethod
-    def reconstruct(
-        self, experiments: Experiments, results: Results, weights: FloatArray
-    ) -> tuple[float, float]:
-        """The value of Σ weight · Pauli string, and its standard error (NaN: not known)."""
-
-
-class CutStages(Stages):
+class CutStages:
     """The addon's workflow: `partition_problem` to `reconstruct_expectation_values`.
 
-    Every term of the decomposition is written out (no sampling of terms). The addon gives no
-    standard error, and none is made up: it is NaN.
+    `partition` splits a bound circuit and the Pauli strings to measure, `generate` writes out every
+    term of the decomposition (no sampling of terms), and `reconstruct` adds up Σ weight · Pauli
+    string. The addon gives no standard error, and none is made up: it is NaN.
     """
 
     setting_basis = "qpd"
@@ -137,7 +117,7 @@ class CutStages(Stages):
         return float(np.dot(weights, values)), float("nan")
 
 
-class UncutStages(Stages):
+class UncutStages:
     """The whole circuit, measured once for each group of qubit-wise commuting Pauli strings.
 
     The standard error is the sample's own, from the joint outcomes of each group; NaN for a
@@ -193,7 +173,7 @@ class Problem:
 
     pub: Pub
     circuit: QuantumCircuit
-    stages: Stages
+    stages: CutStages | UncutStages
 
     @staticmethod
     def of(pub: Pub, labels: tuple[Hashable, ...] | None) -> Problem:
