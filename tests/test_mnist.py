@@ -46,20 +46,9 @@ def test_the_full_mnist_keeps_its_own_test_part(tmp_path: Path):
         assert same(task, again)
 
 
-def test_the_full_mnist_is_thinned_too(tmp_path: Path):
-    write_mnist(tmp_path)
-    fields = {"classes": ("1", "7"), "samples": 10, "test_samples": 4, "num_features": 3}
-    task = load("mnist", data_dir=str(tmp_path), **fields)
-    assert (task.x_train.shape, task.x_test.shape) == ((10, 3), (4, 3))
-    assert task.y_train.sum() == task.y_test.sum() == 0
-    other = load("mnist", data_dir=str(tmp_path), **fields, seed=8)
-    assert not np.array_equal(task.x_train, other.x_train)
-
-
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("train-images-idx3-ubyte", b"\x00\x00\x08\x03\x00\x00", "train-images.*` is damaged"),
         ("train-images-idx3-ubyte", b"nothing of the kind", "train-images.*` is damaged"),
         ("t10k-images-idx3-ubyte", b"\x00\x00\x09\x03" + b"\x00\x00\x00\x01" * 3 + b"1", "damaged"),
         ("t10k-labels-idx1-ubyte", b"\x00\x00\x08\x01\x00\x00\x00\x02\x01\x02", "60, .* 2 labels"),
@@ -109,11 +98,4 @@ def test_a_folder_without_mnist_is_refused(tmp_path: Path):
     raw = write_mnist(tmp_path)
     (raw / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(InputError, match="raw` lacks t10k-labels-idx1-ubyte: put MNIST's unpacked"):
-        load("mnist", data_dir=str(tmp_path))
-
-
-def test_a_huge_file_is_refused(tmp_path: Path):
-    with (write_mnist(tmp_path) / "train-images-idx3-ubyte").open("wb") as file:
-        file.truncate(2**30 + 2**25)  # sparse: it takes no room
-    with pytest.raises(InputError, match=r"has 1.03 GiB, more than the limit of 1 GiB: train on a"):
         load("mnist", data_dir=str(tmp_path))

@@ -38,33 +38,15 @@ def test_a_file_of_the_users(write, table: dict[str, list[object]], tmp_path: Pa
     assert np.array_equal(np.sign(task.x_train[:, 0] - HIGH / 2), task.y_train)
 
 
-def test_csv_and_parquet_are_the_same_data(table: dict[str, list[object]], tmp_path: Path):
-    csv, parquet = (
-        write(tmp_path / f"a.{write.__name__[6:]}", table) for write in (write_csv, write_parquet)
-    )
-    assert same(load(csv), load(parquet))
-
-
-def test_the_ending_of_a_file_may_be_in_capitals(table: dict[str, list[object]], tmp_path: Path):
-    assert load(write_csv(tmp_path / "A.CSV", table)).num_features == 3
-
-
 def test_a_file_that_is_called_by_its_ending(table: dict[str, list[object]], tmp_path: Path):
     assert load(write_csv(tmp_path / ".csv", table)).name == ".csv"
+    assert load(write_csv(tmp_path / "A.CSV", table)).num_features == 3
     assert load(write_parquet(tmp_path / ".parquet", table)).name == ".parquet"
 
 
 @pytest.mark.parametrize(
     ("names", "target"),
-    [
-        ("0123", None),
-        ("1234", None),
-        ("012k", None),
-        ("123k", None),
-        ("0123", "0"),
-        ("0123", "2"),
-        ("k012", "k"),
-    ],
+    [("0123", None), ("123k", None), ("0123", "2"), ("k012", "k")],
 )
 def test_columns_may_be_numbered_from_0_or_1(names: str, target: str | None, tmp_path: Path):
     table = samples()
@@ -73,15 +55,6 @@ def test_columns_may_be_numbered_from_0_or_1(names: str, target: str | None, tmp
     renamed = {name: kinds if name == label else next(features) for name in names}
     path = write_csv(tmp_path / "a.csv", renamed)
     assert load(path, target=target).x_train.shape == (32, 3)
-
-
-def test_a_first_line_that_is_a_sample_is_not_lost(tmp_path: Path):
-    """The class is text, so not all of the line is numbers."""
-    path = write_csv(tmp_path / "a.csv", samples())
-    _, *lines = path.read_text("utf-8").splitlines(keepends=True)
-    path.write_text("".join(lines), "utf-8")
-    with pytest.raises(InputError, match="has numbers for the names of its features"):
-        load(path)
 
 
 def test_the_class_column_is_named(table: dict[str, list[object]], tmp_path: Path):
@@ -179,10 +152,7 @@ def test_a_folder_that_looks_like_a_partition_adds_no_column(
         ("a,b\n1,x\n2\n", r"cannot be read \(CSV parse error: .*Expected 2 columns, got 1: 2\)"),
         ("a,a,b\n1,1,x\n", "has more than one column `a`: name each differently"),
         (",a,b\n0,1,x\n", "column 1 of .* has no name: name it or drop it .pandas"),
-        ("1.5,2.5,0\n2.5,1.5,1\n", r"the first line of .* has numbers .* \(1.5, 2.5\): put a line"),
         ("5.1,3.5,rose\n4.9,3.0,lily\n", r"the first line of .* has numbers .* \(5.1, 3.5\): put"),
-        ("5.1,5.1,rose\n4.9,3.0,lily\n", r"the first line of .* has numbers .* \(5.1, 5.1\): put"),
-        ("2,1,rose\n1,2,lily\n", r"the first line of .* has numbers .* \(2, 1\): put a line"),
         ("1,3,rose\n2,2,lily\n", r"has numbers for the names of its features \(1, 3\): put a line"),
         ("a,b\n1,x\n,y\n", "row 2 of column `a` in .* is missing or NaN: put in a number"),
         ("a,b\nnan,x\n2,y\n", "row 1 of column `a` in .* is missing or NaN"),
@@ -207,12 +177,6 @@ def test_a_file_that_cannot_be_used_is_refused(text: str, message: str, tmp_path
     path.write_text(text, "latin-1")
     with pytest.raises(InputError, match=message):
         load(path)
-
-
-def test_many_classes_are_not_all_listed(tmp_path: Path):
-    table = {"a": range(30), "b": range(30)}
-    with pytest.raises(InputError, match=r"has 30 class\(es\) \(0, 1, 2, .*, 9, \.\.\.\)"):
-        load(write_csv(tmp_path / "a.csv", table))
 
 
 def test_a_missing_class_column_is_refused(table: dict[str, list[object]], tmp_path: Path):
@@ -271,21 +235,18 @@ def test_a_csv_file_whose_numbers_take_more_room_is_refused(
         load(path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "text"])
-def test_a_damaged_parquet_file_is_refused(
-    damage: str, table: dict[str, list[object]], tmp_path: Path
-):
-    path = write_parquet(tmp_path / "a.parquet", table)
-    path.write_bytes(path.read_bytes()[:-20] if damage == "cut" else b"not Parquet at all")
-    with pytest.raises(InputError, match=r"a.parquet` cannot be read \(.*\): repair or replace it"):
-        load(path)
+def cut(content: bytes) -> bytes:
+    return content[:-20]
 
 
-def test_a_parquet_file_damaged_inside_is_refused(table: dict[str, list[object]], tmp_path: Path):
+def overwritten(content: bytes) -> bytes:
+    return content[:4] + b"\xff" * 196 + content[200:]
+
+
+@pytest.mark.parametrize("damage", [cut, overwritten, lambda content: b"not Parquet at all"])
+def test_a_damaged_parquet_file_is_refused(damage, table: dict[str, list[object]], tmp_path: Path):
     path = write_parquet(tmp_path / "a.parquet", table)
-    content = bytearray(path.read_bytes())
-    content[4:200] = b"\xff" * 196
-    path.write_bytes(content)
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=r"a.parquet` cannot be read \(.*\): repair or replace it"):
         load(path)
 

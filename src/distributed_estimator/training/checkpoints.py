@@ -147,25 +147,7 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-@dataclass
-class Position:
-    """How far a run is.
-
-    Attributes:
-        scored: Whether the initial weights have their record.
-        epoch: Epochs finished.
-        batch: Batches finished of the epoch that has begun.
-        step: Optimiser steps taken.
-        seconds: Wall time spent.
-        chosen: Whether a gradient-free optimiser has made its choice.
-    """
-
-    scored: bool = False
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    chosen: bool = False
+_POSITION = ("scored", "epoch", "batch", "step", "seconds", "chosen")
 
 
 @dataclass(eq=False)
@@ -176,7 +158,12 @@ class RunState:
         config: How it is trained.
         data: Digest of the data.
         start: Initial weights as one vector.
-        position: How far it is.
+        scored: Whether the initial weights have their record.
+        epoch: Epochs finished.
+        batch: Batches finished of the epoch that has begun.
+        step: Optimiser steps taken.
+        seconds: Wall time spent.
+        chosen: Whether a gradient-free optimiser has made its choice.
         points: Weights that a gradient-free optimiser has asked for, in order.
         losses: The loss at each of them.
         norms: Gradient norms of the epoch that has begun.
@@ -193,7 +180,12 @@ class RunState:
     config: TrainingConfig
     data: str
     start: torch.Tensor
-    position: Position = field(default_factory=Position)
+    scored: bool = False
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    chosen: bool = False
     points: list[torch.Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
@@ -209,9 +201,7 @@ class RunState:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to train."""
-        if self.config.is_gradient_free:
-            return self.position.chosen
-        return self.position.epoch >= self.config.epochs
+        return self.chosen if self.config.is_gradient_free else self.epoch >= self.config.epochs
 
     def save(self, path: Path, *, durable: bool) -> None:
         """Writes it as a checkpoint; see `Checkpoint.save`."""
@@ -227,7 +217,7 @@ class RunState:
         state = {
             "config": self.config.as_dict(),
             "data": self.data,
-            "position": asdict(self.position),
+            "position": {name: getattr(self, name) for name in _POSITION},
             "logs": {"run_id": self.run_id, **self.sizes},
             "num_runs": self.num_runs,
             "totals": asdict(self.totals),
@@ -252,7 +242,7 @@ class RunState:
             config=TrainingConfig.from_dict(state["config"]),
             data=state["data"],
             start=numbers["start"],
-            position=Position(**state["position"]),
+            **state["position"],
             points=list(numbers["points"]),
             losses=numbers["losses"].tolist(),
             norms=numbers["norms"].tolist(),

@@ -118,7 +118,7 @@ def resume(
         session.restore(RunState.load(folder.checkpoint))  # none may have trained since
         if not folder.data.exists():
             data.save(folder.data)
-        if not session.state.position.scored:
+        if not session.state.scored:
             session.progress(session.score_start())
         return _go_on(session)
 
@@ -186,7 +186,7 @@ def load_trained(
         )
     load_classifier(state, classifier, folder)
     classifier.eval()
-    return Trained(config, workload, model, classifier, state.position.epoch, state.is_done)
+    return Trained(config, workload, model, classifier, state.epoch, state.is_done)
 
 
 def _data_of(
@@ -248,21 +248,21 @@ def _go_on(session: Session) -> TrainingResult:
 
 def _descend(session: Session) -> None:
     """Mini-batches along the gradient."""
-    state, position = session.state, session.state.position
+    state = session.state
     while not state.is_done:
-        batches = _batches(session.config, len(session.targets), position.epoch)
-        for batch in batches[position.batch :]:
+        batches = _batches(session.config, len(session.targets), state.epoch)
+        for batch in batches[state.batch :]:
             _step(session, session.features[batch], session.targets[batch])
-            position.step += 1
-            position.batch += 1
+            state.step += 1
+            state.batch += 1
             gradients = [p.grad for p in session.classifier.parameters() if p.grad is not None]
             vector = torch.cat([gradient.reshape(-1) for gradient in gradients])
             state.norms.append(float(torch.linalg.vector_norm(vector)))
             session.check_weights()
-            if position.batch < len(batches):
+            if state.batch < len(batches):
                 session.stop_if_asked()
-        position.epoch += 1
-        position.batch = 0
+        state.epoch += 1
+        state.batch = 0
         session.close_epoch()
         if not state.is_done:
             session.stop_if_asked()
@@ -306,8 +306,8 @@ def _search(session: Session) -> None:
     with _seeded(session.config.seed):
         chosen = optimize(session, start)
     _set_weights(session, chosen)
-    session.state.position.chosen = True
-    session.state.position.epoch += 1
+    session.state.chosen = True
+    session.state.epoch += 1
     session.close_epoch()
 
 
@@ -332,7 +332,7 @@ def _spsa(session: Session, start: FloatArray) -> FloatArray:
         session.note(point, float(value))
 
     def end_of_iteration(_: int, point: FloatArray, *__: object) -> bool:
-        if next(iterations) > session.state.position.epoch:  # else recorded before the run stopped
+        if next(iterations) > session.state.epoch:  # else recorded before the run stopped
             _advance(session, point)
             session.close_epoch()
             session.stop_if_asked()
@@ -372,8 +372,8 @@ def _trained(classifier: Classifier) -> list[torch.nn.Parameter]:
 
 def _advance(session: Session, point: FloatArray) -> None:
     _set_weights(session, point)
-    session.state.position.epoch += 1
-    session.state.position.step += 1
+    session.state.epoch += 1
+    session.state.step += 1
 
 
 def _set_weights(session: Session, point: FloatArray) -> None:
@@ -407,7 +407,7 @@ def _finish(session: Session) -> TrainingResult:
         num_weights=len(state.start),
         run_id=session.estimator.run_id,
         final=state.scores,
-        seconds=state.position.seconds,
+        seconds=state.seconds,
         totals=session.meter.read(),
         folder=folder,
     )

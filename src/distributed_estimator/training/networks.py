@@ -203,12 +203,8 @@ class QuantumLayer(torch.nn.Module):
     """A circuit in double precision: one run for a batch.
 
     Maps features of shape (samples, features) to outputs of shape (samples, outputs).
-
-    Differentiable by its weights and by the features, both through the cut circuit.
-
-    Args:
-        network: Evaluates the circuit.
-        weights: Where training starts, shape (weights,).
+    Differentiable by its weights, shape (weights,), and by the features, both through the cut
+    circuit.
     """
 
     def __init__(self, network: Network, weights: npt.NDArray[np.float64]) -> None:
@@ -288,12 +284,8 @@ def build_classifier(
 ) -> tuple[Model, Classifier]:
     """The model of a configuration and a network for it, at its initial weights.
 
-    Args:
-        config: What to build.
-        num_features: Features a sample.
-        log: Where the queries are recorded.
-        head: The classical head, where the configuration says "custom".
-        trace: Where attempts at tasks are recorded.
+    `log` records queries and `trace` the attempts at tasks; `head` is the classical one, where the
+    configuration says "custom".
 
     Raises:
         InputError: The model cannot be built or cut so, or the head is missing or not asked for.

@@ -51,9 +51,7 @@ Slope = Callable[[FloatArray, FloatArray], FloatArray]
 class RobustnessFiles:
     """Where a result goes: the JSON document, and beside it the figure and the query log.
 
-    Attributes:
-        result: The document.
-        replace: Whether an earlier result there may be lost.
+    `replace` says whether an earlier result there may be lost.
     """
 
     result: Path
@@ -271,13 +269,7 @@ def _check_reference(trained: Trained, attacks: AttackConfig, folder: RunFolder)
 
 
 class Probe:
-    """Evaluates a network at samples of one's own making, by batches.
-
-    Args:
-        classifier: The network; left as it was.
-        loss: What an attack raises.
-        advance: Told the number of samples after each batch.
-    """
+    """Evaluates a network, which is left as it was, at samples of one's own making, by batches."""
 
     def __init__(
         self, classifier: Classifier, loss: Loss, advance: Callable[[int], None] | None = None
