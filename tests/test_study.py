@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-import random
+import re
 import shlex
 import signal
 import statistics
@@ -124,17 +124,14 @@ BAD = [
         "shots: 16",
         ("+shot: 8", 3, "`shot` is no known key: did you mean `shots`?"),
         ("shots: many", 2, "`shots` is 'many': give a whole number"),
-        ("shots: true", 2, "`shots` is True: give a whole number"),
+        ("+lr: fast\nmodel: z", 3, "line 4: `model` is 'z': give a mapping"),
         ("+lr: 1e-3", 3, "`lr` is '1e-3': give a positive learning rate, such as 0.1, without quo"),
         ("shots:", 2, "`shots` is null: give a whole number"),
-        ("shots: 10000000000000", 2, "of at least 1 and at most 1000000000000"),
-        ("shots: 0", 2, "`shots` is 0: give a whole number of at least 1"),
         ("+1: 2", 3, "`[1]` is no known key: use some of about"),
         (" ", 1, "`shots` is missing: add it"),
         ("+shots: 8", 3, "`shots` is there already, on line 2: keep one"),
         ("shots: !!python/name:os.system x", 2, "put that line right"),
         ("shots: !!int 'x'", 2, "found the tag 'tag:yaml.org,2002:int': leave it out"),
-        ("shots: ! 16", 2, "found the tag '!': leave it out"),
         ("shots: [16", 3, "put that line right"),
         ("lr: &a 0.1\nshots: *a", 3, "found an alias: write the value out"),
         ("+<<: {shots: 8}", 3, "`<<` is no known key"),
@@ -144,7 +141,6 @@ BAD = [
         ("+scales: {small: {experiments: {lern: {}}}}", 3, "did you mean `learn`?"),
         ("+scales: {small: {experiments: [{}]}}", 3, "`experiments` is [{}]: give a mapping"),
         ("+optimizer: spsa\nscales: {a: {}, b: {lr: -1}}", 4, "`lr` is -1"),
-        ("+model: z", 3, "`model` is 'z': give a mapping"),
         ("+model: {observable: zz_top}", 3, "observable"),
         *(
             (f"shots: {text}", 2, "without quotes, in digits from 0 to 9 (at most 18, none of them")
@@ -156,21 +152,17 @@ BAD = [
     *bad(
         "kind: train",
         ("knd: train", 4, "`experiments.learn` needs `kind`: give `train` or `queries`"),
-        ("kind: trian", 5, "`experiments.learn` needs `kind`: give `train` or `queries`"),
     ),
     *bad(
         "    cuts: [0, 1]",
         ("    cuts: []", 8, "`experiments.learn.cuts` is []: give at least one"),
-        ("    cuts: 1", 8, "`experiments.learn.cuts` is 1: give a list, each a whole number"),
         ("    cuts: [0, 2]", 8, "`cuts` has 2, and iris with 2 qubits takes 0 to 1"),
         ("    cuts: [0, 0]", 8, "`cuts` has 0 twice: remove one"),
     ),
     *bad("    seeds: [1]", ("    sheds: [1]", 9, "did you mean `seeds`?")),
     *bad(
         LEARN,
-        ("{qubits: [2], epoch: 3", 7, "did you mean `epochs`?"),
         ("{qubits: [5], epochs: 3", 7, "iris takes 1 to 4: give fewer"),
-        ("{qubits: [2], epochs: 10000000000", 7, "at most 1000000000"),
     ),
     *bad(
         "iris: {qubits: [2], e",
@@ -181,7 +173,6 @@ BAD = [
     *bad("attacks: [gaussian, fgsm]", ("attacks: [x]", 11, "`experiments.learn.robustness.att")),
     *bad(
         "workers: [2]",
-        ("workers: [5000]", 10, "give a whole number of at least 1 and at most 4096"),
         ("+    devices: [2]", 11, "`experiments.learn.devices` belongs to `kind: queries`, and"),
         ("+    straggler_p: [1.5]", 11, "straggler_p[0]` is 1.5: give a number of at least 0"),
         ("+    straggler_p: [0.2]", 11, "add `straggler_delay` in seconds"),
@@ -198,7 +189,6 @@ BAD = [
         ("    reference_queries: {1: 2}", 22, "belongs to the reference pipeline"),
         ("    reference_queries: {1: 2, 0x1: 3}", 22, "reference_queries.0x1` is '0x1': give a"),
         ("    reference_queries: {1: 2, true: 3}", 22, "`true` is there already, on line 22"),
-        ("    variants: []", 22, "`experiments.ask.variants` is []: give at least one"),
         ("    variants:\n      - {simulator_thread: 2}", 23, "did you mean `simulator_threads`?"),
         ("    variants:\n      - {}", 23, "`experiments.ask.variants[0].workers` is missing"),
         ("    variants: [{workers: 1}, {workers: 1}]", 22, "has the same variant twice"),
@@ -226,25 +216,12 @@ def test_bad_files_are_refused_with_line_and_remedy(
     assert not out.exists()
 
 
-def test_an_experiment_that_says_nothing_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "study.yaml"
-    path.write_text("name: a\nshots: 1\nexperiments:\n  learn:\n")
-    with pytest.raises(InputError, match=r"line 4: `experiments.learn` is null: give a mapping"):
-        load_study(path)
-
-
 def test_an_error_is_named_once(tmp_path: Path) -> None:
-    """Both experiments have the model, and it cannot be built for either."""
+    """Both experiments have the model, and it cannot be built for either; others come with it."""
     path = write(tmp_path, "shots: 16", "shots: 16\nmodel: {observable: ZZZ}")
     with pytest.raises(InputError) as caught:
         load_study(path)
     assert str(caught.value).count("cannot be built") == 1
-
-
-def test_several_errors_are_named_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path, "shots: 16", "shots: none\nlr: fast")
-    with pytest.raises(InputError, match=r"line 2: `shots`.*line 3: `lr`"):
-        load_study(path)
 
 
 @pytest.mark.parametrize("text", ["", "- a", "just text", "\x00", "a: [" * 4000])
@@ -388,12 +365,6 @@ def test_every_parameter_changes_the_ids(old: str, new: str, tiny: Path, tmp_pat
     assert not set(before) & set(after)
 
 
-def test_an_id_is_the_hash_of_what_is_written_beside_it(tiny: Path) -> None:
-    for run in runs_of(load_study(tiny)):
-        document = run.as_dict()
-        assert document.pop("run_id") == content_hash(json.loads(json.dumps(document)))
-
-
 def test_scales_change_what_they_name_and_nothing_else(tmp_path: Path) -> None:
     scales = (
         "scales:\n  small: {experiments: {learn: {datasets: {iris: {epochs: 1}}, seeds: [5, 6]}}}\n"
@@ -418,33 +389,6 @@ def paper(scale: str, **chosen: Any) -> list[StudyRun]:
         for run in runs_of(load_study("paper", scale))
         if all(run.config.get(key, getattr(run, key, None)) == v for key, v in chosen.items())
     ]
-
-
-def test_the_whole_matrix_has_the_budgets_of_the_paper() -> None:
-    def epochs(experiment: str, dataset: str) -> set[int]:
-        return {
-            run.config["epochs"]
-            for run in paper("full", dataset=dataset)
-            if run.experiment == experiment
-        }
-
-    assert epochs("training", "iris") == {60}
-    assert epochs("training", "mnist") == {10}
-    assert epochs("scaling", "iris") == {10}
-    assert epochs("scaling", "mnist") == {5}
-    assert epochs("stragglers", "iris") == {10}
-    assert epochs("stragglers", "mnist") == {3}
-    runs = paper("full")
-    assert {run.config["shots"] for run in runs} == {1024}
-    assert {run.config["cuts"] for run in runs} == {0, 1, 2, 3}
-    workers = {run.config["workers"] for run in runs if run.experiment == "scaling"}
-    assert workers == {1, 2, 4, 8, 16}
-    delayed = [run.config for run in runs if run.experiment == "stragglers"]
-    assert {c["straggler_p"] for c in delayed} == {0.0, 0.2}
-    assert {(c["straggler_delay"], c["workers"]) for c in delayed} == {(0.1, 8)}
-    assert all(
-        c["straggler_p"] == 0 for c in (r.config for r in runs if r.experiment == "training")
-    )
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "full"])
@@ -484,22 +428,6 @@ def how(run: StudyRun) -> tuple[int, int | None, bool]:
     """Workers, simulator's threads and whether measurements are deferred."""
     config = run.config
     return config["workers"], config["simulator_threads"], config["defer_measurements"]
-
-
-@pytest.mark.parametrize("scale", ["smoke", "laptop", "full"])
-def test_the_causes_change_one_thing_at_a_time(scale: str) -> None:
-    runs = [run for run in paper(scale) if run.kind == "queries"]
-    causes = [run for run in runs if run.experiment == "causes"]
-    assert [how(run) for run in causes] == [
-        (1, 1, False),
-        (2, 1, False),
-        (8, 1, False),
-        (8, None, False),
-        (1, 1, True),
-    ]
-    assert {run.pipeline for run in causes} == {"reference"}
-    assert len({run.title for run in causes}) == 5
-    assert {how(run)[1:] for run in runs if run.experiment != "causes"} == {(1, False)}
 
 
 def test_the_estimate_grows_with_the_scale() -> None:
@@ -565,13 +493,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_study_leaves_what_the_tables_need(finished: Path) -> None:
     head = json.loads((finished / "study.json").read_text())
+    assert head["runs"] == [run.run_id for run in runs_of(load_study(finished / "../tiny.yaml"))]
     assert head["name"] == "tiny"
     assert head["config"]["shots"] == 16
     found = results(finished)
     assert len(found) == 3
     for run_id, result in found.items():
         run = json.loads((finished / "runs" / run_id / "run.json").read_text())
-        assert run["run_id"] == run_id
+        assert run.pop("run_id") == run_id == content_hash(run)
         assert result["status"] == "done"
         assert result["attempts"] == 1
         assert result["seconds"] > 0
@@ -593,28 +522,6 @@ def test_a_study_leaves_what_the_tables_need(finished: Path) -> None:
         assert [row[0] for row in numbers["robustness"]["fgsm"]] == [0.0, 0.05, 0.1, 0.2, 0.3]
         assert all(len(row) == 4 for row in numbers["robustness"]["gaussian"])
         assert 0 <= numbers["robustness_summary"] <= 1
-
-
-def test_a_study_names_every_run_of_its_matrix(finished: Path, tiny: Path) -> None:
-    head = json.loads((finished / "study.json").read_text())
-    assert head["runs"] == [run.run_id for run in runs_of(load_study(tiny))]
-
-
-def test_all_runs_are_named_where_only_some_are_run(tiny: Path, tmp_path: Path) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
-    run_study(study, runs_of(study, only=["ask"]), folder)
-    head = json.loads(folder.study.read_text())
-    assert head["runs"] == [run.run_id for run in runs_of(study)]
-
-
-def test_a_folder_whose_study_names_no_runs_goes_on(tiny: Path, tmp_path: Path) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
-    with folder.held(study):
-        pass
-    head = json.loads(folder.study.read_text())
-    del head["runs"]
-    folder.study.write_text(json.dumps(head))
-    assert run_study(study, runs_of(study, only=["ask"]), folder).done == 1
 
 
 def test_finished_runs_are_never_repeated(finished: Path) -> None:
@@ -647,6 +554,9 @@ def test_a_folder_with_other_things_or_of_another_version_is_refused(
         run_study(study, runs_of(study), StudyFolder(out))
     (out / "study.json").write_text('{"schema_version": 2}')
     with pytest.raises(InputError, match="has schema 2, and this version reads 1"):
+        run_study(study, runs_of(study), StudyFolder(out))
+    (out / "study.json").write_text("[" * 100_000)
+    with pytest.raises(RecordError, match=r"study\.json` is damaged: .*restore it"):
         run_study(study, runs_of(study), StudyFolder(out))
     with pytest.raises(InputError, match="is a file: name a folder"):
         run_study(study, runs_of(study), StudyFolder(out / "thesis.tex"))
@@ -773,44 +683,46 @@ def test_a_training_that_fails_as_it_goes_on_keeps_what_it_has(
     assert comparable(folder.path) == comparable(finished)
 
 
-@pytest.mark.parametrize("name", ["data.safetensors", "queries.jsonl"])
-def test_a_training_whose_data_or_records_are_damaged_fails_and_keeps_its_files(
-    name: str, halfway: tuple[Study, StudyFolder, StudyRun]
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(24, "Too many open files")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cause"),
+    [
+        ("SCHEMA_VERSION", 99, "of another version: go on with the release"),
+        ("safetensors.safe_open", refuse, r"cannot be read .*Too many open files"),
+        ("data.safetensors", None, "is damaged"),
+        ("queries.jsonl", None, "restore it"),
+    ],
+)
+def test_a_training_that_cannot_go_on_keeps_its_files(
+    name: str,
+    value: object,
+    cause: str,
+    halfway: tuple[Study, StudyFolder, StudyRun],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study, folder, run = halfway
-    (folder.of(run) / name).write_bytes(b"nothing\n")
+    if value is None:
+        (folder.of(run) / name).write_bytes(b"nothing\n")
+    else:
+        monkeypatch.setattr(f"distributed_estimator.training.checkpoints.{name}", value)
     before = trained(folder.of(run))
-    assert len(run_study(study, [run], folder).failures) == 1
-    assert trained(folder.of(run)) == before
-
-
-def test_a_checkpoint_of_another_version_is_kept(
-    halfway: tuple[Study, StudyFolder, StudyRun], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study, folder, run = halfway
-    before = trained(folder.of(run))
-    with monkeypatch.context() as later:
-        later.setattr("distributed_estimator.training.checkpoints.SCHEMA_VERSION", 99)
-        done = run_study(study, [run], folder)
-    assert "of another version: go on with the release" in done.failures[0].cause
-    assert trained(folder.of(run)) == before
-    assert run_study(study, [run], folder, retry_failed=True).done == 1
-
-
-def test_a_checkpoint_that_cannot_be_read_this_time_is_kept(
-    halfway: tuple[Study, StudyFolder, StudyRun], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from distributed_estimator.training import checkpoints
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(24, "Too many open files")
-
-    study, folder, run = halfway
-    before = trained(folder.of(run))
-    monkeypatch.setattr(checkpoints.safetensors, "safe_open", refuse)
     done = run_study(study, [run], folder)
-    assert "cannot be read ([Errno 24] Too many open files)" in done.failures[0].cause
+    assert re.search(cause, done.failures[0].cause)
     assert trained(folder.of(run)) == before
+
+
+def test_headers_name_the_run_and_the_attempt(
+    halfway: tuple[Study, StudyFolder, StudyRun],
+) -> None:
+    study, folder, run = halfway
+    run_study(study, [run], folder)
+    for name in ("queries.jsonl", "training.jsonl"):
+        headers = [r for r in read_records(folder.of(run) / name) if isinstance(r, Header)]
+        assert [header.attempt for header in headers] == [1, 2]
+        assert {header.config_hash for header in headers} == {run.run_id}
 
 
 # --- damaged documents of a study ---------------------------------------------------------------
@@ -860,14 +772,6 @@ def test_a_damaged_number_of_attempts_is_refused(text: str, tiny: Path, tmp_path
     (folder.of(run) / "attempts.json").write_text(text)
     with pytest.raises(RecordError, match=r"attempts\.json` is damaged: .*remove it"):
         run_study(study, [run], folder)
-
-
-def test_a_study_document_that_is_nested_without_end_is_refused(tiny: Path, tmp_path: Path) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
-    folder.path.mkdir()
-    folder.study.write_text("[" * 100_000)
-    with pytest.raises(RecordError, match=r"study\.json` is damaged: .*restore it"):
-        run_study(study, runs_of(study), folder)
 
 
 def test_a_file_in_the_place_of_the_runs_is_named(
@@ -1112,39 +1016,6 @@ def test_a_study_that_is_killed_goes_on(slow: tuple[Path, Path], tmp_path: Path)
     assert comparable(out) == comparable(whole)
 
 
-@pytest.mark.soak
-def test_a_study_survives_kills_at_random_moments(slow: tuple[Path, Path], tmp_path: Path) -> None:
-    path, whole = slow
-    out = tmp_path / "out"
-    rng = random.Random(7)
-    for _ in range(5):
-        with running(path, out) as process:
-            wait_for(process, (out / "study.json").exists)
-            time.sleep(rng.uniform(0.5, 3.5))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    study = load_study(path)
-    run_study(study, runs_of(study), StudyFolder(out))
-    assert comparable(out) == comparable(whole)
-
-
-@pytest.mark.soak
-def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(
-    slow: tuple[Path, Path], tmp_path: Path
-) -> None:
-    path, _ = slow
-    out = tmp_path / "out"
-    with running(path, out) as process:
-        wait_for(process, lambda: lines(out, "training.jsonl") >= 3)
-        process.send_signal(signal.SIGINT)
-        _, text = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert f"go on with: dest study run {path} --out {out}" in text
-    with (out / "study.lock").open() as lock:
-        assert take_lock(lock.fileno())
-    assert not [p for p in out.rglob(".*") if p.name != ".dest-lock"]
-
-
 def test_an_interrupted_retry_says_to_retry(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1173,16 +1044,3 @@ def test_the_smoke_study_of_the_paper_runs(tmp_path: Path) -> None:
     study = load_study("paper", "smoke")
     assert set(results(out)) == {run.run_id for run in runs_of(study)}
     assert {result["status"] for result in results(out).values()} == {"done"}
-
-
-def test_headers_name_the_run_and_the_attempt(slow: tuple[Path, Path], tmp_path: Path) -> None:
-    path, _ = slow
-    study, folder = load_study(path), StudyFolder(tmp_path / "out")
-    (run,) = [r for r in runs_of(study) if r.config["cuts"] == 1 and r.kind == "train"]
-    with pytest.raises(TrainingStoppedError):
-        run_study(study, [run], folder, stop=stop_after(20))
-    run_study(study, [run], folder)
-    for name in ("queries.jsonl", "training.jsonl"):
-        headers = [r for r in read_records(folder.of(run) / name) if isinstance(r, Header)]
-        assert [header.attempt for header in headers] == [1, 2]
-        assert {header.config_hash for header in headers} == {run.run_id}
