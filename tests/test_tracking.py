@@ -137,7 +137,8 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_both_trackers_at_once_hold_every_scalar_of_every_record(
     task: Workload, folder: RunFolder, caplog: pytest.LogCaptureFixture
 ):
-    run(task, folder, *TRACKERS, *TRACKERS)
+    with tracked([*TRACKERS, *TRACKERS], folder, CONFIG) as progress:  # a record twice, too
+        train(task, CONFIG, folder, progress=lambda record: (progress(record), progress(record)))
     assert {name for name, _, _ in logged(folder)} == NAMES
     assert_tracked_whole(folder, *TRACKERS)
     assert warnings_of(caplog) == []
@@ -195,26 +196,21 @@ def test_a_run_that_was_stopped_is_tracked_as_one(task: Workload, folder: RunFol
         run(task, folder, *TRACKERS, stop=stop_after(2))
     assert {step for _, step, _ in in_tensorboard(folder)} == {0, 1, 2}
     assert mlflow_runs(folder.path / "mlruns")[0].info.status == "KILLED"
+    folder = RunFolder(folder.path.rename(folder.path.with_name("moved")))
     go_on(task, folder, *TRACKERS)
     assert_tracked_whole(folder, *TRACKERS)
     assert mlflow_runs(folder.path / "mlruns")[0].info.status == "FINISHED"
     assert len(events(folder).Tags()["tensors"]) == 1
 
 
-@pytest.mark.parametrize("is_tracked", [False, True])
-def test_a_run_killed_next_to_a_record_loses_and_doubles_nothing(
-    task: Workload, folder: RunFolder, is_tracked: bool
-):
+def test_a_run_killed_next_to_a_record_loses_and_doubles_nothing(task: Workload, folder: RunFolder):
     """A copy of the folder is what a kill at that moment leaves: all is with the system by then."""
     killed = {epoch: RunFolder(folder.path / f"../{epoch}") for epoch in range(CONFIG.epochs + 1)}
     with tracked(TRACKERS, folder, CONFIG) as progress:
 
         def copied(record):
-            if is_tracked:
-                progress(record)
+            progress(record)
             shutil.copytree(folder.path, killed[record.epoch].path)
-            if not is_tracked:
-                progress(record)
 
         train(task, CONFIG, folder, progress=copied)
     for epoch, copy in killed.items():
@@ -242,30 +238,27 @@ def test_a_finished_run_can_be_tracked_afterwards_and_only_once(task: Workload, 
     assert len(list((folder.path / "tensorboard").iterdir())) == 1
 
 
-def test_a_record_given_twice_is_tracked_once(task: Workload, folder: RunFolder):
-    with tracked(TRACKERS, folder, CONFIG) as progress:
-        train(task, CONFIG, folder, progress=lambda record: (progress(record), progress(record)))
-    assert_tracked_whole(folder, *TRACKERS)
-
-
-def test_a_torn_event_is_written_anew(task: Workload, folder: RunFolder):
-    with pytest.raises(TrainingStoppedError):
-        run(task, folder, "tensorboard", stop=stop_after(2))
-    (file,) = (folder.path / "tensorboard").iterdir()
+def half_an_event(folder: Path) -> None:
+    (file,) = (folder / "tensorboard").iterdir()
     os.truncate(file, file.stat().st_size - 5)
-    assert {step for _, step, _ in in_tensorboard(folder)} == {0, 1}
-    go_on(task, folder, "tensorboard")
-    assert_tracked_whole(folder, "tensorboard")
 
 
-def test_an_epoch_that_is_half_in_mlflow_is_completed(task: Workload, folder: RunFolder):
+def half_an_epoch(folder: Path) -> None:
+    (file,) = (folder / "mlruns").glob("*/*/metrics/t_execute")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "tear"), [("tensorboard", half_an_event), ("mlflow", half_an_epoch)]
+)
+def test_what_is_tracked_by_half_is_completed(
+    task: Workload, folder: RunFolder, name: str, tear: Callable[[Path], None]
+):
     with pytest.raises(TrainingStoppedError):
-        run(task, folder, "mlflow", stop=stop_after(2))
-    (file,) = (folder.path / "mlruns").glob("*/*/metrics/t_execute")
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:-1]))
-    go_on(task, folder, "mlflow")
-    assert_tracked_whole(folder, "mlflow")
+        run(task, folder, name, stop=stop_after(2))
+    tear(folder.path)
+    go_on(task, folder, name)
+    assert_tracked_whole(folder, name)
 
 
 @pytest.mark.parametrize("torn", ["*/*/metrics/loss", "*/*/params/cuts", "*/*/meta.yaml"])
@@ -320,14 +313,6 @@ def test_a_folder_can_be_removed_and_trained_in_anew(task: Workload, folder: Run
         run(task, folder, *TRACKERS)
         assert_tracked_whole(folder, *TRACKERS)
         shutil.rmtree(folder.path)
-
-
-def test_a_moved_folder_goes_on_with_its_mlflow_run(task: Workload, folder: RunFolder):
-    with pytest.raises(TrainingStoppedError):
-        run(task, folder, *TRACKERS, stop=stop_after(1))
-    moved = RunFolder(folder.path.rename(folder.path.with_name("moved")))
-    go_on(task, moved, *TRACKERS)
-    assert_tracked_whole(moved, *TRACKERS)
 
 
 def test_mlflow_prints_nothing_and_leaves_the_environment_as_it_was(
