@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def train(
             try:
                 session.save()  # before anything is run: from here on, the run can be resumed
                 data.save(folder.data)
-                record = session.score_start()
+                record = session.score_epoch()
             except BaseException:
                 folder.clear(missing)
                 raise
@@ -119,7 +120,7 @@ def resume(
         if not folder.data.exists():
             data.save(folder.data)
         if not session.state.scored:
-            session.progress(session.score_start())
+            session.progress(session.score_epoch())
         return _go_on(session)
 
 
@@ -232,7 +233,9 @@ def _session(
             folder=folder,
             model=model,
             classifier=classifier,
-            optimizer=None if config.is_gradient_free else _optimizer(config, classifier),
+            optimizer=None
+            if config.is_gradient_free
+            else _OPTIMIZERS[config.optimizer](classifier.parameters(), lr=config.lr),
             progress=progress or (lambda record: None),
             stop=stop or (lambda: False),
         )
@@ -290,41 +293,28 @@ def _batches(config: TrainingConfig, samples: int, epoch: int) -> list[torch.Ten
     return list(torch.from_numpy(order).split(config.batch_size))
 
 
-def _optimizer(config: TrainingConfig, classifier: Classifier) -> torch.optim.Optimizer:
-    parameters = list(classifier.parameters())
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.lr)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=config.lr)
-    return torch.optim.LBFGS(parameters, lr=config.lr, line_search_fn="strong_wolfe")
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+    "lbfgs": partial(torch.optim.LBFGS, line_search_fn="strong_wolfe"),
+}
 
 
 def _search(session: Session) -> None:
-    """Trains until the budget is spent, and leaves the optimiser's choice set."""
-    start = session.state.start.numpy().copy()
-    optimize = _cobyla if session.config.optimizer == "cobyla" else _spsa
-    with _seeded(session.config.seed):
-        chosen = optimize(session, start)
-    _set_weights(session, chosen)
-    session.state.chosen = True
-    session.state.epoch += 1
-    session.close_epoch()
+    """Trains until the budget is spent, and leaves the optimiser's choice set.
 
+    Of COBYLA every evaluation is an epoch. Of SPSA every iteration is one: two evaluations on the
+    training part, after a calibration.
+    """
+    state, iterations = session.state, count(1)
+    optimizers, budget = qiskit_machine_learning.optimizers, session.config.epochs
+    optimizer: Any
 
-def _cobyla(session: Session, start: FloatArray) -> FloatArray:
-    """Every evaluation is an epoch."""
-
-    def evaluate(point: FloatArray) -> None:
-        _advance(session, point)
-        session.close_epoch(asked=point)
-
-    optimizer = qiskit_machine_learning.optimizers.COBYLA(maxiter=session.config.epochs, rhobeg=1.0)
-    return np.asarray(optimizer.minimize(_answers(session, evaluate), start).x)
-
-
-def _spsa(session: Session, start: FloatArray) -> FloatArray:
-    """Every iteration is an epoch: two evaluations on the training part, after a calibration."""
-    iterations = count(1)
+    def advance(point: FloatArray, asked: FloatArray | None = None) -> None:
+        _set_weights(session, point)
+        state.epoch += 1
+        state.step += 1
+        session.close_epoch(asked)
 
     def evaluate(point: FloatArray) -> None:
         _set_weights(session, point)
@@ -332,16 +322,23 @@ def _spsa(session: Session, start: FloatArray) -> FloatArray:
         session.note(point, float(value))
 
     def end_of_iteration(_: int, point: FloatArray, *__: object) -> bool:
-        if next(iterations) > session.state.epoch:  # else recorded before the run stopped
-            _advance(session, point)
-            session.close_epoch()
+        if next(iterations) > state.epoch:  # else recorded before the run stopped
+            advance(point)
             session.stop_if_asked()
         return False
 
-    optimizer = qiskit_machine_learning.optimizers.SPSA(
-        maxiter=session.config.epochs, termination_checker=end_of_iteration
-    )
-    return np.asarray(optimizer.minimize(_answers(session, evaluate), start).x)
+    with _seeded(session.config.seed):
+        if session.config.optimizer == "cobyla":
+            loss = _answers(session, lambda point: advance(point, asked=point))
+            optimizer = optimizers.COBYLA(maxiter=budget, rhobeg=1.0)
+        else:
+            loss = _answers(session, evaluate)
+            optimizer = optimizers.SPSA(maxiter=budget, termination_checker=end_of_iteration)
+        chosen = optimizer.minimize(loss, state.start.numpy().copy()).x
+    _set_weights(session, np.asarray(chosen))
+    state.chosen = True
+    state.epoch += 1
+    session.close_epoch()
 
 
 def _answers(
@@ -368,12 +365,6 @@ def _answers(
 
 def _trained(classifier: Classifier) -> list[torch.nn.Parameter]:
     return [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-
-
-def _advance(session: Session, point: FloatArray) -> None:
-    _set_weights(session, point)
-    session.state.epoch += 1
-    session.state.step += 1
 
 
 def _set_weights(session: Session, point: FloatArray) -> None:

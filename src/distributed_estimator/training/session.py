@@ -76,19 +76,16 @@ class Session:
         self._logs["training"] = self.folder.writer(self.folder.training)
         self._started = self._synced = time.perf_counter()
 
-    def score_start(self) -> TrainingRecord:
-        """Scores the initial weights; every run does so once, before its first step."""
-        self.state.scored = True
-        return self._end_epoch()
-
     def close_epoch(self, asked: FloatArray | None = None) -> None:
         """Scores and records the weights as they are, writes a checkpoint, and says so.
 
         `asked`: the point whose loss a gradient-free optimiser is waiting for, if one is.
         """
-        self.progress(self._end_epoch(asked))
+        self.progress(self.score_epoch(asked))
 
-    def _end_epoch(self, asked: FloatArray | None = None) -> TrainingRecord:
+    def score_epoch(self, asked: FloatArray | None = None) -> TrainingRecord:
+        """The same, for the caller to say so."""
+        self.state.scored = True
         scores = self.score(self._everything)
         seen, unseen = scores.split([len(self.targets), len(self._unseen)])
         self.state.scores = Scores(
