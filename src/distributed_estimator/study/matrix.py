@@ -36,14 +36,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class StudyRun:
-    """One run of a study.
-
-    Attributes:
-        experiment: The experiment that it belongs to.
-        kind: "train" or "queries".
-        pipeline: "contracted" or "reference".
-        config: All that decides it, as plain JSON.
-    """
+    """One run of a study; `config` is all that decides it, as plain JSON."""
 
     experiment: str
     kind: Literal["train", "queries"]

@@ -71,14 +71,7 @@ class Failure:
 
 @dataclass
 class StudyResult:
-    """What a study came to.
-
-    Attributes:
-        kept: Runs that had ended before.
-        done: Runs that ended now.
-        failures: Runs that failed, now or before.
-        seconds: Wall time of this program's part.
-    """
+    """Runs that had ended before, that ended now and that failed, and this program's wall time."""
 
     kept: int = 0
     done: int = 0

@@ -29,12 +29,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a run needs to go on.
-
-    Attributes:
-        state: Whatever JSON can hold.
-        tensors: Numbers by name.
-    """
+    """What a run needs to go on: `state` is whatever JSON can hold, `tensors` numbers by name."""
 
     state: dict[str, Any]
     tensors: Tensors
@@ -155,13 +150,10 @@ class RunState:
     """A run between two steps.
 
     Attributes:
-        config: How it is trained.
         data: Digest of the data.
         start: Initial weights as one vector.
         scored: Whether the initial weights have their record.
-        epoch: Epochs finished.
-        batch: Batches finished of the epoch that has begun.
-        step: Optimiser steps taken.
+        batch: Batches finished of the epoch that has begun; `epoch` and `step` are counts, too.
         seconds: Wall time spent.
         chosen: Whether a gradient-free optimiser has made its choice.
         points: Weights that a gradient-free optimiser has asked for, in order.
@@ -174,7 +166,6 @@ class RunState:
         totals: What its queries came to.
         classifier: Weights, and what else a head keeps, by name.
         optimizer: What a gradient optimiser remembers; None: there is none.
-        random: PyTorch's random state.
     """
 
     config: TrainingConfig

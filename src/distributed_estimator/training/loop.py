@@ -139,8 +139,6 @@ class Trained:
 
     Attributes:
         config: How it was trained; `shots` is None where exact values were asked for.
-        workload: The data.
-        model: The circuit.
         classifier: Scores samples; on an estimator of its own, with the run's seed and cuts.
         epoch: Epochs trained.
         finished: Whether training had ended.
@@ -193,11 +191,7 @@ def load_trained(
 def _data_of(
     state: RunState, folder: RunFolder, given: Workload | None
 ) -> tuple[Workload, Checkpoint]:
-    """The data of a run, and a snapshot of it: as given, or as kept, or loaded again.
-
-    Raises:
-        CheckpointError: It is not what the run was trained on.
-    """
+    """The data of a run, and a snapshot of it: as given, or as kept, or loaded again."""
     if given is None and folder.data.exists():
         given = restored(Checkpoint.load(folder.data))
     workload = load_workload(state.config.workload) if given is None else given

@@ -48,11 +48,7 @@ Response = tuple[FloatArray, Callable[[], Jacobians]]
 
 
 class Network(ABC):
-    """A model on an estimator; evaluates a batch in one go.
-
-    Attributes:
-        estimator: Keeps the count of runs.
-    """
+    """A model on an estimator, which keeps the count of runs; evaluates a batch in one go."""
 
     def __init__(self, estimator: Estimator, *owned: Pool | DistributedEstimator | RecordWriter):
         self.estimator = estimator
@@ -69,16 +65,11 @@ class Network(ABC):
 
 
 class FragmentNetwork(Network):
-    """A model on a `DistributedEstimator`.
+    """A model on a `DistributedEstimator`, which is closed with it, and so are its logs and pool.
 
     Exact values come with their derivatives from one evaluation. With shots, values and
     derivatives come from independent ones, because a loss multiplies the two: shared noise would
     bias its gradient.
-
-    Args:
-        model: The circuit and its observables.
-        estimator: Evaluates it; is closed with the network, and so are its logs.
-        pool: The estimator's, where it has not started it itself; is closed, too.
     """
 
     def __init__(
@@ -251,9 +242,7 @@ _evaluate: Callable[..., torch.Tensor] = _Evaluation.apply
 class Classifier(torch.nn.Module):
     """Scores samples, shape (samples, features) to (samples,): the sign is the predicted class.
 
-    Args:
-        layer: The circuit.
-        head: Maps its outputs, shape (samples, outputs), to one score a sample; None: their mean.
+    A head maps the outputs, shape (samples, outputs), to one score a sample; None: their mean.
     """
 
     def __init__(self, layer: QuantumLayer, head: torch.nn.Module | None) -> None:

@@ -42,10 +42,6 @@ class Session:
 
     Attributes:
         state: Where the run stands; what others keep is brought up to date when it is saved.
-        workload: The data.
-        folder: Where the files are.
-        model: The circuit.
-        classifier: The network.
         optimizer: What steps, for gradient optimisers.
         progress: Called with every training record once it is safe on the disk.
         stop: Asked after every step whether to stop there.
