@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from helpers import reference
 from qiskit.quantum_info import SparsePauliOp, Statevector
-from scipy.stats import chi2
 
 from distributed_estimator import (
     AutoCut,
@@ -227,115 +226,44 @@ def test_a_batch_through_symbolic_cuts():
 # --- gradients
 
 
-def assert_slopes_are_right(config: ModelConfig, width: int, label: str, scale: float = 1.0):
-    """By inputs and weights, against central differences of the uncut state vector."""
-    model = build_model(config, width)
-    (observable,), values = model.observables, scale * values_for(model)
-    estimator = estimator_of(label, default_precision=0)
-    job = FragmentGradient(estimator).run([model.circuit], [observable], [values])
-    steps = 1e-5 * np.eye(len(values))
-    expected = [
-        reference(model.circuit, observable, values + step)
-        - reference(model.circuit, observable, values - step)
-        for step in steps
-    ]
-    found = job.result().gradients[0]
-    assert np.abs(found - np.array(expected) / 2e-5).max() <= 1e-6
-    names = [p.name for p in model.circuit.parameters]
-    inputs = [names.index(p.name) for p in model.inputs]
-    assert np.abs(found[inputs]).max() > 1e-3
-
-
-@pytest.mark.parametrize("label", ["AABB", "AABC", "ABAB"])
 @pytest.mark.parametrize(
     "config",
     [
         replace(ALL_PAIRS, entanglement="linear"),
-        LOOP,
-        replace(LOOP, ansatz="efficient_su2", feature_map="z", observable="z_all"),
         replace(LOOP, ansatz="two_local", feature_map="angle", observable="ZZII - 0.5*IXXI"),
-        ModelConfig("zz", 2, observable="z_one"),
     ],
-    ids=["all pairs", "loop", "su2", "two_local", "reps"],
+    ids=["all pairs", "two_local"],
 )
-def test_slopes_equal_finite_differences(config: ModelConfig, label: str):
-    assert_slopes_are_right(config, 4, label)
-
-
-def test_slopes_of_all_pairs_with_every_qubit_alone():
-    assert_slopes_are_right(ALL_PAIRS, 3, "ABC")
-
-
-# --- shots
-
-
-@pytest.mark.parametrize(
-    ("config", "label"),
-    [
-        (ModelConfig("zz", 1), "AABB"),
-        (replace(LOOP, entanglement="linear"), "ABCD"),
-        (replace(ALL_PAIRS, entanglement="linear"), "AAB"),
-    ],
-    ids=["linear", "loop", "all pairs"],
-)
-def test_shots_come_with_error_bars_that_hold(config: ModelConfig, label: str):
-    """Twenty runs, with draws of their own: the deviations, in standard errors, are of size 1.
-
-    A run's value is a smooth function of frequencies over hundreds of shots, so its deviation is
-    nearly normal, and over a standard error that holds it has variance 1. The sum S of n = 20
-    squares of independent ones is then χ² with n degrees of freedom, of mean n and variance 2n but
-    skewed, so the bounds are its quantiles: P(S < 5.9) = P(S > 45.3) = 0.001, S/n in 0.30 to 2.27.
-    Pubs of one run would share the draws of their fragments and count as one deviation.
-    """
-    model = build_model(config, len(label))
+def test_slopes_equal_finite_differences(config: ModelConfig):
+    """By inputs and weights, against central differences of the uncut state vector."""
+    model = build_model(config, 4)
     (observable,), values = model.observables, values_for(model)
-    expected = reference(model.circuit, observable, values)
-    estimator = estimator_of(label, shots=300, seed=5)
-    pub = (model.circuit, observable, values)
-    results = [estimator.run([pub]).result()[0].data for _ in range(20)]
-    assert len({float(data.evs) for data in results}) == 20
-    scores = [(float(data.evs) - expected) / float(data.stds) for data in results]
-    low, high = chi2.ppf([0.001, 0.999], len(scores))
-    assert low < np.sum(np.square(scores)) < high
-    assert all(0 < float(data.stds) < 0.5 for data in results)
+    estimator = estimator_of("AABC", default_precision=0)
+    found = FragmentGradient(estimator).run([model.circuit], [observable], [values]).result()
+    expected = [
+        reference(model.circuit, observable, values + step)
+        - reference(model.circuit, observable, values - step)
+        for step in 1e-5 * np.eye(len(values))
+    ]
+    assert np.abs(found.gradients[0] - np.array(expected) / 2e-5).max() <= 1e-6
 
 
 # --- what does not fit
 
 
-TOO_LARGE = [
-    (8, "AAAABBBB", 2, {"default_precision": 0}, 32),
-    (4, "AABB", 2, {"shots": 10}, 8),
-    (10, "ABCDEFGHIJ", 2, {"default_precision": 0.1}, 90),
-]
-
-
-@pytest.mark.parametrize(("width", "label", "reps", "options", "pairs"), TOO_LARGE)
-def test_too_many_cuts_are_refused_quickly_with_their_cost(
-    width: int, label: str, reps: int, options: dict[str, object], pairs: int
-):
-    """`pairs` gates of the feature map are cut, and a gate of the ansatz between any two labels."""
-    config = ModelConfig("zz", reps, feature_map_entanglement="full")
-    model = build_model(config, width)
-    cuts = pairs + len(set(label)) - 1
+@pytest.mark.parametrize(
+    ("width", "label", "cuts"), [(4, "AABB", 9), (24, 12 * "A" + 12 * "B", 289)]
+)
+def test_too_many_cuts_are_refused_quickly_with_their_cost(width: int, label: str, cuts: int):
+    """Hundreds before a path of contraction is sought."""
+    model = build_model(ModelConfig("zz", 2, feature_map_entanglement="full"), width)
     started = time.monotonic()
     match = (
-        rf"the plan needs .* [GTPE]iB of memory, the limit is .*slots, .*number of cuts {cuts}, "
+        rf"the plan needs .* of memory, the limit is .*slots, .*number of cuts {cuts}, "
         r"circuits a binding [0-9.e+]+, sampling overhead [0-9.e+]+\); cut fewer gates"
     )
-    with pytest.raises(PlanTooLargeError, match=match) as caught:
-        estimate(model, model.observables[0], label, values_for(model), **options)
-    if options == {"default_precision": 0}:
-        assert "exact values" not in str(caught.value)
-    assert time.monotonic() - started < 20
-
-
-def test_hundreds_of_cuts_are_refused_before_a_path_is_sought():
-    config = ModelConfig("zz", 2, feature_map_entanglement="full")
-    model = build_model(config, 24)
-    started = time.monotonic()
-    with pytest.raises(PlanTooLargeError, match="number of cuts 289"):
-        estimate(model, model.observables[0], "A" * 12 + "B" * 12, values_for(model))
+    with pytest.raises(PlanTooLargeError, match=match):
+        estimate(model, model.observables[0], label, values_for(model), shots=10)
     assert time.monotonic() - started < 20
 
 
