@@ -174,6 +174,8 @@ def runs_of(
 def _experiment_runs(
     config: StudyConfig, name: str, experiment: TrainExperiment | QueriesExperiment
 ) -> Iterator[StudyRun]:
+    model = without_later(config.model)
+    policies = {name: without_later(part) for name, part in config.policies.items()}
     for dataset, part in experiment.datasets.items():
         # Runs to be compared stand close together, as the machine's pace changes.
         axes = (
@@ -186,8 +188,7 @@ def _experiment_runs(
             experiment.pipelines,
         )
         for qubits, seed, cuts, policy, place, p, pipeline in product(*axes):
-            settings = config.policies[policy]
-            subexperiments = experiment.subexperiments or settings.subexperiments
+            subexperiments = experiment.subexperiments or config.policies[policy].subexperiments
             chosen: dict[str, Any] = {
                 "dataset": dataset,
                 "qubits": qubits,
@@ -195,10 +196,10 @@ def _experiment_runs(
                 "label": labels_for_cuts(qubits, cuts),
                 "seed": seed,
                 "policy": policy,
-                "policy_options": {**without_later(settings), "subexperiments": subexperiments},
+                "policy_options": {**policies[policy], "subexperiments": subexperiments},
                 "straggler_p": p,
                 **place,
-                "model": without_later(config.model),
+                "model": model,
                 "shots": config.shots,
                 "pool": experiment.pool,
                 "straggler_delay": experiment.straggler_delay,
