@@ -364,12 +364,7 @@ class _List(list[Any]):
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """A study's file, or one scale of it, as plain values that know their lines.
-
-    Attributes:
-        source: The file's name in messages.
-        value: The values.
-    """
+    """A study's file, or one scale of it, as plain values that know their lines."""
 
     source: str
     value: _Map
@@ -386,13 +381,7 @@ class Document:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A study at one scale, checked.
-
-    Attributes:
-        config: What it consists of.
-        scale: The scale's name; None: the file has none.
-        document: Where it was read from, for the lines of what is found later.
-    """
+    """A study at one scale, checked; its document knows the lines of what is found wrong later."""
 
     config: StudyConfig
     scale: str | None

@@ -36,14 +36,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class StudyRun:
-    """One run of a study.
-
-    Attributes:
-        experiment: The experiment that it belongs to.
-        kind: "train" or "queries".
-        pipeline: "contracted" or "reference".
-        config: All that decides it, as plain JSON.
-    """
+    """One run of a study; `config` is all that decides it, as plain JSON."""
 
     experiment: str
     kind: Literal["train", "queries"]
@@ -181,6 +174,8 @@ def runs_of(
 def _experiment_runs(
     config: StudyConfig, name: str, experiment: TrainExperiment | QueriesExperiment
 ) -> Iterator[StudyRun]:
+    model = without_later(config.model)
+    policies = {name: without_later(part) for name, part in config.policies.items()}
     for dataset, part in experiment.datasets.items():
         # Runs to be compared stand close together, as the machine's pace changes.
         axes = (
@@ -193,8 +188,7 @@ def _experiment_runs(
             experiment.pipelines,
         )
         for qubits, seed, cuts, policy, place, p, pipeline in product(*axes):
-            settings = config.policies[policy]
-            subexperiments = experiment.subexperiments or settings.subexperiments
+            subexperiments = experiment.subexperiments or config.policies[policy].subexperiments
             chosen: dict[str, Any] = {
                 "dataset": dataset,
                 "qubits": qubits,
@@ -202,10 +196,10 @@ def _experiment_runs(
                 "label": labels_for_cuts(qubits, cuts),
                 "seed": seed,
                 "policy": policy,
-                "policy_options": {**without_later(settings), "subexperiments": subexperiments},
+                "policy_options": {**policies[policy], "subexperiments": subexperiments},
                 "straggler_p": p,
                 **place,
-                "model": without_later(config.model),
+                "model": model,
                 "shots": config.shots,
                 "pool": experiment.pool,
                 "straggler_delay": experiment.straggler_delay,

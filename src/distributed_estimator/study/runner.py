@@ -56,33 +56,22 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed, and of what."""
+    """A run that failed, and of what; `run` is its title."""
 
-    run: StudyRun
+    run_id: str
+    experiment: str
+    run: str
     attempts: int
     cause: str
 
     def as_dict(self) -> dict[str, Any]:
         """The failure for a JSON document."""
-        return {
-            "run_id": self.run.run_id,
-            "experiment": self.run.experiment,
-            "run": self.run.title,
-            "attempts": self.attempts,
-            "cause": self.cause,
-        }
+        return dict(vars(self))
 
 
 @dataclass
 class StudyResult:
-    """What a study came to.
-
-    Attributes:
-        kept: Runs that had ended before.
-        done: Runs that ended now.
-        failures: Runs that failed, now or before.
-        seconds: Wall time of this program's part.
-    """
+    """Runs that had ended before, that ended now and that failed, and this program's wall time."""
 
     kept: int = 0
     done: int = 0
@@ -131,7 +120,8 @@ def run_study(
                 outcome = _run_one(run, folder, watcher, stop or (lambda: False))
                 result.done += outcome["status"] == "done"
             if outcome["status"] == "failed":
-                result.failures.append(Failure(run, outcome["attempts"], outcome["cause"]))
+                what = (run.run_id, run.experiment, run.title)
+                result.failures.append(Failure(*what, outcome["attempts"], outcome["cause"]))
     result.seconds = time.perf_counter() - started
     return result
 
@@ -211,17 +201,8 @@ def cached_workload(config: WorkloadConfig) -> Workload:
 def run_training(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[str, Any]:
     """Trains, attacks, and returns the numbers; what an earlier attempt has trained is kept.
 
-    Args:
-        run: The run.
-        folder: Its folder.
-        attempt: The attempt's number, which goes into the headers of its records.
-        stop: Asked after every step.
-
-    Raises:
-        TrainingStoppedError: `stop` said so.
-        CheckpointError: Another process trains in the folder, data or logs of an earlier attempt
-            are damaged, or its checkpoint cannot be read or is of another version; nothing was
-            changed.
+    Raises `CheckpointError`, and changes nothing, where another process trains in the folder, data
+    or logs of an earlier attempt are damaged, or its checkpoint cannot be read.
     """
     trained = _train(run, RunFolder(folder, run.run_id, attempt), stop)
     return {
@@ -301,15 +282,6 @@ def run_queries(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[s
     Every query is one sample of the workload at the initial weights of the run's seed, and is
     planned, executed and recorded by itself. `simulator_threads` of the numbers is what Aer could
     have of the threads that the run's own says: on another machine that may be another number.
-
-    Args:
-        run: The run.
-        folder: Its folder.
-        attempt: The attempt's number, which goes into the headers of its records.
-        stop: Asked after every query.
-
-    Raises:
-        TrainingStoppedError: `stop` said so.
     """
     empty(folder)
     circuit, observable, rows = _problem(run)

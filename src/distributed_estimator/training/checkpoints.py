@@ -29,12 +29,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a run needs to go on.
-
-    Attributes:
-        state: Whatever JSON can hold.
-        tensors: Numbers by name.
-    """
+    """What a run needs to go on: `state` is whatever JSON can hold, `tensors` numbers by name."""
 
     state: dict[str, Any]
     tensors: Tensors
@@ -147,25 +142,7 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-@dataclass
-class Position:
-    """How far a run is.
-
-    Attributes:
-        scored: Whether the initial weights have their record.
-        epoch: Epochs finished.
-        batch: Batches finished of the epoch that has begun.
-        step: Optimiser steps taken.
-        seconds: Wall time spent.
-        chosen: Whether a gradient-free optimiser has made its choice.
-    """
-
-    scored: bool = False
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    chosen: bool = False
+_POSITION = ("scored", "epoch", "batch", "step", "seconds", "chosen")
 
 
 @dataclass(eq=False)
@@ -173,10 +150,12 @@ class RunState:
     """A run between two steps.
 
     Attributes:
-        config: How it is trained.
         data: Digest of the data.
         start: Initial weights as one vector.
-        position: How far it is.
+        scored: Whether the initial weights have their record.
+        batch: Batches finished of the epoch that has begun; `epoch` and `step` are counts, too.
+        seconds: Wall time spent.
+        chosen: Whether a gradient-free optimiser has made its choice.
         points: Weights that a gradient-free optimiser has asked for, in order.
         losses: The loss at each of them.
         norms: Gradient norms of the epoch that has begun.
@@ -187,13 +166,17 @@ class RunState:
         totals: What its queries came to.
         classifier: Weights, and what else a head keeps, by name.
         optimizer: What a gradient optimiser remembers; None: there is none.
-        random: PyTorch's random state.
     """
 
     config: TrainingConfig
     data: str
     start: torch.Tensor
-    position: Position = field(default_factory=Position)
+    scored: bool = False
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    chosen: bool = False
     points: list[torch.Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
@@ -209,9 +192,7 @@ class RunState:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to train."""
-        if self.config.is_gradient_free:
-            return self.position.chosen
-        return self.position.epoch >= self.config.epochs
+        return self.chosen if self.config.is_gradient_free else self.epoch >= self.config.epochs
 
     def save(self, path: Path, *, durable: bool) -> None:
         """Writes it as a checkpoint; see `Checkpoint.save`."""
@@ -227,7 +208,7 @@ class RunState:
         state = {
             "config": self.config.as_dict(),
             "data": self.data,
-            "position": asdict(self.position),
+            "position": {name: getattr(self, name) for name in _POSITION},
             "logs": {"run_id": self.run_id, **self.sizes},
             "num_runs": self.num_runs,
             "totals": asdict(self.totals),
@@ -252,7 +233,7 @@ class RunState:
             config=TrainingConfig.from_dict(state["config"]),
             data=state["data"],
             start=numbers["start"],
-            position=Position(**state["position"]),
+            **state["position"],
             points=list(numbers["points"]),
             losses=numbers["losses"].tolist(),
             norms=numbers["norms"].tolist(),

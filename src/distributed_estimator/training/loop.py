@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def train(
             try:
                 session.save()  # before anything is run: from here on, the run can be resumed
                 data.save(folder.data)
-                record = session.score_start()
+                record = session.score_epoch()
             except BaseException:
                 folder.clear(missing)
                 raise
@@ -118,8 +119,8 @@ def resume(
         session.restore(RunState.load(folder.checkpoint))  # none may have trained since
         if not folder.data.exists():
             data.save(folder.data)
-        if not session.state.position.scored:
-            session.progress(session.score_start())
+        if not session.state.scored:
+            session.progress(session.score_epoch())
         return _go_on(session)
 
 
@@ -138,8 +139,6 @@ class Trained:
 
     Attributes:
         config: How it was trained; `shots` is None where exact values were asked for.
-        workload: The data.
-        model: The circuit.
         classifier: Scores samples; on an estimator of its own, with the run's seed and cuts.
         epoch: Epochs trained.
         finished: Whether training had ended.
@@ -186,17 +185,13 @@ def load_trained(
         )
     load_classifier(state, classifier, folder)
     classifier.eval()
-    return Trained(config, workload, model, classifier, state.position.epoch, state.is_done)
+    return Trained(config, workload, model, classifier, state.epoch, state.is_done)
 
 
 def _data_of(
     state: RunState, folder: RunFolder, given: Workload | None
 ) -> tuple[Workload, Checkpoint]:
-    """The data of a run, and a snapshot of it: as given, or as kept, or loaded again.
-
-    Raises:
-        CheckpointError: It is not what the run was trained on.
-    """
+    """The data of a run, and a snapshot of it: as given, or as kept, or loaded again."""
     if given is None and folder.data.exists():
         given = restored(Checkpoint.load(folder.data))
     workload = load_workload(state.config.workload) if given is None else given
@@ -232,7 +227,9 @@ def _session(
             folder=folder,
             model=model,
             classifier=classifier,
-            optimizer=None if config.is_gradient_free else _optimizer(config, classifier),
+            optimizer=None
+            if config.is_gradient_free
+            else _OPTIMIZERS[config.optimizer](classifier.parameters(), lr=config.lr),
             progress=progress or (lambda record: None),
             stop=stop or (lambda: False),
         )
@@ -248,21 +245,21 @@ def _go_on(session: Session) -> TrainingResult:
 
 def _descend(session: Session) -> None:
     """Mini-batches along the gradient."""
-    state, position = session.state, session.state.position
+    state = session.state
     while not state.is_done:
-        batches = _batches(session.config, len(session.targets), position.epoch)
-        for batch in batches[position.batch :]:
+        batches = _batches(session.config, len(session.targets), state.epoch)
+        for batch in batches[state.batch :]:
             _step(session, session.features[batch], session.targets[batch])
-            position.step += 1
-            position.batch += 1
+            state.step += 1
+            state.batch += 1
             gradients = [p.grad for p in session.classifier.parameters() if p.grad is not None]
             vector = torch.cat([gradient.reshape(-1) for gradient in gradients])
             state.norms.append(float(torch.linalg.vector_norm(vector)))
             session.check_weights()
-            if position.batch < len(batches):
+            if state.batch < len(batches):
                 session.stop_if_asked()
-        position.epoch += 1
-        position.batch = 0
+        state.epoch += 1
+        state.batch = 0
         session.close_epoch()
         if not state.is_done:
             session.stop_if_asked()
@@ -290,41 +287,28 @@ def _batches(config: TrainingConfig, samples: int, epoch: int) -> list[torch.Ten
     return list(torch.from_numpy(order).split(config.batch_size))
 
 
-def _optimizer(config: TrainingConfig, classifier: Classifier) -> torch.optim.Optimizer:
-    parameters = list(classifier.parameters())
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.lr)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=config.lr)
-    return torch.optim.LBFGS(parameters, lr=config.lr, line_search_fn="strong_wolfe")
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+    "lbfgs": partial(torch.optim.LBFGS, line_search_fn="strong_wolfe"),
+}
 
 
 def _search(session: Session) -> None:
-    """Trains until the budget is spent, and leaves the optimiser's choice set."""
-    start = session.state.start.numpy().copy()
-    optimize = _cobyla if session.config.optimizer == "cobyla" else _spsa
-    with _seeded(session.config.seed):
-        chosen = optimize(session, start)
-    _set_weights(session, chosen)
-    session.state.position.chosen = True
-    session.state.position.epoch += 1
-    session.close_epoch()
+    """Trains until the budget is spent, and leaves the optimiser's choice set.
 
+    Of COBYLA every evaluation is an epoch. Of SPSA every iteration is one: two evaluations on the
+    training part, after a calibration.
+    """
+    state, iterations = session.state, count(1)
+    optimizers, budget = qiskit_machine_learning.optimizers, session.config.epochs
+    optimizer: Any
 
-def _cobyla(session: Session, start: FloatArray) -> FloatArray:
-    """Every evaluation is an epoch."""
-
-    def evaluate(point: FloatArray) -> None:
-        _advance(session, point)
-        session.close_epoch(asked=point)
-
-    optimizer = qiskit_machine_learning.optimizers.COBYLA(maxiter=session.config.epochs, rhobeg=1.0)
-    return np.asarray(optimizer.minimize(_answers(session, evaluate), start).x)
-
-
-def _spsa(session: Session, start: FloatArray) -> FloatArray:
-    """Every iteration is an epoch: two evaluations on the training part, after a calibration."""
-    iterations = count(1)
+    def advance(point: FloatArray, asked: FloatArray | None = None) -> None:
+        _set_weights(session, point)
+        state.epoch += 1
+        state.step += 1
+        session.close_epoch(asked)
 
     def evaluate(point: FloatArray) -> None:
         _set_weights(session, point)
@@ -332,16 +316,23 @@ def _spsa(session: Session, start: FloatArray) -> FloatArray:
         session.note(point, float(value))
 
     def end_of_iteration(_: int, point: FloatArray, *__: object) -> bool:
-        if next(iterations) > session.state.position.epoch:  # else recorded before the run stopped
-            _advance(session, point)
-            session.close_epoch()
+        if next(iterations) > state.epoch:  # else recorded before the run stopped
+            advance(point)
             session.stop_if_asked()
         return False
 
-    optimizer = qiskit_machine_learning.optimizers.SPSA(
-        maxiter=session.config.epochs, termination_checker=end_of_iteration
-    )
-    return np.asarray(optimizer.minimize(_answers(session, evaluate), start).x)
+    with _seeded(session.config.seed):
+        if session.config.optimizer == "cobyla":
+            loss = _answers(session, lambda point: advance(point, asked=point))
+            optimizer = optimizers.COBYLA(maxiter=budget, rhobeg=1.0)
+        else:
+            loss = _answers(session, evaluate)
+            optimizer = optimizers.SPSA(maxiter=budget, termination_checker=end_of_iteration)
+        chosen = optimizer.minimize(loss, state.start.numpy().copy()).x
+    _set_weights(session, np.asarray(chosen))
+    state.chosen = True
+    state.epoch += 1
+    session.close_epoch()
 
 
 def _answers(
@@ -368,12 +359,6 @@ def _answers(
 
 def _trained(classifier: Classifier) -> list[torch.nn.Parameter]:
     return [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-
-
-def _advance(session: Session, point: FloatArray) -> None:
-    _set_weights(session, point)
-    session.state.position.epoch += 1
-    session.state.position.step += 1
 
 
 def _set_weights(session: Session, point: FloatArray) -> None:
@@ -407,7 +392,7 @@ def _finish(session: Session) -> TrainingResult:
         num_weights=len(state.start),
         run_id=session.estimator.run_id,
         final=state.scores,
-        seconds=state.position.seconds,
+        seconds=state.seconds,
         totals=session.meter.read(),
         folder=folder,
     )

@@ -48,11 +48,7 @@ Response = tuple[FloatArray, Callable[[], Jacobians]]
 
 
 class Network(ABC):
-    """A model on an estimator; evaluates a batch in one go.
-
-    Attributes:
-        estimator: Keeps the count of runs.
-    """
+    """A model on an estimator, which keeps the count of runs; evaluates a batch in one go."""
 
     def __init__(self, estimator: Estimator, *owned: Pool | DistributedEstimator | RecordWriter):
         self.estimator = estimator
@@ -69,16 +65,11 @@ class Network(ABC):
 
 
 class FragmentNetwork(Network):
-    """A model on a `DistributedEstimator`.
+    """A model on a `DistributedEstimator`, which is closed with it, and so are its logs and pool.
 
     Exact values come with their derivatives from one evaluation. With shots, values and
     derivatives come from independent ones, because a loss multiplies the two: shared noise would
     bias its gradient.
-
-    Args:
-        model: The circuit and its observables.
-        estimator: Evaluates it; is closed with the network, and so are its logs.
-        pool: The estimator's, where it has not started it itself; is closed, too.
     """
 
     def __init__(
@@ -203,12 +194,8 @@ class QuantumLayer(torch.nn.Module):
     """A circuit in double precision: one run for a batch.
 
     Maps features of shape (samples, features) to outputs of shape (samples, outputs).
-
-    Differentiable by its weights and by the features, both through the cut circuit.
-
-    Args:
-        network: Evaluates the circuit.
-        weights: Where training starts, shape (weights,).
+    Differentiable by its weights, shape (weights,), and by the features, both through the cut
+    circuit.
     """
 
     def __init__(self, network: Network, weights: npt.NDArray[np.float64]) -> None:
@@ -255,9 +242,7 @@ _evaluate: Callable[..., torch.Tensor] = _Evaluation.apply
 class Classifier(torch.nn.Module):
     """Scores samples, shape (samples, features) to (samples,): the sign is the predicted class.
 
-    Args:
-        layer: The circuit.
-        head: Maps its outputs, shape (samples, outputs), to one score a sample; None: their mean.
+    A head maps the outputs, shape (samples, outputs), to one score a sample; None: their mean.
     """
 
     def __init__(self, layer: QuantumLayer, head: torch.nn.Module | None) -> None:
@@ -288,12 +273,8 @@ def build_classifier(
 ) -> tuple[Model, Classifier]:
     """The model of a configuration and a network for it, at its initial weights.
 
-    Args:
-        config: What to build.
-        num_features: Features a sample.
-        log: Where the queries are recorded.
-        head: The classical head, where the configuration says "custom".
-        trace: Where attempts at tasks are recorded.
+    `log` records queries and `trace` the attempts at tasks; `head` is the classical one, where the
+    configuration says "custom".
 
     Raises:
         InputError: The model cannot be built or cut so, or the head is missing or not asked for.

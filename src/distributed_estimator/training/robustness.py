@@ -51,9 +51,7 @@ Slope = Callable[[FloatArray, FloatArray], FloatArray]
 class RobustnessFiles:
     """Where a result goes: the JSON document, and beside it the figure and the query log.
 
-    Attributes:
-        result: The document.
-        replace: Whether an earlier result there may be lost.
+    `replace` says whether an earlier result there may be lost.
     """
 
     result: Path
@@ -107,12 +105,9 @@ def _is_result(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Measured:
-    """Accuracy of a network on clean and on perturbed samples.
+    """Accuracy of a network on clean and on perturbed samples, with one curve an attack.
 
-    Attributes:
-        samples: Test samples, each of which counts once in the intervals however often it is drawn.
-        clean: Without perturbation.
-        curves: One an attack.
+    Each of the `samples` counts once in the intervals, however often it is drawn.
     """
 
     samples: int
@@ -134,16 +129,12 @@ class RobustnessResult:
     """What an evaluation came to.
 
     Attributes:
-        workload: Name of the task.
         config: How the network was trained; `shots` is None if it was attacked without shots.
         label: The partition label; None: not cut by label.
         epoch: Epochs the network was trained.
         finished: Whether training had ended.
         attacks: What was measured; its seed is the one that was used.
-        measured: The accuracies.
         totals: What the queries cost.
-        seconds: Wall time.
-        files: Where the files are.
     """
 
     workload: str
@@ -271,13 +262,7 @@ def _check_reference(trained: Trained, attacks: AttackConfig, folder: RunFolder)
 
 
 class Probe:
-    """Evaluates a network at samples of one's own making, by batches.
-
-    Args:
-        classifier: The network; left as it was.
-        loss: What an attack raises.
-        advance: Told the number of samples after each batch.
-    """
+    """Evaluates a network, which is left as it was, at samples of one's own making, by batches."""
 
     def __init__(
         self, classifier: Classifier, loss: Loss, advance: Callable[[int], None] | None = None
@@ -323,10 +308,7 @@ def measure(
     the share of its draws that are right, and the variance of such shares is at most that of zeros
     and ones, so the interval is on the safe side.
 
-    Args:
-        trained: The network with its data.
-        attacks: What to measure.
-        advance: Told after each batch how many evaluations are done, and of how many.
+    `advance` is told after each batch how many evaluations are done, and of how many.
     """
     done, total = 0, sum(count_evaluations(trained, attacks))
 

@@ -20,13 +20,7 @@ from .config import TASK_LOG, TrainingConfig
 
 @dataclass(frozen=True)
 class Scores:
-    """How well some weights do on a workload.
-
-    Attributes:
-        loss: Mean over the training part.
-        train_accuracy: Share of training samples on the right side of 0.
-        test_accuracy: The same for the test part.
-    """
+    """How well some weights do: mean loss over the training part, shares on the right side of 0."""
 
     loss: float = math.nan
     train_accuracy: float = math.nan
@@ -35,13 +29,7 @@ class Scores:
 
 @dataclass
 class QueryMeter:
-    """Follows a query log while it grows.
-
-    Attributes:
-        path: The log.
-        totals: What its records came to when it was last read.
-        position: Bytes read so far.
-    """
+    """Follows a query log while it grows; `position` is how many bytes were read so far."""
 
     path: Path
     totals: QueryTotals = field(default_factory=QueryTotals)
@@ -75,11 +63,8 @@ def held(
 ) -> Iterator[None]:
     """Keeps other processes out of a lock file's folder, which is made if need be.
 
-    Args:
-        lock: The file.
-        taken: The message where another process is in the folder.
-        kind: Of the errors.
-        remedy: What to do where the folder cannot be written.
+    Raises an error of that kind, with the message `taken` where another process is in the folder,
+    and the remedy where it cannot be written.
     """
     try:
         file = hold_folder(lock)
@@ -95,10 +80,8 @@ def held(
 class RunFolder:
     """The files of one run. Logs grow line by line; the rest appears whole or not at all.
 
-    Attributes:
-        path: The folder.
-        config_hash: Of the run's configuration, for the headers of its logs; None: not known.
-        attempt: How often the run was begun, for the same.
+    The hash of the run's configuration and the number of the attempt go into the headers of its
+    logs, where they are known.
     """
 
     path: Path
@@ -179,16 +162,10 @@ class TrainingResult:
     """What a run came to.
 
     Attributes:
-        workload: Name of the task.
-        config: How it was trained.
         label: The partition label; None: not cut by label.
-        num_qubits: Width of the circuit.
         num_weights: Weights that were trained, those of a head included.
-        run_id: The run in its records.
-        final: Scores of the final weights.
         seconds: Wall time of training, evaluation included, over all sessions of the run.
         totals: What its queries cost.
-        folder: Where its files are.
     """
 
     workload: str

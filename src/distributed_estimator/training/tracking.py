@@ -49,10 +49,6 @@ class Tracker(ABC):
     """Keeps a tool up with the training log, until the tool fails.
 
     What a subclass adds may fail in any way; none leaves half a scalar behind.
-
-    Args:
-        folder: The run's folder.
-        config: How the run is trained.
     """
 
     name: ClassVar[str]

@@ -247,7 +247,12 @@ def load_workload(config: WorkloadConfig) -> Workload:
         >>> task.x_train.shape, task.x_test.shape, task.classes
         ((80, 4), (20, 4), ('setosa', 'versicolor'))
     """
-    raw = _read(config)
+    if config.file is not None:
+        raw = read_file(config.file, config.target)
+    elif config.name == "mnist_binary":
+        raw = read_mnist(config.data_dir)
+    else:
+        raw = read_bundled(config.name)
     classes = _chosen_classes(raw, config)
     first, second = (raw.class_names.index(name) for name in classes)
     rows = np.flatnonzero((raw.labels == first) | (raw.labels == second))
@@ -265,14 +270,6 @@ def load_workload(config: WorkloadConfig) -> Workload:
         y_test=targets[test],
         classes=classes,
         feature_range=config.feature_range,
-    )
-
-
-def _read(config: WorkloadConfig) -> RawData:
-    if config.file is not None:
-        return read_file(config.file, config.target)
-    return (
-        read_mnist(config.data_dir) if config.name == "mnist_binary" else read_bundled(config.name)
     )
 
 
