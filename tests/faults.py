@@ -294,7 +294,7 @@ def _is_worker(process, pool):
     line = _command(process)
     if pool == "processes":
         # The server's own parent is this process; the workers', as its forks, is the server.
-        return "forkserver" in line and _parent(process) != os.getpid()
+        return "serve_starts" in line and _parent(process) != os.getpid()
     return line.startswith("ray::RayWorker") if pool == "ray" else "spawn_main" in line
 
 

@@ -54,11 +54,10 @@ from distributed_estimator.execution import (
 )
 from distributed_estimator.execution.dispatcher import Dispatcher
 from distributed_estimator.execution.pace import Watch
-from distributed_estimator.execution.pools import dask, dask_link, ray_link
-from distributed_estimator.execution.pools.dask import DaskPool
+from distributed_estimator.execution.pools import driven
+from distributed_estimator.execution.pools.child import led_by
+from distributed_estimator.execution.pools.clusters import DaskPool, RayPool, _Dask
 from distributed_estimator.execution.pools.processes import ProcessPool
-from distributed_estimator.execution.pools.ray import RayPool
-from distributed_estimator.execution.pools.ray_driver import led_by
 from distributed_estimator.records import TaskRecord, read_records
 
 POOLS = ("processes", "dask", "ray")
@@ -109,7 +108,7 @@ def make(name):
 @pytest.fixture(scope="module", params=POOLS)
 def pool(request):
     with pytest.MonkeyPatch.context() as patch, contextlib.closing(make(request.param)) as made:
-        patch.setattr(dask, "_PATIENCE", LOOKS)
+        patch.setattr(_Dask, "patience", LOOKS)
         yield made
     assert not workers_of(request.param)
 
@@ -355,8 +354,7 @@ def estimate(pool, folder, backend=None, options=OPTIONS, meanwhile=None):
 def main(pool, folder, silence=None):
     """What scripts run: the estimate, and its bits in a file."""
     if silence is not None:
-        ray_link._SILENCE = float(silence)
-        dask_link._SILENCE = round(float(silence) / dask_link._WATCH_SECONDS)
+        driven.SILENCE = float(silence)
     result, trace = estimate(pool, Path(folder))
     trace.rename(Path(folder) / "trace")
     np.savez(Path(folder) / "result.npz", evs=result.data.evs, stds=result.data.stds)
@@ -492,7 +490,7 @@ def test_an_estimate_has_the_same_bits_where_sampler_jobs_fail(pool, tmp_path):
 
 # --- the engine is lost ---------------------------------------------------------------------------
 
-ENGINES = {"processes": "forkserver", "dask": "dask_host.py", "ray": "gcs_server"}
+ENGINES = {"processes": "serve_starts", "dask": "pools.child", "ray": "gcs_server"}
 
 
 def kill_engine(pool, others):
@@ -505,13 +503,8 @@ def drop_connection(pool, others):
     if pool.name == "processes":
         wait_until(lambda: pool._engine._running, "a worker is busy")
         lines = [next(iter(pool._engine._running.values())).worker._connection.fileno()]
-    elif pool.name == "ray":
-        lines = [pool._engine._link._connection.fileno()]
     else:
-        port = int(pool._engine._link.address.rpartition(":")[2])
-        known = psutil.Process().net_connections("tcp")
-        lines = [line.fd for line in known if line.raddr and line.raddr.port == port]
-    assert lines
+        lines = [pool._engine._child._connection.fileno()]
     for line in lines:
         with socket.socket(fileno=os.dup(line)) as end:
             end.shutdown(socket.SHUT_RDWR)
@@ -543,7 +536,7 @@ def test_an_engine_that_is_lost_is_survived_or_one_error(name, strike, tmp_path,
             result, _ = estimate(pool, tmp_path, meanwhile=meanwhile)
             assert_same_bits(result.data, undisturbed[0])
         else:
-            with pytest.raises(PoolError, match=r"was lost|Ray is gone"):
+            with pytest.raises(PoolError, match=r"(Dask|Ray) is gone"):
                 estimate(pool, tmp_path, meanwhile=meanwhile)
             assert time.perf_counter() - at[0] < 10.0 + ALLOWANCE
     wait_until(lambda: before.issuperset(workers_of(name)), "no worker is left")
@@ -563,13 +556,10 @@ def stop_round(name, helper, folder, moment):
         moment: When, in seconds after the run began.
     """
     with contextlib.closing(make(name)) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_link, "_SILENCE", SILENCE)
+        patch.setattr(driven, "SILENCE", SILENCE)
         started = play(pool, new_work(folder), [(0, None)], Policy(), limit=120.0)
         assert started.error is None
-        # Not before: the scheduler is busy while workers come.
-        patch.setattr(dask_link, "_SILENCE", round(SILENCE / dask_link._WATCH_SECONDS))
-        engine = pool._engine
-        leader = (engine._host._process if name == "dask" else engine._link._process).pid
+        leader = pool._engine._child.pid
         family = [psutil.Process(pid) for pid, _ in led_by(leader, os.getsid)]
         (helping,) = [p for p in family if (p.name() == helper if helper else p.pid == leader)]
         tasks = [(number, None) for number in range(100 * WORKERS)]

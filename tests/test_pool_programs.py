@@ -19,26 +19,25 @@ import psutil
 from pool_works import Calls, Inbox, job_of, wait_for_calls
 from distributed_estimator.execution.pools import {pool}
 
-HELPERS = re.compile("forkserver|resource_tracker")
+HELPERS = re.compile("serve_starts")
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    pool, inbox, work = {pool}(2{arguments}), Inbox(), Calls(str(folder))
-    first = job_of(work, ("value", 1.0))
-    pool.submit(first, inbox)
-    inbox.until_over(first, timeout=150.0)
-    jobs = [job_of(work, task) for task in {tasks}]
-    for job in jobs:
-        pool.submit(job, inbox)
-    for job in jobs:
-        wait_for_calls(folder, job.items[0].task[0], 1)
-    started = [
-        process for process in psutil.Process().children(recursive=True)
-        if process.ppid() != os.getpid() or not HELPERS.search(str(process.cmdline()))
-    ]  # without those that all process pools share
-    print(*(process.pid for process in started), flush=True)
-    sys.stdin.readline()
-    {end}
+folder = Path(sys.argv[1])
+pool, inbox, work = {pool}(2{arguments}), Inbox(), Calls(str(folder))
+first = job_of(work, ("value", 1.0))
+pool.submit(first, inbox)
+inbox.until_over(first, timeout=150.0)
+jobs = [job_of(work, task) for task in {tasks}]
+for job in jobs:
+    pool.submit(job, inbox)
+for job in jobs:
+    wait_for_calls(folder, job.items[0].task[0], 1)
+started = [
+    process for process in psutil.Process().children(recursive=True)
+    if process.ppid() != os.getpid() or not HELPERS.search(str(process.cmdline()))
+]  # without the one that all process pools share
+print(*(process.pid for process in started), flush=True)
+sys.stdin.readline()
+{end}
 """
 GONE = "psutil.wait_procs(started, timeout=20); assert not any(p.is_running() for p in started)"
 BUSY = [("signal", int(signal.SIGSTOP)), ("hold",)]

@@ -26,9 +26,9 @@ from pool_works import Calls, job_of
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
 from distributed_estimator.execution import worker
 from distributed_estimator.execution.messages import Finished
-from distributed_estimator.execution.pools import ray as ray_pool
-from distributed_estimator.execution.pools import ray_link, transfer
-from distributed_estimator.execution.pools.ray import RayPool
+from distributed_estimator.execution.pools import base, clusters, driven
+from distributed_estimator.execution.pools.child import BEAT_SECONDS
+from distributed_estimator.execution.pools.clusters import RayPool
 from distributed_estimator.execution.worker import Works
 
 START = 150.0
@@ -130,47 +130,48 @@ class Forking:
 # Without Ray.
 
 
-class FakeLink:
+class FakeChild:
     """Actors that come up with the versions it is given, and answer nothing."""
 
-    versions = transfer.own_versions()
+    versions = base.own_versions()
     ended = 0
 
-    def __init__(self, address, workers, environment):
+    def __init__(self, driver, arguments, environment, folder, *, quiet):
         self.sent = []
         self.messages = queue.SimpleQueue()
+        self.messages.put(("connected",))
         self.over = False
 
     def send(self, *message):
         self.sent.append(message)
         if message[0] == "start":
-            self.messages.put(("up", message[1], self.versions, "host"))
+            self.messages.put(("up", message[1], {"0 on host": self.versions}))
 
-    def receive(self):
+    def receive(self, limit=None):
         return self.messages.get()
 
     def end(self):
         if not self.over:
             self.over = True
             type(self).ended += 1
-            self.messages.put(None)
+            self.messages.put(("gone", "it was ended"))
 
 
 @pytest.fixture
 def link(monkeypatch):
-    class Link(FakeLink):
+    class Child(FakeChild):
         pass
 
-    monkeypatch.setattr(ray_pool, "RayLink", Link)
-    return Link
+    monkeypatch.setattr(clusters, "Child", Child)
+    return Child
 
 
 def test_other_versions_are_refused_before_any_work_is_sent(link, inbox):
-    link.versions = {**transfer.own_versions(), "numpy": "0.9", "qiskit": None}
+    link.versions = {**base.own_versions(), "numpy": "0.9", "qiskit": None}
     pool = RayPool(2)
     with pytest.raises(PoolError, match=r"numpy 0\.9 instead of .*qiskit \(not installed\)"):
         pool.submit(job_of(Calls(), ("value", 1.0)), inbox)
-    assert {message[0] for message in pool._engine._link.sent} == {"start"}
+    assert {message[0] for message in pool._engine._child.sent} == {"start"}
     assert link.ended == 1
     assert inbox.messages.empty()
 
@@ -193,13 +194,13 @@ def test_jobs_do_not_wait_for_ever_for_an_actor(link, inbox, monkeypatch):
     inbox.until_started(job)
     following = job_of(Calls(), ("value", 1.0))
     pool.submit(following, inbox)
-    monkeypatch.setattr(ray_pool, "_SECONDS_TO_START", 3 * ray_pool.SECONDS_TO_LOOK)
+    monkeypatch.setattr(driven, "SECONDS_TO_START", 3 * BEAT_SECONDS)
     monkeypatch.setattr(link, "send", lambda self, *message: None)
     for _ in range(3):
-        pool._engine._link.messages.put(("beat",))  # which do not count: the actor is up
+        pool._engine._child.messages.put(("beat",))  # which do not count: the actor is up
     pool.abandon(job)
     for _ in range(3):
-        pool._engine._link.messages.put(("beat",))
+        pool._engine._child.messages.put(("beat",))
     lost, refused = inbox.until_over(job, following)
     assert (lost.kind, refused.kind) == ("lost", "refused")
     assert refused.cause.startswith("Ray started 0 of 1 actors in 1.5 s")
@@ -208,7 +209,7 @@ def test_jobs_do_not_wait_for_ever_for_an_actor(link, inbox, monkeypatch):
 
 def test_actors_that_find_no_place_are_told_of(link, inbox, monkeypatch):
     monkeypatch.setattr(link, "send", lambda self, *message: None)
-    monkeypatch.setattr(ray_pool, "_SECONDS_TO_START", 0.01)
+    monkeypatch.setattr(driven, "SECONDS_TO_START", 0.01)
     with pytest.raises(PoolError, match=r"0 of 3 actors .* give fewer `workers` or a larger"):
         RayPool(3).submit(job_of(Calls(), ("value", 1.0)), inbox)
 
@@ -241,7 +242,7 @@ def test_without_a_process_to_drive_ray_nothing_is_left(inbox, monkeypatch, tmp_
 
     folder = tmp_path / "ray"
     folder.mkdir()
-    monkeypatch.setattr(ray_link, "_folder", lambda: str(folder))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: str(folder))
     monkeypatch.setattr(subprocess, "Popen", fail)
     pool = RayPool(1)
     with pytest.raises(PoolError, match=r"cannot be started .*BlockingIOError: no more processes"):
@@ -257,7 +258,7 @@ def unlaunched(monkeypatch):
     def launch(*arguments, **settings):
         raise AssertionError("launched")
 
-    monkeypatch.setattr(ray_link, "_launch", launch)
+    monkeypatch.setattr(driven, "_launch", launch)
 
 
 @pytest.mark.parametrize("form", ["{}", "ray://{}"])
@@ -281,7 +282,7 @@ def test_an_address_that_outlasts_its_cluster_is_tried_as_fast(
 ):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(ray_link, "_HEAD", "of other tests no process")
+    monkeypatch.setattr(clusters, "_HEAD", "of other tests no process")
     address = serving(socket.socket.close)
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(f"{address}\n")
@@ -325,8 +326,8 @@ def serving():
 def test_a_server_that_is_not_ray_is_told_at_once(
     answer, form, serving, unlaunched, inbox, monkeypatch
 ):
-    assert 2 * ray_link._SECONDS_TO_PROBE < 10, "as is promised"
-    monkeypatch.setattr(ray_link, "_SECONDS_TO_PROBE", 0.2 if answer is say_nothing else 60.0)
+    assert 2 * clusters._SECONDS_TO_PROBE < 10, "as is promised"
+    monkeypatch.setattr(clusters, "_SECONDS_TO_PROBE", 0.2 if answer is say_nothing else 60.0)
     address = form.format(serving(answer))
     with pytest.raises(PoolError, match=f"cannot be reached at '{address}' .*leave `address`"):
         RayPool(1, address=address).submit(job_of(Calls(), ("value", 1.0)), inbox)

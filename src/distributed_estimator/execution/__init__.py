@@ -4,7 +4,6 @@ from .conditions import Assignment, Attempt, Conditions, Stop, Tally
 from .driver import run_tasks
 from .journal import Journal
 from .messages import Arrays, SlowWorker
-from .pinning import one_thread
 from .policies import (
     Batches,
     ByLabel,
@@ -20,6 +19,7 @@ from .policies import (
 )
 from .pools import Pool, make_pool
 from .stragglers import Constant, LogNormal, Pareto, Stragglers
+from .worker import one_thread
 
 __all__ = [
     "Arrays",

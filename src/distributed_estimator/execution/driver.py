@@ -45,10 +45,9 @@ from .messages import (
     Submit,
     Tick,
 )
-from .pinning import one_thread
 from .policies import Retry
 from .pools.base import Pool
-from .worker import cause_of, checksum
+from .worker import cause_of, checksum, one_thread
 
 _LOOK_UP = 0.5
 """Seconds after which a driver looks whether the program is about to end."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...checks import described
 from ...errors import InputError
 from .base import Pool
+from .clusters import DaskPool, RayPool
 from .executors import ExecutorPool, ThreadPool
-
-if TYPE_CHECKING:
-    from .dask import DaskPool
-    from .processes import ProcessPool
-    from .ray import RayPool
+from .processes import ProcessPool
 
 __all__ = [
     "POOLS",
@@ -29,7 +25,6 @@ __all__ = [
 
 POOLS = ("threads", "processes", "dask", "ray")
 CLUSTERS = ("dask", "ray")
-_MODULES = {"DaskPool": "dask", "ProcessPool": "processes", "RayPool": "ray"}
 
 
 def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = None) -> Pool:
@@ -51,33 +46,16 @@ def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = N
         return pool
     if isinstance(pool, Executor):
         return ExecutorPool(pool, workers)
-    if pool == "threads":
-        return ThreadPool(workers)
-    if pool == "processes":
-        from .processes import ProcessPool
-
-        return ProcessPool(workers)
-    if pool == "dask":
-        from .dask import DaskPool
-
-        return DaskPool(workers, address=address)
-    if pool == "ray":
-        from .ray import RayPool
-
-        return RayPool(workers, address=address)
+    match pool:
+        case "threads":
+            return ThreadPool(workers)
+        case "processes":
+            return ProcessPool(workers)
+        case "dask":
+            return DaskPool(workers, address=address)
+        case "ray":
+            return RayPool(workers, address=address)
     raise InputError(
         f'`pool` is {described(pool)}: give "threads", "processes", "dask", "ray", a pool, or an '
         "object of type `concurrent.futures.Executor`"
     )
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a pool when it is first asked for: most programs have one, and threads are here."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
