@@ -252,6 +252,7 @@ def test_pool_classes_are_where_the_documentation_says(name: str):
     assert found.__name__ == name
     assert issubclass(found, pools.Pool)
     assert name in pools.__all__
+    assert name in dir(pools)
 
 
 def test_engines_are_imported_by_processes_of_their_own():

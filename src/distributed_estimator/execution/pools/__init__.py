@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ...checks import described
 from ...errors import InputError
 from .base import Pool
-from .clusters import DaskPool, RayPool
 from .executors import ExecutorPool, ThreadPool
-from .processes import ProcessPool
+
+if TYPE_CHECKING:
+    from .clusters import DaskPool, RayPool
+    from .processes import ProcessPool
 
 __all__ = [
     "POOLS",
@@ -25,6 +28,18 @@ __all__ = [
 
 POOLS = ("threads", "processes", "dask", "ray")
 CLUSTERS = ("dask", "ray")
+_LATER = {"ProcessPool": "processes", "DaskPool": "clusters", "RayPool": "clusters"}
+"""Pools that are imported when they are first asked for, as most programs have one."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = None) -> Pool:
@@ -46,15 +61,16 @@ def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = N
         return pool
     if isinstance(pool, Executor):
         return ExecutorPool(pool, workers)
-    match pool:
-        case "threads":
-            return ThreadPool(workers)
-        case "processes":
-            return ProcessPool(workers)
-        case "dask":
-            return DaskPool(workers, address=address)
-        case "ray":
-            return RayPool(workers, address=address)
+    if pool == "threads":
+        return ThreadPool(workers)
+    if pool == "processes":
+        from .processes import ProcessPool
+
+        return ProcessPool(workers)
+    if pool in CLUSTERS:
+        from .clusters import DaskPool, RayPool
+
+        return (DaskPool if pool == "dask" else RayPool)(workers, address=address)
     raise InputError(
         f'`pool` is {described(pool)}: give "threads", "processes", "dask", "ray", a pool, or an '
         "object of type `concurrent.futures.Executor`"
