@@ -55,7 +55,8 @@ class Backlog:
         self._tasks = tasks
         self._dispatch = policy.dispatch
         # Without any shots of a subexperiment there is no value.
-        self._order = sorted(policy.order.arrange(tasks), key=lambda task: tasks[task].chunk)
+        rank = policy.order.rank
+        self._order = sorted(range(len(tasks)), key=lambda n: (tasks[n].chunk, rank(tasks[n])))
         self._pace = pace
         self._workers = workers
         self._job_seconds = job_seconds
