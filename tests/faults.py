@@ -23,8 +23,14 @@ import psutil
 
 from distributed_estimator.errors import ThrottledError
 from distributed_estimator.execution import worker
-from distributed_estimator.execution.conditions import Assignment, Attempt, Conditions, Stop, Tally
-from distributed_estimator.execution.driver import run_tasks
+from distributed_estimator.execution.driver import (
+    Assignment,
+    Attempt,
+    Conditions,
+    Stop,
+    Tally,
+    run_tasks,
+)
 from distributed_estimator.execution.messages import Arrays
 from distributed_estimator.execution.policies import Policy, TaskSpec
 from distributed_estimator.execution.stragglers import Constant, Stragglers

@@ -52,8 +52,8 @@ from distributed_estimator.execution import (
     Speculation,
     Stragglers,
 )
+from distributed_estimator.execution.backlog import Watch
 from distributed_estimator.execution.dispatcher import Dispatcher
-from distributed_estimator.execution.pace import Watch
 from distributed_estimator.execution.pools import driven
 from distributed_estimator.execution.pools.child import led_by
 from distributed_estimator.execution.pools.clusters import DaskPool, RayPool, _Dask

@@ -1,7 +1,6 @@
 """Tasks on workers: policies, the dispatcher, pools."""
 
-from .conditions import Assignment, Attempt, Conditions, Stop, Tally
-from .driver import run_tasks
+from .driver import Assignment, Attempt, Conditions, Stop, Tally, run_tasks
 from .journal import Journal
 from .messages import Arrays, SlowWorker
 from .policies import (
