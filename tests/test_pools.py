@@ -392,6 +392,13 @@ def test_a_worker_that_has_forgotten_a_work_is_sent_it_again(pool, inbox, tmp_pa
 
 
 @elsewhere
+def test_more_works_than_a_pool_keeps_are_sent_again(pool, inbox, tmp_path):
+    works = [Calls(str(tmp_path)) for _ in range(12)]
+    for work in [*works, *works]:
+        assert values(run(pool, inbox, job_of(work, ("value", 2.0)))[0]) == [2.0]
+
+
+@elsewhere
 def test_large_jobs_and_large_results_pass_each_other(pool, inbox, work):
     """Far more than a pipe holds, and more than Dask warns of."""
     arrays = [np.full(1_000_000, float(n)) for n in range(4)]

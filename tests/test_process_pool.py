@@ -200,16 +200,6 @@ def test_a_stopped_fork_server_is_replaced(pool, inbox, work, tmp_path, moment):
     assert not is_gone(bystander), "workers outlive their server"
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_stopped_fork_server_is_replaced_however_often(tmp_path, moment):
-    for number in range(4):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        lose_server(moment, folder)
-
-
 def test_a_fork_server_that_never_answers_is_one_error(inbox, work, monkeypatch):
     monkeypatch.setattr(processes, "_SERVER_LIMIT", 0.0)  # it has to import NumPy first
     processes._server.end()
