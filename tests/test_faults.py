@@ -52,7 +52,6 @@ from distributed_estimator.execution import (
     Speculation,
     Stragglers,
 )
-from distributed_estimator.execution.backlog import Watch
 from distributed_estimator.execution.dispatcher import Dispatcher
 from distributed_estimator.execution.pools import driven
 from distributed_estimator.execution.pools.child import led_by
@@ -76,15 +75,11 @@ for 5 s for an answer that died with its worker."""
 ROUNDS = 5
 """What goes wrong one time in two is seen in 31 of 32 runs of a fault, and a flaw of the dispatcher
 strikes on every pool and with several faults."""
-KILLED_CONTROLLERS = {"processes": 5, "dask": 2, "ray": 2}
-"""Fewer where each has to start a cluster twice."""
 
 VERBS = {"answers": ("raise", "throttle", "nan", "shape", "change")}
 """Faults that disturb nobody else strike together; any other's verb is its own name."""
 OUTSIDE = {"kill from outside": signal.SIGKILL, "stop from outside": signal.SIGSTOP}
 FAULTS = ("kill", "stop", "segv", "hang", "memory", "files", "answers", "late", "unplug", *OUTSIDE)
-ON_EVERY_POOL = ("late",)
-"""Where the rest strike only processes in the quick tests; the soak tests strike all with all."""
 LINES = ("babble", "mumble", "orphan")
 """What happens to connections between workers and an engine of its own."""
 STATUS = {
@@ -222,15 +217,9 @@ def recovery(played, number, at, fault):
     return played.folded[number][0][0] - noticed
 
 
-@pytest.mark.parametrize("fault", ON_EVERY_POOL)
-def test_every_task_is_folded_in_once_whatever_happens(pool, fault, tmp_path):
-    one_round(pool, tmp_path, fault, seed=1)
-    gather(pool, tmp_path, WORKERS)
-
-
 @pytest.mark.parametrize("pool", ["processes"], indirect=True, scope="module")
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ON_EVERY_POOL])
-def test_every_task_is_folded_in_once_whatever_befalls_processes(pool, fault, tmp_path):
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_task_is_folded_in_once_whatever_happens(pool, fault, tmp_path):
     one_round(pool, tmp_path, fault, seed=1)
     gather(pool, tmp_path, WORKERS)
 
@@ -313,14 +302,6 @@ def test_without_deduplication_a_late_answer_would_count_twice(processes, tmp_pa
     monkeypatch.setattr(Dispatcher, "_finished", accept_again)
     with pytest.raises(AssertionError, match=r"\{0: 2, .*12: 1\}"):
         late_round(processes, new_work(tmp_path))
-
-
-@pytest.mark.soak
-def test_without_a_limit_per_task_a_hung_one_would_be_waited_for(processes, tmp_path, monkeypatch):
-    monkeypatch.setattr(Watch, "hung", lambda self, at: [])
-    tasks = [(n, "hang" if n == 4 else None) for n in range(TASKS)]
-    with pytest.raises(AssertionError, match="the run hangs"):
-        play(processes, new_work(tmp_path), tasks, policy("hang"), limit=TIMEOUT + 3.0)
 
 
 # --- the estimator --------------------------------------------------------------------------------
@@ -592,12 +573,6 @@ def stop_round(name, helper, folder, moment):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ["dask", "ray"])
-def test_a_helper_that_is_stopped_is_one_error(name, tmp_path):
-    stop_round(name, None, tmp_path, 0.1)
-
-
-@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "helper", "rounds"),
@@ -621,17 +596,6 @@ def test_a_program_that_was_suspended_does_not_take_its_helper_for_stopped(
         assert made.wait() == ""
     with np.load(tmp_path / "result.npz") as found:
         assert np.array_equal(found["evs"], undisturbed[0].evs)
-
-
-@pytest.mark.parametrize("kind", [DaskPool, RayPool])
-@pytest.mark.soak
-def test_a_cluster_that_cannot_be_reached_is_told_of_soon(kind):
-    pool = kind(2, address="127.0.0.1:9")
-    begin = time.perf_counter()
-    with pytest.raises(PoolError, match=r"no Dask scheduler can be reached|Ray cannot be reached"):
-        DistributedEstimator(LABEL, pool=pool, options=OPTIONS).run([pub()]).result()
-    assert time.perf_counter() - begin < 10.0 + ALLOWANCE
-    pool.close()
 
 
 # --- the controller is lost -----------------------------------------------------------------------
@@ -681,23 +645,22 @@ def script(*arguments):
         made.process.communicate()
 
 
-def lose_controller(name, again, folder, seed, undisturbed):
-    """Kill a script at a random moment, and go on; seconds until its workers were gone.
+CONTROLLERS = [
+    ("processes", "threads", 0),
+    *(pytest.param(name, name, seed, marks=pytest.mark.soak) for name in POOLS for seed in (1, 2)),
+]
 
-    Args:
-        name: The pool.
-        again: The pool of the run that goes on.
-        folder: For all files.
-        seed: Of the moment.
-        undisturbed: Values, and keys of all tasks.
-    """
-    expected, keys = undisturbed
+
+@pytest.mark.parametrize(("name", "again", "seed"), CONTROLLERS)
+def test_a_run_goes_on_where_its_controller_was_killed(name, again, seed, tmp_path, undisturbed):
+    """Kill a script at a random moment, and go on."""
+    folder, (expected, keys) = tmp_path, undisturbed
     moment = int(np.random.default_rng(seed).integers(1, 2 * len(keys) // 3))
     with script(name, folder) as made:
         wait_until(lambda: results_in(folder) >= moment, "results come", 120.0)
         descendants = made.descendants()
         made.process.kill()
-        seconds = all_gone(descendants, made.mark, 10.0 + ALLOWANCE)
+        all_gone(descendants, made.mark, 10.0 + ALLOWANCE)
     lines = (folder / "journal").read_bytes().splitlines(keepends=True)
     whole = [json.loads(line)["key"] for line in lines[1:] if line.endswith(b"\n")]
     kept = {key.split()[-1] for key in whole}
@@ -713,25 +676,6 @@ def lose_controller(name, again, folder, seed, undisturbed):
         assert np.array_equal(found["stds"], expected.stds)
     ran = [r for r in read_records(folder / "trace") if isinstance(r, TaskRecord)]
     assert sorted(r.key for r in ran) == sorted(keys - kept)
-    return seconds
-
-
-@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.soak)])
-def test_a_run_goes_on_where_its_controller_was_killed(name, tmp_path, undisturbed):
-    lose_controller(name, "threads", tmp_path, 0, undisturbed)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", POOLS)
-def test_a_run_goes_on_wherever_its_controller_was_killed(name, tmp_path, undisturbed, capsys):
-    seconds = []
-    for seed in range(1, 1 + KILLED_CONTROLLERS[name]):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        seconds.append(lose_controller(name, name, folder, seed, undisturbed))
-    with capsys.disabled():
-        print(f"\n{name}, controller: {len(seconds)} kills, all gone after {max(seconds):.1f} s")
 
 
 @pytest.mark.parametrize(
