@@ -23,7 +23,7 @@ from distributed_estimator.errors import InputError, MissingExtraError, PoolErro
 from distributed_estimator.execution.messages import Finished, Lost
 from distributed_estimator.execution.pools import base, driven
 from distributed_estimator.execution.pools.base import PACKAGES, check_versions, own_versions
-from distributed_estimator.execution.pools.clusters import DaskPool, _Dask
+from distributed_estimator.execution.pools.clusters import DaskEngine, DaskPool
 
 MEMORY = 700 * 2**20
 PATIENCE = 60.0
@@ -232,8 +232,8 @@ def test_a_scheduler_that_is_lost(host, inbox, work, tmp_path, monkeypatch, capf
 
 
 def test_an_address_where_nothing_answers(inbox, work, capfd, monkeypatch):
-    assert _Dask.limits[0] <= 5.0, "as is promised"
-    monkeypatch.setattr(_Dask, "limits", (0.5, 10.0))
+    assert DaskEngine.limits[0] <= 5.0, "as is promised"
+    monkeypatch.setattr(DaskEngine, "limits", (0.5, 10.0))
     before = psutil.Process().children()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -260,7 +260,7 @@ def test_a_cluster_behind_tls(inbox, work, monkeypatch):
     ) as there:
         with closing(DaskPool(4, address=there.scheduler_address, security=security)) as pool:
             ends = run(pool, inbox, *(job_of(work, ("value", float(n))) for n in range(8)))
-        monkeypatch.setattr(_Dask, "limits", (0.5, 10.0))
+        monkeypatch.setattr(DaskEngine, "limits", (0.5, 10.0))
         stranger = DaskPool(1, address=there.scheduler_address)
         with pytest.raises(PoolError, match="no Dask scheduler can be reached at tls://"):
             stranger.submit(job_of(work, ("value", 1.0)), inbox)
@@ -269,7 +269,7 @@ def test_a_cluster_behind_tls(inbox, work, monkeypatch):
 
 
 def test_a_cluster_without_workers(inbox, work, monkeypatch):
-    monkeypatch.setattr(_Dask, "limits", (5.0, 0.2))
+    monkeypatch.setattr(DaskEngine, "limits", (5.0, 0.2))
     with (
         scheduler() as (_, address),
         pytest.raises(PoolError, match=f"cluster at {address} has had no worker for 0.2 s"),

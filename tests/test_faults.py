@@ -55,7 +55,7 @@ from distributed_estimator.execution import (
 from distributed_estimator.execution.dispatcher import Dispatcher
 from distributed_estimator.execution.pools import driven
 from distributed_estimator.execution.pools.child import led_by
-from distributed_estimator.execution.pools.clusters import DaskPool, RayPool, _Dask
+from distributed_estimator.execution.pools.clusters import DaskEngine, DaskPool, RayPool
 from distributed_estimator.execution.pools.processes import ProcessPool
 from distributed_estimator.records import TaskRecord, read_records
 
@@ -103,7 +103,7 @@ def make(name):
 @pytest.fixture(scope="module", params=POOLS)
 def pool(request):
     with pytest.MonkeyPatch.context() as patch, contextlib.closing(make(request.param)) as made:
-        patch.setattr(_Dask, "patience", LOOKS)
+        patch.setattr(DaskEngine, "patience", LOOKS)
         yield made
     assert not workers_of(request.param)
 

@@ -76,10 +76,10 @@ class DaskPool(Pool):
             raise InputError(
                 "`memory_limit` is given with `address`: set it where workers are started"
             )
-        super().__init__(_Dask(workers, address, security, memory_limit))
+        super().__init__(DaskEngine(workers, address, security, memory_limit))
 
 
-class _Dask(Driven):
+class DaskEngine(Driven):
     """Places are workers of our own, by name. In another's cluster Dask chooses the worker."""
 
     engine = "Dask"

@@ -93,15 +93,9 @@ class Reply(NamedTuple):
 def run_there(
     name: str, key: str, packed: bytes | None, items: bytes, delay: float, announced: bool
 ) -> Reply:
-    """Run the tasks of a job.
+    """Run the tasks of a job, whose name no other has; without its work, that may be here already.
 
-    Args:
-        name: The job's, unique among all that this worker may ever be sent.
-        key: Its work's.
-        packed: Its work, pickled; None: it may be here already.
-        items: Its tasks, pickled.
-        delay: Seconds that each task takes longer.
-        announced: Whether to report the beginning.
+    `announced`: whether to report the beginning.
     """
     import distributed
 
@@ -190,14 +184,12 @@ class Driver(child.Driver):
 
     Args:
         common: See `child.Driver`.
-        address: Of a scheduler; None: start a cluster here.
-        packages: Whose versions workers are asked for.
-        security: Dask's `Security` for that, and settings of the caller's, pickled.
-        workers: Processes to start, of one thread each.
-        memory_limit: Bytes that each may take; 0: as much as there is.
-        patience: Looks, one a second, at a worker that was given a job and does not run it.
+        address: Of a scheduler; None: start a cluster here, of `workers` processes of one thread.
+        packages: Whose versions workers at an address are asked for.
+        security: Dask's `Security` for the address, and settings of the caller's, pickled.
+        memory_limit: Bytes that a worker started here may take; 0: as much as there is.
+        patience, limits: See `clusters.DaskEngine`.
         silence: Seconds for which the scheduler at an address need not answer.
-        limits: Seconds to connect, and for its workers to come and to answer.
     """
 
     def __init__(

@@ -52,11 +52,10 @@ class Child:
     """A process that drives an engine; messages go and come as tuples, see `child.py`.
 
     Args:
-        driver: Module of its `Driver`, beside this one.
-        arguments: For the driver.
+        driver: Module of its `Driver`, beside this one, and its arguments.
         environment: Of the process.
-        folder: To be removed at the end; None: there is none.
-        quiet: Whether nothing that is written to standard error is shown.
+        folder: To be removed at the end, if there is one.
+        quiet: Whether nothing that it writes to standard error is shown.
 
     Raises:
         OSError: It cannot be started.

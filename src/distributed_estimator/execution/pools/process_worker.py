@@ -33,23 +33,18 @@ _LOOK = 0.5
 Start: TypeAlias = tuple[int, int | None, list[str], str]
 """Number of a worker, bytes that it may hold, where it finds modules, and its folder."""
 
-_SPAWN = """
-import sys
-sys.path[:] = {paths!r}
-from {module} import work
-work{arguments!r}
-"""
+
+def command(function: str, paths: list[str], *arguments: Any) -> list[str]:
+    """What calls a function of this module in a new interpreter."""
+    call = f"from {__name__} import {function}; {function}{arguments!r}"
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}; {call}"]
 
 
 def serve_starts(descriptor: int, alive: int, parent: int) -> None:
-    """Start workers as the parent asks for it, and say how they ended, until it is gone.
+    """Start workers as the parent asks on a socket, and say how they ended, until it is gone.
 
-    One that ended keeps its number until the parent has asked.
-
-    Args:
-        descriptor: Of the socket to the parent.
-        alive: Of a pipe that is closed when the parent ends.
-        parent: Its process id.
+    One that ended keeps its number until the parent has asked. The pipe `alive` is closed when the
+    parent ends.
     """
     with socket.socket(fileno=descriptor) as channel:
         while os.getppid() == parent:
@@ -86,9 +81,8 @@ def _fork(channel: socket.socket, line: int, alive: int, parent: int, start: Sta
 
 def _spawn(line: int, alive: int, parent: int, start: Start) -> int:
     os.set_inheritable(line, True)
-    arguments = line, alive, parent, start
-    command = _SPAWN.format(paths=start[2], module=__name__, arguments=arguments)
-    return os.posix_spawn(sys.executable, [sys.executable, "-c", command], os.environ)
+    program = command("work", start[2], line, alive, parent, start)
+    return os.posix_spawn(sys.executable, program, os.environ)
 
 
 def work(line: int, alive: int, parent: int, start: Start) -> None:

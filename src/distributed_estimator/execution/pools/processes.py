@@ -22,8 +22,8 @@ import psutil
 from ...errors import InputError
 from ...forks import Lock, register
 from ..worker import ONE_THREAD
-from . import process_worker
 from .base import Engine, NoThreadError, Pool, Submission, check_memory_limit, start_thread
+from .process_worker import command
 
 StartMethod = Literal["forkserver", "spawn"]
 
@@ -36,13 +36,6 @@ _LOOK = 0.25
 _GRACE = 2.0
 _KILL_LIMIT = 5.0
 _CLOSE_LIMIT = 4.5
-
-_SERVER = """
-import sys
-sys.path[:] = {paths!r}
-from {module} import serve_starts
-serve_starts{arguments!r}
-"""
 
 
 class ProcessPool(Pool):
@@ -209,11 +202,7 @@ class _Processes(Engine):
 
 
 class ProcessEndedError(Exception):
-    """The process ended, or had to be ended; the message says how.
-
-    Attributes:
-        passing: Whether that was no fault of its own, so that another may well do.
-    """
+    """The message says how; `passing`: that was no fault of its own, and another may well do."""
 
     def __init__(self, cause: str, *, passing: bool = False) -> None:
         super().__init__(cause)
@@ -221,22 +210,10 @@ class ProcessEndedError(Exception):
 
 
 class WorkerProcess:
-    """A process that was asked to start.
+    """A process that was asked to start, and whether it was ready once.
 
-    One thread uses it; others may call `kill` and `interrupt` meanwhile.
-
-    Attributes:
-        number: The worker's.
-        pid: The process's.
-        is_up: Whether it was ready once.
-
-    Args:
-        number: Of the worker.
-        method: How to start it.
-        memory_limit: Bytes that it may hold; None: no limit.
-
-    Raises:
-        ProcessEndedError: It cannot be started.
+    One thread uses it; others may call `kill` and `interrupt` meanwhile. Methods raise
+    `ProcessEndedError` where it cannot be started, ended, or had to be ended.
     """
 
     def __init__(self, number: int, method: StartMethod, memory_limit: int | None) -> None:
@@ -260,11 +237,7 @@ class WorkerProcess:
             ) from error
 
     def wait_until_ready(self) -> None:
-        """Wait until it takes orders.
-
-        Raises:
-            ProcessEndedError: It never will.
-        """
+        """Wait until it takes orders."""
         limit = time.monotonic() + _START_LIMIT
         while not wait([self._connection, self._gone], _LOOK):
             if _is_stopped(self.pid):
@@ -288,11 +261,7 @@ class WorkerProcess:
         return not self._killed and not wait([self._connection, self._gone], 0.0)
 
     def send(self, message: object) -> None:
-        """Send a message, however long that takes.
-
-        Raises:
-            ProcessEndedError: It ended.
-        """
+        """Send a message, however long that takes."""
         try:
             with self._sending:
                 self._connection.send(message)
@@ -314,11 +283,7 @@ class WorkerProcess:
             self._sending.release()
 
     def receive(self) -> Any:
-        """The next message of the process.
-
-        Raises:
-            ProcessEndedError: It ended, or sent what is no message and was ended for that.
-        """
+        """The next message of the process; one that sends what is none is ended."""
         wait([self._connection, self._gone])
         try:
             # What it sent before it died counts.
@@ -433,13 +398,8 @@ class _Server:
             self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 descriptors = theirs.fileno(), read
-                command = _SERVER.format(
-                    paths=_paths(),
-                    module=process_worker.__name__,
-                    arguments=(*descriptors, os.getpid()),
-                )
                 self.process = subprocess.Popen(
-                    [sys.executable, "-c", command],
+                    command("serve_starts", _paths(), *descriptors, os.getpid()),
                     env={**os.environ, **ONE_THREAD},
                     stdin=subprocess.DEVNULL,
                     pass_fds=descriptors,
