@@ -13,8 +13,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -37,6 +35,7 @@ from faults import (
     wait_until,
     workers_of,
 )
+from pool_works import Program
 from qiskit.circuit.library import real_amplitudes
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 
@@ -593,7 +592,7 @@ def test_a_program_that_was_suspended_does_not_take_its_helper_for_stopped(
         made.process.send_signal(signal.SIGSTOP)
         time.sleep(4 * SILENCE)
         made.process.send_signal(signal.SIGCONT)
-        assert made.wait() == ""
+        assert made.wait() == ("", "", 0)
     with np.load(tmp_path / "result.npz") as found:
         assert np.array_equal(found["evs"], undisturbed[0].evs)
 
@@ -608,41 +607,9 @@ if __name__ == "__main__":
 """
 
 
-class Script:
-    """The estimate in an interpreter of its own; all it starts bears its mark."""
-
-    def __init__(self, *arguments):
-        folder = Path(arguments[1])
-        self.mark = uuid4().hex
-        path = folder / "script.py"
-        path.write_text(SCRIPT)
-        here = [str(Path(__file__).parent), *filter(None, sys.path)]
-        environment = {"PYTHONPATH": os.pathsep.join(here), "FAULTS_MARK": self.mark}
-        self.process = subprocess.Popen(
-            [sys.executable, str(path), *map(str, arguments)],
-            env=os.environ | environment,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def descendants(self):
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def wait(self):
-        """What it said on standard error."""
-        return self.process.communicate(timeout=150.0)[1]
-
-
-@contextlib.contextmanager
-def script(*arguments):
-    made = Script(*arguments)
-    try:
-        yield made
-    finally:
-        if made.process.poll() is None:
-            made.process.kill()
-        made.process.communicate()
+def script(name, folder, *more):
+    """The estimate in an interpreter of its own."""
+    return Program(folder, SCRIPT, name, folder, *more)
 
 
 CONTROLLERS = [
@@ -669,8 +636,7 @@ def test_a_run_goes_on_where_its_controller_was_killed(name, again, seed, tmp_pa
     assert len(descendants) >= WORKERS
 
     with script(again, folder) as made:
-        assert made.wait() == ""
-    assert made.process.returncode == 0
+        assert made.wait() == ("", "", 0)
     with np.load(folder / "result.npz") as found:
         assert np.array_equal(found["evs"], expected.evs)
         assert np.array_equal(found["stds"], expected.stds)
@@ -686,7 +652,7 @@ def test_ctrl_c_ends_everything_and_workers_say_nothing(name, tmp_path, capsys):
         wait_until(lambda: results_in(tmp_path) >= 5, "results come", 120.0)
         descendants, begin = made.descendants(), time.perf_counter()
         os.killpg(made.process.pid, signal.SIGINT)
-        errors = made.wait()
+        _, errors, _ = made.wait()
         seconds = time.perf_counter() - begin
         all_gone(descendants, made.mark, ALLOWANCE)
     assert seconds < 5.0 + ALLOWANCE

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 from faults import is_gone, wait_until
-from pool_works import Calls, Inbox, job_of, wait_for_calls
+from pool_works import Calls, Inbox, Program, job_of, wait_for_calls
 
 from distributed_estimator.errors import InputError
 from distributed_estimator.execution.messages import Finished, Lost
@@ -332,7 +331,7 @@ def test_memory_limits_are_bytes(limit):
 
 
 HEAD = f"""
-import ctypes, os, sys, time
+import os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pool_works import Calls, Inbox, job_of, wait_for_calls
 from distributed_estimator.execution.pools.processes import ProcessPool
@@ -346,9 +345,6 @@ class Spin(Calls):
         while True:
             pass
 
-    def do_hold(self):
-        ctypes.PyDLL(None).sleep(1000)  # without letting go of the interpreter's lock
-
 
 def start(pool, *verbs):
     work = Spin(folder)
@@ -357,70 +353,36 @@ def start(pool, *verbs):
 """
 
 
-class Script:
-    """A script in an interpreter of its own, with a process group of its own."""
-
-    def __init__(self, folder, body, **environment):
-        path = folder / "script.py"
-        path.write_text(HEAD + textwrap.dedent(body))
-        self.process = subprocess.Popen(
-            [sys.executable, str(path), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, **environment},
-        )
-
-    def descendants(self):
-        return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
-
-    def wait(self, timeout=60.0):
-        """Its output, errors and exit code."""
-        out, err = self.process.communicate(timeout=timeout)
-        return out, err, self.process.returncode
-
-
-@pytest.fixture
-def script(tmp_path):
-    scripts = []
-
-    def make(body, **environment):
-        scripts.append(Script(tmp_path, body, **environment))
-        return scripts[-1]
-
-    yield make
-    for made in scripts:
-        with suppress(ProcessLookupError):
-            os.killpg(made.process.pid, signal.SIGKILL)
-        made.process.communicate()
+def script(folder, body, **environment):
+    return Program(folder, HEAD + textwrap.dedent(body), folder, **environment)
 
 
 @pytest.mark.soak
-def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(script, tmp_path):
-    made = script("""
-        if __name__ == "__main__":
-            pool = ProcessPool(1)
-            start(pool, ("spin",))
-            wait_for_calls(__import__("pathlib").Path(folder), "spin", 1)
-            if os.fork() == 0:
-                time.sleep(1000)
-            open(os.path.join(folder, "call.forked"), "w").close()
+def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(tmp_path):
+    body = """
+        pool = ProcessPool(1)
+        start(pool, ("spin",))
+        wait_for_calls(__import__("pathlib").Path(folder), "spin", 1)
+        if os.fork() == 0:
             time.sleep(1000)
-    """)
-    (pid,) = wait_for_calls(tmp_path, "spin", 1)
-    limit = time.monotonic() + 30.0
-    while not (tmp_path / "call.forked").exists():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
+        open(os.path.join(folder, "call.forked"), "w").close()
+        time.sleep(1000)
+    """
+    with script(tmp_path, body) as made:
+        (pid,) = wait_for_calls(tmp_path, "spin", 1)
+        wait_until((tmp_path / "call.forked").exists, "it forks")
+        (fork,) = [
+            p for p in made.descendants() if p.ppid() == made.process.pid and not p.children()
+        ]
 
-    made.process.kill()
+        made.process.kill()
 
-    wait_until_gone(pid)
+        wait_until_gone(pid)
+        fork.kill()
 
 
-def test_the_interpreter_exits_and_takes_a_stopped_helper_with_it(script):
-    made = script("""
+def test_the_interpreter_exits_and_takes_a_stopped_helper_with_it(tmp_path):
+    body = """
         from distributed_estimator.execution.pools import processes
 
         pool = ProcessPool(2)
@@ -428,9 +390,9 @@ def test_the_interpreter_exits_and_takes_a_stopped_helper_with_it(script):
         wait_for_calls(__import__("pathlib").Path(folder), "value", 1)
         os.kill(processes._server.process.pid, 19)
         print(processes._server.process.pid)
-    """)
-
-    out, err, code = made.wait()
+    """
+    with script(tmp_path, body) as made:
+        out, err, code = made.wait()
 
     wait_until_gone(int(out))
     assert (err, code) == ("", 0)
@@ -459,11 +421,11 @@ SCRIPT = """
 @pytest.mark.parametrize(
     "arguments", ["", pytest.param(', start_method="spawn"', marks=pytest.mark.soak)]
 )
-def test_a_script_needs_no_guard_and_its_works_have_one_thread_each(script, arguments):
+def test_a_script_needs_no_guard_and_its_works_have_one_thread_each(tmp_path, arguments):
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    made = script(SCRIPT.format(arguments=arguments), **dict.fromkeys(names, "4"))
-
-    assert made.wait() == ("[42.0, 1.0, 1.0]\n", "", 0)
+    body = SCRIPT.format(arguments=arguments)
+    with script(tmp_path, body, **dict.fromkeys(names, "4")) as made:
+        assert made.wait() == ("[42.0, 1.0, 1.0]\n", "", 0)
 
 
 def test_a_program_from_standard_input_does_as_well():

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 from faults import is_gone, wait_until
-from pool_works import Calls, job_of
+from pool_works import Calls, Program, job_of
 
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
 from distributed_estimator.execution import worker
@@ -326,18 +326,13 @@ def test_workers_forget_works_beyond_a_number_or_size(limit, used, left, monkeyp
 # Whole programs, each with a Ray of its own.
 
 PRELUDE = """
-import gc, os, sys, time
+import os
 from pool_works import Calls, Inbox, job_of
-from distributed_estimator.execution.pools.ray import RayPool
-
-def begin(pool, task=("value", 1.0), delay=3600.0):
-    inbox, job = Inbox(), job_of(Calls(), task, delay=delay)
-    pool.submit(job, inbox)
-    inbox.until_started(job)
-    return inbox, job
+from distributed_estimator.execution.pools import RayPool
 
 def value(pool):
-    inbox, job = begin(pool, delay=0.0)
+    inbox, job = Inbox(), job_of(Calls(), ("value", 1.0))
+    pool.submit(job, inbox)
     return inbox.until_over(job, timeout=60.0)[0].outcomes[0].arrays[0][0]
 
 """
@@ -345,34 +340,15 @@ def value(pool):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a program and wait until it says "ready"; its process and its descendants."""
-    programs = []
+    """Start a program and wait until it says "ready"."""
+    with contextlib.ExitStack() as programs:
 
-    def start(text):
-        path = tmp_path / "program.py"
-        path.write_text(PRELUDE + text)
-        program = subprocess.Popen(
-            [sys.executable, "-u", path],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        programs.append(program)
-        for line in program.stdout:
-            if line == "ready\n":
-                break
-        else:
-            pytest.fail(program.communicate()[1])
-        return program, psutil.Process(program.pid).children(recursive=True)
+        def start(text):
+            program = programs.enter_context(Program(tmp_path, PRELUDE + text))
+            assert program.process.stdout.readline() == "ready\n"
+            return program
 
-    yield start
-    for program in programs:
-        if program.poll() is None:
-            program.kill()
-        program.communicate()
+        yield start
 
 
 @pytest.fixture
@@ -385,12 +361,11 @@ def folder():
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_of_a_program_that_ends_while_ray_starts(start, number):
-    program, _ = start("print('ready')\nvalue(RayPool(2))\n")
-    found = psutil.Process(program.pid)
-    wait_until(lambda: "raylet" in names(found.children(recursive=True)), "Ray starts", START)
-    processes = found.children(recursive=True)
-    program.send_signal(number)
-    program.communicate(timeout=60)
+    program = start("print('ready')\nvalue(RayPool(2))\n")
+    wait_until(lambda: "raylet" in names(program.descendants()), "Ray starts", START)
+    processes = program.descendants()
+    program.process.send_signal(number)
+    program.wait(timeout=60)
     _, alive = psutil.wait_procs(processes, timeout=60)
     assert not alive
 
@@ -403,12 +378,11 @@ def answer_as_ray(line):
 @pytest.mark.soak
 def test_nothing_is_left_of_a_program_that_ends_while_it_connects(start, serving):
     address = serving(answer_as_ray)  # once: Ray itself gets no answer
-    program, _ = start(f"print('ready')\nvalue(RayPool(1, address={address!r}))\n")
-    found = psutil.Process(program.pid)
-    wait_until(lambda: found.children(), "a process connects")
-    processes = found.children(recursive=True)
+    program = start(f"print('ready')\nvalue(RayPool(1, address={address!r}))\n")
+    wait_until(program.descendants, "a process connects")
+    processes = program.descendants()
     time.sleep(2.0)  # long enough to be told of the address, and to wait for its answer
-    program.kill()
+    program.process.kill()
     _, alive = psutil.wait_procs(processes, timeout=20)
     assert not alive
 
@@ -426,7 +400,7 @@ def names(processes):
 def test_a_ray_that_was_there_is_used_and_left(start, folder, monkeypatch, address):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # else Ray writes a token to the home directory
     monkeypatch.setenv("RAY_AUTH_TOKEN", uuid4().hex * 2)
-    program, _ = start(
+    program = start(
         "import ray\n"
         f"ray.init(num_cpus=4, log_to_driver=False, _temp_dir={folder!r})\n"
         "os.environ['RAY_ADDRESS'] = ray.get_runtime_context().gcs_address\n"
@@ -440,9 +414,7 @@ def test_a_ray_that_was_there_is_used_and_left(start, folder, monkeypatch, addre
         "print(actors, ray.get(ray.remote(lambda: 41 + 1).remote()))\n"
         "ray.shutdown()\n"
     )
-    out, noise = program.communicate(timeout=120)
-    assert program.returncode == 0, noise
-    assert out.split() == ["2.0", "42"]
+    assert program.wait() == ("2.0 42\n", "", 0)
 
 
 @pytest.fixture
