@@ -91,8 +91,7 @@ class DaskEngine(Driven):
     def __init__(
         self, workers: int, address: str | None, security: Any, memory_limit: int | None
     ) -> None:
-        super().__init__(workers)
-        self._address = address
+        super().__init__(workers, address)
         self._security = security
         self._memory_limit = memory_limit
         self.begins = address is None
@@ -101,13 +100,13 @@ class DaskEngine(Driven):
         settings: dict[str, Any] = {}
         environment = {"DASK_LOGGING__DISTRIBUTED": "critical", **os.environ}
         folder = None
-        if self._address is None:
+        if self.address is None:
             environment |= ONE_THREAD
             folder = tempfile.mkdtemp(prefix="distributed-estimator-dask-")
         elif (dask := sys.modules.get("dask.config")) is not None:
             settings = dask.config  # for its time-outs, say
         arguments = {
-            "address": self._address,
+            "address": self.address,
             "packages": PACKAGES,
             "security": pickle.dumps((self._security, settings)),
             "workers": self.workers,
@@ -119,7 +118,7 @@ class DaskEngine(Driven):
         return Child("dask_driver", arguments, environment, folder, quiet=False)
 
     def _explain(self, reason: str) -> str:
-        return dask_unreachable(self._address, reason)
+        return dask_unreachable(self.address, reason)
 
     def _too_few(self, up: int) -> str:
         return self._explain(f"{up} of {self.workers} workers came up in time")
@@ -177,12 +176,8 @@ _OWN_ENVIRONMENT = {
 class _Ray(Driven):
     engine = "Ray"
 
-    def __init__(self, workers: int, address: str | None) -> None:
-        super().__init__(workers)
-        self._address = address
-
     def _launch(self) -> Child:
-        address, runtime = _connection(self._address)
+        address, runtime = _connection(self.address)
         _probe(address)
         # A call that comes after the end must not start another Ray.
         environment = {**os.environ, "RAY_ENABLE_AUTO_CONNECT": "0"}
@@ -210,7 +205,7 @@ class _Ray(Driven):
         return Child("ray_driver", arguments, environment, folder, quiet=True)
 
     def _explain(self, reason: str) -> str:
-        return ray_unreachable(self._address, reason)
+        return ray_unreachable(self.address, reason)
 
     def _too_few(self, up: int) -> str:
         return (

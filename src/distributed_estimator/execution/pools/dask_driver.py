@@ -379,7 +379,8 @@ class Driver(child.Driver):
         self._ended.add(address)
         for nanny in self._cluster.workers.values():
             if nanny.worker_address == address and nanny.is_alive():
-                os.kill(nanny.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has just died
+                    os.kill(nanny.pid, signal.SIGKILL)
 
     async def _look_after(self) -> None:
         """End workers whose reports never come.

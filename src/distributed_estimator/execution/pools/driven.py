@@ -32,6 +32,8 @@ program or a machine that was suspended does not count."""
 
 SECONDS_TO_START = 120.0
 """For workers to come up; also for one to do so, where none is left."""
+_SECONDS_TO_CONNECT = 60.0
+"""A busy cluster may take so long to serve one that it answered."""
 _SECONDS_TO_END = 3.5
 _MOST_WORKS = 8
 _MOST_FAILED_STARTS = 3
@@ -108,7 +110,7 @@ class Child:
         """Wait for a message, for so many seconds; ("gone", cause) once the process has ended."""
         try:
             if limit is not None and not self._connection.poll(limit):
-                return "failed", f"no answer in {limit:g} s"
+                return "gone", f"no answer in {limit:g} s"
             message: tuple[Any, ...] = self._connection.recv()
         except BlockingIOError:
             self._process.kill()
@@ -190,14 +192,16 @@ class Driven(Engine):
 
     Attributes:
         engine: Its name, for errors.
+        address: Of a cluster; None: one of our own.
         begins: Whether a worker that is given a job begins at once; else the driver reports it.
     """
 
     engine: Literal["Dask", "Ray"]
     begins = True
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, address: str | None) -> None:
         super().__init__(workers)
+        self.address = address
         self._actors: dict[int, _Actor] = {}
         self._sent: OrderedDict[str, None] = OrderedDict()
         self._numbers = itertools.count(1)
@@ -249,9 +253,10 @@ class Driven(Engine):
             raise PoolError(refusal)
 
     def _connect(self, child: Child) -> None:
-        verb, *rest = child.receive(SECONDS_TO_START)
+        limit = SECONDS_TO_START if self.address is None else _SECONDS_TO_CONNECT
+        verb, *rest = child.receive(limit)
         while verb == "beat":
-            verb, *rest = child.receive(SECONDS_TO_START)
+            verb, *rest = child.receive(limit)
         self._check_open()
         if verb != "connected":
             raise PoolError(rest[0] if verb == "failed" else self._explain(rest[0]))
