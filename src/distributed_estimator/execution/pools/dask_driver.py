@@ -426,7 +426,8 @@ class Driver(child.Driver):
     def _run(self, number: int, run: int, key: str, items: bytes, delay: float) -> None:
         if (actor := self._actors.get(number)) is not None:
             job = actor.job = _Job(run)
-            job.task = _task(self._follow(number, actor, job, key, items, delay))
+            work = key, self._works[key]
+            job.task = _task(self._follow(number, actor, job, work, items, delay))
 
     def _cancel(self, number: int, run: int) -> None:
         actor = self._actors.get(number)
@@ -455,14 +456,20 @@ class Driver(child.Driver):
     # --- jobs -------------------------------------------------------------------------------------
 
     async def _follow(
-        self, number: int, actor: _Actor, job: _Job, key: str, items: bytes, delay: float
+        self,
+        number: int,
+        actor: _Actor,
+        job: _Job,
+        work: tuple[str, bytes],
+        items: bytes,
+        delay: float,
     ) -> None:
         """See a job through.
 
         A worker that lacks the work says so; it is sent there with the job, once. So the scheduler
         holds no works, and a worker that takes another's place gets them again.
         """
-        packed = self._works[key]
+        key, packed = work
         rest = items, delay, not self._own
         try:
             reply = await self._attempt(actor.address, False, job.name, key, None, *rest)
