@@ -27,7 +27,7 @@ from distributed_estimator.backends.fleet import (
     soonest,
 )
 from distributed_estimator.errors import BackendError, InputError
-from distributed_estimator.execution.pools.transfer import Packer
+from distributed_estimator.execution.pools.base import Packer
 from distributed_estimator.records import DeviceRecord, QueryRecord, RecordWriter, read_records
 from distributed_estimator.subexperiments import FragmentWork, Task
 
