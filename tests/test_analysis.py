@@ -10,8 +10,13 @@ from record_examples import query_record
 
 from distributed_estimator.analysis import charts
 from distributed_estimator.analysis.charts import training_figure
-from distributed_estimator.analysis.load import QueryTotals, load_queries, load_training
-from distributed_estimator.analysis.tables import stage_table, stages_of
+from distributed_estimator.analysis.load import (
+    QueryTotals,
+    load_queries,
+    load_training,
+    stage_table,
+    stages_of,
+)
 from distributed_estimator.errors import MissingExtraError, RecordError
 from distributed_estimator.records import QueryRecord, RecordWriter, TrainingRecord, to_dict
 

@@ -20,16 +20,20 @@ from hostile_study import HOSTILE, hostile_study, task, traced_study, training_r
 from study_folders import StudyFolder, paper_study, trained
 
 from distributed_estimator.analysis import report
-from distributed_estimator.analysis.archive import pack_study, read_manifest
+from distributed_estimator.analysis.archive import (
+    pack_study,
+    read_manifest,
+    replaced_files,
+    write_text,
+)
 from distributed_estimator.analysis.charts import CUT_COLOURS
 from distributed_estimator.analysis.cost_files import load_costs
 from distributed_estimator.analysis.escape import csv_text, markdown, one_line
-from distributed_estimator.analysis.files import replaced_files, write_text
-from distributed_estimator.analysis.packed import Packed
+from distributed_estimator.analysis.frames import query_records
+from distributed_estimator.analysis.load import Packed
 from distributed_estimator.analysis.render import json_in_html
 from distributed_estimator.analysis.report import StudyData, write_report, write_results
 from distributed_estimator.analysis.run_report import write_run_report
-from distributed_estimator.analysis.sql import query_records
 from distributed_estimator.analysis.study import is_archive, load_study
 from distributed_estimator.cli.main import main
 from distributed_estimator.cli.study_report import report as report_command
@@ -487,7 +491,7 @@ def test_traces_are_kept_of_the_first_run_of_each_kind(both):
     folder, packed = both
     # Three seeds of one kind, and one run of another kind.
     assert len(list(folder.glob("runs/*/tasks.jsonl"))) == 4
-    assert len(Packed(packed.out).traced()) == 2
+    assert len(Packed(packed.out).traced("tasks.jsonl")) == 2
     assert packed.left_out == 2
 
 

@@ -20,8 +20,8 @@ from ..errors import InputError, MissingExtraError
 from ..records import QueryRecord, TaskRecord, TrainingRecord, atomic, given_path
 from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
 from .escape import cuts_label, natural, one_line
+from .load import STAGES, StageRow, stage_table
 from .placement import PlacedQuery, lanes, nanoseconds
-from .tables import STAGES, StageRow, stage_table
 
 try:
     import pandas as pd
@@ -364,7 +364,7 @@ def _stacked(rows: pd.DataFrame, absolute: bool) -> tuple[pd.DataFrame, int]:
                 f"{cuts_label(int(cuts))}: {number(total.median_seconds)} s a query (n = {total.n})"
             )
             found.append({"row": place, "label": label, "head": False})
-            for order, (stage, _) in enumerate(STAGES):
+            for order, stage in enumerate(STAGES):
                 row = members[members.stage == stage].iloc[0]
                 details = [
                     f"{stage}: {one_line(str(series), 80)}, {cuts_label(int(cuts))}",
@@ -595,8 +595,8 @@ def timeline(title: str, query: PlacedQuery) -> Figure:
 
 def _stage_slices(record: QueryRecord | None) -> Iterable[dict[str, Any]]:
     end = 0.0
-    for name, field in STAGES if record is not None else ():
-        length = 1e3 * float(getattr(record, field))
+    for name in STAGES if record is not None else ():
+        length = 1e3 * float(getattr(record, f"t_{name}"))
         details = [f"{name}: {number(length)} ms"]
         place = {"lane": "stages", "begin": end, "end": end + length}
         yield {**place, "key": name, "details": details, "lost": False}

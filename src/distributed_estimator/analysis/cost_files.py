@@ -11,8 +11,7 @@ import msgspec
 from ..errors import RecordError
 from ..records import Header, QueryRecord, atomic, given_path
 from .costs import LEVEL, MODEL_VERSION, CostModel
-from .frames import record_files, records_of
-from .packed import RUNS
+from .load import RUNS, record_files, records_of
 
 _LOGS = ("queries.jsonl", "queries.jsonl.gz")
 

@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 
 from ..errors import InputError, RecordError, named, short
 from ..records import Header, QueryRecord, Record, encode
-from .tables import check_record
+from .load import check_record
 
 FloatArray: TypeAlias = NDArray[np.float64]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e300)]

@@ -17,11 +17,10 @@ import pandas as pd
 from ..errors import RecordError
 from ..records import TaskRecord, given_path, plain
 from . import charts
-from .archive import Manifest, read_manifest
+from .archive import Manifest, read_manifest, replaced_files, write_text
 from .charts import Figure, number, require_altair
 from .escape import csv_text, cuts_label, one_line
-from .files import replaced_files, write_text
-from .packed import MANIFEST
+from .load import MANIFEST
 from .placement import median_query, timeline_numbers
 from .remarks import Remarks, missing, remarks
 from .render import (
@@ -592,7 +591,7 @@ def _timelines(study: Study) -> tuple[list[tuple[str, Figure, dict[str, Any]]], 
     for run_id in kinds[:MOST_TIMELINES]:
         run = study.runs.loc[run_id]
         try:
-            records = study.source.traces(run_id)
+            records = [*study.source.log(run_id, "tasks.jsonl")]
             tasks = [record for record in records if isinstance(record, TaskRecord)]
             own = study.queries.record[study.queries.run_id == run_id]
             query = median_query(tasks, list(own))

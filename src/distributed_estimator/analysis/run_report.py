@@ -26,12 +26,10 @@ from ..records import (
 from . import charts
 from .accuracy import AccuracyCurve
 from .charts import Figure, thinned
-from .documents import convert, decode, read_bytes
 from .escape import one_line
-from .load import QueryTotals
+from .load import QueryTotals, convert, parse_any, read_bytes, stage_table
 from .placement import by_time, timeline_numbers
 from .render import Rows, check_page, environment_facts, href, page
-from .tables import stage_table
 
 _LOGS = ("queries", "training", "tasks")
 _SCORES = ("train_accuracy", "test_accuracy")
@@ -131,7 +129,7 @@ def _document(path: Path, kind: Any) -> Any:
     """A JSON document; None where there is no file."""
     if not path.is_file():
         return None
-    return convert(str(path), decode(str(path), read_bytes(path)), kind)
+    return convert(str(path), parse_any(str(path), read_bytes(path)), kind)
 
 
 def _curves(folder: Path) -> list[AccuracyCurve]:

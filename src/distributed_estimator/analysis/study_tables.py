@@ -26,8 +26,8 @@ from .costs import (
     reason_left_out,
 )
 from .escape import natural, one_line
+from .load import stage_table
 from .study import Study
-from .tables import stage_table
 
 SERIES = {"contracted": "ours", "reference": "the paper's pipeline"}
 """What each pipeline is called in tables and figures."""

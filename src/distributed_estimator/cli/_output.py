@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
-from ..analysis.tables import StageRow
+from ..analysis.load import StageRow
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.inventory import Inventory, take_inventory
-from ..analysis.sql import Answer, query_records
+from ..analysis.frames import Answer, Inventory, query_records, take_inventory
 from ..checks import is_number
 from ..errors import RecordError, named
 from ._output import counted, note, print_json, print_table, printable, progress_console

@@ -12,8 +12,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ..analysis.accuracy import percent
-from ..analysis.load import load_queries, load_training
-from ..analysis.tables import StageRow, stage_table
+from ..analysis.load import StageRow, load_queries, load_training, stage_table
 from ..records import TrainingRecord
 from ..training.config import GRADIENT_FREE, TrainingConfig
 from ..training.models import ModelConfig, feature_range

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..analysis.documents import read_document
+from ..analysis.load import read_document
 from ..errors import InputError, RecordError, named
 from ..records import utc_now
 from ..records.files import hold_folder, is_left_behind, read_json, write_json
