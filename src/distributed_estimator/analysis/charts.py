@@ -21,7 +21,7 @@ from ..records import QueryRecord, TaskRecord, TrainingRecord, atomic, given_pat
 from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
 from .escape import cuts_label, natural, one_line
 from .load import STAGES, StageRow, stage_table
-from .placement import PlacedQuery, lanes, nanoseconds
+from .trace import PlacedQuery, lanes, nanoseconds
 
 try:
     import pandas as pd
@@ -606,9 +606,9 @@ def _stage_slices(record: QueryRecord | None) -> Iterable[dict[str, Any]]:
 def _task_slices(tasks: Sequence[TaskRecord]) -> Iterable[dict[str, Any]]:
     for worker in sorted({task.worker for task in tasks}, key=natural):
         mine = [_slice(task) for task in tasks if task.worker == worker]
-        for lane in lanes(mine):
-            label = one_line(f"worker {worker}", 24) + (f" ({lane.number + 1})" * bool(lane.number))
-            for begin, end, task in lane.slices:
+        for number, lane in enumerate(lanes(mine), start=1):
+            label = one_line(f"worker {worker}", 24) + f" ({number})" * (number > 1)
+            for begin, end, task in lane:
                 for mark in _marks(begin, end, task):
                     yield {"lane": label, **mark}
 

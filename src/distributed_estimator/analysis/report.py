@@ -21,7 +21,6 @@ from .archive import Manifest, read_manifest, replaced_files, write_text
 from .charts import Figure, number, require_altair
 from .escape import csv_text, cuts_label, one_line
 from .load import MANIFEST
-from .placement import median_query, timeline_numbers
 from .remarks import Remarks, missing, remarks
 from .render import (
     Rows,
@@ -34,6 +33,7 @@ from .render import (
 )
 from .study import Study, load_study
 from .study_tables import MOST_ERROR, NOT_MEASURED, SERIES, Table, Tables, study_tables
+from .trace import by_time, timeline_numbers
 
 REPORT_VERSION = 2
 RECORDS = "records"
@@ -594,9 +594,10 @@ def _timelines(study: Study) -> tuple[list[tuple[str, Figure, dict[str, Any]]], 
             records = [*study.source.log(run_id, "tasks.jsonl")]
             tasks = [record for record in records if isinstance(record, TaskRecord)]
             own = study.queries.record[study.queries.run_id == run_id]
-            query = median_query(tasks, list(own))
-            if query is None:
+            placed = by_time(tasks, list(own))
+            if not placed:
                 continue
+            query = placed[(len(placed) - 1) // 2]
             places = [
                 one_line(str(part), 60)
                 for part in (

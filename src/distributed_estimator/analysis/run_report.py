@@ -28,8 +28,8 @@ from .accuracy import AccuracyCurve
 from .charts import Figure, thinned
 from .escape import one_line
 from .load import QueryTotals, convert, parse_any, read_bytes, stage_table
-from .placement import by_time, timeline_numbers
 from .render import Rows, check_page, environment_facts, href, page
+from .trace import by_time, timeline_numbers
 
 _LOGS = ("queries", "training", "tasks")
 _SCORES = ("train_accuracy", "test_accuracy")
