@@ -326,8 +326,9 @@ def _device_attempt(job: DeviceRecord) -> _Attempt:
 def _attempt(
     thread: str, times: tuple[float, float | None, float], origin: int, what: str, fields: Event
 ) -> _Attempt:
-    submitted, finished = (origin + nanoseconds(times[place], what) for place in (0, 2))
-    begun = None if times[1] is None else origin + nanoseconds(times[1], what)
+    submitted, begun, finished = times
+    submitted, finished = (origin + nanoseconds(at, what) for at in (submitted, finished))
+    begun = None if begun is None else origin + nanoseconds(begun, what)
     ended = finished if begun is None else max(begun, finished)
     return _Attempt(thread, submitted, begun, ended, fields)
 
