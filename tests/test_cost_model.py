@@ -21,12 +21,6 @@ from record_examples import query_record
 from scipy.stats import binom
 
 from distributed_estimator import DistributedEstimator
-from distributed_estimator.analysis.cost_files import (
-    load_costs,
-    read_costs,
-    read_model,
-    write_model,
-)
 from distributed_estimator.analysis.costs import (
     CLOCK,
     COSTS,
@@ -38,7 +32,11 @@ from distributed_estimator.analysis.costs import (
     HeldOut,
     Setup,
     least_configurations,
+    load_costs,
+    read_costs,
+    read_model,
     widest_fragment,
+    write_model,
 )
 from distributed_estimator.cli._forecast import Forecast, features_of
 from distributed_estimator.cli._query import read_query

@@ -21,7 +21,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit.library import real_amplitudes
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
-from distributed_estimator.analysis.cost_files import load_costs
+from distributed_estimator.analysis.costs import load_costs
 from distributed_estimator.analysis.frames import query_records as ask
 from distributed_estimator.analysis.report import write_report, write_results
 from distributed_estimator.analysis.run_report import write_run_report

@@ -27,7 +27,7 @@ from distributed_estimator.analysis.archive import (
     write_text,
 )
 from distributed_estimator.analysis.charts import CUT_COLOURS
-from distributed_estimator.analysis.cost_files import load_costs
+from distributed_estimator.analysis.costs import load_costs
 from distributed_estimator.analysis.escape import csv_text, markdown, one_line
 from distributed_estimator.analysis.frames import query_records
 from distributed_estimator.analysis.load import Packed

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 from study_folders import StudyFolder, add_causes, paper_study, query_record, trained
 
-from distributed_estimator.analysis.cost_files import read_costs
-from distributed_estimator.analysis.costs import CostModel
+from distributed_estimator.analysis.costs import CostModel, read_costs
 from distributed_estimator.analysis.report import StudyData
 from distributed_estimator.analysis.study import load_study
 from distributed_estimator.analysis.study_tables import interval

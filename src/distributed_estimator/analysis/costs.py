@@ -8,20 +8,25 @@ had not seen; see docs/cost-model.md.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypedDict
 
+import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from ..errors import InputError, RecordError, named, short
-from ..records import Header, QueryRecord, Record, encode
-from .load import check_record
+from ..records import Header, QueryRecord, Record, atomic, encode, given_path
+from ..records.files import refused
+from .load import RUNS, STAGES, TIMES, check_record, record_files, records_of
 
 FloatArray: TypeAlias = NDArray[np.float64]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e300)]
@@ -37,7 +42,7 @@ _COUNTS = ("num_cuts", "num_fragments", "num_circuits", "num_subexperiments", "n
 """Fields of records that are features as they are."""
 _MOST_POWERS = 500  # of two: no memory holds them, and floats can still be multiplied
 _FEWEST = 8
-_MOST_FOLDS = 50
+MOST_FOLDS = 50
 _ROUNDS = 12
 _BEND = 1.5
 """Errors beyond so many times the usual one count in proportion to themselves, not squared."""
@@ -197,10 +202,8 @@ STAGE_TERMS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Terms that a stage's time may be a sum of."""
-COSTS: tuple[str, ...] = (*STAGE_TERMS, "total")
+COSTS = (*STAGES, "total")
 """The predicted times: those of the stages, then their total."""
-TIMES: tuple[str, ...] = tuple(f"t_{name}" for name in COSTS)
-"""Record fields of the same."""
 
 
 # --- Records, sorted for a fit
@@ -367,6 +370,21 @@ class HeldOut:
         )
         return np.exp(quantiles)
 
+    def coverage(self, level: float) -> float:
+        """Share of records inside intervals for the total that are made of other configurations."""
+        count = len(self.configurations)
+        fold_of = np.arange(count) % min(count, MOST_FOLDS)
+        shares, sizes = [], []
+        for fold in range(min(count, MOST_FOLDS)):
+            inside, others = (np.flatnonzero(part) for part in (fold_of == fold, fold_of != fold))
+            factors = self._part(others).factors(level)
+            shares.append(self._part(inside).inside(factors)[-1])
+            sizes.append(len(inside))
+        return float(np.average(shares, weights=sizes))
+
+    def _part(self, places: NDArray[np.intp]) -> HeldOut:
+        return HeldOut(tuple(self.configurations[i] for i in places), self.predicted[places])
+
     def inside(self, factors: FloatArray) -> FloatArray:
         """Share of configurations' records within such intervals, per stage and total."""
         hits = [(each <= np.log(factors)).mean(axis=0) for each in self._logs()]
@@ -381,7 +399,7 @@ class HeldOut:
 def leave_one_out(configurations: Sequence[Configuration]) -> HeldOut:
     """Every configuration beside a fit to the others; of more than 50, as many parts in turn."""
     count = len(configurations)
-    folds = min(count, _MOST_FOLDS)
+    folds = min(count, MOST_FOLDS)
     predicted = np.empty((count, len(COSTS)))
     for fold in range(folds):
         weights = fit_stages([each for i, each in enumerate(configurations) if i % folds != fold])
@@ -462,11 +480,16 @@ class SetupCosts:
     validation: Validation
 
     def __post_init__(self) -> None:
-        _check_names("weights", self.weights, STAGE_TERMS)
-        _check_names("factors", self.factors, COSTS)
-        _check_names("median_error", self.validation.median_error, COSTS)
-        _check_names("p90_error", self.validation.p90_error, COSTS)
-        _check_names("ranges", self.ranges, [field.name for field in fields(Features)])
+        held: dict[str, tuple[Mapping[str, Any], Sequence[str]]] = {
+            "weights": (self.weights, STAGES),
+            "factors": (self.factors, COSTS),
+            "median_error": (self.validation.median_error, COSTS),
+            "p90_error": (self.validation.p90_error, COSTS),
+            "ranges": (self.ranges, [field.name for field in fields(Features)]),
+        }
+        for what, (given, expected) in held.items():
+            if missing := [repr(name) for name in expected if name not in given]:
+                raise ValueError(f"`{what}` has no {', '.join(missing)}")
         unknown = {name for own in self.weights.values() for name in own} - set(TERMS)
         if unknown:
             raise ValueError(f"`weights` has the unknown terms {sorted(unknown)}")
@@ -542,7 +565,7 @@ class CostModel(Struct, frozen=True, tag_field="kind", tag="cost_model"):
         setups: Those that have one, in order.
 
     Example:
-        >>> from distributed_estimator.analysis.cost_files import read_costs
+        >>> from distributed_estimator.analysis.costs import read_costs
         >>> model = CostModel.fit(*read_costs("runs/iris"))  # doctest: +SKIP
         >>> model.setups[0].validation.median_error["total"]  # doctest: +SKIP
         0.08
@@ -679,7 +702,101 @@ def _by_cost(numbers: FloatArray) -> dict[str, float]:
     return dict(zip(COSTS, numbers.tolist(), strict=True))
 
 
-def _check_names(what: str, given: Mapping[str, Any], expected: Iterable[str]) -> None:
-    missing = [name for name in expected if name not in given]
-    if missing:
-        raise ValueError(f"`{what}` has no {', '.join(map(repr, missing))}")
+# --- Files
+
+
+def read_costs(*paths: str | os.PathLike[str]) -> tuple[list[QueryRecord], list[Header]]:
+    """Query records and headers of record files, and of all `queries.jsonl` in folders.
+
+    A file is read once, however many paths lead to it.
+
+    Raises:
+        RecordError: A path is missing, a folder has no such file, or a file is damaged.
+    """
+    logs = ("queries.jsonl", "queries.jsonl.gz")
+    files = {file.resolve(): file for path in paths for file in record_files(path, logs)}
+    found = [
+        record
+        for file in files.values()
+        for source, record in records_of(file, file)
+        if file.name != RUNS or source.file.endswith("/queries.jsonl")
+    ]
+    queries = [record for record in found if isinstance(record, QueryRecord)]
+    if not queries:
+        places = ", ".join(f"`{path}`" for path in paths)
+        raise RecordError(f"{places} has no query record: name the files of a finished run")
+    return queries, [record for record in found if isinstance(record, Header)]
+
+
+def load_costs(*paths: str | os.PathLike[str], level: float = LEVEL) -> CostModel:
+    """A model from one model file, or fitted to record files and folders of runs and studies.
+
+    Args:
+        paths: One model file, or any number of record files and folders.
+        level: Probability of the intervals of a fit; a file has its own.
+
+    Raises:
+        InputError: `level` is not between 0 and 1.
+        RecordError: A file cannot be read or is damaged, or there are too few records.
+    """
+    files = [given_path(path) for path in paths]
+    models = [file for file in files if _is_model(file)]
+    if not models:
+        return CostModel.fit(*read_costs(*files), level)
+    if len(files) > 1:
+        raise RecordError(
+            f"`{models[0]}` is a cost model: give it alone, or the records of all to fit them again"
+        )
+    return read_model(models[0])
+
+
+def write_model(model: CostModel, path: Path) -> None:
+    """Writes a model file, whole or not at all.
+
+    Raises:
+        RecordError: It cannot be written, or something other than a model would be lost.
+    """
+    if path.is_file() and path.stat().st_size and not _is_model(path):
+        raise RecordError(f"`{path}` exists and is no cost model: name another file")
+    text = json.dumps(msgspec.to_builtins(model), indent=2, allow_nan=False)
+    with refused("write", path), atomic(path) as unfinished:
+        unfinished.write_text(text + "\n", "ascii")
+
+
+class _Version(Struct):
+    schema_version: int = MODEL_VERSION
+
+
+def read_model(path: Path) -> CostModel:
+    """Reads a model file; nothing in it is ever executed.
+
+    Raises:
+        RecordError: It is missing, damaged or of a newer schema.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        version = msgspec.convert(data, _Version).schema_version
+        if version <= MODEL_VERSION:
+            return msgspec.convert(data, CostModel)
+    except OSError as error:
+        raise RecordError(f"cannot read `{path}`: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # no JSON, or not of the declared types
+        raise RecordError(
+            f"`{path}` is no cost model that can be read ({error}): fit one with `dest predict "
+            "--fit`"
+        ) from error
+    raise RecordError(
+        f"the schema version of `{path}` is {version} and this release reads up to "
+        f"{MODEL_VERSION}: install a newer distributed-estimator, or fit the records again"
+    )
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a file claims to be a model."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return b'"cost_model"' in file.read(200)
+    except OSError:
+        return False  # whoever reads it as records says why

@@ -16,9 +16,8 @@ from scipy.special import stdtrit
 from .accuracy import CONFIDENCE
 from .costs import (
     LEVEL,
-    Configuration,
+    MOST_FOLDS,
     CostData,
-    HeldOut,
     Setup,
     Validation,
     least_configurations,
@@ -53,7 +52,6 @@ _FOLLOWS = {"label": ("cuts", "qubits"), "policy_options": ("policy",), "workers
 _SAME_QUERY = ("dataset", "qubits", "cuts", "label", "shots", "model", "workers")
 _EQUAL = 1e-9
 """Numbers that differ by less, relatively, are the same but for their rounding."""
-_MOST_FOLDS = 50
 
 
 @dataclass(frozen=True)
@@ -846,7 +844,7 @@ def cost_model(study: Study) -> tuple[Table, dict[str, int]]:
                 "n": sum(len(each.times) for each in configurations),
                 "error_total": error["total"],
                 "p90_error_total": found.p90_error["total"],
-                "inside_interval": _inside(held_out),
+                "inside_interval": held_out.coverage(LEVEL),
                 "outcome": "met" if error["total"] <= MOST_ERROR else "not met",
                 **{f"error_{stage}": error[stage] for stage in error if stage != "total"},
                 **_sources(runs[runs.run_id.isin(members[setup])]),
@@ -861,7 +859,7 @@ def cost_model(study: Study) -> tuple[Table, dict[str, int]]:
         pd.DataFrame(rows),
         notes=(
             "Every configuration is predicted by a fit that it was held out of (in parts where "
-            f"there are more than {_MOST_FOLDS}); others of the same circuit stay in the fit.",
+            f"there are more than {MOST_FOLDS}); others of the same circuit stay in the fit.",
             "error_…: median of |predicted / measured - 1| over configurations; measured is the "
             "median of a configuration's records.",
             f"inside_interval: share of records inside the {100 * LEVEL:.0f} % interval for "
@@ -870,26 +868,6 @@ def cost_model(study: Study) -> tuple[Table, dict[str, int]]:
         ),
     )
     return table, left_out
-
-
-def _inside(held_out: HeldOut) -> float:
-    """Share of each configuration's records inside intervals made of the others, on average."""
-    count = len(held_out.configurations)
-    fold_of = np.arange(count) % min(count, _MOST_FOLDS)
-    shares, sizes = [], []
-    for fold in range(min(count, _MOST_FOLDS)):
-        inside, others = fold_of == fold, fold_of != fold
-        factors = _part(held_out, others).factors(LEVEL)
-        shares.append(_part(held_out, inside).inside(factors)[-1])
-        sizes.append(int(inside.sum()))
-    return float(np.average(shares, weights=sizes))
-
-
-def _part(held_out: HeldOut, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> HeldOut:
-    kept: tuple[Configuration, ...] = tuple(
-        each for each, is_in in zip(held_out.configurations, chosen, strict=True) if is_in
-    )
-    return HeldOut(kept, held_out.predicted[chosen])
 
 
 # Numbers with a bar

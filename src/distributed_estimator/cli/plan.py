@@ -13,8 +13,7 @@ from qiskit.circuit import Gate
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.cost_files import load_costs
-from ..analysis.costs import CostModel
+from ..analysis.costs import CostModel, load_costs
 from ..cutting import Cut, CutPlan
 from ..pipeline import in_bytes
 from ..subexperiments import PILOT_SHOTS, PILOTS

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from ..analysis.cost_files import load_costs, write_model
-from ..analysis.costs import LEVEL, CostModel
+from ..analysis.costs import LEVEL, CostModel, load_costs, write_model
 from ..errors import InputError
 from ._forecast import (
     Forecast,
