@@ -126,19 +126,20 @@ def test_figure_draws_what_the_records_say(tmp_path: Path, monkeypatch: pytest.M
         charts, "write_picture", lambda chart, *paths: (drawn.append(chart), write(chart, *paths))
     )
     training_figure(STEPS, [query()], tmp_path / "run.png", "iris, 1 cut")
-    picture = drawn[0].to_dict()
+    picture = drawn[0]
     assert picture["title"]["text"] == "iris, 1 cut"
     curves, stages = picture["hconcat"]
     assert [panel["title"] for panel in curves["vconcat"]] == [
         *("Training loss, mean over the training part", "Accuracy"),
     ]
     assert stages["title"] == "Estimator time by stage, 1 s in all"
-    loss, scores, shares = picture["datasets"].values()
+    panels = [*curves["vconcat"], stages]
+    loss, scores, shares = (panel["data"]["values"] for panel in panels)
     assert [row["y"] for row in loss] == [record.loss for record in STEPS]
     assert [row["y"] for row in scores if row["key"] == "training samples"] == pytest.approx(
         [50, 60, 70, 80]
     )
-    assert [row["share"] for row in shares] == pytest.approx([10, 20, 50, 20])
+    assert [row["length"] for row in shares] == pytest.approx([10, 20, 50, 20])
 
 
 def test_figure_needs_no_accuracies(tmp_path: Path):

@@ -528,12 +528,12 @@ def test_the_figure_draws_what_was_measured(tmp_path: Path, monkeypatch: pytest.
     robustness_figure(curves[0].points[0], curves, tmp_path / "run.png", "iris")
     assert (tmp_path / "run.png").read_bytes().startswith(PNG)
     assert [path.name for path in tmp_path.iterdir()] == ["run.png"]
-    picture = drawn[0].to_dict()
+    picture = drawn[0]
     assert picture["title"]["text"] == "iris"
     assert [panel["title"] for panel in picture["concat"]] == [
         *("Gaussian noise, mean 85.0 %", "PGD, mean 37.5 %"),
     ]
-    rows = [row for data in picture["datasets"].values() for row in data]
+    rows = [row for panel in picture["concat"] for row in panel["data"]["values"]]
     assert [row["y"] for row in rows] == pytest.approx([100, 90, 80, 100, 50, 25])
     assert [row["x"] for row in rows] == pytest.approx([0, 0.1, 0.2] * 2)
     level = picture["concat"][0]["layer"][-1]
@@ -598,7 +598,7 @@ def test_the_command_prints_tables_and_writes_its_files(
         "robustness-queries.jsonl",
     ):
         assert word in done.out, word
-    for panel in drawn[0].to_dict()["concat"]:  # the same means, rounded alike
+    for panel in drawn[0]["concat"]:  # the same means, rounded alike
         assert panel["title"].replace(", mean", "") in done.out
     assert "evaluations" in done.err
     after = snapshot(run.path)
@@ -716,7 +716,7 @@ def test_folders_that_hold_no_run(dest: Callable[..., Done], run: RunFolder, tmp
     assert "checkpoint.safetensors` is damaged" in done.err
 
 
-@pytest.mark.parametrize(("module", "extra"), [("torch", "ml"), ("altair", "report")])
+@pytest.mark.parametrize(("module", "extra"), [("torch", "ml"), ("vl_convert", "report")])
 @pytest.mark.soak
 def test_a_missing_library_is_named_with_its_extra(run: RunFolder, module: str, extra: str):
     """In a process of its own: here the libraries have long been imported."""

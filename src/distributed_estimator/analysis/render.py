@@ -10,29 +10,23 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from ..checks import require
 from ..errors import RecordError
 from ..records import plain
-from .charts import Figure, number, page_specification
-from .escape import cuts_label, markdown, one_line
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from .charts import Figure, environment, page_specification
+from .escape import MOST_SHOWN, markdown, one_line
 
 _GENERATOR = '<meta name="generator" content="distributed-estimator">'
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
-_MOST = 2000
-"""Letters of a text that are shown."""
 
 Rows = list[dict[str, Any]]
 
 
 def require_jinja() -> None:
     """Raises MissingExtraError, with the install command, if no page can be made."""
-    _environment()
+    environment()
 
 
 def page(
@@ -59,7 +53,7 @@ def page(
         "script": _asset("page.js"),
     }
     return (
-        _environment()
+        environment()
         .get_template(template)
         .render(
             **values,
@@ -92,9 +86,9 @@ def markdown_page(template: str, **values: Any) -> str:
     def shown(value: Any) -> Any:
         if isinstance(value, Markup | int | float):
             return value
-        return Markup(markdown(str(value), _MOST))
+        return Markup(markdown(str(value), MOST_SHOWN))
 
-    return _environment(finalize=shown).get_template(template).render(**values)
+    return environment(finalize=shown).get_template(template).render(**values)
 
 
 def check_page(path: Path, mark: str = _GENERATOR) -> None:
@@ -108,20 +102,6 @@ def check_page(path: Path, mark: str = _GENERATOR) -> None:
             f"`{path}` is there and is no report page: move it away, or name another place with "
             "--out"
         )
-
-
-def cell(value: Any) -> str:
-    """What a table shows of a value.
-
-    Example:
-        >>> cell(True), cell(0.123456), cell(float("nan"))
-        ('yes', '0.123', '–')
-    """
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or isinstance(value, int | float):
-        return number(value)
-    return one_line(str(value), _MOST)
 
 
 def json_in_html(document: Any) -> str:
@@ -165,33 +145,6 @@ def environment_facts(environments: Sequence[Mapping[str, Any]]) -> Rows:
         }
         for name, texts in facts.items()
     ]
-
-
-def _environment(**options: Any) -> Environment:
-    jinja2 = require("jinja2", "report", "a report page", "Jinja2")
-    found: Environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__ or "", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        **options,
-    )
-    found.filters |= {"number": _number, "cuts": cuts_label, "cell": _cell}
-    return found
-
-
-def _cell(value: Any) -> Any:
-    """A cell; a number needs no escape."""
-    from markupsafe import Markup
-
-    is_number = value is None or isinstance(value, int | float)
-    return Markup(cell(value)) if is_number else cell(value)
-
-
-def _number(value: Any) -> Any:
-    from markupsafe import Markup
-
-    return Markup(number(value))
 
 
 def _asset(name: str) -> str:

@@ -18,8 +18,8 @@ from ..errors import RecordError
 from ..records import TaskRecord, given_path, plain
 from . import charts
 from .archive import Manifest, read_manifest, replaced_files, write_text
-from .charts import Figure, number, require_altair
-from .escape import csv_text, cuts_label, one_line
+from .charts import Figure, require_charts
+from .escape import csv_text, cuts_label, number, one_line
 from .load import MANIFEST
 from .remarks import Remarks, missing, remarks
 from .render import (
@@ -365,13 +365,13 @@ def write_report(
         command: What makes it again, for the reader; None: the plain command.
 
     Raises:
-        MissingExtraError: Altair, vl-convert or Jinja2 is not installed.
+        MissingExtraError: vl-convert or Jinja2 is not installed.
         RecordError: It is no study, or the report cannot be written, or only over pages that are
             somebody's own; nothing was written.
     """
     folder = given_path(folder)
     place = folder / "report" if out is None else given_path(out)
-    require_altair()
+    require_charts()
     require_jinja()
     check_page(place / "report.html")
     check_page(place / "README.md", _MADE)
@@ -411,13 +411,13 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
         out: Where to write; None: into `folder`.
 
     Raises:
-        MissingExtraError: Altair, vl-convert or Jinja2 is not installed.
+        MissingExtraError: vl-convert or Jinja2 is not installed.
         RecordError: There is no archive, it is damaged, or the results cannot be written, or only
             over a README.md that is somebody's own; nothing was written.
     """
     folder = given_path(folder)
     place = folder if out is None else given_path(out)
-    require_altair()
+    require_charts()
     require_jinja()
     if not (folder / RECORDS / MANIFEST).is_file():
         raise RecordError(

@@ -84,7 +84,7 @@ def write_run_report(
         command: What made it, for a reader to make it again; None: the plain command.
 
     Raises:
-        MissingExtraError: Altair, vl-convert or Jinja2 is not installed.
+        MissingExtraError: vl-convert or Jinja2 is not installed.
         RecordError: The folder holds no training, its records are damaged, or the report cannot be
             written, or only over a file that is no report.
     """

@@ -108,9 +108,9 @@ def train(
     was killed.
     """
     if figure:
-        from ..analysis.charts import require_altair
+        from ..analysis.charts import require_charts
 
-        require_altair()
+        require_charts()
     if resume is not None:
         _check_alone({"workload": workload, "out": out, **settings})
         result = _train(None, RunFolder(resume), track)

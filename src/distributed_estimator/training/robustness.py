@@ -200,9 +200,9 @@ def evaluate_robustness(
     """
     files = (files or RobustnessFiles(folder.path / "robustness.json")).check()
     if figure:
-        from ..analysis.charts import require_altair
+        from ..analysis.charts import require_charts
 
-        require_altair()
+        require_charts()
     try:
         with ExitStack() as stack:
             log = stack.enter_context(atomic(files.queries))
