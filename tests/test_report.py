@@ -31,9 +31,8 @@ from distributed_estimator.analysis.costs import load_costs
 from distributed_estimator.analysis.escape import csv_text, markdown, one_line
 from distributed_estimator.analysis.frames import query_records
 from distributed_estimator.analysis.load import Packed
-from distributed_estimator.analysis.render import json_in_html
+from distributed_estimator.analysis.pages import json_in_html, write_run_report
 from distributed_estimator.analysis.report import StudyData, write_report, write_results
-from distributed_estimator.analysis.run_report import write_run_report
 from distributed_estimator.analysis.study import is_archive, load_study
 from distributed_estimator.cli.main import main
 from distributed_estimator.cli.study_report import report as report_command

@@ -12,8 +12,8 @@ import pytest
 from hostile_study import hostile_study, traced_study, training_run
 from playwright.sync_api import sync_playwright
 
+from distributed_estimator.analysis.pages import write_run_report
 from distributed_estimator.analysis.report import StudyData, study_page
-from distributed_estimator.analysis.run_report import write_run_report
 from distributed_estimator.analysis.study import load_study
 
 pytestmark = pytest.mark.browser
