@@ -72,7 +72,7 @@ class Setup:
     def of(cls, record: QueryRecord) -> Setup:
         """The setup of a record."""
         own = record.pipeline, record.quantity, record.backend, record.pool, record.policy
-        return cls(*own, sampled=record.shots_total > 0, plan_cached=record.plan_cached)
+        return cls(*own, record.shots_total > 0, record.plan_cached)
 
     def __str__(self) -> str:
         mode = "sampled" if self.sampled else "exact"
@@ -232,13 +232,11 @@ class CostData:
     Attributes:
         configurations: By setup, each in the order of its features.
         left_out: Numbers of records that no law is fitted to, by the reason.
-        num_records: Records that are left.
-        hash: SHA-256 over these, whatever their order and files.
+        hash: SHA-256 over the records that are left, whatever their order and files.
     """
 
     configurations: dict[Setup, tuple[Configuration, ...]]
     left_out: dict[str, int]
-    num_records: int
     hash: str
 
     @classmethod
@@ -249,27 +247,22 @@ class CostData:
             RecordError: A time is no number of seconds, a total is 0, or a count cannot be; names
                 the record.
         """
-        left_out: Counter[str] = Counter()
-        lines: list[bytes] = []
+        queries = [record for record in records if isinstance(record, QueryRecord)]
+        for record in queries:
+            check_record(record)
+        left_out = Counter(reason for each in queries if (reason := reason_left_out(each)))
+        kept = [record for record in queries if reason_left_out(record) is None]
         times: defaultdict[Setup, defaultdict[Features, list[list[float]]]]
         times = defaultdict(lambda: defaultdict(list))
-        for record in records:
-            if not isinstance(record, QueryRecord):
-                continue
-            check_record(record)
-            reason = reason_left_out(record)
-            if reason is not None:
-                left_out[reason] += 1
-                continue
-            lines.append(encode(record))
+        for record in kept:
             seconds = [max(CLOCK, getattr(record, name)) for name in TIMES]
             times[Setup.of(record)][Features.of(record)].append(seconds)
         configurations = {
             setup: tuple(Configuration(each, np.array(rows)) for each, rows in sorted(own.items()))
             for setup, own in sorted(times.items())
         }
-        content = hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
-        return cls(configurations, dict(sorted(left_out.items())), len(lines), content)
+        content = hashlib.sha256(b"\n".join(sorted(map(encode, kept)))).hexdigest()
+        return cls(configurations, dict(sorted(left_out.items())), content)
 
 
 def reason_left_out(record: QueryRecord) -> str | None:
@@ -360,40 +353,44 @@ class HeldOut:
         as each: the quantile of |log(time / predicted)| so weighted is the conformal one for data
         in groups. It takes level / (1 - level) configurations.
         """
-        logs = self._logs()
-        shares = [np.full(len(each), 1 / len(each)) for each in logs]
-        # A hair less, as sums of shares are not exact.
-        place = min(1.0, (level - 1e-9) * (1 + len(logs)) / len(logs))
-        weights = np.concatenate(shares)
-        quantiles: FloatArray = np.quantile(
-            np.concatenate(logs), place, axis=0, weights=weights, method="inverted_cdf"
-        )
-        return np.exp(quantiles)
-
-    def coverage(self, level: float) -> float:
-        """Share of records inside intervals for the total that are made of other configurations."""
-        count = len(self.configurations)
-        fold_of = np.arange(count) % min(count, MOST_FOLDS)
-        shares, sizes = [], []
-        for fold in range(min(count, MOST_FOLDS)):
-            inside, others = (np.flatnonzero(part) for part in (fold_of == fold, fold_of != fold))
-            factors = self._part(others).factors(level)
-            shares.append(self._part(inside).inside(factors)[-1])
-            sizes.append(len(inside))
-        return float(np.average(shares, weights=sizes))
-
-    def _part(self, places: NDArray[np.intp]) -> HeldOut:
-        return HeldOut(tuple(self.configurations[i] for i in places), self.predicted[places])
+        return np.exp(_widths(self._logs(), level))
 
     def inside(self, factors: FloatArray) -> FloatArray:
         """Share of configurations' records within such intervals, per stage and total."""
-        hits = [(each <= np.log(factors)).mean(axis=0) for each in self._logs()]
-        return np.asarray(np.mean(hits, axis=0))
+        return np.asarray(np.mean([_share(each, np.log(factors)) for each in self._logs()], axis=0))
+
+    def coverage(self, level: float) -> float:
+        """Share of records inside intervals for the total that are made of other configurations."""
+        logs, shares = self._logs(), []
+        folds = min(len(logs), MOST_FOLDS)
+        for fold in range(folds):
+            others = [each for i, each in enumerate(logs) if i % folds != fold]
+            widths = _widths(others, level)
+            shares += [_share(each, widths)[-1] for each in logs[fold::folds]]
+        return float(np.mean(shares))
 
     def _logs(self) -> list[FloatArray]:
         """|log(time / predicted)| of each configuration's records."""
         pairs = zip(self.configurations, self.predicted, strict=True)
         return [np.abs(np.log(each.times / predicted)) for each, predicted in pairs]
+
+
+def _widths(logs: Sequence[FloatArray], level: float) -> FloatArray:
+    shares = [np.full(len(each), 1 / len(each)) for each in logs]
+    # A hair less, as sums of shares are not exact.
+    place = min(1.0, (level - 1e-9) * (1 + len(logs)) / len(logs))
+    found: FloatArray = np.quantile(
+        np.concatenate(logs),
+        place,
+        axis=0,
+        weights=np.concatenate(shares),
+        method="inverted_cdf",
+    )
+    return found
+
+
+def _share(logs: FloatArray, widths: FloatArray) -> FloatArray:
+    return np.asarray((logs <= widths).mean(axis=0))
 
 
 def leave_one_out(configurations: Sequence[Configuration]) -> HeldOut:
@@ -608,11 +605,8 @@ class CostModel(Struct, frozen=True, tag_field="kind", tag="cost_model"):
         sources: list[Source] = []
         for header in headers:
             machine = dict(vars(header.machine))
-            source = Source(
-                versions=dict(header.versions), machine=machine, processor=header.processor
-            )
-            if source not in sources:
-                sources.append(source)
+            source = Source(versions=header.versions, machine=machine, processor=header.processor)
+            sources += [source] if source not in sources else []
         laws = tuple(SetupCosts.fit(setup, own, level) for setup, own in enough.items())
         return cls(MODEL_VERSION, level, data.hash, tuple(sources), data.left_out, tuple(few), laws)
 
