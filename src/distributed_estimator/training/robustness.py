@@ -204,7 +204,7 @@ def evaluate_robustness(
     if figure:
         from ..analysis import charts
 
-        charts.require_altair()
+        charts.require_charts()
     started = time.perf_counter()
     try:
         with ExitStack() as stack:
