@@ -553,7 +553,7 @@ def test_the_command_prints_tables_and_writes_its_files(
         "robustness-queries.jsonl",
     ):
         assert word in done.out, word
-    for panel in drawn[0].to_dict()["concat"]:  # the same means, rounded alike
+    for panel in drawn[0]["concat"]:  # the same means, rounded alike
         assert panel["title"].replace(", mean", "") in done.out
     assert "evaluations" in done.err
     after = snapshot(run.path)
