@@ -1,21 +1,19 @@
 """Charts of runs and studies: one definition each for PNG, SVG and the interactive page.
 
 A figure is a list of panels, which are Vega-Lite documents without a width: a picture sets them
-side by side, a page gives each the width of its column. Their layers stand in
-`templates/charts.jinja`; the code here makes the rows that they draw.
+side by side, a page gives each the width of its column. A panel is a list of rows and the layers
+that draw them; there are four kinds: bars, stages, curves and timelines.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,7 +21,7 @@ from ..checks import require
 from ..errors import InputError, MissingExtraError
 from ..records import QueryRecord, TaskRecord, TrainingRecord, atomic, given_path, plain
 from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
-from .escape import cell, cuts_label, natural, number, one_line
+from .escape import cuts_label, natural, number, one_line
 from .load import STAGES, StageRow, stage_table
 from .trace import PlacedQuery, lanes, nanoseconds
 
@@ -32,11 +30,9 @@ try:
 except ImportError as error:
     raise MissingExtraError("pandas", "report", "a report") from error
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
 ItemT = TypeVar("ItemT")
 Panel = dict[str, Any]
+Layer = dict[str, Any]
 Row = dict[str, Any]
 
 CUT_COLOURS = ("#1b4f9c", "#f5a623", "#3da35d", "#c8372d", "#6b7280")
@@ -53,6 +49,10 @@ _WIDE = 30
 _ROW = 34
 """Pixels of a row: its label above, its bar below."""
 _SCHEMA = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json"}
+_AT_ROW = {"y": {"field": "row", "type": "ordinal", "axis": None}}
+_TOOLTIP = {"tooltip": {"field": "details", "type": "nominal", "title": None}}
+_NO_LEGEND = {"field": "key", "type": "nominal", "legend": None}
+_DASHED = [2, 3]
 _CONFIG: dict[str, Any] = {
     "background": "white",
     "view": {"stroke": None},
@@ -85,40 +85,31 @@ class Figure:
 def require_charts() -> None:
     """Raises MissingExtraError, with the install command, if charts cannot be drawn."""
     require("vl_convert", "report", "a chart", "vl-convert-python")
-    environment()
 
 
-def environment(**options: Any) -> Environment:
-    """The templates of charts and pages."""
-    jinja2 = require("jinja2", "report", "a report", "Jinja2")
-    markup = require("markupsafe", "report", "a report", "Jinja2").Markup
-    found: Environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__ or "", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        **options,
-    )
-
-    def shown(value: Any) -> Any:  # a number needs no escape
-        is_number = value is None or isinstance(value, int | float)
-        return markup(cell(value)) if is_number else cell(value)
-
-    found.filters |= {"number": lambda n: markup(number(n)), "cuts": cuts_label, "cell": shown}
-    return found
+def _panel(title: str, rows: Sequence[Row], height: int, layers: Sequence[Layer]) -> Panel:
+    """A chart: rows, and the layers that draw them."""
+    data = {"values": plain(rows)}
+    return {"title": one_line(title, 120), "height": height, "data": data, "layer": list(layers)}
 
 
-@cache
-def _charts() -> Any:
-    return environment().get_template("charts.jinja").module
+def _layer(
+    mark: str, encoding: Mapping[str, Any], only: str | None = None, /, **style: Any
+) -> Layer:
+    """Marks of one kind, for the rows that the Vega expression `only` chooses; None: for all."""
+    chosen = {} if only is None else {"transform": [{"filter": only}]}
+    return {"mark": {"type": mark, **style}, **chosen, "encoding": dict(encoding)}
 
 
-def _panel(kind: str, title: str, rows: Sequence[Row], height: int, **slots: Any) -> Panel:
-    """A chart of some kind with its rows."""
-    return {
-        **{"title": one_line(title, 120), "height": height, "data": {"values": plain(rows)}},
-        "layer": json.loads(getattr(_charts(), kind)(**slots)),
-    }
+def _field(name: str, title: str | None = "", /, **more: Any) -> Layer:
+    """A channel that shows numbers; without a title by default, as another layer has it."""
+    titled = {} if title == "" else {"title": title}
+    return {"field": name, "type": "quantitative", **titled, **more}
+
+
+def _key(colours: Mapping[str, str], **more: Any) -> Layer:
+    scale = {"domain": list(colours), "range": list(colours.values())}
+    return {"field": "key", "type": "nominal", "scale": scale, **more}
 
 
 def picture(figure: Figure) -> Panel:
@@ -194,6 +185,31 @@ def _name(text: str, part: pd.DataFrame, most: int = 60) -> str:
 # Bars
 
 
+_BAR: dict[str, Any] = {"height": 12, "yOffset": 8, "clip": True}
+_SPREAD = _layer(
+    "rule",
+    {"x": _field("low"), "x2": {"field": "high"}, **_TOOLTIP, **_AT_ROW},
+    "datum.has_spread",
+    **{"strokeWidth": 1.5, "yOffset": 8, "y2Offset": 8, "clip": True},
+)
+_BOUND = _layer(
+    "tick",
+    {"x": _field("bound"), **_TOOLTIP, **_AT_ROW},
+    "isValid(datum.bound)",
+    **{"thickness": 3, "height": 18, "yOffset": 8, "clip": True, "color": "black"},
+)
+_LABELS = [
+    _layer(
+        "text",
+        {"text": {"field": "label", "type": "nominal"}, "x": {"value": 0}, **_AT_ROW},
+        f"isValid(datum.label) && {'' if head else '!'}datum.head",
+        **{"align": "left", "baseline": "middle", "dy": 6 if head else -6},
+        fontWeight="bold" if head else "normal",
+    )
+    for head in (True, False)
+]
+
+
 def bars(
     title: str,
     rows: pd.DataFrame,
@@ -225,14 +241,51 @@ def bars(
             floor = 10.0 ** math.floor(math.log10(least) - 0.3)
             domain = [floor, float(pd.concat([part.value, part.high]).max()) * 1.2]
         data = list(_bar_rows(part, quantity, floor))
-        slots = {
-            **{"quantity": quantity, "colours": colours, "points": points, "domain": domain},
-            "has_spread": any(row.get("has_spread") for row in data),
-            "has_bound": any(pd.notna(row.get("bound")) for row in data),
-            "level": level,
-        }
-        panels.append(_panel("bars", _name(str(dataset), part), data, _ROW * len(data), **slots))
+        layers = [
+            _point_layer(quantity, colours) if points else _bar_layer(quantity, colours, domain)
+        ]
+        if any(row.get("has_spread") for row in data):
+            layers.insert(0 if points else 1, _SPREAD)
+        if any(pd.notna(row.get("bound")) for row in data):
+            layers.append(_BOUND)
+        layers += _LABELS
+        if level is not None:
+            layers.append(_level("x", level))
+        panels.append(_panel(_name(str(dataset), part), data, _ROW * len(data), layers))
     return Figure(title, tuple(panels), colours, logarithmic)
+
+
+def _bar_layer(quantity: str, colours: Mapping[str, str], domain: Sequence[float] | None) -> Layer:
+    scale = {"type": "log", "domain": domain, "nice": False} if domain else {"zero": True}
+    guessed = "datum.basis != 'measured'"
+    encoding = {
+        "x": _field("value", quantity, axis={"labelOverlap": True}, scale=scale),
+        "color": _key(colours, title=None, legend=None),
+        "x2": {"field": "floor"},
+        "stroke": _key(colours, legend=None),
+        "fillOpacity": {"condition": {"test": guessed, "value": 0.15}, "value": 1},
+        "strokeDash": {"condition": {"test": guessed, "value": [4, 3]}, "value": [1, 0]},
+        **_TOOLTIP,
+        **_AT_ROW,
+    }
+    return _layer("bar", encoding, "isValid(datum.value)", **_BAR, strokeWidth=2)
+
+
+def _point_layer(quantity: str, colours: Mapping[str, str]) -> Layer:
+    encoding = {
+        "x": _field("value", quantity, axis={"labelOverlap": True}, scale={"zero": False}),
+        "color": _key(colours, title=None, legend=None),
+        "shape": _NO_LEGEND,
+        **_TOOLTIP,
+        **_AT_ROW,
+    }
+    style = {"filled": True, "opacity": 1, "size": 70, "yOffset": 8, "clip": True}
+    return _layer("point", encoding, "isValid(datum.value)", **style)
+
+
+def _level(axis: str, level: float) -> Layer:
+    """A line across the chart."""
+    return _layer("rule", {axis: {"datum": level}}, strokeDash=_DASHED)
 
 
 def _bar_rows(rows: pd.DataFrame, quantity: str, floor: float) -> Iterator[Row]:
@@ -321,9 +374,16 @@ def run_stages(rows: Sequence[StageRow]) -> Figure:
 def _stage_panel(
     title: str, rows: Sequence[Row], quantity: str, absolute: bool = False, legend: bool = True
 ) -> Panel:
-    domain = None if absolute else [0, 100]
-    slots = {"quantity": quantity, "colours": STAGE_COLOURS, "domain": domain, "legend": legend}
-    return _panel("stages", title, rows, _ROW * len({row["row"] for row in rows}), **slots)
+    scale = {} if absolute else {"domain": [0, 100]}
+    encoding = {
+        "x": _field("length", quantity, stack="zero", scale=scale),
+        "color": _key(STAGE_COLOURS, title=None, **({} if legend else {"legend": None})),
+        "order": _field("order"),
+        **_TOOLTIP,
+        **_AT_ROW,
+    }
+    layers = [_layer("bar", encoding, "isValid(datum.key)", **_BAR), *_LABELS]
+    return _panel(title, rows, _ROW * len({row["row"] for row in rows}), layers)
 
 
 # Curves
@@ -355,13 +415,29 @@ def curves(
     """
     keys = dict.fromkeys(row["key"] for rows in panels.values() for row in rows)
     chosen = {key: CYCLE[place % len(CYCLE)] for place, key in enumerate(keys)}
-    slots = {"x": x, "y": y, "colours": colours or chosen, "top": top, "level": level}
+    colours = colours or chosen
+    sort = list(colours)
+    upright = {"domainMin": 0, **({} if top is None else {"domainMax": top})}
     drawn = []
     for name, rows in panels.items():
-        ticks = sorted({row["x"] for row in rows}) if whole else None
-        more = {"ticks": ticks, "has_interval": "low" in rows[0]}
-        drawn.append(_panel("curves", name, rows, 220, **slots, **more))
-    return Figure(title, tuple(drawn), colours or chosen)
+        axis: dict[str, Any] = {"axis": {"labelOverlap": True}, "scale": {"nice": False}}
+        if whole:
+            ticks = sorted({row["x"] for row in rows})
+            axis = {"axis": {"values": ticks}, "scale": {"type": "log", "base": 2}}
+        place = {"x": _field("x", x, **axis), "color": _key(colours, title=None)}
+        line = {"y": _field("y", y, scale=upright), "strokeDash": {**_NO_LEGEND, "sort": sort}}
+        point = {"y": _field("y"), "shape": {**_NO_LEGEND, "sort": sort}, **_TOOLTIP}
+        layers = [
+            _layer("line", line | place, clip=True),
+            _layer("point", point | place, filled=True, size=45, opacity=1, clip=True),
+        ]
+        if "low" in rows[0]:
+            interval = {"y": _field("low", y), "y2": {"field": "high"}}
+            layers.append(_layer("rule", interval | place, strokeWidth=1.5, clip=True))
+        if level is not None:
+            layers.append(_level("y", level))
+        drawn.append(_panel(name, rows, 220, layers))
+    return Figure(title, tuple(drawn), colours)
 
 
 def speed_up(title: str, rows: pd.DataFrame) -> Figure:
@@ -479,7 +555,16 @@ def timeline(title: str, query: PlacedQuery) -> Figure:
     if len(shown) < len(query.tasks):
         title += f" ({len(shown)} of {len(query.tasks)} tasks shown)"
     labels = list(dict.fromkeys(row["lane"] for row in rows))
-    panel = _panel("timeline", title, rows, 22 * len(labels), colours=colours, lanes=labels)
+    axis = {"labelLimit": 90, "grid": False}
+    encoding = {
+        "y": {"field": "lane", "type": "nominal", "sort": labels, "title": None, "axis": axis},
+        "x": _field("begin", "time since the query began (ms)"),
+        "x2": {"field": "end"},
+        "color": _key(colours, title=None),
+        "opacity": {"condition": {"test": "datum.lost", "value": 0.35}, "value": 1},
+        **_TOOLTIP,
+    }
+    panel = _panel(title, rows, 22 * len(labels), [_layer("bar", encoding, clip=True)])
     return Figure(title, (panel,), colours)
 
 
@@ -538,7 +623,7 @@ def training_figure(
         title: What was trained and how.
 
     Raises:
-        MissingExtraError: Jinja2 or vl-convert is not installed.
+        MissingExtraError: vl-convert is not installed.
         RecordError: There is no query record.
     """
     require_charts()
@@ -569,7 +654,7 @@ def robustness_figure(
         title: What was attacked.
 
     Raises:
-        MissingExtraError: Jinja2 or vl-convert is not installed.
+        MissingExtraError: vl-convert is not installed.
         InputError: There is no curve.
     """
     if not found:

@@ -15,11 +15,12 @@ from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
 
+from ..checks import require
 from ..errors import InputError, RecordError
 from ..records import (
     Header,
@@ -35,10 +36,13 @@ from ..records import (
 from ..records.files import refused
 from . import charts
 from .accuracy import AccuracyCurve
-from .charts import SCORES, Figure, environment, page_specification, thinned
-from .escape import MOST_SHOWN, markdown, one_line
+from .charts import SCORES, Figure, page_specification, thinned
+from .escape import MOST_SHOWN, cell, cuts_label, markdown, number, one_line
 from .load import QueryTotals, convert, parse_any, read_bytes, stage_table
 from .trace import PlacedQuery, by_time, timeline_numbers
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 Rows = list[dict[str, Any]]
 Choices = Sequence[tuple[str, Figure]]
@@ -48,6 +52,26 @@ _GENERATOR = '<meta name="generator" content="distributed-estimator">'
 
 
 # Pages
+
+
+def environment(**options: Any) -> Environment:
+    """The templates of charts and pages."""
+    jinja2 = require("jinja2", "report", "a report", "Jinja2")
+    markup = require("markupsafe", "report", "a report", "Jinja2").Markup
+    found: Environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__ or "", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        **options,
+    )
+
+    def shown(value: Any) -> Any:  # a number needs no escape
+        is_number = value is None or isinstance(value, int | float)
+        return markup(cell(value)) if is_number else cell(value)
+
+    found.filters |= {"number": lambda n: markup(number(n)), "cuts": cuts_label, "cell": shown}
+    return found
 
 
 def page(template: str, drawn: Mapping[str, Figure | Choices], **values: Any) -> str:
