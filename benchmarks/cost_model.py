@@ -29,8 +29,7 @@ from benchmarks._harness import progress
 from benchmarks._report import Bar, Figure, Report, parser, run
 from benchmarks._workload import Workload, block_labels, workload
 from distributed_estimator import DistributedEstimator, EstimatorOptions
-from distributed_estimator.analysis.cost_files import read_costs
-from distributed_estimator.analysis.costs import CostData, CostModel, Setup, Validation
+from distributed_estimator.analysis.costs import CostData, CostModel, Setup, Validation, read_costs
 from distributed_estimator.records import QueryRecord
 
 QUBITS = range(2, 9)

@@ -34,16 +34,18 @@ from benchmarks import _pennylane
 from benchmarks._harness import Contestant, Timing, progress, take_turns
 from benchmarks._report import Bar, Figure, Report, Skipped, compare, distance, parser, run
 from benchmarks._workload import Floats, Outcome
-from distributed_estimator.training.classifier import (
-    Classifier,
-    QuantumLayer,
-    build_classifier,
-    mean_loss,
-)
 from distributed_estimator.training.config import TrainingConfig
 from distributed_estimator.training.loop import train
 from distributed_estimator.training.models import Model, build_model, initial_weights
-from distributed_estimator.training.networks import Jacobians, Response, Wanted
+from distributed_estimator.training.networks import (
+    Classifier,
+    Jacobians,
+    QuantumLayer,
+    Response,
+    Wanted,
+    build_classifier,
+    mean_loss,
+)
 from distributed_estimator.training.runs import RunFolder
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
@@ -89,7 +91,7 @@ class QnnNetwork:
     def evaluate(self, features: Floats, weights: Floats, wanted: Wanted) -> Response:
         """Values now, the derivative by the weights when it is asked for."""
         values = np.asarray(self.qnn.forward(features, weights))
-        return Response(values, lambda: Jacobians(None, self._by_weights(features, weights)))
+        return values, lambda: Jacobians(None, self._by_weights(features, weights))
 
     def _by_weights(self, features: Floats, weights: Floats) -> Floats:
         return np.asarray(self.qnn.backward(features, weights)[1])

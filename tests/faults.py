@@ -23,8 +23,14 @@ import psutil
 
 from distributed_estimator.errors import ThrottledError
 from distributed_estimator.execution import worker
-from distributed_estimator.execution.conditions import Assignment, Attempt, Conditions, Stop, Tally
-from distributed_estimator.execution.driver import run_tasks
+from distributed_estimator.execution.driver import (
+    Assignment,
+    Attempt,
+    Conditions,
+    Stop,
+    Tally,
+    run_tasks,
+)
 from distributed_estimator.execution.messages import Arrays
 from distributed_estimator.execution.policies import Policy, TaskSpec
 from distributed_estimator.execution.stragglers import Constant, Stragglers
@@ -294,7 +300,7 @@ def _is_worker(process, pool):
     line = _command(process)
     if pool == "processes":
         # The server's own parent is this process; the workers', as its forks, is the server.
-        return "forkserver" in line and _parent(process) != os.getpid()
+        return "serve_starts" in line and _parent(process) != os.getpid()
     return line.startswith("ray::RayWorker") if pool == "ray" else "spawn_main" in line
 
 

@@ -5,69 +5,21 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from qiskit.circuit import library
+from qiskit.circuit import ControlledGate, Gate, library
 from qiskit.quantum_info import Pauli, SparsePauliOp, random_statevector, random_unitary
 
-ONE_QUBIT = {
-    "HGate": 0,
-    "IGate": 0,
-    "PhaseGate": 1,
-    "RGate": 2,
-    "RXGate": 1,
-    "RYGate": 1,
-    "RZGate": 1,
-    "SGate": 0,
-    "SXGate": 0,
-    "SXdgGate": 0,
-    "SdgGate": 0,
-    "TGate": 0,
-    "TdgGate": 0,
-    "U1Gate": 1,
-    "U2Gate": 2,
-    "U3Gate": 3,
-    "UGate": 3,
-    "XGate": 0,
-    "YGate": 0,
-    "ZGate": 0,
+STANDARD = {
+    gate.base_class.__name__: gate
+    for gate in library.get_standard_gate_name_mapping().values()
+    if isinstance(gate, Gate)
 }
-
-CONTROLLED = {
-    "CHGate": 0,
-    "CPhaseGate": 1,
-    "CRXGate": 1,
-    "CRYGate": 1,
-    "CRZGate": 1,
-    "CSGate": 0,
-    "CSXGate": 0,
-    "CSdgGate": 0,
-    "CU1Gate": 1,
-    "CU3Gate": 3,
-    "CUGate": 4,
-    "CXGate": 0,
-    "CYGate": 0,
-    "CZGate": 0,
-}
-
-TWO_QUBIT = {
-    **CONTROLLED,
-    "DCXGate": 0,
-    "ECRGate": 0,
-    "RXXGate": 1,
-    "RYYGate": 1,
-    "RZXGate": 1,
-    "RZZGate": 1,
-    "SwapGate": 0,
-    "XXMinusYYGate": 2,
-    "XXPlusYYGate": 2,
-    "iSwapGate": 0,
-}
-
-THREE_QUBIT = {"CCXGate": 0, "CCZGate": 0, "CSwapGate": 0, "RCCXGate": 0}
-
+ONE_QUBIT, TWO_QUBIT, THREE_QUBIT = (
+    {name: len(gate.params) for name, gate in STANDARD.items() if gate.num_qubits == width}
+    for width in (1, 2, 3)
+)
+CONTROLLED = [name for name in TWO_QUBIT if isinstance(STANDARD[name], ControlledGate)]
 ANGLES = {**ONE_QUBIT, **TWO_QUBIT, **THREE_QUBIT}
 PARAMETRIC = [name for name in (*ONE_QUBIT, *TWO_QUBIT) if ANGLES[name]]
-MAXIMALLY_CUT = {"SwapGate", "iSwapGate", "DCXGate"}
-"""Gates of operator-Schmidt rank 4: sixteen coordinates a side."""
 
 VARIANTS = [
     *((name, None) for name in TWO_QUBIT),

@@ -9,7 +9,6 @@ from pathlib import Path
 from study_folders import (
     StudyFolder,
     add_causes,
-    on_machine,
     paper_study,
     query_record,
     trained,
@@ -105,7 +104,9 @@ def hostile_study(path: Path) -> Path:
         batches = [{**setup, "subexperiments": count} for count in range(1, 11)]
         study.add("scaling", "train", trained(1.0), queries=batches, **what)
     study.add(text(5), "queries", {"median_seconds": 1.0}, queries=[{}])
-    on_machine(study.path, usable_cpus=all_of_it(), OMP_NUM_THREADS=all_of_it())
+    threads = {"usable_cpus": "".join(HOSTILE[:-1]), "OMP_NUM_THREADS": "".join(HOSTILE[:-1])}
+    for log in study.path.glob("runs/*/queries.jsonl"):
+        rewrite_header(log, threads=threads)
     _rename(folder, "<img src=x onerror=alert(2)>")
     return path
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import queue
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
+import psutil
 
 from distributed_estimator.errors import CircuitError, ThrottledError
 from distributed_estimator.execution.messages import Finished, Item, Job, Lost, Started
@@ -211,3 +213,40 @@ class Inbox:
 
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "segv": signal.SIGSEGV}
+
+
+class Program:
+    """An interpreter and a session of its own for a program; all that it starts bears its mark.
+
+    It finds the modules of the tests. Leave it as a context, and it is over.
+    """
+
+    def __init__(self, folder, text, *arguments, options=(), **environment):
+        path = Path(folder) / "program.py"
+        path.write_text(text)
+        self.mark = uuid4().hex
+        here = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", *options, str(path), *map(str, arguments)],
+            env=os.environ | {"PYTHONPATH": here, "FAULTS_MARK": self.mark} | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def descendants(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def wait(self, text=None, timeout=150.0):
+        """Its output, its errors and its exit code."""
+        return *self.process.communicate(text, timeout=timeout), self.process.returncode

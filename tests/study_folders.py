@@ -6,7 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from distributed_estimator.records import CircuitInfo, QueryRecord, RecordWriter, Summary
+import record_examples
+
+from distributed_estimator.records import QueryRecord, RecordWriter
 
 LABELS = ("AAAA", "AABB", "ABCC", "ABCD")
 EPOCHS = {"training": {"iris": 60, "mnist": 10}, "scaling": {"iris": 10, "mnist": 5}}
@@ -72,41 +74,6 @@ class StudyFolder:
         return {**shared, "backend": "aer", "queries": 2, "devices": None, "device": None, **told}
 
 
-def query_record(pipeline, config, number, total=1.0, share=0.5, subexperiments=10, **changes):
-    """A query that took `total` seconds, `share` of it for reconstruction and a tenth before."""
-    fields = {
-        "run_id": "run",
-        "query_id": str(number),
-        "started_at": "2030-01-01T00:00:00.000+00:00",
-        "pipeline": pipeline,
-        "circuit": CircuitInfo(4, 5, "key"),
-        "num_queries": 1,
-        "partition_label": config["label"],
-        "num_cuts": config["cuts"],
-        "num_fragments": config["cuts"] + 1,
-        "num_terms": 6 ** config["cuts"],
-        "num_subexperiments": subexperiments,
-        "num_circuits": subexperiments,
-        "shots": 1024,
-        "shots_total": 1024 * subexperiments,
-        "setting_basis": "full",
-        "backend": "qiskit_aer.SamplerV2" if config["backend"] == "aer" else config["backend"],
-        "pool": "threads",
-        "subexp_workers": config["workers"],
-        "policy": "eager",
-        "t_partition": 0.04 * total,
-        "t_generate": 0.06 * total,
-        "t_execute": (0.9 - share) * total,
-        "t_reconstruct": share * total,
-        "t_total": total,
-        "value": Summary.of([0.5]),
-        "stderr": Summary.of([0.1]),
-        "precision": None,
-        "seed": 7,
-    }
-    return QueryRecord(**{**fields, **changes})
-
-
 def trained(seconds, accuracy=0.9, robust=0.8, queries=1000):
     """Results of a training."""
     curve = [[0.0, 1.0, 0.9, 1.0], [0.1, robust, 0.5, 1.0], [0.2, robust - 0.2, 0.4, 0.9]]
@@ -139,6 +106,32 @@ def paper_study(path, **more):
     _add_policies(study)
     add_causes(study)
     return study
+
+
+def query_record(
+    pipeline, config, number, total=1.0, share=0.5, subexperiments=10, **changes
+) -> QueryRecord:
+    """A query that took `total` seconds, `share` of it for reconstruction and a tenth before."""
+    fields = {
+        "query_id": str(number),
+        "pipeline": pipeline,
+        "num_queries": 1,
+        "partition_label": config["label"],
+        "num_cuts": config["cuts"],
+        "num_fragments": config["cuts"] + 1,
+        "num_terms": 6 ** config["cuts"],
+        "num_subexperiments": subexperiments,
+        "num_circuits": subexperiments,
+        "shots_total": 1024 * subexperiments,
+        "backend": "qiskit_aer.SamplerV2" if config["backend"] == "aer" else config["backend"],
+        "subexp_workers": config["workers"],
+        "t_partition": 0.04 * total,
+        "t_generate": 0.06 * total,
+        "t_execute": (0.9 - share) * total,
+        "t_reconstruct": share * total,
+        "t_total": total,
+    }
+    return record_examples.query_record(**{**fields, **changes})
 
 
 CAUSES = (
@@ -174,20 +167,6 @@ def add_causes(study, variants=CAUSES, dataset="mnist", seed=1, held=2, **change
         results = {"median_seconds": 0.5 + execute + rebuilt}
         results["simulator_threads"] = held if threads is None else threads
         study.add("causes", "queries", results, "reference", queries, **what, **place)
-
-
-def on_machine(path, **threads):
-    """Rewrites what all records say of threads and processors."""
-    for log in path.glob("runs/*/queries.jsonl"):
-        first, *rest = log.read_text().splitlines()
-        header = {**json.loads(first), "threads": threads}
-        log.write_text("\n".join([json.dumps(header), *rest]) + "\n")
-
-
-def sampled_by(path, sampler):
-    """Rewrites what the records of a study say of its sampler, which is Aer's."""
-    for log in path.glob("runs/*/queries.jsonl"):
-        log.write_text(log.read_text().replace("qiskit_aer.SamplerV2", sampler))
 
 
 def _add_trainings(study, dataset):

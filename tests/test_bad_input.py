@@ -79,8 +79,7 @@ from distributed_estimator.execution.pools import ExecutorPool, ProcessPool, Thr
 from distributed_estimator.records import RecordWriter
 from distributed_estimator.reference import ReferenceEstimator
 from distributed_estimator.simulation import simulate
-from distributed_estimator.training.attacks import AttackConfig
-from distributed_estimator.training.config import TrainingConfig
+from distributed_estimator.training.config import AttackConfig, TrainingConfig
 from distributed_estimator.training.workloads import WorkloadConfig
 
 

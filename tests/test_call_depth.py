@@ -12,7 +12,7 @@ from qiskit.circuit.library import real_amplitudes
 
 import distributed_estimator
 from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
-from distributed_estimator.backends import program, statevector
+from distributed_estimator.backends import statevector
 from distributed_estimator.execution.pools import ThreadPool
 
 TO_THE_POOL = 8
@@ -61,7 +61,7 @@ def kernel_callers(monkeypatch):
 
         monkeypatch.setattr(module, name, watched)
 
-    watch(program, "apply_gate")
+    watch(statevector, "apply_gate")
     watch(statevector, "outcome_grams")
     return callers
 

@@ -866,7 +866,7 @@ def test_a_place_where_nothing_can_be_written_is_refused(
         ("safetensors", "ml"),
         pytest.param("qiskit_machine_learning", "ml", marks=pytest.mark.soak),
         pytest.param("sklearn", "ml", marks=pytest.mark.soak),
-        ("altair", "report"),
+        ("vl_convert", "report"),
     ],
 )
 def test_train_without_an_extra_writes_nothing(tmp_path: Path, module: str, extra: str):

@@ -99,10 +99,10 @@ def test_the_command_begins_without_importing_the_package(tmp_path: Path) -> Non
 
 
 def interrupted(folder: Path, seconds: float, again: float | None = None) -> None:
-    """Interrupts a training, and checks how it ends."""
+    """Interrupts a training, from when the command minds Ctrl-C, and checks how it ends."""
     options = ("iris", "--cuts", "1", "--epochs", "500", "--no-figure")
-    code = "print('up', flush=True); sys.exit(_dest.main())"
-    process = start(folder, code, "train", *options)
+    code = "verb = _dest._verb\n_dest._verb = lambda: (print('up', flush=True), verb())[1]\n"
+    process = start(folder, code + "sys.exit(_dest.main())", "train", *options)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     for pause in (seconds,) if again is None else (seconds, again):

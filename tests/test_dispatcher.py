@@ -79,11 +79,6 @@ def test_as_many_jobs_as_workers_and_each_end_makes_room():
     assert not machine.done
 
 
-def test_in_flight_caps_what_workers_could_take():
-    machine = dispatcher(tasks(4), Policy(in_flight=2), workers=8)
-    assert len(machine.start(0.0)) == 2
-
-
 SPECS = [
     TaskSpec("a", 1.0, group=1, influence=0.5),
     TaskSpec("b", 3.0, group=0, influence=0.1),
@@ -117,10 +112,6 @@ def test_batches_are_released_one_delay_apart():
     assert machine.next_wake is None
 
 
-def test_batches_without_delay_are_eager():
-    assert len(dispatcher(tasks(5), Policy(Batches(2)), workers=8).start(0.0)) == 5
-
-
 # --- short tasks share jobs -----------------------------------------------------------------------
 
 
@@ -136,11 +127,6 @@ def test_the_length_of_jobs_follows_what_was_measured():
     (second,) = submitted(machine.handle(ended(0, 0.1, *first, seconds=0.01)))
     assert len(first) == 10
     assert len(second) == 1
-
-
-def test_jobs_get_shorter_towards_the_end_so_that_all_workers_have_some():
-    machine = dispatcher(tasks(12, 0.001), workers=4, job_seconds=0.01)
-    assert len(submitted(machine.start(0.0))) == 4
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -221,15 +207,6 @@ def test_a_task_loses_no_attempt_to_each_of_the_strained_workers():
         assert submitted(instructions) == [(0,)]
     instructions = machine.handle(ended(4, 1.0, failures=[STRAINED]))
     assert of(GiveUp, instructions) == [GiveUp(0, (STRAINED,) * 5)]
-
-
-def test_however_many_workers_there_are_a_task_that_strains_them_all_is_given_up():
-    machine = dispatcher(tasks(1), Policy(retry=Retry(attempts=3, backoff=0.0)), workers=1000)
-    machine.start(0.0)
-    for job in range(11):
-        assert not machine.done
-        machine.handle(ended(job, 1.0, failures=[STRAINED]))
-    assert machine.done
 
 
 def refuse(machine, job, at, retry_after=1.0):
@@ -398,12 +375,6 @@ def test_a_place_that_has_just_become_free_is_not_idle_while_tasks_wait():
     machine, _ = with_history(RESTART, count=6)
     instructions = machine.handle(ended(4, 2.5, 4))
     assert instructions == [Accept(4, (4,)), Cancel(0), Submit(5, (0,), (1,), "restart")]
-
-
-def test_a_withdrawn_job_that_ends_all_the_same_is_taken():
-    machine, _ = with_history(RESTART, count=5)
-    machine.handle(Tick(2.5))
-    assert machine.handle(ended(0, 2.6, 0)) == [Accept(0, (0,))]
 
 
 def test_no_more_copies_than_the_budget_allows():

@@ -10,7 +10,7 @@ import pytest
 from helpers import as_operator, entangled, random_paulis, reference, run, value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qiskit import QuantumCircuit, qasm2, qasm3, transpile
+from qiskit import QuantumCircuit, qasm2, qasm3
 from qiskit.circuit import (
     AnnotatedOperation,
     Gate,
@@ -21,18 +21,12 @@ from qiskit.circuit import (
     library,
 )
 from qiskit.circuit.library import (
-    C3XGate,
-    C4XGate,
     CXGate,
     CZGate,
-    DiagonalGate,
-    MCPhaseGate,
-    MCXGate,
     PauliEvolutionGate,
     PauliProductRotationGate,
     PermutationGate,
     PhaseGate,
-    RC3XGate,
     RXGate,
     RYGate,
     RZGate,
@@ -42,20 +36,15 @@ from qiskit.circuit.library import (
     U1Gate,
     UnitaryGate,
     XGate,
-    efficient_su2,
     iSwapGate,
-    qaoa_ansatz,
     real_amplitudes,
     z_feature_map,
     zz_feature_map,
 )
-from qiskit.circuit.library import standard_gates as standard_library
-from qiskit.primitives import StatevectorSampler
 from qiskit.quantum_info import Clifford, Pauli, SparseObservable, SparsePauliOp, random_unitary
 from qiskit.synthesis import MatrixExponential, QDrift, SuzukiTrotter
 from qiskit_addon_cutting.instructions import CutWire, Move
 from qiskit_addon_cutting.qpd import QPDBasis
-from qiskit_aer.primitives import SamplerV2
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
 from distributed_estimator.cutting import CutPlan
@@ -87,19 +76,6 @@ def surrounded(gate, qubits, num_qubits, seed):
 
 
 # --- every gate of the standard library -----------------------------------------------------------
-
-
-def test_the_catalogue_names_every_gate_of_the_standard_library():
-    """A gate that a new Qiskit adds is to be added to the catalogue, and so to these tests."""
-    fixed = set()
-    for name, kind in vars(standard_library).items():
-        if not (inspect.isclass(kind) and issubclass(kind, Gate)) or name == "GlobalPhaseGate":
-            continue
-        if "num_ctrl_qubits" in inspect.signature(kind.__init__).parameters:
-            continue  # of any width
-        if kind(*[0.1] * catalogue.ANGLES.get(name, 0)).num_qubits in (1, 2):
-            fixed.add(name)
-    assert fixed == {*catalogue.ONE_QUBIT, *catalogue.TWO_QUBIT}
 
 
 @pytest.mark.parametrize(("name", "state"), catalogue.VARIANTS)
@@ -159,30 +135,6 @@ def test_three_qubit_gates_are_exact_inside_a_fragment_and_across(name, state, l
     circuit = surrounded(catalogue.make(name, (), state), (2, 0, 1), 3, seed=6)
     metadata = assert_exact(circuit, random_paulis(3, 6, seed=1), labels)
     assert (metadata["num_cuts"] == 0) == (labels == "AAA")
-
-
-@pytest.mark.parametrize(
-    "gate",
-    [
-        C3XGate(),
-        C3XGate(ctrl_state=2),
-        RC3XGate(),
-        MCPhaseGate(0.7, 3),
-        MCXGate(3, ctrl_state=5),
-        C4XGate(),
-        DiagonalGate(np.exp(1j * np.arange(8))),
-        PermutationGate([2, 0, 3, 1]),
-        UnitaryGate(random_unitary(8, seed=1)),
-    ],
-    ids=lambda gate: gate.name,
-)
-def test_wide_gates_run_whole_inside_one_fragment(gate):
-    width = gate.num_qubits + 1
-    circuit = surrounded(gate, range(gate.num_qubits), width, seed=7)
-    circuit.cx(gate.num_qubits - 1, gate.num_qubits)
-    circuit.ry(0.3, range(width))
-    metadata = assert_exact(circuit, random_paulis(width, 4, 2), "A" * gate.num_qubits + "B")
-    assert metadata["num_cuts"] == 1
 
 
 def test_the_catalogue_names_every_other_gate_of_the_library():
@@ -268,13 +220,6 @@ def test_random_cut_circuits_equal_the_statevector(query):
     assert_exact(circuit, as_operator(terms), labels, values)
 
 
-@settings(max_examples=25, suppress_health_check=SLOW_TO_DRAW)
-@given(queries(max_qubits=10))
-def test_wider_random_cut_circuits_equal_the_statevector(query):
-    circuit, labels, terms, values = query
-    assert_exact(circuit, as_operator(terms), labels, values)
-
-
 @pytest.mark.soak
 @settings(max_examples=400, suppress_health_check=SLOW_TO_DRAW)
 @given(queries(max_qubits=7))
@@ -328,41 +273,6 @@ def test_settings_of_both_bases_give_the_exact_value_from_exact_frequencies(
 # --- shapes of plans ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cuts", [1, 2, 3, 4])
-def test_several_cuts_between_the_same_two_fragments(cuts):
-    circuit = QuantumCircuit(4)
-    rng = np.random.default_rng(cuts)
-    for number in range(cuts):
-        for qubit in range(4):
-            circuit.u(*rng.uniform(-3, 3, 3), qubit)
-        circuit.cx(0, 1)
-        circuit.crx(0.9, 3, 2)
-        circuit.rzz(0.4 + number, 1, 2)
-    circuit.h(range(4))
-    metadata = assert_exact(circuit, random_paulis(4, 5, 1), "AABB")
-    assert metadata["num_cuts"] == cuts
-    assert metadata["num_fragments"] == 2
-
-
-def test_loops_of_fragments():
-    circuit = QuantumCircuit(3)
-    rng = np.random.default_rng(1)
-    for pair in [(0, 1), (1, 2), (2, 0), (1, 0)]:
-        for qubit in range(3):
-            circuit.u(*rng.uniform(-3, 3, 3), qubit)
-        circuit.cz(*pair)
-    circuit.h(range(3))
-    metadata = assert_exact(circuit, random_paulis(3, 6, 2), "ABC")
-    assert (metadata["num_cuts"], metadata["num_fragments"]) == (4, 3)
-
-
-@pytest.mark.parametrize("width", [2, 3, 10])
-def test_a_chain_with_every_bond_cut(width):
-    circuit = entangled(width, 4, layers=1)
-    metadata = assert_exact(circuit, "Z" * width, range(width))
-    assert metadata["num_cuts"] == width - 1
-
-
 def test_character_i_labels_qubit_i():
     """Qiskit's order of qubits, not that of Pauli strings."""
     circuit = entangled(3, 1, layers=1)
@@ -377,62 +287,7 @@ def test_a_label_with_two_unconnected_parts_gives_two_fragments():
     assert (metadata["num_cuts"], metadata["num_fragments"]) == (2, 3)
 
 
-@pytest.mark.parametrize("labels", ["AAAA", None, "BBBB"])
-def test_labels_that_cut_nothing_run_uncut(labels):
-    metadata = assert_exact(entangled(4, 8), random_paulis(4, 5, 1), labels)
-    assert (metadata["num_cuts"], metadata["num_terms"]) == (0, 1)
-
-
-def test_a_swap_as_the_only_link():
-    circuit = QuantumCircuit(2)
-    circuit.ry(0.4, 0)
-    circuit.swap(0, 1)
-    assert assert_exact(circuit, "ZI", "AB")["num_cuts"] == 1
-
-
-def test_a_local_gate_across_labels():
-    """A two-qubit gate that does not entangle: rank one, and still exact."""
-    local = np.kron(random_unitary(2, seed=1).data, random_unitary(2, seed=2).data)
-    circuit = surrounded(UnitaryGate(local), (0, 1), 2, seed=4)
-    assert_exact(circuit, "XY", "AB")
-
-
 # --- wires ----------------------------------------------------------------------------------------
-
-
-def wire_chain(marks):
-    circuit = QuantumCircuit(3)
-    rng = np.random.default_rng(8)
-    for qubit in range(3):
-        circuit.u(*rng.uniform(-3, 3, 3), qubit)
-    circuit.cx(0, 1)
-    for _ in range(marks):
-        circuit.append(CutWire(), [1])
-        circuit.u(*rng.uniform(-3, 3, 3), 1)
-    circuit.cx(1, 2)
-    circuit.u(*rng.uniform(-3, 3, 3), 2)
-    return circuit
-
-
-@pytest.mark.parametrize("marks", [1, 2, 3])
-def test_wire_cuts_are_the_identity(marks):
-    metadata = assert_exact(wire_chain(marks), random_paulis(3, 6, 2), "AAA")
-    assert (metadata["num_cuts"], metadata["num_fragments"]) == (marks, marks + 1)
-
-
-def test_wire_and_gate_cuts_together():
-    circuit = wire_chain(1)
-    circuit.rzz(0.3, 0, 1)
-    circuit.ry(0.2, range(3))
-    assert assert_exact(circuit, random_paulis(3, 6, 2), "ABB")["num_cuts"] >= 2
-
-
-def test_a_wire_cut_that_separates_nothing_is_not_made():
-    circuit = wire_chain(1)
-    circuit.cx(0, 2)
-    circuit.cx(0, 1)
-    circuit.ry(0.2, range(3))
-    assert assert_exact(circuit, random_paulis(3, 6, 2), "AAA")["num_cuts"] == 0
 
 
 def test_a_wire_cut_at_the_start_and_at_the_end():
@@ -468,14 +323,6 @@ def test_a_move_swaps_with_a_reset_target(labels, target_used):
     circuit = moved(target_used)
     for observable in ("ZZZZ", "IXII", "IIXI", "XYZX"):
         assert_exact(circuit, observable, labels)
-
-
-def test_a_move_there_and_back():
-    circuit = moved(target_used=False)
-    circuit.append(Move(), [2, 1])
-    circuit.cx(1, 0)
-    circuit.ry(0.4, range(4))
-    assert assert_exact(circuit, random_paulis(4, 5, 3), "AABB")["num_cuts"] == 2
 
 
 # --- parameters -----------------------------------------------------------------------------------
@@ -577,22 +424,6 @@ def test_repeated_parameters_and_parameters_that_do_nothing():
     assert_exact(circuit, random_paulis(3, 4, 1), "ABC", [0.3, 0.8, 0.5])
 
 
-@pytest.mark.parametrize("labels", ["AABB", "ABAB", "ABCD"])
-@pytest.mark.parametrize(
-    "circuit",
-    [
-        z_feature_map(4).compose(real_amplitudes(4, reps=1)),
-        zz_feature_map(4, reps=1, entanglement="linear"),
-        efficient_su2(4, reps=1, entanglement="linear"),
-        qaoa_ansatz(SparsePauliOp(["IIZZ", "IZZI", "ZZII", "IIIZ"], [1, -0.5, 0.7, 0.2])),
-    ],
-    ids=["qnn", "zz_feature_map", "efficient_su2", "qaoa"],
-)
-def test_circuits_of_quantum_machine_learning(circuit, labels):
-    values = np.random.default_rng(3).uniform(-2, 2, circuit.num_parameters)
-    assert_exact(circuit, random_paulis(4, 4, 5), labels, values)
-
-
 # --- composite gates ------------------------------------------------------------------------------
 
 
@@ -603,16 +434,6 @@ def inner(parameter=None):
     circuit.crx(0.4 if parameter is None else parameter, 1, 0)
     circuit.rzz(0.4 if parameter is None else 2 * parameter, 1, 2)
     return circuit
-
-
-@pytest.mark.parametrize("labels", ["AAAB", "AABB", "ABAB"])
-@pytest.mark.parametrize("make", [QuantumCircuit.to_gate, QuantumCircuit.to_instruction])
-def test_composite_gates_numeric_and_symbolic(make, labels):
-    circuit = entangled(4, 1, layers=1)
-    circuit.append(make(inner()), [2, 0, 1])
-    circuit.append(make(inner(X)), [3, 1, 2])
-    circuit.ry(X, range(4))
-    assert_exact(circuit, random_paulis(4, 4, 2), labels, [0.9])
 
 
 def test_nested_composite_gates_with_parameters():
@@ -684,16 +505,6 @@ def test_operations_beyond_gates(operation):
     assert_exact(circuit, "XY", "AA")
 
 
-@pytest.mark.parametrize("make", [PauliEvolutionGate, PauliProductRotationGate])
-def test_symbolic_gates_of_one_class_and_width_are_told_apart(make):
-    """They differ in their operator, which is not among their parameters."""
-    for pauli in ("ZZ", "XX", "ZX", "XY"):
-        operator = SparsePauliOp(pauli) if make is PauliEvolutionGate else Pauli(pauli)
-        gate = make(operator, X)
-        for labels in ("AB", "AA"):
-            assert_exact(surrounded(gate, (0, 1), 2, seed=3), "XY", labels, [0.3])
-
-
 @pytest.mark.parametrize("labels", ["AAB", "ABC", "AAA", None])
 def test_pauli_evolution_is_its_product_formula_wherever_it_is_cut(labels):
     """Bound or not, cut or not: a circuit has one value, that of the circuit a device would run."""
@@ -716,13 +527,6 @@ def test_an_evolution_is_the_exponential_where_that_is_asked_for(labels):
         assert result.metadata["product_formulas"] == formulas
         energies.append(float(result.data.evs))
     assert energies == [pytest.approx(0.92106, abs=1e-5), pytest.approx(1, abs=TOLERANCE)]
-
-
-def test_an_evolution_that_reaches_no_observable_is_not_named():
-    circuit = QuantumCircuit(4)
-    circuit.append(PauliEvolutionGate(SparsePauliOp(["ZZ", "XI"]), 1.0), [2, 3])
-    assert run(circuit, "IIIZ").metadata["product_formulas"] == []
-    assert run(circuit, "IZII").metadata["product_formulas"] == [0]
 
 
 @pytest.mark.parametrize(
@@ -846,18 +650,6 @@ def test_what_a_gate_does_is_not_read_from_its_name(name):
 # --- idle, disconnected, phases -------------------------------------------------------------------
 
 
-def test_barriers_delays_idle_qubits_and_phases_change_nothing():
-    circuit = QuantumCircuit(5, global_phase=0.7)
-    circuit.ry(0.4, 0)
-    circuit.barrier()
-    circuit.delay(100, 2, unit="ns")
-    circuit.cx(0, 4)
-    circuit.barrier(0, 4)
-    circuit.ry(0.3, [0, 4])
-    for observable in ("ZIIIZ", "IZIII", "XZZZX", "IIZIX"):
-        assert_exact(circuit, observable, "ABBCC")
-
-
 def then(first, *, last=(), qubits=3):
     """A circuit that begins with some instructions, goes on with gates and ends with others."""
     circuit = QuantumCircuit(qubits, qubits)
@@ -952,12 +744,6 @@ def test_boxes_are_what_they_hold():
         assert found == pytest.approx(np.cos(0.9 if angle is X else angle), abs=1e-14)
 
 
-def test_disconnected_parts():
-    circuit = entangled(2, 1).tensor(entangled(2, 2)).tensor(QuantumCircuit(1))
-    for labels in (None, "AAAAA", "ABABA"):
-        assert_exact(circuit, random_paulis(5, 5, 1), labels)
-
-
 def test_an_empty_circuit():
     assert value(QuantumCircuit(3), "ZZZ", "ABC") == 1
     assert value(QuantumCircuit(3), "XZZ", "ABC") == 0
@@ -979,40 +765,10 @@ def test_what_cannot_reach_the_observable_costs_nothing():
     assert metadata["num_subexperiments"] < whole["num_subexperiments"]
 
 
-def test_fragments_without_an_observable_and_without_cuts_do_not_run():
-    circuit = entangled(2, 1).tensor(entangled(3, 2))
-    metadata = assert_exact(circuit, "IIIZI", "AAABB")
-    assert metadata["num_fragments"] == 1
-    assert metadata["num_subexperiments"] == 1
-
-
-def test_a_gate_after_the_last_observed_one_is_outside_the_cone():
-    circuit = entangled(2, 1)
-    late = circuit.copy()
-    late.append(CutWire(), [0])
-    late.swap(0, 1)
-    late.cx(0, 1)
-    before = assert_exact(circuit, "ZI", "AB")
-    after = assert_exact(late.compose(QuantumCircuit(2)), "ZI", "AB")
-    assert after["num_cuts"] > before["num_cuts"]
-    wide = circuit.tensor(QuantumCircuit(1))
-    wide.cx(1, 0)
-    metadata = assert_exact(wide, "ZII", "CAB")
-    assert metadata["num_cuts"] == before["num_cuts"]
-
-
 def test_the_cone_of_a_move_does_not_pass_its_reset():
     """What is observed on the source of a move starts there: nothing before it matters."""
     metadata = assert_exact(moved(target_used=False), "IIXI", "AABB")
     assert (metadata["num_cuts"], metadata["num_fragments"]) == (0, 1)
-
-
-def test_identity_terms_run_nothing_of_their_own():
-    circuit = entangled(4, 3)
-    plain = run(circuit, SparsePauliOp(["ZIIZ"], [2.0]), "AABB")
-    shifted = run(circuit, SparsePauliOp(["ZIIZ", "IIII"], [2.0, -3.5]), "AABB")
-    assert abs(shifted.data.evs - plain.data.evs + 3.5) <= TOLERANCE
-    assert shifted.metadata["num_subexperiments"] == plain.metadata["num_subexperiments"]
 
 
 @pytest.mark.parametrize("labels", ["AABB", "AAAA", None])
@@ -1024,14 +780,6 @@ def test_the_identity_alone_is_its_weight_and_costs_nothing(labels, options):
 
 
 # --- observables ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("letter", "0+-1rlXYZ")
-def test_projectors(letter):
-    circuit = entangled(3, 6)
-    for observable in (letter * 3, "I" + letter + "Z", {letter + "I" + letter: 0.7, "XII": -1}):
-        expected = reference(circuit, observable)
-        assert value(circuit, observable, "AAB") == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_every_kind_of_observable():
@@ -1099,44 +847,11 @@ def test_weights_lost_in_rounding_cost_no_circuits():
     assert noisy.metadata["num_circuits"] == plain.metadata["num_circuits"]
 
 
-def test_many_terms():
-    circuit = entangled(4, 12)
-    observable = random_paulis(4, 200, seed=1)
-    assert_exact(circuit, observable, "AABB")
-
-
 # --- automatic cuts -------------------------------------------------------------------------------
-
-
-def ladder(width, seed):
-    circuit = QuantumCircuit(2 * width)
-    rng = np.random.default_rng(seed)
-    for qubit in range(2 * width):
-        circuit.u(*rng.uniform(-3, 3, 3), qubit)
-    for rung in range(width):
-        circuit.cx(2 * rung, 2 * rung + 1)
-        if rung + 1 < width:
-            circuit.rzz(0.4, 2 * rung, 2 * rung + 2)
-    circuit.ry(0.3, range(2 * width))
-    return circuit
-
-
-def brickwork(width, seed):
-    circuit = QuantumCircuit(width)
-    rng = np.random.default_rng(seed)
-    for layer in range(2):
-        for qubit in range(width):
-            circuit.u(*rng.uniform(-3, 3, 3), qubit)
-        for qubit in range(layer % 2, width - 1, 2):
-            circuit.cz(qubit, qubit + 1)
-    circuit.h(range(width))
-    return circuit
 
 
 AUTOMATIC = {
     "chain": (entangled(6, 1, layers=1), None),
-    "ladder": (ladder(3, 2), None),
-    "brickwork": (brickwork(6, 3), None),
     "parameterised": (
         z_feature_map(5, reps=1).compose(real_amplitudes(5, reps=1, entanglement="linear")),
         np.linspace(-1, 1, 15),
@@ -1161,10 +876,6 @@ def test_cuts_found_respect_the_width_and_are_exact(name, max_qubits):
     observable = random_paulis(circuit.num_qubits, 3, 1)
     assert_exact(circuit, observable, search, values)
     assert CutPlan.build(circuit, search).key == plan.key
-
-
-def test_a_circuit_that_fits_is_not_cut():
-    assert CutPlan.build(entangled(4, 1), AutoCut(4)).num_cuts == 0
 
 
 @pytest.mark.parametrize(
@@ -1251,7 +962,7 @@ def interrupted(gate, qubits):
 )
 def test_a_rotation_is_not_merged_across_anything_else(gate, qubits):
     circuit = interrupted(gate, qubits)
-    names = {operation.name for operation in CutPlan.build(circuit, None).normal.operations}
+    names = {o.instruction.name for o in CutPlan.build(circuit, None).normal.operations}
     assert "rzz" not in names
     assert_exact(circuit, random_paulis(3, 5, 1), "ABC", [0.4])
 
@@ -1278,12 +989,6 @@ def test_rotations_whose_sum_is_beyond_a_float_are_not_merged(angles):
     circuit = spelt(CXGate, (0, 1), RZGate, 1, angles)
     assert [cut.name for cut in CutPlan.build(circuit, "AB").cuts] == ["cx", "cx"]
     assert_exact(circuit, random_paulis(2, 5, 1), "AB", [0.4] * circuit.num_parameters)
-
-
-def test_rotations_of_huge_angles_are_merged_where_a_float_holds_their_sum():
-    circuit = spelt(CXGate, (0, 1), RZGate, 1, (1e308, -1e308, 0.3))
-    assert [cut.name for cut in CutPlan.build(circuit, "AB").cuts] == ["rzz"]
-    assert_exact(circuit, random_paulis(2, 5, 1), "AB")
 
 
 def test_a_custom_gate_that_is_called_cx_is_not_taken_for_one():
@@ -1318,45 +1023,12 @@ def test_a_merged_rotation_keeps_its_place_and_its_light_cone():
         CutPlan.build(circuit, "ABC")
 
 
-@pytest.mark.parametrize("search", [AutoCut(2, seed=1), AutoCut(2, seed=1, wire_cuts=False)])
-def test_a_search_sees_merged_rotations(search):
-    circuit = zz_feature_map(4, reps=1, entanglement="linear").compose(real_amplitudes(4, reps=1))
-    values = np.linspace(-1, 1, circuit.num_parameters)
-    plan = CutPlan.build(zz_feature_map(4, reps=1, entanglement="linear"), search)
-    assert plan.num_cuts == 1
-    assert_exact(zz_feature_map(4, 1, "linear"), random_paulis(4, 4, 2), search, values[:4])
-    assert_exact(circuit, random_paulis(4, 4, 2), search, values)
-
-
 @pytest.mark.parametrize(("labels", "cuts"), [("AABB", 4), ("ABCD", 6), ("AAAA", 0), (None, 0)])
 def test_a_feature_map_of_all_pairs_costs_one_cut_a_pair(labels, cuts):
     circuit = zz_feature_map(4, reps=1, entanglement="full")
     circuit.ry(0.4, range(4))
     metadata = assert_exact(circuit, random_paulis(4, 6, 1), labels, [0.3, -0.8, 1.2, 0.1])
     assert metadata["num_cuts"] == cuts
-
-
-def test_transpiled_qaoa_costs_one_cut_an_edge():
-    operator = SparsePauliOp(["IIZZ", "IZZI", "ZZII", "ZIIZ"], [1, -0.5, 0.7, 0.2])
-    native = transpile(qaoa_ansatz(operator), basis_gates=["cx", "rz", "rx", "h"])
-    assert native.count_ops()["cx"] == 8
-    values = np.linspace(0.2, 0.9, native.num_parameters)
-    assert assert_exact(native, operator, "AABB", values)["num_cuts"] == 2
-
-
-@pytest.mark.parametrize("make", [StatevectorSampler, SamplerV2], ids=["statevector", "aer"])
-def test_samplers_run_merged_rotations(make):
-    """Cut and whole ones: within five standard errors of the value."""
-    circuit = zz_feature_map(3, reps=1, entanglement="full")
-    circuit.ry(0.4, range(3))
-    values = [0.3, -0.8, 1.2]
-    options = EstimatorOptions(shots=4000, seed=3)
-    estimator = DistributedEstimator("AAB", backend=make(seed=1), workers=1, options=options)
-    result = run(circuit, ["ZZZ", "XIX"], estimator=estimator, values=values, precision=None)
-    expected = [reference(circuit, pauli, values) for pauli in ("ZZZ", "XIX")]
-    assert result.metadata["num_cuts"] == 2
-    assert (np.abs(result.data.evs - expected) <= 5 * result.data.stds).all()
-    assert (result.data.stds < 0.2).all()
 
 
 # --- numbers of a plan ----------------------------------------------------------------------------

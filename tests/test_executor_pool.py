@@ -10,7 +10,7 @@ import pytest
 from pool_works import Calls, job_of
 
 from distributed_estimator.errors import InputError
-from distributed_estimator.execution.messages import Finished, Lost, Started
+from distributed_estimator.execution.messages import Finished
 from distributed_estimator.execution.pools.executors import ExecutorPool
 
 
@@ -42,24 +42,9 @@ def pool(executor):
     return ExecutorPool(executor, 1)
 
 
-def test_it_goes_by_the_name_of_the_executor():
-    with ThreadPoolExecutor(1) as threads, ProcessPoolExecutor(1) as processes:
-        assert ExecutorPool(threads, 1).name == "ThreadPoolExecutor"
-        assert ExecutorPool(threads, 1).in_process
-        assert ExecutorPool(processes, 1).name == "ProcessPoolExecutor"
-        assert not ExecutorPool(processes, 1).in_process
-
-
 def test_only_executors_will_do():
     with pytest.raises(InputError, match="`executor` is 'threads': give a"):
         ExecutorPool("threads", 1)
-
-
-def test_closing_leaves_the_executor_open(inbox):
-    with ThreadPoolExecutor(1) as executor:
-        ExecutorPool(executor, 1).close()
-
-        assert executor.submit(int, "5").result() == 5
 
 
 def test_an_executor_that_was_shut_down_is_refused_with_a_remedy(inbox):
@@ -136,18 +121,6 @@ def test_an_end_without_a_report_loses_its_job_alone(inbox, executor, pool, end,
     assert isinstance(finished, Finished)
 
 
-def test_an_executor_without_futures_is_refused(inbox, monkeypatch, executor, pool):
-    monkeypatch.setattr(executor, "submit", lambda *arguments: None)
-    jobs = [job_of(Calls(), ("value", 1.0), number=n) for n in range(2)]
-    for job in jobs:
-        pool.submit(job, inbox)
-
-    ends = inbox.until_over(*jobs)
-
-    assert [end.kind for end in ends] == ["refused"] * 2
-    assert "AttributeError" in ends[0].cause
-
-
 def test_a_job_that_the_executor_has_not_begun_can_be_cancelled(inbox, executor, pool):
     job = job_of(Calls(), ("value", 1.0))
     pool.submit(job, inbox)
@@ -176,18 +149,3 @@ def test_what_comes_after_a_job_was_given_up_is_dropped(inbox, executor, pool):
     assert (lost.kind, lost.cause) == ("lost", "job 0 of the executor did not come back in time")
     assert isinstance(end, Finished)
     assert inbox.messages.empty()
-
-
-def test_jobs_start_when_they_are_handed_on(inbox, executor, pool):
-    first, second = (job_of(Calls(), ("value", 1.0), number=n) for n in range(2))
-    pool.submit(first, inbox)
-    pool.submit(second, inbox)
-    executor.wait_for_job()
-
-    message = inbox.messages.get(timeout=30.0)
-
-    assert isinstance(message, Started)
-    assert message.job is first
-    assert inbox.messages.empty()
-    pool.close()
-    assert all(isinstance(end, Lost) for end in inbox.until_over(first, second))

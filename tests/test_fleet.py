@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import pickle
 import threading
@@ -28,7 +27,7 @@ from distributed_estimator.backends.fleet import (
     soonest,
 )
 from distributed_estimator.errors import BackendError, InputError
-from distributed_estimator.execution.pools.transfer import Packer
+from distributed_estimator.execution.pools.base import Packer
 from distributed_estimator.records import DeviceRecord, QueryRecord, RecordWriter, read_records
 from distributed_estimator.subexperiments import FragmentWork, Task
 
@@ -61,7 +60,7 @@ class Clock:
 class Inner:
     """A backend of experiments with so many circuits; evaluating takes so long on the clock."""
 
-    name = "inner"
+    name = identity = "inner"
     exact = True
     max_qubits = None
 
@@ -156,13 +155,6 @@ def test_rate_limit_is_a_token_bucket():
     assert sent(5, 99.0) == [99.0] * 3 + [99.5, 100.0]
 
 
-def test_a_job_that_waits_for_the_rate_limit_is_as_one_sent_later():
-    limited = SimulatedQPU(spec(rate_limit=1.0, jitter=0.5, latency=1))
-    free = SimulatedQPU(spec(jitter=0.5, latency=1))
-    assert limited.submit("a", 1, 1, 0.0) == free.submit("a", 1, 1, 0.0)
-    assert limited.submit("a", 1, 1, 0.5) == free.submit("a", 1, 1, 1.0)
-
-
 def test_no_job_starts_during_calibration():
     device = SimulatedQPU(spec(seconds_per_job=4.0, calibration=Calibration(10.0, 3.0)))
     starts = [device.submit("a", 1, 1, 0.0).started for _ in range(6)]
@@ -209,21 +201,6 @@ def test_background_load_does_not_depend_on_our_jobs():
     assert few.submit("a", 1, 1, 100.0).started == many.submit("a", 1, 1, 100.0).started
 
 
-def test_background_jobs_and_ours_share_one_queue():
-    load = Background(0.01, 5.0)
-    arrived = next(
-        t
-        for t in range(10_000)
-        if SimulatedQPU(spec(background=load)).submit("a", 1, 1, t).started > t
-    )
-    # Another user's job is there at that time: ours waits for it, or where it came first, it waits.
-    alone = SimulatedQPU(spec(background=load)).submit("a", 1, 1, arrived).started - arrived
-    device = SimulatedQPU(spec(seconds_per_job=50.0, background=load))
-    ours = device.submit("a", 1, 1, arrived - 1)
-    assert ours.started == arrived - 1
-    assert device.submit("b", 1, 1, arrived).started > ours.finished + alone
-
-
 # -- random numbers --------------------------------------------------------------------------------
 
 NOISY = {"latency": 1.0, "jitter": 0.7, "failure_probability": 0.3}
@@ -246,14 +223,6 @@ def test_draws_depend_on_the_task_and_not_on_the_order():
         assert forward[key][2] == backward[key][2]
         assert forward[key][:2] == pytest.approx(backward[key][:2], abs=1e-8)
     assert len({round(there, 6) for there, _, _ in forward.values()}) == 50
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"name": "other"}])
-def test_another_seed_or_name_draws_otherwise(change):
-    keys = [f"task {n}" for n in range(50)]
-    one = draws(SimulatedQPU(spec(**NOISY)), keys)
-    other = draws(SimulatedQPU(spec(**{**NOISY, **change})), keys)
-    assert all(abs(one[key][0] - other[key][0]) > 1e-6 for key in keys)
 
 
 def test_a_task_sent_again_draws_anew_but_reproducibly():
@@ -331,36 +300,6 @@ def test_the_router_picks_the_earliest_finisher(devices, jobs):
         past[first.spec.name].append((circuits, shots, now))
 
 
-def test_faster_devices_get_more_and_none_is_idle():
-    """Jobs sent at once end within what a greedy choice guarantees."""
-    seconds = {"fast": 1.0, "middle": 2.0, "slow": 4.0}
-    fleet = fleet_at(Clock(), [spec(name, seconds_per_job=s) for name, s in seconds.items()])
-    count = 700
-    jobs = [fleet.submit(f"{n}", 1, 1) for n in range(count)]
-    shares = Counter(job.device for job in jobs)
-    assert shares == {"fast": 400, "middle": 200, "slow": 100}
-    # With the last job on any device d no other would have ended it sooner: F - s_d <= busy_d.
-    capacity = sum(1 / s for s in seconds.values())
-    assert count / capacity <= max(job.returned for job in jobs) <= (count + 3) / capacity
-
-
-def test_throughput_is_the_sum_of_capacities():
-    """Workers that send the next job as soon as one is back, on a virtual timeline."""
-    clock = Clock()
-    rates = [1.0, 0.5, 0.25, 0.125]
-    specs = [spec(f"q{n}", seconds_per_job=1 / r, latency=0.05) for n, r in enumerate(rates)]
-    fleet = fleet_at(clock, specs)
-    back, count, workers = [], 1500, 32
-    for number in range(count):
-        if number >= workers:
-            clock.at = heapq.heappop(back)
-        heapq.heappush(back, fleet.submit(f"{number}", 1, 100).returned)
-    # No device idles after the first and before the last `workers` jobs.
-    achieved = count / max(back)
-    assert achieved <= sum(rates)
-    assert achieved > sum(rates) * (1 - 2 * workers / count)
-
-
 # -- the fleet -------------------------------------------------------------------------------------
 
 
@@ -423,31 +362,11 @@ def test_tasks_fit_the_smallest_device(most, inner_circuits, circuits, rows, cir
     assert fleet.circuits_per_task(experiment(circuits)) == circuits_per_task
 
 
-def test_what_is_not_time_comes_from_the_inner_backend():
-    fleet = Fleet(homogeneous(3, seconds_per_job=1, seconds_per_shot=0), Inner())
-    assert (fleet.name, fleet.exact) == ("simulated(fleet of 3: inner)", True)
-    assert fleet.row_bytes(experiment(), 10) == 123
-
-
 def test_a_job_too_large_for_every_device_is_refused():
     fleet = fleet_at(Clock(), [spec("a", most_circuits=3), spec("b", most_circuits=5)])
     assert fleet.submit("t", 5, 1).device == "b"
     with pytest.raises(BackendError, match="6 circuits and no device takes more than 5"):
         fleet.submit("t", 6, 1)
-
-
-def test_a_job_waits_for_a_fast_device_rather_than_go_to_a_slow_one(tmp_path):
-    clock, log = Clock(), tmp_path / "log.jsonl"
-    devices = [
-        spec("fast", seconds_per_job=0.0625, rate_limit=8.0),
-        spec("slow", seconds_per_job=100.0),
-    ]
-    fleet = fleet_at(clock, devices, log=log)
-    for name in "abcd":
-        assert fleet.run(experiment(), task(name)) == f"value of {name}"
-    sent = [(job.device, job.submitted, job.returned) for job in logged(log)]
-    assert sent == [("fast", n / 8, n / 8 + 0.0625) for n in range(4)]
-    assert clock.at == 3 / 8 + 0.0625
 
 
 def test_a_failed_job_takes_its_time_and_is_recorded(tmp_path):
@@ -470,34 +389,6 @@ def test_an_inner_failure_is_passed_on_and_recorded(tmp_path):
         fleet.run(experiment(), task("a"))
     assert [job.status for job in logged(tmp_path / "log.jsonl")] == ["failed"]
     assert clock.at == 2.0
-
-
-def test_threads_share_the_queues(tmp_path):
-    """Time stands still, so that all jobs are there at once whatever the threads do."""
-    log = tmp_path / "log.jsonl"
-    devices = homogeneous(2, seconds_per_job=1.0, seconds_per_shot=0.0)
-    fleet = Fleet(devices, Inner(), log=log, clock=lambda: 0.0, sleep=lambda seconds: None)
-    values = {}
-
-    def work(worker):
-        for number in range(20):
-            key = f"{worker} {number}"
-            values[key] = fleet.run(experiment(), task(key))
-
-    threads = [threading.Thread(target=work, args=[n], daemon=True) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert not any(thread.is_alive() for thread in threads)
-    jobs = logged(log)
-    assert {job.task for job in jobs} == set(values)
-    assert len(jobs) == 160
-    assert values == {key: f"value of {key}" for key in values}
-    for device in devices:
-        own = sorted((job for job in jobs if job.device == device.name), key=lambda job: job.job)
-        assert [job.job for job in own] == list(range(80))
-        assert [job.started for job in own] == [float(n) for n in range(80)]
 
 
 def test_a_fleet_does_not_leave_its_process():
@@ -588,24 +479,6 @@ def test_values_are_those_without_the_fleet_bit_for_bit():
         simulated = estimate(fleet_at(clock, devices, StatevectorBackend()))
         assert np.array_equal(simulated.evs, plain.evs)
         assert np.array_equal(simulated.stds, plain.stds)
-
-
-def test_exact_values_come_through():
-    exact = estimate(fleet_at(Clock(), [spec(most_circuits=1)], StatevectorBackend()), precision=0)
-    expected = [reference(CIRCUIT, observable) for observable in OBSERVABLES]
-    assert exact.evs == pytest.approx(expected, abs=1e-10)
-
-
-def test_the_batch_limit_holds_for_every_job(tmp_path):
-    devices = [spec("a", most_circuits=6), spec("b", most_circuits=4)]
-    fleet = fleet_at(Clock(), devices, StatevectorBackend(), log=tmp_path / "devices.jsonl")
-    data = estimate(fleet, log=tmp_path / "queries.jsonl")
-    jobs = logged(tmp_path / "devices.jsonl")
-    (query,) = (r for r in read_records(tmp_path / "queries.jsonl") if isinstance(r, QueryRecord))
-    assert max(job.circuits for job in jobs) == 4
-    assert sum(job.circuits for job in jobs) == query.num_subexperiments
-    expected = [reference(CIRCUIT, observable) for observable in OBSERVABLES]
-    assert (np.abs(data.evs - expected) < 6 * data.stds).all()
 
 
 def test_records_are_complete_and_consistent(tmp_path):

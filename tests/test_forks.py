@@ -14,14 +14,13 @@ import pytest
 from helpers import entangled, reference
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
-from distributed_estimator.backends import StatevectorBackend, program
+from distributed_estimator.backends import StatevectorBackend, statevector
 from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import PoolError, RecordError
 from distributed_estimator.execution import Journal, Policy
 from distributed_estimator.execution.pools import ProcessPool, ThreadPool
 from distributed_estimator.pipeline import Prepared
 from distributed_estimator.records import QueryRecord, read_records
-from distributed_estimator.reference import ReferenceEstimator
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks"),
@@ -107,7 +106,7 @@ def test_other_pools_that_are_brought_are_refused_in_a_fork(make):
 PLACES = {
     "plan": (CutPlan, "build"),
     "property": (vars(Prepared)["circuit_info"], "func"),
-    "program": (program, "Program"),
+    "program": (statevector, "Program"),
     "task": (StatevectorBackend, "run"),
 }
 
@@ -163,12 +162,6 @@ def test_noise_of_a_fork_with_a_seed_is_what_the_original_draws_next():
     draws(chosen)
     copy = pickle.loads(pickle.dumps(chosen))
     assert in_a_fork(lambda: draws(chosen)) == draws(copy) == draws(chosen)
-
-
-def test_noise_of_the_references_copies_and_forks_is_their_own():
-    chosen = ReferenceEstimator("AB", shots=128, defer_measurements=True)
-    copy = pickle.loads(pickle.dumps(chosen))
-    assert len({in_a_fork(lambda: draws(chosen)), draws(copy), draws(chosen)}) == 3
 
 
 def test_records_of_a_fork_are_its_own(tmp_path):

@@ -7,11 +7,7 @@ import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
-from qiskit.circuit.library import (
-    MCXGate,
-    PauliEvolutionGate,
-    RZGate,
-)
+from qiskit.circuit.library import MCXGate, PauliEvolutionGate, RZGate
 from qiskit.quantum_info import SparsePauliOp, random_unitary
 
 from distributed_estimator.cutting.gates import kernel_of
@@ -48,15 +44,6 @@ def test_symbolic_unitaries_equal_qiskits_at_any_angles(name, state):
         expected = catalogue.make(name, row, state).to_matrix()
         assert np.abs(matrix - expected).max() <= 1e-13
         assert not matrix[~kernel.nonzero].any()
-
-
-@pytest.mark.parametrize(("name", "state", "index"), ANGLES_OF)
-def test_derivatives_equal_central_differences(name, state, index):
-    """With a step of 1e-5 the difference errs by about 1e-10 in order and 1e-11 by rounding."""
-    kernel, rows = symbolic(name, state), points(name)
-    step = 1e-5 * np.eye(rows.shape[1])[index]
-    difference = (kernel.matrices(rows + step) - kernel.matrices(rows - step)) / 2e-5
-    assert np.abs(kernel.derivatives(rows, index) - difference).max() <= 1e-9
 
 
 def expectation(matrices, state, observable):

@@ -15,8 +15,8 @@ import pytest
 from distributed_estimator.analysis.study import load_study as load_results
 from distributed_estimator.execution import Journal
 from distributed_estimator.records import KINDS, decode, encode, read_records, to_dict
+from distributed_estimator.study.config import load_study
 from distributed_estimator.study.folder import StudyFolder
-from distributed_estimator.study.load import load_study
 from distributed_estimator.study.matrix import runs_of
 from distributed_estimator.study.runner import run_study
 from distributed_estimator.training.loop import resume

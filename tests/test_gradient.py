@@ -5,7 +5,6 @@ from __future__ import annotations
 import gate_catalogue as catalogue
 import numpy as np
 import pytest
-import torch
 from helpers import entangled, random_paulis, without_marks
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
@@ -16,7 +15,7 @@ from qiskit_addon_cutting.instructions import CutWire
 from qiskit_machine_learning.gradients import ParamShiftEstimatorGradient
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
-from distributed_estimator.errors import BackendError, CutError, InputError
+from distributed_estimator.errors import CutError, InputError
 from distributed_estimator.records import QueryRecord, read_records
 
 STEP = 1e-5
@@ -125,27 +124,6 @@ def test_expressions_and_repeated_parameters(labels):
     assert_agrees(circuit, random_paulis(3, 4, 2), [0.7, -1.3], labels)
 
 
-@pytest.mark.parametrize("gates", [1, 2, 3])
-def test_one_parameter_in_all_fragments_and_cuts(gates):
-    angle = Parameter("a")
-    circuit = QuantumCircuit(3)
-    for _ in range(gates):
-        for qubit in range(3):
-            circuit.ry(angle + 0.3 * qubit, qubit)
-        circuit.rzz(angle, 0, 1)
-        circuit.rxx(2 * angle, 1, 2)
-    assert_agrees(circuit, SparsePauliOp(["ZZX", "XIZ"], [1, -0.4]), [0.83], "ABC")
-
-
-@pytest.mark.parametrize("value", [0.0, np.pi, -np.pi / 2, 40.0])
-def test_special_angles(value):
-    x, y = Parameter("x"), Parameter("y")
-    body = QuantumCircuit(2)
-    body.ry(x, 0)
-    body.crz(y, 0, 1)
-    assert_agrees(with_body(2, body), SparsePauliOp("XZ"), [value, value], "AB")
-
-
 def test_subset_and_order_of_parameters():
     circuit = iris_circuit()
     values = point(circuit)
@@ -197,21 +175,6 @@ def test_parameters_outside_the_light_cone_are_zero(tmp_path):
     gradient._estimator.run([(circuit, "IIZZ", [0.3, 0.4, 0.5, 0.6])], precision=0).result()
     _, second, value = queries(log)
     assert second.num_subexperiments == value.num_subexperiments
-
-
-def test_identity_has_no_slope():
-    circuit = iris_circuit()
-    assert (exact(circuit, SparsePauliOp("IIII", 3), point(circuit), "AABB") == 0).all()
-
-
-def test_small_weights_have_slopes():
-    circuit = iris_circuit()
-    weights, unit = [0.9, 2.0, 1e-3], 1e-8
-    observable, small = (
-        SparsePauliOp(["ZZZZ", "XIIX", "YYYY"], factor * np.array(weights)) for factor in (1, unit)
-    )
-    found = exact(circuit, small, point(circuit), "AABB") / unit
-    assert np.abs(found - uncut(circuit, observable, point(circuit))).max() <= 1e-10
 
 
 STEEP = {
@@ -275,16 +238,6 @@ def test_steep_angles_without_sympy(name, monkeypatch):
     assert np.isfinite(exact(circuit, "ZZ", values, "AB", wanted=weights)).all()
 
 
-def test_several_observables_and_bindings():
-    circuit = iris_circuit()
-    observables = [SparsePauliOp("ZZZZ"), random_paulis(4, 5, 1), "XIYZ", {"IIIZ": 2.0, "ZIII": -1}]
-    points = np.random.default_rng(2).uniform(-2, 2, (len(observables), circuit.num_parameters))
-    found = make("ABBC").run([circuit] * 4, observables, points).result().gradients
-    plain = [*observables[:2], SparsePauliOp("XIYZ"), SparsePauliOp(["IIIZ", "ZIII"], [2, -1])]
-    for row, observable, values in zip(found, plain, points, strict=True):
-        assert np.abs(row - uncut(circuit, observable, values)).max() <= 1e-10
-
-
 def test_several_circuits_in_a_call_keep_their_places():
     first, second = iris_circuit(), real_amplitudes(4, reps=2)
     wanted = [None, list(second.parameters)[:3], None, list(second.parameters)[5:6], None]
@@ -298,22 +251,6 @@ def test_several_circuits_in_a_call_keep_their_places():
         assert np.abs(row - expected).max() <= 1e-10
         own = list(circuits[number].parameters) if wanted[number] is None else wanted[number]
         assert list(result.metadata[number]["parameters"]) == own
-
-
-def test_one_circuit_without_a_list():
-    circuit = real_amplitudes(2, reps=1)
-    values = point(circuit)
-    found = make("AB").run(circuit, SparsePauliOp("ZX"), [values]).result().gradients[0]
-    assert np.abs(found - uncut(circuit, SparsePauliOp("ZX"), values)).max() <= 1e-10
-
-
-def test_automatic_cuts():
-    from distributed_estimator import AutoCut
-
-    circuit = iris_circuit()
-    values = point(circuit)
-    found = exact(circuit, SparsePauliOp("ZZZZ"), values, AutoCut(max_qubits=2))
-    assert np.abs(found - uncut(circuit, SparsePauliOp("ZZZZ"), values)).max() <= 1e-10
 
 
 # --- Through Qiskit Machine Learning --------------------------------------------------------------
@@ -362,28 +299,6 @@ def test_network_shapes_and_values(count, input_gradients):
                 assert np.abs(by_inputs[sample, number] - expected[:4]).max() <= 1e-10
 
 
-def test_torch_backward_reaches_the_inputs():
-    from qiskit_machine_learning.connectors import TorchConnector
-
-    circuit = iris_circuit()
-    qnn = make_qnn(make("ABBC"), circuit, SparsePauliOp("ZZZZ"))
-    weights = np.random.default_rng(6).uniform(-1, 1, 8)
-    model = TorchConnector(qnn, initial_weights=weights)
-    inputs = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(2, 4).requires_grad_()
-    model.to(torch.float64)(inputs).sum().backward()
-    order = [*qnn.input_params, *qnn.weight_params]
-    places = [list(circuit.parameters).index(parameter) for parameter in order]
-    total = np.zeros(8)
-    for sample in range(2):
-        values = np.empty(12)
-        values[places] = np.concatenate([inputs[sample].detach().numpy(), weights])
-        expected = uncut(circuit, SparsePauliOp("ZZZZ"), values)[places]
-        total += expected[4:]
-        # torch keeps single precision somewhere on the way: 1e-5 is some ulps of it.
-        assert np.abs(inputs.grad[sample].numpy() - expected[:4]).max() <= 1e-5
-    assert np.abs(model.weight.grad.numpy() - total).max() <= 1e-5
-
-
 # --- Sampled gradients ----------------------------------------------------------------------------
 
 
@@ -428,19 +343,6 @@ def test_sampled_gradient_is_unbiased(kind, basis):
     assert (np.abs(rows.mean(axis=0) - expected) <= LIMIT * error).all()
 
 
-def test_members_of_a_batch_are_unbiased_too():
-    """300 bindings at once, a little apart from each other: each has shots of its own."""
-    circuit = iris_circuit()
-    points = point(circuit) + np.random.default_rng(1).uniform(-0.2, 0.2, (RUNS, 12))
-    observable = SparsePauliOp("ZZZZ")
-    call = [circuit] * RUNS, [observable] * RUNS, points
-    expected = np.array(make("AABB").run(*call).result().gradients)
-    found = np.array(make("AABB", None, shots=256, seed=3).run(*call).result().gradients)
-    errors = found - expected
-    spread = errors.std(axis=0, ddof=1) / np.sqrt(RUNS)
-    assert (np.abs(errors.mean(axis=0)) <= LIMIT * spread).all()
-
-
 def test_same_seed_same_bits():
     circuit = iris_circuit()
     call = [circuit] * 2, [SparsePauliOp("ZZZZ")] * 2, [point(circuit, 1), point(circuit, 2)]
@@ -451,14 +353,6 @@ def test_same_seed_same_bits():
     other = make("AABB", None, shots=128, seed=6)
     assert not np.array_equal(one, two)
     assert not np.array_equal(one, other.run(*call).result().gradients)
-
-
-def test_groups_of_a_call_have_seeds_of_their_own():
-    circuit = iris_circuit()
-    values = point(circuit)
-    call = [circuit, circuit.copy()], [SparsePauliOp("ZZZZ")] * 2, [values] * 2
-    one, two = make("AABB", None, shots=128, seed=5).run(*call).result().gradients
-    assert not np.array_equal(one, two)
 
 
 # --- What it costs --------------------------------------------------------------------------------
@@ -571,16 +465,6 @@ def test_precision_is_kept_by_slopes_where_the_value_is_certain():
     assert np.abs(rows.mean()) <= LIMIT * 0.05 / np.sqrt(60)
 
 
-def test_precision_zero_needs_an_exact_backend():
-    from qiskit.primitives import StatevectorSampler
-
-    circuit = real_amplitudes(2, reps=1)
-    estimator = DistributedEstimator("AB", backend=StatevectorSampler())
-    job = FragmentGradient(estimator, precision=0).run([circuit], ["ZZ"], [point(circuit)])
-    with pytest.raises(BackendError, match="precision"):
-        job.result()
-
-
 def test_gradient_on_a_sampler():
     from qiskit.primitives import StatevectorSampler
 
@@ -666,18 +550,6 @@ def test_values_come_with_their_gradients(cuts):
             value = estimator.run([(circuit, observable, row)], precision=0).result()[0].data.evs
             assert values[i, j] == pytest.approx(value, abs=1e-12)
             assert gradients[i, j] == pytest.approx(uncut(circuit, observable, row), abs=1e-10)
-
-
-def test_values_and_gradients_by_some_parameters_are_one_batch(tmp_path):
-    log = tmp_path / "log.jsonl"
-    circuit = real_amplitudes(2, reps=1)
-    points = np.random.default_rng(3).uniform(-2, 2, (5, 4))
-    wanted = [circuit.parameters[2], circuit.parameters[0]]
-    gradient = make("AB", log=log)
-    _, gradients = gradient.values_and_gradients((circuit, "ZZ", points), wanted)
-    assert len(queries(log)) == 1
-    for row, found in zip(points, gradients, strict=True):
-        assert found == pytest.approx(uncut(circuit, SparsePauliOp("ZZ"), row)[[2, 0]], abs=1e-10)
 
 
 def test_values_and_gradients_keep_to_the_precision_and_the_pub():

@@ -41,13 +41,13 @@ WRONG = [
     ("estimator", "gradient"),
     ("gradient", "training"),
     ("training.added", "cli"),
-    ("analysis.tables", "cutting"),
-    ("analysis.tables", "pipeline"),
+    ("analysis.load", "cutting"),
+    ("analysis.load", "pipeline"),
     ("simulation.added", "backends"),
     ("simulation.added", "analysis"),
 ]
 RIGHT = [
-    ("analysis.tables", "records"),
+    ("analysis.load", "records"),
     ("simulation.added", "execution"),
     ("training.added", "analysis"),
     ("study.added", "training"),

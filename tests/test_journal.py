@@ -6,8 +6,6 @@ import gc
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -20,10 +18,8 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
-from distributed_estimator.backends.statevector import StatevectorBackend
 from distributed_estimator.errors import RecordError
 from distributed_estimator.execution.journal import Journal
-from distributed_estimator.subexperiments import FragmentEstimate, FragmentExperiment, Task
 
 ODD = np.array([np.nan, -np.nan, np.inf, -np.inf, -0.0, 5e-324, 1.7976931348623157e308])
 PAYLOAD = np.array([0x7FF8DEADBEEF0001, 0xFFF0000000000001], np.uint64).view(np.float64)
@@ -153,14 +149,6 @@ def test_a_tail_torn_anywhere_is_cut_off(path: Path):
         assert path.read_bytes() == whole
 
 
-def test_a_torn_header_is_begun_anew(path: Path):
-    results = {"task": (np.array([1.0]),)}
-    whole = filled(path, results).read_bytes()
-    for size in range(whole.index(b"\n") + 1):
-        path.write_bytes(whole[:size])
-        assert filled(path, results).read_bytes() == whole
-
-
 def test_a_full_disk_leaves_no_half_line(path: Path, monkeypatch: pytest.MonkeyPatch):
     write = os.write
     room = [40]
@@ -283,63 +271,6 @@ def test_a_second_writer_is_told(path: Path):
         journal.add("more", (np.array([1.0]),))
     with Journal(path) as journal:
         assert journal.find("more")[0] == 1.0
-
-
-HOLD = """
-import fcntl, sys
-file = open(sys.argv[1], "rb")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_journal_of_another_process_is_refused(path: Path):
-    filled(path)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout.readline() == b"held\n"
-        with pytest.raises(RecordError, match="in use by another run"):
-            Journal(path)
-        process.communicate(timeout=60)
-    Journal(path).close()
-
-
-@pytest.mark.parametrize("begin", ["find", "add"])
-def test_two_that_begin_a_file(path: Path, begin: str):
-    with Journal(path) as one, Journal(path) as other:
-        if begin == "find":
-            assert one.find("task") is None
-        else:
-            one.add("task", (np.array([1.0]),))
-        for use in (lambda: other.add("task", ()), lambda: other.find("task")):
-            with pytest.raises(RecordError, match=re.escape(f"`{path}` is in use by another run")):
-                use()
-
-
-def test_a_run_holds_its_journal_before_it_has_any_result(path: Path):
-    """While the first of two runs on a new journal is at its first task, the second is refused."""
-    circuit = QuantumCircuit(1)
-    circuit.ry(0.3, 0)
-    seen = []
-
-    class Meeting(StatevectorBackend):
-        def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
-            with pytest.raises(RecordError) as refused:
-                second.run([(circuit, "Z")]).result()
-            seen.append(str(refused.value))
-            return super().run(experiment, task)
-
-    first, second = (
-        DistributedEstimator(
-            backend=backend, workers=1, options=EstimatorOptions(shots=16, seed=7), journal=path
-        )
-        for backend in (Meeting(), StatevectorBackend())
-    )
-    with first, second:
-        first.run([(circuit, "Z")]).result()
-    assert seen == [f"`{path}` is in use by another run: wait for it, or name another journal"]
 
 
 @pytest.mark.parametrize("changed", ["circuit", "angle", "observable", "shots"])

@@ -25,7 +25,6 @@ PUBLIC_NAMES = {"AutoCut", "DistributedEstimator", "EstimatorOptions", "Fragment
 
 # What the extras add to a lean installation. (The cutting addon itself brings Aer and the runtime.)
 EXTRAS = [
-    "altair",
     "dask",
     "distributed",
     "qiskit_machine_learning",

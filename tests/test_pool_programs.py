@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import psutil
 import pytest
+from pool_works import Program
 
 PROGRAM = """
 import gc, os, re, signal, sys, time
@@ -19,26 +17,25 @@ import psutil
 from pool_works import Calls, Inbox, job_of, wait_for_calls
 from distributed_estimator.execution.pools import {pool}
 
-HELPERS = re.compile("forkserver|resource_tracker")
+HELPERS = re.compile("serve_starts")
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    pool, inbox, work = {pool}(2{arguments}), Inbox(), Calls(str(folder))
-    first = job_of(work, ("value", 1.0))
-    pool.submit(first, inbox)
-    inbox.until_over(first, timeout=150.0)
-    jobs = [job_of(work, task) for task in {tasks}]
-    for job in jobs:
-        pool.submit(job, inbox)
-    for job in jobs:
-        wait_for_calls(folder, job.items[0].task[0], 1)
-    started = [
-        process for process in psutil.Process().children(recursive=True)
-        if process.ppid() != os.getpid() or not HELPERS.search(str(process.cmdline()))
-    ]  # without those that all process pools share
-    print(*(process.pid for process in started), flush=True)
-    sys.stdin.readline()
-    {end}
+folder = Path(sys.argv[1])
+pool, inbox, work = {pool}(2{arguments}), Inbox(), Calls(str(folder))
+first = job_of(work, ("value", 1.0))
+pool.submit(first, inbox)
+inbox.until_over(first, timeout=150.0)
+jobs = [job_of(work, task) for task in {tasks}]
+for job in jobs:
+    pool.submit(job, inbox)
+for job in jobs:
+    wait_for_calls(folder, job.items[0].task[0], 1)
+started = [
+    process for process in psutil.Process().children(recursive=True)
+    if process.ppid() != os.getpid() or not HELPERS.search(str(process.cmdline()))
+]  # without the one that all process pools share
+print(*(process.pid for process in started), flush=True)
+sys.stdin.readline()
+{end}
 """
 GONE = "psutil.wait_procs(started, timeout=20); assert not any(p.is_running() for p in started)"
 BUSY = [("signal", int(signal.SIGSTOP)), ("hold",)]
@@ -61,41 +58,19 @@ CASES = [
 ]
 
 
-@contextlib.contextmanager
-def program(folder, pool, end, tasks, arguments=""):
-    """A program up to its end; its process and all below it."""
-    path = folder / "program.py"
-    path.write_text(PROGRAM.format(pool=pool, end=ENDS[end], tasks=tasks, arguments=arguments))
-    found = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    made = subprocess.Popen(
-        [sys.executable, "-W", "error", str(path), str(folder)],
-        env=os.environ | {"PYTHONPATH": found},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    started = []
-    try:
-        for pid in made.stdout.readline().split():
+def assert_nothing_is_left(folder, pool, end, tasks, arguments=""):
+    text = PROGRAM.format(pool=pool, end=ENDS[end], tasks=tasks, arguments=arguments)
+    with Program(folder, text, folder, options=["-W", "error"]) as made:
+        started = []
+        for pid in made.process.stdout.readline().split():
             with contextlib.suppress(psutil.NoSuchProcess):
                 started.append(psutil.Process(int(pid)))
         assert started, "the program ended too early"
-        yield made, started
-    finally:
-        if made.poll() is None:
-            made.kill()
-        made.communicate()
-
-
-def assert_nothing_is_left(folder, pool, end, tasks, arguments=""):
-    with program(folder, pool, end, tasks, arguments) as (made, started):
         if end == "kill":
-            made.kill()
+            made.process.kill()
         elif end == "interrupt":
-            os.killpg(made.pid, signal.SIGINT)
-        _, errors = made.communicate(None if end in ("kill", "interrupt") else "\n", timeout=60)
+            os.killpg(made.process.pid, signal.SIGINT)
+        _, errors, _ = made.wait(None if end in ("kill", "interrupt") else "\n", timeout=60)
         _, alive = psutil.wait_procs(started, timeout=30)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     if end == "interrupt":

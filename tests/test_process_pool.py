@@ -12,8 +12,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import suppress
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -21,11 +19,11 @@ import numpy as np
 import psutil
 import pytest
 from faults import is_gone, wait_until
-from pool_works import Calls, Inbox, job_of, wait_for_calls
+from pool_works import Calls, Inbox, Program, job_of, wait_for_calls
 
 from distributed_estimator.errors import InputError
 from distributed_estimator.execution.messages import Finished, Lost
-from distributed_estimator.execution.pools import process_handle
+from distributed_estimator.execution.pools import processes
 from distributed_estimator.execution.pools.processes import ProcessPool
 
 GIGABYTE = 1 << 30
@@ -148,8 +146,8 @@ class Parent(Calls):
 
 
 def fork_server():
-    """Number of this program's fork server, whose forks are workers of other pools too."""
-    return forkserver._forkserver._forkserver_pid
+    """Number of the process that starts this program's workers, of other pools too."""
+    return processes._server.process.pid
 
 
 def pid_of(pool, inbox, work):
@@ -201,38 +199,29 @@ def test_a_stopped_fork_server_is_replaced(pool, inbox, work, tmp_path, moment):
     assert not is_gone(bystander), "workers outlive their server"
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_stopped_fork_server_is_replaced_however_often(tmp_path, moment):
-    for number in range(4):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        lose_server(moment, folder)
-
-
 def test_a_fork_server_that_never_answers_is_one_error(inbox, work, monkeypatch):
-    monkeypatch.setattr(process_handle, "_SERVER_LIMIT", 0.0)  # it has to import NumPy first
-    process_handle._end_child(fork_server())
+    monkeypatch.setattr(processes, "_SERVER_LIMIT", 0.0)  # it has to import NumPy first
+    processes._server.end()
     with contextlib.closing(ProcessPool(1)) as pool:
         (refused,) = run(pool, inbox, job_of(work, ("value", 1.0)))
 
     assert refused.kind == "refused"
-    assert refused.cause.startswith("a worker process cannot be started (the fork server ended, or")
-    assert refused.cause.endswith('use ProcessPool(start_method="spawn") or pool="threads"')
+    assert refused.cause.startswith("a worker process cannot be started (the process that starts")
+    assert refused.cause.endswith('use pool="threads"')
 
 
 def test_a_worker_that_is_stopped_while_it_starts_is_replaced(inbox, work, monkeypatch):
-    launch, launched = process_handle._launch, []
+    ask, launched = processes._server.ask, []
 
-    def stopped_at_first(*arguments):
-        process = launch(*arguments)
-        if not launched:
-            os.kill(process.pid, signal.SIGSTOP)
-        launched.append(process.pid)
-        return process
+    def stopped_at_first(verb, *arguments, **options):
+        answer = ask(verb, *arguments, **options)
+        if verb == "spawn":
+            if not launched:
+                os.kill(answer, signal.SIGSTOP)
+            launched.append(answer)
+        return answer
 
-    monkeypatch.setattr(process_handle, "_launch", stopped_at_first)
+    monkeypatch.setattr(processes._server, "ask", stopped_at_first)
     with contextlib.closing(ProcessPool(1, start_method="spawn")) as pool:
         assert pid_of(pool, inbox, work) == launched[1]
     wait_until_gone(*launched)
@@ -342,7 +331,7 @@ def test_memory_limits_are_bytes(limit):
 
 
 HEAD = f"""
-import ctypes, os, sys, time
+import os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pool_works import Calls, Inbox, job_of, wait_for_calls
 from distributed_estimator.execution.pools.processes import ProcessPool
@@ -356,9 +345,6 @@ class Spin(Calls):
         while True:
             pass
 
-    def do_hold(self):
-        ctypes.PyDLL(None).sleep(1000)  # without letting go of the interpreter's lock
-
 
 def start(pool, *verbs):
     work = Spin(folder)
@@ -367,197 +353,93 @@ def start(pool, *verbs):
 """
 
 
-class Script:
-    """A script in an interpreter of its own, with a process group of its own."""
-
-    def __init__(self, folder, body, **environment):
-        path = folder / "script.py"
-        path.write_text(HEAD + textwrap.dedent(body))
-        self.process = subprocess.Popen(
-            [sys.executable, str(path), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, **environment},
-        )
-
-    def descendants(self):
-        return [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
-
-    def wait(self, timeout=60.0):
-        """Its output, errors and exit code."""
-        out, err = self.process.communicate(timeout=timeout)
-        return out, err, self.process.returncode
-
-
-@pytest.fixture
-def script(tmp_path):
-    scripts = []
-
-    def make(body, **environment):
-        scripts.append(Script(tmp_path, body, **environment))
-        return scripts[-1]
-
-    yield make
-    for made in scripts:
-        with suppress(ProcessLookupError):
-            os.killpg(made.process.pid, signal.SIGKILL)
-        made.process.communicate()
+def script(folder, body, **environment):
+    return Program(folder, HEAD + textwrap.dedent(body), folder, **environment)
 
 
 @pytest.mark.soak
-def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(script, tmp_path):
-    made = script("""
-        if __name__ == "__main__":
-            pool = ProcessPool(1)
-            start(pool, ("spin",))
-            wait_for_calls(__import__("pathlib").Path(folder), "spin", 1)
-            if os.fork() == 0:
-                time.sleep(1000)
-            open(os.path.join(folder, "call.forked"), "w").close()
+def test_no_worker_outlives_a_killed_parent_whose_pipes_live_on(tmp_path):
+    body = """
+        pool = ProcessPool(1)
+        start(pool, ("spin",))
+        wait_for_calls(__import__("pathlib").Path(folder), "spin", 1)
+        if os.fork() == 0:
             time.sleep(1000)
-    """)
-    (pid,) = wait_for_calls(tmp_path, "spin", 1)
-    limit = time.monotonic() + 30.0
-    while not (tmp_path / "call.forked").exists():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
+        open(os.path.join(folder, "call.forked"), "w").close()
+        time.sleep(1000)
+    """
+    with script(tmp_path, body) as made:
+        (pid,) = wait_for_calls(tmp_path, "spin", 1)
+        wait_until((tmp_path / "call.forked").exists, "it forks")
+        (fork,) = [
+            p for p in made.descendants() if p.ppid() == made.process.pid and not p.children()
+        ]
 
-    made.process.kill()
+        made.process.kill()
 
-    wait_until_gone(pid)
+        wait_until_gone(pid)
+        fork.kill()
 
 
-def test_the_interpreter_exits_and_takes_stopped_helpers_with_it(script, tmp_path):
-    made = script("""
-        from multiprocessing import forkserver, resource_tracker
+def test_the_interpreter_exits_and_takes_a_stopped_helper_with_it(tmp_path):
+    body = """
+        from distributed_estimator.execution.pools import processes
 
-        if __name__ == "__main__":
-            pool = ProcessPool(2)
-            start(pool, ("value", 1.0))
-            wait_for_calls(__import__("pathlib").Path(folder), "value", 1)
-            server = forkserver._forkserver._forkserver_pid
-            tracker = resource_tracker._resource_tracker._pid
-            os.kill(server, 19)
-            os.kill(tracker, 19)
-            print(server, tracker)
-    """)
+        pool = ProcessPool(2)
+        start(pool, ("value", 1.0))
+        wait_for_calls(__import__("pathlib").Path(folder), "value", 1)
+        os.kill(processes._server.process.pid, 19)
+        print(processes._server.process.pid)
+    """
+    with script(tmp_path, body) as made:
+        out, err, code = made.wait()
 
-    out, err, code = made.wait()
-
-    wait_until_gone(*map(int, out.split()))
+    wait_until_gone(int(out))
     assert (err, code) == ("", 0)
 
 
-def test_a_script_without_main_guard_ends_in_a_clear_error(script):
-    made = script("""
-        from distributed_estimator.execution.messages import Lost
-
-        pool = ProcessPool(4)
-        job = job_of(Calls(), ("value", 1.0))
-        pool.submit(job, inbox)
-        (end,) = inbox.until_over(job)
-        sys.exit(end.cause if isinstance(end, Lost) else 0)
-    """)
-
-    _, err, code = made.wait()
-
-    assert code == 1
-    (line,) = err.strip().splitlines()
-    assert "a worker process ended while it started (worker 0 ended with exit code 1)" in line
-    assert 'under `if __name__ == "__main__":`' in line
-
-
-def test_a_work_may_be_defined_in_the_script(script):
-    made = script("""
-        import numpy as np
-
-        class Local(Calls):
-            def do_local(self, x):
-                return (np.array([x + OFFSET]),)
-
-        OFFSET = 40.0
-
-        if __name__ == "__main__":
-            pool = ProcessPool(1)
-            job = job_of(Local(), ("local", 2.0))
-            pool.submit(job, inbox)
-            (end,) = inbox.until_over(job)
-            print(end.outcomes[0].arrays[0][0])
-    """)
-
-    out, err, code = made.wait()
-
-    assert (out.strip(), err, code) == ("42.0", "", 0)
-
-
-THREADS = """
-    import multiprocessing
+SCRIPT = """
     import numpy as np
 
-    class Threads(Calls):
-        def do_threads(self):
+    class Local(Calls):
+        def do_local(self, x):
             import qiskit_aer, threadpoolctl
-            found = [info["num_threads"] for info in threadpoolctl.threadpool_info()]
-            return (np.array([*found, float(os.environ["OMP_NUM_THREADS"])]),)
+            threads = [info["num_threads"] for info in threadpoolctl.threadpool_info()]
+            return (np.array([x + OFFSET, max(threads), float(os.environ["OMP_NUM_THREADS"])]),)
 
-    def report(queue):
-        queue.put([os.environ["OMP_NUM_THREADS"], "xmlrpc.client" in sys.modules])
-
-    if __name__ == "__main__":
-        multiprocessing.set_forkserver_preload(["xmlrpc.client"])
-        before = dict(os.environ)
-        pool = ProcessPool(1{arguments})
-        job = job_of(Threads(), ("threads",))
-        pool.submit(job, inbox)
-        (end,) = inbox.until_over(job)
-        print(set(end.outcomes[0].arrays[0].tolist()))
-        assert os.environ == before
-
-        context = multiprocessing.get_context("forkserver")
-        queue = context.SimpleQueue()
-        process = context.Process(target=report, args=[queue])
-        process.start()
-        print(queue.get())
-        process.join()
+    OFFSET = 40.0
+    before = dict(os.environ)
+    pool = ProcessPool(1{arguments})
+    job = job_of(Local(), ("local", 2.0))
+    pool.submit(job, inbox)
+    (end,) = inbox.until_over(job)
+    print(end.outcomes[0].arrays[0].tolist())
+    assert os.environ == before
 """
 
 
 @pytest.mark.parametrize(
     "arguments", ["", pytest.param(', start_method="spawn"', marks=pytest.mark.soak)]
 )
-def test_workers_have_one_thread_each_and_the_callers_processes_are_left_alone(script, arguments):
+def test_a_script_needs_no_guard_and_its_works_have_one_thread_each(tmp_path, arguments):
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    made = script(THREADS.format(arguments=arguments), **dict.fromkeys(names, "4"))
-
-    out, err, code = made.wait()
-
-    assert (out.splitlines(), err, code) == (["{1.0}", "['4', True]"], "", 0)
+    body = SCRIPT.format(arguments=arguments)
+    with script(tmp_path, body, **dict.fromkeys(names, "4")) as made:
+        assert made.wait() == ("[42.0, 1.0, 1.0]\n", "", 0)
 
 
-def test_a_program_from_standard_input_is_told_what_to_do():
-    program = """
-        pool = ProcessPool(1)
-        job = job_of(Calls(), ("value", 1.0))
-        pool.submit(job, inbox)
-        (lost,) = inbox.until_over(job)
-        print(lost.kind, lost.cause, sep=": ")
-    """
+def test_a_program_from_standard_input_does_as_well():
+    program = HEAD + textwrap.dedent(SCRIPT.format(arguments=""))
     done = subprocess.run(
         [sys.executable, "-", "folder"],
-        input=HEAD + textwrap.dedent(program),
+        input=program,
         capture_output=True,
         text=True,
         timeout=60.0,
         check=False,
     )
 
-    assert done.stdout.strip() == (
-        "refused: a program read from standard input cannot be imported by worker processes: "
-        'put it into a file, or use pool="threads"'
-    )
-    assert (done.stderr, done.returncode) == ("", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("[42.0, 1.0, 1.0]\n", "", 0)
 
 
 def test_a_worker_that_cannot_be_started_is_told_of_and_the_next_is():

@@ -13,22 +13,21 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from uuid import uuid4
 
 import numpy as np
 import psutil
 import pytest
-from faults import wait_until
-from pool_works import Calls, job_of
+from faults import is_gone, wait_until
+from pool_works import Calls, Program, job_of
 
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
 from distributed_estimator.execution import worker
 from distributed_estimator.execution.messages import Finished
-from distributed_estimator.execution.pools import ray as ray_pool
-from distributed_estimator.execution.pools import ray_link, transfer
-from distributed_estimator.execution.pools.ray import RayPool
+from distributed_estimator.execution.pools import base, clusters, driven
+from distributed_estimator.execution.pools.child import BEAT_SECONDS
+from distributed_estimator.execution.pools.clusters import RayPool
 from distributed_estimator.execution.worker import Works
 
 START = 150.0
@@ -51,42 +50,7 @@ def descendants():
     return psutil.Process().children(recursive=True)
 
 
-def actors():
-    found = set()
-    for process in descendants():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name() == "ray::RayWorker":
-                found.add(process.pid)
-    return found
-
-
-def arrive(kind, folder, key):
-    (Path(folder) / f"arrived.{os.getpid()}.{uuid4().hex}").touch()
-    return kind(folder, key)
-
-
-@dataclass(frozen=True)
-class Noted:
-    """A work that notes where and how often it is unpickled."""
-
-    folder: str
-    key: str = field(default_factory=lambda: uuid4().hex)
-
-    def __reduce__(self):
-        return arrive, (type(self), self.folder, self.key)
-
-    def run(self, task):
-        return (np.array([float(task)]),)
-
-
 # With a real Ray.
-
-
-def test_works_that_were_forgotten_are_sent_again(pool, inbox, tmp_path):
-    works = [Noted(str(tmp_path)) for _ in range(12)]
-    for work in [*works, *works]:
-        (ended,) = run(pool, inbox, job_of(work, 3))
-        assert ended.outcomes[0].arrays[0][0] == 3
 
 
 @pytest.mark.soak
@@ -130,47 +94,48 @@ class Forking:
 # Without Ray.
 
 
-class FakeLink:
+class FakeChild:
     """Actors that come up with the versions it is given, and answer nothing."""
 
-    versions = transfer.own_versions()
+    versions = base.own_versions()
     ended = 0
 
-    def __init__(self, address, workers, environment):
+    def __init__(self, driver, arguments, environment, folder, *, quiet):
         self.sent = []
         self.messages = queue.SimpleQueue()
+        self.messages.put(("connected",))
         self.over = False
 
     def send(self, *message):
         self.sent.append(message)
         if message[0] == "start":
-            self.messages.put(("up", message[1], self.versions, "host"))
+            self.messages.put(("up", message[1], {"0 on host": self.versions}))
 
-    def receive(self):
+    def receive(self, limit=None):
         return self.messages.get()
 
     def end(self):
         if not self.over:
             self.over = True
             type(self).ended += 1
-            self.messages.put(None)
+            self.messages.put(("gone", "it was ended"))
 
 
 @pytest.fixture
 def link(monkeypatch):
-    class Link(FakeLink):
+    class Child(FakeChild):
         pass
 
-    monkeypatch.setattr(ray_pool, "RayLink", Link)
-    return Link
+    monkeypatch.setattr(clusters, "Child", Child)
+    return Child
 
 
 def test_other_versions_are_refused_before_any_work_is_sent(link, inbox):
-    link.versions = {**transfer.own_versions(), "numpy": "0.9", "qiskit": None}
+    link.versions = {**base.own_versions(), "numpy": "0.9", "qiskit": None}
     pool = RayPool(2)
     with pytest.raises(PoolError, match=r"numpy 0\.9 instead of .*qiskit \(not installed\)"):
         pool.submit(job_of(Calls(), ("value", 1.0)), inbox)
-    assert {message[0] for message in pool._engine._link.sent} == {"start"}
+    assert {message[0] for message in pool._engine._child.sent} == {"start"}
     assert link.ended == 1
     assert inbox.messages.empty()
 
@@ -193,24 +158,17 @@ def test_jobs_do_not_wait_for_ever_for_an_actor(link, inbox, monkeypatch):
     inbox.until_started(job)
     following = job_of(Calls(), ("value", 1.0))
     pool.submit(following, inbox)
-    monkeypatch.setattr(ray_pool, "_SECONDS_TO_START", 3 * ray_pool.SECONDS_TO_LOOK)
+    monkeypatch.setattr(driven, "SECONDS_TO_START", 3 * BEAT_SECONDS)
     monkeypatch.setattr(link, "send", lambda self, *message: None)
     for _ in range(3):
-        pool._engine._link.messages.put(("beat",))  # which do not count: the actor is up
+        pool._engine._child.messages.put(("beat",))  # which do not count: the actor is up
     pool.abandon(job)
     for _ in range(3):
-        pool._engine._link.messages.put(("beat",))
+        pool._engine._child.messages.put(("beat",))
     lost, refused = inbox.until_over(job, following)
     assert (lost.kind, refused.kind) == ("lost", "refused")
     assert refused.cause.startswith("Ray started 0 of 1 actors in 1.5 s")
     assert link.ended == 1
-
-
-def test_actors_that_find_no_place_are_told_of(link, inbox, monkeypatch):
-    monkeypatch.setattr(link, "send", lambda self, *message: None)
-    monkeypatch.setattr(ray_pool, "_SECONDS_TO_START", 0.01)
-    with pytest.raises(PoolError, match=r"0 of 3 actors .* give fewer `workers` or a larger"):
-        RayPool(3).submit(job_of(Calls(), ("value", 1.0)), inbox)
 
 
 def test_without_a_thread_to_listen_nothing_is_left(link, inbox, monkeypatch):
@@ -235,21 +193,6 @@ def test_without_a_thread_to_listen_nothing_is_left(link, inbox, monkeypatch):
     assert link.ended == 2
 
 
-def test_without_a_process_to_drive_ray_nothing_is_left(inbox, monkeypatch, tmp_path):
-    def fail(*arguments, **settings):
-        raise BlockingIOError("no more processes")
-
-    folder = tmp_path / "ray"
-    folder.mkdir()
-    monkeypatch.setattr(ray_link, "_folder", lambda: str(folder))
-    monkeypatch.setattr(subprocess, "Popen", fail)
-    pool = RayPool(1)
-    with pytest.raises(PoolError, match=r"cannot be started .*BlockingIOError: no more processes"):
-        pool.submit(job_of(Calls(), ("value", 1.0)), inbox)
-    assert not folder.exists()
-    assert inbox.messages.empty()
-
-
 @pytest.fixture
 def unlaunched(monkeypatch):
     """Fails where a process is started to connect: what is refused before is so within seconds."""
@@ -257,7 +200,7 @@ def unlaunched(monkeypatch):
     def launch(*arguments, **settings):
         raise AssertionError("launched")
 
-    monkeypatch.setattr(ray_link, "_launch", launch)
+    monkeypatch.setattr(driven, "_launch", launch)
 
 
 @pytest.mark.parametrize("form", ["{}", "ray://{}"])
@@ -269,19 +212,12 @@ def test_an_address_where_nobody_listens_is_told_at_once(form, unlaunched, inbox
             RayPool(1, address=address).submit(job_of(Calls(), ("value", 1.0)), inbox)
 
 
-def test_an_address_in_the_environment_is_tried_as_fast(serving, unlaunched, inbox, monkeypatch):
-    address = serving(socket.socket.close)
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(PoolError, match=f"cannot be reached at '{address}'"):
-        RayPool(1, address="auto").submit(job_of(Calls(), ("value", 1.0)), inbox)
-
-
 def test_an_address_that_outlasts_its_cluster_is_tried_as_fast(
     serving, unlaunched, inbox, monkeypatch, tmp_path
 ):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(ray_link, "_HEAD", "of other tests no process")
+    monkeypatch.setattr(clusters, "_HEAD", "of other tests no process")
     address = serving(socket.socket.close)
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(f"{address}\n")
@@ -325,8 +261,8 @@ def serving():
 def test_a_server_that_is_not_ray_is_told_at_once(
     answer, form, serving, unlaunched, inbox, monkeypatch
 ):
-    assert 2 * ray_link._SECONDS_TO_PROBE < 10, "as is promised"
-    monkeypatch.setattr(ray_link, "_SECONDS_TO_PROBE", 0.2 if answer is say_nothing else 60.0)
+    assert 2 * clusters._SECONDS_TO_PROBE < 10, "as is promised"
+    monkeypatch.setattr(clusters, "_SECONDS_TO_PROBE", 0.2 if answer is say_nothing else 60.0)
     address = form.format(serving(answer))
     with pytest.raises(PoolError, match=f"cannot be reached at '{address}' .*leave `address`"):
         RayPool(1, address=address).submit(job_of(Calls(), ("value", 1.0)), inbox)
@@ -387,34 +323,16 @@ def test_workers_forget_works_beyond_a_number_or_size(limit, used, left, monkeyp
     assert [key for key in used if key in works] == list(left)
 
 
-def test_a_work_that_was_used_is_kept_and_one_forgotten_loaded_again(monkeypatch):
-    monkeypatch.setattr(worker, "_MOST_WORKS", 2)
-    works, loaded = Works(), []
-
-    def load(key):
-        loaded.append(key)
-        return pickle.dumps(Large(key, 0))
-
-    for key in "abacab":
-        works.get(key, lambda key=key: load(key))
-    assert loaded == ["a", "b", "c", "b"]
-
-
 # Whole programs, each with a Ray of its own.
 
 PRELUDE = """
-import gc, os, sys, time
+import os
 from pool_works import Calls, Inbox, job_of
-from distributed_estimator.execution.pools.ray import RayPool
-
-def begin(pool, task=("value", 1.0), delay=3600.0):
-    inbox, job = Inbox(), job_of(Calls(), task, delay=delay)
-    pool.submit(job, inbox)
-    inbox.until_started(job)
-    return inbox, job
+from distributed_estimator.execution.pools import RayPool
 
 def value(pool):
-    inbox, job = begin(pool, delay=0.0)
+    inbox, job = Inbox(), job_of(Calls(), ("value", 1.0))
+    pool.submit(job, inbox)
     return inbox.until_over(job, timeout=60.0)[0].outcomes[0].arrays[0][0]
 
 """
@@ -422,34 +340,15 @@ def value(pool):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a program and wait until it says "ready"; its process and its descendants."""
-    programs = []
+    """Start a program and wait until it says "ready"."""
+    with contextlib.ExitStack() as programs:
 
-    def start(text):
-        path = tmp_path / "program.py"
-        path.write_text(PRELUDE + text)
-        program = subprocess.Popen(
-            [sys.executable, "-u", path],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        programs.append(program)
-        for line in program.stdout:
-            if line == "ready\n":
-                break
-        else:
-            pytest.fail(program.communicate()[1])
-        return program, psutil.Process(program.pid).children(recursive=True)
+        def start(text):
+            program = programs.enter_context(Program(tmp_path, PRELUDE + text))
+            assert program.process.stdout.readline() == "ready\n"
+            return program
 
-    yield start
-    for program in programs:
-        if program.poll() is None:
-            program.kill()
-        program.communicate()
+        yield start
 
 
 @pytest.fixture
@@ -462,12 +361,11 @@ def folder():
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_of_a_program_that_ends_while_ray_starts(start, number):
-    program, _ = start("print('ready')\nvalue(RayPool(2))\n")
-    found = psutil.Process(program.pid)
-    wait_until(lambda: "raylet" in names(found.children(recursive=True)), "Ray starts", START)
-    processes = found.children(recursive=True)
-    program.send_signal(number)
-    program.communicate(timeout=60)
+    program = start("print('ready')\nvalue(RayPool(2))\n")
+    wait_until(lambda: "raylet" in names(program.descendants()), "Ray starts", START)
+    processes = program.descendants()
+    program.process.send_signal(number)
+    program.wait(timeout=60)
     _, alive = psutil.wait_procs(processes, timeout=60)
     assert not alive
 
@@ -480,12 +378,11 @@ def answer_as_ray(line):
 @pytest.mark.soak
 def test_nothing_is_left_of_a_program_that_ends_while_it_connects(start, serving):
     address = serving(answer_as_ray)  # once: Ray itself gets no answer
-    program, _ = start(f"print('ready')\nvalue(RayPool(1, address={address!r}))\n")
-    found = psutil.Process(program.pid)
-    wait_until(lambda: found.children(), "a process connects")
-    processes = found.children(recursive=True)
+    program = start(f"print('ready')\nvalue(RayPool(1, address={address!r}))\n")
+    wait_until(program.descendants, "a process connects")
+    processes = program.descendants()
     time.sleep(2.0)  # long enough to be told of the address, and to wait for its answer
-    program.kill()
+    program.process.kill()
     _, alive = psutil.wait_procs(processes, timeout=20)
     assert not alive
 
@@ -503,7 +400,7 @@ def names(processes):
 def test_a_ray_that_was_there_is_used_and_left(start, folder, monkeypatch, address):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # else Ray writes a token to the home directory
     monkeypatch.setenv("RAY_AUTH_TOKEN", uuid4().hex * 2)
-    program, _ = start(
+    program = start(
         "import ray\n"
         f"ray.init(num_cpus=4, log_to_driver=False, _temp_dir={folder!r})\n"
         "os.environ['RAY_ADDRESS'] = ray.get_runtime_context().gcs_address\n"
@@ -517,9 +414,7 @@ def test_a_ray_that_was_there_is_used_and_left(start, folder, monkeypatch, addre
         "print(actors, ray.get(ray.remote(lambda: 41 + 1).remote()))\n"
         "ray.shutdown()\n"
     )
-    out, noise = program.communicate(timeout=120)
-    assert program.returncode == 0, noise
-    assert out.split() == ["2.0", "42"]
+    assert program.wait() == ("2.0 42\n", "", 0)
 
 
 @pytest.fixture
@@ -557,17 +452,25 @@ def answers(port):
     return False
 
 
+def actors(pool, inbox):
+    """The processes of both workers of a pool."""
+    jobs = [job_of(Calls(), ("pid",), delay=1.0) for _ in range(2)]
+    found = {int(end.outcomes[0].arrays[0][0]) for end in run(pool, inbox, *jobs)}
+    assert len(found) == 2
+    return found
+
+
 @pytest.mark.soak
 def test_a_cluster_serves_through_either_address_and_is_left(cluster, inbox):
-    others = actors()
     for address in cluster:
         with contextlib.closing(RayPool(2, address=address)) as pool:
-            (ended,) = run(pool, inbox, job_of(Calls(), ("value", 3.0)))
-            np.testing.assert_array_equal(ended.outcomes[0].arrays[0], [3.0, 9.0])
+            before = actors(pool, inbox)
             (lost,) = run(pool, inbox, job_of(Calls(), ("signal", 9)))
             assert lost.kind == "lost"
-            wait_until(lambda: len(actors() - others) == 2, "another takes its place", START)
-        wait_until(lambda: actors() <= others, "the actors end")
+            time.sleep(1.0)  # until Ray has noticed, and another takes its place
+            after = actors(pool, inbox)
+            assert len(before & after) == 1
+        wait_until(lambda pids=before | after: all(map(is_gone, pids)), "the actors end")
 
 
 @pytest.mark.soak

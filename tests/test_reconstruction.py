@@ -36,7 +36,7 @@ from distributed_estimator.reconstruction import (
     slicing,
 )
 from distributed_estimator.reconstruction.path import Contraction
-from distributed_estimator.reconstruction.slicing import reduce_tree, run_here
+from distributed_estimator.reconstruction.slicing import run_here
 from distributed_estimator.subexperiments import (
     FragmentExperiment,
     Observables,
@@ -284,17 +284,6 @@ def test_slices_sum_to_the_derivatives(name, many_tasks):
         np.testing.assert_allclose(own, whole, rtol=0, atol=1e-12 * np.abs(whole).max())
 
 
-def test_the_doubled_network_is_sliced_too():
-    edges = grid(3)
-    network = network_of(edges, 2)
-    most = network.elements_per_query(squared=True) // 2
-    sliced = network.sliced(most, squared=True)
-    assert sliced.num_slices > 1
-    assert sliced.elements_per_query <= most
-    leaves = random_leaves(edges, 2)  # of rank 4, as pairs of 2 are
-    np.testing.assert_allclose(sliced.values(leaves), network.values(leaves, 2), rtol=1e-12)
-
-
 def test_what_fits_is_not_sliced():
     network = network_of(grid(3))
     assert network.sliced(None, squared=False) is None
@@ -340,15 +329,6 @@ def test_how_many_slices_make_a_task_changes_no_bit_of_the_value(monkeypatch):
         values.add(sliced.values(leaves).tobytes())
     assert len(tasks) == 3
     assert len(values) == 1
-
-
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(0, 4))
-def test_sums_over_neighbours_are_parts_of_the_whole_sum(numbers, power):
-    parts = [np.float64(x) for x in numbers]
-    size = 2**power
-    blocks = [reduce_tree(parts[i : i + size]) for i in range(0, len(parts), size)]
-    assert reduce_tree(blocks) == reduce_tree(parts)
-    assert float(reduce_tree(parts)) == pytest.approx(sum(numbers), abs=1e-12)
 
 
 TREE = """
@@ -405,14 +385,6 @@ def test_memory_stays_below_the_cap():
     back = network.sliced(most, squared=False, derivatives=True)
     assert peak_elements(lambda: network.environments(leaves)) > 1.5 * most
     assert peak_elements(lambda: back.environments(leaves)) < most
-
-
-def test_several_queries_share_the_cap():
-    parts = reconstruction_parts(False)
-    network = parts[1]
-    most = int(2.5 * network.elements_per_query(squared=False))
-    sizes = [p.stop - p.start for p, _ in Reconstruction(*parts, most_elements=most).environments()]
-    assert sizes == [2, 1]
 
 
 @pytest.mark.parametrize("spare", [0, 60])

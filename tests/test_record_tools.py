@@ -24,9 +24,12 @@ from record_examples import STEP
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.analysis.escape import csv_text, markdown
-from distributed_estimator.analysis.frames import to_pandas, to_polars
-from distributed_estimator.analysis.inventory import take_inventory
-from distributed_estimator.analysis.sql import query_records
+from distributed_estimator.analysis.frames import (
+    query_records,
+    take_inventory,
+    to_pandas,
+    to_polars,
+)
 from distributed_estimator.backends.fleet import Fleet, homogeneous
 from distributed_estimator.cli.main import main
 from distributed_estimator.errors import InputError, MissingExtraError, RecordError
@@ -185,7 +188,7 @@ def test_importing_the_package_asks_git_nothing() -> None:
     program = (
         "import subprocess, sys\n"
         "subprocess.Popen = None\n"
-        "import distributed_estimator.records, distributed_estimator.analysis.sql\n"
+        "import distributed_estimator.records, distributed_estimator.analysis.frames\n"
         "assert not {'pandas', 'polars', 'duckdb'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -22,10 +22,10 @@ from qiskit.circuit.library import real_amplitudes
 from record_examples import STEP, query_record
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
-from distributed_estimator.analysis.cost_files import load_costs
+from distributed_estimator.analysis.costs import load_costs
+from distributed_estimator.analysis.frames import query_records as ask
+from distributed_estimator.analysis.pages import write_run_report
 from distributed_estimator.analysis.report import write_report, write_results
-from distributed_estimator.analysis.run_report import write_run_report
-from distributed_estimator.analysis.sql import query_records as ask
 from distributed_estimator.analysis.study import load_study
 from distributed_estimator.analysis.trace import write_chrome_trace
 from distributed_estimator.errors import InputError, RecordError

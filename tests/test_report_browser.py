@@ -12,8 +12,8 @@ import pytest
 from hostile_study import hostile_study, traced_study, training_run
 from playwright.sync_api import sync_playwright
 
+from distributed_estimator.analysis.pages import write_run_report
 from distributed_estimator.analysis.report import StudyData, study_page
-from distributed_estimator.analysis.run_report import write_run_report
 from distributed_estimator.analysis.study import load_study
 
 pytestmark = pytest.mark.browser
@@ -104,15 +104,14 @@ def test_every_figure_is_drawn(opened, name):
             assert min(box["width"], box["height"]) > 60, chart
     if name == "paper":
         figure = charts(page)["fig7-accuracy"]
-        rows = [row for p in figure["panels"] for d in p["datasets"].values() for row in d]
+        rows = [row for p in figure["panels"] for row in p["data"]["values"]]
         assert bars(page.locator("#fig7-accuracy")).count() == sum(not r["head"] for r in rows)
 
 
 def test_bars_are_as_long_as_their_numbers(opened):
     page = opened("paper")
     panel = charts(page)["fig7-accuracy"]["panels"][0]
-    (rows,) = panel["datasets"].values()
-    values = [row["value"] for row in rows if not row["head"]]
+    values = [row["value"] for row in panel["data"]["values"] if not row["head"]]
     boxes = bars(page.locator("#fig7-accuracy .panel").first).all()
     lengths = [box.bounding_box()["width"] for box in boxes]
     scale = lengths[0] / values[0]

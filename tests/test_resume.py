@@ -7,14 +7,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,13 +25,11 @@ from distributed_estimator.errors import (
     TrainingStoppedError,
 )
 from distributed_estimator.records import TrainingRecord, files
-from distributed_estimator.training import checkpoints, loop, session
-from distributed_estimator.training.checkpoints import Checkpoint, flatten, unflatten
+from distributed_estimator.training import loop, session
 from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import resume, train
+from distributed_estimator.training.loop import load_trained, resume, train
 from distributed_estimator.training.models import ModelConfig
 from distributed_estimator.training.runs import RunFolder, Scores, TrainingResult
-from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
 BASE = TrainingConfig(WorkloadConfig("iris", seed=7, samples=10, test_samples=6), shots=16, cuts=1)
@@ -125,12 +120,8 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(task: Workload, tmp_path: 
     check_sound(parts)
 
 
-@pytest.mark.parametrize("name", ["adam", "lbfgs", "spsa"])
-def test_what_was_done_after_the_last_checkpoint_is_done_again(
-    task: Workload, tmp_path: Path, name: str
-):
+def test_what_was_done_after_the_last_checkpoint_is_done_again(task: Workload, tmp_path: Path):
     """As after a kill: the checkpoint is older than the logs, which end in half a line."""
-    config = CONFIGS[name]
     whole = RunFolder(tmp_path / "whole")
     kept = tmp_path / "kept.safetensors"
 
@@ -138,7 +129,7 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again(
         if record.epoch == 1:
             shutil.copy(whole.checkpoint, kept)
 
-    train(task, config, whole, progress=keep)
+    train(task, CONFIGS["adam"], whole, progress=keep)
     expected = story(whole)
     for log in (whole.queries, whole.training):
         with log.open("ab") as file:
@@ -242,18 +233,6 @@ def test_a_gradient_free_run_is_not_finished_before_its_choice(task: Workload, t
     assert load_trained(folder).finished
 
 
-def test_a_progress_that_fails_costs_nothing(task: Workload, tmp_path: Path):
-    def fail(record: object) -> None:
-        raise ZeroDivisionError
-
-    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
-    train(task, CONFIGS["adam"], whole)
-    with pytest.raises(ZeroDivisionError):
-        train(task, CONFIGS["adam"], parts, progress=fail)
-    resume(parts)
-    assert story(parts) == story(whole)
-
-
 def test_runs_leave_no_file_open(task: Workload, tmp_path: Path):
     def opened() -> int:
         return len(os.listdir("/proc/self/fd"))
@@ -264,18 +243,6 @@ def test_runs_leave_no_file_open(task: Workload, tmp_path: Path):
     for number in range(3):
         train(task, config, RunFolder(tmp_path / str(number)))
     assert opened() <= before
-
-
-def test_nested_state_survives_the_round_trip():
-    state = {"a": [1, 2.5, None, "x", True, torch.arange(3)], 0: {"b": (torch.eye(2), [])}, "c": {}}
-    tensors: dict[str, torch.Tensor] = {}
-    left = json.loads(json.dumps(flatten(state, "state", tensors)))
-    again = unflatten(left, tensors)
-    assert list(again) == ["a", 0, "c"]
-    assert again["a"][:5] == [1, 2.5, None, "x", True]
-    assert torch.equal(again["a"][5], torch.arange(3))
-    assert torch.equal(again[0]["b"][0], torch.eye(2))
-    assert isinstance(again[0]["b"], tuple)
 
 
 # --- killed
@@ -344,85 +311,32 @@ def test_so_it_is_for_every_optimiser(task: Workload, tmp_path: Path, name: str)
     check_every_kill(task, CONFIGS[name], tmp_path, step=2 if name == "adam" else 6)
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "distributed_estimator.cli.main", "train", *options]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-RUN = ("iris", "--cuts", "2", "--epochs", "30", "--batch-size", "16", "--no-figure")
-
-
-def wait_for(path: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 60
-    while not (path.exists() and text in path.read_bytes()):
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
-def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
-    """Trains to the end, killed so often at random moments, and compares with a run in peace."""
-    rng = np.random.default_rng(seed)
-    peace = start(folder, *RUN, "--out", "peace")
-    peace.communicate()
-    assert peace.returncode == 0
-    command: tuple[str, ...] = (*RUN, "--out", "war")
-    happened = 0
-    while True:
-        process = start(folder, *command)
-        if happened < kills:
-            if command[0] == "--resume" or happened % 2:
-                time.sleep(2.0)  # imports
-            else:
-                wait_for(folder / "war" / "training.jsonl", b"training", process)
-            time.sleep(rng.uniform(0, 1.2))
-            process.kill()
-        _, errors = process.communicate()
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, errors.decode()
-        happened += 1
-        if (folder / "war" / "checkpoint.safetensors").exists():
-            command = ("--resume", "war", "--no-figure")
-    assert happened >= 1
-    assert story(RunFolder(folder / "war")) == story(RunFolder(folder / "peace"))
-    check_sound(RunFolder(folder / "war"))
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", [0])
-def test_a_run_that_was_killed_ten_times_ends_as_if_it_had_not(tmp_path: Path, seed: int):
-    kill_and_resume(tmp_path, kills=10, seed=seed)
-
-
-@pytest.mark.soak
-def test_ctrl_c_ends_the_step_and_says_how_to_go_on(tmp_path: Path):
-    process = start(tmp_path, *RUN, "--epochs", "100000", "--out", "my run")
-    wait_for(tmp_path / "my run" / "training.jsonl", b'"epoch": 1', process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == b""
-    message = err.decode().splitlines()[-1]
-    assert "everything is kept, go on with: dest train --resume 'my run'" in message
-    assert "Traceback" not in err.decode()
-    assert not (tmp_path / "my run" / "summary.json").exists()
-    Checkpoint.load(tmp_path / "my run" / "checkpoint.safetensors")
-
-
 # --- bad input: one clear error each, and the earlier state intact
+
+
+@pytest.fixture(scope="module")
+def stopped_once(task: Workload, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = RunFolder(tmp_path_factory.mktemp("stopped") / "run")
+    with pytest.raises(TrainingStoppedError):
+        train(task, CONFIGS["adam"], folder, stop=every(5))
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once: RunFolder, tmp_path: Path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(stopped_once.path, tmp_path / "run")))
 
 
 def contents(folder: RunFolder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.path.iterdir()}
 
 
-@pytest.fixture
-def stopped(task: Workload, tmp_path: Path) -> RunFolder:
-    folder = RunFolder(tmp_path / "run")
-    with pytest.raises(TrainingStoppedError):
-        train(task, CONFIGS["adam"], folder, stop=every(5))
-    return folder
+def check_refused(folder: RunFolder, kind: type[Exception], message: str, **how: Any) -> None:
+    before = contents(folder)
+    with pytest.raises(kind, match=message) as told:
+        resume(folder, **how)
+    assert type(told.value) is kind
+    assert contents(folder) == before
 
 
 def test_a_folder_without_a_run_cannot_be_gone_on_with(tmp_path: Path):
@@ -431,101 +345,77 @@ def test_a_folder_without_a_run_cannot_be_gone_on_with(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def damage(content: bytes, how: str) -> bytes:
-    if how == "cut short":
-        return content[: len(content) // 2]
-    if how == "empty":
-        return b""
-    if how == "a flipped bit":
-        return content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
-    if how == "another file":
-        return b"PK\x03\x04" + b"x" * 400
-    return content.replace(b'\\"epoch\\": 1', b'\\"epoch\\": 0', 1)
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut short": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "a flipped bit": lambda content: content[:-20] + bytes([content[-20] ^ 1]) + content[-19:],
+    "another file": lambda content: b"PK\x03\x04" + b"x" * 400,
+    "an edited state": lambda text: text.replace(b'\\"epoch\\": 1', b'\\"epoch\\": 0', 1),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint_is_refused(stopped: RunFolder, how: str):
+    content = stopped.checkpoint.read_bytes()
+    stopped.checkpoint.write_bytes(DAMAGES[how](content))
+    assert stopped.checkpoint.read_bytes() != content
+    check_refused(stopped, DamagedCheckpointError, r"is damaged .*: restore it from a copy")
+
+
+def denied(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 @pytest.mark.parametrize(
-    "how", ["cut short", "empty", "a flipped bit", "another file", "an edited state"]
+    ("name", "value", "message"),
+    [
+        ("SCHEMA_VERSION", 99, "of another version: go on with the release"),
+        ("safetensors.safe_open", denied, r"cannot be read .*Permission denied"),
+    ],
 )
-def test_a_damaged_checkpoint_is_refused(stopped: RunFolder, how: str):
-    content = stopped.checkpoint.read_bytes()
-    stopped.checkpoint.write_bytes(damage(content, how))
-    assert stopped.checkpoint.read_bytes() != content
-    before = contents(stopped)
-    with pytest.raises(DamagedCheckpointError, match=r"is damaged .*: restore it from a copy"):
-        resume(stopped)
-    assert contents(stopped) == before
-
-
-def test_a_checkpoint_of_a_later_version_is_refused(stopped: RunFolder, monkeypatch):
-    monkeypatch.setattr(checkpoints, "SCHEMA_VERSION", 99)
-    checkpoint = stopped.checkpoint
-    with pytest.raises(CheckpointError, match="of another version: go on with the release") as told:
-        Checkpoint.load(checkpoint)
-    assert not isinstance(told.value, DamagedCheckpointError)
-
-
-def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(stopped: RunFolder, monkeypatch):
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(checkpoints.safetensors, "safe_open", refuse)
-    with pytest.raises(CheckpointError, match=r"cannot be read .*Permission denied") as told:
-        Checkpoint.load(stopped.checkpoint)
-    assert not isinstance(told.value, DamagedCheckpointError)
-
-
-def test_a_checkpoint_of_another_configuration_is_refused(stopped: RunFolder, tmp_path: Path):
-    other = RunFolder(tmp_path / "other")
-    config = replace(CONFIGS["adam"], workload=replace(BASE.workload, num_features=3))
-    train(load_workload(config.workload), config, other)
-    stopped.checkpoint.write_bytes(other.checkpoint.read_bytes())
-    before = contents(stopped)
-    with pytest.raises(CheckpointError, match=r"is not what `.*run` was trained on: give the same"):
-        resume(stopped)
-    assert contents(stopped) == before
-
-
-@pytest.mark.parametrize("epoch", [0, 3])
-def test_a_checkpoint_of_another_run_is_refused(
-    stopped: RunFolder, task: Workload, tmp_path: Path, epoch: int
+def test_a_checkpoint_of_a_later_version_or_that_cannot_be_read_is_not_called_damaged(
+    stopped: RunFolder, monkeypatch: pytest.MonkeyPatch, name: str, value: object, message: str
 ):
-    """Even one that speaks of shorter logs, and of the same data and network."""
-    other = RunFolder(tmp_path / "other")
+    monkeypatch.setattr(f"distributed_estimator.training.checkpoints.{name}", value)
+    check_refused(stopped, CheckpointError, message)
+
+
+@pytest.mark.parametrize(
+    ("change", "epoch", "message"),
+    [
+        ({"workload": replace(BASE.workload, num_features=3)}, 3, r"is not what `.*run` was train"),
+        ({"seed": 8}, 0, r"queries.jsonl` is of run .*belong together"),  # its logs are shorter
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    stopped: RunFolder, tmp_path: Path, change: dict[str, Any], epoch: int, message: str
+):
+    other, config = RunFolder(tmp_path / "other"), replace(CONFIGS["adam"], **change)
 
     def keep(record: TrainingRecord) -> None:
         if record.epoch == epoch:
             stopped.checkpoint.write_bytes(other.checkpoint.read_bytes())
 
-    train(task, replace(CONFIGS["adam"], seed=8), other, progress=keep)
-    before = contents(stopped)
-    with pytest.raises(CheckpointError, match=r"queries.jsonl` is of run .*belong together"):
-        resume(stopped)
-    assert contents(stopped) == before
+    train(load_workload(config.workload), config, other, progress=keep)
+    check_refused(stopped, CheckpointError, message)
 
 
 def test_other_data_is_refused(stopped: RunFolder, task: Workload):
-    before = contents(stopped)
-    with pytest.raises(CheckpointError, match="data of workload `iris_binary_pml` is not what"):
-        resume(stopped, workload=replace(task, x_train=task.x_train * 0.5))
-    assert contents(stopped) == before
+    other = replace(task, x_train=task.x_train * 0.5)
+    message = "data of workload `iris_binary_pml` is not what"
+    check_refused(stopped, CheckpointError, message, workload=other)
 
 
 @pytest.mark.parametrize("name", ["queries.jsonl", "training.jsonl"])
 def test_a_log_that_lost_records_is_refused(stopped: RunFolder, name: str):
     log = stopped.path / name
     log.write_bytes(b"\n".join(log.read_bytes().split(b"\n")[:2]) + b"\n")
-    before = contents(stopped)
-    with pytest.raises(RecordError, match=f"{name}` has [0-9]+ bytes .*restore it"):
-        resume(stopped)
-    assert contents(stopped) == before
+    check_refused(stopped, RecordError, f"{name}` has [0-9]+ bytes .*restore it")
 
 
 def test_two_processes_do_not_train_in_one_folder(stopped: RunFolder):
-    with (
-        stopped.held(),
-        pytest.raises(CheckpointError, match=r"another process trains in `.*run`: wait"),
-    ):
-        resume(stopped)
+    with stopped.held():
+        check_refused(stopped, CheckpointError, r"another process trains in `.*run`: wait")
     resume(stopped)
 
 
@@ -544,48 +434,48 @@ def test_a_run_that_came_first_is_left_alone(
     monkeypatch.setattr(loop, "build_classifier", slow)
     with pytest.raises(InputError, match="already holds a run"):
         train(task, CONFIGS["adam"], folder)
-    assert resume(folder).final == load_final(folder)
+    final = json.loads(folder.summary.read_text("utf-8"))["final"]
+    assert resume(folder).final == Scores(**final)
 
 
-def load_final(folder: RunFolder) -> Scores:
-    return Scores(**json.loads(folder.summary.read_text("utf-8"))["final"])
+def fails(code: int) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
 
 
-@pytest.mark.parametrize("system", ["of files", "of any kind"])
+@pytest.mark.parametrize("target", [(files.fcntl, "flock", fails(errno.ENOLCK)), (files, "fcntl")])
 def test_a_system_without_locks_will_do(
-    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: tuple[Any, ...]
 ):
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    if system == "of files":
-        monkeypatch.setattr(files.fcntl, "flock", no_locks)
-    else:
-        monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(*target, *([None] if len(target) == 2 else []))
     train(task, replace(BASE, epochs=1), RunFolder(tmp_path / "run"))
 
 
-def no_space(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
+no_space = fails(errno.ENOSPC)
 
 
-@pytest.mark.parametrize("place", ["checkpoint", "log"])
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [((Path, "write_bytes"), CheckpointError), ((os, "write"), RecordError)],
+    ids=["checkpoint", "log"],
+)
 def test_a_full_disk_is_one_error_and_the_run_goes_on_later(
-    task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    task: Workload,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: tuple[Any, str],
+    kind: type[Exception],
 ):
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     train(task, CONFIGS["adam"], whole)
-    asked = 0
 
-    def fill(record: object) -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 2:  # after the first epoch
-            target = (Path, "write_bytes") if place == "checkpoint" else (os, "write")
+    def fill(record: TrainingRecord) -> None:
+        if record.epoch == 1:
             monkeypatch.setattr(*target, no_space)
 
-    error = CheckpointError if place == "checkpoint" else RecordError
-    with pytest.raises(error, match=r"cannot write .*: No space left on device"):
+    with pytest.raises(kind, match=r"cannot write .*: No space left on device"):
         train(task, CONFIGS["adam"], run, progress=fill)
     monkeypatch.undo()
     assert not list(run.path.glob(".checkpoint*"))
@@ -597,12 +487,11 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_later(
 def test_a_full_disk_at_the_end_is_one_error_too(
     task: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
-    write = Path.write_text
+    write, folder = Path.write_text, RunFolder(tmp_path / "run")
 
     def fill(path: Path, *arguments: object) -> object:
         return no_space() if name in path.name else write(path, *arguments)
 
-    folder = RunFolder(tmp_path / "run")
     monkeypatch.setattr(Path, "write_text", fill)
     with pytest.raises(RecordError, match=f"cannot write .*{name}`: No space left on device"):
         train(task, CONFIGS["adam"], folder)

@@ -8,14 +8,14 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import run_without
+from helpers import Done
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -35,22 +35,22 @@ from distributed_estimator.errors import (
     RecordError,
     TrainingStoppedError,
 )
-from distributed_estimator.training.attacks import ATTACKS, AttackConfig, fgsm, gaussian, pgd
-from distributed_estimator.training.classifier import Classifier, build_classifier, mean_loss
-from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import train
+from distributed_estimator.training.config import ATTACKS, AttackConfig, TrainingConfig
+from distributed_estimator.training.loop import load_trained, train
 from distributed_estimator.training.models import ModelConfig, feature_range
-from distributed_estimator.training.networks import Wanted
+from distributed_estimator.training.networks import Classifier, Wanted, build_classifier, mean_loss
 from distributed_estimator.training.robustness import (
     Measured,
     Probe,
     RobustnessFiles,
     RobustnessResult,
     evaluate_robustness,
+    fgsm,
+    gaussian,
     measure,
+    pgd,
 )
 from distributed_estimator.training.runs import RunFolder
-from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import WorkloadConfig, load_workload
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -69,9 +69,7 @@ def train_in(path: Path, **settings: Any) -> RunFolder:
 def exact_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, RunFolder]:
     """Iris, trained with exact values, by the number of cuts."""
     path = tmp_path_factory.mktemp("exact")
-    return {
-        cuts: train_in(path / str(cuts), cuts=cuts, shots=None, epochs=30) for cuts in (0, 1, 2, 3)
-    }
+    return {cuts: train_in(path / str(cuts), cuts=cuts, shots=None, epochs=30) for cuts in (0, 2)}
 
 
 @pytest.fixture(scope="session")
@@ -247,14 +245,6 @@ def test_noise_has_the_deviation_asked_for_and_stays_in_the_range():
     assert (wide.min(), wide.max()) == BOUNDS
 
 
-def test_noise_is_a_function_of_the_seed_and_independent_between_draws():
-    features, sigma = np.full((20, 4), 0.75), np.array([0.05])
-    first = gaussian(features, sigma, 2, BOUNDS, seed=7)
-    assert np.array_equal(first, gaussian(features, sigma, 2, BOUNDS, seed=7))
-    assert not np.array_equal(first, gaussian(features, sigma, 2, BOUNDS, seed=8))
-    assert not np.array_equal(first[:, 0], first[:, 1])
-
-
 # --- intervals
 
 
@@ -277,18 +267,6 @@ def test_an_interval_of_nothing_is_refused(share: float, count: int):
 # --- a trained network
 
 
-@pytest.mark.soak
-def test_cut_and_uncut_runs_are_equally_robust(exact_runs: dict[int, RunFolder]):
-    measured = [
-        measure(load_trained(exact_runs[cuts], exact=True), AttackConfig()) for cuts in range(4)
-    ]
-    for cut in measured[1:]:
-        assert accuracies(cut) == accuracies(measured[0])
-        for attack in ATTACKS:
-            assert losses(cut)[attack] == pytest.approx(losses(measured[0])[attack], abs=1e-6)
-        assert cut.summary == pytest.approx(measured[0].summary)
-
-
 def test_stronger_perturbations_do_more_harm(exact_runs: dict[int, RunFolder]):
     grid = (0.0, 0.1, 0.2, 0.4)
     found = measure(load_trained(exact_runs[2]), AttackConfig(sigma=grid, epsilon=grid))
@@ -300,6 +278,10 @@ def test_stronger_perturbations_do_more_harm(exact_runs: dict[int, RunFolder]):
     assert accuracies(found)["gaussian"][-1] > accuracies(found)["fgsm"][-1]
     assert np.all(np.array(losses(found)["pgd"]) >= losses(found)["fgsm"])
     assert np.all(np.array(losses(found)["fgsm"]) >= losses(found)["gaussian"])
+    uncut = measure(load_trained(exact_runs[0]), AttackConfig(sigma=grid, epsilon=grid))
+    assert accuracies(found) == accuracies(uncut)
+    for attack in ATTACKS:
+        assert losses(found)[attack] == pytest.approx(losses(uncut)[attack], abs=1e-6)
 
 
 def test_the_summary_is_the_papers(small_run: RunFolder):
@@ -343,7 +325,7 @@ def test_the_batch_is_one_run(exact_runs: dict[int, RunFolder], tmp_path: Path):
     files = RobustnessFiles(tmp_path / "result.json")
     seen: list[tuple[int, int]] = []
     result = evaluate_robustness(
-        exact_runs[1], AttackConfig(), files, advance=lambda *at: seen.append(at)
+        exact_runs[2], AttackConfig(), files, advance=lambda *at: seen.append(at)
     )
     # Clean; 4 σ of 10 draws of 20 samples, 500 at a time; FGSM's gradient and the points of all ε;
     # 10 steps of PGD for all ε, and their points.
@@ -410,13 +392,6 @@ def test_a_run_that_was_stopped_is_taken_where_it_stands(tmp_path: Path):
     assert "epoch 2 of 9, not finished" in result.title
 
 
-def test_exact_values_of_a_run_with_shots(run: RunFolder):
-    result = evaluate_robustness(run, BRIEF, exact=True, figure=False)
-    assert result.totals.shots == 0
-    assert result.config.shots is None
-    assert "exact" in result.title
-
-
 # --- what is refused
 
 
@@ -433,7 +408,11 @@ def test_exact_values_of_a_run_with_shots(run: RunFolder):
         ),
         ({"epsilon": (0.1, math.nan)}, r"`epsilon\[1\]` is nan: give a number"),
         ({"sigma": (0.1, 0.1)}, "a magnitude twice: give each once"),
-        ({"draws": 0}, "`draws` is 0: give a whole number of at least 1"),
+        (
+            {"draws": 10**9},
+            "`draws` is 1000000000, .* 5 magnitudes take 37.3 GiB or more, 1 GiB is",
+        ),
+        ({"sigma": (0.1, 1e200)}, r"`sigma\[1\]` is 1e\+200: give .* at most 1e\+06"),
     ],
 )
 def test_attacks_out_of_range_are_refused(change: dict[str, Any], message: str):
@@ -441,16 +420,21 @@ def test_attacks_out_of_range_are_refused(change: dict[str, Any], message: str):
         AttackConfig(**change)
 
 
-def test_grids_are_sorted_and_attacks_kept_in_their_order():
-    config = AttackConfig(attacks=("pgd", "fgsm", "pgd"), sigma=(0.3, 0, 0.1)).ordered()
-    assert config.attacks == ("fgsm", "pgd")
-    assert config.sigma == (0.0, 0.1, 0.3)
+def test_the_limit_is_on_all_copies_of_all_samples(
+    small_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    trained = load_trained(small_run)
+    monkeypatch.setattr("distributed_estimator.training.config.MOST_BYTES", 8 * 2 * 7 * 6 * 2)
+    with pytest.raises(InputError, match=r"`draws` is 8, .* give fewer draws, magnitudes or sampl"):
+        measure(trained, replace(BRIEF, draws=8))
+    assert measure(trained, replace(BRIEF, draws=7, attacks=("gaussian",))).samples == 6
+    assert AttackConfig(attacks=("fgsm", "pgd"), draws=10**9).draws == 10**9
 
 
 def test_a_checkpoint_that_is_missing_or_damaged_leaves_all_as_it_was(run: RunFolder):
     content = run.checkpoint.read_bytes()
     flipped = content[:-1] + bytes([content[-1] ^ 1])
-    for damage in (b"", content[:100], content[:-1], flipped, b"{}" * 500):
+    for damage in (content[:-1], flipped):
         run.checkpoint.write_bytes(damage)
         before = snapshot(run.path)
         with pytest.raises(CheckpointError, match="is damaged"):
@@ -518,28 +502,6 @@ def curve(attack: str, *accuracy: float) -> AccuracyCurve:
     return AccuracyCurve(attack, tuple(points))
 
 
-def test_the_figure_draws_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    drawn = []
-    write = charts.write_picture
-    monkeypatch.setattr(
-        charts, "write_picture", lambda chart, *paths: (drawn.append(chart), write(chart, *paths))
-    )
-    curves = [curve("gaussian", 1.0, 0.9, 0.8), curve("pgd", 1.0, 0.5, 0.25)]
-    robustness_figure(curves[0].points[0], curves, tmp_path / "run.png", "iris")
-    assert (tmp_path / "run.png").read_bytes().startswith(PNG)
-    assert [path.name for path in tmp_path.iterdir()] == ["run.png"]
-    picture = drawn[0].to_dict()
-    assert picture["title"]["text"] == "iris"
-    assert [panel["title"] for panel in picture["concat"]] == [
-        *("Gaussian noise, mean 85.0 %", "PGD, mean 37.5 %"),
-    ]
-    rows = [row for data in picture["datasets"].values() for row in data]
-    assert [row["y"] for row in rows] == pytest.approx([100, 90, 80, 100, 50, 25])
-    assert [row["x"] for row in rows] == pytest.approx([0, 0.1, 0.2] * 2)
-    level = picture["concat"][0]["layer"][-1]
-    assert (level["mark"]["type"], level["encoding"]["y"]["datum"]) == ("rule", 100)
-
-
 def test_a_figure_of_nothing_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="`found` is empty"):
         robustness_figure(curve("pgd", 1, 1).points[0], [], tmp_path / "run.png", "iris")
@@ -551,13 +513,6 @@ def test_a_figure_of_nothing_is_refused(tmp_path: Path):
 
 
 # --- dest robustness
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -598,7 +553,7 @@ def test_the_command_prints_tables_and_writes_its_files(
         "robustness-queries.jsonl",
     ):
         assert word in done.out, word
-    for panel in drawn[0].to_dict()["concat"]:  # the same means, rounded alike
+    for panel in drawn[0]["concat"]:  # the same means, rounded alike
         assert panel["title"].replace(", mean", "") in done.out
     assert "evaluations" in done.err
     after = snapshot(run.path)
@@ -651,14 +606,7 @@ def test_the_largest_perturbation_is_read_by_the_report(dest: Callable[..., Done
     assert dest("report", run.path).code == 0
 
 
-def test_the_help_says_the_defaults_and_loads_nothing_heavy(dest: Callable[..., Done]):
-    defaults = AttackConfig()
-    shown = " ".join(dest("robustness", "--help").out.split())
-    grid = ",".join(f"{magnitude:g}" for magnitude in defaults.sigma)
-    assert defaults.sigma == defaults.epsilon
-    assert shown.count(f"[default: {grid}]") == 2
-    assert f"Noisy copies of each sample, for each σ. [default: {defaults.draws}]" in shown
-    assert f"Steps of PGD, of size 2.5 ε / steps each. [default: {defaults.pgd_steps}]" in shown
+def test_the_command_loads_nothing_heavy_for_its_help():
     code = "import sys, distributed_estimator.cli.robustness; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -667,14 +615,9 @@ def test_the_help_says_the_defaults_and_loads_nothing_heavy(dest: Callable[..., 
     ("options", "message"),
     [
         (["--attack", "fgm"], "'fgm' is not one of 'gaussian', 'fgsm', 'pgd'"),
-        (
-            ["--sigma", "0.1,-0.1"],
-            "`--sigma` is 0.1,-0.1: give a list, each a number of",
-        ),
-        (["--epsilon", "nan"], "`--epsilon` is nan: give a list, each a number"),
-        (["--epsilon", "0.1;0.2"], "`--epsilon` is 0.1;0.2: give a list, each a number"),
+        (["--sigma", "0.1,-0.1"], "`--sigma` is 0.1,-0.1: give a list, each a number of"),
         (["--sigma", ""], "`--sigma` is '': give at least one"),
-        (["--draws", "0"], "`--draws` is 0"),
+        (["--draws", "1000000000"], "`--draws` is 1000000000, and the noisy copies for"),
         (["--out", "absent/result.json"], "`absent` is no folder to write to"),
         (["--out", "result.txt"], "`result.txt` does not end in .json"),
         (["--out", "{run}/summary.json"], "summary.json` is there and belongs to something else"),
@@ -702,30 +645,8 @@ def test_files_of_others_are_left_alone(
     assert (tmp_path / name).read_text("utf-8") == '{"theirs": 1}'
 
 
-def test_folders_that_hold_no_run(dest: Callable[..., Done], run: RunFolder, tmp_path: Path):
-    assert "does not exist" in dest("robustness", tmp_path / "absent").err
-    assert "is a file" in dest("robustness", run.checkpoint).err
-    (tmp_path / "empty").mkdir()
-    done = dest("robustness", tmp_path / "empty")
-    assert done.code == 2
-    assert "empty` holds no checkpoint" in done.err
-    assert not list((tmp_path / "empty").iterdir())
-    run.checkpoint.write_bytes(b"nothing")
-    done = dest("robustness", run.path)
-    assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "checkpoint.safetensors` is damaged" in done.err
-
-
-@pytest.mark.parametrize(("module", "extra"), [("torch", "ml"), ("altair", "report")])
-@pytest.mark.soak
-def test_a_missing_library_is_named_with_its_extra(run: RunFolder, module: str, extra: str):
-    """In a process of its own: here the libraries have long been imported."""
-    before = snapshot(run.path)
-    program = (
-        "from distributed_estimator.cli.main import main; "
-        f"sys.exit(main(['robustness', {str(run.path)!r}]))"
-    )
-    done = run_without(module, program)
-    assert done.returncode == 2
-    assert f'run `pip install "distributed-estimator[{extra}]"`' in done.stderr
-    assert snapshot(run.path) == before
+def test_a_folder_that_holds_no_run(dest: Callable[..., Done], tmp_path: Path):
+    done = dest("robustness", tmp_path)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "` holds no checkpoint" in done.err
+    assert not list(tmp_path.iterdir())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from dataclasses import replace
 from typing import ClassVar
 
@@ -43,7 +41,7 @@ from distributed_estimator.execution import (
 )
 from distributed_estimator.execution.pools import ThreadPool
 from distributed_estimator.pipeline import pipeline
-from distributed_estimator.records import QueryRecord, TaskRecord, decode, encode, read_records
+from distributed_estimator.records import QueryRecord, TaskRecord, read_records
 
 
 def chain(qubits=4):
@@ -118,49 +116,6 @@ def test_a_task_that_waits_for_its_next_attempt_is_missing_at_a_deadline_not_fai
         result = chosen.run([(chain(), "ZZZZ")]).result()[0]
     assert result.metadata["missing"] == 2
     assert result.metadata["shots_total"] == 0.75 * 100 * result.metadata["num_subexperiments"]
-
-
-@pytest.mark.soak
-def test_a_deadline_ends_a_run_that_has_a_precision_to_meet():
-    """Pilots, rounds and their repetitions have one deadline together."""
-    chosen = estimator(
-        backend=BusyAtFirst(),
-        shots=None,
-        default_precision=0.01,
-        policy=Policy(deadline=Deadline(3.0)),
-    )
-    begin = time.monotonic()
-    with chosen, pytest.raises(Exception, match=r"after 3 s .*: give a later deadline"):
-        chosen.run([(chain(), "ZZZZ")]).result()
-    assert (
-        time.monotonic() - begin < 30
-    )  # five rounds of 3 s each, were each given its own, and more
-
-
-class SlowRound(StatevectorBackend):
-    """Pilots are quick, and of the round that counts the last chunk never comes."""
-
-    over = threading.Event()
-
-    def run(self, experiment, task):
-        if task.chunk[0] == 3 and task.shots > 128:
-            self.over.wait(60)
-        return super().run(experiment, task)
-
-
-def test_what_a_round_has_at_the_deadline_is_returned_though_the_precision_is_not_met():
-    SlowRound.over.clear()
-    policy = Policy(deadline=Deadline(3.0))
-    chosen = estimator(
-        backend=SlowRound(), workers=8, shots=None, default_precision=0.01, policy=policy
-    )
-    try:
-        with chosen:
-            result = chosen.run([(chain(), "ZZZZ")]).result()[0]
-    finally:
-        SlowRound.over.set()
-    assert result.metadata["missing"] == 2
-    assert 0 < float(result.data.stds) < 0.05
 
 
 class Timed(StatevectorBackend):
@@ -276,15 +231,6 @@ def test_what_a_slow_worker_sleeps_is_counted():
     assert straggler["injected"] == 2
     assert straggler["injected_seconds"] == pytest.approx(0.02)
     assert (straggler["slow_worker"], straggler["slow_delay"]) == (0, 0.01)
-
-
-def test_records_without_a_slow_worker_are_read_as_before(tmp_path):
-    log = tmp_path / "log.jsonl"
-    value(estimator(log=log))
-    (record,) = (r for r in read_records(log) if isinstance(r, QueryRecord))
-    data = json.loads(encode(record))
-    del data["straggler"]["slow_worker"], data["straggler"]["slow_delay"]
-    assert decode(json.dumps(data).encode()) == record
 
 
 # --- how work is divided among workers ------------------------------------------------------------

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import pickle
 
+import gate_catalogue as catalogue
 import numpy as np
 import pytest
 from helpers import entangled
 from qiskit import QuantumCircuit
-from qiskit.circuit import Parameter, ParameterVector, library
+from qiskit.circuit import Parameter, ParameterVector
 from qiskit.primitives import (
     BackendSamplerV2,
     BaseSamplerV2,
@@ -160,50 +161,23 @@ def test_wire_cuts(name, basis):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_uncut(name):
-    circuit = entangled(3, 6)
-    assert_close(SAMPLERS[name](), circuit, [BASES, "XXX", "IZI"], None)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
 def test_fragments_that_are_not_observed(name):
     """The last fragment is cut off and not measured: what matters of it are its slots."""
     circuit = entangled(3, 8)
     assert_close(SAMPLERS[name](), circuit, ["IIZ", "IXX"], "AAB", shots=256)
 
 
-@pytest.mark.soak
-def test_errors_of_aer_are_as_said():
-    """Mean z² of n independent normal z is 1 within √(2/n): for n = 300, five of them are 0.41,
-    and five of the mean z, 1/√n, are 0.29."""
-    points = POINTS[0] + np.random.default_rng(1).uniform(-0.4, 0.4, (300, 3))
-    z = scores(SamplerV2(), gates(), ["ZZZ"], "ABB", points, shots=256)
-    assert z.shape == (300,)
-    assert abs(z.mean()) <= 5 / np.sqrt(300)
-    assert abs((z**2).mean() - 1) <= 5 * np.sqrt(2 / 300)
-
-
 # --- Controlled rotations, which Aer binds wrongly ------------------------------------------------
 
-CONTROLLED = {
-    "crx": library.CRXGate,
-    "cry": library.CRYGate,
-    "crz": library.CRZGate,
-    "cp": library.CPhaseGate,
-    "cu": library.CUGate,
-    "cu1": library.CU1Gate,
-    "cu3": library.CU3Gate,
-    "xx_plus_yy": library.XXPlusYYGate,
-}
-NUM_ANGLES = {"cu": 4, "cu3": 3, "xx_plus_yy": 2}
+CONTROLLED = [name for name in catalogue.CONTROLLED if catalogue.ANGLES[name]]
 
 
 @pytest.mark.parametrize("name", ["aer", "statevector", "backend on aer"])
-@pytest.mark.parametrize("gate", CONTROLLED)
+@pytest.mark.parametrize("gate", [*CONTROLLED, "XXPlusYYGate"])
 def test_parameterised_controlled_rotations(name, gate):
-    angles = ParameterVector("x", NUM_ANGLES.get(gate, 1))
+    angles = ParameterVector("x", catalogue.ANGLES[gate])
     circuit = entangled(3, 4, layers=1)
-    circuit.append(CONTROLLED[gate](*angles), [0, 1])
+    circuit.append(catalogue.make(gate, angles), [0, 1])
     circuit.h(range(3))
     points = np.random.default_rng(2).uniform(-3, 3, (4, 1, len(angles)))
     observables = ["IZZ", "IIX", "IYI"]
@@ -347,20 +321,6 @@ def test_sampler_that_lacks_a_gate():
         estimate(backend, circuit, "ZZZ", "AAB")
 
 
-@pytest.mark.soak
-def test_other_numbers_of_shots_are_taken_if_they_agree():
-    """Twice the shots asked for give standard errors of twice the shots."""
-    _, double = deferring(take=lambda shots, pub: 2 * shots)
-    _, plain = deferring()
-    call = gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None]
-    options = {"shots": 512}
-    z = scores(double, *call, **options)
-    assert np.abs(z).max() <= MOST
-    more, fewer = (estimate(backend, *call, **options).data.stds for backend in (double, plain))
-    # Standard errors of 512 shots are known to some per cent; 1/√2 = 0.71 lies well inside.
-    np.testing.assert_allclose(more / fewer, np.sqrt(0.5), rtol=0.15)
-
-
 def in_hundreds(shots, pub):
     """A device that takes shots by the hundred."""
     return -(-shots // 100) * 100
@@ -447,16 +407,6 @@ def test_a_family_is_a_pub_and_a_fragment_a_job(basis):
     assert 7 * one.metadata["num_subexperiments"] == total
 
 
-def test_precision_is_met():
-    for sampler in (SamplerV2(), StatevectorSampler()):
-        options = EstimatorOptions(seed=1, setting_basis="minimal")
-        estimator = DistributedEstimator("ABB", backend=sampler, options=options)
-        result = estimator.run([(gates(), ["ZZZ", "XYX"], POINTS[0])], precision=0.05).result()[0]
-        assert (result.data.stds <= 0.05).all()
-        assert result.metadata["shots"] >= 256
-        assert result.metadata["target_precision"] == 0.05
-
-
 @pytest.mark.parametrize("name", ["aer", "statevector", "backend on aer"])
 def test_same_seed_same_bits(name):
     def values(seed, workers=2):
@@ -478,18 +428,6 @@ def test_own_seed_and_options_of_the_sampler_stay():
     assert_close(sampler, gates(), "ZZZ", "ABB", POINTS[0], setting_basis="minimal")
     assert (sampler.seed, sampler.default_shots) == (42, 7)
     assert sampler.options.run_options == {"shot_branching": True}
-
-
-def test_tasks_do_not_repeat_each_others_noise():
-    """Two equal fragments in one run: equal seeds would give them equal frequencies."""
-    circuit = QuantumCircuit(2)
-    circuit.ry(1.1, [0, 1])
-    for sampler in (SamplerV2(), StatevectorSampler(), SamplerV2(seed=1)):
-        data = [
-            estimate(sampler, circuit, ["IZ", "ZI"], "AB", shots=999, seed=seed).data.evs
-            for seed in range(5)
-        ]
-        assert any(one != other for one, other in data)
 
 
 class OwnStatevectorSampler(StatevectorSampler):
@@ -528,19 +466,6 @@ class Fixed(StatevectorSampler):
 
     def run(self, pubs, *, shots=None):
         return StatevectorSampler(seed=5).run(pubs, shots=shots)
-
-
-class Counted(Wrapper):
-    """Gives shots sorted, as a device that returns counts does."""
-
-    def run(self, pubs, *, shots=None):
-        results = super().run(pubs, shots=shots).result()
-        for result in results:
-            for bits in result.data.values():
-                bits.array.sort(axis=-2)
-        job = PrimitiveJob(lambda: results)
-        job._submit()
-        return job
 
 
 SIMULATOR_SEED = {"simulator": {"seed_simulator": 42}}
@@ -596,25 +521,6 @@ def test_seeds_of_samplers_give_way_to_those_of_tasks(name):
     assert abs(spread_over_claimed(SEEDED[name](), 100) ** 2 - 1) <= 0.7
 
 
-@pytest.mark.soak
-@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", SEEDED)
-def test_errors_with_seeds_of_samplers_are_as_said(name):
-    """For 1000 the ratio has a standard deviation of √(1/2000) = 0.022: 0.1 is 4.5 of them."""
-    assert abs(spread_over_claimed(SEEDED[name](), 1000) - 1) <= 0.1
-
-
-@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", SEEDED)
-def test_runs_with_seeds_of_samplers_differ(name):
-    options = EstimatorOptions(shots=500, seed=3)
-    estimator = DistributedEstimator("ABCD", backend=SEEDED[name](), options=options, workers=2)
-    pub = (four_alike(), ["IIIZ", "IIZI", "IZII", "ZIII"], [0.6])
-    one, two = (estimator.run([pub]).result()[0].data.evs for _ in range(2))
-    assert len(set(one)) > 1
-    assert not np.array_equal(one, two)
-
-
 def test_what_a_class_adds_to_a_sampler_stays():
     sampler = OwnStatevectorSampler(42, calls := [])
     estimate(sampler, four_alike(), "ZZZZ", "ABCD", [0.6], shots=50)
@@ -653,19 +559,6 @@ def test_circuits_of_one_job_that_repeat_each_other_are_refused():
         estimate(sampler, four_alike(), "ZZZZ", None, [[0.6], [0.7]], shots=500)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Wrapper(SamplerV2()),
-        lambda: Wrapper(StatevectorSampler(seed=np.random.default_rng(1))),
-        lambda: Counted(SamplerV2()),
-    ],
-)
-def test_samplers_that_do_not_repeat_themselves_are_taken(make):
-    """Four tasks of 100 circuits each; a false alarm has a chance of 10⁻¹³ in each."""
-    assert abs(spread_over_claimed(make(), 100) ** 2 - 1) <= 0.7
-
-
 def test_outcomes_that_are_certain_are_no_repetition():
     sampler = Wrapper(StatevectorSampler(seed=42))
     for _ in range(2):
@@ -692,19 +585,6 @@ def test_independent_tasks_are_no_repetition_in_whatever_order_shots_come(order,
         bits = BitArray(outcomes[..., None].astype(np.uint8), 2)
         result = SamplerPubResult(DataBin(bits=bits, shape=(circuits,)))
         repetition.check(draws_of([result]), shots, "it", number)
-
-
-def test_simulator_noise_of_the_runtime_is_not_deferred():
-    options = {"simulator": {"noise_model": noise()}}
-    with pytest.warns(DeprecationWarning, match="SamplerV2 class is deprecated"):
-        sampler = RuntimeSampler(mode=AerSimulator(), options=options)
-    assert not SamplerBackend(sampler).defer_measurements
-
-
-def test_wrappers_need_no_options():
-    sampler = Wrapper(SamplerV2())
-    sampler._backend = AerSimulator()
-    assert_close(sampler, gates(), "ZZZ", "ABB", POINTS[0])
 
 
 @pytest.mark.parametrize("name", ["aer", "statevector"])

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import random
+import re
 import shlex
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -24,7 +22,6 @@ from click.testing import CliRunner
 
 from distributed_estimator.cli.main import dest, main
 from distributed_estimator.errors import (
-    CheckpointError,
     InputError,
     MissingExtraError,
     RecordError,
@@ -32,12 +29,11 @@ from distributed_estimator.errors import (
 )
 from distributed_estimator.records import Header, QueryRecord, TrainingRecord, read_records
 from distributed_estimator.records.files import take_lock
+from distributed_estimator.study.config import Study, content_hash, load_study
 from distributed_estimator.study.folder import StudyFolder, differences
-from distributed_estimator.study.load import Study, content_hash, load_study
-from distributed_estimator.study.matrix import runs_of
-from distributed_estimator.study.pace import expected_seconds, total_seconds
+from distributed_estimator.study.matrix import StudyRun, expected_seconds, runs_of, total_seconds
 from distributed_estimator.study.runner import check_packages, run_study
-from distributed_estimator.study.runs import StudyRun
+from distributed_estimator.training import loop
 from distributed_estimator.training.runs import RunFolder
 
 TINY = """\
@@ -126,17 +122,14 @@ BAD = [
         "shots: 16",
         ("+shot: 8", 3, "`shot` is no known key: did you mean `shots`?"),
         ("shots: many", 2, "`shots` is 'many': give a whole number"),
-        ("shots: true", 2, "`shots` is True: give a whole number"),
+        ("+lr: fast\nmodel: z", 3, "line 4: `model` is 'z': give a mapping"),
         ("+lr: 1e-3", 3, "`lr` is '1e-3': give a positive learning rate, such as 0.1, without quo"),
         ("shots:", 2, "`shots` is null: give a whole number"),
-        ("shots: 10000000000000", 2, "of at least 1 and at most 1000000000000"),
-        ("shots: 0", 2, "`shots` is 0: give a whole number of at least 1"),
         ("+1: 2", 3, "`[1]` is no known key: use some of about"),
         (" ", 1, "`shots` is missing: add it"),
         ("+shots: 8", 3, "`shots` is there already, on line 2: keep one"),
         ("shots: !!python/name:os.system x", 2, "put that line right"),
         ("shots: !!int 'x'", 2, "found the tag 'tag:yaml.org,2002:int': leave it out"),
-        ("shots: ! 16", 2, "found the tag '!': leave it out"),
         ("shots: [16", 3, "put that line right"),
         ("lr: &a 0.1\nshots: *a", 3, "found an alias: write the value out"),
         ("+<<: {shots: 8}", 3, "`<<` is no known key"),
@@ -146,7 +139,6 @@ BAD = [
         ("+scales: {small: {experiments: {lern: {}}}}", 3, "did you mean `learn`?"),
         ("+scales: {small: {experiments: [{}]}}", 3, "`experiments` is [{}]: give a mapping"),
         ("+optimizer: spsa\nscales: {a: {}, b: {lr: -1}}", 4, "`lr` is -1"),
-        ("+model: z", 3, "`model` is 'z': give a mapping"),
         ("+model: {observable: zz_top}", 3, "observable"),
         *(
             (f"shots: {text}", 2, "without quotes, in digits from 0 to 9 (at most 18, none of them")
@@ -158,21 +150,17 @@ BAD = [
     *bad(
         "kind: train",
         ("knd: train", 4, "`experiments.learn` needs `kind`: give `train` or `queries`"),
-        ("kind: trian", 5, "`experiments.learn` needs `kind`: give `train` or `queries`"),
     ),
     *bad(
         "    cuts: [0, 1]",
         ("    cuts: []", 8, "`experiments.learn.cuts` is []: give at least one"),
-        ("    cuts: 1", 8, "`experiments.learn.cuts` is 1: give a list, each a whole number"),
         ("    cuts: [0, 2]", 8, "`cuts` has 2, and iris with 2 qubits takes 0 to 1"),
         ("    cuts: [0, 0]", 8, "`cuts` has 0 twice: remove one"),
     ),
     *bad("    seeds: [1]", ("    sheds: [1]", 9, "did you mean `seeds`?")),
     *bad(
         LEARN,
-        ("{qubits: [2], epoch: 3", 7, "did you mean `epochs`?"),
         ("{qubits: [5], epochs: 3", 7, "iris takes 1 to 4: give fewer"),
-        ("{qubits: [2], epochs: 10000000000", 7, "at most 1000000000"),
     ),
     *bad(
         "iris: {qubits: [2], e",
@@ -183,7 +171,6 @@ BAD = [
     *bad("attacks: [gaussian, fgsm]", ("attacks: [x]", 11, "`experiments.learn.robustness.att")),
     *bad(
         "workers: [2]",
-        ("workers: [5000]", 10, "give a whole number of at least 1 and at most 4096"),
         ("+    devices: [2]", 11, "`experiments.learn.devices` belongs to `kind: queries`, and"),
         ("+    straggler_p: [1.5]", 11, "straggler_p[0]` is 1.5: give a number of at least 0"),
         ("+    straggler_p: [0.2]", 11, "add `straggler_delay` in seconds"),
@@ -200,7 +187,6 @@ BAD = [
         ("    reference_queries: {1: 2}", 22, "belongs to the reference pipeline"),
         ("    reference_queries: {1: 2, 0x1: 3}", 22, "reference_queries.0x1` is '0x1': give a"),
         ("    reference_queries: {1: 2, true: 3}", 22, "`true` is there already, on line 22"),
-        ("    variants: []", 22, "`experiments.ask.variants` is []: give at least one"),
         ("    variants:\n      - {simulator_thread: 2}", 23, "did you mean `simulator_threads`?"),
         ("    variants:\n      - {}", 23, "`experiments.ask.variants[0].workers` is missing"),
         ("    variants: [{workers: 1}, {workers: 1}]", 22, "has the same variant twice"),
@@ -228,25 +214,12 @@ def test_bad_files_are_refused_with_line_and_remedy(
     assert not out.exists()
 
 
-def test_an_experiment_that_says_nothing_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "study.yaml"
-    path.write_text("name: a\nshots: 1\nexperiments:\n  learn:\n")
-    with pytest.raises(InputError, match=r"line 4: `experiments.learn` is null: give a mapping"):
-        load_study(path)
-
-
 def test_an_error_is_named_once(tmp_path: Path) -> None:
-    """Both experiments have the model, and it cannot be built for either."""
+    """Both experiments have the model, and it cannot be built for either; others come with it."""
     path = write(tmp_path, "shots: 16", "shots: 16\nmodel: {observable: ZZZ}")
     with pytest.raises(InputError) as caught:
         load_study(path)
     assert str(caught.value).count("cannot be built") == 1
-
-
-def test_several_errors_are_named_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path, "shots: 16", "shots: none\nlr: fast")
-    with pytest.raises(InputError, match=r"line 2: `shots`.*line 3: `lr`"):
-        load_study(path)
 
 
 @pytest.mark.parametrize("text", ["", "- a", "just text", "\x00", "a: [" * 4000])
@@ -390,12 +363,6 @@ def test_every_parameter_changes_the_ids(old: str, new: str, tiny: Path, tmp_pat
     assert not set(before) & set(after)
 
 
-def test_an_id_is_the_hash_of_what_is_written_beside_it(tiny: Path) -> None:
-    for run in runs_of(load_study(tiny)):
-        document = run.as_dict()
-        assert document.pop("run_id") == content_hash(json.loads(json.dumps(document)))
-
-
 def test_scales_change_what_they_name_and_nothing_else(tmp_path: Path) -> None:
     scales = (
         "scales:\n  small: {experiments: {learn: {datasets: {iris: {epochs: 1}}, seeds: [5, 6]}}}\n"
@@ -420,33 +387,6 @@ def paper(scale: str, **chosen: Any) -> list[StudyRun]:
         for run in runs_of(load_study("paper", scale))
         if all(run.config.get(key, getattr(run, key, None)) == v for key, v in chosen.items())
     ]
-
-
-def test_the_whole_matrix_has_the_budgets_of_the_paper() -> None:
-    def epochs(experiment: str, dataset: str) -> set[int]:
-        return {
-            run.config["epochs"]
-            for run in paper("full", dataset=dataset)
-            if run.experiment == experiment
-        }
-
-    assert epochs("training", "iris") == {60}
-    assert epochs("training", "mnist") == {10}
-    assert epochs("scaling", "iris") == {10}
-    assert epochs("scaling", "mnist") == {5}
-    assert epochs("stragglers", "iris") == {10}
-    assert epochs("stragglers", "mnist") == {3}
-    runs = paper("full")
-    assert {run.config["shots"] for run in runs} == {1024}
-    assert {run.config["cuts"] for run in runs} == {0, 1, 2, 3}
-    workers = {run.config["workers"] for run in runs if run.experiment == "scaling"}
-    assert workers == {1, 2, 4, 8, 16}
-    delayed = [run.config for run in runs if run.experiment == "stragglers"]
-    assert {c["straggler_p"] for c in delayed} == {0.0, 0.2}
-    assert {(c["straggler_delay"], c["workers"]) for c in delayed} == {(0.1, 8)}
-    assert all(
-        c["straggler_p"] == 0 for c in (r.config for r in runs if r.experiment == "training")
-    )
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "full"])
@@ -486,22 +426,6 @@ def how(run: StudyRun) -> tuple[int, int | None, bool]:
     """Workers, simulator's threads and whether measurements are deferred."""
     config = run.config
     return config["workers"], config["simulator_threads"], config["defer_measurements"]
-
-
-@pytest.mark.parametrize("scale", ["smoke", "laptop", "full"])
-def test_the_causes_change_one_thing_at_a_time(scale: str) -> None:
-    runs = [run for run in paper(scale) if run.kind == "queries"]
-    causes = [run for run in runs if run.experiment == "causes"]
-    assert [how(run) for run in causes] == [
-        (1, 1, False),
-        (2, 1, False),
-        (8, 1, False),
-        (8, None, False),
-        (1, 1, True),
-    ]
-    assert {run.pipeline for run in causes} == {"reference"}
-    assert len({run.title for run in causes}) == 5
-    assert {how(run)[1:] for run in runs if run.experiment != "causes"} == {(1, False)}
 
 
 def test_the_estimate_grows_with_the_scale() -> None:
@@ -567,13 +491,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_study_leaves_what_the_tables_need(finished: Path) -> None:
     head = json.loads((finished / "study.json").read_text())
+    assert head["runs"] == [run.run_id for run in runs_of(load_study(finished / "../tiny.yaml"))]
     assert head["name"] == "tiny"
     assert head["config"]["shots"] == 16
     found = results(finished)
     assert len(found) == 3
     for run_id, result in found.items():
         run = json.loads((finished / "runs" / run_id / "run.json").read_text())
-        assert run["run_id"] == run_id
+        assert run.pop("run_id") == run_id == content_hash(run)
         assert result["status"] == "done"
         assert result["attempts"] == 1
         assert result["seconds"] > 0
@@ -597,34 +522,25 @@ def test_a_study_leaves_what_the_tables_need(finished: Path) -> None:
         assert 0 <= numbers["robustness_summary"] <= 1
 
 
-def test_a_study_names_every_run_of_its_matrix(finished: Path, tiny: Path) -> None:
-    head = json.loads((finished / "study.json").read_text())
-    assert head["runs"] == [run.run_id for run in runs_of(load_study(tiny))]
-
-
-def test_all_runs_are_named_where_only_some_are_run(tiny: Path, tmp_path: Path) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
-    run_study(study, runs_of(study, only=["ask"]), folder)
-    head = json.loads(folder.study.read_text())
-    assert head["runs"] == [run.run_id for run in runs_of(study)]
-
-
-def test_a_folder_whose_study_names_no_runs_goes_on(tiny: Path, tmp_path: Path) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
-    with folder.held(study):
-        pass
-    head = json.loads(folder.study.read_text())
-    del head["runs"]
-    folder.study.write_text(json.dumps(head))
-    assert run_study(study, runs_of(study, only=["ask"]), folder).done == 1
-
-
 def test_finished_runs_are_never_repeated(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/*")}
     study = load_study(finished.parent / "tiny.yaml")
     again = run_study(study, runs_of(study), StudyFolder(finished))
     assert (again.done, again.kept) == (0, 3)
     assert {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/*")} == before
+
+
+@pytest.fixture
+def begun(tiny: Path, tmp_path: Path) -> tuple[Study, StudyFolder]:
+    """The tiny study, with a folder that none of its runs has been in."""
+    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    with folder.held(study):
+        pass
+    return study, folder
+
+
+Begun = tuple[Study, StudyFolder]
+Halfway = tuple[Study, StudyFolder, StudyRun]
 
 
 def test_a_folder_of_another_configuration_is_refused(
@@ -638,31 +554,23 @@ def test_a_folder_of_another_configuration_is_refused(
     assert "`experiments.learn.datasets.iris.epochs` is 3 there and 2 here" in text
 
 
-def test_a_folder_with_other_things_or_of_another_version_is_refused(
-    tiny: Path, tmp_path: Path
-) -> None:
-    study = load_study(tiny)
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match=r"holds no study, but thesis\.tex"):
-        run_study(study, runs_of(study), StudyFolder(out))
-    (out / "study.json").write_text('{"schema_version": 2}')
-    with pytest.raises(InputError, match="has schema 2, and this version reads 1"):
-        run_study(study, runs_of(study), StudyFolder(out))
-    with pytest.raises(InputError, match="is a file: name a folder"):
-        run_study(study, runs_of(study), StudyFolder(out / "thesis.tex"))
-
-
-def test_a_folder_whose_runs_were_others_is_refused(tiny: Path, tmp_path: Path) -> None:
-    """The same file, as a version read it that knew fewer keys."""
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
-    with folder.held(study):
-        pass
+def test_a_folder_with_other_things_or_of_another_version_is_refused(begun: Begun) -> None:
+    study, folder = begun
     head = json.loads(folder.study.read_text())
-    folder.study.write_text(json.dumps(head | {"hash": "0" * 12}))
-    with pytest.raises(InputError, match="begun by a version whose runs were others; name another"):
+    other = json.dumps(head | {"hash": "0" * 12})  # the same file, read by one that knew fewer keys
+    for text, error, message in (
+        (other, InputError, "begun by a version whose runs were others; name another"),
+        ('{"schema_version": 2}', InputError, "has schema 2, and this version reads 1"),
+        ("[" * 100_000, RecordError, r"study\.json` is damaged: .*restore it"),
+    ):
+        folder.study.write_text(text)
+        with pytest.raises(error, match=message):
+            run_study(study, runs_of(study), folder)
+    thesis = folder.study.rename(folder.path / "thesis.tex")
+    with pytest.raises(InputError, match=r"holds no study, but thesis\.tex"):
         run_study(study, runs_of(study), folder)
+    with pytest.raises(InputError, match="is a file: name a folder"):
+        run_study(study, runs_of(study), StudyFolder(thesis))
 
 
 def test_differences_are_named_by_their_place() -> None:
@@ -675,9 +583,8 @@ def test_differences_are_named_by_their_place() -> None:
     ]
 
 
-def test_a_second_program_is_refused_while_one_runs(tiny: Path, tmp_path: Path) -> None:
-    study = load_study(tiny)
-    folder = StudyFolder(tmp_path / "out")
+def test_a_second_program_is_refused_while_one_runs(begun: Begun) -> None:
+    study, folder = begun
     with folder.held(study), pytest.raises(InputError, match="another program runs the study"):
         run_study(study, runs_of(study), folder)
     assert not results(folder.path)
@@ -686,21 +593,15 @@ def test_a_second_program_is_refused_while_one_runs(tiny: Path, tmp_path: Path) 
 def test_a_failed_run_is_recorded_and_the_study_goes_on(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from distributed_estimator.study import bodies
-
-    def refuse(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("no\nway")
-
     out = tmp_path / "out"
     command = ["study", "run", str(tiny), "--out", str(out)]
     with monkeypatch.context() as broken:
-        broken.setattr(bodies, "train", refuse)
+        broken.setattr(loop, "train", refusing(ZeroDivisionError("no\nway")))
         assert main([*command, "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["done"] == 1
-    assert [(f["experiment"], f["cause"]) for f in document["failed"]] == [
-        ("learn", "ZeroDivisionError: no way")
-    ] * 2
+    causes = [(failed["experiment"], failed["cause"]) for failed in document["failed"]]
+    assert causes == [("learn", "ZeroDivisionError: no way")] * 2
     assert {r["status"] for r in results(out).values()} == {"done", "failed"}
     # Failed runs are listed again, and only tried again when that is asked for.
     assert main(command) == 1
@@ -709,21 +610,23 @@ def test_a_failed_run_is_recorded_and_the_study_goes_on(
     assert sorted(r["attempts"] for r in results(out).values()) == [1, 2, 2]
 
 
-def test_a_damaged_checkpoint_is_begun_anew(finished: Path, tiny: Path, tmp_path: Path) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
-    (run,) = [r for r in runs_of(study) if r.config["cuts"] == 1 and r.kind == "train"]
-    stopped = stop_after(2)
-    with pytest.raises(TrainingStoppedError):
-        run_study(study, [run], folder, stop=stopped)
-    (folder.of(run) / "checkpoint.safetensors").write_bytes(b"nothing")
-    run_study(study, runs_of(study), folder)
-    assert comparable(folder.path) == comparable(finished)
+def refusing(error: Exception) -> Callable[..., None]:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    return refuse
+
+
+def stop_after(count: int) -> Callable[[], bool]:
+    """Says stop once it has been asked so often."""
+    asked = iter(range(count))
+    return lambda: next(asked, None) is None
 
 
 @pytest.fixture
-def halfway(tiny: Path, tmp_path: Path) -> tuple[Study, StudyFolder, StudyRun]:
+def halfway(begun: Begun) -> Halfway:
     """A training that was stopped on its way."""
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    study, folder = begun
     (run,) = [r for r in runs_of(study) if r.config["cuts"] == 1 and r.kind == "train"]
     with pytest.raises(TrainingStoppedError):
         run_study(study, [run], folder, stop=stop_after(2))
@@ -736,9 +639,14 @@ def trained(path: Path) -> dict[str, bytes]:
     return {name: (path / name).read_bytes() for name in names}
 
 
-def test_the_files_of_another_trainer_are_left_alone(
-    halfway: tuple[Study, StudyFolder, StudyRun],
-) -> None:
+def test_a_damaged_checkpoint_is_begun_again(halfway: Halfway, finished: Path) -> None:
+    study, folder, run = halfway
+    (folder.of(run) / "checkpoint.safetensors").write_bytes(b"nothing")
+    run_study(study, runs_of(study), folder)
+    assert comparable(folder.path) == comparable(finished)
+
+
+def test_the_files_of_another_trainer_are_left_alone(halfway: Halfway) -> None:
     study, folder, run = halfway
     path = folder.of(run)
     before = trained(path)
@@ -753,23 +661,29 @@ def test_the_files_of_another_trainer_are_left_alone(
     assert run_study(study, [run], folder, retry_failed=True).done == 1
 
 
-@pytest.mark.parametrize("error", [RecordError, CheckpointError])
+FULL = "cannot write queries.jsonl: No space left on device"
+ACCIDENTS = {
+    "the disk is full": ("loop.resume", refusing(RecordError(FULL)), FULL),
+    "the version is another": ("checkpoints.SCHEMA_VERSION", 99, "of another version: go on with"),
+    "too many files are open": (
+        "checkpoints.safetensors.safe_open",
+        refusing(OSError(24, "Too many open files")),
+        r"cannot be read .*Too many open files",
+    ),
+}
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
 def test_a_training_that_fails_as_it_goes_on_keeps_what_it_has(
-    error: type[Exception],
-    halfway: tuple[Study, StudyFolder, StudyRun],
-    finished: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    accident: str, halfway: Halfway, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, folder, run = halfway
     before = trained(folder.of(run))
-
-    def refuse(*_: object, **__: object) -> None:
-        raise error("cannot write queries.jsonl: No space left on device")
-
+    name, value, cause = ACCIDENTS[accident]
     with monkeypatch.context() as broken:
-        broken.setattr("distributed_estimator.study.bodies.resume", refuse)
+        broken.setattr(f"distributed_estimator.training.{name}", value)
         done = run_study(study, [run], folder)
-    assert "No space left on device" in done.failures[0].cause
+    assert re.search(cause, done.failures[0].cause)
     assert trained(folder.of(run)) == before
     run_study(study, runs_of(study), folder, retry_failed=True)
     assert comparable(folder.path) == comparable(finished)
@@ -777,7 +691,7 @@ def test_a_training_that_fails_as_it_goes_on_keeps_what_it_has(
 
 @pytest.mark.parametrize("name", ["data.safetensors", "queries.jsonl"])
 def test_a_training_whose_data_or_records_are_damaged_fails_and_keeps_its_files(
-    name: str, halfway: tuple[Study, StudyFolder, StudyRun]
+    name: str, halfway: Halfway
 ) -> None:
     study, folder, run = halfway
     (folder.of(run) / name).write_bytes(b"nothing\n")
@@ -786,115 +700,62 @@ def test_a_training_whose_data_or_records_are_damaged_fails_and_keeps_its_files(
     assert trained(folder.of(run)) == before
 
 
-def test_a_checkpoint_of_another_version_is_kept(
-    halfway: tuple[Study, StudyFolder, StudyRun], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_headers_name_the_run_and_the_attempt(halfway: Halfway) -> None:
     study, folder, run = halfway
-    before = trained(folder.of(run))
-    with monkeypatch.context() as later:
-        later.setattr("distributed_estimator.training.checkpoints.SCHEMA_VERSION", 99)
-        done = run_study(study, [run], folder)
-    assert "of another version: go on with the release" in done.failures[0].cause
-    assert trained(folder.of(run)) == before
-    assert run_study(study, [run], folder, retry_failed=True).done == 1
+    run_study(study, [run], folder)
+    for name in ("queries.jsonl", "training.jsonl"):
+        headers = [r for r in read_records(folder.of(run) / name) if isinstance(r, Header)]
+        assert [header.attempt for header in headers] == [1, 2]
+        assert {header.config_hash for header in headers} == {run.run_id}
 
 
-def test_a_checkpoint_that_cannot_be_read_this_time_is_kept(
-    halfway: tuple[Study, StudyFolder, StudyRun], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from distributed_estimator.training import checkpoints
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(24, "Too many open files")
-
-    study, folder, run = halfway
-    before = trained(folder.of(run))
-    monkeypatch.setattr(checkpoints.safetensors, "safe_open", refuse)
-    done = run_study(study, [run], folder)
-    assert "cannot be read ([Errno 24] Too many open files)" in done.failures[0].cause
-    assert trained(folder.of(run)) == before
-
-
-# --- damaged documents of a study ---------------------------------------------------------------
-
-RESULT = {"schema_version": 1, "status": "failed", "attempts": 1, "cause": "x"}
-
-
-def without(key: str, **changes: Any) -> str:
-    """The failed result without a key, and with changes; ID stands for the run's."""
-    document = RESULT | {"run_id": "ID"} | changes
-    del document[key]
-    return json.dumps(document)
+RESULT = {"schema_version": 1, "status": "failed", "attempts": 1, "cause": "x", "run_id": "ID"}
+"""ID stands for the run's."""
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("changes", "message"),
     [
-        (without("cause"), "is not the result of this run"),
-        (without("attempts"), "is not the result of this run"),
-        (without("cause", status="done"), "is not the result of this run"),
-        (without("status"), "is not the result of this run"),
-        (without("cause", schema_version=99), "has schema version 99 .* install a newer"),
-        (without("schema_version"), "no object with a whole `schema_version`"),
-        (without("run_id"), "is not the result of this run"),
+        *(({name: None}, f"is damaged: .*`.*{name}`") for name in RESULT if name != "run_id"),
+        ({"status": "done"}, "is damaged: .*field `results`"),
+        ({"schema_version": 99}, "has schema version 99 .* install a newer"),
+        ({"run_id": "0" * 12}, "is not the result of this run"),
         ("[" * 100_000, "it is not JSON"),
         ("", "it is not JSON"),
     ],
 )
 def test_a_damaged_result_is_refused_with_a_remedy(
-    text: str, message: str, tiny: Path, tmp_path: Path
+    changes: Any, message: str, begun: Begun
 ) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+    study, folder = begun
     run = runs_of(study)[0]
-    with folder.held(study):
-        folder.begin(run)
+    folder.begin(run)
+    text = changes if isinstance(changes, str) else json.dumps(RESULT | changes)
     (folder.of(run) / "result.json").write_text(text.replace("ID", run.run_id))
     with pytest.raises(RecordError, match=rf"{message}.*remove the folder .*the run is repeated"):
         run_study(study, [run], folder)
 
 
 @pytest.mark.parametrize("text", ["{}", '{"attempts": "x"}', '{"attempts": true}', "[" * 100_000])
-def test_a_damaged_number_of_attempts_is_refused(text: str, tiny: Path, tmp_path: Path) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+def test_a_damaged_number_of_attempts_is_refused(text: str, begun: Begun) -> None:
+    study, folder = begun
     run = runs_of(study)[0]
-    with folder.held(study):
-        folder.begin(run)
+    folder.begin(run)
     (folder.of(run) / "attempts.json").write_text(text)
     with pytest.raises(RecordError, match=r"attempts\.json` is damaged: .*remove it"):
         run_study(study, [run], folder)
 
 
-def test_a_study_document_that_is_nested_without_end_is_refused(tiny: Path, tmp_path: Path) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
-    folder.path.mkdir()
-    folder.study.write_text("[" * 100_000)
-    with pytest.raises(RecordError, match=r"study\.json` is damaged: .*restore it"):
+def test_a_file_in_the_place_of_the_runs_is_named(begun: Begun) -> None:
+    study, folder = begun
+    (folder.path / "runs").write_text("")
+    with pytest.raises(RecordError, match=r"cannot be written \(Not a directory\): move away what"):
         run_study(study, runs_of(study), folder)
 
 
-def test_a_file_in_the_place_of_the_runs_is_named(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
-    with folder.held(study):
-        pass
-    (folder.path / "runs").write_text("")
-    assert main(["study", "run", str(tiny), "--out", str(folder.path)]) == 2
-    text = capsys.readouterr().err
-    assert "cannot be written (Not a directory): move away what is in its place" in text
-
-
-def stop_after(count: int) -> Callable[[], bool]:
-    """Says stop once it has been asked so often."""
-    asked = iter(range(count))
-    return lambda: next(asked, None) is None
-
-
-@pytest.mark.parametrize("asked", [1, 2, 3, 6, 10])
-def test_a_study_that_is_stopped_goes_on(
-    asked: int, finished: Path, tiny: Path, tmp_path: Path
-) -> None:
-    study, folder = load_study(tiny), StudyFolder(tmp_path / "out")
+@pytest.mark.parametrize("asked", [1, 3, 10])
+def test_a_study_that_is_stopped_goes_on(asked: int, finished: Path, begun: Begun) -> None:
+    study, folder = begun
     with pytest.raises(TrainingStoppedError):
         run_study(study, runs_of(study), folder, stop=stop_after(asked))
     run_study(study, runs_of(study), folder)
@@ -959,21 +820,11 @@ def test_variants_are_run_as_their_configuration_says(
         deferred = run.config["defer_measurements"]
         assert [r.policy for r in queries] == ["one job" if deferred else "eager"] * 2
         assert {r.subexp_workers for r in queries} == {run.config["workers"]}
+        shapes = {(r.num_subexperiments, r.num_fragments, r.max_fragment_qubits) for r in queries}
+        assert shapes == {(12, 2, 2)}
         numbers = json.loads((folder / "result.json").read_text())["results"]
         assert numbers["simulator_threads"] == run.config["simulator_threads"]
         assert numbers["lower_bound"] is None
-
-
-def test_deferred_measurements_change_neither_subexperiments_nor_the_fragments(
-    variants: list[tuple[StudyRun, Path]],
-) -> None:
-    shapes = {
-        (r.num_subexperiments, r.num_fragments, r.max_fragment_qubits)
-        for _, folder in variants
-        for r in read_records(folder / "queries.jsonl")
-        if isinstance(r, QueryRecord)
-    }
-    assert shapes == {(12, 2, 2)}
 
 
 # --- the bound that no policy can beat ----------------------------------------------------------
@@ -981,73 +832,44 @@ def test_deferred_measurements_change_neither_subexperiments_nor_the_fragments(
 BOUND = """\
 name: bound
 shots: 16
-policies:
-  eager: {}
-  batches: {dispatch: batches, size: 2, delay: 0.005}
-  longest: {order: longest}
-  duplicate: {speculation: {quantile: 0.5, factor: 1.1, budget: 2.0}}
-  restart: {speculation: {quantile: 0.5, factor: 1.1, budget: 2.0, restart: true}}
 experiments:
   policies:
     kind: queries
     backend: fleet
     datasets:
-      iris: {qubits: [2]}
+      iris: {{qubits: [2]}}
     cuts: [1]
     seeds: [1]
-    policies: [eager, batches, longest, duplicate, restart]
-    straggler_p: [0.0, 0.4]
+    straggler_p: [{p}]
     straggler_delay: 0.04
     subexperiments: 1
     devices: [3]
-    device: {seconds_per_job: 0.01, seconds_per_shot: 1.0e-5, latency: 0.001}
-    queries: 8
+    device: {{seconds_per_job: 0.01, seconds_per_shot: 1.0e-5, latency: 0.001, jitter: {jitter}}}
+    queries: 2
 """
 
 
-@pytest.mark.soak
-def test_no_policy_is_faster_than_the_bound(tmp_path: Path) -> None:
-    """Real runs of every policy, with and without stragglers.
+@pytest.mark.parametrize(("jitter", "p"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.4)])
+def test_the_bound_is_the_expected_work_on_all_devices(
+    jitter: float, p: float, tmp_path: Path
+) -> None:
+    """Ten jobs a query of 10 ms and 16 shots of 10 µs on three devices, and 2 ms on the way.
 
-    Without stragglers nothing is random, and every query takes at least the bound. With them the
-    bound is one of the expectation: of n queries the mean may be below it by some of its standard
-    errors, and a median is no further from the expectation than a standard deviation.
+    A way that varies is left out. Expected work is least for who gives up every job that is
+    delayed: 1 / (1 - p) as much. Without stragglers nothing is random, and no query is faster.
     """
     path = tmp_path / "bound.yaml"
-    path.write_text(BOUND)
-    study, folder = load_study(path), StudyFolder(tmp_path / "out")
-    runs = runs_of(study)
-    assert run_study(study, runs, folder).failures == []
-    bounds = set()
-    for run in runs:
-        numbers = json.loads((folder.of(run) / "result.json").read_text())["results"]
-        records = read_records(folder.of(run) / "queries.jsonl")
-        seconds = [r.t_total for r in records if isinstance(r, QueryRecord)]
-        bound, p = numbers["lower_bound"], run.config["straggler_p"]
-        bounds.add((p, round(bound, 9)))
-        if p == 0:
-            assert min(seconds) >= bound
-            continue
-        spread = statistics.stdev(seconds)
-        assert statistics.mean(seconds) >= bound - 4 * spread / math.sqrt(len(seconds))
-        assert numbers["median_seconds"] >= bound - spread * (1 + 4 / math.sqrt(len(seconds)))
-    # Ten jobs a query of 10 ms, 16 shots of 10 µs and 2 ms on the way, on three devices. Expected
-    # work is least for those who give up every job that is delayed: 1 / (1 - p) as much.
-    job = 0.01 + 16e-5 + 0.002
-    clean = 10 * job / 3
-    assert bounds == {(0.0, round(clean, 9)), (0.4, round(clean / 0.6, 9))}
-
-
-def test_a_latency_that_varies_is_left_out_of_the_bound(tmp_path: Path) -> None:
-    path = tmp_path / "bound.yaml"
-    text = BOUND.replace("latency: 0.001", "latency: 0.001, jitter: 0.5")
-    text = text.replace("    policies: [eager, batches, longest, duplicate, restart]\n", "")
-    path.write_text(text.replace("queries: 8", "queries: 1").replace("[0.0, 0.4]", "[0.0]"))
+    path.write_text(BOUND.format(jitter=jitter, p=p))
     study, folder = load_study(path), StudyFolder(tmp_path / "out")
     (run,) = runs_of(study)
-    run_study(study, [run], folder)
-    numbers = json.loads((folder.of(run) / "result.json").read_text())["results"]
-    assert numbers["lower_bound"] == pytest.approx(10 * (0.01 + 16e-5) / 3)
+    assert run_study(study, [run], folder).failures == []
+    (result,) = results(folder.path).values()
+    job = 0.01 + 16e-5 + (0 if jitter else 0.002)
+    bound = result["results"]["lower_bound"]
+    assert bound == pytest.approx(10 * job / 3 / (1 - p))
+    records = read_records(folder.of(run) / "queries.jsonl")
+    if not p:
+        assert min(r.t_total for r in records if isinstance(r, QueryRecord)) >= bound
 
 
 # --- accidents to the process ---------------------------------------------------------------------
@@ -1114,39 +936,6 @@ def test_a_study_that_is_killed_goes_on(slow: tuple[Path, Path], tmp_path: Path)
     assert comparable(out) == comparable(whole)
 
 
-@pytest.mark.soak
-def test_a_study_survives_kills_at_random_moments(slow: tuple[Path, Path], tmp_path: Path) -> None:
-    path, whole = slow
-    out = tmp_path / "out"
-    rng = random.Random(7)
-    for _ in range(5):
-        with running(path, out) as process:
-            wait_for(process, (out / "study.json").exists)
-            time.sleep(rng.uniform(0.5, 3.5))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    study = load_study(path)
-    run_study(study, runs_of(study), StudyFolder(out))
-    assert comparable(out) == comparable(whole)
-
-
-@pytest.mark.soak
-def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(
-    slow: tuple[Path, Path], tmp_path: Path
-) -> None:
-    path, _ = slow
-    out = tmp_path / "out"
-    with running(path, out) as process:
-        wait_for(process, lambda: lines(out, "training.jsonl") >= 3)
-        process.send_signal(signal.SIGINT)
-        _, text = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert f"go on with: dest study run {path} --out {out}" in text
-    with (out / "study.lock").open() as lock:
-        assert take_lock(lock.fileno())
-    assert not [p for p in out.rglob(".*") if p.name != ".dest-lock"]
-
-
 def test_an_interrupted_retry_says_to_retry(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1175,16 +964,3 @@ def test_the_smoke_study_of_the_paper_runs(tmp_path: Path) -> None:
     study = load_study("paper", "smoke")
     assert set(results(out)) == {run.run_id for run in runs_of(study)}
     assert {result["status"] for result in results(out).values()} == {"done"}
-
-
-def test_headers_name_the_run_and_the_attempt(slow: tuple[Path, Path], tmp_path: Path) -> None:
-    path, _ = slow
-    study, folder = load_study(path), StudyFolder(tmp_path / "out")
-    (run,) = [r for r in runs_of(study) if r.config["cuts"] == 1 and r.kind == "train"]
-    with pytest.raises(TrainingStoppedError):
-        run_study(study, [run], folder, stop=stop_after(20))
-    run_study(study, [run], folder)
-    for name in ("queries.jsonl", "training.jsonl"):
-        headers = [r for r in read_records(folder.of(run) / name) if isinstance(r, Header)]
-        assert [header.attempt for header in headers] == [1, 2]
-        assert {header.config_hash for header in headers} == {run.run_id}

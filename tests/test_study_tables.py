@@ -8,15 +8,12 @@ import re
 
 import pandas as pd
 import pytest
-from study_folders import StudyFolder, add_causes, paper_study, query_record, trained
+from study_folders import StudyFolder, add_causes, paper_study, trained
 
-from distributed_estimator.analysis.cost_files import read_costs
-from distributed_estimator.analysis.costs import CostModel
+from distributed_estimator.analysis.costs import CostModel, read_costs
 from distributed_estimator.analysis.report import StudyData
 from distributed_estimator.analysis.study import load_study
-from distributed_estimator.analysis.study_tables import interval
 from distributed_estimator.errors import RecordError
-from distributed_estimator.records import RecordWriter
 
 PAPERS = "the paper's pipeline"
 
@@ -91,6 +88,23 @@ def extrapolating(tmp_path, *shares, **training):
     return study
 
 
+def test_ratios_are_of_runs_that_differ_in_one_thing(paper, tmp_path):
+    assert one(paper, "fig6_slow_down", dataset="iris", cuts=3).value == pytest.approx(1.4)
+    study = StudyFolder(tmp_path / "study")
+    study.add("scaling", "train", trained(1.0), workers=1)
+    data = data_of(study)  # one worker alone is not compared with itself
+    assert rows(data, "fig5_speed_up") == []
+    why = ["nothing to compare between 1 and 16 workers with it"]
+    assert unmatched(data, "fig5_speed_up") == why
+    study.add("scaling", "train", trained(0.0), workers=16)
+    for workers in (1, 4, 8):
+        study.add("scaling", "train", trained(32 / workers), dataset="mnist", workers=workers)
+    data = data_of(study)
+    (row,) = rows(data, "fig5_speed_up")
+    assert (row.dataset, row.workers, row.value) == ("mnist", 8, 8)
+    assert unmatched(data, "fig5_speed_up") == ["no time above 0 s on both sides"]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -104,15 +118,10 @@ def extrapolating(tmp_path, *shares, **training):
     ],
 )
 def test_only_queries_like_the_trainings_are_extrapolated_from(tmp_path, other):
-    data = data_of(extrapolating(tmp_path, (40.0, other)))
+    same = (7.0, {"straggler_p": 0, "straggler_delay": 0.1, "seed": 2})  # nothing is delayed
+    data = data_of(extrapolating(tmp_path, (40.0, other), same))
     row = one(data, "fig4_training_time", basis="extrapolated")
-    assert (row.value, row.low, row.high, row.queries) == (500, 500, 500, 2)
-
-
-def test_a_delay_that_nothing_has_is_no_difference(tmp_path):
-    study = extrapolating(tmp_path, (7.0, {"straggler_p": 0, "straggler_delay": 0.1, "seed": 2}))
-    row = one(data_of(study), "fig4_training_time", basis="extrapolated")
-    assert (row.value, row.queries) == (600, 4)
+    assert (row.value, row.low, row.high, row.queries) == (600, 500, 700, 4)
 
 
 def test_two_widths_of_a_data_set_are_two_series(tmp_path):
@@ -148,49 +157,15 @@ def test_speed_up_is_the_time_of_one_worker_over_that_of_more(paper):
     assert list(found) == [2, 4, 8, 16]
 
 
-def test_data_sets_with_other_numbers_of_workers_are_all_compared(tmp_path):
-    study = StudyFolder(tmp_path / "study")
-    for dataset, most in (("iris", 8), ("mnist", 16)):
-        for workers in (1, 4, most):
-            study.add("scaling", "train", trained(32.0 / workers), dataset=dataset, workers=workers)
-    data = data_of(study)
-    found = {row.dataset: (row.workers, row.value) for row in rows(data, "fig5_speed_up")}
-    assert found == {"iris": (8, 8), "mnist": (16, 16)}
-    assert unmatched(data, "fig5_speed_up") == []
-
-
-def test_one_worker_alone_is_not_compared_with_itself(tmp_path):
-    study = StudyFolder(tmp_path / "study")
-    study.add("scaling", "train", trained(1.0), workers=1)
-    data = data_of(study)
-    assert rows(data, "fig5_speed_up") == []
-    why = ["nothing to compare between 1 and 16 workers with it"]
-    assert unmatched(data, "fig5_speed_up") == why
-
-
-def test_slow_down_is_the_time_with_stragglers_over_that_without(paper):
-    assert one(paper, "fig6_slow_down", dataset="iris", cuts=3).value == pytest.approx(1.4)
-
-
-def test_robustness_is_the_mean_above_zero_averaged_over_gaussian_and_fgsm(paper):
-    row = one(paper, "fig8_robustness", dataset="iris", cuts=0)
-    assert row.value == pytest.approx(((0.8 + 0.6) / 2 + 0.7) / 2)
-
-
 def test_table_1_stands_beside_the_papers(paper):
+    row = one(paper, "fig8_robustness", dataset="iris", cuts=0)
+    assert row.value == pytest.approx(((0.8 + 0.6) / 2 + 0.7) / 2)  # above 0, of both attacks
     ours = one(paper, "table1_reconstruction_share", series="ours", cuts=3)
     theirs = one(paper, "table1_reconstruction_share", series=PAPERS, cuts=3)
     assert (ours.n, ours.median_share) == (2, pytest.approx(0.04))
     assert (theirs.n, theirs.median_share) == (3, pytest.approx(0.5))
     assert (ours.paper_n, ours.paper_median_share, ours.paper_p95_share) == (5, 0.53, 0.58)
     assert pd.isna(one(paper, "table1_reconstruction_share", series="ours", cuts=0).paper_n)
-
-
-@pytest.mark.parametrize(("series", "share"), [("ours", 0.03), (PAPERS, 0.5)])
-def test_stage_shares_before_and_after_add_up(paper, series, share):
-    mine = {row.stage: row.share for row in rows(paper, "stage_shares", series=series, cuts=2)}
-    assert mine["reconstruct"] == pytest.approx(share)
-    assert sum(mine.values()) - mine["total"] == pytest.approx(1)
 
 
 def test_savings_compare_matched_runs_of_both_pipelines(paper):
@@ -257,12 +232,6 @@ def test_differences_are_paired_by_seed_with_students_interval(paper):
     assert robust.zero == "outside"
 
 
-def test_one_seed_has_no_interval(tmp_path):
-    found = rows(data_of(small(tmp_path)), "accuracy_differences")
-    assert {row.zero for row in found} == {"no interval: one seed only"}
-    assert math.isnan(interval([0.5])["low"])
-
-
 def test_equal_differences_have_no_interval_of_no_width(tmp_path):
     study = StudyFolder(tmp_path / "study")
     # 0.95 - 0.9 and 1 - 0.95 are equal but for their rounding.
@@ -318,15 +287,6 @@ def test_runs_that_differ_in_more_than_their_seed_share_no_row(tmp_path):
     study.add("training", "train", trained(9.0), workers=2)
     names = {row.series for row in rows(data_of(study), "fig7_accuracy")}
     assert names == {"ours, 8 workers", "ours, 2 workers"}
-
-
-def test_a_run_of_no_time_makes_no_ratio(tmp_path):
-    study = StudyFolder(tmp_path / "study")
-    study.add("scaling", "train", trained(1.0), workers=1)
-    study.add("scaling", "train", trained(0.0), workers=16)
-    data = data_of(study)
-    assert rows(data, "fig5_speed_up") == []
-    assert "no time above 0 s on both sides" in unmatched(data, "fig5_speed_up")
 
 
 def test_causes_have_a_row_for_each_variation(paper):
@@ -433,116 +393,6 @@ def test_simulated_fake_and_real_results_are_labelled(tmp_path, changes, origin)
     assert {row.origin for row in rows(data_of(study), "stage_shares")} == {origin}
 
 
-def broken(study, what):
-    """Damages a study in one way."""
-    folder = next((study.path / "runs").iterdir())
-    document = json.loads((folder / "run.json").read_text())
-    result = json.loads((folder / "result.json").read_text())
-    texts = {"torn": '{"schema_ver', "not JSON": "{"}
-    results = {
-        "no number": {"training_seconds": "2"},
-        "negative": {"training_seconds": -1.0},
-        "infinite": {"test_accuracy": math.inf},
-        "curves": {"robustness": {"gaussian": [["a"]]}},
-        "short curves": {"robustness": {"gaussian": [[0.1, 0.5]]}},
-        "far": {"robustness": {"gaussian": [[1e9, 0.5, 0.4, 0.6]]}},
-    }
-    if what == "no study":
-        (study.path / "study.json").unlink()
-    elif what == "not JSON":
-        (study.path / "study.json").write_text(texts[what])
-    elif what == "newer":
-        (folder / "run.json").write_text(json.dumps({**document, "schema_version": 2}))
-    elif what == "wrong type":
-        document["config"]["cuts"] = "3"
-        (folder / "run.json").write_text(json.dumps(document))
-    elif what == "no threads":
-        document["config"]["simulator_threads"] = 0
-        (folder / "run.json").write_text(json.dumps(document))
-    elif what == "renamed":
-        folder.rename(folder.with_name("0" * 12))
-    elif what == "of another run":
-        (folder / "result.json").write_text(json.dumps({**result, "run_id": "f" * 12}))
-    elif what in results:
-        result["results"].update(results[what])
-        (folder / "result.json").write_text(json.dumps(result))
-    elif what == "torn":
-        (folder / "result.json").write_text(texts[what])
-    elif what == "no run.json":
-        (folder / "run.json").unlink()
-    elif what == "no count":
-        with RecordWriter(folder / "queries.jsonl") as log:
-            log.write(query_record("contracted", document["config"], 0, num_cuts=-1))
-    elif what == "damaged records":
-        (folder / "queries.jsonl").write_text("{}\n{}\n")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        ("no study", "is no study: it has no study.json"),
-        ("not JSON", "study.json is damaged: it is not JSON"),
-        ("newer", "schema version 2 .* install a newer"),
-        ("renamed", "mixture of two studies"),
-        ("of another run", "mixture of two studies"),
-    ],
-)
-def test_what_is_no_study_is_refused(tmp_path, what, message):
-    study = small(tmp_path)
-    broken(study, what)
-    with pytest.raises(RecordError, match=message):
-        load_study(study.path)
-
-
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        ("torn", "result.json is damaged: it is not JSON"),
-        ("no run.json", "cannot read .*run.json: No such file"),
-        ("wrong type", "run.json is damaged: Expected `int.*` - at `config.cuts`"),
-        ("no threads", "run.json is damaged: .* >= 1 - at `config.simulator_threads`"),
-        ("no number", "result.json is damaged: .* - at `results.training_seconds`"),
-        ("infinite", "result.json is damaged: it is not JSON .Infinity is no finite number"),
-        ("negative", "result.json is damaged: .* >= 0.0 - at `results.training_seconds`"),
-        ("curves", r"result.json is damaged: .* - at `results.robustness\[...\]\[0\]\[0\]`"),
-        ("short curves", "result.json is damaged: `robustness` holds no curves"),
-        ("far", "result.json is damaged: .*`magnitude` is 1000000000.0: give radians from 0"),
-        ("damaged records", "queries.jsonl, line 1 is unreadable"),
-        ("no count", "the records of run .* are damaged: `num_cuts` of query 0 .* is -1"),
-    ],
-)
-def test_a_damaged_run_is_left_out_and_named(tmp_path, what, message):
-    study = small(tmp_path)
-    study.add("training", "train", trained(4.0), cuts=3, seed=2)
-    folder = broken(study, what)
-    data = data_of(study)
-    ((run_id, why),) = data.study.damaged.items()
-    assert run_id == folder.name
-    assert re.search(message, why), why
-    assert data.counts == {"damaged": 1, "done": 2}
-    (failed,) = data.remarks["failed"]
-    assert (failed["run"], failed["cause"]) == (run_id, why)
-    assert run_id not in " ".join(row.runs for row in rows(data, "fig4_training_time"))
-
-
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [({"t_total": math.nan}, "`t_total` of query 0"), ({"num_queries": 0}, "holds no query")],
-)
-def test_queries_without_times_are_left_out(tmp_path, query, message):
-    study = small(tmp_path)
-    folder = study.add("shares", "queries", {}, "reference", [query], cuts=1)
-    damaged = load_study(study.path).damaged
-    assert list(damaged) == [folder.name]
-    assert message in damaged[folder.name]
-
-
-@pytest.mark.parametrize(("stated", "created"), [("2030-01-01", "2030-01-01"), (7, "")])
-def test_a_study_says_when_it_was_begun_where_that_is_known(tmp_path, stated, created):
-    assert load_study(small(tmp_path, created_at=stated).path).created == created
-
-
 def test_studies_without_a_sound_run_say_what_to_do(tmp_path):
     study = StudyFolder(tmp_path / "empty", scale="smoke")
     with pytest.raises(RecordError, match="holds no run: start it with `dest study run paper"):
@@ -555,3 +405,104 @@ def test_studies_without_a_sound_run_say_what_to_do(tmp_path):
         path.write_text("{")
     with pytest.raises(RecordError, match=r"no run of .* can be read: .*result\.json is damaged"):
         load_study(study.path)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Changes a document of a study with three runs; gives the study and the first run's folder."""
+
+    def damage(name, content=None, **changes):
+        study = small(tmp_path)
+        study.add("training", "train", trained(4.0), cuts=3, seed=2)
+        folder = next((study.path / "runs").iterdir())
+        path = study.path / name if name == "study.json" else folder / name
+        if content is None:
+            document = json.loads(path.read_text())
+            for key, value in changes.items():
+                document[key] = {**document[key], **value} if isinstance(value, dict) else value
+            content = json.dumps(document)
+        path.write_text(content)
+        return study, folder
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "study.json", "content": "{"}, "study.json is damaged: it is not JSON"),
+        ({"name": "run.json", "schema_version": 2}, "schema version 2 .* install a newer"),
+        ({"name": "run.json", "run_id": "0" * 12}, "mixture of two studies"),
+        ({"name": "result.json", "run_id": "f" * 12}, "mixture of two studies"),
+    ],
+)
+def test_what_is_no_study_is_refused(damaged, change, message):
+    study, _ = damaged(**change)
+    with pytest.raises(RecordError, match=message):
+        load_study(study.path)
+    (study.path / "study.json").unlink()
+    with pytest.raises(RecordError, match=r"is no study: it has no study\.json"):
+        load_study(study.path)
+
+
+RESULTS = {
+    "training_seconds": ("2", r".* - at `results.training_seconds`"),
+    "median_seconds": (-1.0, r".* >= 0.0 - at `results.median_seconds`"),
+    "test_accuracy": (math.inf, "it is not JSON .Infinity is no finite number"),
+    "lower_bound": ([], r".* - at `results.lower_bound`"),
+}
+CURVES = {
+    r".* - at `results.robustness\[...\]\[0\]\[0\]`": ["a"],
+    "`robustness` holds no curves": [0.1, 0.5],
+    ".*`magnitude` is 1000000000.0: give radians from 0": [1e9, 0.5, 0.4, 0.6],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "result.json", "content": '{"schema_ver'}, "result.json is damaged: .* not JSON"),
+        ({"name": "run.json", "config": {"cuts": "3"}}, "Expected `int.*` - at `config.cuts`"),
+        ({"name": "run.json", "config": {"simulator_threads": 0}}, ">= 1 - at `config.simulator_"),
+        *(
+            ({"name": "result.json", "results": {key: value}}, f"result.json is damaged: {message}")
+            for key, (value, message) in RESULTS.items()
+        ),
+        *(
+            (
+                {"name": "result.json", "results": {"robustness": {"gaussian": [point]}}},
+                f"result.json is damaged: {message}",
+            )
+            for message, point in CURVES.items()
+        ),
+        ({"name": "queries.jsonl", "content": "{}\n{}\n"}, "queries.jsonl, line 1 is unreadable"),
+    ],
+)
+def test_a_damaged_run_is_left_out_and_named(damaged, change, message):
+    study, folder = damaged(**change)
+    data = data_of(study)
+    ((run_id, why),) = data.study.damaged.items()
+    assert run_id == folder.name
+    assert re.search(message, why), why
+    assert data.counts == {"damaged": 1, "done": 2}
+    (failed,) = data.remarks["failed"]
+    assert (failed["run"], failed["cause"]) == (run_id, why)
+    assert run_id not in " ".join(row.runs for row in rows(data, "fig4_training_time"))
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"t_total": math.nan}, "`t_total` of query 0"),
+        ({"num_queries": 0}, "holds no query"),
+        ({"num_cuts": -1}, "the records of run .* are damaged: `num_cuts` of query 0 .* is -1"),
+    ],
+)
+def test_queries_without_times_and_counts_are_left_out(tmp_path, query, message):
+    study = small(tmp_path)
+    folder = study.add("shares", "queries", {}, "reference", [query], cuts=1)
+    (next(study.path.glob("runs/*/result.json")).with_name("run.json")).unlink()
+    damaged = load_study(study.path).damaged
+    assert re.search(message, damaged.pop(folder.name))
+    (why,) = damaged.values()
+    assert re.search(r"cannot read .*run.json: No such file", why)

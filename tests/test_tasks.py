@@ -27,7 +27,6 @@ from qiskit.primitives import (
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit_aer.primitives import SamplerV2 as AerSampler
 
-from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends import StatevectorBackend
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.cutting import CutPlan, Fragment
@@ -139,7 +138,7 @@ def variances_of(tensor):
 
 # --- Tasks ----------------------------------------------------------------------------------------
 
-PLAIN = FragmentExperiment(Fragment(0, (0,), {0: 0}, (), (), ()), (((0, "Z"),),), "full")
+PLAIN = FragmentExperiment(Fragment(0, (0,), {0: 0}, (), ()), (((0, "Z"),),), "full")
 BINDINGS = np.array([[0.5, -1.0], [0.25, 2.0], [1.5, 0.0]])
 
 
@@ -213,24 +212,6 @@ def test_a_divided_task_takes_the_simulator_as_long_as_its_whole_rows(experiment
     assert len(parts) > 1
     assert {backend.expected_seconds(experiment, part) for part in parts} == {seconds}
     assert 1e-5 < backend.expected_seconds(experiment, exact) < seconds < 0.1
-
-
-def test_keys_are_the_same_where_the_content_is(experiment):
-    angles = angles_of(experiment)
-    divisions = [
-        {},
-        {"most": 3},
-        {"most": 4},
-        {"chunks": 2},
-        {"chunks": 3},
-        {"most": 3, "chunks": 2},
-    ]
-    tasks = [task for d in divisions for task in tasks_of(experiment, angles, 12, **d)]
-    contents = {(task.circuits, task.chunk, task.shots) for task in tasks}
-    assert len({(task.key, task.circuits, task.chunk, task.shots) for task in tasks}) == len(
-        contents
-    )
-    assert len({task.key for task in tasks}) == len({task.seed for task in tasks}) == len(contents)
 
 
 # --- Numbers of circuits --------------------------------------------------------------------------
@@ -355,22 +336,6 @@ def test_small_jobs_give_unbiased_tensors(sampler, size, experiment):
     assert (np.abs(errors) <= MOST * stderrs + 1e-12).all(), (errors / stderrs).round(1)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_small_jobs_give_unbiased_values(sampler):
-    circuit, observables = entangled(3, 1), ["ZZZ", "XYX", "IIZ"]
-    exact = DistributedEstimator("ABB").run([(circuit, observables)], precision=0)
-    backend = SamplerBackend(SAMPLERS[sampler](), circuits_per_job=3)
-    options = EstimatorOptions(shots=400, seed=2)
-    estimator = DistributedEstimator("ABB", backend=backend, options=options)
-    result = estimator.run([(circuit, observables)]).result()[0]
-    z = (result.data.evs - exact.result()[0].data.evs) / result.data.stds
-    assert np.abs(z).max() <= MOST, z
-    whole = DistributedEstimator("ABB", backend=SAMPLERS[sampler](), options=options)
-    undivided = whole.run([(circuit, observables)]).result()[0]
-    for name in ("num_subexperiments", "shots_total", "num_circuits"):
-        assert result.metadata[name] == undivided.metadata[name]
-
-
 @pytest.mark.parametrize("size", [0, -3, 2.0, True, None])
 def test_jobs_of_no_circuits_are_refused(size):
     with pytest.raises(InputError, match=r"`circuits_per_job` is .*: give a whole number"):
@@ -444,15 +409,6 @@ def flat(value, variance=1.0, shots=1):
     return FragmentEstimate(np.full((1, 1, 1), value), (np.full((1, 1, 1), variance),), shots)
 
 
-def test_chunks_are_weighted_by_the_shots_that_they_got():
-    tasks = tasks_of(PLAIN, BINDINGS[:1], 4, chunks=2)
-    assert [task.shots for task in tasks] == [2, 2]
-    results = list(zip(tasks, (flat(1.0, 7.0, 30), flat(-0.5, 11.0, 20)), strict=True))
-    tensor = tensor_of(PLAIN, BINDINGS[:1], tasks, results)
-    assert tensor.values.ravel() == pytest.approx([0.6 * 1.0 + 0.4 * -0.5], rel=1e-15)
-    assert tensor.covariances[0].ravel() == pytest.approx([0.36 * 7 + 0.16 * 11], rel=1e-15)
-
-
 def test_settling_uses_the_shots_there_are():
     tasks = tasks_of(PLAIN, BINDINGS[:1], 7, chunks=3)
     assert [task.shots for task in tasks] == [3, 2, 2]
@@ -480,13 +436,6 @@ def test_settling_says_what_has_no_shots_at_all(arrivals):
     assert tensor.settle() == []
     assert tensor.complete
     assert (variances_of(tensor) >= 0).all()
-
-
-def test_settling_without_an_undivided_task():
-    tasks = [*tasks_of(PLAIN, BINDINGS[:2], 5)]
-    tensor = FragmentTensor(PLAIN, 2, tasks)
-    assert tensor.settle() == tasks
-    assert not tensor.complete
 
 
 @pytest.mark.parametrize("chunks", [1, 2])

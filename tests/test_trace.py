@@ -199,18 +199,6 @@ def dated(number, started_at):
     )
 
 
-def test_queries_stand_where_their_records_say():
-    pairs = [dated(0, "00:00:10.000+00:00"), dated(1, "01:00:00.000+01:00")]
-    events = events_of([task for task, _ in pairs], (), [record for _, record in pairs])
-    placed = {event["name"]: event for event in slices(events, "query")}
-    assert placed["query query 1"]["ts"] == 0
-    assert placed["query query 0"]["ts"] == 10e6
-    assert placed["query query 0"]["dur"] == 5e6
-    assert placed["query query 0"]["args"]["t_execute"] == 2.0
-    assert [event["ts"] for event in slices(events, "task")] == [1e6, 11e6]
-    assert names_of(events, "process_name") == ["run run"]
-
-
 @pytest.mark.parametrize(
     ("starts", "placed"),
     [
@@ -233,16 +221,6 @@ def test_queries_without_a_record_follow_those_with_one():
         ("query query 0", 0),
         ("query undated", 5e6),
     ]
-
-
-def test_runs_are_processes_on_one_clock():
-    task, record = dated(0, "00:00:00.000+00:00")
-    later, later_record = dated(1, "00:00:07.000+00:00")
-    events = events_of(
-        [task, replace(later, run_id="other")], (), [record, replace(later_record, run_id="other")]
-    )
-    assert names_of(events, "process_name") == ["run run", "run other"]
-    assert [(e["pid"], e["ts"]) for e in slices(events, "task")] == [(1, 1e6), (2, 8e6)]
 
 
 def test_a_time_that_is_none_is_told():
@@ -331,11 +309,6 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path):
     write_chrome_trace(path, tasks())
     assert json.loads(path.read_text()) == chrome_trace([TASK])
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_no_records_are_a_trace_too(tmp_path: Path):
-    trace_files(tmp_path / "trace.json", tmp_path / "missing.jsonl")
-    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"] == []
 
 
 def test_a_file_that_cannot_be_made_leaves_nothing(tmp_path: Path):

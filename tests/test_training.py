@@ -19,20 +19,14 @@ from distributed_estimator.errors import InputError
 from distributed_estimator.execution.stragglers import Constant, Stragglers
 from distributed_estimator.records import TrainingRecord
 from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import train
+from distributed_estimator.training.loop import load_trained, train
 from distributed_estimator.training.models import ModelConfig, build_model, initial_weights
 from distributed_estimator.training.runs import RunFolder, TrainingResult
-from distributed_estimator.training.trained import load_trained
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
 FILES = [
-    ".dest-lock",
-    "checkpoint.safetensors",
-    "data.safetensors",
-    "queries.jsonl",
-    "summary.json",
-    "training.jsonl",
-    "weights.json",
+    *(".dest-lock", "checkpoint.safetensors", "data.safetensors", "queries.jsonl"),
+    *("summary.json", "training.jsonl", "weights.json"),
 ]
 EXACT = TrainingConfig(shots=None, epochs=3)
 
@@ -67,7 +61,6 @@ def trained_weights(result: TrainingResult) -> np.ndarray:
 @pytest.mark.parametrize(
     "change",
     [
-        {},
         {"batch_size": 2},
         {"optimizer": "sgd", "head": "linear"},
         {"optimizer": "lbfgs", "lr": 1.0},
@@ -83,7 +76,7 @@ def test_exact_training_is_the_same_however_the_circuit_is_cut(
 ):
     config = replace(EXACT, **change)
     uncut = train(small, config, RunFolder(tmp_path / "0"))
-    for cuts in (1, 2, 3):
+    for cuts in (1, 3):
         cut = train(small, replace(config, cuts=cuts), RunFolder(tmp_path / str(cuts)))
         assert losses(cut) == pytest.approx(losses(uncut), rel=0, abs=1e-8)
         assert trained_weights(cut) == pytest.approx(trained_weights(uncut), rel=0, abs=1e-8)
@@ -129,11 +122,19 @@ def test_a_seed_and_shots_make_a_run_reproducible(small: Workload, tmp_path: Pat
 
 
 def test_training_leaves_the_callers_random_state_alone(small: Workload, tmp_path: Path):
-    torch.manual_seed(1)
-    wanted = torch.rand(3)
-    torch.manual_seed(1)
-    train(small, replace(EXACT, head="linear"), RunFolder(tmp_path / "run"))
-    assert torch.equal(torch.rand(3), wanted)
+    def draws() -> list[float]:
+        return [*torch.rand(3).tolist(), *algorithm_globals.random.random(3)]
+
+    def seed() -> None:
+        torch.manual_seed(1)
+        algorithm_globals.random_seed = 4
+
+    seed()
+    wanted = draws()
+    seed()
+    config = replace(EXACT, head="linear", optimizer="spsa", epochs=1)
+    train(small, config, RunFolder(tmp_path / "run"))
+    assert draws() == wanted
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "lbfgs", "cobyla", "spsa"])
@@ -206,20 +207,10 @@ def test_files_of_a_run_say_how_it_went(small: Workload, tmp_path: Path):
     assert set(weights["head"]) == {"weight", "bias"}
 
 
-@pytest.mark.parametrize("cuts", [0, 3])
-def test_sixty_steps_with_shots_learn_iris(task: Workload, tmp_path: Path, cuts: int):
-    result = train(task, TrainingConfig(cuts=cuts), RunFolder(tmp_path / "run"))
+def test_sixty_steps_with_shots_learn_iris(task: Workload, tmp_path: Path):
+    result = train(task, TrainingConfig(cuts=3), RunFolder(tmp_path / "run"))
     assert result.final.test_accuracy >= 0.95
     assert result.final.loss <= 0.25
-
-
-@pytest.mark.soak
-def test_mini_batches_learn_mnist(tmp_path: Path):
-    workload = WorkloadConfig("mnist", num_features=4, samples=200)
-    config = TrainingConfig(workload, cuts=3, epochs=3, batch_size=32)
-    result = train(load_workload(workload), config, RunFolder(tmp_path / "run"))
-    assert result.final.test_accuracy >= 0.9
-    assert load_queries(result.folder.queries)[0].num_cuts == 3
 
 
 def test_a_head_of_the_callers_is_trained_and_read_back(small: Workload, tmp_path: Path):
@@ -283,24 +274,14 @@ def test_what_is_frozen_stays(small: Workload, tmp_path: Path, optimizer: str):
     assert result.num_weights == 8 + 1
 
 
-def test_spsa_gives_the_global_generator_back(small: Workload, tmp_path: Path):
-    algorithm_globals.random_seed = 4
-    wanted = algorithm_globals.random.random(3)
-    algorithm_globals.random_seed = 4
-    train(small, replace(EXACT, optimizer="spsa", epochs=1), RunFolder(tmp_path / "run"))
-    assert np.array_equal(algorithm_globals.random.random(3), wanted)
-
-
 @pytest.mark.parametrize(
     "change",
     [
-        lambda array: array[::-1][::-1],
         lambda array: array.astype(">f8"),
-        lambda array: array.astype(np.longdouble),
         lambda array: array.tolist(),
         lambda array: np.asfortranarray(array),
     ],
-    ids=["reversed", "big-endian", "long", "lists", "by columns"],
+    ids=["big-endian", "lists", "by columns"],
 )
 def test_arrays_of_the_callers_come_in_any_form(
     small: Workload, tmp_path: Path, change: Callable[[np.ndarray], object]
@@ -320,22 +301,19 @@ def test_arrays_of_no_numbers_are_refused(small: Workload):
 
 def test_the_reference_pipeline_trains_too(small: Workload, tmp_path: Path):
     tiny = replace(small, x_train=small.x_train[:1], y_train=small.y_train[:1])
-    config = TrainingConfig(shots=16, epochs=1, pipeline="reference", workers=2, cuts=1)
+    config = TrainingConfig(
+        shots=4,
+        epochs=1,
+        pipeline="reference",
+        workers=2,
+        stragglers=Stragglers(1.0, Constant(1e-4)),
+    )
     result = train(tiny, config, RunFolder(tmp_path / "run"))
     queries = load_queries(result.folder.queries)
     assert {record.pipeline for record in queries} == {"reference"}
+    assert {(record.straggler.p, record.straggler.injected) for record in queries} == {(1.0, 1)}
     # Scores before and after (1 + 3 samples), a value, and two shifts of each of 8 weights.
     assert len(queries) == 4 + 1 + 16 + 4
-
-
-def test_the_reference_pipeline_is_delayed_too(small: Workload, tmp_path: Path):
-    tiny = replace(small, x_train=small.x_train[:1], y_train=small.y_train[:1])
-    stragglers = Stragglers(1.0, Constant(1e-4))
-    config = TrainingConfig(
-        shots=1, epochs=1, pipeline="reference", workers=2, stragglers=stragglers
-    )
-    queries = load_queries(train(tiny, config, RunFolder(tmp_path / "run")).folder.queries)
-    assert {(record.straggler.p, record.straggler.injected) for record in queries} == {(1.0, 1)}
 
 
 # --- bad input
@@ -390,17 +368,15 @@ def test_a_head_of_the_wrong_shape_writes_nothing(small: Workload, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_loss_that_no_number_can_hold_is_null(small: Workload, tmp_path: Path):
+def test_a_loss_that_no_number_can_hold_is_null_until_the_run_diverges(
+    small: Workload, tmp_path: Path
+):
     config = replace(EXACT, optimizer="sgd", lr=1e160, epochs=1, head="linear")
     result = train(small, config, RunFolder(tmp_path / "run"))
     assert result.final.loss == float("inf")
     assert json.loads(result.folder.summary.read_text("utf-8"))["final"]["loss"] is None
-
-
-def test_a_run_that_diverges_says_so(small: Workload, tmp_path: Path):
-    config = replace(EXACT, optimizer="sgd", lr=1e200, epochs=50, head="linear")
     with pytest.raises(InputError, match=r"not finite after step [0-9]+: the run diverged, take a"):
-        train(small, config, RunFolder(tmp_path / "run"))
+        train(small, replace(config, lr=1e200, epochs=50), RunFolder(tmp_path / "other"))
 
 
 @pytest.mark.parametrize("name", [*FILES[1:], "training.png"])
@@ -419,8 +395,7 @@ def test_a_folder_that_cannot_be_one_is_refused(task: Workload, tmp_path: Path):
         train(task, EXACT, RunFolder(tmp_path / "file" / "run"))
 
 
-@pytest.mark.parametrize("module", ["torch", "qiskit_machine_learning"])
-def test_a_missing_library_is_named_with_its_extra(module: str):
+def test_a_missing_library_is_named_with_its_extra():
     """In a process of its own: here the library has long been imported."""
-    done = run_without(module, "import distributed_estimator.training.loop")
+    done = run_without("torch", "import distributed_estimator.training.loop")
     assert 'run `pip install "distributed-estimator[ml]"`' in done.stderr

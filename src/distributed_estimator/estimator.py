@@ -9,10 +9,9 @@ from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from threading import Event
-from typing import Any, Self, cast
+from typing import Any, Self
 from uuid import uuid4
 
-import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.primitives import (
     BaseEstimatorV2,
@@ -91,12 +90,7 @@ class EstimatorOptions:
 
 
 class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
-    """A run of the estimator as Qiskit's job.
-
-    Args:
-        future: The run.
-        stop: Ends it early.
-    """
+    """A run of the estimator as Qiskit's job; `stop` ends it early."""
 
     def __init__(self, future: Future[PrimitiveResult[PubResult]], stop: Stop) -> None:
         super().__init__(str(uuid4()))
@@ -357,9 +351,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         self._jobs.shutdown(wait=False)
         if not isinstance(self.pool, Pool | Executor):
             self.pipeline.pool.close()
-        for file in (self.journal, self.log, self.trace):
-            if file is not None:
-                file.close()
+        for file in filter(None, (self.journal, self.log, self.trace)):
+            file.close()
 
     def _begin(self) -> Stop:
         with self._lock:
@@ -381,12 +374,11 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
 
     def _is_brief(self, pubs: Sequence[Pub], accuracies: Sequence[Accuracy]) -> bool:
         """Whether a run is sooner done than handed to a thread, judged by the last one like it."""
-        if len({id(pub.circuit) for pub in pubs}) != 1:
-            return False
         kind, seconds = self._pace
-        queries = sum(int(np.prod(pub.shape, dtype=int)) for pub in pubs)
-        alike = all(kind == _kind(pubs[0].circuit, accuracy) for accuracy in accuracies)
-        return alike and queries * seconds < _BRIEF
+        alike = len({id(pub.circuit) for pub in pubs}) == 1 and all(
+            kind == _kind(pubs[0].circuit, accuracy) for accuracy in accuracies
+        )
+        return alike and sum(pub.size for pub in pubs) * seconds < _BRIEF
 
     @property
     def default_precision(self) -> float:
@@ -428,7 +420,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         self, pubs: Sequence[Pub], accuracies: Sequence[Accuracy], run: str, stop: Stop
     ) -> PrimitiveResult[PubResult]:
         begun = self.pipeline.conditions.clock()
-        results: list[PubResult | None] = [None] * len(pubs)
+        results: dict[int, PubResult] = {}
         groups: dict[tuple[int, Accuracy], list[int]] = {}
         for number, (pub, accuracy) in enumerate(zip(pubs, accuracies, strict=True)):
             groups.setdefault((id(pub.circuit), accuracy), []).append(number)
@@ -440,9 +432,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             seconds = record.t_total / max(1, record.num_queries)
             self._pace = _kind(chosen[0].circuit, accuracy), seconds
             parts = _split(evaluation, chosen, accuracy.precision)
-            for number, result in zip(members, parts, strict=True):
-                results[number] = result
-        return PrimitiveResult(cast(list[PubResult], results), metadata={"version": 2})
+            results.update(zip(members, parts, strict=True))
+        return PrimitiveResult([results[n] for n in range(len(pubs))], metadata={"version": 2})
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -467,7 +458,7 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], precision: float) -> Ite
     }
     start = 0
     for pub in pubs:
-        stop = start + int(np.prod(pub.shape, dtype=int))
+        stop = start + pub.size
         data = DataBin(
             evs=evaluation.values[start:stop].reshape(pub.shape),
             stds=evaluation.stderrs[start:stop].reshape(pub.shape),

@@ -24,17 +24,11 @@ class Renewable(Protocol):
 
 
 _renewables: WeakSet[Renewable] = WeakSet()
-_is_fork = False
 
 
 def register(renewable: Renewable) -> None:
     """Have an object renewed in every fork, as long as it lives."""
     _renewables.add(renewable)
-
-
-def is_fork() -> bool:
-    """Whether this process is a fork of one that had this package loaded."""
-    return _is_fork
 
 
 class Lock:
@@ -56,8 +50,6 @@ class Lock:
 
 
 def _renew() -> None:
-    global _is_fork
-    _is_fork = True
     if sys.version_info < (3, 12):  # there, a property holds a lock while it is computed
         for name, module in list(sys.modules.items()):
             if name.startswith(f"{__package__}."):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.primitives import EstimatorPubLike
 
 from .checks import Fixed, check_precision, described
+from .cutting import FloatArray
 from .errors import InputError, MissingExtraError
 from .estimator import DistributedEstimator
 from .pipeline import Accuracy, Evaluation, Request
@@ -25,7 +24,9 @@ except ImportError as error:
     raise MissingExtraError("qiskit-machine-learning", "ml", "FragmentGradient") from error
 
 
-FloatArray = NDArray[np.float64]
+_Group: TypeAlias = tuple[list[int], Batch, tuple[int, ...]]
+"""Numbers of the members of a call that share a circuit object and the parameters wanted, their
+queries, and the numbers of these parameters."""
 
 
 class FragmentGradient(Fixed, BaseEstimatorGradient):
@@ -102,9 +103,8 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
             raise InputError(f"unknown options {sorted(options)}: only `precision` is known here")
         estimator: DistributedEstimator = self._estimator
         groups = _group(circuits, observables, parameter_values, wanted)
-        job = AlgorithmJob(
-            self._evaluate, groups, estimator.accuracy(precision), estimator.next_run()
-        )
+        accuracy, run = estimator.accuracy(precision), estimator.next_run()
+        job = AlgorithmJob(self._evaluate, groups, accuracy, run)
         job.submit()
         return job
 
@@ -161,30 +161,17 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
         self, groups: list[_Group], accuracy: Accuracy, run: str
     ) -> EstimatorGradientResult:
         requests = [
-            Request(group.batch, accuracy, f"{run} group {number}", group.places)
-            for number, group in enumerate(groups)
+            Request(batch, accuracy, f"{run} group {number}", places)
+            for number, (_, batch, places) in enumerate(groups)
         ]
         evaluations = self._estimator.gradient(requests)
-        count = sum(len(group.members) for group in groups)
-        gradients: list[Any] = [None] * count
-        metadata: list[Any] = [None] * count
-        for group, evaluation in zip(groups, evaluations, strict=True):
-            for member, row in zip(group.members, _gradients_of(evaluation), strict=True):
-                gradients[member] = row
-                metadata[member] = {"parameters": group.wanted}
-        return EstimatorGradientResult(
-            gradients=gradients, metadata=metadata, options=self._estimator.options
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Members of a call that share a circuit object and the parameters wanted."""
-
-    members: list[int]
-    batch: Batch
-    wanted: list[Parameter]
-    places: tuple[int, ...]
+        found: dict[int, tuple[FloatArray, dict[str, Any]]] = {}
+        for (members, batch, places), evaluation in zip(groups, evaluations, strict=True):
+            wanted = [batch.circuit.parameters[place] for place in places]
+            for member, row in zip(members, _gradients_of(evaluation), strict=True):
+                found[member] = row, {"parameters": wanted}
+        rows, metadata = zip(*(own for _, own in sorted(found.items())), strict=True)
+        return EstimatorGradientResult(list(rows), list(metadata), self._estimator.options)
 
 
 def _gradients_of(evaluation: Evaluation) -> FloatArray:
@@ -217,21 +204,18 @@ def _group(
         if not isinstance(circuit, QuantumCircuit):
             raise InputError(f"a circuit is {type(circuit).__name__}: give a QuantumCircuit")
         found.setdefault((id(circuit), id(wanted[member])), []).append(member)
-    groups = []
+    groups: list[_Group] = []
     for members in found.values():
         circuit = circuits[members[0]]
         places = _places(circuit, wanted[members[0]])
-        rows = _read_rows([values[member] for member in members])
+        try:
+            rows = np.array([values[member] for member in members], dtype=np.float64)
+            if rows.ndim != 2:
+                raise ValueError(f"they have {rows.ndim} axes")
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"the parameter values are not rows of real numbers: {error}"
+            ) from error
         batch = batch_of(circuit, [observables[member] for member in members], rows)
-        groups.append(_Group(members, batch, [circuit.parameters[p] for p in places], places))
+        groups.append((members, batch, places))
     return groups
-
-
-def _read_rows(values: Sequence[Any]) -> FloatArray:
-    try:
-        rows = np.array(values, dtype=np.float64)
-        if rows.ndim != 2:
-            raise ValueError(f"they have {rows.ndim} axes")
-    except (ValueError, TypeError) as error:
-        raise InputError(f"the parameter values are not rows of real numbers: {error}") from error
-    return rows

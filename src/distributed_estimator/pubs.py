@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,10 @@ from qiskit.primitives.containers import EstimatorPub
 from qiskit.primitives.containers.bindings_array import BindingsArray
 
 from .checks import check_precision
+from .cutting import FloatArray, IntArray
 from .cutting.angles import check_values
 from .errors import InputError
 from .subexperiments import Observables, parse
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,35 +49,33 @@ class Pub:
         observables: Qiskit's sparse observables, any shape.
         values: Shape (*bindings shape, parameters).
         precision: The PUB's own precision or that of the run.
+        shape: Shape of the result.
     """
 
     circuit: QuantumCircuit
     observables: NDArray[np.object_]
     values: FloatArray
     precision: float | None
+    shape: tuple[int, ...]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the result."""
-        return np.broadcast_shapes(self.observables.shape, self.values.shape[:-1])
+    def size(self) -> int:
+        """Number of queries."""
+        return prod(self.shape)
 
 
 def read_pubs(pubs: Iterable[EstimatorPubLike], precision: float | None) -> list[Pub]:
     """Check PUBs, with `precision` for those that name none; raises `InputError`."""
     if isinstance(pubs, QuantumCircuit) or not isinstance(pubs, Iterable):
         raise InputError(f"`pubs` is {type(pubs).__name__}: give a list of PUBs")
-    known: dict[tuple[int, int], tuple[Any, NDArray[np.object_]]] = {}
-    circuits: dict[int, tuple[QuantumCircuit, QuantumCircuit, tuple[Any, ...]]] = {}
-    return [_read_pub(pub, precision, known, circuits) for pub in pubs]
+    known: dict[object, tuple[Any, ...]] = {}
+    return [_read_pub(pub, precision, known) for pub in pubs]
 
 
 def _read_pub(
-    pub: EstimatorPubLike,
-    precision: float | None,
-    known: dict[tuple[int, int], tuple[Any, NDArray[np.object_]]],
-    circuits: dict[int, tuple[QuantumCircuit, QuantumCircuit, tuple[Any, ...]]],
+    pub: EstimatorPubLike, precision: float | None, known: dict[object, tuple[Any, ...]]
 ) -> Pub:
-    """Read one PUB; observables and circuits seen before are not read again."""
+    """Read one PUB; observables and circuits seen before, which `known` holds, not again."""
     if isinstance(pub, EstimatorPub):
         pub = (pub.circuit, pub.observables, pub.parameter_values, pub.precision)
     if not isinstance(pub, Sequence) or isinstance(pub, str) or not 2 <= len(pub) <= 4:
@@ -96,24 +93,19 @@ def _read_pub(
     if key not in known:
         array = parse(observables, circuit.num_qubits).sparse_observables_array()
         known[key] = observables, np.asarray(array, dtype=object)
-    if id(circuit) not in circuits:
+    if id(circuit) not in known:
         # The run goes on while its caller may change the circuit.
-        circuits[id(circuit)] = circuit, circuit.copy(), tuple(circuit.parameters)
-    _, own_circuit, parameters = circuits[id(circuit)]
-    read = Pub(
-        own_circuit,
-        known[key][1],
-        _read_values(values, parameters),
-        precision if own is None else float(own),
-    )
+        known[id(circuit)] = circuit, circuit.copy(), tuple(circuit.parameters)
+    (_, array), (_, own_circuit, parameters) = known[key], known[id(circuit)]
+    rows = _read_values(values, parameters)
     try:
-        read.shape  # noqa: B018
+        shape = np.broadcast_shapes(array.shape, rows.shape[:-1])
     except ValueError as error:
         raise InputError(
-            f"observables of shape {read.observables.shape} and parameter values of shape "
-            f"{read.values.shape[:-1]} do not broadcast: see Qiskit's rules for PUBs"
+            f"observables of shape {array.shape} and parameter values of shape {rows.shape[:-1]} "
+            "do not broadcast: see Qiskit's rules for PUBs"
         ) from error
-    return read
+    return Pub(own_circuit, array, rows, precision if own is None else float(own), shape)
 
 
 def _read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
@@ -173,11 +165,11 @@ def merge(pubs: Sequence[Pub]) -> Batch:
                 distinct[id(entry)] = len(sparse)
                 sparse.append(entry)
         numbers = np.array([distinct[id(entry)] for entry in flat], dtype=np.intp)
-        shape, bindings = pub.shape, pub.values.shape[:-1]
-        count = int(np.prod(bindings, dtype=int))
+        bindings = pub.values.shape[:-1]
+        count = prod(bindings)
         places = np.arange(rows, rows + count).reshape(bindings)
-        observable.append(np.broadcast_to(numbers.reshape(pub.observables.shape), shape))
-        binding.append(np.broadcast_to(places, shape))
+        observable.append(np.broadcast_to(numbers.reshape(pub.observables.shape), pub.shape))
+        binding.append(np.broadcast_to(places, pub.shape))
         values.append(pub.values.reshape(count, pub.values.shape[-1]))
         rows += count
     return Batch(

@@ -21,8 +21,8 @@ from distributed_estimator.errors import TrainingStoppedError
 from distributed_estimator.gradient import FragmentGradient
 from distributed_estimator.records import RecordWriter, read_records
 from distributed_estimator.reference import ReferenceEstimator
+from distributed_estimator.study.config import load_study
 from distributed_estimator.study.folder import StudyFolder
-from distributed_estimator.study.load import load_study
 from distributed_estimator.study.matrix import runs_of
 from distributed_estimator.study.runner import run_study
 from distributed_estimator.training.config import TrainingConfig

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+import re
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +19,14 @@ from typing import Any
 import msgspec
 
 from ..errors import InputError, RecordError, named
-from ..records import Record
-from .documents import read_document
-from .files import LEFT_BEHIND, replaced_files, write_text
-from .packed import MANIFEST, RUNS, TABLES, Packed, PackedRun, write_packed
-from .study import REPEAT, RunFolders, Study, load_study
+from ..records import Header, encode, to_dict
+from .load import LOGS, MANIFEST, RUNS, SOURCE_COLUMNS, TABLES, TRACES, Packed, read_document
+from .study import REPEAT, Study, load_study
 
 ARCHIVE_VERSION = 2
 _FILES = ("study.json", MANIFEST, RUNS, *TABLES.values())
+_LEFT_BEHIND = re.compile(r"\.[0-9a-f]{8}")
+"""Names of folders that a killed program may leave."""
 
 
 class Manifest(msgspec.Struct):
@@ -65,12 +72,14 @@ def pack_study(folder: Path, out: Path) -> Archive | None:
     """Packs a study's runs that have ended; None, and nothing is written, if none has.
 
     Of the others their `run.json` is kept, so that a report lists them. Of runs of one kind, single
-    tasks and jobs are kept of the first alone, which a report draws. An archive that is there
-    already is replaced; one that was cut off is none until it is packed again.
+    tasks and jobs are kept of the first alone, which a report draws. The same runs make the same
+    bytes. An archive that is there already is replaced; one that was cut off is none until it is
+    packed again.
 
     Raises:
         InputError: `folder` is an archive already, or `out` holds other things.
-        RecordError: The study cannot be read, or the archive not be written.
+        RecordError: The study cannot be read, the archive not be written, or a record holds what
+            Parquet cannot, such as a whole number of over 64 bits.
     """
     if Packed.is_at(folder):
         raise InputError(f"`{folder}` is an archive already: name the folder that a study ran in")
@@ -81,31 +90,33 @@ def pack_study(folder: Path, out: Path) -> Archive | None:
             f"{len(study.damaged)} of the runs of `{folder}` cannot be packed: "
             f"{named(list(study.damaged.values()))}; {REPEAT}"
         )
-    ended = study.runs[study.runs.status != "unfinished"]
-    if ended.empty:
+    counts = {str(status): len(part) for status, part in study.runs.groupby("status")}
+    ended = {status: count for status, count in counts.items() if status != "unfinished"}
+    if not ended:
         return None
-    drawn, source = set(study.traced_kinds()), study.source
-    assert not isinstance(source, Packed)
+    unfinished = study.runs[study.runs.status == "unfinished"]
+    drawn = set(study.traced_kinds())
+    left_out = sum(
+        count
+        for run_id, count in study.source.traced(*TRACES).items()
+        if run_id not in drawn | set(unfinished.run_id)
+    )
+    if (folder / MANIFEST).is_file():  # an archive of an earlier release
+        left_out += read_document(folder / MANIFEST, Manifest).traces_left_out
     with replaced_files(out, _FILES, last=MANIFEST) as new:
         (new / "study.json").write_bytes((folder / "study.json").read_bytes())
-        write_packed(new, _runs(study, source, drawn))
-        digest = records_hash(new)
-        counts = {str(status): len(part) for status, part in study.runs.groupby("status")}
-        left_out = _left_out_before(folder) + sum(
-            source.trace_files(run_id) for run_id in ended.run_id if run_id not in drawn
-        )
-        manifest = Manifest(study.digest, counts, left_out, digest, ARCHIVE_VERSION)
+        _write_runs(new, study, drawn)
+        manifest = Manifest(study.digest, counts, left_out, records_hash(new), ARCHIVE_VERSION)
         document = {"schema_version": 1, **msgspec.structs.asdict(manifest)}
         write_text(new / MANIFEST, json.dumps(document, indent=2) + "\n")
         sizes = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
-    unfinished = study.runs[study.runs.status == "unfinished"]
     return Archive(
         out,
-        {status: count for status, count in counts.items() if status != "unfinished"},
+        ended,
         dict(zip(unfinished.run_id, unfinished.experiment, strict=True)),
         dict(sorted(sizes.items(), key=lambda item: -item[1])),
         left_out,
-        digest,
+        manifest.records_sha256,
     )
 
 
@@ -113,12 +124,10 @@ def _check_place(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"`{out}` is a file: name a folder for the archive")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    found = {name for name in names if not LEFT_BEHIND.fullmatch(name)}
-    if not found:
-        return
+    found = {name for name in names if not _LEFT_BEHIND.fullmatch(name)}
     if MANIFEST in found:
         read_document(out / MANIFEST, Manifest)
-    elif RUNS not in found:  # as an archive has that was cut off while it was written
+    elif found and RUNS not in found:  # as an archive has that was cut off while it was written
         raise InputError(f"`{out}` is not empty and no archive: name a new folder")
     foreign = sorted(found - set(_FILES))
     if foreign:
@@ -128,21 +137,45 @@ def _check_place(out: Path) -> None:
         )
 
 
-def _runs(study: Study, source: RunFolders, drawn: set[str]) -> Iterator[PackedRun]:
-    for run_id, run in study.runs.iterrows():
-        names = ("run.json", "result.json")
-        found = {name: source.document(str(run_id), name)[1] for name in names}
-        documents = {name: content for name, content in found.items() if content is not None}
-        logs: dict[str, list[Record]] = {}
-        if run.status != "unfinished":
-            logs = source.logs(str(run_id), traces=run_id in drawn)
-        yield PackedRun(str(run_id), run.experiment, documents, logs)
+def _write_runs(place: Path, study: Study, drawn: Collection[str]) -> None:
+    """Writes the documents and records of all runs; tasks and jobs of those that are drawn."""
+    rows: list[dict[str, Any]] = []
+    records: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run_id, experiment, status in study.runs[["run_id", "experiment", "status"]].to_numpy():
+        names = (*LOGS, *TRACES) if run_id in drawn else LOGS
+        headers = []
+        for file in names if status != "unfinished" else ():
+            source = dict(zip(SOURCE_COLUMNS, (run_id, file), strict=True))
+            for record in study.source.log(run_id, file):
+                if isinstance(record, Header):
+                    headers.append({"file": file, "header": encode(record).decode()})
+                else:
+                    records[record.kind].append({**source, **to_dict(record)})
+        row = {"run_id": run_id, "experiment": experiment}
+        for name in ("run", "result"):
+            content = study.source.document(run_id, f"{name}.json")[1]
+            row[name] = None if content is None else content.decode()
+        rows.append({**row, "headers": headers})
+    _write(place / RUNS, rows)
+    for kind, found in records.items():
+        _write(place / TABLES[kind], found)
 
 
-def _left_out_before(folder: Path) -> int:
-    """Traces that an archive of an earlier release had left out."""
-    path = folder / MANIFEST
-    return read_document(path, Manifest).traces_left_out if path.is_file() else 0
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    if not any(row.get("metrics") for row in rows):  # Parquet has no empty struct
+        rows = [{k: v for k, v in row.items() if k != "metrics"} for row in rows]
+    try:
+        try:
+            table = pyarrow.Table.from_pylist(rows)
+        except UnicodeEncodeError:  # half a character, as in the name of some file
+            text = json.dumps(rows, ensure_ascii=False).encode("utf-8", "replace")
+            table = pyarrow.Table.from_pylist(json.loads(text))
+        parquet.write_table(table, path, compression="zstd", compression_level=19)
+    except (pyarrow.ArrowException, OverflowError) as error:
+        raise RecordError(f"the records cannot be written as {path.name}: {error}") from error
 
 
 def records_hash(folder: Path) -> str:
@@ -152,7 +185,7 @@ def records_hash(folder: Path) -> str:
         RecordError: One cannot be read.
     """
     total = hashlib.sha256()
-    for name in (*_FILES[:1], *_FILES[2:]):
+    for name in (name for name in _FILES if name != MANIFEST):
         try:
             content = (folder / name).read_bytes() if (folder / name).exists() else b""
         except OSError as error:
@@ -197,3 +230,65 @@ def summary(archive: Archive) -> dict[str, Any]:
         "bytes_by_file": archive.sizes,
         "records_sha256": archive.digest,
     }
+
+
+# Files of a report or an archive, which take their places together
+
+
+@contextmanager
+def replaced_files(
+    out: Path, known: Collection[str] = (), last: str | None = None
+) -> Iterator[Path]:
+    """A folder to fill, whose files take their places in `out` at the end.
+
+    If it cannot be filled, or a folder is in the place of a file, `out` is as it was.
+
+    Args:
+        out: The folder, which is made if need be.
+        known: Files in it that are removed if they are not among the new ones; others stay.
+        last: A file that is removed first and takes its place last: where it is, all are whole.
+
+    Raises:
+        RecordError: The operating system refused to write.
+    """
+    new = out / f".{secrets.token_hex(4)}"
+    made = [place for place in (out, *out.parents) if not place.exists()]
+    try:
+        new.mkdir(parents=True)
+        yield new
+        old = [name for name in known if not (new / name).exists()]
+        if last is not None:
+            (out / last).unlink(missing_ok=True)
+        try:
+            _move(new, out, last)
+        except KeyboardInterrupt:  # half of them would be two reports in one
+            _move(new, out, last)
+            raise
+        for name in old:
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        blamed = error.filename2 or error.filename
+        if blamed is None or new.name in str(blamed):
+            blamed = out
+        raise RecordError(f"cannot write {blamed}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        for place in made:
+            with suppress(OSError):  # what is not empty stays
+                place.rmdir()
+
+
+def _move(new: Path, out: Path, last: str | None) -> None:
+    files = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
+    for file in files:
+        if (out / file).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(out / file))
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+    for file in sorted(files, key=lambda file: (file.name == last, file)):
+        (new / file).replace(out / file)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file with the same bytes on every system, and its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")

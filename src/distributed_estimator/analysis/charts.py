@@ -1,27 +1,31 @@
 """Charts of runs and studies: one definition each for PNG, SVG and the interactive page.
 
-A figure is a list of panels, which are Altair charts without a width: a picture sets them side by
-side, a page gives each the width of its column.
+A figure is a list of panels, which are Vega-Lite documents without a width: a picture sets them
+side by side, a page gives each the width of its column. Their layers stand in
+`templates/charts.jinja`; the code here makes the rows that they draw.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ..checks import require
 from ..errors import InputError, MissingExtraError
-from ..records import QueryRecord, TaskRecord, TrainingRecord, atomic, given_path
+from ..records import QueryRecord, TaskRecord, TrainingRecord, atomic, given_path, plain
 from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
-from .escape import cuts_label, natural, one_line
-from .placement import PlacedQuery, lanes, nanoseconds
-from .tables import STAGES, StageRow, stage_table
+from .escape import cell, cuts_label, natural, number, one_line
+from .load import STAGES, StageRow, stage_table
+from .trace import PlacedQuery, lanes, nanoseconds
 
 try:
     import pandas as pd
@@ -29,27 +33,33 @@ except ImportError as error:
     raise MissingExtraError("pandas", "report", "a report") from error
 
 if TYPE_CHECKING:
-    import altair
+    from jinja2 import Environment
 
-    Panel = altair.LayerChart | altair.Chart
+ItemT = TypeVar("ItemT")
+Panel = dict[str, Any]
+Row = dict[str, Any]
 
 CUT_COLOURS = ("#1b4f9c", "#f5a623", "#3da35d", "#c8372d", "#6b7280")
 """The paper's colours by cuts, at lightnesses that stay apart in grey; the last for more than 3."""
 # Okabe and Ito's palette: its colours stay apart under every common colour blindness.
-STAGE_COLOURS = {
-    "partition": "#cc79a7",
-    "generate": "#009e73",
-    "execute": "#0072b2",
-    "reconstruct": "#e69f00",
-}
+STAGE_COLOURS = dict(zip(STAGES, ("#cc79a7", "#009e73", "#0072b2", "#e69f00"), strict=True))
 CYCLE = ("#0072b2", "#e69f00", "#009e73", "#c8372d", "#cc79a7", "#6b7280")
+SCORES = {"train_accuracy": "training samples", "test_accuracy": "test samples"}
+"""Metrics of training records that are drawn as accuracies."""
 MOST_POINTS = 400
 MOST_TASKS = 300
 _WIDE = 30
 """Bars whose greatest is so many times the least are drawn over a logarithmic axis."""
 _ROW = 34
 """Pixels of a row: its label above, its bar below."""
-_SECOND = 1e9
+_SCHEMA = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json"}
+_CONFIG: dict[str, Any] = {
+    "background": "white",
+    "view": {"stroke": None},
+    "axis": {"gridOpacity": 0.6, "titleFontWeight": "normal"},
+    "title": {"anchor": "start", "fontSize": 13},
+    "legend": {"orient": "top"},
+}
 
 
 @dataclass(frozen=True)
@@ -69,61 +79,75 @@ class Figure:
     logarithmic: bool = False
 
 
-def require_altair() -> None:
-    """Raises MissingExtraError, with the install command, if charts cannot be drawn."""
-    _altair()
-
-
-def _altair() -> Any:
-    altair = require("altair", "report", "a chart")
-    require("vl_convert", "report", "a chart", "vl-convert-python")
-    altair.data_transformers.disable_max_rows()
-    return altair
-
-
-def number(value: float | None) -> str:
-    """A number to three digits; a dash where there is none.
-
-    Example:
-        >>> number(12345.6), number(0.01234), number(None)
-        ('12,346', '0.0123', '–')
-    """
-    if value is None or not -1e300 < value < 1e300:
-        return "–"
-    if value == int(value) and abs(value) < 1e9:
-        return f"{int(value):,}"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
-
-
 # Pictures and specifications
 
 
-def picture(figure: Figure) -> Any:
+def require_charts() -> None:
+    """Raises MissingExtraError, with the install command, if charts cannot be drawn."""
+    require("vl_convert", "report", "a chart", "vl-convert-python")
+    environment()
+
+
+def environment(**options: Any) -> Environment:
+    """The templates of charts and pages."""
+    jinja2 = require("jinja2", "report", "a report", "Jinja2")
+    markup = require("markupsafe", "report", "a report", "Jinja2").Markup
+    found: Environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__ or "", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        **options,
+    )
+
+    def shown(value: Any) -> Any:  # a number needs no escape
+        is_number = value is None or isinstance(value, int | float)
+        return markup(cell(value)) if is_number else cell(value)
+
+    found.filters |= {"number": lambda n: markup(number(n)), "cuts": cuts_label, "cell": shown}
+    return found
+
+
+@cache
+def _charts() -> Any:
+    return environment().get_template("charts.jinja").module
+
+
+def _panel(kind: str, title: str, rows: Sequence[Row], height: int, **slots: Any) -> Panel:
+    """A chart of some kind with its rows."""
+    return {
+        **{"title": one_line(title, 120), "height": height, "data": {"values": plain(rows)}},
+        "layer": json.loads(getattr(_charts(), kind)(**slots)),
+    }
+
+
+def picture(figure: Figure) -> Panel:
     """The panels of a figure side by side, under its title."""
-    alt = _altair()
     columns = 2 if len(figure.panels) > 1 else 1
-    panels = [panel.properties(width=430 if columns == 2 else 640) for panel in figure.panels]
-    title = alt.TitleParams(figure.title, anchor="start", fontSize=16)
-    joined = alt.concat(*panels, columns=columns).properties(title=title)
-    return joined.resolve_scale(color="independent", x="independent", y="independent")
+    panels = [{**panel, "width": 430 if columns == 2 else 640} for panel in figure.panels]
+    title = {"text": figure.title, "anchor": "start", "fontSize": 16}
+    return {"concat": panels, "columns": columns, "title": title, **_independent("color", "x", "y")}
 
 
-def picture_of_all(figures: Sequence[Figure]) -> Any:
+def picture_of_all(figures: Sequence[Figure]) -> Panel:
     """Several figures one below the other."""
-    alt = _altair()
-    joined = alt.vconcat(*map(picture, figures), spacing=40)
-    return joined.resolve_scale(color="independent", x="independent", y="independent")
+    pictures = [picture(figure) for figure in figures]
+    return {"vconcat": pictures, "spacing": 40, **_independent("color", "x", "y")}
 
 
-def write_picture(chart: Any, *paths: Path) -> None:
+def _independent(*channels: str) -> Panel:
+    return {"resolve": {"scale": dict.fromkeys(channels, "independent")}}
+
+
+def write_picture(chart: Panel, *paths: Path) -> None:
     """Writes a chart as PNG or SVG, by the ending of each path; files appear whole or not at all.
 
     Raises:
+        MissingExtraError: vl-convert is not installed.
         OSError: The operating system refused to write.
     """
-    import vl_convert
-
-    specification = {**chart.to_dict(), "config": _CONFIG}
+    vl_convert = require("vl_convert", "report", "a chart", "vl-convert-python")
+    specification = {**_SCHEMA, **chart, "config": _CONFIG}
     for path in paths:
         with atomic(path, durable=False) as unfinished:
             if path.suffix == ".svg":
@@ -141,57 +165,30 @@ def _renumbered(svg: str) -> str:
     )
 
 
-def page_specification(panel: Panel) -> dict[str, Any]:
+def page_specification(panel: Panel) -> Panel:
     """A panel as a page draws it: as wide as its place, its legend left to the page.
 
     It has the parameter `hidden`, a list of series that are left out, and the interval `zoom`,
     which is bound to the horizontal axis.
     """
-    found: dict[str, Any] = panel.properties(width="container").to_dict(validate=False)
     zoom = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"}
-    found["layer"][0]["params"] = [{"name": "zoom", "select": zoom, "bind": "scales"}]
-    found["params"] = [{"name": "hidden", "value": []}]
-    found["transform"] = [{"filter": "indexof(hidden, datum.key) < 0"}]
-    found["config"] = {**_CONFIG, "background": None, "legend": {"disable": True}}
-    found["autosize"] = {"type": "fit-x", "contains": "padding"}
-    return found
+    first, *others = panel["layer"]
+    first = {**first, "params": [{"name": "zoom", "select": zoom, "bind": "scales"}]}
+    return {
+        **_SCHEMA,
+        **panel,
+        "width": "container",
+        "layer": [first, *others],
+        "params": [{"name": "hidden", "value": []}],
+        "transform": [{"filter": "indexof(hidden, datum.key) < 0"}],
+        "config": {**_CONFIG, "background": None, "legend": {"disable": True}},
+        "autosize": {"type": "fit-x", "contains": "padding"},
+    }
 
 
-_CONFIG: dict[str, Any] = {
-    "background": "white",
-    "view": {"stroke": None},
-    "axis": {"gridOpacity": 0.6, "titleFontWeight": "normal"},
-    "title": {"anchor": "start", "fontSize": 13},
-    "legend": {"orient": "top"},
-}
-
-
-def _panel(title: str, layers: Sequence[Any], data: Any, height: int) -> Panel:
-    """Layers over the same data."""
-    chart: Panel = _altair().layer(*layers, data=data)
-    return chart.properties(title=one_line(title, 120), height=height)
-
-
-def _scale(colours: Mapping[str, str]) -> Any:
-    return _altair().Scale(domain=list(colours), range=list(colours.values()))
-
-
-def _colour(colours: Mapping[str, str], *, legend: bool = True) -> Any:
-    alt = _altair()
-    channel = alt.Color("key:N", scale=_scale(colours), title=None)
-    return channel if legend else channel.legend(None)
-
-
-def _labels() -> list[Any]:
-    """The text above each bar, and the names of series in bold."""
-    alt = _altair()
-    text = alt.Chart().encode(y=alt.Y("row:O", axis=None), x=alt.value(0), text="label:N")
-    return [
-        text.transform_filter(f"isValid(datum.label) && {sign}datum.head").mark_text(
-            align="left", baseline="middle", dy=dy, fontWeight=weight
-        )
-        for sign, weight, dy in (("", "bold", 6), ("!", "normal", -6))
-    ]
+def _name(text: str, part: pd.DataFrame, most: int = 60) -> str:
+    """A panel's heading: what it shows and where its numbers come from."""
+    return f"{one_line(text, most)} · {one_line(', '.join(sorted(set(part.origin))), 60)}"
 
 
 # Bars
@@ -204,124 +201,65 @@ def bars(
     *,
     level: float | None = None,
     points: bool = False,
-    logarithmic: bool | None = None,
 ) -> Figure:
     """Bars, or points with intervals, with a panel for each data set.
 
+    Bars that are wide apart stand over a logarithmic axis.
+
     Args:
         title: Of the figure.
-        rows: `dataset`, `series`, `cuts`, `value`, `low`, `high`, `n`, and if known `spread`,
-            `basis` (what is not "measured" is drawn hollow), `queries`, `bound`, `origin`.
+        rows: `dataset`, `series`, `cuts`, `value`, `low`, `high`, `n`, `origin`, and if known
+            `spread`, `basis` (what is not "measured" is drawn hollow), `queries`, `bound`.
         quantity: What the length of a bar is, with its unit.
         level: Where to draw a line for "no change"; None: nowhere.
         points: Whether to draw points instead of bars.
-        logarithmic: Whether the axis is; None: where bars are wide apart.
     """
-    counts = sorted(set(rows.cuts))
-    colours = {cuts_label(count): CUT_COLOURS[min(count, 4)] for count in counts}
-    values = rows.value[rows.value > 0]
-    if logarithmic is None:
-        spans = len(values) == len(rows) and values.max() / values.min() > _WIDE
-        logarithmic = bool(spans) and not points
-    panels = [
-        _bar_panel(str(dataset), part, quantity, colours, level, points, logarithmic)
-        for dataset, part in rows.groupby("dataset", sort=True)
-    ]
+    colours = {cuts_label(cuts): CUT_COLOURS[min(cuts, 4)] for cuts in sorted(set(rows.cuts))}
+    wide = (rows.value > 0).all() and rows.value.max() / rows.value.min() > _WIDE
+    logarithmic = bool(wide) and not points
+    panels = []
+    for dataset, part in rows.groupby("dataset", sort=True):
+        floor, domain = 0.0, None
+        if logarithmic:  # a bar needs a foot, and a logarithmic axis has none
+            least = min(part.value.min(), *part.low[part.low > 0])
+            floor = 10.0 ** math.floor(math.log10(least) - 0.3)
+            domain = [floor, float(pd.concat([part.value, part.high]).max()) * 1.2]
+        data = list(_bar_rows(part, quantity, floor))
+        slots = {
+            **{"quantity": quantity, "colours": colours, "points": points, "domain": domain},
+            "has_spread": any(row.get("has_spread") for row in data),
+            "has_bound": any(pd.notna(row.get("bound")) for row in data),
+            "level": level,
+        }
+        panels.append(_panel("bars", _name(str(dataset), part), data, _ROW * len(data), **slots))
     return Figure(title, tuple(panels), colours, logarithmic)
 
 
-def _bar_panel(
-    dataset: str,
-    rows: pd.DataFrame,
-    quantity: str,
-    colours: Mapping[str, str],
-    level: float | None,
-    points: bool,
-    logarithmic: bool,
-) -> Panel:
-    alt = _altair()
-    data = _labelled(rows, quantity)
-    ends = pd.concat([rows.value, rows.high[rows.high.notna()]])
-    floor = 0.0
-    scale = alt.Scale(zero=not points)
-    if logarithmic:  # a bar needs a foot, and a logarithmic axis has none
-        least = min(rows.value.min(), *rows.low[rows.low > 0]) if len(rows) else 1.0
-        floor = 10.0 ** math.floor(math.log10(least) - 0.3)
-        scale = alt.Scale(type="log", domain=[floor, float(ends.max()) * 1.2], nice=False)
-    data["floor"] = floor
-    x = alt.X("value:Q", scale=scale, title=quantity, axis=alt.Axis(labelOverlap=True))
-    y = alt.Y("row:O", axis=None)
-    tooltip = alt.Tooltip("details:N", title=None)
-    known = "isValid(datum.value)"
-    colour = _colour(colours, legend=False)  # each bar has its label
-    base = alt.Chart().encode(y=y, tooltip=tooltip)
-    hollow = "datum.basis != 'measured'"
-    if points:
-        mark = base.transform_filter(known).mark_point(
-            size=70, filled=True, opacity=1, yOffset=8, clip=True
-        )
-        mark = mark.encode(x=x, color=colour, shape=alt.Shape("key:N", legend=None))
-    else:
-        mark = base.transform_filter(known).mark_bar(height=12, yOffset=8, clip=True, strokeWidth=2)
-        mark = mark.encode(
-            x=x,
-            x2="floor:Q",
-            color=colour,
-            stroke=alt.Stroke("key:N", scale=_scale(colours), legend=None),
-            fillOpacity=alt.condition(hollow, alt.value(0.15), alt.value(1)),
-            strokeDash=alt.condition(hollow, alt.value([4, 3]), alt.value([1, 0])),
-        )
-    whisker = base.transform_filter("datum.has_spread").mark_rule(
-        strokeWidth=1.5, yOffset=8, y2Offset=8, clip=True
-    )
-    whisker = whisker.encode(x=alt.X("low:Q"), x2="high:Q")
-    bound = base.transform_filter("isValid(datum.bound)").mark_tick(
-        thickness=3, height=18, yOffset=8, clip=True, color="black"
-    )
-    layers = [mark]
-    if data.has_spread.any():
-        layers.insert(0 if points else 1, whisker)
-    if data.bound.notna().any():
-        layers.append(bound.encode(x="bound:Q"))
-    layers += _labels()
-    if level is not None:
-        layers.append(alt.Chart().mark_rule(strokeDash=[2, 3]).encode(x=alt.datum(level)))
-    origin = ", ".join(sorted(set(rows.get("origin", ()))))
-    name = f"{one_line(dataset, 60)} · {origin}" if origin else one_line(dataset, 60)
-    return _panel(name, layers, data, _ROW * len(data))
-
-
-def _labelled(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
+def _bar_rows(rows: pd.DataFrame, quantity: str, floor: float) -> Iterator[Row]:
     """A row for each bar behind one for the head of its series."""
-    found: list[dict[str, Any]] = []
+    places = count()
     for series, part in rows.groupby("series", sort=False):
         name = one_line(str(series), 80)
-        found.append({"label": name, "head": True, "has_spread": False, "key": None})
+        yield {"row": next(places), "label": name, "head": True}
         for row in part.to_dict("records"):
-            key = cuts_label(int(row["cuts"]))
-            basis = measured = row.get("basis", "measured")
-            count = row["n"]
-            if basis == "extrapolated":
-                count = row["queries"]
-                measured += f" from {number(count)} queries"
-            has_spread = count > 1 and pd.notna(row["low"]) and row["high"] > row["low"]
-            label = f"{key}: {number(row['value'])} (n = {row['n']})"
+            key, basis = cuts_label(int(row["cuts"])), row.get("basis", "measured")
+            extrapolated = basis == "extrapolated"
+            measured = basis + f" from {number(row['queries'])} queries" if extrapolated else basis
+            has_spread = row["queries" if extrapolated else "n"] > 1 and row["high"] > row["low"]
+            bound = row.get("bound", math.nan)
             details = [f"{name}, {key}", f"{quantity}: {number(row['value'])}"]
             if has_spread:
                 details.append(f"{row['spread']}: {number(row['low'])} to {number(row['high'])}")
-            details.append(f"n = {row['n']}, {measured}, {one_line(str(row.get('origin', '')))}")
-            if pd.notna(row.get("bound", math.nan)):
-                details.append(f"no policy can beat {number(row['bound'])} on average")
-            found.append(
-                {
-                    **{"key": key, "head": False, "has_spread": has_spread, "details": details},
-                    "label": label if basis == "measured" else f"{label}, {measured}",
-                    "basis": basis,
-                    **{k: float(row[k]) for k in ("value", "low", "high")},
-                    "bound": row.get("bound", math.nan),
-                }
-            )
-    return pd.DataFrame(found).assign(row=range(len(found)))
+            details.append(f"n = {row['n']}, {measured}, {one_line(row['origin'])}")
+            if pd.notna(bound):
+                details.append(f"no policy can beat {number(bound)} on average")
+            label = f"{key}: {number(row['value'])} (n = {row['n']})"
+            yield {
+                **{"row": next(places), "key": key, "head": False, "basis": basis},
+                **{"value": row["value"], "low": row["low"], "high": row["high"], "bound": bound},
+                "label": label if basis == "measured" else f"{label}, {measured}",
+                **{"floor": floor, "has_spread": has_spread, "details": details},
+            }
 
 
 def stages(title: str, rows: pd.DataFrame, *, absolute: bool) -> Figure:
@@ -332,50 +270,60 @@ def stages(title: str, rows: pd.DataFrame, *, absolute: bool) -> Figure:
         rows: `dataset`, `series`, `cuts`, `stage`, `n`, `median_seconds`, `share`, `origin`.
         absolute: Whether to draw median seconds instead of shares.
     """
-    alt = _altair()
     quantity = "median seconds of each stage of a query" if absolute else "share of the time (%)"
-    ends: dict[str, Any] = {} if absolute else {"domain": [0, 100]}
-    panels = []
-    for dataset, part in rows.groupby("dataset", sort=True):
-        data, height = _stacked(part, absolute)
-        base = alt.Chart().encode(y=alt.Y("row:O", axis=None))
-        bar = base.transform_filter("datum.stage != null").mark_bar(height=12, yOffset=8, clip=True)
-        bar = bar.encode(
-            x=alt.X("length:Q", title=quantity, stack="zero", scale=alt.Scale(**ends)),
-            color=_colour(STAGE_COLOURS),
-            order=alt.Order("order:Q"),
-            tooltip=alt.Tooltip("details:N", title=None),
-        )
-        origin = ", ".join(sorted(set(part.origin)))
-        name = f"{one_line(str(dataset), 60)} · {one_line(origin, 60)}"
-        panels.append(_panel(name, [bar, *_labels()], data, height))
+    panels = [
+        _stage_panel(_name(str(dataset), part), list(_stacked(part, absolute)), quantity, absolute)
+        for dataset, part in rows.groupby("dataset", sort=True)
+    ]
     return Figure(title, tuple(panels), STAGE_COLOURS)
 
 
-def _stacked(rows: pd.DataFrame, absolute: bool) -> tuple[pd.DataFrame, int]:
-    found: list[dict[str, Any]] = []
-    place = 0
+def _stacked(rows: pd.DataFrame, absolute: bool) -> Iterator[Row]:
+    places = count()
     for series, part in rows.groupby("series", sort=False):
-        found.append({"row": place, "label": one_line(str(series), 80), "head": True})
+        yield {"row": next(places), "label": one_line(str(series), 80), "head": True}
         for cuts, members in part.groupby("cuts", sort=True):
-            place += 1
-            total = members[members.stage == "total"].iloc[0]
-            label = (
-                f"{cuts_label(int(cuts))}: {number(total.median_seconds)} s a query (n = {total.n})"
-            )
-            found.append({"row": place, "label": label, "head": False})
-            for order, (stage, _) in enumerate(STAGES):
-                row = members[members.stage == stage].iloc[0]
+            place = next(places)
+            by_stage = members.set_index("stage")
+            total = by_stage.loc["total"]
+            time = f"{number(total.median_seconds)} s a query (n = {total.n})"
+            yield {"row": place, "label": f"{cuts_label(int(cuts))}: {time}", "head": False}
+            for order, stage in enumerate(STAGES):
+                row = by_stage.loc[stage]
                 details = [
                     f"{stage}: {one_line(str(series), 80)}, {cuts_label(int(cuts))}",
                     f"{100 * row.share:.2f} % of the time, {number(row.median_seconds)} s a query",
                     f"n = {row.n}, {one_line(row.origin)}",
                 ]
-                length = row.median_seconds if absolute else 100 * row.share
-                where = {"row": place, "stage": stage, "key": stage, "order": order}
-                found.append({**where, "length": float(length), "details": details})
-        place += 1
-    return pd.DataFrame(found), _ROW * place
+                length = float(row.median_seconds if absolute else 100 * row.share)
+                where = {"row": place, "key": stage, "order": order}
+                yield {**where, "length": length, "details": details}
+
+
+def run_stages(rows: Sequence[StageRow]) -> Figure:
+    """The stages of one run, a row each."""
+    data = [
+        {
+            **{"key": row.stage, "row": place, "length": 100 * row.share, "head": False},
+            "label": f"{row.stage}: {100 * row.share:.1f} %, {number(row.seconds)} s",
+            "details": [
+                f"{row.stage}: {number(row.seconds)} s, {100 * row.share:.2f} % of the time",
+                f"median of a call: {number(row.median_seconds)} s",
+            ],
+        }
+        for place, row in enumerate(rows[:-1])
+    ]
+    title = f"Estimator time by stage, {number(rows[-1].seconds)} s in all"
+    panel = _stage_panel(title, data, "share of T_total (%)", legend=False)
+    return Figure("Estimator time by stage", (panel,), STAGE_COLOURS)
+
+
+def _stage_panel(
+    title: str, rows: Sequence[Row], quantity: str, absolute: bool = False, legend: bool = True
+) -> Panel:
+    domain = None if absolute else [0, 100]
+    slots = {"quantity": quantity, "colours": STAGE_COLOURS, "domain": domain, "legend": legend}
+    return _panel("stages", title, rows, _ROW * len({row["row"] for row in rows}), **slots)
 
 
 # Curves
@@ -383,7 +331,7 @@ def _stacked(rows: pd.DataFrame, absolute: bool) -> tuple[pd.DataFrame, int]:
 
 def curves(
     title: str,
-    panels: Mapping[str, pd.DataFrame],
+    panels: Mapping[str, Sequence[Row]],
     x: str,
     y: str,
     *,
@@ -392,7 +340,7 @@ def curves(
     whole: bool = False,
     colours: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Lines with points, one panel for each frame.
+    """Lines with points, one panel for each list of rows.
 
     Args:
         title: Of the figure.
@@ -405,42 +353,15 @@ def curves(
         whole: Whether `x` are whole numbers.
         colours: Of the series; None: a cycle.
     """
-    alt = _altair()
-    keys = list(dict.fromkeys(key for frame in panels.values() for key in frame.key))
-    chosen = colours or {key: CYCLE[place % len(CYCLE)] for place, key in enumerate(keys)}
+    keys = dict.fromkeys(row["key"] for rows in panels.values() for row in rows)
+    chosen = {key: CYCLE[place % len(CYCLE)] for place, key in enumerate(keys)}
+    slots = {"x": x, "y": y, "colours": colours or chosen, "top": top, "level": level}
     drawn = []
-    for name, frame in panels.items():
-        ticks = alt.Axis(values=sorted(set(frame.x))) if whole else alt.Axis(labelOverlap=True)
-        base = alt.Chart().encode(
-            x=alt.X(
-                "x:Q",
-                title=x,
-                axis=ticks,
-                scale=alt.Scale(type="log", base=2) if whole else alt.Scale(nice=False),
-            ),
-            color=_colour({key: chosen[key] for key in keys}),
-        )
-        domain = alt.Scale(domainMin=0, domainMax=top) if top else alt.Scale(domainMin=0)
-        line = base.mark_line(clip=True).encode(
-            y=alt.Y("y:Q", title=y, scale=domain),
-            strokeDash=alt.StrokeDash("key:N", legend=None, sort=keys),
-        )
-        point = base.mark_point(filled=True, size=45, opacity=1, clip=True).encode(
-            y="y:Q",
-            shape=alt.Shape("key:N", legend=None, sort=keys),
-            tooltip=alt.Tooltip("details:N", title=None),
-        )
-        layers = [line, point]
-        if "low" in frame:
-            layers.append(
-                base.mark_rule(strokeWidth=1.5, clip=True).encode(
-                    y=alt.Y("low:Q", title=y), y2="high:Q"
-                )
-            )
-        if level is not None:
-            layers.append(alt.Chart().mark_rule(strokeDash=[2, 3]).encode(y=alt.datum(level)))
-        drawn.append(_panel(name, layers, frame, 220))
-    return Figure(title, tuple(drawn), {key: chosen[key] for key in keys})
+    for name, rows in panels.items():
+        ticks = sorted({row["x"] for row in rows}) if whole else None
+        more = {"ticks": ticks, "has_interval": "low" in rows[0]}
+        drawn.append(_panel("curves", name, rows, 220, **slots, **more))
+    return Figure(title, tuple(drawn), colours or chosen)
 
 
 def speed_up(title: str, rows: pd.DataFrame) -> Figure:
@@ -448,84 +369,68 @@ def speed_up(title: str, rows: pd.DataFrame) -> Figure:
     found = {}
     for (dataset, series), part in rows.groupby(["dataset", "series"], sort=True):
         ones = part.drop_duplicates("cuts").assign(workers=1, value=1.0, low=1.0, high=1.0)
-        data = pd.concat([ones, part], ignore_index=True)
-        data = data.assign(
-            key=[cuts_label(cuts) for cuts in data.cuts], x=data.workers, y=data.value
-        )
-        data["details"] = [
-            [
-                f"{one_line(str(dataset))}, {one_line(str(series))}, {row.key}",
-                f"{row.x} workers: {number(row.y)} times as fast",
-                f"{row.spread}: {number(row.low)} to {number(row.high)}, n = {row.n}",
-            ]
-            for row in data.itertuples()
+        found[_name(f"{dataset}, {series}", part, 90)] = [
+            {
+                **{"key": cuts_label(row.cuts), "x": row.workers, "y": row.value},
+                **{"low": row.low, "high": row.high},
+                "details": [
+                    f"{one_line(str(dataset))}, {one_line(str(series))}, {cuts_label(row.cuts)}",
+                    f"{row.workers} workers: {number(row.value)} times as fast",
+                    f"{row.spread}: {number(row.low)} to {number(row.high)}, n = {row.n}",
+                ],
+            }
+            for row in pd.concat([ones, part]).itertuples()
         ]
-        columns = ["key", "x", "y", "low", "high", "details"]
-        origin = ", ".join(sorted(set(part.origin)))
-        found[f"{one_line(f'{dataset}, {series}', 90)} · {one_line(origin, 60)}"] = data[columns]
     colours = {cuts_label(c): CUT_COLOURS[min(c, 4)] for c in sorted(set(rows.cuts))}
     return curves(title, found, "workers", "speed-up", level=1, whole=True, colours=colours)
 
 
-_SCORES = {"train_accuracy": "training samples", "test_accuracy": "test samples"}
-
-
 def loss(training: Sequence[TrainingRecord]) -> Figure | None:
     """Loss by step; None where no loss is finite."""
-    frame = _by_step(training, {"loss": [record.loss for record in training]})
-    if frame.empty:
-        return None
-    panels = {"Training loss, mean over the training part": frame}
-    return curves("Training loss", panels, "optimizer step", "loss")
+    rows = _by_step(training, {"loss": [record.loss for record in training]})
+    panels = {"Training loss, mean over the training part": rows}
+    return curves("Training loss", panels, "optimizer step", "loss") if rows else None
 
 
 def accuracy(training: Sequence[TrainingRecord]) -> Figure | None:
     """Training and test accuracy by step, where the records hold them; None: they do not."""
-    known = {
+    values = {
         label: [100 * record.metrics.get(name, math.nan) for record in training]
-        for name, label in _SCORES.items()
+        for name, label in SCORES.items()
     }
-    frame = _by_step(training, known)
-    if frame.empty:
+    rows = _by_step(training, values)
+    if not rows:
         return None
-    return curves("Accuracy", {"Accuracy": frame}, "optimizer step", "correct (%)", top=100)
+    return curves("Accuracy", {"Accuracy": rows}, "optimizer step", "correct (%)", top=100)
 
 
 def _by_step(
     training: Sequence[TrainingRecord], values: Mapping[str, Sequence[float]]
-) -> pd.DataFrame:
-    places = thinned(range(len(training)))
-    return pd.DataFrame(
-        [
-            {
-                "key": label,
-                "x": training[place].step,
-                "y": numbers[place],
-                "details": [
-                    f"{label}: {number(numbers[place])}",
-                    f"step {training[place].step}, epoch {training[place].epoch}",
-                    f"{number(training[place].queries)} queries, {number(training[place].at)} s",
-                ],
-            }
-            for label, numbers in values.items()
-            for place in places
-            if math.isfinite(numbers[place])
-        ]
-    )
+) -> list[Row]:
+    return [
+        {
+            **{"key": label, "x": record.step, "y": value},
+            "details": [
+                f"{label}: {number(value)}",
+                f"step {record.step}, epoch {record.epoch}",
+                f"{number(record.queries)} queries, {number(record.at)} s",
+            ],
+        }
+        for label, numbers in values.items()
+        for record, value in thinned(list(zip(training, numbers, strict=True)))
+        if math.isfinite(value)
+    ]
 
 
-def thinned(items: Sequence[Any]) -> list[Any]:
+def thinned(items: Sequence[ItemT]) -> list[ItemT]:
     """At most so many items that a browser draws them at once, the last among them.
 
     Example:
         >>> len(thinned(range(10_000))), thinned(range(10_000))[-1]
         (400, 9999)
     """
-    if len(items) <= MOST_POINTS:
-        return list(items)
-    return [
-        items[place] for place in np.linspace(0, len(items) - 1, MOST_POINTS).round().astype(int)
-    ]
+    places = np.linspace(0, len(items) - 1, min(len(items), MOST_POINTS))
+    return [items[place] for place in places.round().astype(int)]
 
 
 def robustness(clean: AccuracyPoint | None, found: Sequence[AccuracyCurve]) -> Figure:
@@ -539,20 +444,18 @@ def robustness(clean: AccuracyPoint | None, found: Sequence[AccuracyCurve]) -> F
     for curve in found:
         points = [clean] if clean else []
         points += [point for point in curve.points if clean is None or point.magnitude > 0]
-        name = ATTACK_NAMES.get(curve.attack, one_line(curve.attack))
-        panels[f"{name}, mean {percent(curve.mean_accuracy)}"] = pd.DataFrame(
-            [
-                {
-                    **{"key": name, "x": point.magnitude, "y": 100 * point.accuracy},
-                    **{"low": 100 * point.low, "high": 100 * point.high},
-                    "details": [
-                        f"{name}, {number(point.magnitude)} rad: {percent(point.accuracy)} correct",
-                        f"95 % interval: {percent(point.low)} to {percent(point.high)}",
-                    ],
-                }
-                for point in points
-            ]
-        )
+        name = ATTACK_NAMES[curve.attack]
+        panels[f"{name}, mean {percent(curve.mean_accuracy)}"] = [
+            {
+                **{"key": name, "x": point.magnitude, "y": 100 * point.accuracy},
+                **{"low": 100 * point.low, "high": 100 * point.high},
+                "details": [
+                    f"{name}, {number(point.magnitude)} rad: {percent(point.accuracy)} correct",
+                    f"95 % interval: {percent(point.low)} to {percent(point.high)}",
+                ],
+            }
+            for point in points
+        ]
     level = None if clean is None else 100 * clean.accuracy
     x, y = "magnitude of the perturbation (rad)", "test samples correct (%)"
     return curves("Accuracy on perturbed test samples", panels, x, y, top=100, level=level)
@@ -563,80 +466,60 @@ def robustness(clean: AccuracyPoint | None, found: Sequence[AccuracyCurve]) -> F
 
 def timeline(title: str, query: PlacedQuery) -> Figure:
     """The stages of one query and its tasks by worker, on the clock of the query."""
-    alt = _altair()
-    tasks = sorted(query.tasks, key=lambda task: (task.started is None, task.submitted))
-    begun = [task for task in tasks if task.started is not None]
+    begun = sorted(
+        (task for task in query.tasks if task.started is not None), key=lambda task: task.submitted
+    )
     shown = begun[:MOST_TASKS]
     rows = [*_stage_slices(query.record), *_task_slices(shown)]
-    data = pd.DataFrame(rows)
+    colours = STAGE_COLOURS if query.record else {}
     fragments = sorted({task.fragment for task in shown})
-    colours = {f"fragment {one}": CYCLE[one % len(CYCLE)] for one in fragments}
-    if query.record is not None:
-        colours = {**STAGE_COLOURS, **colours}
+    colours = colours | {f"fragment {one}": CYCLE[one % len(CYCLE)] for one in fragments}
     if any(task.injected_delay > 0 for task in shown):
         colours["injected delay"] = "#6b7280"
-    if len(shown) < len(tasks):
-        title += f" ({len(shown)} of {len(tasks)} tasks shown)"
+    if len(shown) < len(query.tasks):
+        title += f" ({len(shown)} of {len(query.tasks)} tasks shown)"
     labels = list(dict.fromkeys(row["lane"] for row in rows))
-    mark = (
-        alt.Chart()
-        .mark_bar(clip=True)
-        .encode(
-            y=alt.Y("lane:N", sort=labels, title=None, axis=alt.Axis(labelLimit=90, grid=False)),
-            x=alt.X("begin:Q", title="time since the query began (ms)"),
-            x2="end:Q",
-            color=_colour(colours),
-            opacity=alt.condition("datum.lost", alt.value(0.35), alt.value(1)),
-            tooltip=alt.Tooltip("details:N", title=None),
-        )
-    )
-    return Figure(title, (_panel(title, [mark], data, 22 * len(labels)),), colours)
+    panel = _panel("timeline", title, rows, 22 * len(labels), colours=colours, lanes=labels)
+    return Figure(title, (panel,), colours)
 
 
-def _stage_slices(record: QueryRecord | None) -> Iterable[dict[str, Any]]:
+def _stage_slices(record: QueryRecord | None) -> Iterator[Row]:
     end = 0.0
-    for name, field in STAGES if record is not None else ():
-        length = 1e3 * float(getattr(record, field))
-        details = [f"{name}: {number(length)} ms"]
+    for name in STAGES if record is not None else ():
+        length = 1e3 * float(getattr(record, f"t_{name}"))
         place = {"lane": "stages", "begin": end, "end": end + length}
-        yield {**place, "key": name, "details": details, "lost": False}
+        yield {**place, "key": name, "details": [f"{name}: {number(length)} ms"], "lost": False}
         end += length
 
 
-def _task_slices(tasks: Sequence[TaskRecord]) -> Iterable[dict[str, Any]]:
-    for worker in sorted({task.worker for task in tasks}, key=natural):
-        mine = [_slice(task) for task in tasks if task.worker == worker]
-        for lane in lanes(mine):
-            label = one_line(f"worker {worker}", 24) + (f" ({lane.number + 1})" * bool(lane.number))
-            for begin, end, task in lane.slices:
-                for mark in _marks(begin, end, task):
-                    yield {"lane": label, **mark}
+def _task_slices(tasks: Iterable[TaskRecord]) -> Iterator[Row]:
+    by_worker: dict[str, list[tuple[int, int, TaskRecord]]] = {}
+    for task in tasks:
+        what = f"task {task.key}"
+        begin = nanoseconds(task.started or 0.0, what)
+        end = max(begin, nanoseconds(task.finished, what))
+        by_worker.setdefault(task.worker, []).append((begin, end, task))
+    for worker in sorted(by_worker, key=natural):
+        for place, lane in enumerate(lanes(by_worker[worker]), start=1):
+            label = one_line(f"worker {worker}", 24) + f" ({place})" * (place > 1)
+            for begin, end, task in lane:
+                yield from _marks(label, begin / 1e6, end / 1e6, task)
 
 
-def _slice(task: TaskRecord) -> tuple[int, int, TaskRecord]:
-    what = f"task {task.key}"
-    begin = nanoseconds(task.started or 0.0, what)
-    return begin, max(begin, nanoseconds(task.finished, what)), task
-
-
-def _marks(begin: int, end: int, task: TaskRecord) -> Iterable[dict[str, Any]]:
-    start, stop = begin / 1e6, end / 1e6
+def _marks(lane: str, start: float, stop: float, task: TaskRecord) -> Iterator[Row]:
     details = [
         one_line(f"fragment {task.fragment}, {task.status}, {task.purpose}"),
         f"{number(stop - start)} ms on worker {one_line(task.worker, 40)}",
         f"submitted at {number(1e3 * task.submitted)} ms, started at {number(start)} ms",
         f"{number(task.subexperiments)} subexperiments, attempt {task.attempt + 1}",
+        *([one_line(task.cause)] if task.cause else []),
     ]
-    if task.cause:
-        details.append(one_line(task.cause))
-    lost = task.status not in ("done", "late")
-    key = f"fragment {task.fragment}"
-    yield {"key": key, "begin": start, "end": stop, "details": details, "lost": lost}
-    if task.injected_delay > 0:
-        delay = 1e3 * task.injected_delay
-        slept = [f"injected delay: {number(delay)} ms", *details]
-        ends = {"begin": start, "end": min(stop, start + delay)}
-        yield {"key": "injected delay", **ends, "details": slept, "lost": False}
+    place = {"lane": lane, "begin": start, "end": stop, "key": f"fragment {task.fragment}"}
+    yield {**place, "details": details, "lost": task.status not in ("done", "late")}
+    delay = 1e3 * task.injected_delay
+    if delay > 0:
+        slept = {"details": [f"injected delay: {number(delay)} ms", *details], "lost": False}
+        yield {**place, "end": min(stop, start + delay), "key": "injected delay", **slept}
 
 
 # Pictures of a run
@@ -655,49 +538,23 @@ def training_figure(
         title: What was trained and how.
 
     Raises:
-        MissingExtraError: Altair or vl-convert is not installed.
+        MissingExtraError: Jinja2 or vl-convert is not installed.
         RecordError: There is no query record.
     """
-    alt = _altair()
-    rows = stage_table(queries)
-    curves_of = [figure for figure in (loss(training), accuracy(training)) if figure]
-    left = alt.vconcat(
-        *(figure.panels[0].properties(width=430, height=180) for figure in curves_of)
-    )
-    right = run_stages(rows).panels[0].properties(width=330)
-    left = left.resolve_scale(color="independent", shape="independent", strokeDash="independent")
-    chart = alt.hconcat(*([left] if curves_of else []), right).resolve_scale(color="independent")
-    heading = alt.TitleParams(one_line(title, 120), anchor="start", fontSize=16)
-    write_picture(chart.properties(title=heading), given_path(path))
-
-
-def run_stages(rows: Sequence[StageRow]) -> Figure:
-    """The stages of one run, a row each."""
-    alt = _altair()
-    data = pd.DataFrame(
-        [
-            {
-                **{"key": row.stage, "row": place, "share": 100 * row.share},
-                "head": False,
-                "label": f"{row.stage}: {100 * row.share:.1f} %, {number(row.seconds)} s",
-                "details": [
-                    f"{row.stage}: {number(row.seconds)} s, {100 * row.share:.2f} % of the time",
-                    f"median of a call: {number(row.median_seconds)} s",
-                ],
-            }
-            for place, row in enumerate(rows)
-            if row.stage != "total"
-        ]
-    )
-    base = alt.Chart().encode(y=alt.Y("row:O", axis=None))
-    bar = base.mark_bar(height=12, yOffset=8, clip=True).encode(
-        x=alt.X("share:Q", title="share of T_total (%)", scale=alt.Scale(domain=[0, 100])),
-        color=_colour(STAGE_COLOURS, legend=False),
-        tooltip=alt.Tooltip("details:N", title=None),
-    )
-    title = f"Estimator time by stage, {number(rows[-1].seconds)} s in all"
-    panel = _panel(title, [bar, *_labels()], data, _ROW * len(data))
-    return Figure("Estimator time by stage", (panel,), STAGE_COLOURS)
+    require_charts()
+    left = {
+        "vconcat": [
+            {**figure.panels[0], "width": 430, "height": 180}
+            for figure in (loss(training), accuracy(training))
+            if figure
+        ],
+        **_independent("color", "shape", "strokeDash"),
+    }
+    right = {**run_stages(stage_table(queries)).panels[0], "width": 330}
+    heading = {"text": one_line(title, 120), "anchor": "start", "fontSize": 16}
+    columns = [left, right] if left["vconcat"] else [right]
+    chart = {"hconcat": columns, "title": heading, **_independent("color")}
+    write_picture(chart, given_path(path))
 
 
 def robustness_figure(
@@ -712,7 +569,7 @@ def robustness_figure(
         title: What was attacked.
 
     Raises:
-        MissingExtraError: Altair or vl-convert is not installed.
+        MissingExtraError: Jinja2 or vl-convert is not installed.
         InputError: There is no curve.
     """
     if not found:

@@ -8,20 +8,25 @@ had not seen; see docs/cost-model.md.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypedDict
 
+import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from ..errors import InputError, RecordError, named, short
-from ..records import Header, QueryRecord, Record, encode
-from .tables import check_record
+from ..records import Header, QueryRecord, Record, atomic, encode, given_path
+from ..records.files import refused
+from .load import RUNS, STAGES, TIMES, check_record, record_files, records_of
 
 FloatArray: TypeAlias = NDArray[np.float64]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0, le=1e300)]
@@ -37,7 +42,7 @@ _COUNTS = ("num_cuts", "num_fragments", "num_circuits", "num_subexperiments", "n
 """Fields of records that are features as they are."""
 _MOST_POWERS = 500  # of two: no memory holds them, and floats can still be multiplied
 _FEWEST = 8
-_MOST_FOLDS = 50
+MOST_FOLDS = 50
 _ROUNDS = 12
 _BEND = 1.5
 """Errors beyond so many times the usual one count in proportion to themselves, not squared."""
@@ -67,7 +72,7 @@ class Setup:
     def of(cls, record: QueryRecord) -> Setup:
         """The setup of a record."""
         own = record.pipeline, record.quantity, record.backend, record.pool, record.policy
-        return cls(*own, sampled=record.shots_total > 0, plan_cached=record.plan_cached)
+        return cls(*own, record.shots_total > 0, record.plan_cached)
 
     def __str__(self) -> str:
         mode = "sampled" if self.sampled else "exact"
@@ -197,10 +202,8 @@ STAGE_TERMS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Terms that a stage's time may be a sum of."""
-COSTS: tuple[str, ...] = (*STAGE_TERMS, "total")
+COSTS = (*STAGES, "total")
 """The predicted times: those of the stages, then their total."""
-TIMES: tuple[str, ...] = tuple(f"t_{name}" for name in COSTS)
-"""Record fields of the same."""
 
 
 # --- Records, sorted for a fit
@@ -229,13 +232,11 @@ class CostData:
     Attributes:
         configurations: By setup, each in the order of its features.
         left_out: Numbers of records that no law is fitted to, by the reason.
-        num_records: Records that are left.
-        hash: SHA-256 over these, whatever their order and files.
+        hash: SHA-256 over the records that are left, whatever their order and files.
     """
 
     configurations: dict[Setup, tuple[Configuration, ...]]
     left_out: dict[str, int]
-    num_records: int
     hash: str
 
     @classmethod
@@ -246,27 +247,22 @@ class CostData:
             RecordError: A time is no number of seconds, a total is 0, or a count cannot be; names
                 the record.
         """
-        left_out: Counter[str] = Counter()
-        lines: list[bytes] = []
+        queries = [record for record in records if isinstance(record, QueryRecord)]
+        for record in queries:
+            check_record(record)
+        left_out = Counter(reason for each in queries if (reason := reason_left_out(each)))
+        kept = [record for record in queries if reason_left_out(record) is None]
         times: defaultdict[Setup, defaultdict[Features, list[list[float]]]]
         times = defaultdict(lambda: defaultdict(list))
-        for record in records:
-            if not isinstance(record, QueryRecord):
-                continue
-            check_record(record)
-            reason = reason_left_out(record)
-            if reason is not None:
-                left_out[reason] += 1
-                continue
-            lines.append(encode(record))
+        for record in kept:
             seconds = [max(CLOCK, getattr(record, name)) for name in TIMES]
             times[Setup.of(record)][Features.of(record)].append(seconds)
         configurations = {
             setup: tuple(Configuration(each, np.array(rows)) for each, rows in sorted(own.items()))
             for setup, own in sorted(times.items())
         }
-        content = hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
-        return cls(configurations, dict(sorted(left_out.items())), len(lines), content)
+        content = hashlib.sha256(b"\n".join(sorted(map(encode, kept)))).hexdigest()
+        return cls(configurations, dict(sorted(left_out.items())), content)
 
 
 def reason_left_out(record: QueryRecord) -> str | None:
@@ -357,20 +353,21 @@ class HeldOut:
         as each: the quantile of |log(time / predicted)| so weighted is the conformal one for data
         in groups. It takes level / (1 - level) configurations.
         """
-        logs = self._logs()
-        shares = [np.full(len(each), 1 / len(each)) for each in logs]
-        # A hair less, as sums of shares are not exact.
-        place = min(1.0, (level - 1e-9) * (1 + len(logs)) / len(logs))
-        weights = np.concatenate(shares)
-        quantiles: FloatArray = np.quantile(
-            np.concatenate(logs), place, axis=0, weights=weights, method="inverted_cdf"
-        )
-        return np.exp(quantiles)
+        return np.exp(_widths(self._logs(), level))
 
     def inside(self, factors: FloatArray) -> FloatArray:
         """Share of configurations' records within such intervals, per stage and total."""
-        hits = [(each <= np.log(factors)).mean(axis=0) for each in self._logs()]
-        return np.asarray(np.mean(hits, axis=0))
+        return np.asarray(np.mean([_share(each, np.log(factors)) for each in self._logs()], axis=0))
+
+    def coverage(self, level: float) -> float:
+        """Share of records inside intervals for the total that are made of other configurations."""
+        logs, shares = self._logs(), []
+        folds = min(len(logs), MOST_FOLDS)
+        for fold in range(folds):
+            others = [each for i, each in enumerate(logs) if i % folds != fold]
+            widths = _widths(others, level)
+            shares += [_share(each, widths)[-1] for each in logs[fold::folds]]
+        return float(np.mean(shares))
 
     def _logs(self) -> list[FloatArray]:
         """|log(time / predicted)| of each configuration's records."""
@@ -378,10 +375,28 @@ class HeldOut:
         return [np.abs(np.log(each.times / predicted)) for each, predicted in pairs]
 
 
+def _widths(logs: Sequence[FloatArray], level: float) -> FloatArray:
+    shares = [np.full(len(each), 1 / len(each)) for each in logs]
+    # A hair less, as sums of shares are not exact.
+    place = min(1.0, (level - 1e-9) * (1 + len(logs)) / len(logs))
+    found: FloatArray = np.quantile(
+        np.concatenate(logs),
+        place,
+        axis=0,
+        weights=np.concatenate(shares),
+        method="inverted_cdf",
+    )
+    return found
+
+
+def _share(logs: FloatArray, widths: FloatArray) -> FloatArray:
+    return np.asarray((logs <= widths).mean(axis=0))
+
+
 def leave_one_out(configurations: Sequence[Configuration]) -> HeldOut:
     """Every configuration beside a fit to the others; of more than 50, as many parts in turn."""
     count = len(configurations)
-    folds = min(count, _MOST_FOLDS)
+    folds = min(count, MOST_FOLDS)
     predicted = np.empty((count, len(COSTS)))
     for fold in range(folds):
         weights = fit_stages([each for i, each in enumerate(configurations) if i % folds != fold])
@@ -462,11 +477,16 @@ class SetupCosts:
     validation: Validation
 
     def __post_init__(self) -> None:
-        _check_names("weights", self.weights, STAGE_TERMS)
-        _check_names("factors", self.factors, COSTS)
-        _check_names("median_error", self.validation.median_error, COSTS)
-        _check_names("p90_error", self.validation.p90_error, COSTS)
-        _check_names("ranges", self.ranges, [field.name for field in fields(Features)])
+        held: dict[str, tuple[Mapping[str, Any], Sequence[str]]] = {
+            "weights": (self.weights, STAGES),
+            "factors": (self.factors, COSTS),
+            "median_error": (self.validation.median_error, COSTS),
+            "p90_error": (self.validation.p90_error, COSTS),
+            "ranges": (self.ranges, [field.name for field in fields(Features)]),
+        }
+        for what, (given, expected) in held.items():
+            if missing := [repr(name) for name in expected if name not in given]:
+                raise ValueError(f"`{what}` has no {', '.join(missing)}")
         unknown = {name for own in self.weights.values() for name in own} - set(TERMS)
         if unknown:
             raise ValueError(f"`weights` has the unknown terms {sorted(unknown)}")
@@ -542,7 +562,7 @@ class CostModel(Struct, frozen=True, tag_field="kind", tag="cost_model"):
         setups: Those that have one, in order.
 
     Example:
-        >>> from distributed_estimator.analysis.cost_files import read_costs
+        >>> from distributed_estimator.analysis.costs import read_costs
         >>> model = CostModel.fit(*read_costs("runs/iris"))  # doctest: +SKIP
         >>> model.setups[0].validation.median_error["total"]  # doctest: +SKIP
         0.08
@@ -585,11 +605,8 @@ class CostModel(Struct, frozen=True, tag_field="kind", tag="cost_model"):
         sources: list[Source] = []
         for header in headers:
             machine = dict(vars(header.machine))
-            source = Source(
-                versions=dict(header.versions), machine=machine, processor=header.processor
-            )
-            if source not in sources:
-                sources.append(source)
+            source = Source(versions=header.versions, machine=machine, processor=header.processor)
+            sources += [source] if source not in sources else []
         laws = tuple(SetupCosts.fit(setup, own, level) for setup, own in enough.items())
         return cls(MODEL_VERSION, level, data.hash, tuple(sources), data.left_out, tuple(few), laws)
 
@@ -679,7 +696,101 @@ def _by_cost(numbers: FloatArray) -> dict[str, float]:
     return dict(zip(COSTS, numbers.tolist(), strict=True))
 
 
-def _check_names(what: str, given: Mapping[str, Any], expected: Iterable[str]) -> None:
-    missing = [name for name in expected if name not in given]
-    if missing:
-        raise ValueError(f"`{what}` has no {', '.join(map(repr, missing))}")
+# --- Files
+
+
+def read_costs(*paths: str | os.PathLike[str]) -> tuple[list[QueryRecord], list[Header]]:
+    """Query records and headers of record files, and of all `queries.jsonl` in folders.
+
+    A file is read once, however many paths lead to it.
+
+    Raises:
+        RecordError: A path is missing, a folder has no such file, or a file is damaged.
+    """
+    logs = ("queries.jsonl", "queries.jsonl.gz")
+    files = {file.resolve(): file for path in paths for file in record_files(path, logs)}
+    found = [
+        record
+        for file in files.values()
+        for source, record in records_of(file, file)
+        if file.name != RUNS or source.file.endswith("/queries.jsonl")
+    ]
+    queries = [record for record in found if isinstance(record, QueryRecord)]
+    if not queries:
+        places = ", ".join(f"`{path}`" for path in paths)
+        raise RecordError(f"{places} has no query record: name the files of a finished run")
+    return queries, [record for record in found if isinstance(record, Header)]
+
+
+def load_costs(*paths: str | os.PathLike[str], level: float = LEVEL) -> CostModel:
+    """A model from one model file, or fitted to record files and folders of runs and studies.
+
+    Args:
+        paths: One model file, or any number of record files and folders.
+        level: Probability of the intervals of a fit; a file has its own.
+
+    Raises:
+        InputError: `level` is not between 0 and 1.
+        RecordError: A file cannot be read or is damaged, or there are too few records.
+    """
+    files = [given_path(path) for path in paths]
+    models = [file for file in files if _is_model(file)]
+    if not models:
+        return CostModel.fit(*read_costs(*files), level)
+    if len(files) > 1:
+        raise RecordError(
+            f"`{models[0]}` is a cost model: give it alone, or the records of all to fit them again"
+        )
+    return read_model(models[0])
+
+
+def write_model(model: CostModel, path: Path) -> None:
+    """Writes a model file, whole or not at all.
+
+    Raises:
+        RecordError: It cannot be written, or something other than a model would be lost.
+    """
+    if path.is_file() and path.stat().st_size and not _is_model(path):
+        raise RecordError(f"`{path}` exists and is no cost model: name another file")
+    text = json.dumps(msgspec.to_builtins(model), indent=2, allow_nan=False)
+    with refused("write", path), atomic(path) as unfinished:
+        unfinished.write_text(text + "\n", "ascii")
+
+
+class _Version(Struct):
+    schema_version: int = MODEL_VERSION
+
+
+def read_model(path: Path) -> CostModel:
+    """Reads a model file; nothing in it is ever executed.
+
+    Raises:
+        RecordError: It is missing, damaged or of a newer schema.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        version = msgspec.convert(data, _Version).schema_version
+        if version <= MODEL_VERSION:
+            return msgspec.convert(data, CostModel)
+    except OSError as error:
+        raise RecordError(f"cannot read `{path}`: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # no JSON, or not of the declared types
+        raise RecordError(
+            f"`{path}` is no cost model that can be read ({error}): fit one with `dest predict "
+            "--fit`"
+        ) from error
+    raise RecordError(
+        f"the schema version of `{path}` is {version} and this release reads up to "
+        f"{MODEL_VERSION}: install a newer distributed-estimator, or fit the records again"
+    )
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a file claims to be a model."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return b'"cost_model"' in file.read(200)
+    except OSError:
+        return False  # whoever reads it as records says why

@@ -1,11 +1,14 @@
-"""Names from data, made harmless for where they are shown: Markdown, CSV, figure, terminal."""
+"""Values from data as text that is harmless where it is shown: Markdown, CSV, figure, terminal."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 MOST_LETTERS = 200
+MOST_SHOWN = 2000
+"""Letters of a text in a table of a page."""
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$@]|^[-+=]|(?<=\w):(?=//)|(?<=www)\.)")
 _NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
@@ -65,3 +68,31 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [
         (int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,9})", name)
     ]
+
+
+def number(value: float | None) -> str:
+    """A number to three digits; a dash where there is none.
+
+    Example:
+        >>> number(12345.6), number(0.01234), number(None)
+        ('12,346', '0.0123', '–')
+    """
+    if value is None or not -1e300 < value < 1e300:
+        return "–"
+    if value == int(value) and abs(value) < 1e9:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+def cell(value: Any) -> str:
+    """What a table shows of a value.
+
+    Example:
+        >>> cell(True), cell(0.123456), cell(float("nan"))
+        ('yes', '0.123', '–')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or isinstance(value, int | float):
+        return number(value)
+    return one_line(str(value), MOST_SHOWN)

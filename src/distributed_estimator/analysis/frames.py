@@ -1,4 +1,4 @@
-"""Records as flat tables, one for each kind, for pandas, Polars and SQL.
+"""Records as flat tables, one for each kind, for pandas, Polars and SQL; and what there are.
 
 Nested fields are flattened (`circuit.num_qubits` becomes `circuit_num_qubits`), and each entry of a
 dictionary is a column of its own (`metrics_train_accuracy`). Values that are `null` in a file are
@@ -10,29 +10,36 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from ..checks import require
-from ..errors import RecordError
-from ..records import KINDS, Header, Record, given_path, read_records
+from ..errors import InputError, RecordError
+from ..records import KINDS, DeviceRecord, Header, QueryRecord, Record
 from ..records.environment import THREAD_VARIABLES
 from ..records.schema import PACKAGES
-from .documents import read_document
-from .packed import MANIFEST, RUNS, Packed
+from .load import Source, record_files, records_of
 
 if TYPE_CHECKING:
     import pandas
     import polars
 
-_PATTERNS = ("*.jsonl", "*.jsonl.gz")
 _KNOWN_KEYS: Mapping[tuple[type[Any], str], tuple[str, ...]] = {
     (Header, "versions"): (*PACKAGES, "python"),
     (Header, "threads"): (*THREAD_VARIABLES, "usable_cpus"),
+}
+# A query is not trusted: it sees no file, no network, no extension and no variable of ours.
+_SETTINGS = {
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,
+    "allow_persistent_secrets": False,
+    "temp_directory": "",
 }
 
 
@@ -63,11 +70,11 @@ def to_pandas(path: str | os.PathLike[str], kind: str = "query") -> pandas.DataF
         arrow.bool_(): pd.BooleanDtype(),
     }
     frame: pandas.DataFrame = table.to_pandas(types_mapper=optional.get)
-    for field in table.schema:
-        if arrow.types.is_list(field.type):
-            frame[field.name] = pd.Series(table[field.name].to_pylist(), dtype=object)
-        elif not field.nullable:
-            frame[field.name] = frame[field.name].astype(str(field.type))
+    for own in table.schema:
+        if arrow.types.is_list(own.type):
+            frame[own.name] = pd.Series(table[own.name].to_pylist(), dtype=object)
+        elif not own.nullable:
+            frame[own.name] = frame[own.name].astype(str(own.type))
     return frame
 
 
@@ -108,30 +115,6 @@ def read_tables(
     return {kind: _table(KINDS[kind], found) for kind, found in rows.items()}
 
 
-def record_files(path: str | os.PathLike[str], patterns: Sequence[str] = _PATTERNS) -> list[Path]:
-    """The record files at a path: the file itself, or all in a folder and the folders in it.
-
-    The records of an archive stand for its `runs.parquet`. Compressed files that stand beside the
-    same file uncompressed do not count.
-
-    Raises:
-        RecordError: There is nothing, or a folder without record files.
-    """
-    place = given_path(path)
-    if not place.is_dir():
-        if not place.exists():
-            raise RecordError(f"`{place}` does not exist: name a record file or a run's folder")
-        return [place]
-    found = {f for pattern in patterns for f in place.rglob(pattern) if f.is_file()}
-    found |= {f.with_name(RUNS) for f in place.rglob(MANIFEST) if f.with_name(RUNS).is_file()}
-    if not found:
-        raise RecordError(
-            f"`{place}` holds no record files ({' or '.join(patterns)}): name the folder of a run "
-            "or of a study"
-        )
-    return sorted(f for f in found if f.suffix != ".gz" or f.with_suffix("") not in found)
-
-
 def time_of(text: str) -> datetime | None:
     """A time in a record as one in UTC; None: it cannot be read."""
     try:
@@ -139,38 +122,6 @@ def time_of(text: str) -> datetime | None:
         return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where records were: the file, and its run in a study as `run.json` beside it has it."""
-
-    file: str
-    study_run_id: str | None = None
-    experiment: str | None = None
-
-
-def records_of(file: Path, path: str | os.PathLike[str]) -> Iterator[tuple[Source, Record]]:
-    """Records with where they are from, of one of the `record_files` of a path.
-
-    Raises:
-        RecordError: The file is damaged or of a newer schema.
-    """
-    if file.name == RUNS:
-        for run_id, experiment, log, record in Packed(file.parent).records():
-            yield Source(f"runs/{run_id}/{log}", run_id, experiment), record
-        return
-    source = _source(file, path)
-    for record in read_records(file):
-        yield source, record
-
-
-def _source(file: Path, path: str | os.PathLike[str]) -> Source:
-    name = file.name if file == Path(path) else file.relative_to(path).as_posix()
-    described = file.with_name("run.json")
-    run = read_document(described, dict[str, Any]) if described.is_file() else {}
-    ids = (run.get(key) for key in ("run_id", "experiment"))
-    return Source(name, *(each if isinstance(each, str) else None for each in ids))
 
 
 def _table(kind: type[Record], rows: Sequence[tuple[Source, Record]]) -> Any:
@@ -194,13 +145,13 @@ def _columns(
 ) -> Iterator[tuple[str, Any, list[Any]]]:
     """Name, type hint and values of all columns that objects of a dataclass make."""
     hints = get_type_hints(kind)
-    for field in fields(kind):
-        hint, name = hints[field.name], prefix + field.name
-        values = [getattr(item, field.name) for item in items]
+    for own in fields(kind):
+        hint, name = hints[own.name], prefix + own.name
+        values = [getattr(item, own.name) for item in items]
         if is_dataclass(hint) and isinstance(hint, type):
             yield from _columns(hint, f"{name}_", values)
         elif get_origin(hint) is dict:
-            known = _KNOWN_KEYS.get((kind, field.name), ())
+            known = _KNOWN_KEYS.get((kind, own.name), ())
             for key in dict.fromkeys([*known, *(key for value in values for key in value)]):
                 column = re.sub(r"\W", "_", f"{name}_{key}", flags=re.ASCII)
                 yield column, get_args(hint)[1] | None, [value.get(key) for value in values]
@@ -239,3 +190,164 @@ def _held(value: Any) -> Any:
         return None if value is None else float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
+
+
+# What there are
+
+
+@dataclass
+class Inventory:
+    """What record files hold.
+
+    Attributes:
+        files: How many files.
+        counts: Records by kind.
+        runs: Run ids of the records.
+        first: When the first query began, in UTC; None: there is no query.
+        last: When the last query began.
+        versions: By package, the versions that wrote the records; None: not installed.
+        processors: Models of the processors that they were made on.
+        commits: Of the source checkouts, with "+" where the source differed from the commit.
+        unreadable: What is wrong with each file that is damaged or newer than this release; its
+            records up to there count.
+    """
+
+    files: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    runs: set[str] = field(default_factory=set)
+    first: datetime | None = None
+    last: datetime | None = None
+    versions: dict[str, set[str | None]] = field(default_factory=dict)
+    processors: set[str] = field(default_factory=set)
+    commits: set[str] = field(default_factory=set)
+    unreadable: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for a JSON document, sets sorted."""
+        return {
+            "files": self.files,
+            "records": dict(self.counts),
+            "runs": len(self.runs),
+            "first": None if self.first is None else self.first.isoformat(),
+            "last": None if self.last is None else self.last.isoformat(),
+            "versions": {name: _sorted(found) for name, found in self.versions.items()},
+            "processors": _sorted(self.processors),
+            "commits": _sorted(self.commits),
+            "unreadable": self.unreadable,
+        }
+
+    def _add(self, record: Record) -> None:
+        self.counts[record.kind] += 1
+        if isinstance(record, Header):
+            for name, version in record.versions.items():
+                self.versions.setdefault(name, set()).add(version)
+            self.processors |= {record.processor} if record.processor is not None else set()
+            self.commits |= (
+                {record.commit + "+" * bool(record.dirty)} if record.commit is not None else set()
+            )
+        elif not isinstance(record, DeviceRecord):
+            self.runs.add(record.run_id)
+        began = time_of(record.started_at) if isinstance(record, QueryRecord) else None
+        if began is not None:
+            self.first = min(began, self.first or began)
+            self.last = max(began, self.last or began)
+
+
+def take_inventory(path: str | os.PathLike[str]) -> Inventory:
+    """Reads all records of a file or a folder, and goes on after a file that is damaged.
+
+    Raises:
+        RecordError: There is nothing at the path, or no record file.
+    """
+    inventory = Inventory()
+    for file in record_files(path):
+        inventory.files += 1
+        try:
+            for _, record in records_of(file, path):
+                inventory._add(record)
+        except RecordError as error:
+            inventory.unreadable.append(str(error))
+    return inventory
+
+
+def _sorted(found: set[Any]) -> list[Any]:
+    return sorted(found, key=lambda item: (item is None, item))
+
+
+# SQL
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a query: names of columns, and rows of Python values."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def query_records(path: str | os.PathLike[str], sql: str) -> Answer:
+    """Runs an SQL query (DuckDB's) on the records of a file or folder.
+
+    There are the tables `query`, `training`, `task`, `device` and `header`, with the columns that
+    `to_pandas` describes. Times are timestamps in UTC without a zone.
+
+    Args:
+        path: A record file, or a folder of a run or of a study.
+        sql: One SELECT statement.
+
+    Raises:
+        MissingExtraError: DuckDB or pyarrow is not installed.
+        RecordError: Nothing can be read at the path, or a file is damaged or of a newer schema.
+        InputError: The statement is not one SELECT, or DuckDB refuses it.
+    """
+    duckdb = require("duckdb", "analysis", "SQL on records")
+    with duckdb.connect(":memory:", config=_SETTINGS) as database:
+        # First, so that a typing error does not wait for records to be read.
+        statement = _parsed(duckdb, database, sql)
+        # Before the records, whose times the zone of this process would shift otherwise.
+        database.execute("SET TimeZone = 'UTC'")
+        for name, table in read_tables(path).items():
+            database.register("arrow", table)
+            # With a time zone, DuckDB could not hand times to Python without another package.
+            columns = "* REPLACE (started_at::TIMESTAMP AS started_at)" if name == "query" else "*"
+            database.execute(f'CREATE TABLE "{name}" AS SELECT {columns} FROM arrow')
+            database.unregister("arrow")
+        database.execute("SET lock_configuration = true")
+        database.execute("BEGIN TRANSACTION READ ONLY")
+        try:
+            database.execute(statement)
+            for name, kind, *_ in database.description:
+                if "WITH TIME ZONE" in str(kind):
+                    raise InputError(
+                        f"column `{name}` is a {kind}: select it as `…::timestamp`, in UTC"
+                    )
+            return Answer(tuple(column[0] for column in database.description), database.fetchall())
+        except (duckdb.Error, RuntimeError) as error:
+            if "Query interrupted" in str(error):  # in 2.0 a plain RuntimeError
+                raise KeyboardInterrupt from error
+            raise _refused(error) from error
+        except InputError:
+            raise
+        except (OverflowError, ValueError) as error:
+            raise InputError(
+                f"a value cannot be handed over ({error}): cast it, such as `…::varchar`"
+            ) from error
+
+
+def _parsed(duckdb: Any, database: Any, sql: str) -> Any:
+    try:
+        sql.encode("utf-8")
+        statements = database.extract_statements(sql)
+    except (duckdb.Error, RuntimeError, UnicodeEncodeError) as error:
+        raise _refused(error) from error
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise InputError("the SQL is not one SELECT statement: records can only be read")
+    if statements[0].named_parameters:
+        raise InputError("the SQL has parameters, and no values for them: write the values out")
+    return statements[0]
+
+
+def _refused(error: Exception) -> InputError:
+    """DuckDB's message without what it draws below it: the statement, or where Python was."""
+    lines = str(error).partition("\n\nLINE ")[0].splitlines()
+    return InputError(f"the SQL cannot be run: {' '.join(lines[:2])}")

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,24 +17,23 @@ import pandas as pd
 from ..errors import RecordError
 from ..records import TaskRecord, given_path, plain
 from . import charts
-from .archive import Manifest, read_manifest
-from .charts import Figure, number, require_altair
-from .escape import csv_text, cuts_label, one_line
-from .files import replaced_files, write_text
-from .packed import MANIFEST
-from .placement import median_query, timeline_numbers
-from .remarks import Remarks, missing, remarks
-from .render import (
-    Rows,
-    check_page,
-    environment_facts,
-    href,
-    markdown_page,
-    page,
-    require_jinja,
-)
+from .archive import Manifest, read_manifest, replaced_files, write_text
+from .charts import Figure, require_charts
+from .escape import csv_text, cuts_label, number, one_line
+from .load import MANIFEST
+from .pages import Choices, Rows, check_page, entry, facts, href, markdown_page, page, timelines
 from .study import Study, load_study
-from .study_tables import MOST_ERROR, NOT_MEASURED, SERIES, Table, Tables, study_tables
+from .study_tables import (
+    MOST_ERROR,
+    NOT_MEASURED,
+    SERIES,
+    WORDS,
+    Table,
+    Tables,
+    groups,
+    study_tables,
+)
+from .trace import by_time
 
 REPORT_VERSION = 2
 RECORDS = "records"
@@ -43,46 +42,138 @@ REDRAW = "dest study report . --from-logs"
 MOST_TIMELINES = 40
 _MADE = "by `dest study report`"
 """In every page that is made here, and so may be made again."""
-_QUESTIONS = {
-    "RQ1": "RQ1: what cutting costs",
-    "RQ2": "RQ2: share of reconstruction",
-    "RQ4": "RQ4: accuracy",
-    "RQ5": "RQ5: robustness",
-}
-_SECTIONS = {
-    "paper": (
-        "fig4_training_time",
-        "fig5_speed_up",
-        "table1_reconstruction_share",
-        "fig6_slow_down",
-        "fig7_accuracy",
-        "fig8_robustness",
-    ),
-    "why": ("causes", "changes", "unit_costs"),
-    "beyond": (
-        "stage_shares",
-        "saved_subexperiments",
-        "saved_shots",
-        "policies",
-        "accuracy_differences",
-        "speed_ups",
-        "fleet_stages",
-        "cost_model",
-    ),
-}
-"""Figures and tables in the order of a page."""
-_HEADINGS = {
-    "failed": "Failed runs",
-    "unfinished": "Unfinished runs",
-    "missing": "Missing experiments",
-    "protocol": "Departures from the paper's protocol",
-    "extrapolated": "Extrapolated, not measured",
-    "origins": "Where numbers come from: simulated, on a fake backend, or real",
-    "delays": "Runs with injected delays",
-    "unmatched": "Runs that no ratio or difference was made with",
-}
 _STATES = {"met": "met", "not met": "unmet"}
+_EPOCHS = {
+    ("training", "iris"): 60,
+    ("training", "mnist"): 10,
+    ("scaling", "iris"): 10,
+    ("scaling", "mnist"): 5,
+    ("stragglers", "iris"): 10,
+    ("stragglers", "mnist"): 3,
+}
+_DESCRIPTION = [
+    *("experiment", "pipeline", "dataset", "cuts", "seed", "workers", "policy", "straggler_p"),
+    *("attempts", "cause"),
+]
 _LOGGER = logging.getLogger(__name__)
+
+
+# Remarks: runs that failed or are missing, and how a study departs from the paper
+
+
+def remarks(study: Study, tables: Mapping[str, Table]) -> dict[str, Rows]:
+    """Everything that a reader of the results must know beside the numbers.
+
+    Returns:
+        Rows by kind: `failed` and `unfinished` runs, `missing` experiments, `protocol` (where runs
+        differ from the paper's), `extrapolated` numbers, `origins` of all numbers with injected
+        `delays`, and `unmatched` runs that no ratio was made with.
+    """
+    runs = study.runs
+    done = runs[runs.status == "done"]
+    delayed = done[done.straggler_p.fillna(0) > 0].rename(columns={"straggler_p": "p"})
+    bars, changed = tables["fig4_training_time"].rows, tables["changes"].rows
+    columns = ["dataset", "series", "cuts", "queries", "variant"]
+    unmatched = [
+        {"table": table.name, "why": why, "run": run}
+        for table in tables.values()
+        for run, why in table.unmatched
+    ]
+    return {
+        "failed": _described(runs, "failed", study.damaged),
+        "unfinished": _described(runs, "unfinished", dict.fromkeys(study.not_begun, "not begun")),
+        "missing": [{"experiment": name, "without": made} for name, made in missing(study).items()],
+        "protocol": [*_stated(study), *_departures(done)],
+        "extrapolated": [
+            row
+            for what, rows in (
+                ("training time", _where(bars, basis="extrapolated")),
+                ("share of reconstruction", _where(changed, change="workers")),
+            )
+            for row in rows.reindex(columns=columns).assign(number=what).to_dict("records")
+        ],
+        "origins": _counted(done, "origin"),
+        "delays": _counted(delayed, "p"),
+        "unmatched": [
+            {**dict(zip(("table", "why"), key, strict=True)), "runs": " ".join(sorted(part.run))}
+            for key, part in pd.DataFrame(unmatched, columns=["table", "why", "run"]).groupby(
+                ["table", "why"], sort=False
+            )
+        ],
+    }
+
+
+def _described(runs: pd.DataFrame, status: str, others: Mapping[str, str]) -> Rows:
+    """Runs of a status, and others by their ids with the cause."""
+    known = runs[runs.status == status]
+    found: Rows = known.assign(run=known.run_id)[["run", *_DESCRIPTION]].to_dict("records")
+    blank = dict.fromkeys(_DESCRIPTION)
+    return [*found, *({"run": run, **blank, "cause": why} for run, why in others.items())]
+
+
+def _counted(runs: pd.DataFrame, column: str) -> Rows:
+    return [
+        {"experiment": experiment, column: value, "runs": len(part)}
+        for (experiment, value), part in groups(runs, ["experiment", column])
+    ]
+
+
+def missing(study: Study) -> dict[str, str]:
+    """Experiments of the paper's study, and of this one, without a finished run."""
+    mine = study.config.get("experiments")
+    names = dict.fromkeys([*WORDS["experiments"], *(mine if isinstance(mine, dict) else ())])
+    made = {name: WORDS["experiments"].get(name, "its tables") for name in names}
+    return {name: what for name, what in made.items() if study.done(name).empty}
+
+
+def _stated(study: Study) -> Rows:
+    """What the study itself states."""
+    found = [("scale", study.scale, "the full matrix")] if study.scale != "full" else []
+    stated = study.config.get("deviations")
+    texts = stated if isinstance(stated, list) else []
+    found += [("as the study states", str(text), "") for text in texts]
+    everywhere = {"experiment": "all", "dataset": "all"}
+    return [{**everywhere, "what": w, "found": f, "paper": paper} for w, f, paper in found]
+
+
+def _departures(done: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Settings of finished runs that are none of the paper's, and settings of it without a run."""
+    known = done[done.experiment.isin(list(WORDS["experiments"]))]
+    for (experiment, dataset), runs in groups(known, ["experiment", "dataset"]):
+        where = {"experiment": experiment, "dataset": dataset}
+        for key, allowed in _protocol(experiment, dataset).items():
+            settings = [config.get(key) for config in runs.config]
+            found = sorted({str(value) for value in settings if value not in allowed})
+            if found:
+                paper = " or ".join(str(value) for value in allowed if value is not None)
+                found_text, paper_text = ", ".join(found), paper or "no limit"
+                yield {**where, "what": key, "found": found_text, "paper": paper_text}
+        wanted = {
+            "workers": (1, 2, 4, 8, 16) if experiment == "scaling" else (),
+            "cuts": () if experiment in ("policies", "causes") else (0, 1, 2, 3),
+        }
+        for key, counts in wanted.items():
+            without = [str(value) for value in counts if value not in set(runs[key])]
+            if without:
+                yield {**where, "what": key, "found": "no run", "paper": ", ".join(without)}
+
+
+def _protocol(experiment: str, dataset: str) -> dict[str, tuple[Any, ...]]:
+    """Values that the paper's protocol allows, by key of a run's configuration."""
+    stressed = experiment in ("stragglers", "policies")
+    epochs = _EPOCHS.get((experiment, dataset.split("_")[0]))
+    return {
+        "shots": (1024,),
+        "straggler_p": (0, 0.2) if stressed else (0, None),
+        "samples": (None,),
+        **({"epochs": (epochs,)} if epochs is not None else {}),
+        **({"straggler_delay": (0, 0.1, None)} if stressed else {}),
+        **({"workers": (8,)} if experiment == "stragglers" else {}),
+        **({"backend": ("aer",)} if experiment not in ("policies", "fleet") else {}),
+    }
+
+
+# What a report shows
 
 
 @dataclass(frozen=True)
@@ -97,7 +188,7 @@ class StudyData:
 
     study: Study
     tables: Tables
-    remarks: Remarks
+    remarks: dict[str, Rows]
 
     @classmethod
     def of(cls, study: Study) -> StudyData:
@@ -125,10 +216,10 @@ class StudyData:
         found = {str(status): len(part) for status, part in self.study.runs.groupby("status")}
         return {**found, **({"damaged": len(self.study.damaged)} if self.study.damaged else {})}
 
-    def questions(self) -> list[dict[str, Any]]:
+    def questions(self) -> Rows:
         """Headlines by question, each with its lines as a reader sees them."""
         found = []
-        for (question, what), part in self.tables.headlines.groupby(["question", "what"]):
+        for question, part in self.tables.headlines.groupby("question"):
             lines = [
                 {
                     **{k: row[k] for k in ("dataset", "series", "cuts", "n", "paper", "outcome")},
@@ -137,9 +228,8 @@ class StudyData:
                 }
                 for row in part.to_dict("records")
             ]
-            title = _QUESTIONS.get(str(question), str(question))
-            bar = part.bar.iloc[0]
-            found.append({"title": title, "what": what, "bar": bar, "rows": lines})
+            title, first = WORDS["questions"][question]["title"], part.iloc[0]
+            found.append({"title": title, "what": first.what, "bar": first.bar, "rows": lines})
         return found
 
     def cost_rows(self) -> Rows:
@@ -162,10 +252,10 @@ class StudyData:
         theirs, ours = (_where(shares, series=name) for name in ("the paper's pipeline", "ours"))
         changes = self.tables["changes"].rows
         rows = changes.to_dict("records")
-        both = [] if ours.empty else theirs.merge(ours[["dataset", "cuts"]])
+        both = theirs.merge(ours[["dataset", "cuts"]]) if len(ours) else ours
         found: dict[str, Any] = {
             "savings": _most_cuts(self.tables["savings"].rows),
-            "shots": _beside(_most_cuts(pd.DataFrame(both)), ours, ("dataset", "cuts")),
+            "shots": _beside(_most_cuts(both), ours, ("dataset", "cuts")),
             "midcircuit": [
                 (base, row)
                 for row, base in _beside(_most_cuts(theirs), _where(theirs, cuts=0), ("dataset",))
@@ -174,20 +264,8 @@ class StudyData:
             "divided": [row for row in rows if not math.isnan(row["share_if_divided"])],
             "together": _most_cuts(_where(units, experiment="training")),
         }
-        names = {
-            "savings": "repeated subexperiments",
-            "shots": "loops over shots in reconstruction",
-            "midcircuit": "mid-circuit measurements",
-            "together": "queries of a training that are evaluated together",
-        }
-        causes = {
-            "deferral": "what deferred measurements take",
-            "threads": "threads of simulators",
-            "workers": "shares of reconstruction by number of workers",
-        }
-        kinds = set() if changes.empty else set(changes.change)
-        missing = [text for key, text in names.items() if not found[key]]
-        missing += [text for key, text in causes.items() if key not in kinds]
+        measured = {name for name, rows in found.items() if rows} | {row["change"] for row in rows}
+        missing = [words for name, words in WORDS["reasons"].items() if name not in measured]
         return {**found, "not_measured": missing}
 
     def as_dict(self) -> dict[str, Any]:
@@ -217,9 +295,15 @@ class StudyData:
         }
 
     @cached_property
-    def figures(self) -> dict[str, tuple[Table, Figure]]:
-        """Every figure by name, with the table that holds its numbers; measured ones alone."""
-        return dict(_figures(self.tables))
+    def figures(self) -> dict[str, Figure]:
+        """Every figure by name, in the order of a page; measured ones alone."""
+        names = [name for section in WORDS["sections"].values() for name in section]
+        drawn = ((name, _figure(name, self.table_of(name))) for name in names)
+        return {name: figure for name, figure in drawn if figure is not None}
+
+    def table_of(self, name: str) -> Table:
+        """The table that holds the numbers of a figure."""
+        return self.tables["savings" if name.startswith("saved_") else name]
 
 
 def _where(rows: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -233,9 +317,8 @@ def _most_cuts(rows: pd.DataFrame) -> Rows:
     if rows.empty:
         return []
     cut = rows[rows.cuts > 0].sort_values("cuts", kind="stable")
-    found: Rows = (
-        cut.drop_duplicates("dataset", keep="last").sort_values("dataset").to_dict("records")
-    )
+    last = cut.drop_duplicates("dataset", keep="last").sort_values("dataset")
+    found: Rows = last.to_dict("records")
     return found
 
 
@@ -247,95 +330,75 @@ def _beside(rows: Rows, others: pd.DataFrame, keys: Sequence[str]) -> list[tuple
 
 def _found(row: Mapping[str, Any]) -> tuple[str, str]:
     """A headline's number, and its spread."""
-    value, low, high = (
-        math.nan if row[name] is None else row[name] for name in ("value", "low", "high")
-    )
-    if math.isnan(value):
+    value, low, high = (row[name] for name in ("value", "low", "high"))
+    if pd.isna(value):
         return NOT_MEASURED, ""
-    if row["n"] > 1 and not math.isnan(low):
+    if row["n"] > 1 and pd.notna(low):
         return f"{value:.3g}", f"{row['spread']} {low:.3g} to {high:.3g}"
-    return f"{value:.3g}", f"p95 {high:.3g}" if math.isnan(low) and not math.isnan(high) else ""
+    return f"{value:.3g}", f"p95 {high:.3g}" if pd.isna(low) and pd.notna(high) else ""
 
 
-def _figures(tables: Tables) -> Iterator[tuple[str, tuple[Table, Figure]]]:
-    quantities: dict[str, tuple[str, float | None]] = {
-        "fig4_training_time": ("training time (s)", None),
-        "fig5_speed_up": ("training time at 1 worker / at many", 1.0),
-        "fig6_slow_down": ("training time with stragglers / without", 1.0),
-        "fig7_accuracy": ("test accuracy", None),
-        "fig8_robustness": ("mean accuracy under perturbation", None),
-    }
-    for name, (quantity, level) in quantities.items():
-        table = tables[name]
-        if not table.rows.empty:
-            yield name, (table, charts.bars(table.title, table.rows, quantity, level=level))
-    shares, savings = tables["table1_reconstruction_share"], tables["savings"]
-    if not shares.rows.empty:
-        rows = _with_stated(shares.rows)
-        yield shares.name, (shares, charts.bars(shares.title, rows, "T_rec / T_total, median"))
-    for what in ("subexperiments", "shots") if not savings.rows.empty else ():
+# Figures
+
+
+def _figure(name: str, table: Table) -> Figure | None:
+    """The figure of a table; None: it has none, or was not measured."""
+    words, rows = WORDS["tables"][table.name], table.rows
+    if rows.empty:
+        return None
+    if name in ("stage_shares", "fleet_stages"):
+        return charts.stages(table.title, rows, absolute=name == "fleet_stages")
+    if name == "speed_ups":
+        return charts.speed_up(table.title, rows)
+    if name.startswith("saved_"):
+        what = name.removeprefix("saved_")
         title = f"{what.capitalize()} of a query, the paper's pipeline and ours"
-        figure = charts.bars(title, _both_sides(savings.rows, what), f"{what} a query")
-        yield f"saved_{what}", (savings, figure)
-    for name, absolute in (("stage_shares", False), ("fleet_stages", True)):
-        table = tables[name]
-        if not table.rows.empty:
-            yield name, (table, charts.stages(table.title, table.rows, absolute=absolute))
-    yield from _figures_beyond(tables)
+        return charts.bars(title, _both_sides(rows, what), f"{what} a query")
+    if "quantity" not in words:
+        return None
+    prepared: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+        "table1_reconstruction_share": _with_stated,
+        "policies": _by_policy,
+        "accuracy_differences": lambda rows: rows.assign(dataset=rows.dataset + ", " + rows.metric),
+    }
+    rows = prepared[name](rows) if name in prepared else rows
+    points = name == "accuracy_differences"
+    level = words.get("level")
+    return charts.bars(table.title, rows, words["quantity"], level=level, points=points)
 
 
-def _figures_beyond(tables: Tables) -> Iterator[tuple[str, tuple[Table, Figure]]]:
-    table = tables["policies"]
-    rows = table.rows
-    if not rows.empty:
-        known = set(rows.experiment)
-        rows = rows[rows.experiment == ("policies" if "policies" in known else "stragglers")]
-        names = [f"{row.series}, p = {row.p:g}" for row in rows.itertuples()]
-        rows = rows.assign(series=names, bound=rows.lower_bound)
-        yield table.name, (table, charts.bars(table.title, rows, "median time (s)"))
-    table = tables["accuracy_differences"]
-    rows = table.rows
-    if not rows.empty:
-        names = [f"{row.dataset}, {row.metric}" for row in rows.itertuples()]
-        figure = charts.bars(
-            table.title, rows.assign(dataset=names), "difference to uncut", level=0.0, points=True
-        )
-        yield table.name, (table, figure)
-    table = tables["speed_ups"]
-    if not table.rows.empty:
-        yield table.name, (table, charts.speed_up(table.title, table.rows))
+def _by_policy(rows: pd.DataFrame) -> pd.DataFrame:
+    """Times of the experiment `policies`, or of `stragglers` where that was not run."""
+    known = "policies" if "policies" in set(rows.experiment) else "stragglers"
+    rows = rows[rows.experiment == known]
+    names = [f"{row.series}, p = {row.p:g}" for row in rows.itertuples()]
+    return rows.assign(series=names, bound=rows.lower_bound)
 
 
 def _with_stated(rows: pd.DataFrame) -> pd.DataFrame:
     """Table I as bars: what was found here, and what the paper states."""
-    spread = "median to 95th percentile"
-    found = rows.assign(value=rows.median_share, low=rows.median_share, high=rows.p95_share)
+    found = rows.assign(value=rows.median_share, high=rows.p95_share, basis="measured")
     stated = rows[rows.paper_n.notna()].drop_duplicates(["dataset", "cuts"])
     stated = stated.assign(
         series="stated in the paper's Table I",
         value=stated.paper_median_share,
-        low=stated.paper_median_share,
         high=stated.paper_p95_share,
         n=stated.paper_n.astype(int),
         basis="stated in the paper",
         origin="the paper's own runs",
     )
-    return pd.concat([found.assign(basis="measured"), stated]).assign(spread=spread)
+    both = pd.concat([found, stated])
+    return both.assign(low=both.value, spread="median to 95th percentile")
 
 
 def _both_sides(rows: pd.DataFrame, what: str) -> pd.DataFrame:
     """Savings as bars: ours, then the paper's."""
-    sides = (("our", "ours"), ("paper", "the paper's pipeline"))
-    return pd.concat(
-        [
-            rows.assign(
-                series=name,
-                **dict.fromkeys(("value", "low", "high"), rows[f"{side}_{what}"]),
-                spread="none",
-            )
-            for side, name in sides
-        ]
-    )
+    sides = {"our": "ours", "paper": "the paper's pipeline"}
+    both = pd.concat(rows.assign(series=n, value=rows[f"{s}_{what}"]) for s, n in sides.items())
+    return both.assign(low=both.value, high=both.value, spread="none")
+
+
+# Files
 
 
 @dataclass(frozen=True)
@@ -366,42 +429,33 @@ def write_report(
         command: What makes it again, for the reader; None: the plain command.
 
     Raises:
-        MissingExtraError: Altair, vl-convert or Jinja2 is not installed.
+        MissingExtraError: vl-convert or Jinja2 is not installed.
         RecordError: It is no study, or the report cannot be written, or only over pages that are
             somebody's own; nothing was written.
     """
     folder = given_path(folder)
     place = folder / "report" if out is None else given_path(out)
-    require_altair()
-    require_jinja()
+    require_charts()
     check_page(place / "report.html")
-    check_page(place / "README.md", _MADE)
     if command is None:
         command = shlex.join(["dest", "study", "report", str(folder)])
-    data = StudyData.of(load_study(folder))
-    names = [name for section in _SECTIONS.values() for name in section]
-    known = {f"tables/{name}.csv" for name in data.tables.by_name}
-    known |= {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg")}
-    # Of reports of 0.1.0.
-    known |= {"summary.md", "explanation.md", "deviations.md"}
-    known |= {f"tables/{name}.md" for name in names} | {f"figures/{name}.json" for name in names}
-    with replaced_files(place, known) as new:
-        for name, (_, figure) in data.figures.items():
-            (new / "figures").mkdir(exist_ok=True)
-            paths = [new / "figures" / f"{name}.{kind}" for kind in ("png", "svg")]
+    names = [name for section in WORDS["sections"].values() for name in section]
+    tables = {name: f"tables/{name}.csv" for name in WORDS["tables"]}
+    known = [*tables.values(), *(f"figures/{n}.{kind}" for n in names for kind in ("png", "svg"))]
+
+    def fill(data: StudyData, new: Path) -> str:
+        (new / "figures").mkdir()
+        for name, figure in data.figures.items():
+            paths = (new / "figures" / f"{name}.{kind}" for kind in ("png", "svg"))
             charts.write_picture(charts.picture(figure), *paths)
         for table in data.tables.by_name.values():
             if not table.rows.empty:
-                write_text(new / "tables" / f"{table.name}.csv", csv_of(table))
-        pictures = [
-            (figure.title, f"figures/{name}.svg") for name, (_, figure) in data.figures.items()
-        ]
-        tables = {name: f"tables/{name}.csv" for name in data.tables.by_name}
-        write_text(new / "README.md", _readme(data, pictures, tables, command))
+                write_text(new / tables[table.name], csv_of(table))
         write_text(new / "report.html", study_page(data, place, command))
-        _write_summary(data, new)
-        written = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
-    return WrittenReport(data, place, tuple(place / file for file in written))
+        pictures = {f"figures/{name}.svg": one.title for name, one in data.figures.items()}
+        return _readme(data, pictures, tables, command)
+
+    return _write(folder, place, known, fill)
 
 
 def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenReport:
@@ -412,47 +466,53 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
         out: Where to write; None: into `folder`.
 
     Raises:
-        MissingExtraError: Altair, vl-convert or Jinja2 is not installed.
+        MissingExtraError: vl-convert or Jinja2 is not installed.
         RecordError: There is no archive, it is damaged, or the results cannot be written, or only
             over a README.md that is somebody's own; nothing was written.
     """
     folder = given_path(folder)
     place = folder if out is None else given_path(out)
-    require_altair()
-    require_jinja()
+    require_charts()
     if not (folder / RECORDS / MANIFEST).is_file():
         raise RecordError(
             f"{folder} holds no archive named {RECORDS}: pack a study there with "
             f"`dest study pack STUDY --out {folder / RECORDS}`"
         )
-    check_page(place / "README.md", _MADE)
     manifest = read_manifest(folder / RECORDS)
-    data = StudyData.of(load_study(folder / RECORDS))
-    known = [f"{section}.svg" for section in ("paper", "beyond")]
-    with replaced_files(place, known) as new:
-        pictures = []
-        for section, title in (("paper", "The paper's figures"), ("beyond", "Beyond the paper")):
-            figures = [data.figures[n][1] for n in _SECTIONS[section] if n in data.figures]
-            if figures:
-                charts.write_picture(charts.picture_of_all(figures), new / f"{section}.svg")
-                pictures.append((title, f"{section}.svg"))
+    titles = {"paper": "The paper's figures", "beyond": "Beyond the paper"}
+
+    def fill(data: StudyData, new: Path) -> str:
+        pictures = {}
+        for section, title in titles.items():
+            names = [name for name in WORDS["sections"][section] if name in data.figures]
+            if names:
+                chart = charts.picture_of_all([data.figures[name] for name in names])
+                charts.write_picture(chart, new / f"{section}.svg")
+                pictures[f"{section}.svg"] = title
         tables = dict.fromkeys(data.tables.by_name, "summary.json")
-        write_text(new / "README.md", _readme(data, pictures, tables, REDRAW, manifest))
-        _write_summary(data, new)
+        return _readme(data, pictures, tables, REDRAW, manifest)
+
+    return _write(folder / RECORDS, place, [f"{section}.svg" for section in titles], fill)
+
+
+def _write(
+    records: Path, place: Path, known: Sequence[str], fill: Callable[[StudyData, Path], str]
+) -> WrittenReport:
+    """Writes what `fill` puts into a folder, the README.md that it returns, and summary.json."""
+    check_page(place / "README.md", _MADE)
+    data = StudyData.of(load_study(records))
+    with replaced_files(place, known) as new:
+        write_text(new / "README.md", fill(data, new))
+        document = json.dumps(plain(data.as_dict()), indent=1, allow_nan=False)
+        write_text(new / "summary.json", document + "\n")
         written = sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
     return WrittenReport(data, place, tuple(place / file for file in written))
 
 
-def _write_summary(data: StudyData, place: Path) -> None:
-    document = json.dumps(plain(data.as_dict()), indent=1, allow_nan=False)
-    write_text(place / "summary.json", document + "\n")
-
-
 def csv_of(table: Table) -> str:
     """A table as CSV, numbers in full and run ids at the end of a row."""
-    texts = table.rows.select_dtypes(exclude="number").columns
     rows = table.rows.copy()
-    for name in texts:
+    for name in rows.select_dtypes(exclude="number").columns:
         most = 10**9 if name == "runs" else 1000  # all ids of a row
         rows[name] = [csv_text(v, most) if isinstance(v, str) else v for v in rows[name]]
     text: str = rows.to_csv(index=False, lineterminator="\n")
@@ -466,17 +526,9 @@ def table_rows(table: Table) -> Rows:
     return rows
 
 
-def _facts(study: Study) -> Rows:
-    return [
-        {"what": "Begun", "which": one_line(study.created, 40) or "not known"},
-        {"what": "Configuration", "which": one_line(study.digest, 80)},
-        *environment_facts(study.environments),
-    ]
-
-
 def _shared(data: StudyData, command: str) -> dict[str, Any]:
     """What both pages show."""
-    about = data.study.config.get("about")
+    study, about = data.study, data.study.config.get("about")
     return {
         "about": one_line(about, 2000) if isinstance(about, str) else "",
         "counts": data.counts,
@@ -487,15 +539,15 @@ def _shared(data: StudyData, command: str) -> dict[str, Any]:
         "missing": data.missing,
         "how_to_go_on": data.how_to_go_on.replace("`", "'"),
         "reasons": plain(data.reasons()),
-        "remarks": {_HEADINGS[kind]: plain(rows) for kind, rows in data.remarks.items()},
-        "facts": _facts(data.study),
+        "remarks": {WORDS["remarks"][kind]: plain(rows) for kind, rows in data.remarks.items()},
+        "facts": facts(study.created, one_line(study.digest, 80), study.environments),
         "command": one_line(command, 400).replace("`", "'"),
     }
 
 
 def _readme(
     data: StudyData,
-    pictures: Sequence[tuple[str, str]],
+    pictures: Mapping[str, str],
     tables: Mapping[str, str],
     command: str,
     manifest: Manifest | None = None,
@@ -504,7 +556,7 @@ def _readme(
         "README.md.jinja",
         **_shared(data, command),
         study=data.study,
-        pictures=[{"title": title, "href": href} for title, href in pictures],
+        pictures=[{"title": title, "href": href} for href, title in pictures.items()],
         tables=[
             {
                 **{"name": name, "title": table.title, "notes": table.notes},
@@ -531,88 +583,79 @@ def study_page(data: StudyData, place: Path, command: str) -> str:
     """
     sections = {
         section: {name.replace("_", "-"): _entry(data, name, place) for name in names}
-        for section, names in _SECTIONS.items()
+        for section, names in WORDS["sections"].items()
     }
-    timelines, kinds = _timelines(data.study)
+    choices, rows, kinds = _timelines(data.study)
     notes = ["Of each run, the query whose time is the median."]
-    notes += [f"{len(timelines)} of {kinds} kinds are shown."] if len(timelines) < kinds else []
-    missing_text = "No run of this study recorded its tasks: not measured."
-    timeline = {
-        "title": "Tasks by worker",
-        "drawn": bool(timelines),
-        "missing": "" if timelines else missing_text,
-        "notes": notes if timelines else [],
-        "rows": [row for _, _, row in timelines],
-        "links": [],
+    notes += [f"{len(rows)} of {kinds} kinds are shown."] if len(rows) < kinds else []
+    without = "" if rows else "No run of this study recorded its tasks: not measured."
+    figures: dict[str, Figure | Choices] = {
+        name.replace("_", "-"): figure for name, figure in data.figures.items()
     }
-    figures: dict[str, Any] = {
-        name.replace("_", "-"): figure for name, (_, figure) in data.figures.items()
-    }
-    if timelines:
-        figures["timeline"] = [(label, figure) for label, figure, _ in timelines]
-    values = _shared(data, command)
-    title = f"Study {one_line(data.study.name)}, scale {one_line(data.study.scale)}"
     return page(
-        "study.html.jinja", figures, title=title, figures=sections, timeline=timeline, **values
+        "study.html.jinja",
+        {**figures, **({"timeline": choices} if rows else {})},
+        title=f"Study {one_line(data.study.name)}, scale {one_line(data.study.scale)}",
+        figures=sections,
+        timeline=entry(
+            "Tasks by worker",
+            rows,
+            drawn=bool(rows),
+            missing=without,
+            notes=notes if rows else (),
+        ),
+        **_shared(data, command),
     )
 
 
 def _entry(data: StudyData, name: str, place: Path) -> dict[str, Any]:
-    """A figure or table as the page's template takes it."""
-    table, figure = data.figures.get(name, (data.tables.by_name.get(name), None))
-    if table is None:  # a figure that was not measured, of a table with another name
-        table = data.tables["savings"]
-    links = []
-    if not table.rows.empty:
-        links.append(("CSV", f"tables/{table.name}.csv"))
-        links += [(k.upper(), f"figures/{name}.{k}") for k in ("svg", "png") if figure is not None]
-        links.append(("Records", href(data.study.folder, place)))
-    remedy = f"Not measured. To run what is missing: {data.how_to_go_on}"
-    return {
-        "title": figure.title if figure else table.title,
-        "drawn": figure is not None,
-        "missing": remedy if table.rows.empty else "",
-        "notes": () if table.rows.empty else table.notes,
-        "rows": table_rows(table),
-        "links": links,
-    }
+    table, figure = data.table_of(name), data.figures.get(name)
+    title = figure.title if figure else table.title
+    if table.rows.empty:
+        remedy = f"Not measured. To run what is missing: {data.how_to_go_on}"
+        return entry(title, [], drawn=False, missing=remedy)
+    links = [("CSV", f"tables/{table.name}.csv")]
+    links += [(k.upper(), f"figures/{name}.{k}") for k in ("svg", "png") if figure]
+    links.append(("Records", href(data.study.folder, place)))
+    drawn = figure is not None
+    return entry(title, table_rows(table), drawn=drawn, notes=table.notes, links=links)
 
 
-def _timelines(study: Study) -> tuple[list[tuple[str, Figure, dict[str, Any]]], int]:
-    """One query of each kind that was traced, the median of its run by time; and how many kinds.
+def _timelines(study: Study) -> tuple[list[tuple[str, Figure]], Rows, int]:
+    """Timelines of one query of each kind that was traced, the median of its run by time.
 
     Task records that are damaged are warned of, and left out.
+
+    Returns:
+        The figures with their labels, a row of numbers for each, and how many kinds there are.
     """
-    found = []
+    choices: list[tuple[str, Figure]] = []
+    rows: Rows = []
     try:
         kinds = study.traced_kinds()
     except RecordError as error:
         _LOGGER.warning("timelines left out: %s", error)
         kinds = []
     for run_id in kinds[:MOST_TIMELINES]:
-        run = study.runs.loc[run_id]
         try:
-            records = study.source.traces(run_id)
+            records = study.source.log(run_id, "tasks.jsonl")
             tasks = [record for record in records if isinstance(record, TaskRecord)]
-            own = study.queries.record[study.queries.run_id == run_id]
-            query = median_query(tasks, list(own))
-            if query is None:
-                continue
-            places = [
-                one_line(str(part), 60)
-                for part in (
-                    *(run.experiment, SERIES[run.pipeline], run.origin),
-                    *(run.dataset, cuts_label(run.cuts)),
-                )
-            ]
-            config = run.config
-            places += [one_line(str(config["policy"]), 60)] if config.get("policy") else []
-            for name in ("workers", "devices"):
-                places += [f"{number(config[name])} {name}"] if config.get(name) else []
-            places += [f"p = {config['straggler_p']:g}"] if config.get("straggler_p") else []
-            label = ", ".join(places)
-            row = {"query": label, "run": one_line(run_id, 40), **timeline_numbers(query)}
-            found.append((label, charts.timeline(label, query), row))
+            placed = by_time(tasks, list(study.queries.record[study.queries.run_id == run_id]))
+            middle = placed[(len(placed) - 1) // 2 :][:1]
+            label = _run_label(study.runs.loc[run_id])
+            figures, numbers = timelines((label, query) for query in middle)
         except RecordError as error:  # drawn from here alone: the run's numbers are sound
             _LOGGER.warning("timeline left out: %s", error)
-    return found, len(kinds)
+            continue
+        choices += figures
+        rows += [{"query": label, "run": one_line(run_id, 40), **row} for row in numbers]
+    return choices, rows, len(kinds)
+
+
+def _run_label(run: Any) -> str:
+    config = run.config
+    parts = [run.experiment, SERIES[run.pipeline], run.origin, run.dataset, cuts_label(run.cuts)]
+    parts += [config["policy"]] if config.get("policy") else []
+    parts += [f"{number(config[n])} {n}" for n in ("workers", "devices") if config.get(n)]
+    parts += [f"p = {config['straggler_p']:g}"] if config.get("straggler_p") else []
+    return ", ".join(one_line(str(part), 60) for part in parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -13,12 +13,20 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import InputError, MissingExtraError, RecordError, named
-from ..records import Header, QueryRecord, Record, given_path, read_records, to_dict
+from ..records import Header, QueryRecord, Record, given_path, to_dict
 from .accuracy import AccuracyCurve
-from .documents import ForeignError, convert, parse, read_bytes
 from .escape import natural, one_line
-from .packed import MANIFEST, Packed
-from .tables import check_record
+from .load import (
+    MANIFEST,
+    TIMES,
+    ForeignError,
+    Packed,
+    RunFolders,
+    check_record,
+    convert,
+    parse,
+    read_document,
+)
 
 try:
     import pandas as pd
@@ -30,12 +38,8 @@ REPEAT = "remove their folders, and `dest study run` repeats them"
 PERTURBATIONS = ("gaussian", "fgsm")
 """Attacks of the paper's robustness summary."""
 _OF_ONE_RUN = ("kind", "schema_version", "attempt", "config_hash")
-_LOGS = tuple(
-    (f"{name}.jsonl", f"{name}.jsonl.gz") for name in ("queries", "robustness-queries", "training")
-)
-_TRACES = tuple((f"{name}.jsonl", f"{name}.jsonl.gz") for name in ("tasks", "devices"))
-_COSTS = ("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_total")
-_COUNTS = ("num_queries", "num_subexperiments", "shots_total")
+_QUERY_COLUMNS = (*TIMES, "num_queries", "num_subexperiments", "shots_total")
+_SIMULATORS = ("statevector", "aer")
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e18)]
@@ -137,7 +141,7 @@ class Study:
     runs: pd.DataFrame
     queries: pd.DataFrame
     environments: tuple[Mapping[str, Any], ...]
-    source: Source
+    source: RunFolders | Packed
     not_begun: tuple[str, ...] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
 
@@ -151,80 +155,16 @@ class Study:
             chosen &= (runs[name] == value) | (value is None)
         return runs[chosen]
 
-    def traced(self) -> set[str]:
-        """Ids of the finished runs that recorded their tasks."""
-        return self.source.traced() & set(self.runs.run_id[self.runs.status == "done"])
-
     def traced_kinds(self) -> list[str]:
         """One run of each kind that recorded its tasks: those of a kind differ in seeds alone."""
         kinds: dict[tuple[str, str, str], str] = {}
-        for run in self.runs.loc[sorted(self.traced())].itertuples():
+        done = self.runs[self.runs.status == "done"].sort_index()
+        for run in done[done.run_id.isin(list(self.source.traced("tasks.jsonl")))].itertuples():
             place = f"{run.experiment} {run.dataset} {run.cuts} {run.config.get('devices')}"
             config = {k: v for k, v in run.config.items() if k not in ("seed", "queries")}
             kind = (place, run.pipeline, json.dumps(config, sort_keys=True))
             kinds.setdefault(kind, run.run_id)
         return [kinds[kind] for kind in sorted(kinds, key=lambda kind: (natural(kind[0]), *kind))]
-
-
-class RunFolders:
-    """Runs in folders, as `dest study run` writes them; archives of earlier releases too."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def run_ids(self) -> list[str]:
-        """Ids of its runs, sorted."""
-        runs = self.folder / "runs"
-        places = sorted(runs.iterdir()) if runs.is_dir() else []
-        # One that was only just made has neither file yet.
-        return [
-            place.name
-            for place in places
-            if any((place / name).exists() for name in ("run.json", "result.json"))
-        ]
-
-    def document(self, run_id: str, name: str) -> tuple[str, bytes | None]:
-        """Where a document of a run stands, and what it says; None: it is not there."""
-        path = self.folder / "runs" / run_id / name
-        return str(path), read_bytes(path) if path.exists() or name == "run.json" else None
-
-    def queries(self, run_id: str) -> list[Record] | None:
-        """Headers and query records of a run; None: it has no log."""
-        log = self._log(run_id, _LOGS[0])
-        return None if log is None else list(read_records(log))
-
-    def traces(self, run_id: str) -> list[Record]:
-        """Task and device records of a run.
-
-        Raises:
-            RecordError: They are damaged.
-        """
-        return [record for names in _TRACES for record in self._read(run_id, names)]
-
-    def trace_files(self, run_id: str) -> int:
-        """How many files hold single tasks and jobs of a run."""
-        return sum(self._log(run_id, names) is not None for names in _TRACES)
-
-    def logs(self, run_id: str, *, traces: bool) -> dict[str, list[Record]]:
-        """All records of a run by the name of their log, those of single tasks if asked for."""
-        names = (*_LOGS, *_TRACES) if traces else _LOGS
-        found = {log[0]: self._read(run_id, log) for log in names}
-        return {name: records for name, records in found.items() if records}
-
-    def traced(self) -> set[str]:
-        """Ids of the runs that recorded their tasks."""
-        return {run_id for run_id in self.run_ids() if self._log(run_id, _TRACES[0])}
-
-    def _read(self, run_id: str, names: Sequence[str]) -> list[Record]:
-        log = self._log(run_id, names)
-        return [] if log is None else list(read_records(log))
-
-    def _log(self, run_id: str, names: Sequence[str]) -> Path | None:
-        places = (self.folder / "runs" / run_id / name for name in names)
-        return next((place for place in places if place.is_file()), None)
-
-
-Source = RunFolders | Packed
 
 
 def is_archive(folder: Path) -> bool:
@@ -245,28 +185,29 @@ def load_study(folder: Path | str) -> Study:
         if (folder / "records" / "study.json").is_file():
             remedy = "its `records` are one: name them, or give `--from-logs`"
         raise RecordError(f"{folder} is no study: it has no study.json; {remedy}")
-    path = str(folder / "study.json")
-    study = parse(path, read_bytes(folder / "study.json"), StudyDocument)
+    study = read_document(folder / "study.json", StudyDocument)
+    if Packed.is_at(folder) and not (folder / MANIFEST).is_file():
+        raise RecordError(f"{folder} was cut off while it was packed: pack the study again")
+    source = Packed(folder) if Packed.is_at(folder) else RunFolders(folder)
     runs: dict[str, dict[str, Any]] = {}
     queries: list[dict[str, Any]] = []
     environments: dict[str, Mapping[str, Any]] = {}
     damaged: dict[str, str] = {}
-    source: Source = Packed(folder) if Packed.is_at(folder) else RunFolders(folder)
-    if isinstance(source, Packed) and not (folder / MANIFEST).is_file():
-        raise RecordError(f"{folder} was cut off while it was packed: pack the study again")
     for run_id in source.run_ids():
         try:
-            run, records = _load_run(source, run_id)
+            runs[run_id], records = _load_run(source, run_id)
         except ForeignError:
             raise
         except RecordError as error:
             damaged[run_id] = str(error)
             continue
-        runs[run_id] = run
-        queries += [_query_row(run_id, one) for one in records if isinstance(one, QueryRecord)]
-        for header in (record for record in records if isinstance(record, Header)):
-            about = {k: v for k, v in to_dict(header).items() if k not in _OF_ONE_RUN}
-            environments[json.dumps(about, sort_keys=True)] = about
+        for record in records:
+            if isinstance(record, Header):
+                about = {k: v for k, v in to_dict(record).items() if k not in _OF_ONE_RUN}
+                environments[json.dumps(about, sort_keys=True)] = about
+            elif isinstance(record, QueryRecord):
+                known = {name: getattr(record, name) for name in _QUERY_COLUMNS}
+                queries.append({"run_id": run_id, **known, "record": record})
     _check_one_study(folder, study, runs, damaged)
     return Study(
         folder=folder,
@@ -276,7 +217,7 @@ def load_study(folder: Path | str) -> Study:
         config=study.config,
         created=study.created_at if isinstance(study.created_at, str) else "",
         runs=pd.DataFrame(list(runs.values())).set_index("run_id", drop=False),
-        queries=pd.DataFrame(queries, columns=["run_id", *_COSTS, *_COUNTS, "record"]),
+        queries=pd.DataFrame(queries, columns=["run_id", *_QUERY_COLUMNS, "record"]),
         environments=tuple(environments[key] for key in sorted(environments)),
         source=source,
         not_begun=tuple(sorted(set(study.runs or ()) - set(runs) - set(damaged))),
@@ -302,7 +243,7 @@ def _check_one_study(
         )
 
 
-def _load_run(source: Source, run_id: str) -> tuple[dict[str, Any], list[Record]]:
+def _load_run(source: RunFolders | Packed, run_id: str) -> tuple[dict[str, Any], list[Record]]:
     """A row of the frame of runs, and the records of a finished run's queries."""
     place, content = source.document(run_id, "run.json")
     run = parse(place, content, RunDocument)
@@ -316,22 +257,23 @@ def _load_run(source: Source, run_id: str) -> tuple[dict[str, Any], list[Record]
     place, content = source.document(run_id, "result.json")
     if content is None:
         row |= {"status": "unfinished", "attempts": None, "cause": None}
-        return {**row, **_results(place, run, Results()), "origin": ""}, []
+        return {**row, **_numbers(place, run, Results()), "origin": ""}, []
     result = parse(place, content, ResultDocument)
     if result.run_id not in (None, run_id):
         raise ForeignError(
             f"{place} belongs to run {result.run_id!r:.40} and lies in the folder of {run_id}: a "
             "mixture of two studies"
         )
-    if result.status == "done" and result.results is None:
+    failed = result.status == "failed"
+    if not failed and result.results is None:
         raise RecordError(f"{place} is damaged: it is done without `results`")
     row |= {"status": result.status, "attempts": result.attempts}
-    row["cause"] = str(result.cause) if result.status == "failed" else None
-    row |= _results(place, run, result.results or Results())
-    if result.status == "failed":
+    row["cause"] = str(result.cause) if failed else None
+    row |= _numbers(place, run, result.results or Results())
+    if failed:
         return {**row, "origin": ""}, []
-    records = source.queries(run_id)
-    queries = [record for record in records or () if isinstance(record, QueryRecord)]
+    records = source.log(run_id, "queries.jsonl")
+    queries = [record for record in records if isinstance(record, QueryRecord)]
     if run.kind == "queries" and not any(query.num_queries for query in queries):
         raise RecordError(f"{place} is damaged: its run is done and holds no query")
     try:
@@ -339,55 +281,47 @@ def _load_run(source: Source, run_id: str) -> tuple[dict[str, Any], list[Record]
             check_record(query)
     except RecordError as error:
         raise RecordError(f"the records of run {run_id} are damaged: {error}") from error
-    origin = _origin(config, run.config.get("device"), sorted({q.backend for q in queries}))
-    return {**row, "origin": origin}, records or []
+    origin = _origin(config, run.config.get("device"), {q.backend for q in queries})
+    return {**row, "origin": origin}, records
 
 
-def _results(place: str, run: RunDocument, results: Results) -> dict[str, Any]:
-    seconds = results.training_seconds if run.kind == "train" else results.median_seconds
+def _numbers(place: str, run: RunDocument, results: Results) -> dict[str, Any]:
+    """A run's results as columns."""
+    robust = results.robustness_summary
+    if results.robustness:
+        try:
+            means = [
+                AccuracyCurve.of(name, points).mean_accuracy
+                for name in PERTURBATIONS
+                if (points := results.robustness.get(name))
+            ]
+        except InputError as error:
+            raise RecordError(
+                f"{place} is damaged: `robustness` holds no curves ({error})"
+            ) from error
+        robust = fmean(means) if means else None
     return {
-        "seconds": seconds,
+        "seconds": results.training_seconds if run.kind == "train" else results.median_seconds,
         "test_accuracy": results.test_accuracy,
         "reference_queries": results.reference_queries,
         "lower_bound": results.lower_bound,
         "threads_held": results.simulator_threads,
-        "robustness": _robustness(place, results),
+        "robustness": robust,
     }
 
 
-def _robustness(place: str, results: Results) -> float | None:
-    """Mean accuracy over magnitudes above 0, averaged over the perturbations that were run."""
-    curves = results.robustness
-    if not curves:
-        return results.robustness_summary
-    try:
-        means = [
-            AccuracyCurve.of(name, points).mean_accuracy
-            for name in PERTURBATIONS
-            if (points := curves.get(name))
-        ]
-    except InputError as error:
-        raise RecordError(f"{place} is damaged: `robustness` holds no curves ({error})") from error
-    return fmean(means) if means else None
-
-
-def _query_row(run_id: str, record: QueryRecord) -> dict[str, Any]:
-    known = {name: getattr(record, name) for name in (*_COSTS, *_COUNTS)}
-    return {"run_id": run_id, **known, "record": record}
-
-
-def _origin(config: RunConfig, device: Any, backends: Sequence[str]) -> str:
+def _origin(config: RunConfig, device: Any, backends: set[str]) -> str:
     """Whether a run's numbers are simulated, of a fake backend or of a real one."""
-    names = [str(config.backend), *backends]
+    names = [str(config.backend), *sorted(backends)]
     joined = " ".join(names).lower()
     if config.devices is not None or "fleet" in joined:
         return "simulated fleet"
     if "fake" in joined or "fake" in json.dumps(device).lower():
         return "fake backend"
-    real = dict.fromkeys(name for name in names if not _is_simulator(name))
+    real = [
+        name
+        for name in dict.fromkeys(names)
+        if name.lower() not in ("none", "null", "")
+        and not any(simulator in name.lower() for simulator in _SIMULATORS)
+    ]
     return one_line(f"real backend {', '.join(real)}", 120) if real else "local simulator"
-
-
-def _is_simulator(backend: str) -> bool:
-    name = backend.lower()
-    return name in ("none", "null", "") or "statevector" in name or "aer" in name

@@ -1,12 +1,18 @@
-"""Every table of a study's report: group-bys and merges of its runs and query records."""
+"""Every table of a study's report: group-bys and merges of its runs and query records.
+
+A table is a function from a study to rows, and to the runs that no row holds; its words stand in
+`templates/study.toml`.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -16,9 +22,8 @@ from scipy.special import stdtrit
 from .accuracy import CONFIDENCE
 from .costs import (
     LEVEL,
-    Configuration,
+    MOST_FOLDS,
     CostData,
-    HeldOut,
     Setup,
     Validation,
     least_configurations,
@@ -26,9 +31,13 @@ from .costs import (
     reason_left_out,
 )
 from .escape import natural, one_line
+from .load import STAGES, stages_of
 from .study import Study
-from .tables import stage_table
 
+WORDS: Mapping[str, Any] = tomllib.loads(
+    files(__package__ or "").joinpath("templates", "study.toml").read_text("utf-8")
+)
+"""What a report shows, in which order and words."""
 SERIES = {"contracted": "ours", "reference": "the paper's pipeline"}
 """What each pipeline is called in tables and figures."""
 PAPER_SHARES = {1: (41, 0.430, 0.474), 2: (28, 0.489, 0.533), 3: (5, 0.530, 0.580)}
@@ -40,6 +49,13 @@ DATASETS = ("iris", "mnist")
 NOT_MEASURED = "not measured"
 OWN_CHOICE = "the simulator's own choice"
 
+_SLOTS = {
+    "most_ratio": MOST_RATIO,
+    "most_share": MOST_SHARE,
+    "most_error": MOST_ERROR,
+    "most_folds": MOST_FOLDS,
+    "level": 100 * LEVEL,
+}
 _BAR = ["dataset", "series", "cuts"]
 _CUTS = ("cuts", "label")
 _STRAGGLERS = ("straggler_p", "straggler_delay")
@@ -47,13 +63,17 @@ _EXECUTION = ("pool", "policy", "policy_options", "backend", "workers", "queries
 """What no number of circuits or shots depends on."""
 _CHANGED = ("workers", "simulator_threads", "defer_measurements")
 """What runs of the experiment `causes` differ in."""
+_VARIATION = ["deferred", "free", "threads", "workers"]
 _WITHIN_A_BAR = ("dataset", "cuts", "seed", "trace", "queries")
 _FOLLOWS = {"label": ("cuts", "qubits"), "policy_options": ("policy",), "workers": ("devices",)}
 """Keys that say nothing where these others are said."""
 _SAME_QUERY = ("dataset", "qubits", "cuts", "label", "shots", "model", "workers")
 _EQUAL = 1e-9
 """Numbers that differ by less, relatively, are the same but for their rounding."""
-_MOST_FOLDS = 50
+
+Unmatched = list[tuple[str, str]]
+"""Run ids that no row holds, each with the reason."""
+Made = tuple[pd.DataFrame, Unmatched]
 
 
 @dataclass(frozen=True)
@@ -98,26 +118,31 @@ class Tables:
 def study_tables(study: Study) -> Tables:
     """Every table of a study; those that were not measured have no row."""
     costs, left_out = cost_model(study)
-    tables = (
-        training_time(study),
-        speed_up(study),
-        slow_down(study),
-        accuracy(study),
-        robustness(study),
-        reconstruction_shares(study),
-        stage_shares(study, "shares", "stage_shares", "Stages of a query, before and after"),
-        savings(study),
-        policies(study),
-        differences(study),
-        speed_ups(study),
-        stage_shares(study, "fleet", "fleet_stages", "Stages of a query on a simulated fleet"),
-        causes(study),
-        changes(study),
-        unit_costs(study),
-        costs,
-    )
-    found = {table.name: table for table in tables}
-    return Tables(found, headlines(study, found), left_out)
+    made: dict[str, Made] = {
+        "fig4_training_time": training_time(study),
+        "fig5_speed_up": speed_up(study),
+        "fig6_slow_down": slow_down(study),
+        "fig7_accuracy": training_bars(study, "test_accuracy", np.mean),
+        "fig8_robustness": training_bars(study, "robustness", np.mean),
+        "table1_reconstruction_share": (reconstruction_shares(study), []),
+        "stage_shares": (stage_shares(study, "shares"), []),
+        "savings": savings(study),
+        "policies": policies(study),
+        "accuracy_differences": differences(study),
+        "speed_ups": (speed_ups(study), []),
+        "fleet_stages": (stage_shares(study, "fleet"), []),
+        "causes": (causes(study), []),
+        "changes": (changes(study), []),
+        "unit_costs": (unit_costs(study), []),
+        "cost_model": (costs, []),
+    }
+    tables = {}
+    for name, (rows, unmatched) in made.items():
+        words = WORDS["tables"][name]
+        notes = tuple(note.format(**_SLOTS) for note in words["notes"])
+        place = words["title"], words["experiment"]
+        tables[name] = Table(name, *place, rows, tuple(unmatched), notes)
+    return Tables(tables, headlines(study, tables), left_out)
 
 
 # Groups, series, pairs, spreads
@@ -126,11 +151,11 @@ def study_tables(study: Study) -> Tables:
 def groups(frame: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
     """Parts of a frame by some columns; 16 workers stand behind 4 workers."""
     parts = list(frame.groupby(list(keys), sort=False, dropna=False))
-    yield from sorted(parts, key=lambda part: [_order(value) for value in part[0]])
+    yield from sorted(parts, key=lambda part: _order(part[0]))
 
 
-def _order(value: Any) -> Any:
-    return natural(value) if isinstance(value, str) else value
+def _order(key: Sequence[Any]) -> list[Any]:
+    return [natural(value) if isinstance(value, str) else value for value in key]
 
 
 def series(runs: pd.DataFrame, compared: Collection[str] = ()) -> list[str]:
@@ -175,57 +200,57 @@ def canonical(value: Any) -> str:
 
 
 def paired(
-    bases: pd.DataFrame, others: pd.DataFrame, compared: Collection[str], what: str
-) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    runs: pd.DataFrame,
+    base: pd.Series[bool],
+    other: pd.Series[bool],
+    compared: Collection[str],
+    what: str | Sequence[str],
+) -> Made:
     """Runs beside the one that differs from them in nothing but the compared keys.
 
     Args:
-        bases: What is compared with.
-        others: What is compared.
+        runs: Those of both sides.
+        base: Which of them are compared with.
+        other: Which of them are compared.
         compared: Keys of the configuration that may differ; "pipeline" is one too.
-        what: The missing partner of an unmatched run: "at 16 workers".
+        what: The missing partner of an unmatched run, or that of each: "at 16 workers".
 
     Returns:
-        A row for each pair, the base's columns behind `base_`; and the runs without a partner.
+        A row for each pair, the base's columns behind `base_`, with `ratio`, the other's seconds
+        over the base's (NaN without a time on both sides); and the runs without a partner.
     """
-    bases = bases.assign(match=_match_keys(bases, compared))
-    others = others.assign(match=_match_keys(others, compared))
-    base = bases.drop_duplicates("match", keep="last").add_prefix("base_")
-    both = others.merge(base, left_on="match", right_on="base_match")
-    alone = [
-        (run_id, f"no finished partner {what}")
-        for run_id in others.run_id[~others.match.isin(bases.match)]
-    ]
-    alone += [
-        (run_id, f"nothing to compare {what} with it")
-        for run_id in bases.run_id[~bases.match.isin(others.match)]
-    ]
-    return both, alone
-
-
-def _match_keys(runs: pd.DataFrame, compared: Collection[str]) -> list[str]:
-    keys = ("experiment", "kind", "pipeline")
-    return [
-        canonical(
-            {
-                k: v
-                for k, v in {**run["config"], **{n: run[n] for n in keys}}.items()
-                if k not in compared
-            }
-        )
-        for run in runs.to_dict("records")
-    ]
-
-
-def time_ratios(
-    pairs: pd.DataFrame, compared: Collection[str], alone: list[tuple[str, str]]
-) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Pairs with `ratio`, the other's time over the base's, and their series."""
-    pairs = pairs.assign(series=series(pairs, compared))
+    matches = []
+    for run in runs.to_dict("records"):
+        key = {**run["config"], **{n: run[n] for n in ("experiment", "kind", "pipeline")}}
+        matches.append(canonical({k: v for k, v in key.items() if k not in compared}))
+    runs = runs.assign(match=matches, what=what)
+    bases, others = runs[base], runs[other]
+    unique = bases.drop_duplicates("match", keep="last").add_prefix("base_")
+    pairs = others.merge(unique, left_on="match", right_on="base_match")
     timed = (pairs.seconds > 0) & (pairs.base_seconds > 0)
-    without = [(run_id, "no time above 0 s on both sides") for run_id in pairs.run_id[~timed]]
-    known = pairs[timed]
-    return known.assign(ratio=known.seconds / known.base_seconds), [*alone, *without]
+    lonely = others[~others.match.isin(bases.match)]
+    idle = bases[~bases.match.isin(others.match)]
+    return pairs.assign(ratio=(pairs.seconds / pairs.base_seconds).where(timed)), [
+        *((run.run_id, f"no finished partner {run.what}") for run in lonely.itertuples()),
+        *((run.run_id, f"nothing to compare {run.what} with it") for run in idle.itertuples()),
+    ]
+
+
+def ratios(
+    runs: pd.DataFrame,
+    base: pd.Series[bool],
+    other: pd.Series[bool],
+    compared: Collection[str],
+    what: str | Sequence[str],
+) -> Made:
+    """Pairs with a ratio of times, and their series; and the runs without one. See `paired`."""
+    pairs, alone = paired(runs, base, other, compared, what)
+    pairs = pairs.assign(series=series(pairs, compared))
+    without = pairs.run_id[pairs.ratio.isna()]
+    return pairs[pairs.ratio.notna()], [
+        *alone,
+        *((run_id, "no time above 0 s on both sides") for run_id in without),
+    ]
 
 
 def spread(numbers: Sequence[float], centre: Callable[[Any], Any] = np.median) -> dict[str, Any]:
@@ -258,98 +283,86 @@ def interval(numbers: Sequence[float]) -> dict[str, Any]:
     return {**found, "low": mean - half, "high": mean + half, "spread": "95 % interval"}
 
 
-def _sources(part: pd.DataFrame) -> dict[str, Any]:
+def _sources(part: pd.DataFrame) -> dict[str, str]:
     """Where a row's numbers come from: origins and ids of runs, those of both sides of pairs."""
-    sides = [name for name in ("run_id", "base_run_id") if name in part]
-    origins = [name for name in ("origin", "base_origin") if name in part]
-    return {
-        "origin": ", ".join(sorted(set(part[origins].to_numpy().ravel()))),
-        "runs": " ".join(sorted(set(part[sides].to_numpy().ravel()))),
-    }
+    origins, runs = (
+        sorted(set(part[[name for name in names if name in part]].to_numpy().ravel()))
+        for names in (("origin", "base_origin"), ("run_id", "base_run_id"))
+    )
+    return {"origin": ", ".join(origins), "runs": " ".join(runs)}
 
 
 def _rows(
     frame: pd.DataFrame,
     keys: Sequence[str],
-    numbers: Callable[[pd.DataFrame], Mapping[str, Any] | None],
+    numbers: Callable[[pd.DataFrame], Mapping[str, Any]],
 ) -> pd.DataFrame:
-    """A row for each group: its keys, what `numbers` makes of it (None: no row), its sources."""
-    rows = []
-    for key, part in groups(frame, keys):
-        found = numbers(part)
-        if found is not None:
-            rows.append({**dict(zip(keys, key, strict=True)), **found, **_sources(part)})
-    return pd.DataFrame(rows)
+    """A row for each group: its keys, what `numbers` makes of it, its sources."""
+    return pd.DataFrame(
+        {**dict(zip(keys, key, strict=True)), **numbers(part), **_sources(part)}
+        for key, part in groups(frame, keys)
+    )
 
 
 # The paper's figures
 
 
-def _bars(
-    runs: pd.DataFrame, column: str, centre: Callable[[Any], Any]
-) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """One bar for each data set, series and number of cuts; runs without the number."""
+def training_bars(study: Study, column: str, centre: Callable[[Any], Any]) -> Made:
+    """One bar for each data set, series and number of cuts of the trainings.
+
+    Fig. 7 is `test_accuracy`; Fig. 8 is `robustness`, the mean accuracy over magnitudes above 0,
+    averaged over the perturbations that were run.
+    """
+    runs = study.done("training", "train")
     runs = runs.assign(series=series(runs))
-    missing = runs[column].isna()
-    without = [(run_id, "no such number") for run_id in runs.run_id[missing]]
     rows = _rows(
-        runs[~missing], _BAR, lambda part: {**spread(part[column], centre), "basis": "measured"}
+        runs[runs[column].notna()],
+        _BAR,
+        lambda part: {**spread(part[column], centre), "basis": "measured"},
     )
-    return rows, without
+    return rows, [(run_id, "no such number") for run_id in runs.run_id[runs[column].isna()]]
 
 
-def training_time(study: Study) -> Table:
+def training_time(study: Study) -> Made:
     """Fig. 4: training time by cuts; the reference's is extrapolated from measured queries."""
-    bars, alone = _bars(study.done("training", "train"), "seconds", np.median)
+    bars, alone = training_bars(study, "seconds", np.median)
     extrapolated, more = _extrapolated(study)
     rows = pd.concat([bars, extrapolated], ignore_index=True)
     if len(rows):
-        order = [[_order(value) for value in key] for key in rows[_BAR].itertuples(index=False)]
+        order = [_order(key) for key in rows[_BAR].itertuples(index=False)]
         rows = rows.iloc[sorted(range(len(rows)), key=order.__getitem__)].reset_index(drop=True)
-    return Table(
-        "fig4_training_time",
-        "Fig. 4 · RQ1: training time by number of cuts",
-        "training",
-        rows,
-        (*alone, *more),
-        (
-            "value: training time in seconds, the median over runs.",
-            "Hollow bars are extrapolated, not measured: median seconds of the measured reference "
-            "queries (column `queries`) times the queries that the same training asks of the "
-            "paper's pipeline.",
-        ),
-    )
+    return rows, [*alone, *more]
 
 
-def _extrapolated(study: Study) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+def _extrapolated(study: Study) -> Made:
     """Reference trainings: measured seconds a query times the queries that a training asks."""
     shares = study.done("shares", "queries", "reference")
     # As all runs are simulated but those of `causes`: with one thread, as the circuit stands.
     usual = (shares.simulator_threads == 1) & ~shares.defer_measurements.fillna(False).astype(bool)
     shares = shares.assign(query=_query_keys(shares))[usual]
     trainings = study.done("training", "train")
-    trainings = trainings.assign(query=_query_keys(trainings))
     # What decides a training's own time and not that of the reference names no series.
-    trainings["series"] = series(
-        trainings.assign(pipeline="reference"), set(_EXECUTION) - {"workers"}
-    )
+    names = series(trainings.assign(pipeline="reference"), set(_EXECUTION) - {"workers"})
+    trainings = trainings.assign(query=_query_keys(trainings), series=names)
     whole = trainings[trainings.pipeline == "reference"]["query"]
     asked = trainings[(trainings.pipeline != "reference") & ~trainings["query"].isin(whole)]
     measured = asked["query"].isin(shares["query"])
     counted = asked.reference_queries > 0
+    why = {
+        "no reference query measured of its circuit": ~measured,
+        "no number of reference queries": measured & ~counted,
+    }
     alone = [
-        (run_id, "its time cannot be extrapolated: no reference query measured of its circuit")
-        for run_id in asked.run_id[~measured]
-    ]
-    alone += [
-        (run_id, "its time cannot be extrapolated: no number of reference queries")
-        for run_id in asked.run_id[measured & ~counted]
+        (run_id, f"its time cannot be extrapolated: {reason}")
+        for reason, chosen in why.items()
+        for run_id in asked.run_id[chosen]
     ]
     rows = []
     for (query, name), part in asked[measured & counted].groupby(["query", "series"]):
         base = shares[shares["query"] == query]
-        own = study.queries[study.queries.run_id.isin(base.run_id) & study.queries.num_queries > 0]
-        seconds, queries = own.t_total / own.num_queries, part.reference_queries
+        records = study.queries[study.queries.run_id.isin(base.run_id)]
+        records = records[records.num_queries > 0]
+        seconds, queries = records.t_total / records.num_queries, part.reference_queries
         spread_of = "min–max of the measured queries" if len(seconds) > 1 else "none (1 query)"
         rows.append(
             {
@@ -376,101 +389,48 @@ def _query_keys(runs: pd.DataFrame) -> list[str]:
     return found
 
 
-def _worker_pairs(runs: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Runs on one worker, each with the same on `workers`."""
-    counts = runs.workers.fillna(1)
-    base, other = runs[counts == 1], runs[(counts == workers) & (workers != 1)]
-    return paired(base, other, ("workers",), f"between 1 and {workers} workers")
-
-
-def speed_up(study: Study) -> Table:
+def speed_up(study: Study) -> Made:
     """Fig. 5: time of one worker over that of 16, or of the most that a data set was run with."""
     runs = study.done("scaling")
-    matches = []
-    for _, members in groups(runs, ["dataset"]):
-        counts = set(members.workers.fillna(1)) - {1}
-        most = PAPER_WORKERS if PAPER_WORKERS in counts else max(counts, default=PAPER_WORKERS)
-        matches.append(_worker_pairs(members, int(most)))
-    found, alone = _joined(matches, runs)
-    ratios, alone = time_ratios(found, ("workers",), alone)
-    return Table(
-        "fig5_speed_up",
-        "Fig. 5 · RQ2: speed-up of many workers over 1",
-        "scaling",
-        _rows(
-            ratios,
-            _BAR,
-            lambda part: {
-                **spread(1 / part.ratio),
-                "basis": "measured",
-                "workers": int(part.workers.iloc[0]),
-            },
-        ),
-        tuple(alone),
-        (
-            "value: training time with 1 worker over that with `workers`, the median over pairs of "
-            "runs that differ in their workers alone.",
-        ),
+    runs = runs.assign(workers=runs.workers.fillna(1).astype(int))
+    most = {}
+    for dataset, workers in runs.groupby("dataset").workers:
+        counts = set(workers) - {1}
+        most[dataset] = PAPER_WORKERS if PAPER_WORKERS in counts else max([*counts], default=None)
+    wanted = runs.dataset.map(most).astype(float)
+    what = [f"between 1 and {n:g} workers" for n in wanted.fillna(PAPER_WORKERS)]
+    several = (runs.workers == 1) | (runs.workers == wanted)
+    found, alone = ratios(
+        runs, runs.workers == 1, several & (runs.workers != 1), ("workers",), what
     )
+    return _rows(
+        found,
+        _BAR,
+        lambda part: {
+            **{**spread(1 / part.ratio), "basis": "measured"},
+            "workers": part.workers.iloc[0],
+        },
+    ), alone
 
 
-def _joined(
-    matches: Sequence[tuple[pd.DataFrame, list[tuple[str, str]]]], runs: pd.DataFrame
-) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Several pairings as one."""
-    empty, _ = paired(runs[:0], runs[:0], (), "")
-    pairs = pd.concat([pairs for pairs, _ in matches], ignore_index=True) if matches else empty
-    return pairs, [one for _, alone in matches for one in alone]
+def speed_ups(study: Study) -> pd.DataFrame:
+    """Speed-up over one worker at every number of workers that was measured."""
+    runs = study.done("scaling")
+    runs = runs.assign(workers=runs.workers.fillna(1).astype(int))
+    found, _ = ratios(runs, runs.workers == 1, runs.workers != 1, ("workers",), "")
+    return _rows(found, ["workers", *_BAR], lambda part: spread(1 / part.ratio))
 
 
-def _straggler_pairs(runs: pd.DataFrame, p: float) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Runs without stragglers, each with the same at probability `p`."""
-    base, other = runs[runs.straggler_p.fillna(0) == 0], runs[runs.straggler_p.fillna(0) == p]
-    return paired(base, other, _STRAGGLERS, f"between p = 0 and p = {p:g}")
-
-
-def slow_down(study: Study) -> Table:
+def slow_down(study: Study) -> Made:
     """Fig. 6: time under stragglers over time without, per policy."""
     runs = study.done("stragglers")
-    found = set(runs.straggler_p.fillna(0.0))
-    p = PAPER_P if PAPER_P in found else max(found, default=0.0) or PAPER_P
-    pairs, alone = _straggler_pairs(runs, p)
-    ratios, alone = time_ratios(pairs, _STRAGGLERS, alone)
-    return Table(
-        "fig6_slow_down",
-        "Fig. 6 · RQ3: slow-down under injected stragglers",
-        "stragglers",
-        _rows(ratios, _BAR, lambda part: {**spread(part.ratio), "basis": "measured", "p": p}),
-        tuple(alone),
-        (
-            "value: training time with stragglers of probability `p` over that without, the median "
-            "over pairs of runs that differ in their stragglers alone.",
-        ),
-    )
-
-
-def accuracy(study: Study) -> Table:
-    """Fig. 7: test accuracy after clean training."""
-    bars, alone = _bars(study.done("training", "train"), "test_accuracy", np.mean)
-    notes = ("value: test accuracy, the mean over seeds.",)
-    title = "Fig. 7 · RQ4: test accuracy"
-    return Table("fig7_accuracy", title, "training", bars, tuple(alone), notes)
-
-
-def robustness(study: Study) -> Table:
-    """Fig. 8: mean accuracy over magnitudes above 0, averaged over the perturbations run."""
-    bars, alone = _bars(study.done("training", "train"), "robustness", np.mean)
-    return Table(
-        "fig8_robustness",
-        "Fig. 8 · RQ5: robustness",
-        "training",
-        bars,
-        tuple(alone),
-        (
-            "value: mean accuracy over magnitudes above 0, averaged over Gaussian noise and FGSM "
-            "as far as they were run; the mean over seeds.",
-        ),
-    )
+    ps = runs.straggler_p.fillna(0.0)
+    p = PAPER_P if PAPER_P in set(ps) else max(ps, default=0.0) or PAPER_P
+    what = f"between p = 0 and p = {p:g}"
+    found, alone = ratios(runs, ps == 0, ps == p, _STRAGGLERS, what)
+    return _rows(
+        found, _BAR, lambda part: {**spread(part.ratio), "basis": "measured", "p": p}
+    ), alone
 
 
 # Queries: shares, stages, savings, causes
@@ -483,36 +443,25 @@ def _queries(study: Study, runs: pd.DataFrame, compared: Collection[str] = ()) -
     return study.queries.merge(runs[columns].reset_index(drop=True), on="run_id")
 
 
-def reconstruction_shares(study: Study) -> Table:
+def reconstruction_shares(study: Study) -> pd.DataFrame:
     """Table I: median and 95th percentile of T_rec/T_total by cuts."""
 
     def row(part: pd.DataFrame) -> dict[str, Any]:
-        stage = stage_table(list(part.record))[3]
-        paper_n, paper_median, paper_p95 = PAPER_SHARES.get(part.cuts.iloc[0], (None, None, None))
+        stage = stages_of(part.to_dict("list"))[STAGES.index("reconstruct")]
+        paper = PAPER_SHARES.get(part.cuts.iloc[0], (None, None, None))
         return {
             "n": len(part),
             "median_share": stage.median_share,
             "p95_share": stage.p95_share,
-            "paper_n": paper_n,
-            "paper_median_share": paper_median,
-            "paper_p95_share": paper_p95,
+            **dict(zip(("paper_n", "paper_median_share", "paper_p95_share"), paper, strict=True)),
         }
 
-    return Table(
-        "table1_reconstruction_share",
-        "Table I · RQ2: share of reconstruction in a query",
-        "shares",
-        _rows(_queries(study, study.done("shares", "queries")), _BAR, row),
-        notes=(
-            "Shares of T_rec in T_total within a query record; n counts query records.",
-            "The paper's: its Table I, over its own runs and machine.",
-        ),
-    )
+    return _rows(_queries(study, study.done("shares", "queries")), _BAR, row)
 
 
-def stage_shares(study: Study, experiment: str, name: str, title: str) -> Table:
+def stage_shares(study: Study, experiment: str) -> pd.DataFrame:
     """Time of each stage of a query, by series and cuts."""
-    rows = [
+    return pd.DataFrame(
         {
             **dict(zip(_BAR, key, strict=True)),
             "stage": stage.stage,
@@ -523,92 +472,70 @@ def stage_shares(study: Study, experiment: str, name: str, title: str) -> Table:
             **_sources(part),
         }
         for key, part in groups(_queries(study, study.done(experiment, "queries")), _BAR)
-        for stage in stage_table(list(part.record))
-    ]
-    note = "share: of the summed time of all n query records; median_share: within a record."
-    return Table(name, title, experiment, pd.DataFrame(rows), notes=(note,))
+        for stage in stages_of(part.to_dict("list"))
+    )
 
 
-def savings(study: Study) -> Table:
+def savings(study: Study) -> Made:
     """Subexperiments and shots that a query takes, the paper's pipeline beside ours."""
     totals = study.queries.groupby("run_id")[
         ["num_queries", "num_subexperiments", "shots_total"]
     ].sum()
     runs = study.done("shares", "queries").reset_index(drop=True).merge(totals, on="run_id")
-    runs = runs.assign(
-        subexperiments=runs.num_subexperiments / runs.num_queries,
-        query_shots=runs.shots_total / runs.num_queries,
-    )
-    ours, theirs = (runs[runs.pipeline == name] for name in SERIES)
+    runs["subexperiments"] = runs.num_subexperiments / runs.num_queries
+    runs["a_query_shots"] = runs.shots_total / runs.num_queries
     compared = ("pipeline", *_EXECUTION)
-    pairs, alone = paired(theirs, ours, compared, "of the other pipeline")
+    theirs, ours = runs.pipeline == "reference", runs.pipeline == "contracted"
+    pairs, alone = paired(runs, theirs, ours, compared, "of the other pipeline")
 
     def row(part: pd.DataFrame) -> dict[str, Any]:
         found: dict[str, Any] = {"n": len(part)}
-        for what, column in (("subexperiments", "subexperiments"), ("shots", "query_shots")):
+        for what, column in (("subexperiments", "subexperiments"), ("shots", "a_query_shots")):
             paper, our = part[f"base_{column}"].median(), part[column].median()
             found |= {f"paper_{what}": paper, f"our_{what}": our}
             found[f"fewer_{what}"] = paper / our if our else math.nan
         return found
 
-    return Table(
-        "savings",
-        "Subexperiments and shots of a query, the paper's pipeline and ours",
-        "shares",
-        _rows(pairs.assign(series=series(pairs, compared)), _BAR, row),
-        tuple(alone),
-        ("fewer_…: the paper's number over ours; n counts pairs of matched runs.",),
-    )
+    return _rows(pairs.assign(series=series(pairs, compared)), _BAR, row), alone
 
 
-def unit_costs(study: Study) -> Table:
+def unit_costs(study: Study) -> pd.DataFrame:
     """What one query, circuit and shot take, over all queries of an experiment."""
 
-    def row(part: pd.DataFrame) -> dict[str, Any] | None:
-        queries, circuits = part.num_queries.sum(), part.num_subexperiments.sum()
-        shots = part.shots_total.sum()
-        if not queries:
-            return None
+    def row(part: pd.DataFrame) -> dict[str, Any]:
+        sums = part.select_dtypes("number").sum()
+        circuits, shots = sums.num_subexperiments or math.nan, sums.shots_total or math.nan
         return {
             "n": len(part),
-            "queries_a_call": queries / len(part),
-            "query_ms": 1e3 * part.t_total.sum() / queries,
-            "reconstruct_query_ms": 1e3 * part.t_reconstruct.sum() / queries,
-            "execute_circuit_ms": 1e3 * part.t_execute.sum() / circuits if circuits else math.nan,
-            "reconstruct_shot_us": 1e6 * part.t_reconstruct.sum() / shots if shots else math.nan,
+            "queries_a_call": sums.num_queries / len(part),
+            "query_ms": 1e3 * sums.t_total / sums.num_queries,
+            "reconstruct_query_ms": 1e3 * sums.t_reconstruct / sums.num_queries,
+            "execute_circuit_ms": 1e3 * sums.t_execute / circuits,
+            "reconstruct_shot_us": 1e6 * sums.t_reconstruct / shots,
         }
 
     shares = _queries(study, study.done("shares", "queries")).assign(experiment="shares")
     training = _queries(study, study.done("training", "train", "contracted"))
     frame = pd.concat([shares, training.assign(experiment="training")], ignore_index=True)
-    frame = frame.assign(series=[SERIES[pipeline] for pipeline in frame.pipeline])
-    return Table(
-        "unit_costs",
-        "What one query, one circuit and one shot take",
-        "shares and training",
-        _rows(frame, ["experiment", *_BAR], row),
-        notes=(
-            "Means over all queries of a pipeline: summed time over the number of queries, "
-            "circuits or shots. queries_a_call: queries that are evaluated together; n counts "
-            "calls.",
-        ),
-    )
+    frame = frame.assign(series=frame.pipeline.map(SERIES))
+    keys = ["experiment", *_BAR]
+    asked = frame.groupby(keys, dropna=False).num_queries.transform("sum") > 0
+    return _rows(frame[asked], keys, row)
 
 
 def _variations(study: Study) -> pd.DataFrame:
     """Query records of the experiment `causes`, with what was changed in them."""
     frame = _queries(study, study.done("causes", "queries", "reference"), _CHANGED)
     frame = frame[frame.t_total > 0]
-    return frame.assign(
+    frame = frame.assign(
         deferred=frame.defer_measurements.fillna(False).astype(bool),
         free=frame.simulator_threads.isna(),
         threads=frame.simulator_threads.fillna(0).astype(int),
         workers=frame.workers.fillna(1).astype(int),
         share=frame.t_reconstruct / frame.t_total,
     )
-
-
-_VARIATION = ["deferred", "free", "threads", "workers"]
+    names = [_variant(*row) for row in frame[_VARIATION].itertuples(index=False)]
+    return frame.assign(variant=pd.Series(names, frame.index, dtype=object))
 
 
 def _variant(deferred: bool, free: bool, threads: int, workers: int) -> str:
@@ -622,22 +549,16 @@ def _variant(deferred: bool, free: bool, threads: int, workers: int) -> str:
     return ", ".join(parts)
 
 
-def causes(study: Study) -> Table:
+def causes(study: Study) -> pd.DataFrame:
     """Stages of a query of the paper's pipeline under each variation."""
 
     def row(part: pd.DataFrame) -> dict[str, Any]:
-        deferred, free, threads, workers = part[_VARIATION].iloc[0]
-        spreads = {
-            name: spread(part[column])
-            for name, column in (
-                ("t_exec", "t_execute"),
-                ("t_rec", "t_reconstruct"),
-                ("share", "share"),
-            )
-        }
+        columns = {"t_exec": part.t_execute, "t_rec": part.t_reconstruct, "share": part.share}
+        spreads = {name: spread(column) for name, column in columns.items()}
+        first = part.iloc[0]
         return {
-            "variant": _variant(deferred, free, threads, workers),
-            "simulator_threads": OWN_CHOICE if free else str(threads),
+            "variant": first.variant,
+            "simulator_threads": OWN_CHOICE if first.free else str(first.threads),
             "n": len(part),
             "t_part": part.t_partition.median(),
             "t_gen": part.t_generate.median(),
@@ -646,21 +567,11 @@ def causes(study: Study) -> Table:
             "spread": spreads["t_exec"]["spread"],
         }
 
-    return Table(
-        "causes",
-        "Stages of a query of the paper's pipeline, one thing changed at a time",
-        "causes",
-        _rows(_variations(study), [*_BAR, *_VARIATION], row).drop(
-            columns=["free", "threads"], errors="ignore"
-        ),
-        notes=(
-            "Times are seconds, medians over n query records; share: T_rec/T_total within a "
-            "record. …_low and …_high are the least and the greatest.",
-        ),
-    )
+    rows = _rows(_variations(study), [*_BAR, *_VARIATION], row)
+    return rows.drop(columns=["free", "threads"], errors="ignore")
 
 
-def changes(study: Study) -> Table:
+def changes(study: Study) -> pd.DataFrame:
     """Each variation of the paper's pipeline over the plain one, on queries of the same seeds.
 
     Plain is one thread of the simulator for each worker and measurements where they stand, on as
@@ -669,24 +580,22 @@ def changes(study: Study) -> Table:
     rows = []
     for key, circuit in groups(_variations(study), _BAR):
         plain = circuit[~circuit.deferred & (circuit.threads == 1)]
-        for (deferred, free, threads, workers), part in groups(circuit, _VARIATION):
+        for (deferred, _, threads, workers), part in groups(circuit, _VARIATION):
             is_plain = not deferred and threads == 1
             base = plain[plain.workers == (1 if is_plain else workers)]
-            if is_plain and workers == 1:
-                continue
             base, part = base[base.seed.isin(part.seed)], part[part.seed.isin(base.seed)]
-            if not len(part):
+            if (is_plain and workers == 1) or not len(part):
                 continue
             before, after = (side.median(numeric_only=True) for side in (base, part))
             fixed = before.t_reconstruct + before.t_partition + before.t_generate
-            held = study.runs.threads_held[list(dict.fromkeys(part.run_id))].dropna()
+            divided = before.t_reconstruct / (fixed + before.t_execute / workers)
             rows.append(
                 {
                     **dict(zip(_BAR, key, strict=True)),
                     "change": "workers" if is_plain else "deferral" if deferred else "threads",
-                    "variant": _variant(deferred, free, threads, workers),
-                    "over": _variant(False, False, 1, int(base.workers.iloc[0])),
-                    "threads_held": held.max() if len(held) else math.nan,
+                    "variant": part.variant.iloc[0],
+                    "over": base.variant.iloc[0],
+                    "threads_held": study.runs.threads_held[part.run_id.unique()].max(),
                     "n": len(part),
                     "t_exec_ratio": after.t_execute / before.t_execute,
                     "overlap": max(base.t_execute.min(), part.t_execute.min())
@@ -694,90 +603,57 @@ def changes(study: Study) -> Table:
                     "t_rec_ratio": after.t_reconstruct / before.t_reconstruct,
                     "share_before": before.share,
                     "share_after": after.share,
-                    "share_if_divided": before.t_reconstruct / (fixed + before.t_execute / workers)
-                    if is_plain
-                    else math.nan,
+                    "share_if_divided": divided if is_plain else math.nan,
                     "paper_share": PAPER_SHARES.get(key[2], (None, math.nan))[1],
                     **_sources(pd.concat([base, part])),
                 }
             )
-    return Table(
-        "changes",
-        "Each change to the paper's pipeline over the plain pipeline",
-        "causes",
-        pd.DataFrame(rows),
-        notes=(
-            "Ratios of medians, on queries of the same seeds; overlap: whether the ranges of "
-            "T_exec overlap. threads_held: the most threads that the simulator could have.",
-            "share_if_divided is extrapolated: the share if each worker had a processor of its own "
-            "and T_exec of 1 worker were divided by their number.",
-        ),
-    )
+    return pd.DataFrame(rows)
 
 
 # Beyond the paper
 
 
-def policies(study: Study) -> Table:
+def policies(study: Study) -> Made:
     """Time of each policy with and without stragglers, over the bound that none can beat."""
-    keys = ["experiment", *_BAR, "p"]
     parts: list[pd.DataFrame] = []
-    alone: list[tuple[str, str]] = []
+    alone: Unmatched = []
+
+    def row(part: pd.DataFrame) -> dict[str, Any]:
+        numbers = spread(part.seconds)
+        bound = part.lower_bound.median() if part.lower_bound.notna().all() else math.nan
+        return {
+            **numbers,
+            "over_clean": part.over_clean.median(),
+            "lower_bound": bound,
+            "over_bound": numbers["value"] / bound if bound else math.nan,
+        }
+
     for experiment in ("stragglers", "policies"):
         runs = study.done(experiment)
         runs = runs[runs.seconds.notna()]
         runs = runs.assign(p=runs.straggler_p.fillna(0.0), series=series(runs, _STRAGGLERS))
-        clean, _ = _straggler_pairs(runs, 0.0)
-        delayed = [_straggler_pairs(runs, p) for p in sorted(set(runs.p) - {0.0}) or [PAPER_P]]
-        pairs, unmatched = _joined([(clean, []), *delayed], runs)
-        pairs = pairs[pairs.base_seconds > 0]
-        ratios = (pairs.seconds / pairs.base_seconds).groupby([pairs[key] for key in keys]).median()
-
-        def row(part: pd.DataFrame, ratios: pd.Series[float] = ratios) -> dict[str, Any]:
-            numbers = spread(part.seconds)
-            bound = part.lower_bound.median() if part.lower_bound.notna().all() else math.nan
-            key = tuple(part[keys].iloc[0])
-            return {
-                **numbers,
-                "over_clean": ratios.get(key, math.nan),
-                "lower_bound": bound,
-                "over_bound": numbers["value"] / bound if bound else math.nan,
-            }
-
-        parts.append(_rows(runs, keys, row))
-        alone += unmatched
-    return Table(
-        "policies",
-        "Policies with and without injected stragglers",
-        "stragglers and policies",
-        pd.concat(parts, ignore_index=True),
-        tuple(alone),
-        (
-            "value: median seconds of a training (stragglers) or of a query (policies).",
-            "over_clean: median over runs of their time over that of the same run at p = 0, where "
-            "there is one.",
-            "lower_bound: expected seconds that no policy can beat, where the records hold them; "
-            "value is a median, which may be below it by chance.",
-        ),
-    )
+        clean = runs.p == 0
+        for p in sorted(set(runs.p) - {0.0}) or [PAPER_P]:
+            what = f"between p = 0 and p = {p:g}"
+            alone += paired(runs, clean, runs.p == p, _STRAGGLERS, what)[1]
+        pairs, _ = paired(runs, clean, runs.p >= 0, _STRAGGLERS, "")
+        over_clean = pairs.seconds / pairs.base_seconds.where(pairs.base_seconds > 0)
+        runs = runs.assign(over_clean=over_clean.set_axis(pairs.run_id))
+        parts.append(_rows(runs, ["experiment", *_BAR, "p"], row))
+    return pd.concat(parts, ignore_index=True), alone
 
 
-def differences(study: Study) -> Table:
+def differences(study: Study) -> Made:
     """Differences of accuracy and robustness to the uncut training of the same seed."""
     runs = study.done("training", "train")
-    pairs, alone = paired(runs[runs.cuts == 0], runs[runs.cuts > 0], _CUTS, "uncut")
+    pairs, alone = paired(runs, runs.cuts == 0, runs.cuts > 0, _CUTS, "uncut")
     pairs = pairs.assign(series=series(pairs, _CUTS))
+    metrics = {"test accuracy": "test_accuracy", "robustness": "robustness"}
     long = pd.concat(
-        [
-            pairs.assign(
-                order=order, metric=metric, difference=pairs[column] - pairs[f"base_{column}"]
-            )
-            for order, (metric, column) in enumerate(
-                (("test accuracy", "test_accuracy"), ("robustness", "robustness"))
-            )
-        ]
+        pairs.assign(order=order, metric=metric, difference=pairs[name] - pairs[f"base_{name}"])
+        for order, (metric, name) in enumerate(metrics.items())
     )
-    long = long[long.difference.notna()]
 
     def row(part: pd.DataFrame) -> dict[str, Any]:
         found = interval(part.difference)
@@ -789,107 +665,45 @@ def differences(study: Study) -> Table:
             zero = "inside" if found["low"] <= 0 <= found["high"] else "outside"
         return {**found, "zero": zero}
 
-    rows = _rows(long, [*_BAR, "order", "metric"], row).drop(columns="order", errors="ignore")
-    return Table(
-        "accuracy_differences",
-        "RQ4, RQ5: accuracy with cuts less accuracy uncut",
-        "training",
-        rows,
-        tuple(alone),
-        (
-            "Mean of paired differences with the 95 % interval of Student's t over seeds.",
-            "Equal differences say nothing of their spread: there is no interval then.",
-        ),
-    )
+    rows = _rows(long[long.difference.notna()], [*_BAR, "order", "metric"], row)
+    return rows.drop(columns="order", errors="ignore"), alone
 
 
-def speed_ups(study: Study) -> Table:
-    """Speed-up over one worker at every number of workers that was measured."""
-    runs = study.done("scaling")
-    counts = sorted(set(runs.workers.fillna(1)) - {1})
-    pairs, _ = _joined([_worker_pairs(runs, int(count)) for count in counts], runs)
-    ratios, _ = time_ratios(pairs, ("workers",), [])
-    rows = _rows(ratios, ["workers", *_BAR], lambda part: spread(1 / part.ratio))
-    return Table(
-        "speed_ups",
-        "Speed-up over one worker",
-        "scaling",
-        rows if rows.empty else rows.astype({"workers": int}),
-        notes=("value: training time with 1 worker over that with `workers`, the median.",),
-    )
-
-
-def cost_model(study: Study) -> tuple[Table, dict[str, int]]:
+def cost_model(study: Study) -> tuple[pd.DataFrame, dict[str, int]]:
     """How well the cost model predicts the study's own queries, each configuration held out.
 
     Returns:
         A row for each setup, and how much was left out by reason.
     """
-    runs = study.runs[study.runs.status == "done"]
     data = CostData.of(study.queries.record)
-    least = least_configurations(LEVEL)
     members: defaultdict[Setup, set[str]] = defaultdict(set)
     for run_id, record in zip(study.queries.run_id, study.queries.record, strict=True):
         if reason_left_out(record) is None:
             members[Setup.of(record)].add(run_id)
-    rows = []
+    rows, few = [], 0
     for setup, configurations in data.configurations.items():
-        if len(configurations) < least:
+        if len(configurations) < least_configurations(LEVEL):
+            few += 1
             continue
         held_out = leave_one_out(configurations)
         found = Validation.of(held_out)
-        error = found.median_error
+        error = dict(found.median_error)
+        total = error.pop("total")
         rows.append(
             {
                 "setup": one_line(str(setup)),
                 "configurations": found.configurations,
                 "n": sum(len(each.times) for each in configurations),
-                "error_total": error["total"],
+                "error_total": total,
                 "p90_error_total": found.p90_error["total"],
-                "inside_interval": _inside(held_out),
-                "outcome": "met" if error["total"] <= MOST_ERROR else "not met",
-                **{f"error_{stage}": error[stage] for stage in error if stage != "total"},
-                **_sources(runs[runs.run_id.isin(members[setup])]),
+                "inside_interval": held_out.coverage(LEVEL),
+                "outcome": _outcome(total, MOST_ERROR),
+                **{f"error_{stage}": value for stage, value in error.items()},
+                **_sources(study.runs[study.runs.run_id.isin(members[setup])]),
             }
         )
-    few = sum(len(own) < least for own in data.configurations.values())
     left_out = {**data.left_out, **({"setups with too few configurations": few} if few else {})}
-    table = Table(
-        "cost_model",
-        "Cost model: how far predictions are off",
-        "all",
-        pd.DataFrame(rows),
-        notes=(
-            "Every configuration is predicted by a fit that it was held out of (in parts where "
-            f"there are more than {_MOST_FOLDS}); others of the same circuit stay in the fit.",
-            "error_…: median of |predicted / measured - 1| over configurations; measured is the "
-            "median of a configuration's records.",
-            f"inside_interval: share of records inside the {100 * LEVEL:.0f} % interval for "
-            "T_total, whose width comes from the other configurations.",
-            f"Bar: error_total at most {MOST_ERROR:g}.",
-        ),
-    )
-    return table, left_out
-
-
-def _inside(held_out: HeldOut) -> float:
-    """Share of each configuration's records inside intervals made of the others, on average."""
-    count = len(held_out.configurations)
-    fold_of = np.arange(count) % min(count, _MOST_FOLDS)
-    shares, sizes = [], []
-    for fold in range(min(count, _MOST_FOLDS)):
-        inside, others = fold_of == fold, fold_of != fold
-        factors = _part(held_out, others).factors(LEVEL)
-        shares.append(_part(held_out, inside).inside(factors)[-1])
-        sizes.append(int(inside.sum()))
-    return float(np.average(shares, weights=sizes))
-
-
-def _part(held_out: HeldOut, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> HeldOut:
-    kept: tuple[Configuration, ...] = tuple(
-        each for each, is_in in zip(held_out.configurations, chosen, strict=True) if is_in
-    )
-    return HeldOut(kept, held_out.predicted[chosen])
+    return pd.DataFrame(rows), left_out
 
 
 # Numbers with a bar
@@ -897,88 +711,54 @@ def _part(held_out: HeldOut, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> Hel
 
 def headlines(study: Study, tables: Mapping[str, Table]) -> pd.DataFrame:
     """One row for each question, data set and number of cuts that has a bar."""
-    found = [
-        *_cutting_cost(study),
-        *_share_lines(tables["table1_reconstruction_share"].rows),
-        *_difference_lines(tables["accuracy_differences"].rows),
-    ]
-    found.sort(key=lambda line: (line["question"], line["dataset"], line["cuts"]))
-    columns = ("question", "what", *_BAR, "value", "low", "high", "n", "spread")
-    return pd.DataFrame(found, columns=[*columns, "bar", "outcome", "paper"])
-
-
-def _line(what: Mapping[str, str], row: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    empty = {"value": None, "low": None, "high": None, "n": 0, "spread": "", "paper": ""}
-    return {**empty, **what, "outcome": NOT_MEASURED, **{k: row[k] for k in _BAR}, **more}
-
-
-def _what(question: str, what: str, bar: str) -> dict[str, str]:
-    return {"question": question, "what": what, "bar": bar}
-
-
-def _cutting_cost(study: Study) -> Iterator[dict[str, Any]]:
     runs = study.done("training", "train", "contracted")
-    pairs, _ = paired(runs[runs.cuts == 0], runs[runs.cuts == 3], _CUTS, "uncut")
-    ratios, _ = time_ratios(pairs, _CUTS, [])
-    what = _what("RQ1", "training time at 3 cuts / uncut", f"at most {MOST_RATIO:g}")
-    paper = {"paper": "increases sharply"}
-    for key, part in groups(ratios, _BAR):
-        numbers = spread(part.ratio)
-        outcome = _outcome(numbers["value"], MOST_RATIO)
-        yield _line(what, dict(zip(_BAR, key, strict=True)), **numbers, outcome=outcome, **paper)
-    for row in _not_measured(ratios, (3,)):
-        yield _line(what, row, **paper)
+    times, _ = ratios(runs, runs.cuts == 0, runs.cuts == 3, _CUTS, "uncut")
+    shares, both = (
+        _ours(tables[name].rows) for name in ("table1_reconstruction_share", "accuracy_differences")
+    )
+    found: dict[str, Rows] = {
+        "RQ1": _rows(times, _BAR, lambda part: spread(part.ratio)).to_dict("records"),
+        "RQ2": [
+            {**row, "value": row["median_share"], "low": None, "high": row["p95_share"]}
+            | {"paper": f"{row['paper_median_share']:.3f}"}
+            for row in shares
+        ],
+        "RQ4": [row for row in both if row["metric"] == "test accuracy"],
+        "RQ5": [row for row in both if row["metric"] == "robustness"],
+    }
+    most = {"RQ1": MOST_RATIO, "RQ2": MOST_SHARE}
+    lines = []
+    for question, rows in found.items():
+        words = {name: text.format(**_SLOTS) for name, text in WORDS["questions"][question].items()}
+        for row in rows:
+            if question in most:
+                outcome = _outcome(row["value"], most[question])
+            else:
+                has_interval = row["zero"] in ("inside", "outside")
+                outcome = f"0 is {row['zero']} the interval" if has_interval else row["zero"]
+            lines.append({"question": question, **row, **words, "outcome": outcome})
+        known = {(row["dataset"].split("_")[0], row["cuts"]) for row in rows}  # widths are suffixes
+        for dataset in DATASETS:
+            for cuts in (3,) if question == "RQ1" else (1, 2, 3):
+                if (dataset, cuts) not in known:
+                    place = {"dataset": dataset, "series": SERIES["contracted"], "cuts": cuts}
+                    empty = {"n": 0, "spread": "", "outcome": NOT_MEASURED}
+                    lines.append({"question": question, **words, **place, **empty})
+    lines.sort(key=lambda line: (line["question"], line["dataset"], line["cuts"]))
+    columns = ["question", "what", *_BAR, "value", "low", "high", "n", "spread", "bar", "outcome"]
+    return pd.DataFrame(lines, columns=[*columns, "paper"]).fillna({"paper": ""})
 
 
-def _share_lines(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    what = _what("RQ2", "median T_rec/T_total", f"at most {MOST_SHARE:g}")
-    mine = _ours(rows)
-    for row in mine.to_dict("records"):
-        yield _line(
-            what,
-            row,
-            **{"value": row["median_share"], "high": row["p95_share"], "n": row["n"]},
-            spread="high is the 95th percentile",
-            outcome=_outcome(row["median_share"], MOST_SHARE),
-            paper=f"{row['paper_median_share']:.3f}",
-        )
-    for row in _not_measured(mine, (1, 2, 3)):
-        yield _line(what, row)
+Rows = list[dict[str, Any]]
 
 
-def _difference_lines(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    for question, metric in (("RQ4", "test accuracy"), ("RQ5", "robustness")):
-        bar = "0 inside the 95 % interval, or reported as found"
-        what = _what(question, f"{metric}, difference to uncut", bar)
-        mine = _ours(rows)
-        mine = mine if mine.empty else mine[mine.metric == metric]
-        for row in mine.to_dict("records"):
-            has_interval = row["zero"] in ("inside", "outside")
-            numbers = {name: row[name] for name in ("value", "low", "high", "n", "spread")}
-            outcome = f"0 is {row['zero']} the interval" if has_interval else row["zero"]
-            yield _line(what, row, **numbers, outcome=outcome)
-        for row in _not_measured(mine, (1, 2, 3)):
-            yield _line(what, row)
-
-
-def _ours(rows: pd.DataFrame) -> pd.DataFrame:
+def _ours(rows: pd.DataFrame) -> Rows:
     """Rows of this package's pipeline with 1 to 3 cuts."""
     if rows.empty:
-        return rows
-    return rows[rows.series.str.startswith(SERIES["contracted"]) & rows.cuts.isin((1, 2, 3))]
-
-
-def _not_measured(rows: pd.DataFrame, cuts: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """The paper's data sets and numbers of cuts that no row is about; widths have a suffix."""
-    known = (
-        set()
-        if rows.empty
-        else {(d.split("_")[0], c) for d, c in zip(rows.dataset, rows.cuts, strict=True)}
-    )
-    for dataset in DATASETS:
-        for count in cuts:
-            if (dataset, count) not in known:
-                yield {"dataset": dataset, "series": SERIES["contracted"], "cuts": count}
+        return []
+    mine = rows.series.str.startswith(SERIES["contracted"]) & rows.cuts.isin((1, 2, 3))
+    found: Rows = rows[mine].to_dict("records")
+    return found
 
 
 def _outcome(value: float, most: float) -> str:

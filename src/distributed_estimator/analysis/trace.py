@@ -1,23 +1,28 @@
-"""Task and device records as a trace that chrome://tracing and Perfetto open.
+"""Tasks on a time axis, and task and device records as a trace for chrome://tracing and Perfetto.
 
-In the Trace Event Format: a run is a process, its workers are threads, an attempt at a task is a
-slice, and an injected delay a slice within it. A simulated fleet is a process of its own.
+A trace is in the Trace Event Format: a run is a process, its workers are threads, an attempt at a
+task is a slice, and an injected delay a slice within it. A simulated fleet is a process of its own.
+Times here are whole nanoseconds.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import RecordError
 from ..records import DeviceRecord, QueryRecord, TaskRecord, atomic, given_path, plain, read_records
+from ..records.files import refused
 from .escape import natural
-from .placement import Track, lanes, nanoseconds, place_queries
 
 Event = dict[str, Any]
+SliceT = TypeVar("SliceT")
 
 # Names from the format's own palette: chrome://tracing refuses others, Perfetto has its own.
 _COLOURS = {
@@ -35,6 +40,148 @@ _QUERY_FIELDS = (
     *("num_queries", "partition_label", "num_fragments", "shots_total", "policy", "pool"),
     *("t_partition", "t_generate", "t_execute", "t_reconstruct", "t_overlapped", "t_total"),
 )
+_QUERY_TOLERANCE = 2_000_000
+"""Query records tell when they began to the millisecond."""
+_SLICE_TOLERANCE = 1_000_000
+"""A worker's end and its next begin are read on two clocks, the driver's and its own."""
+
+
+# Placement
+
+
+@dataclass(frozen=True)
+class PlacedQuery:
+    """A query with its tasks.
+
+    Attributes:
+        query_id: Of its records.
+        record: Its query record, if there is one.
+        tasks: Attempts at its tasks.
+        begin: When it began, which is 0 on the clock of its tasks; `end` when it ended.
+    """
+
+    query_id: str
+    record: QueryRecord | None
+    tasks: tuple[TaskRecord, ...]
+    begin: int
+    end: int
+
+
+def nanoseconds(seconds: float, what: str) -> int:
+    """Seconds of a record as whole nanoseconds.
+
+    Raises:
+        RecordError: There is no number.
+    """
+    scaled = seconds * 1_000_000_000
+    if not math.isfinite(scaled):
+        raise RecordError(f"{what} has the time {seconds}: a trace needs finite seconds")
+    return round(scaled)
+
+
+def lanes(
+    slices: Iterable[tuple[int, int, SliceT]],
+    tolerance: int = _SLICE_TOLERANCE,
+    *,
+    rigid: bool = False,
+) -> list[list[tuple[int, int, SliceT]]]:
+    """Slices (begin, end, what) on as few lanes as there are slices at a time.
+
+    A slice that begins up to the tolerance before the one in front of it ends begins at that end;
+    a rigid one keeps its length then.
+    """
+    found: list[list[tuple[int, int, SliceT]]] = []
+    for begin, end, what in sorted(slices, key=lambda item: item[:2]):
+        lane = next((lane for lane in found if lane[-1][1] <= begin + tolerance), [])
+        if not lane:
+            found.append(lane)
+        start = max(begin, lane[-1][1]) if lane else begin
+        lane.append((start, max(start, end + (start - begin) * rigid), what))
+    return found
+
+
+def place_queries(
+    tasks: Iterable[TaskRecord], queries: Iterable[QueryRecord]
+) -> dict[str, list[list[PlacedQuery]]]:
+    """Queries that follow one another, by run; in several rows where they overlapped in time.
+
+    Queries with a record begin when it says, counted from the first of them all. Queries without
+    one follow one another, behind those.
+
+    Raises:
+        RecordError: A record holds a time that is none.
+    """
+    records = {(record.run_id, record.query_id): record for record in queries}
+    groups: dict[tuple[str, str], list[TaskRecord]] = {}
+    for task in tasks:
+        groups.setdefault((task.run_id, task.query_id), []).append(task)
+    begins = {key: _started(records[key]) for key in groups if key in records}
+    origin = min(begins.values(), default=0)
+    dated: dict[str, list[tuple[int, int, str]]] = {run_id: [] for run_id, _ in groups}
+    undated: dict[str, list[tuple[int, str]]] = {run_id: [] for run_id in dated}
+    for (run_id, query_id), members in groups.items():
+        record, what = records.get((run_id, query_id)), f"query {query_id}"
+        times = [*(task.finished for task in members), *([record.t_total] if record else [])]
+        length = max(nanoseconds(seconds, what) for seconds in times)
+        if record is None:
+            undated[run_id].append((length, query_id))
+        else:
+            begin = begins[run_id, query_id] - origin
+            dated[run_id].append((begin, begin + length, query_id))
+    found = {}
+    for run_id, slices in dated.items():
+        rows = lanes(slices, _QUERY_TOLERANCE, rigid=True) or [[]]
+        end = max((row[-1][1] for row in rows if row), default=0)
+        for length, query_id in undated[run_id]:
+            rows[0].append((end, end + length, query_id))
+            end += length
+        found[run_id] = [
+            [
+                PlacedQuery(
+                    query_id, records.get((run_id, query_id)), tuple(groups[run_id, query_id]), *at
+                )
+                for *at, query_id in row
+            ]
+            for row in rows
+        ]
+    return found
+
+
+def _started(record: QueryRecord) -> int:
+    try:
+        moment = datetime.fromisoformat(record.started_at)
+    except ValueError as error:
+        raise RecordError(
+            f"query {record.query_id} has `started_at` {record.started_at!r}: a trace needs a time "
+            "in ISO 8601"
+        ) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return nanoseconds(moment.timestamp(), f"query {record.query_id}")
+
+
+def by_time(tasks: Sequence[TaskRecord], queries: Sequence[QueryRecord]) -> list[PlacedQuery]:
+    """Traced queries, the fastest first; the median is that in the middle."""
+    rows = [row for found in place_queries(tasks, queries).values() for row in found]
+    placed = [query for row in rows for query in row]
+    return sorted(placed, key=lambda query: query.end - query.begin)
+
+
+def timeline_numbers(query: PlacedQuery) -> dict[str, Any]:
+    """What a timeline shows, in numbers."""
+    begun = [task for task in query.tasks if task.started is not None]
+    workers = len({task.worker for task in begun})
+    length = (query.end - query.begin) / 1e9
+    busy = sum(max(0.0, task.finished - (task.started or 0.0)) for task in begun)
+    return {
+        "tasks": len(query.tasks),
+        "workers": workers,
+        "ms": 1e3 * length,
+        "busy_share": busy / (workers * length) if workers and length > 0 else None,
+        "delay_s": sum(task.injected_delay for task in begun),
+    }
+
+
+# Traces
 
 
 def chrome_trace(
@@ -78,7 +225,7 @@ def write_chrome_trace(
         RecordError: As for `chrome_trace`, or the file cannot be written.
     """
     path = given_path(path)
-    try:
+    with refused("write", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             atomic(path, durable=False) as unfinished,
@@ -88,8 +235,6 @@ def write_chrome_trace(
             for number, event in enumerate(_events(tasks, devices, queries)):
                 file.write((",\n" if number else "\n") + json.dumps(event, allow_nan=False))
             file.write("\n]}\n")
-    except OSError as error:
-        raise RecordError(f"cannot write {path}: {error.strerror}") from error
 
 
 def trace_files(path: str | os.PathLike[str], *logs: str | os.PathLike[str]) -> None:
@@ -110,7 +255,7 @@ def trace_files(path: str | os.PathLike[str], *logs: str | os.PathLike[str]) -> 
 
 
 class _Attempt(NamedTuple):
-    """A slice of a worker or a device. Times are nanoseconds; `begun` is None where it never was.
+    """A slice of a worker or a device; `begun` is None where it never was.
 
     `fields` are those of the event but for its place and times.
     """
@@ -127,22 +272,23 @@ def _events(
     devices: Iterable[DeviceRecord],
     queries: Iterable[QueryRecord],
 ) -> Iterator[Event]:
-    tracks = place_queries(tasks, queries)
-    for pid, track in enumerate(tracks, start=1):
-        yield from _track_events(pid, track)
+    pid = 0
+    for run_id, rows in place_queries(tasks, queries).items():
+        for name, row in zip(_numbered(f"run {run_id}", len(rows)), rows, strict=True):
+            pid += 1
+            yield from _named(pid, name)
+            yield from _run_events(pid, row)
     jobs = [_device_attempt(job) for job in devices]
     if jobs:
-        yield from _named(len(tracks) + 1, "process", "devices")
-        yield from _attempt_events(len(tracks) + 1, jobs, 1, "jobs")
+        yield from _named(pid + 1, "devices")
+        yield from _attempt_events(pid + 1, jobs, 1, "jobs")
 
 
-def _track_events(pid: int, track: Track) -> Iterator[Event]:
-    number = f" ({track.number + 1})" if track.number else ""
-    yield from _named(pid, "process", f"run {track.run_id}{number}")
-    yield from _named(pid, "thread", "queries", _QUERIES)
-    yield from _named(pid, "thread", "submissions", _SUBMISSIONS)
+def _run_events(pid: int, queries: Sequence[PlacedQuery]) -> Iterator[Event]:
+    yield from _named(pid, "queries", _QUERIES)
+    yield from _named(pid, "submissions", _SUBMISSIONS)
     attempts: list[_Attempt] = []
-    for query in track.queries:
+    for query in queries:
         args = {name: getattr(query.record, name) for name in _QUERY_FIELDS if query.record}
         args = plain({"tasks": len(query.tasks), **args})
         fields = {"name": f"query {query.query_id}", "cat": "query", "args": args}
@@ -164,37 +310,35 @@ def _track_events(pid: int, track: Track) -> Iterator[Event]:
 
 
 def _task_attempt(task: TaskRecord, origin: int, query_id: str) -> _Attempt:
+    left_out = {"run_id", "worker", "started", "finished"}
+    fields = _fields(task, f"fragment {task.fragment}", "task", left_out)
+    times = task.submitted, task.started, task.finished
     what = f"task {task.key} of query {query_id}"
-    submitted, finished = (
-        origin + nanoseconds(seconds, what) for seconds in (task.submitted, task.finished)
-    )
-    begun = None if task.started is None else origin + nanoseconds(task.started, what)
-    left_out = {"run_id", "worker", "started", "finished", "schema_version"}
-    fields = {
-        "name": f"fragment {task.fragment}",
-        "cat": "task",
-        "cname": _COLOURS[task.status],
-        "args": _without(task, left_out),
-    }
-    ended = finished if begun is None else max(begun, finished)
-    return _Attempt(f"worker {task.worker}", submitted, begun, ended, fields)
+    return _attempt(f"worker {task.worker}", times, origin, what, fields)
 
 
 def _device_attempt(job: DeviceRecord) -> _Attempt:
-    what = f"job {job.job} of device {job.device}"
-    queued, started, finished = (
-        nanoseconds(seconds, what) for seconds in (job.queued, job.started, job.finished)
-    )
-    args = _without(job, {"device", "schema_version"})
-    fields: Event = {"name": f"job {job.job}", "cat": "device", "args": args}
-    if job.status in _COLOURS:
-        fields["cname"] = _COLOURS[job.status]
-    return _Attempt(job.device, queued, started, max(started, finished), fields)
+    fields = _fields(job, f"job {job.job}", "device", {"device"})
+    times = job.queued, job.started, job.finished
+    return _attempt(job.device, times, 0, f"job {job.job} of device {job.device}", fields)
 
 
-def _without(record: TaskRecord | DeviceRecord, left_out: set[str]) -> Event:
-    fields: Event = plain({k: value for k, value in vars(record).items() if k not in left_out})
-    return fields
+def _attempt(
+    thread: str, times: tuple[float, float | None, float], origin: int, what: str, fields: Event
+) -> _Attempt:
+    submitted, begun, finished = times
+    submitted, finished = (origin + nanoseconds(at, what) for at in (submitted, finished))
+    begun = None if begun is None else origin + nanoseconds(begun, what)
+    ended = finished if begun is None else max(begun, finished)
+    return _Attempt(thread, submitted, begun, ended, fields)
+
+
+def _fields(
+    record: TaskRecord | DeviceRecord, name: str, category: str, left_out: set[str]
+) -> Event:
+    args = {k: v for k, v in vars(record).items() if k not in {*left_out, "schema_version"}}
+    colour = {"cname": _COLOURS[record.status]} if record.status in _COLOURS else {}
+    return {"name": name, "cat": category, **colour, "args": plain(args)}
 
 
 def _attempt_events(
@@ -211,21 +355,17 @@ def _attempt_events(
             changes[ended, "running"] -= 1
             by_thread.setdefault(thread, []).append((begun, ended, fields))
     tid = first
-    for name in sorted(by_thread, key=natural):
-        for lane in lanes(by_thread[name]):
-            number = f" ({lane.number + 1})" if lane.number else ""
-            yield from _named(pid, "thread", f"{name}{number}", tid)
-            for begin, end, fields in lane.slices:
+    for thread in sorted(by_thread, key=natural):
+        rows = lanes(by_thread[thread])
+        for name, row in zip(_numbered(thread, len(rows)), rows, strict=True):
+            yield from _named(pid, name, tid)
+            for begin, end, fields in row:
                 yield _slice(pid, tid, begin, end, fields)
                 delay = fields["args"].get("injected_delay") or 0.0
                 if delay > 0:
                     until = min(end, begin + nanoseconds(delay, "an injected delay"))
-                    names = {
-                        "name": "injected delay",
-                        "cat": "injected",
-                        "args": {"seconds": delay},
-                    }
-                    yield _slice(pid, tid, begin, until, names)
+                    slept = {"name": "injected delay", "cat": "injected"}
+                    yield _slice(pid, tid, begin, until, {**slept, "args": {"seconds": delay}})
             tid += 1
     levels = {"waiting": 0, "running": 0}
     for moment in sorted({moment for moment, _ in changes}):
@@ -245,10 +385,13 @@ def _submission(pid: int, name: str, moment: int, args: Event) -> Event:
     return {"ph": "i", "s": "t", "name": name, "cat": "submission", **place, "args": args}
 
 
-def _named(
-    pid: int, kind: Literal["process", "thread"], name: str, tid: int | None = None
-) -> Iterator[Event]:
+def _numbered(name: str, count: int) -> list[str]:
+    return [name, *(f"{name} ({number})" for number in range(2, count + 1))]
+
+
+def _named(pid: int, name: str, tid: int | None = None) -> Iterator[Event]:
     """The name of a process or a thread, and its place among its like: that of its number."""
-    place: Event = {"ph": "M", "pid": pid} if tid is None else {"ph": "M", "pid": pid, "tid": tid}
+    kind = "process" if tid is None else "thread"
+    place: Event = {"ph": "M", "pid": pid, **({} if tid is None else {"tid": tid})}
     yield {**place, "name": f"{kind}_name", "args": {"name": name}}
     yield {**place, "name": f"{kind}_sort_index", "args": {"sort_index": tid or pid}}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ComplexArray = NDArray[np.complex128]
+from ..cutting import ComplexArray, IntArray
 
 _SMALL = 1 << 10
 """Amplitudes up to which one call that multiplies zeros too is faster than several without."""
@@ -21,15 +21,13 @@ _SMALL = 1 << 10
 def product_state(columns: Sequence[ComplexArray], rows: int) -> ComplexArray:
     """A product of one-qubit states in one branch, shape (1, 2**num_qubits, rows).
 
-    Args:
-        columns: The state of each qubit, shape (2, rows or 1).
-        rows: Rows of the result.
+    The columns are the states of the qubits, shape (2, rows or 1).
     """
     total = np.ones((1, 1), dtype=np.complex128)
     for column in reversed(columns):
         product = total[:, None] * column
         total = product.reshape(-1, product.shape[-1])
-    return np.ascontiguousarray(np.broadcast_to(total, (len(total), rows)))[None]
+    return (total if total.shape[1] == rows else np.repeat(total, rows, axis=1))[None]
 
 
 def apply_gate(
@@ -107,31 +105,23 @@ def outcome_grams(states: ComplexArray, generators: tuple[tuple[int, ...], ...])
         Shape (rows, outcomes, branches, branches); element (i, j) is <psi_j|P_outcome|psi_i>.
     """
     branches, dim, rows = states.shape
-    if branches == 1:
-        return _outcome_chances(states[0], generators)
+    order = None
     if generators:
-        states = states[:, _order(dim, generators)]
+        find = _kept_outcome_order if dim <= _SMALL_ORDER else _outcome_order
+        order = find(dim.bit_length() - 1, generators)
+    if branches == 1:  # probabilities alone
+        chances = states[0].real ** 2 + states[0].imag ** 2
+        chances = chances if order is None else chances[order]
+        summed = chances.reshape(1 << len(generators), -1, rows).sum(axis=1)
+        return np.asarray(summed.T, dtype=np.complex128)[:, :, None, None]
+    if order is not None:
+        states = states[:, order]
     parts = states.reshape(branches, 1 << len(generators), -1, rows).transpose(3, 1, 0, 2)
     parts = np.ascontiguousarray(parts)
     return np.asarray(parts @ parts.conj().swapaxes(-1, -2))
 
 
-def _outcome_chances(states: ComplexArray, generators: tuple[tuple[int, ...], ...]) -> ComplexArray:
-    """`outcome_grams` of a single branch: the probability of each outcome."""
-    dim, rows = states.shape
-    chances = states.real**2 + states.imag**2
-    if generators:
-        chances = chances[_order(dim, generators)]
-    summed = chances.reshape(1 << len(generators), -1, rows).sum(axis=1)
-    return np.asarray(summed.T, dtype=np.complex128)[:, :, None, None]
-
-
-def _order(dim: int, generators: tuple[tuple[int, ...], ...]) -> NDArray[np.intp]:
-    order = _kept_outcome_order if dim <= _SMALL_ORDER else _outcome_order
-    return order(dim.bit_length() - 1, generators)
-
-
-def _outcome_order(num_qubits: int, generators: tuple[tuple[int, ...], ...]) -> NDArray[np.intp]:
+def _outcome_order(num_qubits: int, generators: tuple[tuple[int, ...], ...]) -> IntArray:
     """Basis states sorted by their outcome, equally many for each."""
     states = np.arange(1 << num_qubits)
     outcome = np.zeros_like(states)

@@ -6,30 +6,18 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 
 from ..checks import check_kind, check_whole
+from ..cutting import FloatArray, IntArray
 from ..errors import BackendError, DistributedEstimatorError
 from ..forks import Lock
-from ..subexperiments import (
-    FamilyPart,
-    FragmentEstimate,
-    FragmentExperiment,
-    MeasurementGroup,
-    SettingFamily,
-    Task,
-)
+from ..subexperiments import FamilyPart, FragmentEstimate, FragmentExperiment, SettingFamily, Task
 from .seeds import comes_from, draws_of, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
-
-BitTable = NDArray[np.int64]
-_Counts: TypeAlias = tuple[MeasurementGroup, SettingFamily, slice, NDArray[Any]]
-"""Counts of some of a family's settings for one group, with the shape
-(rows, settings, observable · slot outcomes)."""
 
 _CIRCUITS_PER_JOB = 512
 _MOST_TEMPLATES = 1024
@@ -57,6 +45,8 @@ class SamplerBackend:
         InputError: `sampler` is none, or `circuits_per_job` is not a positive whole number.
     """
 
+    exact = False
+
     def __init__(
         self,
         sampler: BaseSamplerV2,
@@ -83,13 +73,20 @@ class SamplerBackend:
 
     @property
     def identity(self) -> str:
-        """Hash of the sampler's class, device and options."""
-        return identity_of(self.sampler, defer_measurements=self.defer_measurements)
+        """Hash of the class of the sampler, its device's name, and all options, noise included.
 
-    @property
-    def exact(self) -> bool:
-        """A sampler never is."""
-        return False
+        Objects without readable content are compared by their `repr`, which may differ between two
+        equal samplers, but hardly agree between two that differ.
+        """
+        sampler, backend = self.sampler, backend_of(self.sampler)
+        content = [
+            f"{type(sampler).__module__}.{type(sampler).__qualname__}",
+            self.defer_measurements,
+            getattr(backend, "name", None),
+            getattr(backend, "options", None),
+            getattr(sampler, "options", None),
+        ]
+        return hashlib.sha256(_as_text(content).encode()).hexdigest()[:32]
 
     @property
     def max_qubits(self) -> int | None:
@@ -126,8 +123,8 @@ class SamplerBackend:
             pubs = [_pub(part, template, task.angles) for part, template in parts]
             sampler = _on_one_thread(reseeded(self.sampler, task.seed))
             results = sampler.run(pubs, shots=task.shots).result() if pubs else ()
-            counts = self._counts(experiment, task, parts, results)
-            estimate = _estimate_from_counts(experiment, task, counts)
+            tables, shots = _tables(experiment, task, parts, results)
+            estimate = FragmentEstimate.of_frequencies(experiment, task, tables, shots)
             return replace(estimate, draws=draws_of(results))
         except DistributedEstimatorError:
             raise
@@ -138,26 +135,6 @@ class SamplerBackend:
                 "transpile the circuit first; if it refuses measurements inside a circuit, pass "
                 "backend=SamplerBackend(sampler, defer_measurements=True)"
             ) from error
-
-    def _counts(
-        self,
-        experiment: FragmentExperiment,
-        task: Task,
-        parts: Iterable[tuple[FamilyPart, Template]],
-        results: Iterable[Any],
-    ) -> Iterator[_Counts]:
-        rows = len(task.angles)
-        measured = [
-            item
-            for (part, template), result in zip(parts, results, strict=True)
-            for item in _count(experiment, part, template, result.data, rows)
-        ]
-        yield from measured
-        # Where nothing is measured, every shot has the one outcome there is.
-        shots = measured[0][3].sum(axis=-1).flat[0] if measured else task.shots
-        for family in experiment.sure_families(task.circuits):
-            sure = np.full((rows, family.num_settings, 1), shots)
-            yield experiment.groups[0], family, slice(None), sure
 
     def _parts(
         self, experiment: FragmentExperiment, task: Task
@@ -175,8 +152,9 @@ class SamplerBackend:
             if key not in self._templates:
                 if len(self._templates) >= _MOST_TEMPLATES:
                     self._templates.clear()
+                target = getattr(backend_of(self.sampler), "target", None)
                 self._templates[key] = make_template(
-                    experiment, family, _target(self.sampler), defer=self.defer_measurements
+                    experiment, family, target, defer=self.defer_measurements
                 )
             return self._templates[key]
 
@@ -185,30 +163,34 @@ class SamplerBackend:
         return type(self), (self.sampler, self.defer_measurements, self.circuits_per_job)
 
 
-def _estimate_from_counts(
-    experiment: FragmentExperiment, task: Task, counts: Iterable[_Counts]
-) -> FragmentEstimate:
-    """Reduce the counts of all circuits of a task to its estimate."""
-    assert task.shots is not None, "exact tasks have no counts"
+def _tables(
+    experiment: FragmentExperiment,
+    task: Task,
+    parts: Iterable[tuple[FamilyPart, Template]],
+    results: Iterable[Any],
+) -> tuple[list[FloatArray], int]:
+    """Relative frequencies of all outcomes per measurement group, and the shots of each circuit."""
     rows, size = len(task.angles), experiment.layout.num_outcomes
-    tables = {id(group): np.zeros((rows, group.num_outcomes, size)) for group in experiment.groups}
+    tables = [np.zeros((rows, group.num_outcomes, size)) for group in experiment.groups]
     taken: set[int] = set()
-    for group, family, settings, table in counts:
-        taken.update(np.unique(table.sum(axis=-1)).tolist())
-        shape = rows, table.shape[1], group.num_outcomes, family.num_slot_outcomes
-        arranged = table.reshape(shape).transpose(0, 2, 1, 3)
-        tables[id(group)][:, :, family.places[settings]] = arranged
-    if len(taken) != 1:
+    for (part, template), result in zip(parts, results, strict=True):
+        for number, settings, counts in _count(experiment, part, template, result.data, rows):
+            taken.update(np.unique(counts.sum(axis=(2, 3))).tolist())
+            tables[number][:, :, part.family.places[settings]] = counts.transpose(0, 2, 1, 3)
+    # Where nothing is measured, every shot has the one outcome there is.
+    assert task.shots is not None, "exact tasks have no counts"
+    shots = next(iter(taken), task.shots)
+    if len(taken) > 1:
         raise BackendError(
             f"between {min(taken)} and {max(taken)} shots came back where {task.shots} were asked "
             "for: choose a number of shots that the sampler can take"
         )
-    shots = int(taken.pop())
-    frequencies = [table / shots for table in tables.values()]
-    return FragmentEstimate.of_frequencies(experiment, task, frequencies, shots)
+    for family in experiment.sure_families(task.circuits):
+        tables[0][:, :, family.places] = shots
+    return [table / shots for table in tables], shots
 
 
-def _pub(part: FamilyPart, template: Template, angles: NDArray[np.float64]) -> tuple[Any, ...]:
+def _pub(part: FamilyPart, template: Template, angles: FloatArray) -> tuple[Any, ...]:
     """A family's circuit with one set of parameters per row and circuit, rows slowest."""
     if not template.circuit.num_parameters:
         return (template.circuit,)
@@ -219,13 +201,17 @@ def _pub(part: FamilyPart, template: Template, angles: NDArray[np.float64]) -> t
 
 def _count(
     experiment: FragmentExperiment, part: FamilyPart, template: Template, data: Any, rows: int
-) -> Iterator[_Counts]:
-    """Counts of every measurement group from the bits of one PUB."""
-    family = part.family
-    shape = rows, part.stop - part.start
-    measured = sum(family.measured)
-    observed = _bits(data, MEASURE_REGISTER, shape, len(template.observed))
-    slots = _bits(data, SLOT_REGISTER, shape, measured)
+) -> Iterator[tuple[int, slice, IntArray]]:
+    """Counts from the bits of one PUB, by number of the measurement group.
+
+    Yields:
+        A group's number, settings of the family, and their counts, shape (rows, settings,
+        observable outcomes, slot outcomes).
+    """
+    family, measured = part.family, sum(part.family.measured)
+    circuits = rows, part.stop - part.start
+    observed = _bits(data, MEASURE_REGISTER, circuits, len(template.observed))
+    slots = _bits(data, SLOT_REGISTER, circuits, measured)
     shots = max(observed.shape[2], slots.shape[2])
     # The first slot is the slowest.
     slot_outcomes = slots @ (1 << np.arange(measured)[::-1])
@@ -242,11 +228,12 @@ def _count(
         size = group.num_outcomes * family.num_slot_outcomes
         offsets = size * np.arange(rows * count).reshape(rows, count, 1)
         counts = np.bincount((outcomes + offsets).ravel(), minlength=rows * count * size)
-        yield group, family, settings, counts.reshape(rows, count, size)
+        shape = rows, count, group.num_outcomes, family.num_slot_outcomes
+        yield number, settings, counts.reshape(shape)
         first += count
 
 
-def _bits(data: Any, register: str, shape: tuple[int, int], width: int) -> BitTable:
+def _bits(data: Any, register: str, shape: tuple[int, int], width: int) -> IntArray:
     """Measured bits of a register of `width`, shape (rows, circuits, shots, width)."""
     if not width:
         return np.zeros((*shape, 1, 0), dtype=np.int64)
@@ -256,10 +243,6 @@ def _bits(data: Any, register: str, shape: tuple[int, int], width: int) -> BitTa
     return unpacked[..., :width].astype(np.int64)
 
 
-def _target(sampler: BaseSamplerV2) -> Any:
-    return getattr(backend_of(sampler), "target", None)
-
-
 def _is_noiseless(sampler: BaseSamplerV2) -> bool:
     if isinstance(sampler, StatevectorSampler):
         return True
@@ -267,12 +250,11 @@ def _is_noiseless(sampler: BaseSamplerV2) -> bool:
     if not comes_from(backend, "qiskit_aer"):
         return False
     options = getattr(sampler, "options", None)
-    models = (
-        (getattr(options, "run_options", None) or {}).get("noise_model"),
-        getattr(getattr(options, "simulator", None), "noise_model", None),
-        getattr(backend.options, "noise_model", None),
+    return not (
+        (getattr(options, "run_options", None) or {}).get("noise_model")
+        or getattr(getattr(options, "simulator", None), "noise_model", None)
+        or getattr(backend.options, "noise_model", None)
     )
-    return not any(models)
 
 
 def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
@@ -280,10 +262,10 @@ def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
 
     On many small circuits Aer's own threads cost more than they gain.
     """
-    if not comes_from(sampler, "qiskit_aer"):
-        return sampler
-    chosen = {**sampler.options.backend_options, **sampler.options.run_options}
-    if "max_parallel_threads" in chosen:
+    if not comes_from(sampler, "qiskit_aer") or "max_parallel_threads" in {
+        **sampler.options.backend_options,
+        **sampler.options.run_options,
+    }:
         return sampler
     fresh = copy.copy(sampler)
     fresh._options = copy.copy(sampler.options)
@@ -316,23 +298,6 @@ def name_of(sampler: BaseSamplerV2) -> str:
     kind, device = type(sampler), device_of(sampler)
     name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
     return name if device is None else f"{name}({device.name})"
-
-
-def identity_of(sampler: BaseSamplerV2, *, defer_measurements: bool) -> str:
-    """A content hash of a sampler: its class, its device's name, and all options, noise included.
-
-    Objects without readable content are compared by their `repr`, which may differ between two
-    equal samplers, but hardly agree between two that differ.
-    """
-    kind, backend = type(sampler), backend_of(sampler)
-    content = [
-        f"{kind.__module__}.{kind.__qualname__}",
-        defer_measurements,
-        getattr(backend, "name", None),
-        getattr(backend, "options", None),
-        getattr(sampler, "options", None),
-    ]
-    return hashlib.sha256(_as_text(content).encode()).hexdigest()[:32]
 
 
 def _as_text(value: Any) -> str:

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from qiskit.primitives import BackendSamplerV2, BaseSamplerV2, StatevectorSampler
 from scipy.special import comb
 
+from ..cutting import FloatArray
 from ..errors import BackendError
 from ..forks import Lock
-
-FloatArray = NDArray[np.float64]
 
 _LARGEST_SEED = 2**31
 _BLOCK = 16
@@ -57,7 +56,7 @@ def reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:
         fresh._seed = seed
     elif isinstance(sampler, BackendSamplerV2):
         fresh._options = replace(sampler.options, seed_simulator=seed)
-    elif comes_from(sampler, "qiskit_ibm_runtime") and _is_local(sampler):
+    elif type(getattr(sampler, "_service", None)).__name__ == "QiskitRuntimeLocalService":
         options = copy.copy(sampler.options)
         options.simulator = copy.copy(options.simulator)
         options.simulator.seed_simulator = seed
@@ -65,11 +64,6 @@ def reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:
     else:
         return sampler
     return fresh
-
-
-def _is_local(sampler: BaseSamplerV2) -> bool:
-    """Whether a sampler of the runtime simulates in this process."""
-    return type(getattr(sampler, "_service", None)).__name__ == "QiskitRuntimeLocalService"
 
 
 def draws_of(results: Iterable[Any]) -> FloatArray:
@@ -91,7 +85,7 @@ def draws_of(results: Iterable[Any]) -> FloatArray:
         registers = [
             bits.array.reshape(-1, *bits.array.shape[-2:]) for bits in result.data.values()
         ]
-        blocks = _blocks(registers[0].shape[1]) if registers else 0
+        blocks = min(registers[0].shape[1] // _BLOCK, _MOST_BLOCKS) if registers else 0
         if not blocks:
             continue
         circuits = slice((_BLOCKS - size) // blocks)
@@ -103,11 +97,6 @@ def draws_of(results: Iterable[Any]) -> FloatArray:
         found[size : size + numbers.size] = numbers
         size += numbers.size
     return found
-
-
-def _blocks(shots: int) -> int:
-    """Blocks of a circuit that are looked at."""
-    return min(shots // _BLOCK, _MOST_BLOCKS)
 
 
 class Repetition:
@@ -134,19 +123,15 @@ class Repetition:
         return Repetition, ()
 
     def check(self, draws: FloatArray | None, shots: int, backend: str, seed: int) -> None:
-        """Compare a task with those before it.
+        """Compare a task with those before it, by its `draws_of`; None: they are independent.
 
-        Args:
-            draws: Of the task, as `draws_of` gives them; None: they are known to be independent.
-            shots: Of each circuit.
-            backend: Its name, for the error.
-            seed: Of the task. Those with the same seed draw the same by right: of a run that is
-                repeated, or by chance, as samplers take 31 bits of it.
+        Tasks with the same seed draw the same by right: of a run that is repeated, or by chance, as
+        samplers take 31 bits of it.
 
         Raises:
             BackendError: They were drawn from the same random numbers.
         """
-        blocks = _blocks(shots)
+        blocks = min(shots // _BLOCK, _MOST_BLOCKS)
         if draws is None or not blocks:
             return
         task, seed = draws.astype(np.int64), seed % _LARGEST_SEED
@@ -176,15 +161,9 @@ def _in_random_order(circuits: NDArray[np.int64]) -> bool:
     return bool(abs(changes - expected) <= min(expected / 4, 3 * math.sqrt(expected)))
 
 
-def _log_evidence() -> FloatArray:
-    """Of a block where the fewer high outcomes coincide with the others, by how many both have."""
-    counts = np.arange(_BLOCK + 1)
-    fewer, more = np.minimum.outer(counts, counts), np.maximum.outer(counts, counts)
-    found: FloatArray = np.log((1 + comb(_BLOCK, fewer) / comb(more, fewer)) / 2)
-    return found
-
-
-_LOG_EVIDENCE = _log_evidence()
+_FEWER, _MORE = np.sort(np.indices((_BLOCK + 1, _BLOCK + 1)), axis=0)
+_LOG_EVIDENCE: FloatArray = np.log((1 + comb(_BLOCK, _FEWER) / comb(_MORE, _FEWER)) / 2)
+"""Of a block where the fewer high outcomes coincide with the others, by how many both have."""
 
 
 def _evidence(ones: NDArray[np.int64], others: NDArray[np.int64]) -> FloatArray:

@@ -2,18 +2,21 @@
 
 Each slot splits the state into as many branches as its side has operators (two for most gates and
 wires). The inner products of the branches are the exact fragment tensor, for all settings at once;
-shots are drawn from the exact outcome distribution of each setting.
+shots are drawn from the exact outcome distribution of each setting. A fragment is compiled once:
+gates on one qubit are fused, angles are gathered by kind of gate.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
+from functools import cached_property, reduce
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..cutting import Fragment
+from ..cutting import ComplexArray, FloatArray, Fragment, IntArray, Operation, Slot
+from ..cutting.gates import GateKernel
+from ..forks import Lock
 from ..subexperiments import (
     FragmentEstimate,
     FragmentExperiment,
@@ -21,50 +24,36 @@ from ..subexperiments import (
     SlotwiseMap,
     Task,
 )
-from .kernels import apply_gate, outcome_grams
-from .program import program_of
-
-ComplexArray = NDArray[np.complex128]
-FloatArray = NDArray[np.float64]
+from .kernels import apply_branches, apply_gate, apply_real_gate, outcome_grams, product_state
 
 _WORK_PER_TASK = 4_000_000
 _SECONDS_EXACT, _SECONDS_SAMPLED = 5e-5, 1.25e-4  # NumPy's calls, for the states and each group
 _SECONDS_PER_AMPLITUDE = 5e-9  # and gate
 _SECONDS_PER_BYTE = 3e-9  # of tables of outcomes, to draw and sum up
+_MOST_PROGRAMS = 1024
+_ZERO = np.array([[1], [0]], dtype=np.complex128)
 _TO_Z = {
     "X": np.array([[1, 1], [1, -1]], dtype=complex)[..., None] / np.sqrt(2),
     "Y": np.array([[1, -1j], [1, 1j]])[..., None] / np.sqrt(2),
 }
 
+_Tables: TypeAlias = dict[GateKernel, ComplexArray]
+"""Matrices of all occurrences of each kind of gate, shape (d, d, occurrences, rows)."""
+_Part: TypeAlias = ComplexArray | tuple[GateKernel, int]
+"""A constant matrix, or a gate with angles and the number of its occurrence."""
 
-@dataclass(frozen=True)
+
 class StatevectorBackend:
-    """Exact or shot-by-shot simulation of fragments with NumPy, complex128.
+    """Exact or shot-by-shot simulation of fragments with NumPy, complex128; see `Backend`.
 
     Example:
         >>> StatevectorBackend().name
         'statevector'
     """
 
-    @property
-    def name(self) -> str:
-        """For records."""
-        return "statevector"
-
-    @property
-    def identity(self) -> str:
-        """Its name: it has no options."""
-        return self.name
-
-    @property
-    def exact(self) -> bool:
-        """It can."""
-        return True
-
-    @property
-    def max_qubits(self) -> int | None:
-        """None."""
-        return None
+    name = identity = "statevector"
+    exact = True
+    max_qubits = None
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As many as take about 20 ms."""
@@ -94,12 +83,16 @@ class StatevectorBackend:
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
         """Evaluate the task's circuits; see `Backend`."""
-        states = program_of(experiment.fragment).run(task.angles)
+        program = _program_of(experiment.fragment)
+        states = program.run(task.angles)
         tensors = []
         for group in experiment.groups:
-            tensors.append(group_coordinates(experiment.fragment, states, group))
+            tensors.append(program.coordinates(states, group))
         if task.shots is None:
-            return _exact(experiment, tensors)
+            values = np.empty((len(task.angles), len(experiment.paulis), tensors[0].shape[2]))
+            for group, tensor in zip(experiment.groups, tensors, strict=True):
+                values[:, group.paulis] = group.signs @ tensor
+            return FragmentEstimate(values, (), None)
         rng = np.random.default_rng(task.seed)
         layout = experiment.layout
         drawn = [layout.draw(layout.probabilities(t), task.shots, rng) for t in tensors]
@@ -107,31 +100,6 @@ class StatevectorBackend:
             kept = _outcomes_of(experiment, task.circuits)
             drawn = [table * own for table, own in zip(drawn, kept, strict=True)]
         return FragmentEstimate.of_frequencies(experiment, task, drawn, task.shots)
-
-
-def group_coordinates(
-    fragment: Fragment, states: ComplexArray, group: MeasurementGroup
-) -> FloatArray:
-    """The fragment tensor of each outcome of a group.
-
-    Args:
-        fragment: The fragment.
-        states: Its branch states, shape (branches, 2**qubits, rows).
-        group: The Paulis measured.
-
-    Returns:
-        Shape (rows, outcomes, product of ranks).
-    """
-    for qubit, letter in group.basis:
-        if letter in _TO_Z:
-            states = apply_gate(states, _TO_Z[letter], [[0, 1], [0, 1]], [qubit])
-    grams = outcome_grams(states, group.generators)
-    counts = [len(slot.side.branches) for slot in fragment.slots]
-    slots = range(len(counts))
-    pairs = grams.reshape(-1, *counts, *counts)
-    pairs = pairs.transpose(0, *(x for s in slots for x in (1 + s, 1 + len(counts) + s)))
-    flat = _coordinate_map(fragment)(pairs.reshape(len(pairs), -1)).real
-    return np.asarray(flat.reshape(states.shape[2], group.num_outcomes, -1))
 
 
 def _outcomes_of(experiment: FragmentExperiment, circuits: tuple[int, int]) -> FloatArray:
@@ -145,14 +113,150 @@ def _outcomes_of(experiment: FragmentExperiment, circuits: tuple[int, int]) -> F
     return table
 
 
-def _exact(experiment: FragmentExperiment, tensors: list[FloatArray]) -> FragmentEstimate:
-    rows, _, size = tensors[0].shape
-    values = np.empty((rows, len(experiment.paulis), size))
-    for group, tensor in zip(experiment.groups, tensors, strict=True):
-        values[:, list(group.paulis)] = group.signs @ tensor
-    return FragmentEstimate(values, (), None)
+class _Fused:
+    """Gates that follow each other on the same qubit, applied as one; or one gate of any width."""
+
+    def __init__(self, qubits: tuple[int, ...], part: _Part) -> None:
+        self.qubits = qubits
+        self.parts = [part]
+
+    def append(self, part: _Part) -> None:
+        """Follow with another gate, multiplying constants at once."""
+        last = self.parts[-1]
+        if isinstance(part, np.ndarray) and isinstance(last, np.ndarray):
+            self.parts[-1] = part @ last
+        else:
+            self.parts.append(part)
+
+    @cached_property
+    def nonzero(self) -> list[list[int]]:
+        """Per row of the matrix, the columns that can differ from zero."""
+        total = np.eye(1 << len(self.qubits), dtype=int)
+        for part in self.parts:
+            pattern = np.abs(part) > 0 if isinstance(part, np.ndarray) else part[0].nonzero
+            total = np.asarray(pattern, dtype=int) @ total
+        return [list(np.flatnonzero(row)) for row in total]
+
+    @cached_property
+    def is_real(self) -> bool:
+        """Whether the matrix is real at any angles."""
+        elements = (p if isinstance(p, np.ndarray) else p[0].coefficients for p in self.parts)
+        return not any(np.any(array.imag) for array in elements)
+
+    def matrices(self, tables: _Tables) -> ComplexArray:
+        """Shape (d, d, rows or 1)."""
+        return reduce(lambda all_, m: np.einsum("ijr,jkr->ikr", m, all_), self._factors(tables))
+
+    def column(self, tables: _Tables) -> ComplexArray:
+        """What the gates make of |0>, shape (d, rows or 1)."""
+        first, *rest = self._factors(tables)
+        return reduce(lambda all_, m: np.einsum("ijr,jr->ir", m, all_), rest, first[:, 0])
+
+    def _factors(self, tables: _Tables) -> list[ComplexArray]:
+        return [
+            part[:, :, None] if isinstance(part, np.ndarray) else tables[part[0]][..., part[1], :]
+            for part in self.parts
+        ]
 
 
-@lru_cache(maxsize=512)
-def _coordinate_map(fragment: Fragment) -> SlotwiseMap:
-    return SlotwiseMap([slot.side.coordinates for slot in fragment.slots])
+class Program:
+    """A fragment's steps, ready to run on any number of rows."""
+
+    def __init__(self, fragment: Fragment) -> None:
+        sides = [slot.side for slot in fragment.slots]
+        counts = [len(side.branches) for side in sides]
+        self._pairs_shape = *counts, *counts
+        self._pairs_order = [1 + s + end for s in range(len(sides)) for end in (0, len(sides))]
+        self._to_coordinates = SlotwiseMap([side.coordinates for side in sides])
+        columns: dict[GateKernel, list[tuple[int, ...]]] = {}
+        steps = list(_fuse(fragment.steps, columns))
+        # One-qubit gates that come first on their qubit make a product state.
+        self._first: list[_Fused | None] = [None] * fragment.num_qubits
+        self._steps: list[_Fused | Slot] = []
+        touched: set[int] = set()
+        for step in steps:
+            qubits = (step.qubit,) if isinstance(step, Slot) else step.qubits
+            if isinstance(step, _Fused) and len(qubits) == 1 and touched.isdisjoint(qubits):
+                self._first[qubits[0]] = step
+            else:
+                self._steps.append(step)
+            touched.update(qubits)
+        self._gathers = {kernel: np.array(own) for kernel, own in columns.items()}
+
+    def run(self, angles: FloatArray) -> ComplexArray:
+        """Branch states, (rows, angles) -> (branches, 2**qubits, rows)."""
+        tables = {k: _table(k, columns, angles) for k, columns in self._gathers.items()}
+        first = [_ZERO if fused is None else fused.column(tables) for fused in self._first]
+        states = product_state(first, len(angles))
+        for step in self._steps:
+            if isinstance(step, Slot):
+                states = apply_branches(states, step.side.branches, step.qubit)
+            else:
+                apply = apply_real_gate if step.is_real else apply_gate
+                states = apply(states, step.matrices(tables), step.nonzero, step.qubits)
+        return states
+
+    def coordinates(self, states: ComplexArray, group: MeasurementGroup) -> FloatArray:
+        """The fragment tensor of each outcome of a group, from branch states.
+
+        Returns:
+            Shape (rows, outcomes, product of ranks).
+        """
+        rows = states.shape[2]
+        for qubit, letter in group.basis:
+            if letter in _TO_Z:
+                states = apply_gate(states, _TO_Z[letter], [[0, 1], [0, 1]], [qubit])
+        grams = outcome_grams(states, group.generators).reshape(-1, *self._pairs_shape)
+        pairs = grams.transpose(0, *self._pairs_order)
+        flat = self._to_coordinates(pairs.reshape(len(pairs), -1)).real
+        return np.asarray(flat.reshape(rows, group.num_outcomes, -1))
+
+
+def _table(kernel: GateKernel, columns: IntArray, angles: FloatArray) -> ComplexArray:
+    """Matrices of all occurrences of one kind of gate, shape (d, d, occurrences, rows)."""
+    gathered = angles.T[columns]  # occurrences, angles of the gate, rows
+    flat = gathered.transpose(0, 2, 1).reshape(-1, kernel.num_angles)
+    matrices = kernel.matrices(flat)
+    return matrices.transpose(1, 2, 0).reshape(*matrices.shape[1:], len(columns), -1)
+
+
+def _fuse(
+    steps: Iterable[Operation | Slot], columns: dict[GateKernel, list[tuple[int, ...]]]
+) -> Iterator[_Fused | Slot]:
+    """Slots, and gates fused; notes the columns of the angles of every gate in `columns`."""
+    open_runs: dict[int, _Fused] = {}
+    for step in steps:
+        if isinstance(step, Slot):
+            open_runs.pop(step.qubit, None)
+            yield step
+            continue
+        assert step.kernel is not None, "steps are gates"
+        part: _Part = np.asarray(step.kernel.coefficients[0])
+        if step.angles:
+            own = columns.setdefault(step.kernel, [])
+            part = step.kernel, len(own)
+            own.append(step.angles)
+        run = open_runs.get(step.qubits[0]) if len(step.qubits) == 1 else None
+        if run is not None:
+            run.append(part)
+            continue
+        for qubit in step.qubits:
+            open_runs.pop(qubit, None)
+        fused = _Fused(step.qubits, part)
+        if len(step.qubits) == 1:
+            open_runs[step.qubits[0]] = fused
+        yield fused
+
+
+_programs: dict[str, Program] = {}
+_lock = Lock()
+
+
+def _program_of(fragment: Fragment) -> Program:
+    """The fragment's program; fragments of the same content share one, in any process."""
+    with _lock:
+        if fragment.key not in _programs:
+            _programs[fragment.key] = Program(fragment)
+            if len(_programs) > _MOST_PROGRAMS:
+                del _programs[next(iter(_programs))]
+        return _programs[fragment.key]

@@ -11,20 +11,16 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Instruction, Parameter, ParameterExpression
 from qiskit.circuit.library import UGate
 from qiskit.synthesis import OneQubitEulerDecomposer
 from qiskit.transpiler import Target, generate_preset_pass_manager
 
-from ..cutting import GateStep, SlotStep
+from ..cutting import ComplexArray, FloatArray, Operation
 from ..cutting.angles import AngleTable
 from ..errors import CircuitError
 from ..subexperiments import FragmentExperiment, SettingFamily
-
-FloatArray = NDArray[np.float64]
-ComplexArray = NDArray[np.complex128]
 
 SLOT_REGISTER = "slots"
 MEASURE_REGISTER = "observed"
@@ -60,155 +56,91 @@ class Template:
     bases: FloatArray
 
     def bind(self, angles: FloatArray) -> FloatArray:
-        """Parameter values of all subexperiments.
-
-        Args:
-            angles: Local angles, shape (rows, angles).
+        """Parameter values of all subexperiments, from local angles of shape (rows, angles).
 
         Returns:
             Shape (rows · groups · settings, parameters), rows slowest.
         """
         rows, groups, settings = len(angles), len(self.bases), len(self.settings)
-        columns = np.concatenate(
-            [
-                np.repeat(angles, groups * settings, axis=0),
-                np.tile(np.repeat(self.bases, settings, axis=0), (rows, 1)),
-                np.tile(self.settings, (rows * groups, 1)),
-            ],
-            axis=1,
-        )
-        return self.table.evaluate(columns)
+        local = np.repeat(angles, groups * settings, axis=0)
+        bases = np.tile(np.repeat(self.bases, settings, axis=0), (rows, 1))
+        slots = np.tile(self.settings, (rows * groups, 1))
+        return self.table.evaluate(np.concatenate([local, bases, slots], axis=1))
 
 
 def make_template(
     experiment: FragmentExperiment, family: SettingFamily, target: Target | None, *, defer: bool
 ) -> Template:
-    """Build the circuit of a family.
+    """Build the circuit of a family, transpiled to a target where there is one.
 
-    Args:
-        experiment: The fragment and its observables.
-        family: The settings.
-        target: The target to transpile the circuit to; None: not transpiled.
-        defer: Whether measurements at slots are deferred to ancilla qubits.
+    With `defer`, measurements at gates' slots are deferred to ancilla qubits.
     """
-    builder = _Builder(experiment, family, defer)
-    circuit = builder.build()
+    fragment, groups, settings = experiment.fragment, experiment.groups, list(family.settings())
+    observed = tuple(sorted({qubit for group in groups for qubit, _ in group.basis}))
+    measured = sum(family.measured)
+    deferred = [
+        defer and own and slot.side.end == "gate"
+        for slot, own in zip(fragment.slots, family.measured, strict=True)
+    ]
+    circuit = QuantumCircuit(
+        QuantumRegister(fragment.num_qubits + sum(deferred), "q"),
+        *([ClassicalRegister(measured, SLOT_REGISTER)] if measured else []),
+        *([ClassicalRegister(len(observed), MEASURE_REGISTER)] if observed else []),
+    )
+    angles = [Parameter(f"a{i:04d}") for i in range(len(fragment.angles))]
+    slots, bases = _Rotations("s", len(settings)), _Rotations("b", len(groups))
+    ends: list[tuple[int, int]] = []
+    ancilla, bit = count(fragment.num_qubits), count()
+    for step in fragment.steps:
+        if isinstance(step, Operation):
+            gate = step.instruction
+            if step.angles:
+                gate = gate.to_mutable()
+                gate.params = [angles[a] for a in step.angles]
+            _append(circuit, gate, step.qubits)
+            continue
+        operations = [setting[step.number] for setting in settings]
+        slots.append(circuit, step.qubit, [own.rotations[0] for own in operations])
+        if not family.measured[step.number]:
+            continue
+        place = next(bit)
+        if deferred[step.number]:
+            ends.append((next(ancilla), place))
+            circuit.cx(step.qubit, ends[-1][0])
+        else:
+            circuit.measure(step.qubit, place)
+        if step.side.end == "gate":
+            slots.append(circuit, step.qubit, [own.rotations[1] for own in operations])
+    for place, qubit in enumerate(observed):
+        letters = [dict(group.basis).get(qubit, "Z") for group in groups]
+        bases.append(circuit, qubit, [_TO_Z[letter] for letter in letters])
+        circuit.measure(qubit, measured + place)
+    for qubit, place in ends:
+        circuit.measure(qubit, place)
     if target is not None:
         level = 1 if target.build_coupling_map() is not None else 0
         circuit = generate_preset_pass_manager(level, target=target, seed_transpiler=0).run(circuit)
     circuit, expressions = _with_bare_parameters(circuit)
-    inputs = tuple(builder.angles + builder.basis_angles + builder.slot_angles)
-    return Template(
-        circuit,
-        builder.observed,
-        AngleTable(inputs, expressions),
-        builder.setting_values(),
-        builder.basis_values(),
-    )
+    inputs = (*angles, *bases.parameters, *slots.parameters)
+    return Template(circuit, observed, AngleTable(inputs, expressions), slots.values, bases.values)
 
 
-class _Builder:
-    """Puts a fragment's gates, slot rotations and measurements in order."""
+class _Rotations:
+    """Rotations that differ between settings, or bases: their parameters and angles.
 
-    def __init__(self, experiment: FragmentExperiment, family: SettingFamily, defer: bool) -> None:
-        fragment = experiment.fragment
-        self._experiment = experiment
-        self._family = family
-        self._settings = list(family.settings())
-        self.observed = tuple(sorted({q for g in experiment.groups for q, _ in g.basis}))
-        measured = sum(family.measured)
-        self._deferred = [
-            defer and m and slot.side.end == "gate"
-            for slot, m in zip(fragment.slots, family.measured, strict=True)
-        ]
-        self._circuit = QuantumCircuit(
-            QuantumRegister(fragment.num_qubits + sum(self._deferred), "q"),
-            *([ClassicalRegister(measured, SLOT_REGISTER)] if measured else []),
-            *([ClassicalRegister(len(self.observed), MEASURE_REGISTER)] if self.observed else []),
-        )
-        self.angles = [Parameter(f"a{i:04d}") for i in range(len(fragment.angles))]
-        self.slot_angles: list[Parameter] = []
-        self.basis_angles: list[Parameter] = []
-        self._slot_values: list[FloatArray] = []
-        self._basis_values: list[FloatArray] = []
+    Attributes:
+        values: Shape (settings or bases, parameters).
+    """
 
-    def build(self) -> QuantumCircuit:
-        """The circuit, in terms of local angles and rotation angles."""
-        ends: list[tuple[int, int]] = []
-        ancilla = count(self._experiment.fragment.num_qubits)
-        bit = count()
-        for step in self._experiment.fragment.steps:
-            if isinstance(step, GateStep):
-                self._gate(step)
-                continue
-            slot = self._experiment.fragment.slots[step.slot]
-            self._rotate_slot(step, 0)
-            if not self._family.measured[step.slot]:
-                continue
-            place = next(bit)
-            if self._deferred[step.slot]:
-                extra = next(ancilla)
-                self._circuit.cx(step.qubit, extra)
-                ends.append((extra, place))
-            else:
-                self._circuit.measure(step.qubit, place)
-            if slot.side.end == "gate":
-                self._rotate_slot(step, 1)
-        self._measure(ends)
-        return self._circuit
+    def __init__(self, prefix: str, count: int) -> None:
+        self._prefix = prefix
+        self.parameters: list[Parameter] = []
+        self.values = np.zeros((count, 0))
 
-    def setting_values(self) -> FloatArray:
-        """Slot rotation angles, shape (settings, angles)."""
-        return _columns(self._slot_values, len(self._settings))
-
-    def basis_values(self) -> FloatArray:
-        """Basis rotation angles, shape (groups, angles)."""
-        return _columns(self._basis_values, len(self._experiment.groups))
-
-    def _gate(self, step: GateStep) -> None:
-        instruction = step.instruction
-        if step.angles:
-            instruction = instruction.to_mutable()
-            instruction.params = [self.angles[a] for a in step.angles]
-        self._append(instruction, step.qubits)
-
-    def _append(self, instruction: Instruction, qubits: Sequence[int]) -> None:
-        symbolic = any(getattr(p, "parameters", ()) for p in instruction.params)
-        if not symbolic or instruction.name in _BOUND_SAFELY:
-            self._circuit.append(instruction, qubits)
-            return
-        if instruction.definition is None:
-            raise CircuitError(
-                f"`{instruction.name}` cannot be decomposed to gates that samplers bind correctly: "
-                "transpile the circuit first"
-            )
-        definition = instruction.definition
-        for item in definition.data:
-            targets = [qubits[definition.find_bit(q).index] for q in item.qubits]
-            self._append(item.operation, targets)
-
-    def _rotate_slot(self, step: SlotStep, which: int) -> None:
-        rotations = [setting[step.slot].rotations[which] for setting in self._settings]
-        self._rotate(step.qubit, rotations, self.slot_angles, self._slot_values, "s")
-
-    def _measure(self, deferred: Sequence[tuple[int, int]]) -> None:
-        for place, qubit in enumerate(self.observed):
-            letters = [dict(group.basis).get(qubit, "Z") for group in self._experiment.groups]
-            rotations = [_TO_Z[letter] for letter in letters]
-            self._rotate(qubit, rotations, self.basis_angles, self._basis_values, "b")
-            self._circuit.measure(qubit, sum(self._family.measured) + place)
-        for qubit, place in deferred:
-            self._circuit.measure(qubit, place)
-
-    def _rotate(
-        self,
-        qubit: int,
-        rotations: Sequence[ComplexArray],
-        parameters: list[Parameter],
-        values: list[FloatArray],
-        prefix: str,
+    def append(
+        self, circuit: QuantumCircuit, qubit: int, rotations: Sequence[ComplexArray]
     ) -> None:
-        """Append a rotation that depends on the setting or basis, or nothing where none does."""
+        """Append one rotation per setting to a circuit, or nothing where none does anything."""
         if all(
             np.allclose(np.abs(r[0, 0]), 1) and np.allclose(r / r[0, 0], _IDENTITY, atol=1e-12)
             for r in rotations
@@ -216,16 +148,29 @@ class _Builder:
             return
         angles = np.array([_EULER.angles(rotation) for rotation in rotations])
         if len(rotations) == 1 or (angles == angles[0]).all():
-            self._circuit.append(UGate(*map(float, angles[0])), [qubit])
+            circuit.append(UGate(*map(float, angles[0])), [qubit])
             return
-        fresh = [Parameter(f"{prefix}{len(parameters) + i:04d}") for i in range(3)]
-        self._circuit.append(UGate(*fresh), [qubit])
-        parameters.extend(fresh)
-        values.append(angles)
+        fresh = [Parameter(f"{self._prefix}{len(self.parameters) + i:04d}") for i in range(3)]
+        circuit.append(UGate(*fresh), [qubit])
+        self.parameters += fresh
+        self.values = np.concatenate([self.values, angles], axis=1)
 
 
-def _columns(values: Sequence[FloatArray], rows: int) -> FloatArray:
-    return np.concatenate(values, axis=1) if values else np.zeros((rows, 0))
+def _append(circuit: QuantumCircuit, gate: Instruction, qubits: Sequence[int]) -> None:
+    """Append a gate, decomposed to what every sampler binds correctly."""
+    symbolic = any(getattr(p, "parameters", ()) for p in gate.params)
+    if not symbolic or gate.name in _BOUND_SAFELY:
+        circuit.append(gate, qubits)
+        return
+    definition = gate.definition
+    if definition is None:
+        raise CircuitError(
+            f"`{gate.name}` cannot be decomposed to gates that samplers bind correctly: "
+            "transpile the circuit first"
+        )
+    for item in definition.data:
+        places = [qubits[definition.find_bit(q).index] for q in item.qubits]
+        _append(circuit, item.operation, places)
 
 
 def _with_bare_parameters(

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.tables import StageRow
+from ..analysis.load import StageRow
 from ..errors import short
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..analysis.tables import stages_of
+from ..analysis.load import stages_of
 from ..analysis.trace import trace_files
 from ..errors import InputError, RecordError
 from ..estimator import DistributedEstimator

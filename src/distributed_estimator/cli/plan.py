@@ -13,8 +13,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate
 
-from ..analysis.cost_files import load_costs, write_model
-from ..analysis.costs import LEVEL, CostModel, Features, Prediction
+from ..analysis.costs import LEVEL, CostModel, Features, Prediction, load_costs, write_model
 from ..backends import StatevectorBackend
 from ..cutting import CutPlan
 from ..errors import InputError, PlanTooLargeError, named, short

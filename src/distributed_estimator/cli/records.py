@@ -13,8 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from ..analysis.inventory import Inventory, take_inventory
-from ..analysis.sql import Answer, query_records
+from ..analysis.frames import Answer, Inventory, query_records, take_inventory
 from ..checks import is_number
 from ..errors import RecordError, named
 from ._options import PATH, json_option

@@ -32,7 +32,7 @@ def report(folder: Path, out: Path | None, as_json: bool) -> None:
     which are only read. Robustness is in it if `dest robustness DIR` measured it, tasks if the run
     was trained with --trace. For a study, see `dest study report`.
     """
-    from ..analysis.run_report import write_run_report
+    from ..analysis.pages import write_run_report
 
     command = _command("report", str(folder), out=out)
     written = write_run_report(folder, out, command=command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyPoint, percent
-from ..training.attacks import AttackConfig
+from ..training.config import AttackConfig
 from ._options import FOLDER, PATH, json_option, options_of, take
 from ._output import duration, print_files, print_json, print_table, progress_bar
 

@@ -26,9 +26,9 @@ from ._output import (
 from .report import study_report
 
 if TYPE_CHECKING:
-    from ..study.load import Study
+    from ..study.config import Study
+    from ..study.matrix import StudyRun
     from ..study.runner import StudyResult
-    from ..study.runs import StudyRun
 
 FAILED = 1
 """Exit code where every run has ended and some have failed, and where none has to be packed."""
@@ -78,8 +78,8 @@ def run(
     Runs that fail are listed at the end with their causes, and the exit code is then 1.
     """
     from ..analysis.study import is_archive
+    from ..study.config import load_study
     from ..study.folder import StudyFolder
-    from ..study.load import load_study
     from ..study.matrix import runs_of
     from ..study.runner import pending, run_study
 
@@ -119,7 +119,7 @@ def run(
 
 
 def _head(study: Study, runs: list[StudyRun], waiting: list[StudyRun]) -> dict[str, Any]:
-    from ..study.pace import total_seconds
+    from ..study.matrix import total_seconds
 
     by_experiment = {
         name: [run for run in runs if run.experiment == name] for name in study.config.experiments
@@ -142,7 +142,7 @@ def _head(study: Study, runs: list[StudyRun], waiting: list[StudyRun]) -> dict[s
 
 
 def _print_matrix(head: dict[str, Any], runs: list[StudyRun], *, as_json: bool) -> None:
-    from ..study.pace import expected_seconds
+    from ..study.matrix import expected_seconds
 
     if as_json:
         matrix = [
@@ -200,7 +200,7 @@ class _Bar:
     """Progress on stderr: a `Watcher` of the study."""
 
     def __init__(self, waiting: list[StudyRun], update: Callable[..., None]) -> None:
-        from ..study.pace import expected_seconds
+        from ..study.matrix import expected_seconds
 
         self._expected = {run.run_id: expected_seconds(run) for run in waiting}
         self._update = update

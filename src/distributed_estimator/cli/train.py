@@ -11,8 +11,7 @@ from typing import Any
 import click
 
 from ..analysis.accuracy import percent
-from ..analysis.load import load_queries, load_training
-from ..analysis.tables import stage_table
+from ..analysis.load import load_queries, load_training, stage_table
 from ..records import TrainingRecord
 from ..training.config import GRADIENT_FREE, TrainingConfig
 from ..training.models import ModelConfig, feature_range
@@ -109,9 +108,9 @@ def train(
     was killed.
     """
     if figure:
-        from ..analysis.charts import require_altair
+        from ..analysis.charts import require_charts
 
-        require_altair()
+        require_charts()
     if resume is not None:
         _check_alone({"workload": workload, "out": out, **settings})
         result = _train(None, RunFolder(resume), track)

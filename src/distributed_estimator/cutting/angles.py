@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit.circuit import Parameter, ParameterExpression
 
 from ..errors import CircuitError, InputError
-
-FloatArray = NDArray[np.float64]
+from .gates import FloatArray, IntArray
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Add": lambda *args: reduce(np.add, args),
@@ -41,37 +38,31 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
 class AngleTable:
     """Angles of gate occurrences, in the order the gates were met.
 
-    Attributes:
+    Args:
         parameters: The circuit's parameters, in Qiskit's order.
         expressions: One number or expression an angle.
     """
 
-    parameters: tuple[Parameter, ...]
-    expressions: tuple[ParameterExpression | float, ...]
-    _offsets: FloatArray = field(init=False)
-    _slopes: FloatArray = field(init=False)
-    _nonlinear: tuple[int, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        offsets = np.zeros(len(self.expressions))
-        slopes = np.zeros((len(self.parameters), len(self.expressions)))
-        columns = {p: i for i, p in enumerate(self.parameters)}
-        nonlinear = []
-        for k, expression in enumerate(self.expressions):
+    def __init__(
+        self, parameters: Sequence[Parameter], expressions: Sequence[ParameterExpression | float]
+    ) -> None:
+        self.parameters, self.expressions = tuple(parameters), tuple(expressions)
+        self._offsets = np.zeros(len(expressions))
+        self._slopes = np.zeros((len(parameters), len(expressions)))
+        self._nonlinear: list[int] = []
+        self._known: dict[tuple[int, int], Any] = {}
+        columns = {p: i for i, p in enumerate(parameters)}
+        for k, expression in enumerate(expressions):
             affine = _affine(expression)
             if affine is None:
-                nonlinear.append(k)
+                self._nonlinear.append(k)
                 continue
-            offsets[k] = affine[0]
+            self._offsets[k] = affine[0]
             for parameter, slope in affine[1].items():
-                slopes[columns[parameter], k] = slope
-        object.__setattr__(self, "_offsets", offsets)
-        object.__setattr__(self, "_slopes", slopes)
-        object.__setattr__(self, "_nonlinear", tuple(nonlinear))
+                self._slopes[columns[parameter], k] = slope
 
     def evaluate(self, values: FloatArray) -> FloatArray:
         """All angles in radians, (bindings, parameters) -> (bindings, angles).
@@ -99,7 +90,7 @@ class AngleTable:
         return np.asarray(angles, dtype=np.float64)
 
     @cached_property
-    def _terms(self) -> tuple[NDArray[np.intp], FloatArray]:
+    def _terms(self) -> tuple[IntArray, FloatArray]:
         """Parameters and slopes of each angle's first, second, … term, shape (terms, angles)."""
         most = int(np.count_nonzero(self._slopes, axis=0).max(initial=0))
         parameters = np.argsort(self._slopes == 0, axis=0, kind="stable")[:most]
@@ -108,12 +99,9 @@ class AngleTable:
     def jacobian(
         self, values: FloatArray, parameters: Sequence[int], angles: Collection[int]
     ) -> FloatArray:
-        """Slopes d angle / d parameter of some angles by some parameters.
+        """Slopes d angle / d parameter of some angles by some parameters, both by number.
 
-        Args:
-            values: Shape (bindings, parameters).
-            parameters: Numbers of the parameters to differentiate by.
-            angles: Columns of the angles; slopes of others are of no meaning, but finite.
+        Slopes of other angles are of no meaning, but finite.
 
         Returns:
             Shape (1, parameters wanted, angles) when every expression is affine, else
@@ -150,16 +138,12 @@ class AngleTable:
         if tree is None:
             slope = self.expressions[angle].gradient(self.parameters[parameter])  # type: ignore[union-attr]
             return self._bound(slope, values)
-        if key not in self._slopes_known:
+        if key not in self._known:
             from sympy import Symbol
 
-            self._slopes_known[key] = tree.diff(Symbol(name, real=True))
+            self._known[key] = tree.diff(Symbol(name, real=True))
         with np.errstate(all="ignore"):  # what it leaves is refused by the caller
-            return np.asarray(_walk(self._slopes_known[key], self._columns(values)))
-
-    @cached_property
-    def _slopes_known(self) -> dict[tuple[int, int], Any]:
-        return {}
+            return np.asarray(_walk(self._known[key], self._columns(values)))
 
     def depends_on(self, angle: int) -> frozenset[int]:
         """Indices of the parameters that `angle` is a function of."""
@@ -202,9 +186,7 @@ def _tree(expression: Any) -> Any:
         return None
 
 
-def _affine(
-    expression: ParameterExpression | float,
-) -> tuple[float, dict[Parameter, float]] | None:
+def _affine(expression: ParameterExpression | float) -> tuple[float, dict[Parameter, float]] | None:
     """Offset and slopes of an affine expression; None for any other."""
     if not isinstance(expression, ParameterExpression):
         return float(expression), {}

@@ -6,25 +6,37 @@ sides: the Hermitian combinations of ``rho -> E_i rho E_j^+``. Every physical op
 run at a slot is a *functional* of these coordinates; enough of them determine the coordinates, and
 the coordinates of both sides are joined by one small matrix, the *core*. docs/mathematics.md
 derives it.
+
+Sides follow from the gate. Those that need two operators (of all controlled gates and two-qubit
+rotations) are brought to a frame in which these are the projectors; others, and wires, take the
+operations that qiskit-addon-cutting decomposes SWAP and `Move` into.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import combinations, product
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import block_diag
+from qiskit.circuit import Instruction
+from qiskit.circuit.library import SwapGate, UnitaryGate
+from qiskit_addon_cutting.instructions import Move
+from qiskit_addon_cutting.qpd import QPDBasis
+from scipy.linalg import block_diag, polar, schur
 
-ComplexArray = NDArray[np.complex128]
-FloatArray = NDArray[np.float64]
+from .gates import ComplexArray, FloatArray, IntArray
+
 SettingBasis = Literal["full", "minimal"]
 End = Literal["gate", "wire_out", "wire_in"]
 
 _TOLERANCE = 1e-9
+# Relative to the largest weight: terms left out of a gate are an error of the value.
+_NO_WEIGHT = 1e-12
+_MATRIX_UNITS = np.eye(4, dtype=complex).reshape(4, 2, 2)
+_PROBES = [(t, p) for t in (0.0, 0.4, 0.8, 1.2, 1.5708) for p in (1, 1j, -1, -1j)]
 _PAULIS = np.array(
     [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], dtype=complex
 )
@@ -34,6 +46,9 @@ PROJECTORS = np.array([[[1, 0], [0, 0]], [[0, 0], [0, 1]]], dtype=complex)
 @dataclass(frozen=True, eq=False)
 class LocalOperation:
     """One physical choice at a slot: a rotation, or a measurement between two rotations.
+
+    It has as many functionals as rotations: a measurement's are its outcome as a sign, and its
+    outcome ignored.
 
     Attributes:
         name: For people: "I", "S", "M", …
@@ -47,11 +62,6 @@ class LocalOperation:
     def measures(self) -> bool:
         """Whether the operation yields an outcome."""
         return len(self.rotations) == 2
-
-    @property
-    def num_functionals(self) -> int:
-        """1, or 2 for a measurement: its outcome as a sign, and its outcome ignored."""
-        return len(self.rotations)
 
     @cached_property
     def kraus(self) -> ComplexArray:
@@ -75,8 +85,7 @@ class SlotBasis:
 
     Attributes:
         operations: The settings.
-        outcomes: Shape (outcomes of all settings, rank); row o maps coordinates to the
-            weight of outcome o.
+        outcomes: Shape (outcomes, rank); row o maps coordinates to the weight of outcome o.
         functionals: Shape (functionals of all settings, rank).
         inverse: Shape (rank, functionals); coordinates from functionals, of least norm.
     """
@@ -87,9 +96,9 @@ class SlotBasis:
     inverse: FloatArray
 
     @cached_property
-    def first(self) -> NDArray[np.intp]:
+    def first(self) -> IntArray:
         """Index of each setting's first functional (and outcome: both are as many)."""
-        sizes = [operation.num_functionals for operation in self.operations]
+        sizes = [len(operation.rotations) for operation in self.operations]
         return np.cumsum([0, *sizes[:-1]])
 
     @cached_property
@@ -103,12 +112,12 @@ class SlotBasis:
         return self._blocks(np.array([[1.0, 1.0], [1.0, -1.0], [1.0, -1.0], [1.0, 1.0]]))
 
     @cached_property
-    def pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def pairs(self) -> tuple[IntArray, IntArray]:
         """The two functionals of every pair of one setting, two arrays of shape (pairs,)."""
         pairs = [
             (start + a, start + b)
             for start, operation in zip(self.first, self.operations, strict=True)
-            for a, b in product(range(operation.num_functionals), repeat=2)
+            for a, b in product(range(len(operation.rotations)), repeat=2)
         ]
         left, right = np.array(pairs).T
         return left, right
@@ -224,14 +233,7 @@ def core_of(expansions: ComplexArray, slopes: ComplexArray | None = None) -> Flo
     left = _hermitian_basis(k).conj()
     right = _hermitian_basis(m).conj()
     varied = expansions if slopes is None else slopes
-    core = np.einsum(
-        "rxy,nxu,nyv,suv->nrs",
-        left,
-        varied,
-        expansions.conj(),
-        right,
-        optimize=True,
-    )
+    core = np.einsum("rxy,nxu,nyv,suv->nrs", left, varied, expansions.conj(), right, optimize=True)
     return np.asarray(core.real if slopes is None else 2 * core.real)
 
 
@@ -245,18 +247,14 @@ def expand(unitaries: ComplexArray, first: Side, second: Side) -> ComplexArray:
     return np.asarray(left @ operator_schmidt(unitaries) @ right.T)
 
 
-def overhead(schmidt_weights: FloatArray) -> float:
-    """Sampling overhead γ² of one cut gate from its operator-Schmidt coefficients.
+def overhead(unitary: ComplexArray) -> float:
+    """Sampling overhead γ² of a cut gate, from its operator-Schmidt coefficients s.
 
     γ = 2 (Σ s)² − 1 with Σ s² = 1 (Schmitt, Piveteau, Sutter 2025): 3 for CX, 7 for SWAP.
     """
-    weights = schmidt_weights / np.linalg.norm(schmidt_weights)
+    weights = np.linalg.svd(operator_schmidt(unitary[None])[0], compute_uv=False)
+    weights = weights / np.linalg.norm(weights)
     return float((2 * weights.sum() ** 2 - 1) ** 2)
-
-
-def schmidt_weights(unitary: ComplexArray) -> FloatArray:
-    """Operator-Schmidt coefficients of one two-qubit unitary, shape (4,)."""
-    return np.linalg.svd(operator_schmidt(unitary[None])[0], compute_uv=False)
 
 
 def operator_schmidt(unitaries: ComplexArray) -> ComplexArray:
@@ -296,3 +294,130 @@ def _greedy_spanning(rows: list[FloatArray], rank: int) -> list[int]:
             return len(values), round(float(values[-1]), 6)
 
         chosen.append(max((i for i in range(len(rows)) if i not in chosen), key=gain))
+
+
+def gate_sides(unitaries: ComplexArray) -> tuple[Side, Side]:
+    """Both sides of a gate from its unitaries at one or several angles, shape (rows, 4, 4)."""
+    matrices = operator_schmidt(unitaries)
+    first = _gate_side(np.concatenate(list(matrices), axis=1))
+    second = _gate_side(np.concatenate(list(matrices), axis=0).T)
+    return first, second
+
+
+def qpd_terms(unitary: ComplexArray | None) -> int:
+    """Terms of the addon's decomposition of a two-qubit unitary, or of a wire (None)."""
+    gate = Move() if unitary is None else UnitaryGate(unitary)
+    weights = np.abs(QPDBasis.from_instruction(gate).coeffs)
+    return int((weights > _NO_WEIGHT).sum())
+
+
+@lru_cache(maxsize=1)
+def wire_sides() -> tuple[Side, Side]:
+    """The end of a cut wire and the start of the wire that continues it."""
+    maps = QPDBasis.from_instruction(Move()).maps
+    out = _distinct(operations[0] for operations in maps)
+    start = _distinct(operations[1] for operations in maps)
+    kets = np.zeros((2, 2, 2), dtype=complex)
+    kets[[0, 1], [0, 1], 0] = 1
+    return Side("wire_out", kets.transpose(0, 2, 1), out), Side("wire_in", kets, start)
+
+
+def _gate_side(columns: ComplexArray) -> Side:
+    vectors, weights, _ = np.linalg.svd(columns, full_matrices=False)
+    weights = weights[weights > _NO_WEIGHT * weights[0]] / weights[0]
+    span = vectors[:, : len(weights)].T.reshape(-1, 2, 2)
+    if len(span) == 1:
+        unitary = span[0] * np.sqrt(2)
+        pivot = _pivot(unitary)
+        unitary = unitary * (abs(pivot) / pivot)
+        return Side("gate", unitary[None], (LocalOperation("U", (unitary,)),))
+    frame = _common_frame(span, weights) if len(span) == 2 else None
+    if frame is None:
+        return Side("gate", _MATRIX_UNITS, _universal_operations())
+    after, before = frame
+    # The five distinct operations of a rank-4 gate, in its own frame.
+    diagonals = (("I", (1, 1)), ("Z", (1, -1)), ("S", (1, 1j)), ("S†", (1, -1j)))
+    rotations = (LocalOperation(name, (after @ np.diag(d) @ before,)) for name, d in diagonals)
+    operations = *rotations, LocalOperation("M", (before, after))
+    return Side("gate", after @ PROJECTORS @ before, operations)
+
+
+def _pivot(array: ComplexArray) -> complex:
+    """The first entry that is not small: made positive, it fixes a phase on every processor."""
+    return complex(array.ravel()[np.argmax(np.abs(array) > 0.1)])
+
+
+def _common_frame(
+    span: ComplexArray, weights: FloatArray
+) -> tuple[ComplexArray, ComplexArray] | None:
+    """Unitaries V, W with span = V · diagonal · W, if there are any; V·W as near 1 as can be.
+
+    In a gate that hardly entangles, the second operator has little weight and is known badly. The
+    first is nearly unitary then, and diagonal in any frame found so: no weight is lost.
+    """
+    mixtures = [span[0] * np.cos(t) + span[1] * np.sin(t) * phase for t, phase in _PROBES]
+    regular = span[0] if _regularity(span[0]) > 0.3 else max(mixtures, key=_regularity)
+    unitary, _ = polar(regular)
+    turned = unitary.conj().T @ span
+    _, vectors = schur(
+        max(turned, key=lambda m: abs(np.subtract(*np.linalg.eigvals(m)))), "complex"
+    )
+    after, before = unitary @ vectors, vectors.conj().T
+    inside = after.conj().T @ span @ before.conj().T
+    if np.abs(inside[:, [0, 1], [1, 0]] * weights[:, None]).max() > _NO_WEIGHT:
+        return None
+    order = sorted((0, 1), key=lambda i: _frame_key(after[:, i]))
+    after, before = after[:, order], before[order]
+    for i in range(2):
+        pivot = _pivot(after[:, i])
+        after[:, i] *= abs(pivot) / pivot
+        before[i] *= pivot / abs(pivot)
+        overlap = before[i] @ after[:, i]
+        if abs(overlap) <= 0.1:
+            overlap = _pivot(before[i])
+        before[i] *= abs(overlap) / overlap
+    return after, before
+
+
+def _regularity(matrix: ComplexArray) -> float:
+    """Smallest singular value over the largest: 1 for a unitary, 0 for a projector."""
+    largest, smallest = np.linalg.svd(matrix, compute_uv=False)
+    return float(smallest / largest)
+
+
+def _frame_key(vector: ComplexArray) -> tuple[float, float, float]:
+    """|0> before |1>, |+> before |->, |+i> before |-i>."""
+    cross = np.conj(vector[0]) * vector[1]
+    return (-round(abs(vector[0]), 6), -round(cross.real, 6), -round(cross.imag, 6))
+
+
+@lru_cache(maxsize=1)
+def _universal_operations() -> tuple[LocalOperation, ...]:
+    """Operations that span every single-qubit map, from the decomposition of SWAP."""
+    maps = QPDBasis.from_instruction(SwapGate()).maps
+    return _distinct(operations[0] for operations in maps)
+
+
+def _distinct(sequences: Iterable[Sequence[Instruction]]) -> tuple[LocalOperation, ...]:
+    found: list[LocalOperation] = []
+    for sequence in sequences:
+        candidate = _parse(sequence)
+        if not any(
+            candidate.measures == other.measures and np.allclose(candidate.ptm, other.ptm)
+            for other in found
+        ):
+            found.append(candidate)
+    return tuple(found)
+
+
+def _parse(sequence: Sequence[Instruction]) -> LocalOperation:
+    """A `LocalOperation` from the addon's instructions; resets at a wire's end are implied."""
+    rotations, names = [np.eye(2, dtype=complex)], []
+    for instruction in sequence:
+        if instruction.name == "qpd_measure":
+            names.append("M")
+            rotations.append(np.eye(2, dtype=complex))
+        elif instruction.name != "reset":
+            names.append(instruction.name)
+            rotations[-1] = instruction.to_matrix() @ rotations[-1]
+    return LocalOperation("·".join(names) or "I", tuple(rotations))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any, Literal
+from typing import Any
 
 from qiskit.circuit import (
     Barrier,
@@ -39,7 +39,7 @@ from qiskit_addon_cutting.qpd import BaseQPDGate
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import MAX_MATRIX_QUBITS, GateKernel, definition_of, kernel_of
-from .rewrite import PlacedGate, Together, merge_rotations, relabel
+from .rewrite import Operation, Together, merge_rotations, relabel
 
 # Recognised by type: a user's own gate may have any name.
 _IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)
@@ -60,36 +60,6 @@ _REFUSED: dict[type[Instruction], tuple[str, str]] = {
     ),
 }
 _MAX_NESTING = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Operation:
-    """One gate, wire cut or move of a circuit in normal form.
-
-    Attributes:
-        kind: "gate", "cut_wire" (a wire cut marked by the user or found by a search) or
-            "move" (the addon's `Move`: the state of the first qubit goes to the second).
-        name: Qiskit's name of the operation.
-        qubits: The qubits it acts on, in the gate's own order.
-        instruction: Qiskit's gate, None for a wire cut or move.
-        kernel: The unitary; None for a wire cut or move.
-        angles: Columns of the angle table, one per angle of the kernel.
-        position: Index of the instruction of the source circuit it came from.
-    """
-
-    kind: Literal["gate", "cut_wire", "move"]
-    name: str
-    qubits: tuple[int, ...]
-    position: int
-    instruction: Instruction | None = None
-    kernel: GateKernel | None = None
-    angles: tuple[int, ...] = ()
-
-    @property
-    def unitary(self) -> GateKernel:
-        """The kernel of a gate."""
-        assert self.kernel is not None, f"`{self.name}` is not a gate"
-        return self.kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,21 +121,12 @@ def normalise(
     flat, outputs = relabel(flat, circuit.num_qubits, together)
     expressions: list[ParameterExpression | float] = []
     operations: list[Operation] = []
-    for gate in merge_rotations(flat):
-        operation, kernel = gate.operation, gate.kernel
-        columns: tuple[int, ...] = ()
-        if kernel is not None and kernel.num_angles:
-            columns = tuple(range(len(expressions), len(expressions) + kernel.num_angles))
-            expressions.extend(operation.params)
-        kind: Literal["gate", "cut_wire", "move"] = "gate"
-        if kernel is None:
-            kind = "move" if isinstance(operation, Move) else "cut_wire"
-        instruction = None if kernel is None else operation
-        operations.append(
-            Operation(
-                kind, operation.name, gate.qubits, gate.position, instruction, kernel, columns
-            )
-        )
+    for operation in merge_rotations(flat):
+        if operation.kernel is not None and operation.kernel.num_angles:
+            first = len(expressions)
+            expressions.extend(operation.instruction.params)
+            operation = replace(operation, angles=tuple(range(first, len(expressions))))
+        operations.append(operation)
     angles = AngleTable(tuple(circuit.parameters), tuple(expressions))
     formulas = tuple(dict.fromkeys(flattener.product_formulas))
     return NormalCircuit(circuit.num_qubits, tuple(operations), angles, outputs, formulas)
@@ -189,7 +150,7 @@ class _Flattener:
         qubits: tuple[int, ...],
         position: int | None = None,
         depth: int = 0,
-    ) -> Iterator[PlacedGate]:
+    ) -> Iterator[Operation]:
         """The operations of a circuit, or of a definition, on these qubits."""
         if depth > _MAX_NESTING:
             raise CircuitError(f"gate definitions nest deeper than {_MAX_NESTING}: transpile first")
@@ -207,14 +168,19 @@ class _Flattener:
             if not (fresh and isinstance(operation, Initialize)):
                 _refuse(operation, where)
             if isinstance(operation, CutWire | Move | PermutationGate):
-                yield self._placed(PlacedGate(operation, where, targets, None))
+                yield self._placed(Operation(operation, targets, where))
                 continue
-            _check_angles(operation, where)
+            for angle in getattr(operation, "params", ()):
+                if isinstance(angle, float) and not isfinite(angle):
+                    raise CircuitError(
+                        f"`{operation.name}` (instruction {where}) has the angle {angle}, which is "
+                        "not finite: give a finite number or a parameter"
+                    )
             kernel = kernel_of(operation)
             if kernel is not None and (
                 len(targets) <= 2 or (len(targets) <= self._widest and self._together(targets))
             ):
-                yield self._placed(PlacedGate(operation, where, targets, kernel))
+                yield self._placed(Operation(operation, targets, where, kernel))
                 continue
             if isinstance(operation, PauliEvolutionGate) and not _is_exact(operation):
                 self.product_formulas.append(where)
@@ -223,14 +189,14 @@ class _Flattener:
                 raise _undefined(operation, where)
             yield from self.flatten(definition, targets, where, depth + 1)
 
-    def _placed(self, gate: PlacedGate) -> PlacedGate:
+    def _placed(self, gate: Operation) -> Operation:
         """The gate, after checking that it may stand there."""
         for qubit in gate.qubits:
             if qubit in self._measured:
                 _refuse(Measure(), self._measured[qubit])
         self._used.update(gate.qubits)
         if gate.kernel is not None and gate.kernel.num_angles:
-            unknown = _symbols(gate.operation) - self._parameters
+            unknown = _symbols(gate.instruction) - self._parameters
             if unknown:
                 outer = self._circuit.data[gate.position].operation
                 raise CircuitError(
@@ -240,15 +206,6 @@ class _Flattener:
                     "counts"
                 )
         return gate
-
-
-def _check_angles(operation: Any, position: int) -> None:
-    for angle in getattr(operation, "params", ()):
-        if isinstance(angle, float) and not isfinite(angle):
-            raise CircuitError(
-                f"`{operation.name}` (instruction {position}) has the angle {angle}, which is not "
-                "finite: give a finite number or a parameter"
-            )
 
 
 def _is_exact(evolution: PauliEvolutionGate) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from qiskit.circuit import Instruction
 from rustworkx import PyGraph, connected_components
 
 from .angles import AngleTable
@@ -20,48 +18,29 @@ from .channels import (
     Side,
     core_of,
     expand,
+    gate_sides,
     overhead,
-    schmidt_weights,
+    qpd_terms,
+    wire_sides,
 )
-from .circuit import NormalCircuit, Operation
-from .gates import GateKernel
-from .sides import gate_sides, qpd_terms, wire_sides
+from .circuit import NormalCircuit
+from .gates import ComplexArray, FloatArray, GateKernel
+from .rewrite import Operation
 from .structure import gate_key
-
-FloatArray = NDArray[np.float64]
-ComplexArray = NDArray[np.complex128]
-
-
-@dataclass(frozen=True, eq=False)
-class GateStep:
-    """A gate of a fragment: local qubits, and columns of the fragment's own angles."""
-
-    instruction: Instruction
-    kernel: GateKernel
-    qubits: tuple[int, ...]
-    angles: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class SlotStep:
-    """The place of slot number `slot` in the order of a fragment's gates."""
-
-    slot: int
-    qubit: int
 
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """One end of a cut on a fragment.
+    """One end of a cut on a fragment, in the order of its gates.
 
     Attributes:
-        cut: Number of the cut.
-        qubit: Local qubit.
+        number: Its place among the fragment's slots.
+        qubit: The local qubit.
         side: What happens there.
         cut_key: Content of the cut and which end of it this is: what the side follows from.
     """
 
-    cut: int
+    number: int
     qubit: int
     side: Side
     cut_key: str
@@ -75,17 +54,20 @@ class Fragment:
         index: Its place in the plan.
         qubits: The circuit qubit of each local qubit.
         outputs: Local qubit by circuit qubit, for those that can be observed here.
-        steps: Gates and slots in order.
-        slots: Ends of cuts on this fragment, in order of their steps.
+        steps: Gates, with local qubits and angles, and slots in order.
         angles: Columns of the plan's angle table that its gates use, one per local angle.
     """
 
     index: int
     qubits: tuple[int, ...]
     outputs: dict[int, int]
-    steps: tuple[GateStep | SlotStep, ...]
-    slots: tuple[Slot, ...]
+    steps: tuple[Operation | Slot, ...]
     angles: tuple[int, ...]
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """Ends of cuts on this fragment."""
+        return tuple(step for step in self.steps if isinstance(step, Slot))
 
     @property
     def num_qubits(self) -> int:
@@ -112,9 +94,8 @@ class Fragment:
         """Content hash of the fragment's structure, without its angles' values."""
         lines = [f"{self.num_qubits}"]
         for step in self.steps:
-            if isinstance(step, SlotStep):
-                slot = self.slots[step.slot]
-                lines.append(f"slot {step.qubit} {slot.side.end} {slot.cut_key}")
+            if isinstance(step, Slot):
+                lines.append(f"slot {step.qubit} {step.side.end} {step.cut_key}")
             else:
                 lines.append(f"{gate_key(step.instruction)} {step.qubits} {step.angles}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
@@ -179,9 +160,7 @@ class Cut:
     @cached_property
     def sampling_overhead(self) -> float:
         """γ² of the cut; for a symbolic gate its largest over multiples of π/2."""
-        if self.kernel is None:
-            return 16.0
-        return max(overhead(schmidt_weights(unitary)) for unitary in self._samples)
+        return 16.0 if self.kernel is None else max(map(overhead, self._samples))
 
     @cached_property
     def _samples(self) -> ComplexArray:
@@ -191,173 +170,140 @@ class Cut:
         return self.kernel.matrices(np.array(list(product(angles, repeat=self.kernel.num_angles))))
 
 
-@dataclass(frozen=True, eq=False)
-class _Event:
-    """An operation on wire segments instead of qubits; `cut` numbers it if it is cut."""
-
-    operation: Operation
-    segments: tuple[int, ...]
-    cut: int | None
-
-
 def split(
     normal: NormalCircuit, cut: Iterable[int], observed: Iterable[int]
 ) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
     """Split a circuit at the operations numbered `cut`.
 
-    Fragments are the connected components of the circuit without its cuts. A cut whose two ends
-    lie in one fragment separates nothing and is left whole.
+    Fragments are the connected components of the circuit without its cuts, as far as they do
+    something or are observed. A cut whose two ends lie in one fragment separates nothing and is
+    left whole.
     """
     chosen = frozenset(cut)
     while True:
-        segments = _Segments(normal, chosen)
-        useless = segments.useless_cuts()
+        wires = _Segments(normal, chosen)
+        component = wires.components(chosen)
+        ends = {index: own for index, own in wires.events if index in chosen}
+        useless = {i for i, (one, other) in ends.items() if component[one] == component[other]}
         if not useless:
-            return segments.assemble(normal, frozenset(observed))
+            break
         chosen -= useless
+    final = {wires.current[normal.outputs[q]]: q for q in observed}
+    used = sorted({segment for _, own in wires.events for segment in own} | set(final))
+    numbers = sorted({component[segment] for segment in used})
+    parts = [
+        _Part(index, [segment for segment in used if component[segment] == number])
+        for index, number in enumerate(numbers)
+    ]
+    owner = {segment: part for part in parts for segment in part.segments}
+    cuts: list[Cut] = []
+    for index, segments in wires.events:
+        operation = normal.operations[index]
+        if index not in chosen:
+            owner[segments[0]].add_gate(operation, segments)
+            continue
+        sides, kind = _sides(operation, normal.angles), operation.kind
+        content = gate_key(operation.instruction) if kind == "gate" else kind
+        first, second = (
+            owner[segment].add_slot(segment, side, f"{content} {end}")
+            for end, (segment, side) in enumerate(zip(segments, sides, strict=True))
+        )
+        cuts.append(
+            Cut(
+                "gate" if kind == "gate" else "wire",
+                operation.instruction.name,
+                (wires.sources[segments[0]], wires.sources[segments[1]]),
+                operation.position,
+                sides,
+                (first, second),
+                operation.kernel,
+                operation.angles,
+            )
+        )
+    return tuple(part.fragment(wires.sources, final) for part in parts), tuple(cuts)
 
 
 class _Segments:
-    """Wires between cuts: what a qubit is before and after each cut on it."""
+    """Wires between cuts: what a qubit is before and after each cut on it.
+
+    Attributes:
+        sources: The qubit of each segment.
+        current: The segment that each qubit is on at the end.
+        events: Numbers of the operations that do something, and the segments they act on.
+    """
 
     def __init__(self, normal: NormalCircuit, chosen: frozenset[int]) -> None:
         self.sources = list(range(normal.num_qubits))
         self.current = list(range(normal.num_qubits))
-        self.events: list[_Event] = []
-        self._chosen: list[int] = []
+        self.events: list[tuple[int, tuple[int, ...]]] = []
         for index, operation in enumerate(normal.operations):
-            self._add(operation, index, index in chosen)
-        graph: PyGraph[None, None] = PyGraph()
-        graph.add_nodes_from([None] * len(self.sources))
-        for event in self.events:
-            if event.cut is None:
-                first = event.segments[0]
-                graph.add_edges_from_no_data([(first, s) for s in event.segments[1:]])
-        self.component = np.empty(len(self.sources), dtype=int)
-        for number, members in enumerate(sorted(connected_components(graph), key=min)):
-            self.component[list(members)] = number
-
-    def _add(self, operation: Operation, index: int, chosen: bool) -> None:
-        if operation.kind == "cut_wire" and not chosen:
-            return
-        if operation.kind == "move" and not chosen:
-            source, target = operation.qubits
-            self.current[target] = self.current[source]
-            self._open(source)
-            return
-        segments = tuple(self.current[q] for q in operation.qubits)
-        if operation.kind == "cut_wire":
-            segments = (segments[0], self._open(operation.qubits[0]))
-        if operation.kind == "move":
-            segments = (segments[0], self._open(operation.qubits[1]))
-            self._open(operation.qubits[0])
-        number = len(self._chosen) if chosen else None
-        if chosen:
-            self._chosen.append(index)
-        self.events.append(_Event(operation, segments, number))
+            qubits, cut = operation.qubits, index in chosen
+            segments = tuple(self.current[q] for q in qubits)
+            if operation.kind == "move":
+                if cut:
+                    segments = segments[0], self._open(qubits[1])
+                else:
+                    self.current[qubits[1]] = segments[0]
+                self._open(qubits[0])
+            elif operation.kind == "cut_wire" and cut:
+                segments = segments[0], self._open(qubits[0])
+            if cut or operation.kind == "gate":
+                self.events.append((index, segments))
 
     def _open(self, qubit: int) -> int:
         self.sources.append(qubit)
         self.current[qubit] = len(self.sources) - 1
         return self.current[qubit]
 
-    def useless_cuts(self) -> frozenset[int]:
-        """Cut operations both ends of which lie in one component."""
-        return frozenset(
-            self._chosen[event.cut]
-            for event in self.events
-            if event.cut is not None
-            and self.component[event.segments[0]] == self.component[event.segments[1]]
-        )
-
-    def assemble(
-        self, normal: NormalCircuit, observed: frozenset[int]
-    ) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
-        """Fragments that do something or are observed, and the cuts between them."""
-        final = {self.current[normal.outputs[q]]: q for q in observed}
-        used = {s for event in self.events for s in event.segments} | set(final)
-        numbers = sorted({int(self.component[s]) for s in used})
-        builders = [
-            _FragmentBuilder(
-                index,
-                [s for s in range(len(self.sources)) if s in used and self.component[s] == number],
-            )
-            for index, number in enumerate(numbers)
-        ]
-        owner = {s: builder for builder in builders for s in builder.segments}
-        cuts: list[Cut] = []
-        for event in self.events:
-            if event.cut is None:
-                owner[event.segments[0]].add_gate(event)
-                continue
-            operation, sides = event.operation, _sides(event.operation, normal.angles)
-            gate = operation.instruction
-            content = operation.kind if gate is None else gate_key(gate)
-            ends = tuple(
-                owner[segment].add_slot(event.cut, segment, side, f"{content} {end}")
-                for end, (segment, side) in enumerate(zip(event.segments, sides, strict=True))
-            )
-            cuts.append(
-                Cut(
-                    "gate" if operation.kind == "gate" else "wire",
-                    operation.name,
-                    (self.sources[event.segments[0]], self.sources[event.segments[1]]),
-                    operation.position,
-                    sides,
-                    (ends[0], ends[1]),
-                    operation.kernel,
-                    operation.angles,
-                )
-            )
-        return tuple(b.finish(self.sources, final) for b in builders), tuple(cuts)
+    def components(self, chosen: frozenset[int]) -> dict[int, int]:
+        """The component of each segment, in order of their first segments."""
+        graph: PyGraph[None, None] = PyGraph()
+        graph.add_nodes_from([None] * len(self.sources))
+        for index, segments in self.events:
+            if index not in chosen:
+                graph.add_edges_from_no_data([(segments[0], s) for s in segments[1:]])
+        parts = sorted(connected_components(graph), key=min)
+        return {segment: number for number, part in enumerate(parts) for segment in part}
 
 
-class _FragmentBuilder:
-    """Collects the steps of one fragment."""
+class _Part:
+    """Collects the steps of the fragment numbered `index`."""
 
     def __init__(self, index: int, segments: Sequence[int]) -> None:
         self.index = index
         self.segments = segments
         self._local = {segment: i for i, segment in enumerate(segments)}
-        self._steps: list[GateStep | SlotStep] = []
-        self._slots: list[Slot] = []
+        self._steps: list[Operation | Slot] = []
+        self._slots = 0
         self._angles: list[int] = []
 
-    def add_gate(self, event: _Event) -> None:
-        operation = event.operation
-        start = len(self._angles)
+    def add_gate(self, operation: Operation, segments: Sequence[int]) -> None:
+        angles = tuple(range(len(self._angles), len(self._angles) + len(operation.angles)))
+        qubits = tuple(self._local[segment] for segment in segments)
         self._angles.extend(operation.angles)
-        assert operation.instruction is not None
-        self._steps.append(
-            GateStep(
-                operation.instruction,
-                operation.unitary,
-                tuple(self._local[s] for s in event.segments),
-                tuple(range(start, start + len(operation.angles))),
-            )
-        )
+        self._steps.append(replace(operation, qubits=qubits, angles=angles))
 
-    def add_slot(self, cut: int, segment: int, side: Side, cut_key: str) -> tuple[int, int]:
-        slot = Slot(cut, self._local[segment], side, cut_key)
-        self._slots.append(slot)
-        self._steps.append(SlotStep(len(self._slots) - 1, slot.qubit))
-        return self.index, len(self._slots) - 1
+    def add_slot(self, segment: int, side: Side, cut_key: str) -> tuple[int, int]:
+        """Gives the numbers of the fragment and of its slot."""
+        number = self._slots
+        self._steps.append(Slot(number, self._local[segment], side, cut_key))
+        self._slots += 1
+        return self.index, number
 
-    def finish(self, sources: Sequence[int], final: dict[int, int]) -> Fragment:
+    def fragment(self, sources: Sequence[int], final: dict[int, int]) -> Fragment:
         return Fragment(
             self.index,
-            tuple(sources[s] for s in self.segments),
+            tuple(sources[segment] for segment in self.segments),
             {final[s]: i for i, s in enumerate(self.segments) if s in final},
             tuple(self._steps),
-            tuple(self._slots),
             tuple(self._angles),
         )
 
 
 def _sides(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
-    if operation.kind != "gate":
+    kernel = operation.kernel
+    if kernel is None:
         return wire_sides()
-    kernel = operation.unitary
     if not kernel.num_angles:
         return gate_sides(kernel.coefficients)
     samples = np.array([[0.37 + 1.13 * i + 0.71 * j for j in operation.angles] for i in range(5)])

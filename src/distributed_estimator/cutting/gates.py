@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,9 @@ from qiskit.circuit import ControlledGate, Gate, Instruction, QuantumCircuit
 from qiskit.circuit.library import PauliEvolutionGate
 from qiskit.quantum_info import Operator
 
-ComplexArray = NDArray[np.complex128]
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+ComplexArray = NDArray[np.complex128]
 
 MAX_MATRIX_QUBITS = 6
 """Gates on more qubits run through their definition rather than as one matrix."""
@@ -49,8 +51,7 @@ _SLOPES: tuple[Callable[[FloatArray], FloatArray], ...] = (
 class ShiftRule:
     """A parameter-shift rule: ``f'(x) = sum_m weights[m] * f(x + shifts[m])``.
 
-    Two terms for frequency one (Schuld et al. 2019), more for gates with several
-    frequencies (Wierichs et al. 2022, general parameter-shift rules).
+    Two terms for frequency one (Schuld et al. 2019), more for several (Wierichs et al. 2022).
     """
 
     shifts: tuple[float, ...]
@@ -82,10 +83,7 @@ class GateKernel:
         return int(self.exponents.shape[1])
 
     def matrices(self, angles: FloatArray) -> ComplexArray:
-        """The unitaries at `angles`, shape (rows, num_angles) -> (rows, d, d).
-
-        A constant gate gives one row.
-        """
+        """The unitaries, (rows, num_angles) -> (rows, d, d); one row for a constant gate."""
         if not self.num_angles:
             return self.coefficients
         return self._combine(self._factors(angles))
@@ -100,10 +98,9 @@ class GateKernel:
     @cached_property
     def shift_rules(self) -> tuple[ShiftRule, ...]:
         """The parameter-shift rule of each angle."""
-        levels = [self._levels(index) for index in range(self.num_angles)]
-        return tuple(
-            _equidistant_rule({abs(a - b) for a, b in product(own, own)} - {0}) for own in levels
-        )
+        levels = map(self._levels, range(self.num_angles))
+        differences = ({abs(a - b) for a, b in product(own, own)} - {0} for own in levels)
+        return tuple(map(_equidistant_rule, differences))
 
     def _factors(self, angles: FloatArray) -> list[FloatArray]:
         """Per angle, its contribution to each term, shape (terms, rows)."""
@@ -166,14 +163,14 @@ def kernel_of(operation: Instruction) -> GateKernel | None:
     `PauliEvolutionGate`: its matrix is the exact exponential, but a device runs the product formula
     of its synthesis, as is done where it is cut or its time is not bound yet.
     """
-    if not isinstance(operation, Gate) or operation.num_qubits > MAX_MATRIX_QUBITS:
+    if isinstance(operation, PauliEvolutionGate) or not isinstance(operation, Gate):
         return None
-    if isinstance(operation, PauliEvolutionGate):
+    if operation.num_qubits > MAX_MATRIX_QUBITS:
         return None
     if any(getattr(p, "parameters", ()) for p in operation.params):
         if len(operation.params) > _MAX_SYMBOLIC_ANGLES or not is_standard(operation):
             return None
-        return _fitted_kernel(_GateFamily(operation))
+        return _fitted_kernel(_GateFamily.of(operation))
     # Qiskit raises CircuitError, TypeError or its own; all mean "no matrix".
     with suppress(Exception):
         return constant_kernel(np.asarray(operation.to_matrix()))
@@ -200,31 +197,28 @@ def is_standard(operation: Instruction) -> bool:
     return bool(base.__module__.startswith("qiskit.circuit.library.standard_gates."))
 
 
+@dataclass(frozen=True)
 class _GateFamily:
     """A gate of any angles, as a cache key: equal for gates that differ in angles alone."""
 
-    def __init__(self, operation: Gate) -> None:
-        self._operation = operation
+    operation: Gate = field(compare=False)
+    identity: tuple[Any, ...]
+
+    @staticmethod
+    def of(operation: Gate) -> _GateFamily:
         control = operation.ctrl_state if isinstance(operation, ControlledGate) else None
         base = getattr(operation, "base_class", type(operation))
-        self._identity = (base, operation.name, operation.num_qubits, control)
-        self.num_angles = len(operation.params)
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _GateFamily) and self._identity == other._identity
+        return _GateFamily(operation, (base, operation.name, operation.num_qubits, control))
 
     def matrix(self, angles: tuple[float, ...]) -> ComplexArray:
-        gate = self._operation.to_mutable()
+        gate = self.operation.to_mutable()
         gate.params = [float(a) for a in angles]
         return np.asarray(gate.to_matrix(), dtype=np.complex128)
 
 
 @lru_cache(maxsize=256)
 def _fitted_kernel(family: _GateFamily) -> GateKernel | None:
-    count = family.num_angles
+    count = len(family.operation.params)
     try:
         samples = [family.matrix(point) for point in product(_SAMPLE_ANGLES, repeat=count)]
     except Exception:  # no matrix for these angles: decompose

@@ -1,27 +1,71 @@
-"""The cut plan: everything that depends on a circuit's structure alone."""
+"""The cut plan: everything that depends on a circuit's structure alone.
+
+Where to cut is labelled, or found by the search of qiskit-addon-cutting.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import TypeAlias, cast
 
+import numpy as np
 from qiskit import QuantumCircuit
+from qiskit.circuit.library import UnitaryGate
+from qiskit_addon_cutting import automated_cut_finding as addon
+from qiskit_addon_cutting.instructions import CutWire
 
-from ..checks import described
+from ..checks import check_kind, check_whole, described, from_numpy, is_number
 from ..errors import CutError, InputError
 from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
 from .fragments import Cut, Fragment, split
-from .search import AutoCut, find_cuts
+from .rewrite import Operation
 from .structure import gate_key
 
 Labels: TypeAlias = Sequence[Hashable]
 
 _MOST_CONES = 256
+
+
+@dataclass(frozen=True)
+class AutoCut:
+    """Cuts to be found so that no fragment is wider than the device.
+
+    Attributes:
+        max_qubits: Widest fragment allowed.
+        gate_cuts: Whether gates may be cut.
+        wire_cuts: Whether wires may be cut.
+        seed: Seed of the search; the same seed finds the same cuts.
+        max_gamma: The search stops when the sampling overhead's square root exceeds it.
+        max_backjumps: Longest search, in backjumps; None: no limit.
+
+    Example:
+        >>> AutoCut(max_qubits=10).max_qubits
+        10
+    """
+
+    max_qubits: int
+    gate_cuts: bool = True
+    wire_cuts: bool = True
+    seed: int = 0
+    max_gamma: float = 1024.0
+    max_backjumps: int | None = 10_000
+
+    def __post_init__(self) -> None:
+        check_whole("max_qubits", from_numpy(self.max_qubits), 1)
+        check_whole("seed", from_numpy(self.seed), 0)
+        if self.max_backjumps is not None:
+            check_whole("max_backjumps", from_numpy(self.max_backjumps), 0, ", or None")
+        if not (is_number(from_numpy(self.max_gamma)) and self.max_gamma >= 1):
+            raise InputError(f"`max_gamma` is {self.max_gamma!r}: give a number of at least 1")
+        for name in ("gate_cuts", "wire_cuts"):
+            check_kind(name, getattr(self, name), bool, "True or False")
+        if not (self.gate_cuts or self.wire_cuts):
+            raise InputError("`gate_cuts` and `wire_cuts` are both off: allow one of them")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +132,14 @@ class CutPlan:
             normal = normalise(circuit, lambda qubits: True)
             return CutPlan(circuit, None, normal, frozenset(), everything)
         if isinstance(cuts, AutoCut):
-            normal, chosen = find_cuts(normalise(circuit, lambda qubits: True, widest=2), cuts)
+            normal, chosen = _find_cuts(normalise(circuit, lambda qubits: True, widest=2), cuts)
             plan = CutPlan(circuit, None, normal, chosen, everything)
-            cuts.check_width(max((f.num_qubits for f in plan.fragments), default=0))
+            width = max((fragment.num_qubits for fragment in plan.fragments), default=0)
+            if width > cuts.max_qubits:
+                raise CutError(
+                    f"no plan under `max_qubits` {cuts.max_qubits} was found, the best needs "
+                    f"{width}: allow more qubits, a larger `max_gamma` or both kinds of cut"
+                )
             return plan
         labels = _check_labels(cuts, circuit.num_qubits)
         normal = normalise(circuit, lambda qubits: len({labels[q] for q in qubits}) == 1)
@@ -161,8 +210,8 @@ class CutPlan:
         for index, operation in enumerate(self.normal.operations):
             angles = [str(expressions[a]) for a in operation.angles]
             mark = "cut" if index in self.cut_operations else ""
-            lines.append(f"{operation.name} {operation.qubits} {angles} {mark}")
-            if operation.instruction is not None:
+            lines.append(f"{operation.instruction.name} {operation.qubits} {angles} {mark}")
+            if operation.kernel is not None:
                 lines.append(gate_key(operation.instruction))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
@@ -195,3 +244,78 @@ def _check_labels(labels: Labels, num_qubits: int) -> list[Hashable]:
             f"`cuts` leaves qubit {given.index(None)} without a label: give one label per qubit"
         )
     return given
+
+
+def _find_cuts(normal: NormalCircuit, search: AutoCut) -> tuple[NormalCircuit, frozenset[int]]:
+    """Choose cuts for a circuit whose gates act on at most two qubits, if it does not fit.
+
+    Returns:
+        The circuit with the wire cuts found inserted, and the numbers of the operations to cut.
+    """
+    if any(operation.kind != "gate" for operation in normal.operations):
+        raise CutError(
+            "the circuit holds `CutWire` or `Move` and `cuts` is an AutoCut: remove the marks, or "
+            "give labels instead"
+        )
+    pairs = [i for i, op in enumerate(normal.operations) if len(op.qubits) == 2]
+    if not pairs or normal.num_qubits <= search.max_qubits:
+        return normal, frozenset()
+    marked = _search(normal, pairs, search)
+    operations: list[Operation] = []
+    cut: set[int] = set()
+    upcoming = iter(range(len(normal.operations)))
+    for item in marked.data:
+        qubits = tuple(marked.find_bit(q).index for q in item.qubits)
+        if item.operation.name == "cut_wire":
+            cut.add(len(operations))
+            operations.append(Operation(CutWire(), qubits, -1))
+            continue
+        for index in upcoming:
+            operations.append(normal.operations[index])
+            if len(normal.operations[index].qubits) == 2:
+                break
+        if item.operation.name == "qpd_2q":
+            cut.add(len(operations) - 1)
+    operations.extend(normal.operations[index] for index in upcoming)
+    return replace(normal, operations=_placed(operations)), frozenset(cut)
+
+
+def _search(normal: NormalCircuit, pairs: list[int], search: AutoCut) -> QuantumCircuit:
+    """The two-qubit gates alone, bound to where they entangle most, with cuts marked."""
+    skeleton = QuantumCircuit(normal.num_qubits)
+    for index in pairs:
+        operation = normal.operations[index]
+        kernel = operation.kernel
+        assert kernel is not None
+        angles = np.full((1, kernel.num_angles), np.pi / 2)
+        skeleton.append(UnitaryGate(kernel.matrices(angles)[0]), operation.qubits)
+    try:
+        marked, _ = addon.find_cuts(
+            skeleton,
+            addon.OptimizationParameters(
+                seed=search.seed,
+                max_gamma=search.max_gamma,
+                max_backjumps=search.max_backjumps,
+                gate_lo=search.gate_cuts,
+                wire_lo=search.wire_cuts,
+            ),
+            addon.DeviceConstraints(search.max_qubits),
+        )
+    except Exception as error:  # the addon fails in several ways where there is no solution
+        raise CutError(
+            f"no plan under `max_qubits` {search.max_qubits} was found for "
+            f"{normal.num_qubits} qubits ({error}): allow more qubits or both kinds of cut"
+        ) from error
+    return marked
+
+
+def _placed(operations: list[Operation]) -> tuple[Operation, ...]:
+    """Give each inserted wire cut the position of the operation that follows it."""
+    placed: list[Operation] = []
+    following = 0
+    for operation in reversed(operations):
+        if operation.position < 0:
+            operation = replace(operation, position=following)
+        following = operation.position
+        placed.append(operation)
+    return tuple(reversed(placed))

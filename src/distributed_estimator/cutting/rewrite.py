@@ -13,7 +13,7 @@ from functools import reduce
 from itertools import combinations
 from math import isfinite
 from operator import add
-from typing import Any
+from typing import Any, Literal
 
 from qiskit.circuit import Instruction, ParameterExpression
 from qiskit.circuit.library import (
@@ -29,6 +29,7 @@ from qiskit.circuit.library import (
     SwapGate,
     U1Gate,
 )
+from qiskit_addon_cutting.instructions import Move
 
 from .gates import GateKernel, kernel_of
 
@@ -37,35 +38,40 @@ Together = Callable[[tuple[int, ...]], bool]
 
 
 @dataclass(frozen=True, eq=False)
-class PlacedGate:
-    """An operation on its way to normal form.
+class Operation:
+    """A gate, wire cut or move of a circuit; a permutation on the way to normal form.
 
     Attributes:
-        operation: Qiskit's gate, `CutWire`, `Move` or `PermutationGate`.
+        instruction: Qiskit's gate, `CutWire` (marked by the user or found by a search), `Move` (the
+            state of the first qubit goes to the second) or `PermutationGate`.
+        qubits: The qubits it acts on, in the gate's own order.
         position: Index of the instruction of the source circuit it came from.
-        qubits: The circuit's qubits it acts on.
-        kernel: The unitary; None for a wire cut, a move or a permutation.
+        kernel: The unitary of a gate; None for all others.
+        angles: Columns of the angle table, one per angle of the kernel.
     """
 
-    operation: Instruction
-    position: int
+    instruction: Instruction
     qubits: tuple[int, ...]
-    kernel: GateKernel | None
+    position: int
+    kernel: GateKernel | None = None
+    angles: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> Literal["gate", "cut_wire", "move"]:
+        """What a circuit in normal form holds."""
+        if self.kernel is not None:
+            return "gate"
+        return "move" if isinstance(self.instruction, Move) else "cut_wire"
 
 
 def relabel(
-    gates: Sequence[PlacedGate], num_qubits: int, together: Together
-) -> tuple[list[PlacedGate], tuple[int, ...]]:
+    gates: Sequence[Operation], num_qubits: int, together: Together
+) -> tuple[list[Operation], tuple[int, ...]]:
     """Take permutations out of a circuit, and say where its states are afterwards.
 
     A permutation is written as SWAPs. One that moves nothing between labels, or that no other
     operation follows, only changes which qubit later operations and observables mean; SWAPs
     between labels remain, to be cut like any other gate.
-
-    Args:
-        gates: The operations in order.
-        num_qubits: Width of the circuit.
-        together: Whether qubits have one label.
 
     Returns:
         The operations, on the qubits where the states are; and for each qubit of the circuit the
@@ -75,7 +81,7 @@ def relabel(
     used: set[int] = set()
     free = set()
     for number, part in reversed(list(enumerate(parts))):
-        if isinstance(part.operation, PermutationGate) and (
+        if isinstance(part.instruction, PermutationGate) and (
             together(part.qubits) or used.isdisjoint(part.qubits)
         ):
             free.add(number)
@@ -90,19 +96,21 @@ def relabel(
             first, second = part.qubits
             places[first], places[second] = places[second], places[first]
             continue
-        if isinstance(part.operation, PermutationGate):
-            part = replace(part, operation=SwapGate(), kernel=kernel_of(SwapGate()))
+        if isinstance(part.instruction, PermutationGate):
+            part = replace(part, instruction=SwapGate(), kernel=kernel_of(SwapGate()))
         kept.append(replace(part, qubits=tuple(places[qubit] for qubit in part.qubits)))
     return kept, tuple(places)
 
 
-def _parts(gate: PlacedGate, together: Together) -> Iterator[PlacedGate]:
+def _parts(gate: Operation, together: Together) -> Iterator[Operation]:
     """A permutation as exchanges of two qubits, few of them between labels; others as they are."""
-    if not isinstance(gate.operation, PermutationGate):
+    if not isinstance(gate.instruction, PermutationGate):
         yield gate
         return
     # Qubit i gets the state of qubit sources[i].
-    sources = dict(zip(gate.qubits, (gate.qubits[i] for i in gate.operation.pattern), strict=True))
+    sources = dict(
+        zip(gate.qubits, (gate.qubits[i] for i in gate.instruction.pattern), strict=True)
+    )
     cycles: list[list[int]] = []
     while sources:
         cycle = [next(iter(sources))]
@@ -123,12 +131,8 @@ def _parts(gate: PlacedGate, together: Together) -> Iterator[PlacedGate]:
 class _Rule:
     """``entangler · rotation(φ) on one of its qubits · entangler = result(φ)``.
 
-    Attributes:
-        entangler: Its class; only with its control closed.
-        rotated: Which of the entangler's qubits is rotated.
-        rotations: Classes of rotations about one axis, equal up to a global phase.
-        result: The rotation of both qubits.
-        turned: Whether the result takes the entangler's qubits the other way round.
+    The entangler's control is closed; rotations are of classes equal up to a global phase. A result
+    that is turned takes the entangler's qubits the other way round.
     """
 
     entangler: type[Instruction]
@@ -146,7 +150,7 @@ _RULES = (
 )
 
 
-def merge_rotations(gates: Iterable[PlacedGate]) -> list[PlacedGate]:
+def merge_rotations(gates: Iterable[Operation]) -> list[Operation]:
     """Put one two-qubit rotation in the place of every ``CX·RZ·CX`` and its kin.
 
     Nothing but rotations about that axis may lie between the two on either qubit; several are
@@ -160,11 +164,11 @@ def merge_rotations(gates: Iterable[PlacedGate]) -> list[PlacedGate]:
         >>> from qiskit.circuit import Parameter
         >>> phi = Parameter("phi")
         >>> parts = [(CXGate(), (0, 1)), (RZGate(phi), (1,)), (CXGate(), (0, 1))]
-        >>> gates = [PlacedGate(g, i, q, kernel_of(g)) for i, (g, q) in enumerate(parts)]
-        >>> [(g.operation.name, g.qubits, g.position) for g in merge_rotations(gates)]
+        >>> gates = [Operation(g, q, i, kernel_of(g)) for i, (g, q) in enumerate(parts)]
+        >>> [(g.instruction.name, g.qubits, g.position) for g in merge_rotations(gates)]
         [('rzz', (0, 1), 1)]
     """
-    kept: dict[int, PlacedGate] = {}
+    kept: dict[int, Operation] = {}
     wires: dict[int, list[int]] = {}
     for number, gate in enumerate(gates):
         if not any(_close(rule, gate, kept, wires) for rule in _RULES):
@@ -175,17 +179,13 @@ def merge_rotations(gates: Iterable[PlacedGate]) -> list[PlacedGate]:
 
 
 def _close(
-    rule: _Rule, gate: PlacedGate, kept: dict[int, PlacedGate], wires: dict[int, list[int]]
+    rule: _Rule, gate: Operation, kept: dict[int, Operation], wires: dict[int, list[int]]
 ) -> bool:
     """Merge what `gate` is the last part of; says whether it is.
 
-    Args:
-        rule: What to look for.
-        gate: The operation that comes next.
-        kept: Operations so far by their number, which rises.
-        wires: The numbers of those on each qubit.
+    Operations so far are `kept` by number, which rises; `wires` has the numbers on each qubit.
     """
-    if not _is_entangler(rule, gate.operation):
+    if not _is_entangler(rule, gate.instruction):
         return False
     rotated, other = gate.qubits[rule.rotated], gate.qubits[1 - rule.rotated]
     wire = wires.get(rotated, [])
@@ -198,31 +198,29 @@ def _close(
         return False
     for number in (first, *between[:-1]):
         del kept[number]
-    result = rule.result(reduce(add, (part.operation.params[0] for part in parts)))
+    result = rule.result(reduce(add, (part.instruction.params[0] for part in parts)))
     qubits = gate.qubits[::-1] if rule.turned else gate.qubits
-    kept[place] = PlacedGate(result, parts[-1].position, qubits, kernel_of(result))
+    kept[place] = Operation(result, qubits, parts[-1].position, kernel_of(result))
     wire[-len(between) - 1 :] = [place]
     wires[other][-1] = place
     return True
 
 
-def _fits(
-    rule: _Rule, first: PlacedGate, rotations: Sequence[PlacedGate], last: PlacedGate
-) -> bool:
+def _fits(rule: _Rule, first: Operation, rotations: Sequence[Operation], last: Operation) -> bool:
     """Whether these are the three parts of one rotation, of an angle that a float holds."""
-    angles = [part.operation.params[0] for part in rotations]
+    angles = [part.instruction.params[0] for part in rotations]
     numbers = [float(angle) for angle in angles if not isinstance(angle, ParameterExpression)]
     pairs = [last.qubits, last.qubits[::-1]] if rule.entangler is CZGate else [last.qubits]
-    return _is_entangler(rule, first.operation) and first.qubits in pairs and isfinite(sum(numbers))
+    return (
+        _is_entangler(rule, first.instruction) and first.qubits in pairs and isfinite(sum(numbers))
+    )
 
 
-def _rotations_on_top(
-    rule: _Rule, kept: Mapping[int, PlacedGate], wire: Sequence[int]
-) -> list[int]:
+def _rotations_on_top(rule: _Rule, kept: Mapping[int, Operation], wire: Sequence[int]) -> list[int]:
     """Numbers of the rotations that are last on a wire, in order."""
     found: list[int] = []
     for number in reversed(wire):
-        if _class_of(kept[number].operation) not in rule.rotations:
+        if _class_of(kept[number].instruction) not in rule.rotations:
             break
         found.append(number)
     return found[::-1]

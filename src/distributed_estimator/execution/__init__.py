@@ -1,10 +1,8 @@
 """Tasks on workers: policies, the dispatcher, pools."""
 
-from .conditions import Assignment, Attempt, Conditions, Stop, Tally
-from .driver import run_tasks
+from .driver import Assignment, Attempt, Conditions, Stop, Tally, run_tasks
 from .journal import Journal
 from .messages import Arrays, SlowWorker
-from .pinning import one_thread
 from .policies import (
     Batches,
     ByLabel,
@@ -20,6 +18,7 @@ from .policies import (
 )
 from .pools import Pool, make_pool
 from .stragglers import Constant, LogNormal, Pareto, Stragglers
+from .worker import one_thread
 
 __all__ = [
     "Arrays",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .backlog import Backlog, Bundle, Throttle
+from .backlog import Backlog, Bundle, Pace, Throttle, Watch
 from .messages import (
     Abandon,
     Accept,
@@ -20,7 +20,6 @@ from .messages import (
     JobStarted,
     Submit,
 )
-from .pace import Pace, Watch
 from .policies import Policy, TaskSpec
 
 _LONGEST_BACKOFF = 5.0

@@ -49,12 +49,7 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SlowWorker:
-    """A worker that takes longer: injected, for experiments.
-
-    Attributes:
-        worker: Its number among the pool's, from 0.
-        delay: Seconds it sleeps before every task.
-    """
+    """An injected slow worker: its number among the pool's, and seconds it sleeps before a task."""
 
     worker: int
     delay: float
@@ -62,13 +57,7 @@ class SlowWorker:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A task on its way to a worker.
-
-    Attributes:
-        number: Its number in the run.
-        task: What `Work.run` takes.
-        delay: Seconds to sleep first: an injected straggler.
-    """
+    """A task of a run by its number, what `Work.run` takes, and seconds to sleep first."""
 
     number: int
     task: Any
@@ -77,13 +66,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """Some tasks for one worker, one after the other.
+    """Some tasks of a work for one worker, one after the other.
 
-    Attributes:
-        number: Its number in the run; a job is identified by itself, not by this.
-        work: What its tasks are of.
-        items: The tasks.
-        slow: The worker that takes longer, if any.
+    `number` is its number in the run; a job is identified by itself, not by this.
     """
 
     number: int
@@ -158,13 +143,9 @@ Notify: TypeAlias = Callable[[Message], None]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One attempt at a task that failed.
+    """One attempt at a task that failed, for a cause that people read.
 
-    Attributes:
-        task: The task's number.
-        kind: The kind of failure.
-        cause: One clause for people.
-        retry_after: Seconds that a throttled task should wait at least.
+    A throttled task should wait at least `retry_after` seconds.
     """
 
     task: int
@@ -185,11 +166,8 @@ class JobStarted:
 class JobFinished:
     """A job is over, and its place is free.
 
-    Attributes:
-        job: The job.
-        at: When.
-        finished: (task, seconds it took) of tasks with a sound result.
-        failures: Tasks that failed. The job's other tasks were not begun.
+    `finished` has (task, seconds it took) of tasks with a sound result, `failures` those that
+    failed. The job's other tasks were not begun.
     """
 
     job: int
@@ -223,14 +201,7 @@ Event: TypeAlias = JobStarted | JobFinished | JobLost | Tick
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Hand a job to the pool.
-
-    Attributes:
-        job: Its number.
-        tasks: Its tasks, in order.
-        attempts: For each task, how often it was submitted before.
-        purpose: Why.
-    """
+    """Hand a job to the pool; `attempts`: how often each task was submitted before."""
 
     job: int
     tasks: tuple[int, ...]

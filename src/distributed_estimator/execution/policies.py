@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -16,13 +16,23 @@ MOST_BUDGET = 1e6
 """Largest budget for speculation, as a fraction of the number of tasks."""
 
 
+def check_number(
+    name: str, value: Any, expected: str, within: Callable[[float], bool] = lambda _: True
+) -> None:
+    """Raises `InputError` unless a value is a finite number, within bounds that `expected` says."""
+    if not (is_number(value) and abs(value) <= sys.float_info.max and within(value)):
+        raise InputError(f"`{name}` is {described(value)}: give {expected}")
+
+
 def check_seconds(name: str, value: Any, *, positive: bool = False) -> None:
     """Raises `InputError` unless a value is a time from 0 to `MOST_SECONDS`."""
-    if not (is_number(value) and 0 <= value <= MOST_SECONDS) or (positive and value == 0):
-        expected = "a positive number of seconds" if positive else "seconds of at least 0"
-        raise InputError(
-            f"`{name}` is {described(value)}: give {expected} and at most {MOST_SECONDS:g}"
-        )
+    expected = "a positive number of seconds" if positive else "seconds of at least 0"
+    check_number(
+        name,
+        value,
+        f"{expected} and at most {MOST_SECONDS:g}",
+        lambda s: 0 <= s <= MOST_SECONDS and not (positive and s == 0),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +78,27 @@ class Batches:
 class Fifo:
     """In the order in which they were generated."""
 
-    def arrange(self, tasks: Sequence[TaskSpec]) -> list[int]:
-        """Numbers of the tasks, the first to run first."""
-        return list(range(len(tasks)))
+    def rank(self, task: TaskSpec) -> float:
+        """Tasks of lower rank go first."""
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ByLabel:
     """Grouped by fragment, and so by partition label."""
 
-    def arrange(self, tasks: Sequence[TaskSpec]) -> list[int]:
-        """Numbers of the tasks, the first to run first."""
-        return sorted(range(len(tasks)), key=lambda n: tasks[n].group)
+    def rank(self, task: TaskSpec) -> float:
+        """Tasks of lower rank go first."""
+        return task.group
 
 
 @dataclass(frozen=True, slots=True)
 class LongestFirst:
     """The longest expected service time first (Graham's LPT rule), so that none is left over."""
 
-    def arrange(self, tasks: Sequence[TaskSpec]) -> list[int]:
-        """Numbers of the tasks, the first to run first."""
-        return sorted(range(len(tasks)), key=lambda n: -tasks[n].seconds)
+    def rank(self, task: TaskSpec) -> float:
+        """Tasks of lower rank go first."""
+        return -task.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +109,9 @@ class LargestInfluenceFirst:
     the weights of the terms that are measured.
     """
 
-    def arrange(self, tasks: Sequence[TaskSpec]) -> list[int]:
-        """Numbers of the tasks, the first to run first."""
-        return sorted(range(len(tasks)), key=lambda n: -tasks[n].influence)
+    def rank(self, task: TaskSpec) -> float:
+        """Tasks of lower rank go first."""
+        return -task.influence
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +136,10 @@ class Speculation:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        if not (is_number(self.quantile) and 0 < self.quantile < 1):
-            raise InputError(f"`quantile` is {self.quantile!r}: give a number between 0 and 1")
-        if not (is_number(self.factor) and 1 <= self.factor <= sys.float_info.max):
-            raise InputError(f"`factor` is {self.factor!r}: give a number of at least 1")
-        if not (is_number(self.budget) and 0 <= self.budget <= MOST_BUDGET):
-            raise InputError(
-                f"`budget` is {self.budget!r}: give a fraction of at least 0 and at most "
-                f"{MOST_BUDGET:g}"
-            )
+        check_number("quantile", self.quantile, "a number between 0 and 1", lambda q: 0 < q < 1)
+        check_number("factor", self.factor, "a number of at least 1", lambda f: f >= 1)
+        expected = f"a fraction of at least 0 and at most {MOST_BUDGET:g}"
+        check_number("budget", self.budget, expected, lambda b: 0 <= b <= MOST_BUDGET)
         check_kind("restart", self.restart, bool, "True or False")
 
 
@@ -222,17 +227,16 @@ class Policy:
     @property
     def name(self) -> str:
         """Every part that is not the default, with its parameters; "eager" where all are."""
-        parts = [_named(self.dispatch)]
-        parts += [_named(self.order)] if self.order != Fifo() else []
-        parts += [f"in_flight={self.in_flight}"] if self.in_flight is not None else []
-        parts += [_named(part) for part in (self.speculation, self.deadline) if part is not None]
-        parts += [_named(self.retry)] if self.retry != Retry() else []
-        if self.subexperiments is not None:
-            parts.append(f"subexperiments={self.subexperiments}")
+        parts = [named_parameters(self.dispatch)]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value is not None and value != field.default:
+                plain = isinstance(value, int)
+                parts.append(f"{field.name}={value}" if plain else named_parameters(value))
         return ", ".join(parts)
 
 
-def _named(part: Any) -> str:
+def named_parameters(part: Any) -> str:
     """A part's name and parameters, such as `batches(size=8, delay=0.1)`."""
     name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(part).__name__).lstrip("_")
     values = ", ".join(f"{f.name}={getattr(part, f.name)}" for f in fields(part))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import is_number, is_whole
+from ..checks import check_kind, is_number, is_whole
 from ..errors import InputError
 from .messages import SlowWorker
-from .policies import check_seconds
+from .policies import check_number, check_seconds, named_parameters
 
 LONGEST = 4e6
 """Seconds that one attempt is delayed at most: more is not a time that systems can wait for."""
@@ -60,8 +59,7 @@ class Pareto:
 
     def __post_init__(self) -> None:
         check_seconds("scale", self.scale, positive=True)
-        if not (is_number(self.shape) and 0 < self.shape <= sys.float_info.max):
-            raise InputError(f"`shape` is {self.shape!r}: give a positive number")
+        check_number("shape", self.shape, "a positive number", lambda shape: shape > 0)
 
     @property
     def mean(self) -> float:
@@ -88,10 +86,8 @@ class LogNormal:
 
     def __post_init__(self) -> None:
         check_seconds("median", self.median, positive=True)
-        if not (is_number(self.sigma) and 0 <= self.sigma <= _MOST_SIGMA):
-            raise InputError(
-                f"`sigma` is {self.sigma!r}: give a number of at least 0 and at most {_MOST_SIGMA}"
-            )
+        expected = f"a number of at least 0 and at most {_MOST_SIGMA}"
+        check_number("sigma", self.sigma, expected, lambda sigma: 0 <= sigma <= _MOST_SIGMA)
 
     @property
     def mean(self) -> float:
@@ -140,32 +136,23 @@ class Stragglers:
     slow: SlowWorker | None = None
 
     def __post_init__(self) -> None:
-        if not (is_number(self.p) and 0 <= self.p <= 1):
-            raise InputError(f"`p` is {self.p!r}: give a probability, from 0 to 1")
-        if not isinstance(self.delay, Constant | Pareto | LogNormal):
-            raise InputError(
-                f"`delay` is {self.delay!r}: give Constant(seconds), Pareto(scale, shape) or "
-                "LogNormal(median, sigma)"
-            )
-        slow: Any = self.slow
-        if slow is not None and not (
-            isinstance(slow, SlowWorker)
-            and is_whole(slow.worker)
-            and slow.worker >= 0
-            and is_number(slow.delay)
-            and 0 <= slow.delay < LONGEST
-        ):
-            raise InputError(
-                f"`slow` is {self.slow!r}: give SlowWorker(worker, delay) with a worker's number, "
-                f"from 0, and seconds of at least 0 and less than {LONGEST:.0f}"
-            )
+        check_number("p", self.p, "a probability, from 0 to 1", lambda p: 0 <= p <= 1)
+        expected = "Constant(seconds), Pareto(scale, shape) or LogNormal(median, sigma)"
+        check_kind("delay", self.delay, Delay, expected)
+        expected = (
+            "SlowWorker(worker, delay) with a worker's number, from 0, and seconds of at least 0 "
+            f"and less than {LONGEST:.0f}"
+        )
+        check_kind("slow", self.slow, SlowWorker | None, expected)
+        if self.slow is not None:
+            worker, delay = self.slow.worker, self.slow.delay
+            if not (is_whole(worker) and worker >= 0 and is_number(delay) and 0 <= delay < LONGEST):
+                raise InputError(f"`slow` is {self.slow!r}: give {expected}")
 
     @property
     def name(self) -> str:
         """The delays' distribution with its parameters, for records."""
-        name = next(name for name, kind in DELAYS.items() if isinstance(self.delay, kind))
-        values = (f"{field.name}={getattr(self.delay, field.name)}" for field in fields(self.delay))
-        return f"{name}({', '.join(values)})"
+        return named_parameters(self.delay).replace("log_normal", "lognormal")
 
     def seconds(self, key: str, attempt: int, subexperiments: int) -> float:
         """How long one attempt at a task is delayed, in seconds, 0 for most; at most `LONGEST`.

@@ -1,23 +1,26 @@
-"""Where the workers are: a job's tasks are run in turn, each with its outcome."""
+"""Where the workers are: a job's tasks are run in turn, on one thread each, with their outcomes."""
 
 from __future__ import annotations
 
 import errno
 import os
 import pickle
+import sys
 import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from ..errors import BackendError, InputError, ThrottledError
-from ..forks import Lock
-from .messages import Arrays, Item, Outcome, RaisedError, SlowWorker, StrainedError, Work
-from .pinning import one_thread
+from ..forks import Lock, register
+from .messages import Arrays, Item, Outcome, RaisedError, StrainedError, Work
 
 _MOST_WORKS = 32
 _MOST_BYTES = 256 << 20
@@ -38,8 +41,7 @@ def run_job(
     load: Callable[[], tuple[Work, Sequence[Item]]],
     *,
     wait: Wait,
-    worker: int = 0,
-    slow: SlowWorker | None = None,
+    delay: float = 0.0,
     remote: bool = True,
 ) -> Report:
     """Run tasks in turn, on one thread each; one that raises does not keep others from running.
@@ -47,8 +49,7 @@ def run_job(
     Args:
         load: Gives the work and the tasks.
         wait: Sleeps; where it says that the job was cancelled, tasks not begun are left out.
-        worker: Number of this worker.
-        slow: The worker that takes longer, if any.
+        delay: Seconds that this worker sleeps before every task.
         remote: Whether outcomes leave this process: then results get checksums, and errors are
             plain text.
     """
@@ -61,13 +62,12 @@ def run_job(
             f"a worker cannot unpickle what it is to run ({cause_of(error)}): make what it needs "
             "importable there"
         )
-    extra = slow.delay if slow is not None and slow.worker == worker else 0.0
     outcomes: list[Outcome] = []
     with one_thread():  # not before: a work may load libraries when it is unpickled
         for item in items:
-            delay = item.delay + extra
+            injected = item.delay + delay
             started = time.perf_counter()
-            if wait(delay):
+            if wait(injected):
                 break
             arrays: Arrays | None = None
             failure: Exception | None = None
@@ -81,7 +81,7 @@ def run_job(
             seconds = time.perf_counter() - started
             mark = checksum(arrays) if remote and arrays is not None else None
             outcomes.append(
-                Outcome(item.number, started - begin, seconds, delay, arrays, mark, failure)
+                Outcome(item.number, started - begin, seconds, injected, arrays, mark, failure)
             )
             if isinstance(failure, InputError | StrainedError):
                 break  # the run is over; or the other tasks do better elsewhere
@@ -207,3 +207,126 @@ class Works:
 
 works = Works()
 """Those of this process."""
+
+
+# --- BLAS and OpenMP kept to one thread, as tasks are what runs in parallel -----------------------
+
+ONE_THREAD: Mapping[str, str] = MappingProxyType(
+    {
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "NUMEXPR_NUM_THREADS": "1",
+        "RAYON_NUM_THREADS": "1",
+    }
+)
+"""Environment of a process whose libraries are to have one thread each, from when they are loaded.
+"""
+
+
+def pin_process() -> None:
+    """Keep this process to one thread for good: libraries that are loaded, and those to come.
+
+    For processes that are a worker's alone. OpenMP has a limit for each thread: that of the calling
+    one is set, and of those that start with the environment. Elsewhere, use `one_thread`.
+    """
+    os.environ.update(ONE_THREAD)
+    for library in ThreadpoolController().lib_controllers:
+        _limit(library, 1)
+
+
+class _Libraries:
+    """Those of this process that have threads.
+
+    Some have one limit for all who call them: the first who wants it sets it, the last restores
+    what was before. OpenMP has one for each thread that calls it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._modules = 0
+        self._shared: list[Any] = []
+        self._openmp: list[Any] = []
+        self._users = 0
+        self._before: list[tuple[Any, int]] = []
+        register(self)
+
+    def _renew_in_fork(self) -> None:
+        """Its users are gone; the next one to leave restores what was before them."""
+        self._users = 0
+
+    def enter(self) -> list[tuple[Any, int]]:
+        """Set limits; gives what was before for this thread."""
+        with self._lock:
+            new = self._find()
+            # First, as BLAS may ask OpenMP for its limit.
+            before = _limit_all(self._openmp)
+            if new or self._users == 0:
+                known = {library.filepath for library, _ in self._before}
+                self._before += _limit_all(
+                    [library for library in self._shared if library.filepath not in known]
+                )
+            self._users += 1
+        return before
+
+    def leave(self, before: list[tuple[Any, int]]) -> None:
+        """Restore what was before `enter`, which gave `before`."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                _restore(self._before)
+                self._before = []
+        _restore(before)
+
+    def _find(self) -> bool:
+        """Whether there may be new ones.
+
+        Looking for them takes a millisecond, so it is done again only where something was imported.
+        """
+        modules = len(sys.modules)
+        if modules == self._modules:
+            return False
+        self._modules = modules
+        found = ThreadpoolController().lib_controllers
+        self._shared = [library for library in found if library.user_api != "openmp"]
+        self._openmp = [library for library in found if library.user_api == "openmp"]
+        return True
+
+
+def _limit_all(libraries: list[Any]) -> list[tuple[Any, int]]:
+    before = [(library, library.num_threads) for library in libraries]
+    for library in libraries:
+        _limit(library, 1)
+    return before
+
+
+def _restore(before: list[tuple[Any, int]]) -> None:
+    for library, threads in before:
+        _limit(library, threads)
+
+
+def _limit(library: Any, threads: int) -> None:
+    # From version 3.8, threadpoolctl heeds only the first thread that ever set a limit, and the
+    # last of our users to leave may be another.
+    if hasattr(library, "clear_controlling_thread"):
+        library.clear_controlling_thread(force=True)
+    library.set_num_threads(threads)
+    if hasattr(library, "clear_controlling_thread"):
+        library.clear_controlling_thread(force=True)
+
+
+_libraries = _Libraries()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep BLAS to one thread meanwhile in this process, and OpenMP in the calling thread.
+
+    May be nested, and entered by several threads at once: the last to leave restores BLAS. Each
+    thread that calls OpenMP must enter it by itself.
+    """
+    before = _libraries.enter()
+    try:
+        yield
+    finally:
+        _libraries.leave(before)

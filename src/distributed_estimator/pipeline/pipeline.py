@@ -12,13 +12,11 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..backends.seeds import Repetition
-from ..cutting import AutoCut, CutPlan, Labels, SettingBasis
+from ..cutting import AutoCut, CutPlan, FloatArray, IntArray, Labels, SettingBasis
 from ..errors import BackendError, DeadlineError, PlanTooLargeError
 from ..execution import (
     Arrays,
@@ -34,14 +32,7 @@ from ..execution import (
     run_tasks,
 )
 from ..pubs import Batch
-from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, run_here
-from ..reconstruction.derivatives import (
-    derivatives_by_angle,
-    derivatives_by_parameter,
-    influences_measured,
-    influences_of_terms,
-    slopes_of_angles,
-)
+from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, derivatives, run_here
 from ..records import QueryRecord, RecordWriter, StragglerInfo, Summary, new_run_id, utc_now
 from ..subexperiments import (
     MOST_ROUNDS,
@@ -54,12 +45,8 @@ from ..subexperiments import (
     shots_to_meet,
     unique_rows,
 )
-from .memory import MemoryLimit, Need
 from .preparation import Preparation
-from .rounds import Round, RoundRequest, Spent
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
+from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
@@ -67,12 +54,7 @@ _ONE_CORE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well a value must be known: `shots` a subexperiment, or a target standard error.
-
-    Attributes:
-        shots: Shots per subexperiment; None where `precision` rules.
-        precision: Standard error to meet; 0 for the exact value.
-    """
+    """How well a value must be known: `shots` a subexperiment, or where None a standard error."""
 
     shots: int | None
     precision: float
@@ -137,8 +119,7 @@ class Pipeline:
         conditions: How they do; its clock also times the stages.
         basis: Settings at a cut.
         memory_limit: Bytes a batch may take; None: half of what is free.
-        log: Where query records go.
-        trace: Where task records go.
+        log: Where query records go; `trace` has task records.
         seed: For records; the seeds themselves derive from the names of runs.
         run_id: The run that records belong to.
     """
@@ -164,10 +145,7 @@ class Pipeline:
     ) -> Evaluation:
         """Values of a batch, with standard errors or derivatives.
 
-        Args:
-            request: The batch, with its accuracy and parameters.
-            stop: Ends the evaluation early.
-            begun: When the run began that has the deadline, on the conditions' clock; None: now.
+        The run that has the deadline has `begun` then on the conditions' clock; None: now.
 
         Raises:
             BackendError: The backend cannot give the accuracy asked for, or failed.
@@ -198,14 +176,9 @@ class Pipeline:
 
 @dataclass(frozen=True, eq=False)
 class _Estimate:
-    """Results of a round.
+    """Results of a round, as an `Evaluation` has them, and the shots that they are made of.
 
-    Attributes:
-        values: Shape (queries,).
-        stderrs: Their standard errors, shape (queries,); empty beside gradients.
-        shots: Shots that they are made of.
-        first_order: How many standard errors are to first order only.
-        gradients: Shape (queries, parameters); None where they were not asked for.
+    Of the standard errors, `first_order` are to first order only.
     """
 
     values: FloatArray
@@ -222,11 +195,8 @@ class _Session(ExitStack):
         self, pipeline: Pipeline, request: Request, conditions: Conditions, begun: float | None
     ) -> None:
         super().__init__()
-        self.pipeline = pipeline
-        self.request = request
-        self.conditions = conditions
-        self.query_id = new_run_id()
-        self.started_at = utc_now()
+        self.pipeline, self.request, self.conditions = pipeline, request, conditions
+        self.query_id, self.started_at = new_run_id(), utc_now()
         self.times = dict.fromkeys(("partition", "generate", "execute", "reconstruct"), 0.0)
         self.shots_taken = ShotsTaken()
         self.spent = Spent()
@@ -242,6 +212,14 @@ class _Session(ExitStack):
         self.plan = self.prepared.plan
         self._lap("partition")
         self.angles = self.plan.normal.angles.evaluate(request.batch.values)
+        # Distinct local bindings of each fragment, and for each binding the place of its own. Rows
+        # are distinguished by what was given: angles are rounded differently elsewhere.
+        self.rows: list[FloatArray] = []
+        self.inverses: list[IntArray] = []
+        for fragment, parameters in zip(self.plan.fragments, self.prepared.parameters, strict=True):
+            places, inverse = unique_rows(request.batch.values[:, parameters])
+            self.rows.append(self.angles[places][:, fragment.angles])
+            self.inverses.append(inverse)
 
     def shots(self) -> int | None:
         """Shots per subexperiment at which values meet the accuracy, from pilots of their own."""
@@ -251,13 +229,13 @@ class _Session(ExitStack):
         pilots, taken = [], PILOT_SHOTS
         for pilot in range(PILOTS):
             name = f"{self.request.run} pilot {pilot}"
-            pilots.append(self._sample(self._base_rows, PILOT_SHOTS, name, "orders"))
+            pilots.append(self._sample(self.rows, PILOT_SHOTS, name, "orders"))
             taken = max(taken, self.shots_taken.most)
         orders = np.array([pilot.variance_orders() for pilot in pilots])
         shots = shots_to_meet(accuracy.precision, orders[:, 0], orders[:, 1], taken)
         if self._by_influence:
             with suppress(PlanTooLargeError):  # then the order goes by the observables alone
-                self._measured = influences_measured(pilots[-1])
+                self._measured = derivatives.influences_measured(pilots[-1])
         self._lap("reconstruct")
         return shots
 
@@ -271,14 +249,14 @@ class _Session(ExitStack):
         """
         precision, run = self.request.accuracy.precision, self.request.run
         if shots is None:
-            sample = self._sample(self._base_rows, None, run, "values")
+            sample = self._sample(self.rows, None, run, "values")
             return self._estimate(sample, sampled=False)
         if not self.request.accuracy.adaptive:
-            return self._estimate(self._sample(self._base_rows, shots, run, "errors"))
+            return self._estimate(self._sample(self.rows, shots, run, "errors"))
         best: _Estimate | None = None
         for number in range(MOST_ROUNDS):
             try:
-                sample = self._sample(self._base_rows, shots, f"{run} round {number}", "errors")
+                sample = self._sample(self.rows, shots, f"{run} round {number}", "errors")
             except DeadlineError:
                 if best is None:
                     raise
@@ -300,11 +278,11 @@ class _Session(ExitStack):
         if shots is not None and accuracy.adaptive:
             shots = max(shots, shots_for_slopes(accuracy.precision, batch.observables.weights))
         shifts = self.prepared.shifts(parameters)
-        slopes = slopes_of_angles(self.plan, shifts, batch.values, parameters)
-        rows = [s.rows(base) for s, base in zip(shifts, self._base_rows, strict=True)]
+        slopes = derivatives.slopes_of_angles(self.plan, shifts, batch.values, parameters)
+        rows = [s.rows(base) for s, base in zip(shifts, self.rows, strict=True)]
         sample = self._sample(rows, shots, f"{self.request.run} gradient", "environments")
-        by_angle = derivatives_by_angle(self.plan, sample, shifts, self.angles, parameters)
-        gradients = derivatives_by_parameter(by_angle, slopes, batch.binding)
+        by_angle = derivatives.by_angle(self.plan, sample, shifts, self.angles, parameters)
+        gradients = derivatives.by_parameter(by_angle, slopes, batch.binding)
         values = sample.values()
         self._lap("reconstruct")
         return _Estimate(values, np.zeros(0), self.shots_taken, gradients=gradients)
@@ -317,28 +295,8 @@ class _Session(ExitStack):
         self._lap("reconstruct")
         return _Estimate(values, stderrs, self.shots_taken, first_order)
 
-    @property
-    def _base_rows(self) -> list[FloatArray]:
-        """Distinct local bindings of each fragment."""
-        return self._local_rows[0]
-
-    @cached_property
-    def _local_rows(self) -> tuple[list[FloatArray], list[IntArray]]:
-        """Distinct local bindings of each fragment, and for each binding the place of its own."""
-        rows, inverses = [], []
-        for fragment, parameters in zip(self.plan.fragments, self.prepared.parameters, strict=True):
-            # Rows are distinguished by what was given: angles are rounded differently elsewhere.
-            places, inverse = unique_rows(self.request.batch.values[:, parameters])
-            rows.append(self.angles[places][:, fragment.angles])
-            inverses.append(inverse)
-        return rows, inverses
-
     def _sample(
-        self,
-        rows: Sequence[FloatArray],
-        shots: int | None,
-        run: str,
-        wanted: Wanted,
+        self, rows: Sequence[FloatArray], shots: int | None, run: str, wanted: Wanted
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         policy, clock = self.conditions.policy, self.conditions.clock
@@ -366,17 +324,18 @@ class _Session(ExitStack):
     def _generate(self, request: RoundRequest) -> tuple[Round, Reconstruction]:
         """The tasks of all fragments, if there is memory for them, and their reconstruction."""
         pipeline, prepared, batch = self.pipeline, self.prepared, self.request.batch
-        _, inverses = self._local_rows
         need = Need(request, pipeline.pool.workers)
         most_elements = pipeline.memory.check(need)
         if need.total > _ONE_CORE_BYTES:
             self.enter_context(one_thread())
         queries = Queries.build(
-            batch.observables, batch.observable, batch.binding, inverses, prepared.term_paulis
+            batch.observables, batch.observable, batch.binding, self.inverses, prepared.term_paulis
         )
         influences = self._measured
         if self._by_influence and influences is None:
-            influences = influences_of_terms(prepared.experiments, queries, inverses)
+            influences = derivatives.influences_of_terms(
+                prepared.experiments, queries, self.inverses
+            )
         round_ = Round(request, pipeline.repetition, influences)
         reconstruction = Reconstruction(
             self.plan,
@@ -485,16 +444,9 @@ class _Session(ExitStack):
         )
 
     def _straggler_info(self) -> StragglerInfo:
-        stragglers, tally = self.conditions.stragglers, self.spent.tally
-        if stragglers is None:
+        own, tally = self.conditions.stragglers, self.spent.tally
+        if own is None:
             return StragglerInfo()
-        slow = stragglers.slow
-        return StragglerInfo(
-            stragglers.p,
-            stragglers.delay.mean,
-            tally.injected,
-            tally.injected_seconds,
-            stragglers.name,
-            None if slow is None else slow.worker,
-            None if slow is None else slow.delay,
-        )
+        slow = (None, None) if own.slow is None else (own.slow.worker, own.slow.delay)
+        injected = tally.injected, tally.injected_seconds
+        return StragglerInfo(own.p, own.delay.mean, *injected, own.name, *slow)

@@ -8,24 +8,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 
-from ..cutting import AutoCut, CutPlan, Labels, SettingBasis
+from ..cutting import AutoCut, CutPlan, IntArray, Labels, SettingBasis
 from ..cutting.structure import structure_key, structure_of
 from ..errors import BackendError
 from ..forks import Lock
 from ..reconstruction import Network
 from ..reconstruction.derivatives import Shifts
 from ..records import CircuitInfo
-from ..subexperiments import (
-    Backend,
-    FragmentExperiment,
-    FragmentWork,
-    Observables,
-    Pauli,
-    restrict,
-)
+from ..subexperiments import Backend, FragmentExperiment, FragmentWork, Observables, Pauli, restrict
 
 _MOST_CIRCUITS = 64
 _MOST_PREPARED = 256
@@ -46,7 +38,7 @@ class Prepared:
     plan: CutPlan
     network: Network
     experiments: tuple[FragmentExperiment, ...]
-    term_paulis: tuple[NDArray[np.intp], ...]
+    term_paulis: tuple[IntArray, ...]
     work: FragmentWork
 
     @cached_property
@@ -66,7 +58,7 @@ class Prepared:
         return max((e.fragment.num_qubits for e in self.experiments if not e.is_trivial), default=0)
 
     @cached_property
-    def parameters(self) -> tuple[NDArray[np.intp], ...]:
+    def parameters(self) -> tuple[IntArray, ...]:
         """Per fragment, the numbers of the parameters that its angles are functions of."""
         angles = self.plan.normal.angles
         return tuple(
@@ -79,7 +71,7 @@ class Prepared:
         if parameters not in self._shifts:
             table = self.plan.normal.angles
             self._shifts[parameters] = tuple(
-                Shifts.of(fragment, table, parameters) for fragment in self.plan.fragments
+                Shifts(fragment, table, parameters) for fragment in self.plan.fragments
             )
         return self._shifts[parameters]
 

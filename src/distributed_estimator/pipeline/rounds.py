@@ -1,27 +1,26 @@
-"""One round: all fragments of a batch, run at some bindings with some shots."""
+"""One round: all fragments of a batch, run at some bindings with some shots, if memory allows."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
+import psutil
 
 from ..backends.seeds import Repetition
-from ..errors import DeadlineError, named
+from ..cutting import FloatArray
+from ..errors import DeadlineError, PlanTooLargeError, named, short
 from ..execution import Arrays, Assignment, Attempt, Policy, Tally, TaskSpec
 from ..reconstruction import FragmentTensor, Wanted
 from ..records import TaskRecord
 from ..subexperiments import Backend, FragmentExperiment, ShotsTaken, Task, make_tasks
 from .preparation import Prepared
 
-FloatArray = NDArray[np.float64]
-
-_Place: TypeAlias = tuple[int, int, tuple[int, int] | None]
-"""What chunks of the same subexperiments have in common: fragment, first row and circuits."""
+_ALWAYS_FREE = 64 << 20
+_MOST_NETWORK = 1 << 30
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +60,8 @@ class RoundRequest:
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """Rows that make a task at most."""
-        rows = self.backend.rows_per_task(experiment)
-        if self.policy.subexperiments is None:
-            return rows
-        return min(rows, max(1, self.policy.subexperiments // max(1, experiment.num_circuits)))
+        rows, most = self.backend.rows_per_task(experiment), self.policy.subexperiments
+        return rows if most is None else min(rows, max(1, most // max(1, experiment.num_circuits)))
 
     def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
         """Subexperiments that make a sampled task at most; None: a row is never divided."""
@@ -78,6 +75,130 @@ class RoundRequest:
         circuits = self.circuits_per_task(experiment)
         parts = 1 if circuits is None else -(-experiment.num_circuits // circuits)
         return self.chunks * max(1, parts)
+
+
+class Need:
+    """Memory that a round takes, in bytes.
+
+    Args:
+        request: The round. Results of a row's parts are kept until they add up in order.
+        workers: Tasks that run at a time.
+    """
+
+    def __init__(self, request: RoundRequest, workers: int) -> None:
+        self.request, self.workers = request, workers
+        self.fragments = []
+        for experiment, angles in zip(request.prepared.experiments, request.rows, strict=True):
+            parts = request.tasks_per_row(experiment)
+            at_once = min(len(angles), workers * request.backend.rows_per_task(experiment))
+            worker = 0
+            if not experiment.is_trivial:
+                worker = request.backend.row_bytes(experiment, request.shots)
+            result = experiment.result_bytes(covariances=request.covariances)
+            kept = 1 if parts == 1 else 1 + parts
+            self.fragments.append(at_once * worker + kept * len(angles) * result)
+        network = request.prepared.network
+        self.network = 8 * network.elements_per_query(squared=request.covariances)
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.fragments) + self.network
+
+    def total_with(self, most_elements: int | None) -> int:
+        """All of it where contractions hold at most so many numbers."""
+        return self.total if most_elements is None else sum(self.fragments) + 8 * most_elements
+
+
+class MemoryLimit:
+    """Bytes a batch may take.
+
+    Args:
+        limit: As configured; None: half of what is free when it is asked for.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+
+    @property
+    def size(self) -> int:
+        """The limit now, in bytes."""
+        return self._limit or psutil.virtual_memory().available // 2
+
+    def is_exceeded(self, size: int) -> bool:
+        """Whether so many bytes are too many. Free memory is asked for only where it matters."""
+        if self._limit is None and size < _ALWAYS_FREE:
+            return False
+        return size > self.size
+
+    def check(self, need: Need) -> int | None:
+        """Make sure that a round fits.
+
+        Returns:
+            Numbers that its contractions may hold if they must be sliced to fit; None: they fit.
+
+        Raises:
+            PlanTooLargeError: It does not fit; the message names the fragment that is to blame.
+        """
+        # How a contraction is sliced shows in the last bits, so what it may take unsliced depends
+        # neither on the workers, nor on the other things in memory, nor on what is free.
+        most = _MOST_NETWORK if self._limit is None else min(_MOST_NETWORK, self._limit // 8)
+        most_elements = None
+        if need.network > most:
+            most_elements, request = most // 8, need.request
+            network, back = request.prepared.network, request.wanted == "environments"
+            try:
+                network.sliced(most_elements, squared=False, derivatives=back)
+                if request.covariances:
+                    network.sliced(most_elements, squared=True)
+            except PlanTooLargeError as error:
+                raise PlanTooLargeError(self._refusal(need)) from error
+        if self.is_exceeded(need.total_with(most_elements)):
+            raise PlanTooLargeError(self._refusal(need))
+        return most_elements
+
+    def _refusal(self, need: Need) -> str:
+        """Why it does not fit, and what would help."""
+        prepared, worst = need.request.prepared, need.fragments.index(max(need.fragments))
+        plan, fragment = prepared.plan, prepared.plan.fragments[worst]
+        source = "half of what is free" if self._limit is None else "`memory_limit`"
+        return (
+            f"the plan needs {in_bytes(need.total)} of memory, the limit is {in_bytes(self.size)} "
+            f"({source}): fragment {worst} ({fragment.num_qubits} qubits, {len(fragment.slots)} "
+            f"slots, {short(fragment.num_branches)} branches) takes "
+            f"{in_bytes(need.fragments[worst])}, the contraction {in_bytes(need.network)} (number "
+            f"of cuts {plan.num_cuts}, circuits a binding {short(prepared.num_circuits)}, sampling "
+            f"overhead {plan.sampling_overhead:.3g}); {', or '.join(self._remedies(need, worst))}"
+        )
+
+    def _remedies(self, need: Need, worst: int) -> list[str]:
+        """Changes to what is run, each of which applies to it."""
+        request, fragment = need.request, need.request.prepared.plan.fragments[worst]
+        remedies = ["cut fewer gates of that fragment"] if fragment.slots else []
+        if fragment.num_qubits > 1:
+            fewer = "give it fewer qubits" if fragment.slots else "cut it into narrower fragments"
+            remedies.append(fewer)
+        if max(map(len, request.rows), default=0) > 1:
+            remedies.append("send fewer bindings a run")
+        if request.shots is not None and request.backend.exact:
+            wanted: Wanted = "values" if request.covariances else request.wanted
+            exact = replace(request, shots=None, wanted=wanted)
+            if not self.is_exceeded(Need(exact, need.workers).total):
+                remedies.append("ask for exact values")
+        if need.total <= psutil.virtual_memory().total:
+            remedies.append("free memory" if self._limit is None else "raise `memory_limit`")
+        return remedies
+
+
+def in_bytes(size: int) -> str:
+    """A number of bytes in a unit that keeps it readable.
+
+    Example:
+        >>> in_bytes(8), in_bytes(6_870_000), in_bytes(64 << 40)
+        ('8 B', '6.552 MiB', '64 TiB')
+    """
+    power = min(max(size.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
+    return f"{min(size, 10**300) / 2 ** (10 * power):.4g} {_UNITS[power]}"
 
 
 @dataclass
@@ -106,8 +227,7 @@ class Round:
         request: The round.
         repetition: Compares its tasks with those of earlier rounds.
         influences: Per fragment, how much values depend on each row's measurement groups, shape
-            (base rows, groups); rows that follow these are shifts of them, in the same order. None:
-            not needed.
+            (base rows, groups); rows that follow these are shifts of them. None: not needed.
     """
 
     def __init__(
@@ -123,30 +243,30 @@ class Round:
         self._repetition = repetition
         self.tasks: list[Task] = []
         self.tensors: list[FragmentTensor] = []
-        for number, (experiment, angles) in enumerate(
-            zip(self._experiments, request.rows, strict=True)
-        ):
-            tasks: list[Task] = []
-            if not experiment.is_trivial:
-                tasks += make_tasks(
-                    number,
-                    experiment,
-                    angles,
-                    request.shots,
-                    request.run,
-                    rows_per_task=request.rows_per_task(experiment),
-                    circuits_per_task=request.circuits_per_task(experiment),
-                    chunks=request.chunks,
-                    covariances=request.covariances,
-                )
+        for number, experiment in enumerate(self._experiments):
+            tasks = [] if experiment.is_trivial else list(self._make_tasks(number, experiment))
             self.tasks += tasks
-            self.tensors.append(FragmentTensor(experiment, len(angles), tasks))
+            self.tensors.append(FragmentTensor(experiment, len(request.rows[number]), tasks))
         self._influences = [
             np.resize(table, (len(angles), table.shape[1]))
             for table, angles in zip(influences or (), request.rows, strict=influences is not None)
         ]
         self._total_influence = sum(float(table.sum()) for table in self._influences)
         self._taken: dict[int, int] = {}
+
+    def _make_tasks(self, number: int, experiment: FragmentExperiment) -> Iterator[Task]:
+        request = self._request
+        return make_tasks(
+            number,
+            experiment,
+            request.rows[number],
+            request.shots,
+            request.run,
+            rows_per_task=request.rows_per_task(experiment),
+            circuits_per_task=request.circuits_per_task(experiment),
+            chunks=request.chunks,
+            covariances=request.covariances,
+        )
 
     def fold(self, number: int, arrays: Arrays) -> int | None:
         """Add a task's result to its fragment's tensor.
@@ -175,37 +295,42 @@ class Round:
         """
         spent.tally.add(tally)
         spent.missing += len(tally.missing)
-        known = set(tally.known)  # those whose results a journal had
-        ran: set[_Place] = set()
-        for number, taken in self._taken.items():
-            if number in known:
-                continue
+        ran = set()
+        for number in self._taken.keys() - tally.known:  # without those whose results a journal had
             place, held = self._place(number)
             spent.subexperiments += 0 if place in ran else held
-            spent.shots += held * taken
+            spent.shots += held * self._taken[number]
             ran.add(place)
-        if tally.missing:
-            self._settle()
+        deadline = self._request.policy.deadline
+        if not tally.missing or deadline is None:
+            return
+        missing = [task for tensor in self.tensors for task in tensor.settle()]
+        if missing:
+            raise DeadlineError(
+                f"after {deadline.seconds:g} s nothing had arrived of "
+                f"{named([self._describe(task) for task in missing])}: give a later deadline, more "
+                "chunks or more workers"
+            )
 
     @property
     def shots_taken(self) -> ShotsTaken:
         """Shots that subexperiments got; as requested where there are none to run."""
-        shots: Counter[_Place] = Counter()
-        held: dict[_Place, int] = {}
+        asked = self._request.shots or 0
+        if not (asked and self._taken):
+            return ShotsTaken(asked, asked, asked)
+        shots: Counter[object] = Counter()
+        held: dict[object, int] = {}
         for number, taken in self._taken.items():
             place, size = self._place(number)
             shots[place] += taken
             held[place] = max(1, size)
-        if not shots:
-            asked = self._request.shots or 0
-            return ShotsTaken(asked, asked, asked)
         fewest, mean = min(shots.values()), 0.0
         if fewest:
             mean = sum(held.values()) / sum(held[place] / own for place, own in shots.items())
         return ShotsTaken(fewest, max(shots.values()), mean)
 
-    def _place(self, number: int) -> tuple[_Place, int]:
-        """Which subexperiments a task runs, and how many they are."""
+    def _place(self, number: int) -> tuple[object, int]:
+        """What a task has in common with others of the same subexperiments; how many these are."""
         task = self.tasks[number]
         size = task.num_subexperiments(self._experiments[task.experiment])
         return (task.experiment, task.start, task.circuits), size
@@ -245,16 +370,6 @@ class Round:
         settings = f"setting {first}" if count == 1 else f"settings {first} to {first + count - 1}"
         part = "" if task.chunk[1] == 1 else f", part {task.chunk[0] + 1} of the shots"
         return f"fragment {task.experiment}, {settings}, {bindings}{part}"
-
-    def _settle(self) -> None:
-        missing = [task for tensor in self.tensors for task in tensor.settle()]
-        deadline = self._request.policy.deadline
-        if missing and deadline is not None:
-            raise DeadlineError(
-                f"after {deadline.seconds:g} s nothing had arrived of "
-                f"{named([self._describe(task) for task in missing])}: give a later deadline, more "
-                "chunks or more workers"
-            )
 
     def record(self, attempt: Attempt, run_id: str, query_id: str, start: float) -> TaskRecord:
         """The record of one attempt at a task, its times counted from `start`."""

@@ -1,8 +1,7 @@
 """From functionals to values, standard errors and environments. Pure."""
 
 from .network import Network
-from .queries import Queries
-from .reconstruction import Reconstruction, Wanted
+from .reconstruction import Queries, Reconstruction, Wanted
 from .slicing import RunSlices, SliceWork, run_here
 from .tensors import FragmentTensor
 

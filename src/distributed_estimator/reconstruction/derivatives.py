@@ -3,87 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..cutting import CutPlan, Fragment, GateStep
+from ..cutting import CutPlan, FloatArray, Fragment, IntArray, Operation
 from ..cutting.angles import AngleTable
-from ..cutting.gates import ShiftRule
 from ..subexperiments import FragmentExperiment
-from .queries import Queries
-from .reconstruction import Reconstruction, quadratic_form
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
+from .reconstruction import Queries, Reconstruction, quadratic_form
 
 
-@dataclass(frozen=True, eq=False)
-class ShiftedAngle:
-    """One gate angle to differentiate by: local column, column of the plan, and its rule."""
-
-    local: int
-    column: int
-    rule: ShiftRule
-
-
-@dataclass(frozen=True, eq=False)
 class Shifts:
-    """All angles of a fragment that depend on the parameters wanted."""
+    """The angles of a fragment's gates that are functions of any of `parameters`, to shift.
 
-    angles: tuple[ShiftedAngle, ...]
+    Attributes:
+        columns: Their columns of the plan's angle table.
+    """
 
-    @staticmethod
-    def of(fragment: Fragment, table: AngleTable, parameters: Collection[int]) -> Shifts:
-        """Angles of a fragment's gates that are functions of any of `parameters`."""
+    def __init__(self, fragment: Fragment, table: AngleTable, parameters: Collection[int]) -> None:
         wanted = frozenset(parameters)
-        return Shifts(
-            tuple(
-                ShiftedAngle(local, fragment.angles[local], step.kernel.shift_rules[index])
-                for step in fragment.steps
-                if isinstance(step, GateStep)
-                for index, local in enumerate(step.angles)
-                if wanted & table.depends_on(fragment.angles[local])
-            )
-        )
-
-    @property
-    def columns(self) -> list[int]:
-        """Columns of the plan's angle table, in the order of `derivatives`."""
-        return [angle.column for angle in self.angles]
+        angles = [
+            (local, step.kernel.shift_rules[index])
+            for step in fragment.steps
+            if isinstance(step, Operation) and step.kernel is not None
+            for index, local in enumerate(step.angles)
+            if wanted & table.depends_on(fragment.angles[local])
+        ]
+        self.columns = [fragment.angles[local] for local, _ in angles]
+        self._shifts = [(local, shift) for local, rule in angles for shift in rule.shifts]
+        self._weights = [(n, w) for n, (_, rule) in enumerate(angles) for w in rule.weights]
 
     def rows(self, base: FloatArray) -> FloatArray:
         """Base rows, then all of them shifted once per term of each angle's rule."""
         blocks = [base]
-        for angle in self.angles:
-            for shift in angle.rule.shifts:
-                block = base.copy()
-                block[:, angle.local] += shift
-                blocks.append(block)
+        for local, shift in self._shifts:
+            block = base.copy()
+            block[:, local] += shift
+            blocks.append(block)
         return np.concatenate(blocks)
 
     def derivatives(self, values: FloatArray) -> FloatArray:
         """Derivatives of a fragment tensor from its values at `rows`.
 
-        Args:
-            values: Shape (rows, …), base rows first.
-
-        Returns:
-            Shape (angles, base rows, …).
+        (rows, …) -> (angles, base rows, …).
         """
-        terms = sum(len(angle.rule.shifts) for angle in self.angles)
-        blocks = values.reshape(1 + terms, -1, *values.shape[1:])[1:]
-        result = np.zeros((len(self.angles), *blocks.shape[1:]))
-        place = 0
-        for number, angle in enumerate(self.angles):
-            for weight in angle.rule.weights:
-                result[number] += weight * blocks[place]
-                place += 1
+        blocks = values.reshape(1 + len(self._shifts), -1, *values.shape[1:])[1:]
+        result = np.zeros((len(self.columns), *blocks.shape[1:]))
+        for (number, weight), block in zip(self._weights, blocks, strict=True):
+            result[number] += weight * block
         return result
 
 
-def derivatives_by_angle(
+def by_angle(
     plan: CutPlan,
     reconstruction: Reconstruction,
     shifts: Sequence[Shifts],
@@ -95,7 +65,7 @@ def derivatives_by_angle(
     Args:
         plan: The plan.
         reconstruction: Of tensors that hold base rows first, then the shifted ones.
-        shifts: Per fragment, the angles that depend on the parameters wanted.
+        shifts: Of each fragment.
         angles: Angles of all gates at every binding, shape (bindings, angles).
         parameters: Numbers of the parameters wanted.
 
@@ -106,7 +76,7 @@ def derivatives_by_angle(
     fragments = [
         (number, shift.columns, shift.derivatives(reconstruction.tensors[number].values))
         for number, shift in enumerate(shifts)
-        if shift.angles
+        if shift.columns
     ]
     wanted = frozenset(parameters)
     cores = [
@@ -134,12 +104,6 @@ def slopes_of_angles(
 ) -> FloatArray:
     """Slopes of the angles that queries depend on, by some of the circuit's parameters.
 
-    Args:
-        plan: The plan.
-        shifts: Per fragment, the angles that depend on the parameters wanted.
-        values: Shape (bindings, parameters).
-        parameters: Numbers of the parameters wanted.
-
     Returns:
         Shape (bindings, or 1 where they are the same at all, parameters wanted, angles).
 
@@ -151,19 +115,8 @@ def slopes_of_angles(
     return plan.normal.angles.jacobian(values, parameters, used)
 
 
-def derivatives_by_parameter(
-    by_angle: FloatArray, slopes: FloatArray, binding: IntArray
-) -> FloatArray:
-    """Derivatives of every query by parameters, by the chain rule.
-
-    Args:
-        by_angle: Derivatives of every query by every angle.
-        slopes: Of the angles, as `slopes_of_angles` has them.
-        binding: The binding of each query.
-
-    Returns:
-        Shape (queries, parameters wanted).
-    """
+def by_parameter(by_angle: FloatArray, slopes: FloatArray, binding: IntArray) -> FloatArray:
+    """Derivatives of every query by parameters, by the chain rule; (queries, parameters)."""
     own = slopes if len(slopes) == 1 else slopes[binding]
     return np.asarray((own @ by_angle[:, :, None])[:, :, 0])
 
@@ -176,11 +129,6 @@ def influences_of_terms(
     These are the magnitudes of all terms' weights, summed over the queries and over the terms that
     act on the fragment. A fragment that none acts on is there for what it passes on to others: all
     terms count.
-
-    Args:
-        experiments: What is run of each fragment.
-        queries: What is asked for.
-        inverses: Per fragment, the row of each binding.
 
     Returns:
         Per fragment, shape (rows, measurement groups).
@@ -199,9 +147,6 @@ def influences_measured(reconstruction: Reconstruction) -> list[FloatArray]:
     """How much the queries depend on each row's measurements, as far as samples say.
 
     These are the shares in the queries' variances, to first order and term by term.
-
-    Args:
-        reconstruction: Of complete tensors with covariances.
 
     Returns:
         Per fragment, shape (rows, measurement groups).

@@ -12,14 +12,11 @@ from math import prod
 
 import numpy as np
 import opt_einsum
-from numpy.typing import NDArray
 
-from ..cutting import CutPlan
+from ..cutting import CutPlan, FloatArray
 from ..errors import PlanTooLargeError, short
 from .path import Path
 from .slicing import MOST_SLICES, SlicedNetwork, find_slicing
-
-FloatArray = NDArray[np.float64]
 
 _EXHAUSTIVE = 8
 """Networks of up to this many tensors get the best path there is, larger ones a greedy one."""
@@ -58,8 +55,7 @@ class Network:
 
     def elements_per_query(self, *, squared: bool) -> int:
         """Numbers held at once per query, also of the doubled network for standard errors."""
-        held = self.path.sizes or (1,)
-        return sum(size**2 if squared else size for size in held)
+        return sum(size**2 if squared else size for size in self.path.sizes or (1,))
 
     def values(self, leaves: Sequence[FloatArray], queries: int) -> FloatArray:
         """Contract the network, shape (queries,); one where there are no leaves."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isqrt, prod
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from ..cutting import FloatArray
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,12 @@ class Step:
         kept = len(self.left_axes) - self.num_shared
         shape = [left.shape[1:][a] for a in self.left_axes[:kept]]
         shape += [right.shape[1:][a] for a in self.right_axes[self.num_shared :]]
-        result = _multiply(*self._matrices(left, right))
-        return result.reshape(len(result), *shape)
+        one, other = self._matrices(left, right)
+        if len(other) == 1 < len(one):
+            result = one.reshape(-1, one.shape[2]) @ other[0]
+        else:
+            result = one @ other
+        return np.asarray(result.reshape(max(len(one), len(other)), *shape))
 
     def back(
         self, left: FloatArray, right: FloatArray, above: FloatArray
@@ -55,13 +58,6 @@ class Step:
         right = right.transpose(0, *(a + 1 for a in self.right_axes))
         shared = prod(right.shape[1 : 1 + self.num_shared])
         return left.reshape(len(left), -1, shared), right.reshape(len(right), shared, -1)
-
-
-def _multiply(left: FloatArray, right: FloatArray) -> FloatArray:
-    if len(right) == 1 < len(left):
-        flat = left.reshape(-1, left.shape[2]) @ right[0]
-        return np.asarray(flat.reshape(len(left), left.shape[1], -1))
-    return np.asarray(left @ right)
 
 
 def _restore(matrix: FloatArray, shape: Sequence[int], axes: Sequence[int]) -> FloatArray:
@@ -83,9 +79,7 @@ class Path:
 
     @staticmethod
     def follow(
-        indices: Sequence[Sequence[int]],
-        sizes: Mapping[int, int],
-        pairs: Iterable[Sequence[int]],
+        indices: Sequence[Sequence[int]], sizes: Mapping[int, int], pairs: Iterable[Sequence[int]]
     ) -> Path:
         """Compile a path.
 
@@ -123,11 +117,17 @@ class Path:
         """Number of leaves."""
         return len(self.sizes) - len(self.steps)
 
+    @property
+    def _products(self) -> Iterator[tuple[Step, int, int]]:
+        """Each step, the size of its result, and of that and its tensors together."""
+        for step, size in zip(self.steps, self.sizes[self.num_leaves :], strict=True):
+            yield step, size, self.sizes[step.left] + self.sizes[step.right] + size
+
     @cached_property
     def products(self) -> int:
         """Multiplications along the path for one query."""
-        sizes = zip(self.steps, self.sizes[self.num_leaves :], strict=True)
-        return sum(isqrt(self.sizes[s.left] * self.sizes[s.right] * size) for s, size in sizes)
+        sizes = self.sizes
+        return sum(isqrt(sizes[s.left] * sizes[s.right] * size) for s, size, _ in self._products)
 
     @cached_property
     def users(self) -> tuple[int | None, ...]:
@@ -144,8 +144,8 @@ class Path:
         A product works on copies of its tensors.
         """
         most = held = 0
-        for step, size in zip(self.steps, self.sizes[self.num_leaves :], strict=True):
-            most = max(most, held + self.sizes[step.left] + self.sizes[step.right] + size)
+        for step, size, at_work in self._products:
+            most = max(most, held + at_work)
             used = (place for place in (step.left, step.right) if place >= self.num_leaves)
             held += size - sum(self.sizes[place] for place in used)
         return most
@@ -156,26 +156,15 @@ class Path:
 
         These are all results, their derivatives and those of the leaves, and a product's copies.
         """
-        results = self.sizes[self.num_leaves :]
-        at_work = [
-            self.sizes[step.left] + self.sizes[step.right] + size
-            for step, size in zip(self.steps, results, strict=True)
-        ]
-        leaves = self.sizes[: self.num_leaves]
-        return 2 * sum(results) + sum(leaves) + max(at_work, default=0)
+        results = sum(self.sizes[self.num_leaves :])
+        return results + sum(self.sizes) + max((most for *_, most in self._products), default=0)
 
     def value(self, leaves: Sequence[FloatArray]) -> FloatArray:
         """The last tensor, shape (queries,); each one goes when it has been used."""
-        tensors: list[FloatArray | None] = list(leaves)
-        for step in self.steps:
-            left, right = tensors[step.left], tensors[step.right]
-            assert left is not None
-            assert right is not None
-            tensors[step.left] = tensors[step.right] = None
-            tensors.append(step.run(left, right))
-        last = tensors[-1]
-        assert last is not None
-        return last.reshape(-1)
+        held = dict(enumerate(leaves))
+        for number, step in enumerate(self.steps, start=self.num_leaves):
+            held[number] = step.run(held.pop(step.left), held.pop(step.right))
+        return held[len(self.sizes) - 1].reshape(-1)
 
     def forward(self, leaves: Sequence[FloatArray]) -> list[FloatArray]:
         """All tensors, the value last."""
@@ -186,16 +175,12 @@ class Path:
 
     def backward(self, tensors: Sequence[FloatArray]) -> list[FloatArray]:
         """Derivative of the value by every leaf, from what `forward` gave."""
-        adjoints: list[FloatArray | None] = [None] * len(tensors)
-        adjoints[-1] = np.ones_like(tensors[-1])
-        for number in reversed(range(len(self.steps))):
-            step, place = self.steps[number], self.num_leaves + number
-            above, adjoints[place] = adjoints[place], None
-            assert above is not None
-            adjoints[step.left], adjoints[step.right] = step.back(
-                tensors[step.left], tensors[step.right], above
-            )
-        return [a for a in adjoints[: self.num_leaves] if a is not None]
+        last = len(tensors) - 1
+        adjoints = {last: np.ones_like(tensors[last])}
+        for place, step in zip(range(last, -1, -1), reversed(self.steps), strict=False):
+            left, right = tensors[step.left], tensors[step.right]
+            adjoints[step.left], adjoints[step.right] = step.back(left, right, adjoints.pop(place))
+        return [adjoints[leaf] for leaf in range(self.num_leaves)]
 
 
 class Contraction:
@@ -212,12 +197,9 @@ class Contraction:
     def __init__(self, path: Path, *, keep: bool) -> None:
         self._path = path
         self._keep = keep
-        self._tensors: list[FloatArray | None] = [None] * len(path.sizes)
-        self._fed = [False] * path.num_leaves
-
-    def missing(self, leaf: int) -> bool:
-        """Whether a leaf is still to come."""
-        return not self._fed[leaf]
+        self._tensors: dict[int, FloatArray] = {}
+        self.missing = set(range(path.num_leaves))
+        """Leaves that are still to come."""
 
     def feed(self, leaf: int, tensor: FloatArray) -> None:
         """Take a leaf, with its batch axis first, and run what has become possible.
@@ -225,32 +207,29 @@ class Contraction:
         Raises:
             ValueError: The leaf has come before.
         """
-        if self._fed[leaf]:
+        if leaf not in self.missing:
             raise ValueError(f"leaf {leaf} has come before: feed every leaf once")
-        self._fed[leaf] = True
-        place, self._tensors[leaf] = leaf, tensor
+        self.missing.remove(leaf)
+        place, held = leaf, self._tensors
+        held[leaf] = tensor
         while (number := self._path.users[place]) is not None:
             step = self._path.steps[number]
-            left, right = self._tensors[step.left], self._tensors[step.right]
-            if left is None or right is None:
+            if not (step.left in held and step.right in held):
                 return
             place = self._path.num_leaves + number
-            self._tensors[place] = step.run(left, right)
+            held[place] = step.run(held[step.left], held[step.right])
             if not self._keep:
-                self._tensors[step.left] = self._tensors[step.right] = None
+                del held[step.left], held[step.right]
 
     @property
     def value(self) -> FloatArray:
         """The last tensor, shape (queries,). Every leaf must have come."""
-        last = self._tensors[-1]
-        if last is None:
-            waiting = [leaf for leaf, fed in enumerate(self._fed) if not fed]
-            raise ValueError(f"leaves {waiting} have not come: feed them first")
-        return last.reshape(-1)
+        if self.missing:
+            raise ValueError(f"leaves {sorted(self.missing)} have not come: feed them first")
+        return self._tensors[len(self._path.sizes) - 1].reshape(-1)
 
     def environments(self) -> list[FloatArray]:
         """Derivative of the value by every leaf. Every leaf must have come, and been kept."""
-        tensors = [t for t in self._tensors if t is not None]
-        if len(tensors) < len(self._tensors):
+        if len(self._tensors) < len(self._path.sizes):
             raise ValueError("the way back needs every tensor: give `keep=True`, feed all leaves")
-        return self._path.backward(tensors)
+        return self._path.backward([tensor for _, tensor in sorted(self._tensors.items())])

@@ -8,22 +8,19 @@ the first-order error less what it counts twice, to all orders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..cutting import CutPlan
+from ..cutting import CutPlan, FloatArray, IntArray
+from ..subexperiments import Observables
 from .network import Network
 from .path import Contraction
-from .queries import Queries
 from .slicing import RunSlices, SlicedNetwork, run_here
 from .tensors import FragmentTensor
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 Wanted: TypeAlias = Literal["values", "errors", "orders", "environments"]
 """The results that will be asked for, whose computation may begin early: values alone, values and
@@ -36,6 +33,94 @@ _SCALES: dict[Wanted, tuple[float, ...]] = {"errors": (0.0,), "orders": (0.0, _S
 """Scales of the covariances at which the doubled network is contracted."""
 
 
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Queries as sums of weighted terms, each at a row of every fragment.
+
+    Attributes:
+        count: Number of queries.
+        query: Shape (entries,): the query an entry belongs to, ascending.
+        weight: Shape (entries,): the weight of its term.
+        binding: Shape (entries,): the binding it is evaluated at.
+        rows: Per fragment, shape (entries,): the row of the fragment's tensor.
+        paulis: Per fragment, shape (entries,): the Pauli of the fragment's tensor.
+    """
+
+    count: int
+    query: IntArray
+    weight: FloatArray
+    binding: IntArray
+    rows: tuple[IntArray, ...]
+    paulis: tuple[IntArray, ...]
+
+    @staticmethod
+    def build(
+        observables: Observables,
+        observable: IntArray,
+        binding: IntArray,
+        local_rows: Sequence[IntArray],
+        term_paulis: Sequence[IntArray],
+    ) -> Queries:
+        """List the terms of every query.
+
+        Args:
+            observables: Weights of all observables on their common terms.
+            observable: Shape (queries,): which observable is asked for.
+            binding: Shape (queries,): at which binding.
+            local_rows: Per fragment, the row of each binding.
+            term_paulis: Per fragment, the Pauli of each term.
+        """
+        query, term = np.nonzero(observables.weights[observable])
+        where = binding[query]
+        return Queries(
+            len(observable),
+            query,
+            observables.weights[observable[query], term],
+            where,
+            tuple(rows[where] for rows in local_rows),
+            tuple(paulis[term] for paulis in term_paulis),
+        )
+
+    @cached_property
+    def _one_each(self) -> bool:
+        return np.array_equal(self.query, np.arange(self.count))
+
+    @cached_property
+    def num_pairs(self) -> int:
+        """Pairs of entries of the same query, each counted once."""
+        if self._one_each:
+            return self.count
+        counts = np.bincount(self.query, minlength=self.count)
+        return int(counts @ (counts + 1)) // 2
+
+    def sum(self, entries: FloatArray) -> FloatArray:
+        """Weighted sums of entries, shape (entries, …) -> (queries, …)."""
+        weighted = entries * self.weight.reshape(-1, *[1] * (entries.ndim - 1))
+        if self._one_each:
+            return weighted
+        result = np.zeros((self.count, *entries.shape[1:]))
+        np.add.at(result, self.query, weighted)
+        return result
+
+    def pair_blocks(self, size: int) -> Iterator[tuple[IntArray, IntArray]]:
+        """Pairs of entries of the same query, each once, about `size` pairs at a time."""
+        if self._one_each:
+            for start in range(0, self.count, size):
+                yield self.query[start : start + size], self.query[start : start + size]
+            return
+        counts = np.bincount(self.query, minlength=self.count)
+        partners = np.cumsum(counts)[self.query] - np.arange(self.query.size)
+        ends = np.cumsum(partners)
+        first = 0
+        while first < len(partners):
+            done = ends[first] - partners[first]
+            last = max(first + 1, int(np.searchsorted(ends, done + size, side="right")))
+            left = np.repeat(np.arange(first, last), partners[first:last])
+            own = np.repeat(ends[first:last] - partners[first:last], partners[first:last])
+            yield left, left + np.arange(done, done + len(left)) - own
+            first = last
+
+
 class Reconstruction:
     """Values, standard errors and environments of queries from fragment tensors.
 
@@ -43,15 +128,13 @@ class Reconstruction:
     contracted as far as it goes; the rest follows when a result is asked for, with the same bits.
 
     Args:
-        plan: The plan.
-        network: Its network.
+        plan: The plan, and its `network`.
         tensors: A tensor per fragment. They must be complete when a result is asked for.
         queries: What is asked for.
         angles: Angles of all gates at every binding, shape (bindings, angles).
         wanted: What to begin with early.
-        most_elements: Numbers a contraction may hold; where one query takes more, it is sliced.
-            None: any.
-        run_slices: Runs the slices of contractions that are sliced.
+        most_elements: Numbers a contraction may hold; where one query takes more, it is sliced
+            (`run_slices`). None: any.
 
     Raises:
         PlanTooLargeError: A contraction does not fit even in slices.
@@ -89,14 +172,19 @@ class Reconstruction:
         if self._begun is None:
             self._begun = self._begin()
         for scale, contraction in self._begun.items():
-            if contraction.missing(number):
+            if number in contraction.missing:
                 contraction.feed(number, self._leaf(number, scale))
 
     def values(self) -> FloatArray:
         """Expectation values, shape (queries,)."""
         entries = np.empty(self.queries.query.size)
         for part in self._parts(self._sliced):
-            entries[part] = self._values(part)
+            begun = self._finish(None)
+            if begun is not None:
+                entries[part] = begun.value
+            else:
+                leaves = (self._leaf_at(number, part) for number in self._leaves)
+                entries[part] = self._contract(self._sliced, leaves, part.stop - part.start)
         return self.queries.sum(entries)
 
     def environments(self) -> Iterator[tuple[slice, list[FloatArray]]]:
@@ -105,8 +193,17 @@ class Reconstruction:
         Yields:
             Which entries, and per leaf an array of shape (entries, axes…).
         """
-        for part in self._parts(self._sliced_back):
-            yield part, self._environments(part)
+        sliced = self._sliced_back
+        for part in self._parts(sliced):
+            begun = self._finish(None) if self._wanted == "environments" else None
+            if begun is not None:
+                yield part, begun.environments()
+                continue
+            leaves = [self._leaf_at(number, part) for number in self._leaves]
+            if sliced is None:
+                yield part, self.network.environments(leaves)
+            else:
+                yield part, sliced.environments(leaves, self._run_slices)
 
     def variance_orders(self) -> tuple[FloatArray, FloatArray]:
         """How variances depend on shots, to first and second order in 1 / shots.
@@ -114,17 +211,18 @@ class Reconstruction:
         Returns:
             a and b, shape (queries,) each: with x times the shots, the variance is a/x + b/x².
         """
-        full, part = self._excess(1.0), self._excess(_SCALE)
+
+        def excess(scale: float) -> FloatArray:
+            """Variances the queries would have, were all covariances `scale` times as large."""
+            return self._sum_pairs(
+                lambda left, right: (
+                    self._moments(left, right, scale) - self._moments(left, right, 0.0)
+                )
+            )[0]
+
+        full, part = excess(1.0), excess(_SCALE)
         second = (full - part / _SCALE) / (1 - _SCALE)
         return full - second, second
-
-    def _excess(self, scale: float) -> FloatArray:
-        """Variances the queries would have, were all covariances `scale` times as large."""
-
-        def term(left: IntArray, right: IntArray) -> FloatArray:
-            return self._moments(left, right, scale) - self._moments(left, right, 0.0)
-
-        return self._sum_pairs(term)[0]
 
     def standard_errors(self, values: FloatArray) -> tuple[FloatArray, int]:
         """Standard errors of `values`, and for how many only the first order was left.
@@ -139,32 +237,20 @@ class Reconstruction:
             variances[doubtful] = self._first_order()[doubtful]
         return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
 
-    def _values(self, part: slice) -> FloatArray:
-        contraction = self._finish(None)
-        if contraction is not None:
-            return contraction.value
-        return self._contract(self._sliced, self._leaves(part), part.stop - part.start)
-
-    def _environments(self, part: slice) -> list[FloatArray]:
-        contraction = self._finish(None) if self._wanted == "environments" else None
-        if contraction is not None:
-            return contraction.environments()
-        if self._sliced_back is not None:
-            return self._sliced_back.environments(self._leaves(part), self._run_slices)
-        return self.network.environments(self._leaves(part))
-
     def _contract(
-        self, sliced: SlicedNetwork | None, leaves: Sequence[FloatArray], queries: int
+        self, sliced: SlicedNetwork | None, leaves: Iterable[FloatArray], queries: int
     ) -> FloatArray:
         if sliced is not None:
-            return sliced.values(leaves, self._run_slices)
-        return self.network.values(leaves, queries)
+            return sliced.values(list(leaves), self._run_slices)
+        return self.network.values(list(leaves), queries)
 
-    def _leaves(self, part: slice) -> list[FloatArray]:
-        leaves = [self._selected(number, part) for number in range(len(self.tensors))]
-        return leaves + [self._at(core, part) for core in self._cores]
+    @property
+    def _leaves(self) -> range:
+        return range(self.network.path.num_leaves)
 
-    def _selected(self, number: int, part: slice) -> FloatArray:
+    def _leaf_at(self, number: int, part: slice) -> FloatArray:
+        if number >= len(self.tensors):
+            return self._at(self._cores[number - len(self.tensors)], part)
         rows, paulis = self.queries.rows[number][part], self.queries.paulis[number][part]
         return self.tensors[number].select(rows, paulis)
 
@@ -192,11 +278,13 @@ class Reconstruction:
         contraction = self._finish(scale)
         if contraction is not None:
             return contraction.value
-        leaves = [self._moment(n, left, right, scale) for n in range(len(self.tensors))]
-        leaves += [self._at(core, left) for core in self._squared_cores]
+        leaves = (self._moment(number, left, right, scale) for number in self._leaves)
         return self._contract(self._sliced_squares, leaves, len(left))
 
     def _moment(self, number: int, left: IntArray, right: IntArray, scale: float) -> FloatArray:
+        """A leaf of the doubled network."""
+        if number >= len(self.tensors):
+            return self._at(self._squared_cores[number - len(self.tensors)], left)
         tensor = self.tensors[number]
         rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
         first, second = tensor.values[rows, paulis[left]], tensor.values[rows, paulis[right]]
@@ -206,7 +294,9 @@ class Reconstruction:
 
     @cached_property
     def _squared_cores(self) -> list[FloatArray]:
-        return [_squared_core(core) for core in self._cores]
+        """Those of the doubled network, shape (rows, r², s²) each."""
+        doubled = (core[:, :, None, :, None] * core[:, None, :, None, :] for core in self._cores)
+        return [core.reshape(len(core), core.shape[1] ** 2, -1) for core in doubled]
 
     @cached_property
     def _sliced_back(self) -> SlicedNetwork | None:
@@ -254,7 +344,8 @@ class Reconstruction:
         scales = _SCALES.get(self._wanted, ())
         if self._wanted != "orders" and self._sliced is None and len(self._parts(None)) == 1:
             begun[None] = Contraction(self.network.path, keep=self._wanted == "environments")
-        if scales and self._squares_in_one():
+        pairs = self.queries.num_pairs
+        if scales and self._sliced_squares is None and 0 < pairs <= self._pairs_at_once:
             begun.update((scale, Contraction(self.network.path, keep=False)) for scale in scales)
         trivial = [n for n, tensor in enumerate(self.tensors) if tensor.experiment.is_trivial]
         cores = range(len(self.tensors), self.network.path.num_leaves)
@@ -267,26 +358,15 @@ class Reconstruction:
         """The contraction that began early, if one did, with all its leaves."""
         contraction = (self._begun or {}).get(scale)
         if contraction is not None:
-            for number in range(len(self.tensors)):
-                if contraction.missing(number):
-                    contraction.feed(number, self._leaf(number, scale))
+            for number in sorted(contraction.missing):
+                contraction.feed(number, self._leaf(number, scale))
         return contraction
 
     def _leaf(self, number: int, scale: float | None) -> FloatArray:
         """A leaf of a contraction that takes all entries, or pairs, at once."""
-        core = number - len(self.tensors)
         if scale is None:
-            everything = slice(0, self.queries.query.size)
-            if core >= 0:
-                return self._at(self._cores[core], everything)
-            return self._selected(number, everything)
-        left, right = self._all_pairs
-        if core >= 0:
-            return self._at(self._squared_cores[core], left)
-        return self._moment(number, left, right, scale)
-
-    def _squares_in_one(self) -> bool:
-        return self._sliced_squares is None and 0 < self.queries.num_pairs <= self._pairs_at_once
+            return self._leaf_at(number, slice(0, self.queries.query.size))
+        return self._moment(number, *self._all_pairs, scale)
 
     @cached_property
     def _all_pairs(self) -> tuple[IntArray, IntArray]:
@@ -301,22 +381,12 @@ class Reconstruction:
         return self._at_once(self._sliced_squares, squared=True)
 
     def _at_once(self, sliced: SlicedNetwork | None, *, squared: bool) -> int:
-        elements = (
-            self.network.elements_per_query(squared=squared)
-            if sliced is None
-            else sliced.elements_per_query
-        )
+        whole = self.network.elements_per_query(squared=squared)
+        elements = whole if sliced is None else sliced.elements_per_query
         most = _CHUNK_BYTES // 8
         if self._most_elements is not None:
             most = min(most, self._most_elements)
         return max(1, most // elements)
-
-
-def _squared_core(core: FloatArray) -> FloatArray:
-    """The core of the doubled network, shape (rows, r, s) -> (rows, r², s²)."""
-    rows, r, s = core.shape
-    doubled = core[:, :, None, :, None] * core[:, None, :, None, :]
-    return np.asarray(doubled.reshape(rows, r * r, s * s))
 
 
 def _outer_product(left: FloatArray, right: FloatArray, ranks: Sequence[int]) -> FloatArray:

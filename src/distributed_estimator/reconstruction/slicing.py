@@ -14,12 +14,10 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..cutting import FloatArray
 from ..subexperiments import Arrays, Expected, check_arrays
 from .path import Path
-
-FloatArray = NDArray[np.float64]
 
 MOST_SLICES = 1 << 20
 """Slices that a network may be cut into."""
@@ -44,11 +42,8 @@ _MINIMIZE = "combo"
 class SliceWork:
     """The slices of one contraction, as tasks for a pool. Task t is the t-th run of slices.
 
-    Attributes:
-        network: The sliced network.
-        leaves: Its leaves, whole.
-        derivatives: Whether derivatives by the leaves are wanted, instead of values.
-        key: Names it among all works.
+    With `derivatives`, those by the leaves are wanted instead of values. `key` names it among all
+    works.
     """
 
     network: SlicedNetwork
@@ -73,11 +68,7 @@ class SliceWork:
         return max(len(leaf) for leaf in self.leaves)
 
     def run(self, task: int) -> Arrays:
-        """Sums over the slices of a task.
-
-        Returns:
-            One array of shape (queries,), or with derivatives one per leaf, shaped like it.
-        """
+        """Sums over its slices: an array of shape (queries,), or derivatives shaped as leaves."""
         slices = self._slices(task)
         if self.derivatives:
             return self.network.sum_environments(self.leaves, slices)
@@ -85,14 +76,13 @@ class SliceWork:
 
     def check(self, task: int, arrays: Sequence[object]) -> str | None:
         """Why arrays cannot be the result of a task, in one clause; None where they can."""
-        queries = self._queries
-        if not self.derivatives:
-            return check_arrays(arrays, [Expected("values", (queries,))])
-        shapes = [(queries, *leaf.shape[1:]) for leaf in self.leaves]
-        return check_arrays(
-            arrays,
-            [Expected(f"derivatives by leaf {leaf}", shape) for leaf, shape in enumerate(shapes)],
-        )
+        queries, expected = self._queries, [Expected("values", (self._queries,))]
+        if self.derivatives:
+            expected = [
+                Expected(f"derivatives by leaf {number}", (queries, *leaf.shape[1:]))
+                for number, leaf in enumerate(self.leaves)
+            ]
+        return check_arrays(arrays, expected)
 
     def describe(self, task: int) -> str:
         """A task for people."""
@@ -129,52 +119,33 @@ def reduce_tree(parts: Iterable[FloatArray]) -> FloatArray:
     return level[0]
 
 
-@dataclass(frozen=True, eq=False)
 class SlicedNetwork:
     """A network with some indices fixed; its value is the sum over their values.
 
-    Attributes:
-        path: The path of one slice.
+    Args:
+        indices: The indices of every leaf.
+        sizes: How many values each index takes.
+        sliced: The indices that are fixed, ascending.
+        path: The steps of one slice; its sizes are those of one slice too.
         slice_elements: Numbers that a slice holds at once per query, besides the leaves.
-        leaf_sizes: Numbers of each leaf for one query.
-        ranges: How many values each sliced index takes.
-        places: Per leaf, (axis, number of the sliced index), where axis 0 is the queries'.
     """
 
-    path: Path
-    slice_elements: int
-    leaf_sizes: tuple[int, ...]
-    ranges: tuple[int, ...]
-    places: tuple[tuple[tuple[int, int], ...], ...]
-
-    @staticmethod
-    def build(
+    def __init__(
+        self,
         indices: Sequence[Sequence[int]],
         sizes: Mapping[int, int],
         sliced: Sequence[int],
         path: Path,
         slice_elements: int,
-    ) -> SlicedNetwork:
-        """Prepare the slices of leaves that have these indices.
-
-        Args:
-            indices: The indices of every leaf.
-            sizes: How many values each index takes.
-            sliced: The indices that are fixed, ascending.
-            path: The steps of one slice; its sizes are those of one slice too.
-            slice_elements: Numbers that a slice holds at once per query, besides the leaves.
-        """
-        number = {index: n for n, index in enumerate(sliced)}
-        return SlicedNetwork(
-            path,
-            slice_elements,
-            tuple(prod(sizes[i] for i in leaf) for leaf in indices),
-            tuple(sizes[i] for i in sliced),
-            tuple(
-                tuple((axis, number[i]) for axis, i in enumerate(leaf, start=1) if i in number)
-                for leaf in indices
-            ),
-        )
+    ) -> None:
+        self.path, self.slice_elements = path, slice_elements
+        self.leaf_sizes = [prod(sizes[i] for i in leaf) for leaf in indices]
+        self.ranges = tuple(sizes[i] for i in sliced)
+        # Per leaf, (axis, number of the sliced index), where axis 0 is the queries'.
+        self.places = [
+            [(axis, sliced.index(i)) for axis, i in enumerate(leaf, start=1) if i in sliced]
+            for leaf in indices
+        ]
 
     @property
     def num_slices(self) -> int:
@@ -249,8 +220,7 @@ class SlicedNetwork:
         """Per leaf, the part of it that belongs to a slice."""
         digits = np.unravel_index(number, self.ranges) if self.ranges else ()
         for places in self.places:
-            axes = max((axis for axis, _ in places), default=0)
-            where: list[slice | int] = [slice(None)] * (axes + 1)
+            where: list[slice | int] = [slice(None)] * (1 + max(places, default=(0, 0))[0])
             for axis, index in places:
                 where[axis] = int(digits[index])
             yield tuple(where)
@@ -282,7 +252,7 @@ def find_slicing(
         path = _slice(tree, indices, sizes, elements, most_elements)
         if path is not None and (best is None or tree.total_flops() < best[0]):
             sliced = sorted(tree.sliced_inds)
-            network = SlicedNetwork.build(indices, sizes, sliced, path, elements(path))
+            network = SlicedNetwork(indices, sizes, sliced, path, elements(path))
             best = tree.total_flops(), network
     return None if best is None else best[1]
 
@@ -313,8 +283,12 @@ def _slice(
     Fixing an index that takes n values makes slices smaller by n at most, so it shows early when
     there would be too many.
     """
+    import cotengra
+
+    optimal = cotengra.OptimalOptimizer(minimize=_MINIMIZE, accel=False)
+    mend = {"minimize": _MINIMIZE, "optimize": optimal, "maxiter": _MOST_SUBTREES, "seed": _SEED}
     while True:
-        _reconfigure(tree)
+        tree.subtree_reconfigure_(**mend)
         kept = [[i for i in leaf if i not in tree.sliced_inds] for leaf in indices]
         path = Path.follow(kept, sizes, tree.get_path())
         too_large = -(-elements(path) // most_elements)
@@ -330,12 +304,3 @@ def _slice(
             max_repeats=_SLICING_TRIALS,
             seed=_SEED,
         )
-
-
-def _reconfigure(tree: Any) -> None:
-    import cotengra
-
-    optimal = cotengra.OptimalOptimizer(minimize=_MINIMIZE, accel=False)
-    tree.subtree_reconfigure_(
-        minimize=_MINIMIZE, optimize=optimal, maxiter=_MOST_SUBTREES, seed=_SEED
-    )

@@ -7,23 +7,15 @@ from itertools import groupby
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..cutting import FloatArray, IntArray
 from ..subexperiments import FragmentEstimate, FragmentExperiment, Task
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 
 class FragmentTensor:
-    """The estimated tensor of one fragment for all its rows.
+    """The estimated tensor of one fragment for all its rows, from the `tasks` that make it up.
 
     Tasks may be added in any order: no bit of the result depends on it.
-
-    Args:
-        experiment: What is estimated.
-        rows: Number of its rows.
-        tasks: All tasks that make it up.
 
     Attributes:
         values: Shape (rows, paulis, product of ranks).
@@ -122,11 +114,8 @@ class FragmentTensor:
 class _Block:
     """Tasks of the same rows: parts with circuits of their own, each divided by shots.
 
-    Sums of floats depend on their order, so that parts are folded in by their number.
-
-    Attributes:
-        parts: The tasks, by circuits and then by chunk.
-        arrived: Results by task's key, until they are folded in.
+    Sums of floats depend on their order, so that parts are folded in by their number. Results that
+    have `arrived` wait by their task's key until then.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
@@ -137,8 +126,7 @@ class _Block:
     def pooled(self, *, settle: bool = False) -> Iterator[FragmentEstimate]:
         """Estimates by the next parts in turn, as long as these are complete.
 
-        Args:
-            settle: Whether parts of which anything arrived are as complete as they get.
+        With `settle`, parts of which anything arrived are as complete as they get.
         """
         for part in self.parts[self._folded :]:
             own = [task for task in part if task.key in self.arrived]
@@ -150,12 +138,8 @@ class _Block:
     def missing(self) -> list[Task]:
         """All tasks of the parts of which nothing arrived."""
         waiting = self.parts[self._folded :]
-        return [
-            task
-            for part in waiting
-            if not any(task.key in self.arrived for task in part)
-            for task in part
-        ]
+        empty = [part for part in waiting if self.arrived.keys().isdisjoint(t.key for t in part)]
+        return [task for part in empty for task in part]
 
 
 def _pool(results: Sequence[FragmentEstimate]) -> FragmentEstimate:

@@ -1,19 +1,66 @@
-"""A study's configuration: what its file may say, and what goes together."""
+"""A study's configuration: what its YAML file may say, what goes together, and how it is read.
+
+YAML is data alone here: no tags, no aliases, no merging, and numbers in the usual digits only. YAML
+1.1 has more in store: 0100 for 64, 1:30 for 90, dates, `<<`. These are texts, which are refused
+where a number has to stand.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+import hashlib
+import json
+import os
+import re
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from ..errors import InputError
-from ..training.attacks import AttackConfig
-from ..training.config import LearningRate, Optimizer, Pipeline, PoolName
+from ..errors import InputError, MissingExtraError, named
+from ..records import given_path
+from ..training.config import AttackConfig, LearningRate, Optimizer, Pipeline, PoolName
 from ..training.models import ModelConfig, build_model
 from ..training.policies import PolicySettings, Probability, Seconds
-from ..training.settings import Config, Count, Problem, Seed, Shots, Workers, close_to
+from ..training.settings import (
+    Config,
+    Count,
+    Place,
+    Problem,
+    Reader,
+    Seed,
+    Shots,
+    Workers,
+    close_to,
+)
+
+try:
+    import yaml
+except ImportError as error:
+    raise MissingExtraError("PyYAML", "study", "a study") from error
+
+BUILT_IN = ("paper",)
+WHOLE = ("reference_queries",)
+"""Mappings that a scale replaces as one value."""
+
+MOST_QUBITS = 24
+"""The uncut circuit is simulated as a whole: 2**24 amplitudes take 256 MB a sample."""
+
+LATER: dict[type[Config], tuple[str, ...]] = {
+    ModelConfig: ("feature_map_entanglement",),
+    PolicySettings: ("in_flight", "deadline", "attempts", "timeout", "subexperiments"),
+    AttackConfig: ("seed",),
+}
+"""Keys that studies have had since a later version: left out at their default, to keep the IDs."""
+
+_MOST_BYTES = 1 << 20
+_TAG = "tag:yaml.org,2002:"
+_WHOLE_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})$")
+_DECIMAL = re.compile(
+    r"(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
+    r"|\.(?:nan|NaN|NAN))$"
+)
 
 Places = Annotated[int, Meta(ge=0)]
 Samples = Annotated[int, Meta(ge=4)]
@@ -28,31 +75,14 @@ Dataset = Literal["iris", "mnist", "breast_cancer", "wine", "digits"]
 Some = Meta(min_length=1)
 
 
-class Size(NamedTuple):
-    """Features of a data set, and its training and test samples of two classes."""
-
-    features: int
-    train: int
-    test: int
-
-
-SIZES: dict[str, Size] = {
-    "iris": Size(4, 80, 20),
-    "mnist": Size(784, 800, 200),
-    "breast_cancer": Size(30, 455, 114),
-    "wine": Size(13, 104, 26),
-    "digits": Size(64, 291, 73),
+SIZES: dict[str, tuple[int, int, int]] = {
+    "iris": (4, 80, 20),
+    "mnist": (784, 800, 200),
+    "breast_cancer": (30, 455, 114),
+    "wine": (13, 104, 26),
+    "digits": (64, 291, 73),
 }
-
-MOST_QUBITS = 24
-"""The uncut circuit is simulated as a whole: 2**24 amplitudes take 256 MB a sample."""
-
-LATER = {
-    "model": ("feature_map_entanglement",),
-    "policies": ("in_flight", "deadline", "attempts", "timeout", "subexperiments"),
-    "robustness": ("seed",),
-}
-"""Keys that studies have had since a later version: left out at their default, to keep the IDs."""
+"""Features of each data set, and its training and test samples of two classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +184,12 @@ class StudyConfig(Config):
     def as_dict(self) -> dict[str, Any]:
         """The configuration for a JSON document."""
         document = super().as_dict()
-        without_later("model", document["model"])
-        for policy in document["policies"].values():
-            without_later("policies", policy)
-        for experiment in document["experiments"].values():
-            if experiment.get("robustness"):
-                without_later("robustness", experiment["robustness"])
+        document["model"] = without_later(self.model)
+        document["policies"] = {name: without_later(part) for name, part in self.policies.items()}
+        for name, experiment in self.experiments.items():
+            if isinstance(experiment, TrainExperiment) and experiment.robustness is not None:
+                attacks = without_later(experiment.robustness)
+                document["experiments"][name]["robustness"] = attacks
         return document
 
     def deciding(self) -> dict[str, Any]:
@@ -177,41 +207,42 @@ class StudyConfig(Config):
                 yield (() if place[:1] == ("model",) else ("experiments", name)) + place, message
 
 
-_DEFAULTS = {
-    "model": ModelConfig().as_dict(),
-    "policies": PolicySettings().as_dict(),
-    "robustness": AttackConfig().as_dict(),
-}
+def without_later(part: Config) -> dict[str, Any]:
+    """A part of a configuration for JSON, without the keys that came later at their default."""
+    document, default = part.as_dict(), type(part)().as_dict()
+    later = [key for key in LATER[type(part)] if document[key] == default[key]]
+    return {key: value for key, value in document.items() if key not in later}
 
 
-def without_later(part: str, document: dict[str, Any]) -> dict[str, Any]:
-    """A part of a configuration without the keys that came later, where at their default."""
-    for key in LATER[part]:
-        if document[key] == _DEFAULTS[part][key]:
-            del document[key]
-    return document
+# --- what goes together ---------------------------------------------------------------------------
 
 
 def _experiment_problems(
     experiment: TrainExperiment | QueriesExperiment, study: StudyConfig
 ) -> Iterator[Problem]:
     """The errors of an experiment; places are below it, but for those in the model."""
-    lists = {key: value for key, value in vars(experiment).items() if isinstance(value, tuple)}
-    for key, values in lists.items():
-        for number, value in _again(values):
+    for key, values in vars(experiment).items():
+        for number, value in _again(values if isinstance(values, tuple) else ()):
             shown = "the same variant" if key == "variants" else repr(value)
             yield (key, number), f"`{key}` has {shown} twice: remove one"
-    for dataset in experiment.datasets:
-        yield from _dataset_problems(dataset, experiment, study)
+    for dataset, part in experiment.datasets.items():
+        for place, message in _dataset_problems(dataset, part, study.model):
+            yield place if place == ("model",) else ("datasets", dataset, *place), message
+        for number, cuts in enumerate(experiment.cuts):
+            for qubits in part.qubits:
+                if qubits <= _most_qubits(dataset) and cuts >= qubits:
+                    yield (
+                        ("cuts", number),
+                        f"`cuts` has {cuts}, and {dataset} with {qubits} qubits takes 0 to "
+                        f"{qubits - 1}: remove it, or give more `qubits`",
+                    )
     for number, name in enumerate(experiment.policies):
         if name not in study.policies:
             hint = close_to(name, list(study.policies))
             yield ("policies", number), f"`{name}` is none of the study's policies: {hint}"
     if any(experiment.straggler_p) and not experiment.straggler_delay:
-        yield (
-            ("straggler_p",),
-            "`straggler_p` is above 0 and nothing is delayed: add `straggler_delay` in seconds",
-        )
+        message = "is above 0 and nothing is delayed: add `straggler_delay` in seconds"
+        yield ("straggler_p",), f"`straggler_p` {message}"
     if "reference" in experiment.pipelines:
         yield from _reference_problems(experiment)
     if isinstance(experiment, QueriesExperiment):
@@ -227,38 +258,30 @@ def _again(values: tuple[Hashable, ...]) -> Iterator[tuple[int, Hashable]]:
         seen.add(value)
 
 
-def _dataset_problems(
-    name: Dataset, experiment: TrainExperiment | QueriesExperiment, study: StudyConfig
-) -> Iterator[Problem]:
-    dataset, place = experiment.datasets[name], ("datasets", name)
-    most = min(SIZES[name].features, MOST_QUBITS)
-    by_pca = dataset.reduction == "pca"
+def _most_qubits(dataset: str) -> int:
+    return min(SIZES[dataset][0], MOST_QUBITS)
+
+
+def _dataset_problems(name: str, dataset: QueryDataset, model: ModelConfig) -> Iterator[Problem]:
     for number, again in _again(dataset.qubits):
-        yield (*place, "qubits", number), f"`qubits` has {again} twice: remove one"
+        yield ("qubits", number), f"`qubits` has {again} twice: remove one"
     if dataset.reduction == "pool" and name not in ("mnist", "digits"):
         message = f"`reduction: pool` averages images, and {name} has none: remove it"
-        yield (*place, "reduction"), message
+        yield ("reduction",), message
     for number, qubits in enumerate(dataset.qubits):
-        if qubits > most:
-            message = f"`qubits` has {qubits}, and {name} takes 1 to {most}: give fewer"
-            yield (*place, "qubits", number), message
+        if qubits > _most_qubits(name):
+            message = f"has {qubits}, and {name} takes 1 to {_most_qubits(name)}: give fewer"
+            yield ("qubits", number), f"`qubits` {message}"
             continue
-        needs_pca = by_pca or (dataset.reduction is None and qubits < SIZES[name].features)
-        if dataset.samples is not None and dataset.samples <= qubits and needs_pca:
+        fewer = dataset.reduction is None and qubits < SIZES[name][0]
+        if (dataset.samples or 10**9) <= qubits and (fewer or dataset.reduction == "pca"):
             yield (
-                (*place, "samples"),
+                ("samples",),
                 f"`samples` is {dataset.samples}, and {qubits} principal components need "
                 f"{qubits + 1} or more: give more",
             )
-        for position, cuts in enumerate(experiment.cuts):
-            if cuts >= qubits:
-                yield (
-                    ("cuts", position),
-                    f"`cuts` has {cuts}, and {name} with {qubits} qubits takes 0 to "
-                    f"{qubits - 1}: remove it, or give more `qubits`",
-                )
         try:
-            build_model(study.model, qubits)
+            build_model(model, qubits)
         except InputError as error:
             yield ("model",), f"the model cannot be built on the {qubits} qubits of {name}: {error}"
 
@@ -301,11 +324,8 @@ def _query_problems(experiment: QueriesExperiment) -> Iterator[Problem]:
         )
     for number, variant in enumerate(variants or ()):
         if variant.defer_measurements and variant.workers != 1:
-            yield (
-                ("variants", number, "workers"),
-                f"`workers` is {variant.workers}, and with `defer_measurements` a query is one "
-                "job: give 1",
-            )
+            message = "and with `defer_measurements` a query is one job: give 1"
+            yield ("variants", number, "workers"), f"`workers` is {variant.workers}, {message}"
     if experiment.workers is not None and variants:
         yield ("workers",), "each of `variants` has its own `workers`: remove this one"
     if experiment.workers is not None and is_fleet:
@@ -325,3 +345,244 @@ def _query_problems(experiment: QueriesExperiment) -> Iterator[Problem]:
 
 def _listed(value: Any) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
+# --- how it is read -------------------------------------------------------------------------------
+
+
+class _Map(dict[Any, Any]):
+    """A mapping of a file, with the line, from 1, of each key."""
+
+    lines: dict[Any, int]
+
+
+class _List(list[Any]):
+    """A list of a file, with the line, from 1, of each value."""
+
+    lines: dict[Any, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A study's file, or one scale of it, as plain values that know their lines."""
+
+    source: str
+    value: _Map
+
+    def error(self, place: Place, message: str) -> str:
+        """A message after file and line of a place, or of the nearest above it that is there."""
+        line, part = 1, self.value
+        for step in place:
+            if step not in getattr(part, "lines", ()):
+                break
+            line, part = part.lines[step], part[step]
+        return f"{self.source}, line {line}: {message}"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A study at one scale, checked; its document knows the lines of what is found wrong later."""
+
+    config: StudyConfig
+    scale: str | None
+    document: Document
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that follow from what decides the runs."""
+        return content_hash(self.config.deciding())
+
+
+def content_hash(document: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of a JSON document, whatever the order of its keys.
+
+    Example:
+        >>> content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
+        True
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def load_study(source: str | os.PathLike[str], scale: str | None = None) -> Study:
+    """Reads a study and checks it whole, its other scales included.
+
+    Args:
+        source: "paper", or the path of a YAML file.
+        scale: Which scale; None: the file's first, where it has any.
+
+    Raises:
+        InputError: The file cannot be read or does not say what a study needs; names file, line,
+            key, what was expected and what to do.
+        MissingExtraError: PyYAML is not installed.
+    """
+    document = _read(source)
+    names = list(_scales(document))
+    if scale is not None and scale not in names:
+        has = f"has the scales {', '.join(names)}" if names else "has no scales: leave it out"
+        raise InputError(f"the scale is `{scale}`, and {document.source} {has}")
+    if scale is None and names:
+        scale = names[0]
+    at_scale = _at(document, scale)
+    study = Study(_checked(at_scale), scale, at_scale)
+    for other in names:
+        if other != scale:
+            _checked(_at(document, other))
+    return study
+
+
+def _checked(document: Document) -> StudyConfig:
+    reader = Reader(null="null")
+    config: StudyConfig = reader.read(StudyConfig, document.value)
+    problems = reader.problems or list(config.problems())
+    if problems:
+        raise InputError(named(list(dict.fromkeys(document.error(*each) for each in problems))))
+    return config
+
+
+def _scales(document: Document) -> dict[str, Any]:
+    """The keys of the scales as they are in the file, by their names."""
+    scales = document.value.get("scales") or {}
+    if not isinstance(scales, dict):
+        message = (
+            "`scales` is no mapping: give the name of each scale and what it changes, such as "
+            "`smoke: {shots: 100}`"
+        )
+        raise InputError(document.error(("scales",), message))
+    for name, changes in scales.items():
+        if not isinstance(changes, dict):
+            message = f"the scale `{name}` is no mapping: give the keys it changes, or {{}}"
+            raise InputError(document.error(("scales", name), message))
+    return {str(name): name for name in scales}
+
+
+def _at(document: Document, scale: str | None) -> Document:
+    """The document at a scale: its keys over the others, a null takes a key away."""
+    below = _merged(document.value, {})
+    below.pop("scales", None)
+    if scale is None:
+        return replace(document, value=below)
+    key = _scales(document)[scale]
+    changes = document.value["scales"][key]
+    known, changed = below.get("experiments"), changes.get("experiments")
+    if isinstance(known, dict) and isinstance(changed, dict):  # else an error that the reader names
+        for name in changed:
+            if name not in known:
+                hint = close_to(str(name), list(map(str, known)))
+                message = f"a scale changes the experiment `{name}`, which is not there: {hint}"
+                raise InputError(document.error(("scales", key, "experiments", name), message))
+    return replace(document, value=_merged(below, changes))
+
+
+def _merged(below: _Map, above: Mapping[Any, Any]) -> _Map:
+    merged = _Map(below)
+    merged.lines = {**below.lines, **getattr(above, "lines", {})}
+    for key, value in above.items():
+        known = merged.get(key)
+        if key in merged and value is None:
+            del merged[key]
+        elif isinstance(known, _Map) and isinstance(value, _Map) and key not in WHOLE:
+            merged[key] = _merged(known, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _read(source: str | os.PathLike[str]) -> Document:
+    name, text = _text(source)
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            raise InputError(
+                f"{name}, line 1: a study is a mapping with the keys `name`, `model`, `shots`, "
+                "`experiments` and so on; see docs/study.md"
+            )
+        return Document(name, loader.value_of(root))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = name if mark is None else f"{name}, line {mark.line + 1}"
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise InputError(
+            f"{place}: not YAML that a study can be read from ({problem}): put that line right"
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{name} is nested too deeply: a study has six levels") from error
+    except InputError:
+        raise
+    except (ValueError, OverflowError) as error:  # PyYAML's, of numbers in escapes and directives
+        raise InputError(
+            f"{name} is not YAML that a study can be read from (a number in an escape or a "
+            "directive is too large): write characters themselves, and leave directives out"
+        ) from error
+
+
+def _text(source: str | os.PathLike[str]) -> tuple[str, str]:
+    if source in BUILT_IN:
+        file = f"{source}.yaml"
+        return file, resources.files(__package__).joinpath(file).read_text("utf-8")
+    path = given_path(source)
+    if not path.is_file():
+        raise InputError(
+            f"`{path}` is no study: give {' or '.join(BUILT_IN)}, or the path of a YAML file"
+        )
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"`{path}` has more than {_MOST_BYTES} bytes: that is no study")
+        return path.name, path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"`{path}` is no text in UTF-8 (byte {error.start}): save it so"
+        ) from error
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [known for known in patterns if known[0] in (f"{_TAG}null", f"{_TAG}bool")]
+        for first, patterns in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal("found an alias: write the value out", event)
+        if event.tag is not None:
+            raise _refusal(f"found the tag {event.tag!r:.60}: leave it out", event)
+        return super().compose_node(parent, index)
+
+    def value_of(self, node: Any) -> Any:
+        """The value of a node; mappings and lists know their lines.
+
+        Raises `YAMLError` where a key is no text or number, or is given twice: of keys that are
+        equal, as 1, +1 and true are, YAML would keep the last in silence.
+        """
+        if isinstance(node, yaml.SequenceNode):
+            values = _List(self.value_of(item) for item in node.value)
+            values.lines = {i: item.start_mark.line + 1 for i, item in enumerate(node.value)}
+            return values
+        if not isinstance(node, yaml.MappingNode):
+            return self.construct_object(node)
+        found = _Map()
+        found.lines = {}
+        written: dict[Any, int] = {}
+        for key, item in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refusal("a key is no text or number: give a name", key)
+            name, line = self.construct_object(key), key.start_mark.line + 1
+            before = written.get(name, written.get(key.value))
+            if before is not None:
+                problem = f"`{key.value}` is there already, on line {before}: keep one"
+                raise _refusal(problem, key)
+            written |= dict.fromkeys((name, key.value), line)
+            found[name], found.lines[name] = self.value_of(item), line
+        return found
+
+
+_Loader.add_implicit_resolver(f"{_TAG}int", _WHOLE_NUMBER, list("-+0123456789"))
+_Loader.add_implicit_resolver(f"{_TAG}float", _DECIMAL, list("-+0123456789."))
+
+
+def _refusal(problem: str, at: Any) -> yaml.YAMLError:
+    return yaml.composer.ComposerError(None, None, problem, at.start_mark)

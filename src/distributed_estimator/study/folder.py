@@ -8,19 +8,44 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from ..analysis.documents import read_document
+import msgspec
+
 from ..errors import InputError, RecordError, named
 from ..records import utc_now
-from ..records.files import hold_folder, is_left_behind, read_json, write_json
-from ..training.runs import RunFolder
-from .load import Study
-from .matrix import runs_of
-from .runs import SCHEMA_VERSION, StudyRun
+from ..records.files import is_left_behind, read_json, write_json
+from ..training.runs import File, RunFolder, held
+from ..training.settings import flat
+from .config import Study
+from .matrix import SCHEMA_VERSION, StudyRun, runs_of
 
 _KEPT = ("run.json", "attempts.json", RunFolder(Path()).lock.name)
-_REMEDY = "restore it, or remove its folder"
+_Attempts = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Done(msgspec.Struct, tag_field="status", tag="done"):
+    """What result.json says of a run that ended well."""
+
+    schema_version: Literal[1]
+    run_id: str
+    attempts: _Attempts
+    results: dict[str, Any]
+
+
+class Failed(msgspec.Struct, tag_field="status", tag="failed"):
+    """What result.json says of a run that failed."""
+
+    schema_version: Literal[1]
+    run_id: str
+    attempts: _Attempts
+    cause: str
+
+
+class Attempts(msgspec.Struct):
+    """attempts.json: how often a run was begun."""
+
+    attempts: _Attempts
 
 
 @dataclass(frozen=True)
@@ -29,15 +54,8 @@ class StudyFolder:
 
     path: Path
 
-    @property
-    def study(self) -> Path:
-        """Which study this is, and its whole configuration."""
-        return self.path / "study.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that runs the study; empty."""
-        return self.path / "study.lock"
+    study = File("study.json", "Which study this is, and its whole configuration.")
+    lock = File("study.lock", "Held by the process that runs the study; empty.")
 
     def of(self, run: StudyRun) -> Path:
         """The folder of a run."""
@@ -53,21 +71,20 @@ class StudyFolder:
             RecordError: The operating system refused.
         """
         self.check(study)
-        try:
-            file = hold_folder(self.lock)
-        except OSError as error:
-            raise InputError(
-                f"`{self.path}` cannot be written ({error.strerror}): name another folder"
-            ) from error
-        if file is None:
-            raise InputError(
-                f"another program runs the study in `{self.path}`: wait for it, or name another "
-                "folder"
-            )
-        with file:
+        taken = f"another program runs the study in `{self.path}`: wait for it, or name another"
+        with held(self.lock, f"{taken} folder", InputError, "name another folder"):
             self.check(study)  # another program may have come first
             if not self.study.exists():
-                write_json(self.study, _study_document(study))
+                document = {
+                    "schema_version": SCHEMA_VERSION,
+                    "name": study.config.name,
+                    "scale": study.scale,
+                    "hash": study.hash,
+                    "config": study.config.as_dict(),
+                    "created_at": utc_now(),
+                    "runs": [run.run_id for run in runs_of(study)],
+                }
+                write_json(self.study, document)
             yield
 
     def check(self, study: Study) -> None:
@@ -79,18 +96,15 @@ class StudyFolder:
         if self.study.exists():
             self._check_same(study)
             return
-        others = sorted(
-            entry.name
-            for entry in self.path.iterdir()
-            if entry != self.lock and not is_left_behind(entry.name)
-        )
+        names = sorted(entry.name for entry in self.path.iterdir())
+        others = [n for n in names if n != self.lock.name and not is_left_behind(n)]
         if others:
             raise InputError(
                 f"`{self.path}` holds no study, but {others[0]}: name a new folder for the study"
             )
 
     def _check_same(self, study: Study) -> None:
-        found = read_json(self.study, _REMEDY)
+        found = read_json(self.study, "restore it, or remove its folder")
         if found.get("schema_version") != SCHEMA_VERSION:
             raise InputError(
                 f"`{self.study}` has schema {found.get('schema_version')!r}, and this version "
@@ -116,11 +130,8 @@ class StudyFolder:
         if not path.exists():
             return None
         remedy = f"remove the folder `{path.parent}`, and the run is repeated"
-        try:
-            found: dict[str, Any] = read_document(path, dict[str, Any])
-        except RecordError as error:
-            raise RecordError(f"{error}; or {remedy}") from error
-        if found.get("run_id") != run.run_id or not _is_outcome(found):
+        found = _read(path, Done | Failed, remedy)
+        if found["run_id"] != run.run_id:
             raise RecordError(f"`{path}` is not the result of this run: {remedy}")
         return found
 
@@ -130,8 +141,12 @@ class StudyFolder:
         Raises:
             RecordError: The folder cannot be written, or the number of attempts is damaged.
         """
-        folder = self.of(run)
-        attempt = 1 + _attempts(folder / "attempts.json")
+        folder, attempt = self.of(run), 1
+        attempts = folder / "attempts.json"
+        if attempts.exists():
+            attempt += _read(attempts, Attempts, "remove it, and they are counted from 1")[
+                "attempts"
+            ]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "result.json").unlink(missing_ok=True)
@@ -143,7 +158,7 @@ class StudyFolder:
                 f"`{folder}` cannot be written ({error.strerror}): move away what is in its place, "
                 "or put its permissions right"
             ) from error
-        write_json(folder / "attempts.json", {"attempts": attempt})
+        write_json(attempts, {"attempts": attempt})
         write_json(folder / "run.json", run.as_dict())
         return attempt
 
@@ -154,27 +169,20 @@ class StudyFolder:
         return document
 
 
-def _is_outcome(result: Mapping[str, Any]) -> bool:
-    """Whether a result says what its status promises."""
-    if type(result.get("attempts")) is not int:
-        return False
-    if result.get("status") == "done":
-        return isinstance(result.get("results"), dict)
-    return result.get("status") == "failed" and isinstance(result.get("cause"), str)
-
-
-def _attempts(path: Path) -> int:
-    """Attempts at a run that were begun; none where nothing tells of any."""
-    if not path.exists():
-        return 0
-    remedy = "remove it, and they are counted from 1"
-    attempts = read_json(path, remedy).get("attempts")
-    if type(attempts) is not int or attempts < 0:
+def _read(path: Path, kind: Any, remedy: str) -> dict[str, Any]:
+    """A JSON object that is as declared; raises `RecordError`, which ends in the remedy."""
+    found = read_json(path, remedy)
+    version = found.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         raise RecordError(
-            f"`{path}` is damaged: `attempts` is {attempts!r:.40}, expected a number of them; "
-            + remedy
+            f"`{path}` has schema version {version} and this release reads up to {SCHEMA_VERSION}: "
+            f"install a newer distributed-estimator, or {remedy}"
         )
-    return attempts
+    try:
+        msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
+        raise RecordError(f"`{path}` is damaged: {error}; {remedy}") from error
+    return found
 
 
 def empty(folder: Path) -> None:
@@ -191,43 +199,22 @@ def empty(folder: Path) -> None:
             entry.unlink()
 
 
-def differences(found: Any, wanted: Any, place: str = "") -> list[str]:
-    """Where two JSON documents differ, in words.
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Where two JSON documents differ, in words, but for their texts.
 
     Example:
         >>> differences({"shots": 1024, "lr": 0.1}, {"shots": 100, "lr": 0.1})
         ['`shots` is 1024 there and 100 here']
     """
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        keys = [*found, *(key for key in wanted if key not in found)]
-        texts = [key for key in ("about", "deviations") if key in keys]
-        return [
-            line
-            for key in keys
-            if key not in texts
-            for line in differences(
-                found.get(key), wanted.get(key), f"{place}.{key}" if place else str(key)
-            )
-        ]
-    if found == wanted:
-        return []
-    return [f"`{place}` is {_brief(found)} there and {_brief(wanted)} here"]
+    there, here = dict(flat(found)), dict(flat(wanted))
+    return [
+        f"`{name}` is {_brief(there.get(name))} there and {_brief(here.get(name))} here"
+        for name in {**there, **here}
+        if there.get(name) != here.get(name)
+        and name.rpartition(".")[2] not in ("about", "deviations")
+    ]
 
 
 def _brief(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = json.dumps(value)
+    text = "nothing" if value is None else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _study_document(study: Study) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": study.config.name,
-        "scale": study.scale,
-        "hash": study.hash,
-        "config": study.config.as_dict(),
-        "created_at": utc_now(),
-        "runs": [run.run_id for run in runs_of(study)],
-    }

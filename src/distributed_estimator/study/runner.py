@@ -6,15 +6,40 @@ import importlib.util
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import DistributedEstimatorError, MissingExtraError, TrainingStoppedError
-from .folder import StudyFolder
-from .load import Study
-from .runs import StudyRun
+import numpy as np
+
+from ..analysis.load import load_queries
+from ..backends.fleet import Fleet, homogeneous
+from ..errors import (
+    DamagedCheckpointError,
+    DistributedEstimatorError,
+    MissingExtraError,
+    TrainingStoppedError,
+)
+from ..estimator import DistributedEstimator, EstimatorOptions
+from ..records import DeviceRecord, RecordWriter, read_records
+from ..reference import ReferenceEstimator
+from ..reference.execution import lifted_limit, sampler_class, thread_options
+from ..simulation import lower_bound
+from ..training.models import build_model, initial_weights
+from ..training.runs import RunFolder
+from ..training.workloads import Workload, WorkloadConfig, load_workload
+from .config import Study
+from .folder import StudyFolder, empty
+from .matrix import StudyRun
+
+if TYPE_CHECKING:
+    from ..training.runs import TrainingResult
 
 Stop = Callable[[], bool]
+Log = Callable[[str], RecordWriter]
+"""Opens the record file of that name in the run's folder."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -31,45 +56,27 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed, and of what."""
+    """A run that failed, and of what; `run` is its title."""
 
-    run: StudyRun
+    run_id: str
+    experiment: str
+    run: str
     attempts: int
     cause: str
 
     def as_dict(self) -> dict[str, Any]:
         """The failure for a JSON document."""
-        return {
-            "run_id": self.run.run_id,
-            "experiment": self.run.experiment,
-            "run": self.run.title,
-            "attempts": self.attempts,
-            "cause": self.cause,
-        }
+        return dict(vars(self))
 
 
 @dataclass
 class StudyResult:
-    """What a study came to.
-
-    Attributes:
-        kept: Runs that had ended before.
-        done: Runs that ended now.
-        failures: Runs that failed, now or before.
-        seconds: Wall time of this program's part.
-    """
+    """Runs that had ended before, that ended now and that failed, and this program's wall time."""
 
     kept: int = 0
     done: int = 0
     failures: list[Failure] = field(default_factory=list)
     seconds: float = 0.0
-
-    def count(self, run: StudyRun, outcome: dict[str, Any], is_old: bool) -> None:
-        """Counts a run that has ended, before or now."""
-        self.kept += is_old
-        self.done += not is_old and outcome["status"] == "done"
-        if outcome["status"] == "failed":
-            self.failures.append(Failure(run, outcome["attempts"], outcome["cause"]))
 
 
 def run_study(
@@ -101,16 +108,20 @@ def run_study(
         TrainingStoppedError: `stop` said so; everything up to then is kept.
         RecordError: The folder cannot be written.
     """
-    stop = stop or (lambda: False)
     folder.check(study)
     check_packages(runs)
-    started = time.perf_counter()
+    started, result = time.perf_counter(), StudyResult()
     with folder.held(study):
         waiting = {run.run_id for run in pending(folder, runs, retry_failed=retry_failed)}
-        result = StudyResult()
         for run in runs:
             outcome = None if run.run_id in waiting else folder.result(run)
-            result.count(run, outcome or _run_one(run, folder, watcher, stop), outcome is not None)
+            result.kept += outcome is not None
+            if outcome is None:
+                outcome = _run_one(run, folder, watcher, stop or (lambda: False))
+                result.done += outcome["status"] == "done"
+            if outcome["status"] == "failed":
+                what = (run.run_id, run.experiment, run.title)
+                result.failures.append(Failure(*what, outcome["attempts"], outcome["cause"]))
     result.seconds = time.perf_counter() - started
     return result
 
@@ -158,9 +169,7 @@ def _run_one(
     if watcher is not None:
         watcher.begin(run, attempt)
     started = time.perf_counter()
-    from . import bodies  # late, because PyTorch takes seconds to import
-
-    body = bodies.run_training if run.kind == "train" else bodies.run_queries
+    body = run_training if run.kind == "train" else run_queries
     try:
         numbers = body(run, folder.of(run), attempt, stop)
         outcome = {"status": "done", "attempts": attempt, **numbers}
@@ -168,16 +177,213 @@ def _run_one(
         raise
     except Exception as error:
         _LOGGER.debug("run %s failed", run.run_id, exc_info=True)
-        outcome = {"status": "failed", "attempts": attempt, "cause": cause_of(error)}
+        outcome = {"status": "failed", "attempts": attempt, "cause": _cause(error)}
     outcome = folder.end(run, outcome)
     if watcher is not None:
         watcher.end(run, outcome, time.perf_counter() - started)
     return outcome
 
 
-def cause_of(error: BaseException) -> str:
+def _cause(error: BaseException) -> str:
     """An error in one line; those that are no messages of this package go with their type."""
     text = " ".join(str(error).split())
     if isinstance(error, DistributedEstimatorError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@lru_cache(maxsize=4)
+def cached_workload(config: WorkloadConfig) -> Workload:
+    """A workload's samples; runs of a study share them, and MNIST takes seconds to load."""
+    return load_workload(config)
+
+
+def run_training(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[str, Any]:
+    """Trains, attacks, and returns the numbers; what an earlier attempt has trained is kept.
+
+    Raises `CheckpointError`, and changes nothing, where another process trains in the folder, data
+    or logs of an earlier attempt are damaged, or its checkpoint cannot be read.
+    """
+    trained = _train(run, RunFolder(folder, run.run_id, attempt), stop)
+    return {
+        "seconds": trained.seconds,
+        "results": {
+            "training_seconds": trained.seconds,
+            "queries": trained.totals.queries,
+            **_asked(run, trained.folder),
+            "train_accuracy": trained.final.train_accuracy,
+            "test_accuracy": trained.final.test_accuracy,
+            "loss": trained.final.loss,
+            **_attack(run, trained.folder, stop),
+        },
+    }
+
+
+def _train(run: StudyRun, folder: RunFolder, stop: Stop) -> TrainingResult:
+    from ..training import loop  # late, because PyTorch takes seconds to import
+
+    with folder.held():  # another trainer's files are its own
+        try:
+            # A checkpoint that cannot be read, this time or by this version, may be sound.
+            goes_on = folder.checkpoint.exists() and loop.config_of(folder) == run.training
+        except DamagedCheckpointError:
+            goes_on = False
+        if not goes_on:
+            empty(folder.path)
+    if goes_on:
+        return loop.resume(folder, stop=stop)
+    return loop.train(cached_workload(run.workload), run.training, folder, stop=stop)
+
+
+def _asked(run: StudyRun, folder: RunFolder) -> dict[str, int]:
+    """Values and gradients asked for, and the single queries that these are for the reference.
+
+    Its gradients are parameter shifts: two queries for each place that a weight has.
+    """
+    records = load_queries(folder.queries)
+    values = sum(r.num_queries for r in records if r.quantity == "value")
+    gradients = sum(r.num_queries for r in records if r.quantity == "gradient")
+    if run.pipeline == "reference":
+        return {"values": values, "gradients": 0, "reference_queries": values}
+    model = build_model(run.model, run.config["qubits"])
+    weights = set(model.weights)
+    places = sum(
+        len(weights & set(getattr(angle, "parameters", ())))
+        for instruction in model.circuit.data
+        for angle in instruction.operation.params
+    )
+    shifted = values + 2 * places * gradients
+    return {"values": values, "gradients": gradients, "reference_queries": shifted}
+
+
+def _attack(run: StudyRun, folder: RunFolder, stop: Stop) -> dict[str, Any]:
+    from ..training.robustness import RobustnessFiles, evaluate_robustness
+
+    attacks = run.attacks
+    if attacks is None:
+        return {"robustness": None, "robustness_summary": None}
+
+    def check(done: int, total: int) -> None:
+        if stop():
+            raise TrainingStoppedError(f"stopped after {done} of {total} attacks")
+
+    files = RobustnessFiles(folder.path / "robustness.json", replace=True)  # of an attempt killed
+    found = evaluate_robustness(folder, attacks, files, figure=False, advance=check).measured
+    curves = {
+        curve.attack: [[p.magnitude, p.accuracy, p.low, p.high] for p in curve.points]
+        for curve in found.curves
+    }
+    return {"robustness": curves, "robustness_summary": found.summary}
+
+
+def run_queries(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[str, Any]:
+    """Asks the queries and returns the numbers; what an earlier attempt has asked is removed.
+
+    Every query is one sample of the workload at the initial weights of the run's seed, and is
+    planned, executed and recorded by itself. `simulator_threads` of the numbers is what Aer could
+    have of the threads that the run's own says: on another machine that may be another number.
+    """
+    empty(folder)
+    circuit, observable, rows = _problem(run)
+    with ExitStack() as stack:
+
+        def log(name: str) -> RecordWriter:
+            writer = RecordWriter(folder / name, config_hash=run.run_id, attempt=attempt)
+            return stack.enter_context(writer)
+
+        asked = run.config["simulator_threads"]
+        threads = stack.enter_context(nullcontext(1) if asked == 1 else lifted_limit(asked))
+        estimator = _estimator(run, log)
+        if isinstance(estimator, DistributedEstimator):
+            stack.callback(estimator.close)
+        for done, row in enumerate(rows, start=1):
+            estimator.run([(circuit, observable, row)]).result()
+            if stop() and done < len(rows):
+                raise TrainingStoppedError(f"stopped after {done} of {len(rows)} queries")
+    records = load_queries(folder / "queries.jsonl")
+    seconds = [record.t_total for record in records]
+    values = [record.value.mean for record in records]
+    return {
+        "seconds": sum(seconds),
+        "results": {
+            "num_queries": len(records),
+            "median_seconds": float(np.median(seconds)),
+            "p95_seconds": float(np.percentile(seconds, 95)),
+            "mean_value": float(np.mean(values)),
+            "values": values,
+            "stderrs": [record.stderr.mean for record in records],
+            "simulator_threads": threads,
+            "lower_bound": _query_bound(run, folder),
+        },
+    }
+
+
+def _problem(run: StudyRun) -> tuple[Any, Any, Any]:
+    """Circuit, observable and the parameter values of each query, in the circuit's order."""
+    model = build_model(run.model, run.config["qubits"])
+    samples = cached_workload(run.workload).x_train
+    places = {parameter: place for place, parameter in enumerate(model.circuit.parameters)}
+    rows = np.empty((run.config["queries"], len(places)))
+    chosen = samples[np.arange(len(rows)) % len(samples)]
+    rows[:, [places[parameter] for parameter in model.inputs]] = chosen
+    weights = initial_weights(model, run.config["seed"])
+    rows[:, [places[parameter] for parameter in model.weights]] = weights
+    return model.circuit, model.observables[0], rows
+
+
+def _estimator(run: StudyRun, log: Log) -> DistributedEstimator | ReferenceEstimator:
+    config = run.config
+    if run.pipeline == "reference":
+        return ReferenceEstimator(
+            config["label"],
+            shots=config["shots"],
+            workers=config["workers"],
+            seed=config["seed"],
+            stragglers=run.stragglers,
+            log=log("queries.jsonl"),
+            defer_measurements=config["defer_measurements"],
+            simulator_threads=config["simulator_threads"],
+        )
+    backend: Any = None
+    if config["backend"] == "fleet":
+        devices = homogeneous(config["devices"], seed=config["seed"], **config["device"])
+        backend = Fleet(devices, log=log("devices.jsonl"))
+    elif config["backend"] == "aer":
+        sampler: Any = sampler_class("the backend `aer`")
+        how = {"default_shots": config["shots"], "seed": config["seed"]}
+        backend = sampler(**how, options=thread_options(1))
+    options = EstimatorOptions(
+        shots=config["shots"], seed=config["seed"], policy=run.policy, stragglers=run.stragglers
+    )
+    return DistributedEstimator(
+        config["label"],
+        backend,
+        config["pool"],
+        config["workers"],
+        options,
+        log("queries.jsonl"),
+        trace=log("tasks.jsonl") if config["trace"] else None,
+    )
+
+
+def _query_bound(run: StudyRun, folder: Path) -> float | None:
+    """Expected seconds of a query that no policy can beat; None: the run was not on a fleet.
+
+    Only a simulated fleet is known well enough: elsewhere a task takes as long as the machine has
+    time for it. What a query takes besides its jobs comes on top, so the bound holds of `t_total`,
+    too.
+    """
+    if run.config["backend"] != "fleet":
+        return None
+    device, queries = run.config["device"], run.config["queries"]
+    # A latency that varies might be cut short by policies that send a job twice, but no service is.
+    there_and_back = 0.0 if device["jitter"] else 2 * device["latency"]
+    jobs: dict[str, DeviceRecord] = {}
+    for record in read_records(folder / "devices.jsonl"):
+        if isinstance(record, DeviceRecord) and record.status == "done":
+            jobs.setdefault(record.task, record)
+    services = [there_and_back + job.finished - job.started for job in jobs.values()]
+    subexperiments = [job.circuits for job in jobs.values()]
+    # All queries of a run have the same jobs: together on so many times the devices, as one alone.
+    workers = run.config["devices"] * queries
+    return lower_bound(services, workers, run.stragglers, subexperiments)

@@ -1,8 +1,7 @@
 """From a plan, observables and bindings to the tasks that are run. Pure."""
 
-from .experiments import FragmentExperiment, unique_rows
+from .experiments import FamilyPart, FragmentExperiment, SettingFamily, SlotwiseMap, unique_rows
 from .observables import MeasurementGroup, Observables, Pauli, parse, restrict
-from .settings import FamilyPart, SettingFamily, SlotwiseMap
 from .shots import (
     MOST_ROUNDS,
     MOST_SHOTS,

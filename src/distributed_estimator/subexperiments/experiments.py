@@ -1,22 +1,239 @@
-"""An experiment: a fragment, its Paulis, and the circuits that measure them."""
+"""An experiment: a fragment, its Paulis, the circuits that measure them, and their outcomes.
+
+The outcomes of all settings of a fragment are kept in one table, with an axis per slot that runs
+over the outcomes of all operations of that slot: one for a rotation, two for a measurement.
+Every linear map of them is one small matrix per slot.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cutting import Fragment, SettingBasis
+from ..cutting import FloatArray, Fragment, IntArray, LocalOperation, SettingBasis, SlotBasis
 from .observables import MeasurementGroup, Pauli, group
-from .settings import FamilyPart, SettingFamily, SettingLayout
 
-FloatArray = NDArray[np.float64]
+_LARGEST_BLOCK = 256
+"""Entries along an axis up to which matrices of several slots are multiplied out."""
+_DRAWN_AT_ONCE = 1 << 20
+_RESOLUTION = 2.0**-40
+"""Relative decrease of probabilities before drawing; smaller probabilities count as 0.
+
+NumPy draws otherwise at 0 than just above, and at 1/2 and below than just above, and so would turn
+rounding, which differs between processors, into other numbers.
+"""
+_NARROWEST = 8
+"""Outcomes that settings with fewer are padded to: one large draw is faster than several small."""
+
+
+class SlotwiseMap:
+    """The Kronecker product of one (out, in) matrix per slot, not formed as a whole if large."""
+
+    def __init__(self, matrices: Sequence[NDArray[Any]]) -> None:
+        self.blocks: list[NDArray[Any]] = []
+        for matrix in matrices:
+            if self.blocks and self.blocks[-1].shape[1] * matrix.shape[1] <= _LARGEST_BLOCK:
+                self.blocks[-1] = np.kron(self.blocks[-1], matrix)
+            else:
+                self.blocks.append(matrix)
+
+    def __call__(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Map (batch, product of ins) to (batch, product of outs)."""
+        batch = len(tensor)
+        before, after = 1, reduce(lambda size, b: size * b.shape[1], self.blocks, 1)
+        for block in self.blocks:
+            after //= block.shape[1]
+            if before == after == 1:
+                tensor = tensor.reshape(batch, -1) @ block.T
+            else:
+                tensor = block @ tensor.reshape(batch * before, block.shape[1], after)
+            before *= block.shape[0]
+        return tensor.reshape(batch, before)
+
+
+@dataclass(frozen=True, eq=False)
+class SettingFamily:
+    """The settings of a fragment that measure at the same slots: one circuit, other rotations.
+
+    Attributes:
+        bases: The setting basis of each slot.
+        measured: Whether each slot is measured.
+    """
+
+    bases: tuple[SlotBasis, ...]
+    measured: tuple[bool, ...]
+
+    @cached_property
+    def choices(self) -> tuple[list[int], ...]:
+        """Per slot, the operations of its basis that the family uses."""
+        return tuple(
+            [i for i, operation in enumerate(basis.operations) if operation.measures == measured]
+            for basis, measured in zip(self.bases, self.measured, strict=True)
+        )
+
+    @cached_property
+    def num_settings(self) -> int:
+        """Number of settings."""
+        return prod(len(choice) for choice in self.choices)
+
+    @property
+    def num_slot_outcomes(self) -> int:
+        """Joint outcomes of the measured slots."""
+        return int(2 ** sum(self.measured))
+
+    def settings(self) -> Iterator[tuple[LocalOperation, ...]]:
+        """The operations of each setting, the last slot's varying fastest."""
+        for choice in product(*self.choices):
+            yield tuple(b.operations[i] for b, i in zip(self.bases, choice, strict=True))
+
+    @cached_property
+    def places(self) -> IntArray:
+        """Where its outcomes stand in the table of all, shape (settings, slot outcomes)."""
+        places = np.zeros((1, 1), dtype=np.intp)
+        for basis, choice, measured in zip(self.bases, self.choices, self.measured, strict=True):
+            own = basis.first[choice][:, None] + np.arange(1 + measured)
+            places = places[:, None, :, None] * len(basis.outcomes) + own[None, :, None, :]
+            places = places.reshape(places.shape[0] * len(choice), -1)
+        return places
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyPart:
+    """Circuits `start` to `stop` of a family, numbered by measurement group, then by setting."""
+
+    family: SettingFamily
+    start: int
+    stop: int
+
+    def by_group(self) -> Iterator[tuple[int, slice]]:
+        """Each measurement group's number and which of the family's settings it holds."""
+        size = self.family.num_settings
+        for number in range(self.start // size, -(-self.stop // size)):
+            first = number * size
+            yield number, slice(max(0, self.start - first), min(size, self.stop - first))
+
+
+class SettingLayout:
+    """All settings of a fragment in one setting basis, and the maps between their outcomes."""
+
+    def __init__(self, fragment: Fragment, kind: SettingBasis) -> None:
+        self.bases = tuple(slot.side.basis(kind) for slot in fragment.slots)
+        self.num_settings = prod(len(basis.operations) for basis in self.bases)
+        self.num_outcomes = prod(len(basis.outcomes) for basis in self.bases)
+
+    @cached_property
+    def _probabilities(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.outcomes for basis in self.bases])
+
+    @cached_property
+    def _functionals(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.signed for basis in self.bases])
+
+    @cached_property
+    def _means(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.inverse @ basis.signed for basis in self.bases])
+
+    @cached_property
+    def _seconds(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.paired for basis in self.bases])
+
+    @cached_property
+    def _pairs(self) -> SlotwiseMap:
+        return SlotwiseMap([basis.pair_inverse for basis in self.bases])
+
+    @cached_property
+    def families(self) -> tuple[SettingFamily, ...]:
+        """The settings by the slots they measure; made when used, being exponentially many."""
+        families = (
+            SettingFamily(self.bases, measured)
+            for measured in product((False, True), repeat=len(self.bases))
+        )
+        return tuple(family for family in families if family.num_settings)
+
+    def probabilities(self, coordinates: FloatArray) -> FloatArray:
+        """The table of outcome probabilities from the coordinates of each observable outcome.
+
+        (rows, observable outcomes, product of ranks) -> (…, slot outcomes of all settings).
+        """
+        rows, outcomes, size = coordinates.shape
+        table = self._probabilities(coordinates.reshape(rows * outcomes, size))
+        return np.asarray(np.maximum(table, 0.0).reshape(rows, outcomes, -1))
+
+    def draw(self, probabilities: FloatArray, shots: int, rng: np.random.Generator) -> FloatArray:
+        """Relative frequencies of outcomes when each setting is run with `shots` shots."""
+        rows, outcomes, size = probabilities.shape
+        padded = np.concatenate([probabilities, np.zeros((rows, outcomes, 1))], axis=2)
+        result = np.empty_like(padded)
+        for places in self._blocks(rows * outcomes):
+            chances = padded[:, :, places].transpose(0, 2, 1, 3).reshape(rows, len(places), -1)
+            chances *= (1 - _RESOLUTION) / chances.sum(axis=-1, keepdims=True)
+            chances[chances < _RESOLUTION] = 0.0
+            counts = rng.multinomial(shots, chances).reshape(rows, -1, outcomes, places.shape[1])
+            result[:, :, places] = counts.transpose(0, 2, 1, 3)
+        return result[:, :, :size] / shots
+
+    def _blocks(self, size: int) -> Iterator[IntArray]:
+        """Places of the outcomes of some settings at a time, each drawn `size` times at once."""
+        for places in self._padded_places:
+            block = max(1, _DRAWN_AT_ONCE // (size * places.shape[1]))
+            for start in range(0, len(places), block):
+                yield places[start : start + block]
+
+    @cached_property
+    def _padded_places(self) -> list[IntArray]:
+        """Places of every setting's outcomes, by their number; few are padded with nothing."""
+        blocks: dict[int, list[IntArray]] = {}
+        for family in self.families:
+            narrowest = min(_NARROWEST, 1 << len(self.bases))
+            width = max(family.num_slot_outcomes, narrowest)
+            places = np.full((family.num_settings, width), self.num_outcomes)
+            places[:, : family.num_slot_outcomes] = family.places
+            blocks.setdefault(width, []).append(places)
+        return [np.concatenate(parts) for parts in blocks.values()]
+
+    def means(self, frequencies: FloatArray, group: MeasurementGroup) -> FloatArray:
+        """The fragment tensor of a group's Paulis from a table of relative frequencies.
+
+        Returns:
+            Shape (rows, paulis, product of ranks), in slot coordinates.
+        """
+        return _apply(self._means, group.signs @ frequencies)
+
+    def covariances(
+        self, frequencies: FloatArray, shots: int, group: MeasurementGroup
+    ) -> FloatArray:
+        """Covariances of `means`, shape (rows, paulis², product of ranks²); NaN for one shot."""
+        seconds = _apply(self._seconds, group.pair_means(frequencies))
+        functionals = _apply(self._functionals, group.signs @ frequencies)
+        left, right = self._pair_places
+        products = functionals[:, :, None, left] * functionals[:, None, :, right]
+        products = products.reshape(len(frequencies), -1, len(left))
+        # One shot says nothing of its spread.
+        return _apply(self._pairs, seconds - products) / (shots - 1 if shots > 1 else np.nan)
+
+    @cached_property
+    def _pair_places(self) -> tuple[IntArray, IntArray]:
+        """The two functionals of every pair within one setting, over all slots."""
+        left = right = np.zeros(1, dtype=np.intp)
+        for basis in self.bases:
+            own_left, own_right = basis.pairs
+            size = len(basis.functionals)
+            left = (left[:, None] * size + own_left).ravel()
+            right = (right[:, None] * size + own_right).ravel()
+        return left, right
+
+
+def _apply(mapping: SlotwiseMap, table: FloatArray) -> FloatArray:
+    rows, paulis, size = table.shape
+    return mapping(table.reshape(rows * paulis, size)).reshape(rows, paulis, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +256,13 @@ class FragmentExperiment:
         return group(self.paulis, self.fragment.num_qubits)
 
     @cached_property
-    def group_places(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def group_places(self) -> tuple[IntArray, IntArray]:
         """Per Pauli, the number of its group and its place there."""
-        places = np.empty((2, len(self.paulis)), dtype=np.intp)
+        numbers, places = np.empty((2, len(self.paulis)), dtype=np.intp)
         for number, members in enumerate(self.groups):
-            places[0, list(members.paulis)] = number
-            places[1, list(members.paulis)] = np.arange(len(members.paulis))
-        return places[0], places[1]
+            numbers[list(members.paulis)] = number
+            places[list(members.paulis)] = np.arange(len(members.paulis))
+        return numbers, places
 
     @cached_property
     def layout(self) -> SettingLayout:
@@ -85,10 +302,7 @@ class FragmentExperiment:
         """Some of the `num_circuits` circuits, by the family they belong to.
 
         Circuits are numbered by family in the order of the layout, within a family by measurement
-        group, within a group by setting.
-
-        Args:
-            circuits: First circuit and how many; None: all.
+        group, within a group by setting; `circuits` are the first and how many; None: all.
         """
         first, count = circuits or (0, self.num_circuits)
         for family in self.layout.families:
@@ -122,10 +336,11 @@ class FragmentExperiment:
 
     def table_bytes(self) -> int:
         """Memory for the tables of outcomes and their reduction per binding, in bytes."""
+        layout = self.layout
         outcomes = sum(group.num_outcomes for group in self.groups)
         pairs = max(len(group.paulis) for group in self.groups) ** 2
-        tables = 8 * self.layout.num_outcomes * (6 * outcomes + 4 * pairs)
-        return tables + self.layout.place_bytes
+        places = 8 * (_NARROWEST * layout.num_settings + 2 * layout.num_outcomes)
+        return 8 * layout.num_outcomes * (6 * outcomes + 4 * pairs) + places
 
     def result_bytes(self, *, covariances: bool) -> int:
         """Memory the fragment tensor takes per binding, in bytes."""
@@ -144,13 +359,12 @@ class FragmentExperiment:
         return type(self), (self.fragment, self.paulis, self.basis)
 
 
-def unique_rows(rows: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def unique_rows(rows: FloatArray) -> tuple[IntArray, IntArray]:
     """Where each distinct row stands first and, for each row, its place among the distinct."""
-    size = rows.shape[1] * rows.itemsize
-    keys = (
-        np.ascontiguousarray(rows).view(f"V{size}").ravel().tolist() if size else [b""][: len(rows)]
-    )
+    if len(rows) <= 1 or not rows.shape[1]:
+        return np.zeros(min(len(rows), 1), dtype=np.intp), np.zeros(len(rows), dtype=np.intp)
+    keys = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}").ravel().tolist()
     seen: dict[bytes, int] = {}
     first = [seen.setdefault(key, number) for number, key in enumerate(keys)]
     places = np.array(list(seen.values()), dtype=np.intp)
-    return places, np.broadcast_to(np.searchsorted(places, first), len(rows))
+    return places, np.searchsorted(places, first)

@@ -8,18 +8,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import Pauli as QiskitPauli
 from qiskit.quantum_info import PauliList, SparseObservable
 
-from ..cutting import Fragment
+from ..cutting import FloatArray, Fragment, IntArray
 from ..errors import ObservableError, shortened
 
 Pauli = tuple[tuple[int, str], ...]
 """A Pauli string as (qubit, "X" | "Y" | "Z") pairs in order of qubits; empty for the identity."""
 
-FloatArray = NDArray[np.float64]
 
 _MOST_GENERATORS = 12
 """Independent parities a measurement group may have: its outcomes are 2 to that power."""
@@ -170,11 +168,7 @@ class MeasurementGroup:
     def pair_means(self, table: FloatArray) -> FloatArray:
         """Sums of a table weighted by the products of two Paulis' eigenvalues.
 
-        Args:
-            table: Shape (rows, outcomes, anything).
-
-        Returns:
-            Shape (rows, paulis², anything).
+        (rows, outcomes, anything) -> (rows, paulis², anything).
         """
         # A product of Paulis is a product of generators again: all of these at once are the
         # table's Walsh-Hadamard transform.
@@ -187,7 +181,7 @@ class MeasurementGroup:
         return table[:, (combinations[:, None] ^ combinations).ravel()]
 
 
-def restrict(terms: Sequence[Pauli], fragment: Fragment) -> tuple[list[Pauli], NDArray[np.intp]]:
+def restrict(terms: Sequence[Pauli], fragment: Fragment) -> tuple[list[Pauli], IntArray]:
     """The distinct parts of the terms that lie on a fragment, on its local qubits.
 
     Returns:
@@ -210,13 +204,11 @@ def group(paulis: Sequence[Pauli], num_qubits: int) -> tuple[MeasurementGroup, .
     identity = [i for i, pauli in enumerate(paulis) if not pauli]
     if len(proper) <= 1:
         return (_make_group(paulis, identity + proper),)
-    strings = PauliList([_dense(paulis[i], num_qubits) for i in proper])
-    positions = {strings[k].to_label(): i for k, i in enumerate(proper)}
-    members = [
-        [positions[label] for label in part.to_labels()]
-        for part in strings.group_commuting(qubit_wise=True)
-    ]
-    members = sorted(sorted(part) for part in members)
+    qubits = range(num_qubits - 1, -1, -1)
+    labels = ["".join(dict(paulis[i]).get(qubit, "I") for qubit in qubits) for i in proper]
+    positions = dict(zip(labels, proper, strict=True))
+    parts = PauliList(labels).group_commuting(qubit_wise=True)
+    members = sorted(sorted(positions[label] for label in part.to_labels()) for part in parts)
     members[0] = identity + members[0]
     return tuple(_make_group(paulis, part) for whole in members for part in _narrow(paulis, whole))
 
@@ -237,13 +229,6 @@ def _narrow(paulis: Sequence[Pauli], members: Sequence[int]) -> Iterator[list[in
 
 def _mask(pauli: Pauli) -> int:
     return sum(1 << qubit for qubit, _ in pauli)
-
-
-def _dense(pauli: Pauli, num_qubits: int) -> str:
-    letters = ["I"] * num_qubits
-    for qubit, letter in pauli:
-        letters[num_qubits - 1 - qubit] = letter
-    return "".join(letters)
 
 
 def _make_group(paulis: Sequence[Pauli], members: Sequence[int]) -> MeasurementGroup:

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..cutting import FloatArray
 from ..errors import InputError
-
-FloatArray = NDArray[np.float64]
 
 PILOTS = 4
 PILOT_SHOTS = 128
@@ -31,12 +29,8 @@ _SAFETY = 3.0
 class ShotsTaken:
     """Shots that a round's subexperiments got, of all their chunks; all 0 for exact values.
 
-    A backend may take another number than it was asked to, and a deadline leave chunks out.
-
-    Attributes:
-        fewest: By any.
-        most: By any.
-        mean: The harmonic mean, as variances go with one over the shots; 0 where any has none.
+    A backend may take another number than it was asked to, and a deadline leave chunks out. The
+    mean is harmonic, as variances go with one over the shots; 0 where any has none.
     """
 
     fewest: int = 0
@@ -56,8 +50,8 @@ def shots_to_meet(
 
     Args:
         precision: Standard error wanted, greater than 0.
-        first: What each pilot says of the variances to first order, shape (`PILOTS`, queries):
-            with x times the pilot's shots they are first / x + second / x².
+        first: What each pilot says of the variances, shape (`PILOTS`, queries): with x times the
+            pilot's shots they are first / x + second / x².
         second: The same to second order.
         pilot_shots: Shots per subexperiment that the pilots had.
 
@@ -88,11 +82,8 @@ def shots_to_meet(
 def shots_for_slopes(precision: float, weights: FloatArray) -> int:
     """Shots at which the derivative of an uncut observable meets `precision` at any value.
 
-    A value may be known exactly where its derivative is not: at θ = 0, say.
-
-    Args:
-        precision: Standard error wanted, greater than 0.
-        weights: Weights of the observables' terms, shape (observables, terms).
+    A value may be known exactly where its derivative is not: at θ = 0, say. The weights are those
+    of the observables' terms, shape (observables, terms).
     """
     largest = float((weights**2).sum(axis=1).max(initial=0.0))
     return _countable(largest / precision**2, precision)

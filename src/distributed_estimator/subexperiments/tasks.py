@@ -14,13 +14,11 @@ from typing import Protocol, TypeAlias
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..cutting import FloatArray
 from .experiments import FragmentExperiment
 
-FloatArray = NDArray[np.float64]
-
-Arrays: TypeAlias = tuple[NDArray[np.float64], ...]
+Arrays: TypeAlias = tuple[FloatArray, ...]
 """The result of a task as it travels."""
 
 _FEWEST_SHOTS = 2
@@ -39,10 +37,8 @@ class Task:
         shots: Shots per circuit and row that this task asks for; None for exact values.
         seed: Seed of everything random in the task, from the same hash.
         covariances: Whether the covariances of sampled values are wanted, too.
-        circuits: First circuit and how many, in the order of `FragmentExperiment.family_parts`;
-            None: all.
-        chunk: Number of the task among those that share the shots of its circuits, and how many
-            these are; (0, 1): it has all shots.
+        circuits: First and number of circuits, ordered as `family_parts` has them; None: all.
+        chunk: Its number among tasks that share the shots of its circuits, and how many these are.
     """
 
     key: str
@@ -76,8 +72,7 @@ class FragmentEstimate:
             squared, product of squared slot ranks); empty where they are not wanted.
         shots: Shots per circuit and row that it is made of, which a backend may choose otherwise
             than it was asked to; None for exact values.
-        draws: Evidence of the random numbers drawn, compared between tasks, shape (any,); None:
-            the backend knows that they are independent.
+        draws: Evidence of the random numbers drawn, shape (any,); None: they are independent.
     """
 
     values: FloatArray
@@ -87,11 +82,7 @@ class FragmentEstimate:
 
     @classmethod
     def of_frequencies(
-        cls,
-        experiment: FragmentExperiment,
-        task: Task,
-        tables: Sequence[FloatArray],
-        shots: int,
+        cls, experiment: FragmentExperiment, task: Task, tables: Sequence[FloatArray], shots: int
     ) -> FragmentEstimate:
         """Reduce tables of relative frequencies of `shots` shots, one per measurement group.
 
@@ -105,7 +96,7 @@ class FragmentEstimate:
             values[:, list(group.paulis)] = layout.means(table, group)
             if task.covariances:
                 covariances.append(layout.covariances(table, shots, group))
-        return cls(values, tuple(covariances), shots)
+        return FragmentEstimate(values, tuple(covariances), shots)
 
 
 def make_tasks(
@@ -120,7 +111,7 @@ def make_tasks(
     chunks: int,
     covariances: bool,
 ) -> Iterator[Task]:
-    """Divide an experiment into tasks with their own keys and seeds.
+    """Divide the experiment numbered `number` into tasks with their own keys and seeds.
 
     Both derive from names and positions alone, as computed numbers are rounded differently on
     another processor. They depend on how an experiment is divided, so that may depend on neither
@@ -132,10 +123,9 @@ def make_tasks(
         experiment: What is run.
         angles: Local angles, shape (rows, angles of the fragment).
         shots: Shots per subexperiment, None for exact.
-        run: Names the run and stage; every task's seed derives from it and from the task's key.
+        run: Names the run and stage; keys and seeds derive from it.
         rows_per_task: Rows a task holds at most.
-        circuits_per_task: Subexperiments a task holds at most, the circuits of a row being
-            divided where they are more; None: never divided.
+        circuits_per_task: Subexperiments a task holds at most; None: a row is never divided.
         chunks: Tasks that share the shots of the same circuits, as evenly as possible; fewer
             where one would be left with a single shot.
         covariances: Whether the covariances of sampled values are wanted.
@@ -146,11 +136,10 @@ def make_tasks(
         count = max(1, min(chunks, shots // _FEWEST_SHOTS))
         sizes = [shots // count + (place < shots % count) for place in range(count)]
         if circuits_per_task is not None:
-            whole = max(1, experiment.num_circuits)
-            rows_per_task = min(rows_per_task, max(1, circuits_per_task // whole))
-            if experiment.num_circuits > circuits_per_task:
-                starts = range(0, experiment.num_circuits, circuits_per_task)
-                last = experiment.num_circuits
+            last = experiment.num_circuits
+            rows_per_task = min(rows_per_task, max(1, circuits_per_task // max(1, last)))
+            if last > circuits_per_task:
+                starts = range(0, last, circuits_per_task)
                 parts = [(first, min(circuits_per_task, last - first)) for first in starts]
     wanted = covariances and shots is not None
     for start in range(0, len(angles), rows_per_task):
@@ -158,16 +147,14 @@ def make_tasks(
         for circuits in parts:
             for place, size in enumerate(sizes):
                 chunk = place, len(sizes)
-                name = f"{run} {number} {start}{_division(circuits, chunk)}"
+                name = f"{run} {number} {start}"
+                if circuits is not None:
+                    name += f" circuits {circuits[0]} {circuits[1]}"
+                if len(sizes) > 1:
+                    name += f" chunk {place} {len(sizes)}"
                 digest = hashlib.sha256(name.encode()).hexdigest()
                 key, seed = digest[:32], int(digest[32:], 16)
                 yield Task(key, number, start, rows, size, seed, wanted, circuits, chunk)
-
-
-def _division(circuits: tuple[int, int] | None, chunk: tuple[int, int]) -> str:
-    """The part of a task's name that differs between tasks of the same rows; empty for one."""
-    text = "" if circuits is None else f" circuits {circuits[0]} {circuits[1]}"
-    return text if chunk == (0, 1) else f"{text} chunk {chunk[0]} {chunk[1]}"
 
 
 class Backend(Protocol):
@@ -180,56 +167,41 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """For records."""
-        ...
 
     @property
     def identity(self) -> str:
         """Differs between backends that give different results for the same tasks."""
-        ...
 
     @property
     def exact(self) -> bool:
         """Whether it can give exact values (shots None)."""
-        ...
 
     @property
     def max_qubits(self) -> int | None:
         """Qubits of the widest fragment it takes; None: as wide as memory allows."""
-        ...
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """Bindings of an experiment that make a task; a function of the experiment alone."""
-        ...
 
     def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
         """Subexperiments that make a task at most, a function of the experiment alone.
 
         None: all of them, as nothing is gained by dividing them.
         """
-        ...
 
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
         """Memory a worker needs at its peak per binding of a task, in bytes."""
-        ...
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """A rough guess of how long a task takes, by which short tasks are bundled."""
-        ...
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
         """Evaluate the task's circuits at its rows, as if no other circuit had any outcome."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Requirements for one array of a result.
-
-    Attributes:
-        name: For people, in the plural.
-        shape: Its shape.
-        known: Whether its entries must be numbers.
-    """
+    """Name (in the plural) and shape of an array of a result, and whether NaN is not allowed."""
 
     name: str
     shape: tuple[int, ...]
@@ -254,12 +226,9 @@ def check_arrays(arrays: Sequence[object], expected: Iterable[Expected]) -> str 
 
 @dataclass(frozen=True, eq=False)
 class FragmentWork:
-    """Evaluates tasks, whose results travel as plain arrays.
+    """Evaluates tasks of experiments, which they name by number; results travel as plain arrays.
 
-    Attributes:
-        backend: Evaluates subexperiments.
-        experiments: Those that tasks refer to by number.
-        key: Names it among all works there ever are; copies share it.
+    Its `key` names it among all works there ever are; copies share it.
     """
 
     backend: Backend
@@ -267,11 +236,10 @@ class FragmentWork:
     key: str = field(default_factory=lambda: uuid4().hex)
 
     def run(self, task: Task) -> Arrays:
-        """Evaluate one task.
+        """Values of one task.
 
-        Returns:
-            Its values. Where these are sampled, then the shots they are made of, covariances by
-            measurement group, and the draws where the backend gives any.
+        Where these are sampled, then the shots they are made of, covariances by measurement group,
+        and the draws where the backend gives any.
         """
         estimate = self.backend.run(self.experiments[task.experiment], task)
         if estimate.shots is None:

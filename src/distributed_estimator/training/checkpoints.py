@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..errors import CheckpointError, DamagedCheckpointError
 from ..records.files import atomic, refused
 from ._ml import safetensors, torch
 from .config import TrainingConfig
+from .runs import Scores
 from .workloads import Workload
 
 SCHEMA_VERSION = 1
@@ -28,12 +29,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a run needs to go on.
-
-    Attributes:
-        state: Whatever JSON can hold.
-        tensors: Numbers by name.
-    """
+    """What a run needs to go on: `state` is whatever JSON can hold, `tensors` numbers by name."""
 
     state: dict[str, Any]
     tensors: Tensors
@@ -46,8 +42,7 @@ class Checkpoint:
         Raises:
             CheckpointError: The operating system refused (disk full, read-only folder).
         """
-        text = self._text
-        metadata = {"state": text, "digest": _digest(text, self.tensors)}
+        metadata = {"state": self._text, "digest": self.digest}
         with (
             refused("write", path, CheckpointError),
             atomic(path, durable=durable) as unfinished,
@@ -83,7 +78,8 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in names}
             text = metadata["state"]
             state = json.loads(text)
-            sound = metadata["digest"] == _digest(text, tensors)
+            if metadata["digest"] != _digest(text, tensors) or not isinstance(state, dict):
+                raise ValueError("its digest does not match")
         except OSError as error:
             raise CheckpointError(
                 f"`{path}` cannot be read ({error}): see that this process may read it"
@@ -92,10 +88,6 @@ class Checkpoint:
             raise DamagedCheckpointError(
                 f"`{path}` is damaged ({error}): restore it from a copy"
             ) from error
-        if not sound or not isinstance(state, dict):
-            raise DamagedCheckpointError(
-                f"`{path}` is damaged (its digest does not match): restore it from a copy"
-            )
         if state.pop("schema_version", None) != SCHEMA_VERSION:
             raise CheckpointError(
                 f"`{path}` is of another version: go on with the release that wrote it"
@@ -150,90 +142,79 @@ def _digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-@dataclass
-class Position:
-    """How far a run is.
+_POSITION = ("scored", "epoch", "batch", "step", "seconds", "chosen")
+
+
+@dataclass(eq=False)
+class RunState:
+    """A run between two steps.
 
     Attributes:
+        data: Digest of the data.
+        start: Initial weights as one vector.
         scored: Whether the initial weights have their record.
-        epoch: Epochs finished.
-        batch: Batches finished of the epoch that has begun.
-        step: Optimiser steps taken.
+        batch: Batches finished of the epoch that has begun; `epoch` and `step` are counts, too.
         seconds: Wall time spent.
         chosen: Whether a gradient-free optimiser has made its choice.
+        points: Weights that a gradient-free optimiser has asked for, in order.
+        losses: The loss at each of them.
+        norms: Gradient norms of the epoch that has begun.
+        scores: Of the last epoch that ended.
+        run_id: The run in every record.
+        sizes: Bytes of the logs when it was saved, by their names in `RunFolder`.
+        num_runs: Runs the estimator has begun, which decide the noise of the next.
+        totals: What its queries came to.
+        classifier: Weights, and what else a head keeps, by name.
+        optimizer: What a gradient optimiser remembers; None: there is none.
     """
 
+    config: TrainingConfig
+    data: str
+    start: torch.Tensor
     scored: bool = False
     epoch: int = 0
     batch: int = 0
     step: int = 0
     seconds: float = 0.0
     chosen: bool = False
+    points: list[torch.Tensor] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    scores: Scores = field(default_factory=Scores)
+    run_id: str = ""
+    sizes: dict[str, int] = field(default_factory=dict)
+    num_runs: int = 0
+    totals: QueryTotals = field(default_factory=QueryTotals)
+    classifier: Tensors = field(default_factory=dict)
+    optimizer: dict[str, Any] | None = None
+    random: torch.Tensor = field(default_factory=torch.get_rng_state)
 
-    def is_done(self, config: TrainingConfig) -> bool:
+    @property
+    def is_done(self) -> bool:
         """Whether nothing is left to train."""
-        return self.chosen if config.is_gradient_free else self.epoch >= config.epochs
-
-
-@dataclass(frozen=True)
-class Logs:
-    """The logs a state speaks of.
-
-    Attributes:
-        run_id: The run in every record.
-        queries: Bytes of the query log.
-        training: Bytes of the training log.
-        tasks: Bytes of the task log, 0 where there is none.
-    """
-
-    run_id: str
-    queries: int
-    training: int
-    tasks: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class RunState:
-    """A run between two steps.
-
-    Attributes:
-        config: How it is trained.
-        data: Digest of the data.
-        position: How far it is.
-        logs: What was logged until then.
-        num_runs: Runs the estimator has begun, which decide the noise of the next.
-        totals: What its queries came to.
-        classifier: Weights, and what else a head keeps, by name.
-        optimizer: What a gradient optimiser remembers; None: there is none.
-        numbers: Vectors by name: `start` (initial weights), `points` and `losses` (what a
-            gradient-free optimiser has asked for, one point a row, and was given), `norms` (of the
-            gradients in the epoch that has begun), `scores` (of the last epoch that ended), and
-            `random` (PyTorch's random state).
-    """
-
-    config: TrainingConfig
-    data: str
-    position: Position
-    logs: Logs
-    num_runs: int
-    totals: QueryTotals
-    classifier: Tensors
-    optimizer: dict[str, Any] | None
-    numbers: Tensors
+        return self.chosen if self.config.is_gradient_free else self.epoch >= self.config.epochs
 
     def save(self, path: Path, *, durable: bool) -> None:
         """Writes it as a checkpoint; see `Checkpoint.save`."""
         tensors: Tensors = {}
+        numbers = {
+            "start": self.start,
+            "points": torch.stack(self.points) if self.points else torch.empty(0),
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "norms": torch.tensor(self.norms, dtype=torch.float64),
+            "scores": torch.tensor(astuple(self.scores), dtype=torch.float64),
+            "random": self.random,
+        }
         state = {
             "config": self.config.as_dict(),
             "data": self.data,
-            "position": asdict(self.position),
-            "logs": asdict(self.logs),
+            "position": {name: getattr(self, name) for name in _POSITION},
+            "logs": {"run_id": self.run_id, **self.sizes},
             "num_runs": self.num_runs,
             "totals": asdict(self.totals),
             "classifier": flatten(self.classifier, "classifier", tensors),
             "optimizer": flatten(self.optimizer, "optimizer", tensors),
-            "numbers": flatten(self.numbers, "numbers", tensors),
+            "numbers": flatten(numbers, "numbers", tensors),
         }
         Checkpoint(state, tensors).save(path, durable=durable)
 
@@ -246,36 +227,42 @@ class RunState:
         """
         checkpoint = Checkpoint.load(path)
         state, tensors = checkpoint.state, checkpoint.tensors
+        sizes = dict(state["logs"])
+        numbers = unflatten(state["numbers"], tensors)
         return cls(
             config=TrainingConfig.from_dict(state["config"]),
             data=state["data"],
-            position=Position(**state["position"]),
-            logs=Logs(**state["logs"]),
+            start=numbers["start"],
+            **state["position"],
+            points=list(numbers["points"]),
+            losses=numbers["losses"].tolist(),
+            norms=numbers["norms"].tolist(),
+            scores=Scores(*numbers["scores"].tolist()),
+            run_id=sizes.pop("run_id"),
+            sizes=sizes,
             num_runs=state["num_runs"],
             totals=QueryTotals(**state["totals"]),
             classifier=unflatten(state["classifier"], tensors),
             optimizer=unflatten(state["optimizer"], tensors),
-            numbers=unflatten(state["numbers"], tensors),
+            random=numbers["random"],
         )
 
 
 def snapshot(workload: Workload) -> Checkpoint:
     """The data of a run, to be kept beside it: reductions of one file differ by machine."""
-    arrays = {name: getattr(workload, name) for name in _ARRAYS}
     state = {
         "name": workload.name,
         "classes": list(workload.classes),
         "feature_range": list(workload.feature_range),
     }
-    return Checkpoint(state, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    return Checkpoint(state, {name: torch.from_numpy(getattr(workload, name)) for name in _ARRAYS})
 
 
 def restored(data: Checkpoint) -> Workload:
     """The workload that `snapshot` was given."""
-    arrays = {name: data.tensors[name].numpy() for name in _ARRAYS}
     return Workload(
         name=data.state["name"],
         classes=tuple(data.state["classes"]),
         feature_range=tuple(data.state["feature_range"]),
-        **arrays,
+        **{name: data.tensors[name].numpy() for name in _ARRAYS},
     )

@@ -1,14 +1,17 @@
-"""How a network is trained, in one frozen value that goes through JSON and back."""
+"""How a network is trained, and attacked: frozen values that go through JSON and back."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
 from msgspec import Meta
 
+from ..analysis.accuracy import MOST_RADIANS
+from ..checks import from_numpy
 from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError
 from ..execution.policies import Policy
@@ -28,7 +31,16 @@ LearningRate = Annotated[
     float, Meta(gt=0, lt=sys.float_info.max, title="a positive learning rate, such as 0.1")
 ]
 
+Attack = Literal["gaussian", "fgsm", "pgd"]
+Magnitudes = Annotated[
+    tuple[Annotated[float, Meta(ge=0, le=MOST_RADIANS)], ...], Meta(min_length=1)
+]
+"""In radians."""
+
 GRADIENT_FREE = ("cobyla", "spsa")
+ATTACKS: tuple[Attack, ...] = get_args(Attack)
+MOST_BYTES = 2**30
+"""Of the noisy copies of all samples, which are made at once."""
 
 TASK_LOG = "tasks.jsonl"
 """Stands beside the query log."""
@@ -40,84 +52,56 @@ class TrainingConfig(Config):
 
     Where tasks run, and in which order, decides nothing that is learnt, but for the deadline of
     the policy and its number of subexperiments in a task.
+
+    Attributes:
+        workload: The data.
+        model: The circuit.
+        cuts: Places where the row of qubits is cut, into blocks as even as they can be.
+        label: A partition label per qubit, such as AABB, instead of cuts.
+        max_qubits: Search for cuts instead, so that no fragment is wider than so many.
+        shots: Shots a subexperiment. None: exact values.
+        optimizer: adam, sgd or lbfgs (fragment-local gradients); cobyla or spsa (none).
+        epochs: Passes over the training part; for COBYLA its evaluations, for SPSA its
+            iterations (maxiter), each over the whole training part.
+        batch_size: Samples of a gradient step. None: all.
+        loss: mse between output and target ±1, or cross_entropy with the output as logit.
+        lr: Learning rate of a gradient optimiser.
+        head: A classical layer after the circuit: none (the output of a circuit with
+            several is their mean), linear, or in Python custom (the module given to train).
+        workers: Tasks that run at a time.
+        seed: Of the initial weights, the mini-batches and the shots.
+        setting_basis: Settings at a cut: full takes fewer shots for an error, minimal runs fewer
+            circuits.
+        pipeline: contracted for DistributedEstimator, or reference for the paper's own,
+            on qiskit-addon-cutting and Aer; many times slower.
+        pool: Where tasks run.
+        address: Of a cluster that runs, for dask or ray. None: one on this machine.
+        policy: How tasks are handed out.
+        stragglers: Delays that are injected; None: none are. The reference takes no slow worker.
+        trace: Record every attempt at a task, and draw them for Perfetto.
     """
 
-    workload: Annotated[WorkloadConfig, about("The data.")] = field(default_factory=WorkloadConfig)
-    model: Annotated[ModelConfig, about("The circuit.")] = field(default_factory=ModelConfig)
-    cuts: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="Places where the row of qubits is cut, into blocks as even as they can "
-            "be.",
-        ),
-    ] = 0
-    label: Annotated[
-        str | None, about("A partition label per qubit, such as AABB, instead of cuts.")
-    ] = None
-    max_qubits: Annotated[
-        Count | None,
-        about("Search for cuts instead, so that no fragment is wider than so many."),
-    ] = None
-    shots: Annotated[Shots | None, about("Shots a subexperiment. None: exact values.")] = 1024
-    optimizer: Annotated[
-        Optimizer,
-        about("adam, sgd or lbfgs (fragment-local gradients); cobyla or spsa (none)."),
-    ] = "adam"
-    epochs: Annotated[
-        Count,
-        about(
-            "Passes over the training part; for COBYLA its evaluations, for SPSA its "
-            "iterations (maxiter), each over the whole training part."
-        ),
-    ] = 60
-    batch_size: Annotated[Count | None, about("Samples of a gradient step. None: all.")] = None
-    loss: Annotated[
-        Loss,
-        about("mse between output and target ±1, or cross_entropy with the output as logit."),
-    ] = "mse"
-    lr: Annotated[LearningRate, about("Learning rate of a gradient optimiser.")] = 0.1
-    head: Annotated[
-        Head,
-        about(
-            "A classical layer after the circuit: none (the output of a circuit with "
-            "several is their mean), linear, or in Python custom (the module given to train)."
-        ),
-    ] = "none"
-    workers: Annotated[Workers, about("Tasks that run at a time.")] = 8
-    seed: Annotated[
-        Seed,
-        about("Of the initial weights, the mini-batches and the shots."),
-    ] = 7
-    setting_basis: Annotated[
-        SettingBasis,
-        about(
-            "Settings at a cut: full takes fewer shots for an error, minimal runs fewer circuits.",
-            option="--basis",
-        ),
-    ] = "full"
-    pipeline: Annotated[
-        Pipeline,
-        about(
-            "contracted for DistributedEstimator, or reference for the paper's own, "
-            "on qiskit-addon-cutting and Aer; many times slower."
-        ),
-    ] = "contracted"
-    pool: Annotated[
-        PoolName,
-        about("Where tasks run."),
-    ] = "threads"
-    address: Annotated[
-        str | None, about("Of a cluster that runs, for dask or ray. None: one on this machine.")
-    ] = None
-    policy: Annotated[Policy, about("How tasks are handed out.")] = field(default_factory=Policy)
-    stragglers: Annotated[
-        Stragglers | None,
-        about("Delays that are injected; None: none are. The reference takes no slow worker."),
-    ] = None
-    trace: Annotated[bool, about("Record every attempt at a task, and draw them for Perfetto.")] = (
-        False
-    )
+    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    cuts: Annotated[int, Meta(ge=0)] = 0
+    label: str | None = None
+    max_qubits: Count | None = None
+    shots: Shots | None = 1024
+    optimizer: Optimizer = "adam"
+    epochs: Count = 60
+    batch_size: Count | None = None
+    loss: Loss = "mse"
+    lr: LearningRate = 0.1
+    head: Head = "none"
+    workers: Workers = 8
+    seed: Seed = 7
+    setting_basis: Annotated[SettingBasis, about(option="--basis")] = "full"
+    pipeline: Pipeline = "contracted"
+    pool: PoolName = "threads"
+    address: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    stragglers: Stragglers | None = None
+    trace: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,3 +190,74 @@ class TrainingConfig(Config):
                 f"the training's configuration cannot be read ({error}): it was written by "
                 "another version of the package"
             ) from error
+
+
+@dataclass(frozen=True)
+class AttackConfig(Config):
+    """Which perturbations of a trained network's samples to measure; magnitudes in any order.
+
+    Attributes:
+        attacks: Some of gaussian, fgsm and pgd.
+        sigma: Standard deviations of the Gaussian noise, in radians.
+        epsilon: Radii of FGSM and PGD in the L∞ norm, in radians.
+        draws: Noisy copies of each sample, for each σ.
+        pgd_steps: Steps of PGD, of size 2.5 ε / steps each.
+        seed: Of noise, random starts and the choice of samples. None: the run's.
+        samples: At most so many test samples, chosen at random. None: all.
+
+    Raises:
+        InputError: A field is out of range.
+
+    Example:
+        >>> AttackConfig(attacks=("fgsm",), epsilon=(0.2, 0.1)).grid("fgsm")
+        (0.1, 0.2)
+    """
+
+    attacks: Annotated[tuple[Attack, ...], Meta(min_length=1), about(option="--attack")] = ATTACKS
+    sigma: Magnitudes = (0.0, 0.05, 0.1, 0.2, 0.3)
+    epsilon: Magnitudes = (0.0, 0.05, 0.1, 0.2, 0.3)
+    draws: Count = 10
+    pgd_steps: Count = 10
+    seed: Seed | None = None
+    samples: Count | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("attacks", "sigma", "epsilon"):
+            given = getattr(self, name)
+            if isinstance(given, list | tuple | np.ndarray):
+                object.__setattr__(self, name, tuple(map(from_numpy, given)))
+        super().__post_init__()
+        for name in ("sigma", "epsilon"):
+            grid = getattr(self, name)
+            if not any(grid):
+                raise InputError(
+                    f"`{name}` has no magnitude above 0: give some, such as 0,0.05,0.1,0.2"
+                )
+            if len(set(grid)) < len(grid):
+                raise InputError(f"`{name}` is {grid}, a magnitude twice: give each once")
+        if "gaussian" in self.attacks:  # at the least; how many values a draw has is seen later
+            check_room(self.draws, len(self.sigma), 1)
+
+    def ordered(self) -> AttackConfig:
+        """The same with each attack once, in the order of `ATTACKS`, and magnitudes sorted."""
+        return replace(
+            self,
+            attacks=tuple(attack for attack in ATTACKS if attack in self.attacks),
+            sigma=self.grid("gaussian"),
+            epsilon=self.grid("fgsm"),
+        )
+
+    def grid(self, attack: Attack) -> tuple[float, ...]:
+        """The magnitudes of an attack, in their order."""
+        return tuple(sorted(self.sigma if attack == "gaussian" else self.epsilon))
+
+
+def check_room(draws: int, magnitudes: int, values: int) -> None:
+    """Raises InputError if so many draws of so many values, for each magnitude, take too much."""
+    size = 8 * draws * magnitudes * values
+    if size > MOST_BYTES:
+        raise InputError(
+            f"`draws` is {draws}, and the noisy copies for {magnitudes} magnitudes take "
+            f"{size / 2**30:.3g} GiB or more, {MOST_BYTES / 2**30:g} GiB is the limit: give fewer "
+            "draws, magnitudes or samples"
+        )

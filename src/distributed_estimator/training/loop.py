@@ -9,9 +9,12 @@ the checkpoint, and evaluates only from where that ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,17 +23,14 @@ import numpy.typing as npt
 from ..analysis.trace import trace_files
 from ..errors import CheckpointError, InputError
 from ._ml import qiskit_machine_learning, torch
-from .checkpoints import Checkpoint, RunState, snapshot
-from .classifier import Classifier, build_classifier
+from .checkpoints import Checkpoint, RunState, restored, snapshot
 from .config import TrainingConfig
-from .models import initial_weights
+from .models import Model, initial_weights
+from .networks import Classifier, build_classifier
 from .runs import RunFolder, TrainingResult, write_json
-from .session import Progress, Session, Stop
-from .trained import data_of
-from .workloads import Workload
-
-FloatArray = npt.NDArray[np.float64]
-Point = float | npt.NDArray[Any]
+from .session import Progress, Session, Stop, load_classifier
+from .sources import FloatArray
+from .workloads import Workload, load_workload
 
 
 def train(
@@ -67,14 +67,19 @@ def train(
         config = replace(config, head="custom")
     data = snapshot(workload)
     with _session(workload, data, config, folder, head, progress, stop) as session:
-        _check_budget(config, len(session.start))
+        weights = len(session.state.start)
+        if config.optimizer == "cobyla" and config.epochs < weights + 2:
+            raise InputError(
+                f"`maxiter` is {config.epochs}, and COBYLA takes {weights + 2} evaluations to "
+                f"build its first model of {weights} weights: give {weights + 2} or more"
+            )
         missing = folder.missing()
         with folder.held(), closing(session):
             folder.check_free()  # another process may have come first
             try:
                 session.save()  # before anything is run: from here on, the run can be resumed
                 data.save(folder.data)
-                record = session.score_start()
+                record = session.score_epoch()
             except BaseException:
                 folder.clear(missing)
                 raise
@@ -105,7 +110,7 @@ def resume(
         TrainingStoppedError: `stop` said so.
     """
     state = RunState.load(folder.checkpoint)
-    workload, data = data_of(state, folder, workload)
+    workload, data = _data_of(state, folder, workload)
     with (
         folder.held(),
         _session(workload, data, state.config, folder, head, progress, stop) as session,
@@ -114,8 +119,8 @@ def resume(
         session.restore(RunState.load(folder.checkpoint))  # none may have trained since
         if not folder.data.exists():
             data.save(folder.data)
-        if not session.position.scored:
-            session.progress(session.score_start())
+        if not session.state.scored:
+            session.progress(session.score_epoch())
         return _go_on(session)
 
 
@@ -126,6 +131,77 @@ def config_of(folder: RunFolder) -> TrainingConfig:
         CheckpointError: There is no checkpoint, or it is damaged.
     """
     return RunState.load(folder.checkpoint).config
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network with its data.
+
+    Attributes:
+        config: How it was trained; `shots` is None where exact values were asked for.
+        classifier: Scores samples; on an estimator of its own, with the run's seed and cuts.
+        epoch: Epochs trained.
+        finished: Whether training had ended.
+    """
+
+    config: TrainingConfig
+    workload: Workload
+    model: Model
+    classifier: Classifier
+    epoch: int
+    finished: bool
+
+
+def load_trained(
+    folder: RunFolder,
+    *,
+    exact: bool = False,
+    log: Path | None = None,
+    workload: Workload | None = None,
+    head: torch.nn.Module | None = None,
+) -> Trained:
+    """Reads the network of a run that has ended, or of its last checkpoint.
+
+    Args:
+        folder: The run's folder; nothing in it is changed.
+        exact: Whether to evaluate without shots, whatever the run did.
+        log: Where queries of the network are recorded.
+        workload: The data; None: as it was kept beside the run.
+        head: The classical module, where the run has one of the caller's.
+
+    Raises:
+        CheckpointError: There is no checkpoint, it is damaged, or of other data or another head.
+        InputError: Exact values were asked for on the reference pipeline.
+    """
+    state = RunState.load(folder.checkpoint)
+    config = replace(state.config, shots=None) if exact else state.config
+    workload, _ = _data_of(state, folder, workload)
+    with torch.random.fork_rng(devices=[]):
+        model, classifier = build_classifier(
+            config.for_evaluation(),
+            workload.num_features,
+            None if log is None else folder.writer(log),
+            head,
+        )
+    load_classifier(state, classifier, folder)
+    classifier.eval()
+    return Trained(config, workload, model, classifier, state.epoch, state.is_done)
+
+
+def _data_of(
+    state: RunState, folder: RunFolder, given: Workload | None
+) -> tuple[Workload, Checkpoint]:
+    """The data of a run, and a snapshot of it: as given, or as kept, or loaded again."""
+    if given is None and folder.data.exists():
+        given = restored(Checkpoint.load(folder.data))
+    workload = load_workload(state.config.workload) if given is None else given
+    kept = snapshot(workload)
+    if kept.digest != state.data:
+        raise CheckpointError(
+            f"the data of workload `{workload.name}` is not what `{folder.path}` was trained on: "
+            "give the same data, or begin a new run"
+        )
+    return workload, kept
 
 
 @contextmanager
@@ -144,48 +220,48 @@ def _session(
         trace = folder.writer(folder.tasks) if config.trace else None
         log = folder.writer(folder.queries)
         model, classifier = build_classifier(config, workload.num_features, log, head, trace)
-        session = Session(
-            config=config,
+        start = torch.nn.utils.parameters_to_vector(_trained(classifier)).detach().clone()
+        yield Session(
+            state=RunState(config, data.digest, start),
             workload=workload,
-            data=data.digest,
             folder=folder,
             model=model,
             classifier=classifier,
-            optimizer=None if config.is_gradient_free else _optimizer(config, classifier),
+            optimizer=None
+            if config.is_gradient_free
+            else _OPTIMIZERS[config.optimizer](classifier.parameters(), lr=config.lr),
             progress=progress or (lambda record: None),
             stop=stop or (lambda: False),
-            start=_weights_vector(classifier),
         )
-        yield session
 
 
 def _go_on(session: Session) -> TrainingResult:
-    if session.config.is_gradient_free:
-        _search(session)
-    else:
+    if not session.config.is_gradient_free:
         _descend(session)
+    elif not session.state.is_done:
+        _search(session)
     return _finish(session)
 
 
 def _descend(session: Session) -> None:
     """Mini-batches along the gradient."""
-    position = session.position
-    while not session.is_done:
-        batches = _batches(session.config, len(session.targets), position.epoch)
-        for batch in batches[position.batch :]:
+    state = session.state
+    while not state.is_done:
+        batches = _batches(session.config, len(session.targets), state.epoch)
+        for batch in batches[state.batch :]:
             _step(session, session.features[batch], session.targets[batch])
-            position.step += 1
-            position.batch += 1
+            state.step += 1
+            state.batch += 1
             gradients = [p.grad for p in session.classifier.parameters() if p.grad is not None]
             vector = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            session.norms.append(float(torch.linalg.vector_norm(vector)))
+            state.norms.append(float(torch.linalg.vector_norm(vector)))
             session.check_weights()
-            if position.batch < len(batches):
+            if state.batch < len(batches):
                 session.stop_if_asked()
-        position.epoch += 1
-        position.batch = 0
+        state.epoch += 1
+        state.batch = 0
         session.close_epoch()
-        if not session.is_done:
+        if not state.is_done:
             session.stop_if_asked()
 
 
@@ -203,123 +279,86 @@ def _step(session: Session, features: torch.Tensor, targets: torch.Tensor) -> No
     optimizer.step(loss)
 
 
-def _batches(config: TrainingConfig, count: int, epoch: int) -> list[torch.Tensor]:
+def _batches(config: TrainingConfig, samples: int, epoch: int) -> list[torch.Tensor]:
     """The samples of each step of an epoch: a function of seed and epoch, so nothing to keep."""
-    if config.batch_size is None or config.batch_size >= count:
-        return [torch.arange(count)]
-    order = np.random.default_rng([config.seed, epoch]).permutation(count)
+    if config.batch_size is None or config.batch_size >= samples:
+        return [torch.arange(samples)]
+    order = np.random.default_rng([config.seed, epoch]).permutation(samples)
     return list(torch.from_numpy(order).split(config.batch_size))
 
 
-def _optimizer(config: TrainingConfig, classifier: Classifier) -> torch.optim.Optimizer:
-    parameters = list(classifier.parameters())
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.lr)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=config.lr)
-    return torch.optim.LBFGS(parameters, lr=config.lr, line_search_fn="strong_wolfe")
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+    "lbfgs": partial(torch.optim.LBFGS, line_search_fn="strong_wolfe"),
+}
 
 
 def _search(session: Session) -> None:
-    """Trains until the budget is spent, and leaves the optimiser's choice set."""
-    if session.is_done:
-        return
-    start = session.start.numpy().copy()
-    optimize = _cobyla if session.config.optimizer == "cobyla" else _spsa
-    with _seeded(session.config.seed):
-        chosen = optimize(session, start)
-    _set_weights(session, chosen)
-    session.position.chosen = True
-    session.position.epoch += 1
-    session.close_epoch()
+    """Trains until the budget is spent, and leaves the optimiser's choice set.
 
+    Of COBYLA every evaluation is an epoch. Of SPSA every iteration is one: two evaluations on the
+    training part, after a calibration.
+    """
+    state, iterations = session.state, count(1)
+    optimizers, budget = qiskit_machine_learning.optimizers, session.config.epochs
+    optimizer: Any
 
-def _cobyla(session: Session, start: FloatArray) -> FloatArray:
-    """Every evaluation is an epoch."""
-    replayed = _Replay(session)
+    def advance(point: FloatArray, asked: FloatArray | None = None) -> None:
+        _set_weights(session, point)
+        state.epoch += 1
+        state.step += 1
+        session.close_epoch(asked)
 
-    def loss(asked: Point) -> float:
-        point = np.asarray(asked, dtype=np.float64)
-        if replayed.covers(point):
-            return replayed.answer()
-        _advance(session, point)
-        session.close_epoch(asked=point)
-        session.stop_if_asked()
-        return session.losses[-1]
-
-    optimizer = qiskit_machine_learning.optimizers.COBYLA(maxiter=session.config.epochs, rhobeg=1.0)
-    return np.asarray(optimizer.minimize(loss, start).x)
-
-
-def _spsa(session: Session, start: FloatArray) -> FloatArray:
-    """Every iteration is an epoch: two evaluations on the training part, after a calibration."""
-    replayed = _Replay(session)
-    iterations = 0
-
-    def loss(asked: Point) -> float:
-        point = np.asarray(asked, dtype=np.float64)
-        if replayed.covers(point):
-            return replayed.answer()
+    def evaluate(point: FloatArray) -> None:
         _set_weights(session, point)
         value = session.loss(session.score(session.features), session.targets)
         session.note(point, float(value))
-        session.stop_if_asked()
-        return session.losses[-1]
 
     def end_of_iteration(_: int, point: FloatArray, *__: object) -> bool:
-        nonlocal iterations
-        iterations += 1
-        if iterations > session.position.epoch:  # else it was recorded before the run stopped
-            _advance(session, point)
-            session.close_epoch()
+        if next(iterations) > state.epoch:  # else recorded before the run stopped
+            advance(point)
             session.stop_if_asked()
         return False
 
-    optimizer = qiskit_machine_learning.optimizers.SPSA(
-        maxiter=session.config.epochs, termination_checker=end_of_iteration
-    )
-    return np.asarray(optimizer.minimize(loss, start).x)
+    with _seeded(session.config.seed):
+        if session.config.optimizer == "cobyla":
+            loss = _answers(session, lambda point: advance(point, asked=point))
+            optimizer = optimizers.COBYLA(maxiter=budget, rhobeg=1.0)
+        else:
+            loss = _answers(session, evaluate)
+            optimizer = optimizers.SPSA(maxiter=budget, termination_checker=end_of_iteration)
+        chosen = optimizer.minimize(loss, state.start.numpy().copy()).x
+    _set_weights(session, np.asarray(chosen))
+    state.chosen = True
+    state.epoch += 1
+    session.close_epoch()
 
 
-class _Replay:
-    """Answers an optimiser from the losses of the run that is resumed."""
+def _answers(
+    session: Session, evaluate: Callable[[FloatArray], None]
+) -> Callable[[float | npt.NDArray[Any]], float]:
+    """The loss for an optimiser: as the run that is resumed has it, beyond that evaluated."""
+    numbers, state = count(), session.state
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._asked = 0
-
-    def covers(self, point: FloatArray) -> bool:
-        """Whether the loss is known; raises `CheckpointError` if to another point."""
-        if self._asked >= len(self._session.losses):
-            self._asked += 1
-            return False
-        if not np.array_equal(self._session.points[self._asked].numpy(), point):
+    def loss(asked: float | npt.NDArray[Any]) -> float:
+        point, number = np.asarray(asked, dtype=np.float64), next(numbers)
+        if number >= len(state.losses):
+            evaluate(point)
+            session.stop_if_asked()
+        elif not np.array_equal(state.points[number].numpy(), point):
             raise CheckpointError(
-                f"{self._session.config.optimizer} asks for other weights than when the run began "
-                f"(evaluation {self._asked + 1}): go on with the versions of NumPy, SciPy and "
+                f"{session.config.optimizer} asks for other weights than when the run began "
+                f"(evaluation {number + 1}): go on with the versions of NumPy, SciPy and "
                 "Qiskit Machine Learning that it began with"
             )
-        self._asked += 1
-        return True
+        return state.losses[number]
 
-    def answer(self) -> float:
-        """The loss at the point asked for last."""
-        return self._session.losses[self._asked - 1]
-
-
-def _weights_vector(classifier: Classifier) -> torch.Tensor:
-    """The weights of a network that are trained, as one vector."""
-    return torch.nn.utils.parameters_to_vector(_trained(classifier)).detach().clone()
+    return loss
 
 
 def _trained(classifier: Classifier) -> list[torch.nn.Parameter]:
     return [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-
-
-def _advance(session: Session, point: FloatArray) -> None:
-    _set_weights(session, point)
-    session.position.epoch += 1
-    session.position.step += 1
 
 
 def _set_weights(session: Session, point: FloatArray) -> None:
@@ -343,18 +382,18 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _finish(session: Session) -> TrainingResult:
     config, folder, classifier = session.config, session.folder, session.classifier
-    model = session.model
-    cuts = config.cuts_for(model.circuit.num_qubits)
+    model, state = session.model, session.state
+    cuts = config.cuts_for(model.num_qubits)
     result = TrainingResult(
         workload=session.workload.name,
         config=config,
         label=cuts if isinstance(cuts, str) else None,
-        num_qubits=model.circuit.num_qubits,
-        num_weights=len(session.start),
-        run_id=session.run_id,
-        final=session.scores,
-        seconds=session.position.seconds,
-        totals=session.totals,
+        num_qubits=model.num_qubits,
+        num_weights=len(state.start),
+        run_id=session.estimator.run_id,
+        final=state.scores,
+        seconds=state.seconds,
+        totals=session.meter.read(),
         folder=folder,
     )
     head = {} if classifier.head is None else classifier.head.state_dict()
@@ -369,11 +408,3 @@ def _finish(session: Session) -> TrainingResult:
     if config.trace:
         trace_files(folder.trace, folder.queries, folder.tasks)
     return result
-
-
-def _check_budget(config: TrainingConfig, count: int) -> None:
-    if config.optimizer == "cobyla" and config.epochs < count + 2:
-        raise InputError(
-            f"`maxiter` is {config.epochs}, and COBYLA takes {count + 2} evaluations to build its "
-            f"first model of {count} weights: give {count + 2} or more"
-        )

@@ -1,95 +1,82 @@
-"""A model run by an estimator: outputs of a batch of samples, and their derivatives."""
+"""The network that is trained: a circuit run by an estimator, a classical head or none, a loss."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from qiskit.circuit import Parameter
 
 from ..cutting import CutPlan
-from ..errors import DistributedEstimatorError
+from ..errors import DistributedEstimatorError, InputError
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ..execution import Pool, make_pool
 from ..gradient import FragmentGradient
 from ..records import RecordWriter
 from ..reference import ReferenceEstimator
-from ._ml import qiskit_machine_learning
-from .config import TrainingConfig
-from .models import Model
+from ._ml import qiskit_machine_learning, torch
+from .config import Loss, TrainingConfig
+from .models import Model, build_model, initial_weights
+from .sources import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 Estimator = DistributedEstimator | ReferenceEstimator
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What to differentiate by."""
 
     features: bool
     weights: bool
 
-    def __bool__(self) -> bool:
-        return self.features or self.weights
 
+class Jacobians(NamedTuple):
+    """Derivatives of outputs by features and by weights; None where they are not wanted.
 
-@dataclass(frozen=True, eq=False)
-class Jacobians:
-    """Derivatives of outputs, None where not wanted.
-
-    Attributes:
-        features: Shape (samples, outputs, features).
-        weights: Shape (samples, outputs, weights).
+    Their shapes are (samples, outputs, features) and (samples, outputs, weights).
     """
 
     features: FloatArray | None
     weights: FloatArray | None
 
 
-@dataclass(frozen=True, eq=False)
-class Response:
-    """Outputs of a batch, shape (samples, outputs), and a way to their derivatives."""
-
-    outputs: FloatArray
-    jacobians: Callable[[], Jacobians]
+Response = tuple[FloatArray, Callable[[], Jacobians]]
+"""Outputs of a batch, shape (samples, outputs), and a way to their derivatives."""
 
 
-class Network(Protocol):
-    """Evaluates a batch in one go; `estimator` keeps the count of runs."""
+class Network(ABC):
+    """A model on an estimator, which keeps the count of runs; evaluates a batch in one go."""
 
-    estimator: Estimator
+    def __init__(self, estimator: Estimator, *owned: Pool | DistributedEstimator | RecordWriter):
+        self.estimator = estimator
+        self._owned = owned
 
+    @abstractmethod
     def evaluate(self, features: FloatArray, weights: FloatArray, wanted: Wanted) -> Response:
         """Outputs at features of shape (samples, features) and weights of shape (weights,)."""
-        ...
 
     def close(self) -> None:
         """Ends the workers and closes the logs."""
+        for each in self._owned:
+            each.close()
 
 
-class FragmentNetwork:
-    """A model on a `DistributedEstimator`.
+class FragmentNetwork(Network):
+    """A model on a `DistributedEstimator`, which is closed with it, and so are its logs and pool.
 
     Exact values come with their derivatives from one evaluation. With shots, values and
     derivatives come from independent ones, because a loss multiplies the two: shared noise would
     bias its gradient.
-
-    Args:
-        model: The circuit and its observables.
-        estimator: Evaluates it; is closed with the network.
-        pool: The estimator's, where it has not started it itself; is closed, too.
     """
 
     def __init__(
         self, model: Model, estimator: DistributedEstimator, pool: Pool | None = None
     ) -> None:
-        self.estimator: Estimator = estimator
-        self._logs = [log for log in (estimator.log, estimator.trace) if log is not None]
-        self._closes = [estimator.close, *([] if pool is None else [pool.close])]
+        owned = (estimator, pool, estimator.log, estimator.trace)
+        super().__init__(estimator, *(each for each in owned if each is not None))
         self._gradient = FragmentGradient(estimator)
         self._exact = estimator.accuracy(None).exact
         self._model = model
@@ -104,44 +91,32 @@ class FragmentNetwork:
         rows[:, self._features] = features
         rows[:, self._weights] = weights
         pub = (self._model.circuit, self._observables, rows)
-        if self._exact and wanted:
+        if self._exact and any(wanted):
             values, jacobians = self._differentiate(pub, wanted)
-            return Response(values, lambda: jacobians)
+            return values, lambda: jacobians
         values = np.asarray(self.estimator.run([pub]).result()[0].data.evs)
-        return Response(values.T, lambda: self._differentiate(pub, wanted)[1])
-
-    def close(self) -> None:
-        """As `Network` says."""
-        for close in self._closes:
-            close()
-        for log in self._logs:
-            log.close()
+        return values.T, lambda: self._differentiate(pub, wanted)[1]
 
     def _differentiate(
         self, pub: tuple[object, ...], wanted: Wanted
     ) -> tuple[FloatArray, Jacobians]:
-        count = len(self._model.inputs) if wanted.features else 0
-        parameters: list[Parameter] = [
-            *(self._model.inputs if wanted.features else ()),
-            *(self._model.weights if wanted.weights else ()),
-        ]
-        values, gradients = self._gradient.values_and_gradients(pub, parameters)
+        inputs: tuple[Parameter, ...] = self._model.inputs if wanted.features else ()
+        weights: tuple[Parameter, ...] = self._model.weights if wanted.weights else ()
+        values, gradients = self._gradient.values_and_gradients(pub, [*inputs, *weights])
         gradients = gradients.transpose(1, 0, 2)
-        jacobians = Jacobians(
-            gradients[:, :, :count] if wanted.features else None,
-            gradients[:, :, count:] if wanted.weights else None,
+        return values.T, Jacobians(
+            gradients[:, :, : len(inputs)] if wanted.features else None,
+            gradients[:, :, len(inputs) :] if wanted.weights else None,
         )
-        return values.T, jacobians
 
 
-class ReferenceNetwork:
+class ReferenceNetwork(Network):
     """A model on the paper's own pipeline, through Qiskit Machine Learning's parameter shifts."""
 
     def __init__(
         self, model: Model, estimator: ReferenceEstimator, log: RecordWriter | None
     ) -> None:
-        self.estimator: Estimator = estimator
-        self._log = log
+        super().__init__(estimator, *([] if log is None else [log]))
         self._qnn = qiskit_machine_learning.neural_networks.EstimatorQNN(
             circuit=model.circuit,
             observables=list(model.observables),
@@ -160,32 +135,27 @@ class ReferenceNetwork:
         def differentiate() -> Jacobians:
             self._qnn.input_gradients = wanted.features
             with _plain_errors():
-                by_features, by_weights = self._qnn.backward(features, weights)
-            return Jacobians(
-                None if by_features is None else np.asarray(by_features),
-                None if by_weights is None else np.asarray(by_weights),
-            )
+                found = self._qnn.backward(features, weights)
+            return Jacobians(*(None if each is None else np.asarray(each) for each in found))
 
-        return Response(outputs, differentiate)
-
-    def close(self) -> None:
-        """As `Network` says."""
-        if self._log is not None:
-            self._log.close()
+        return outputs, differentiate
 
 
-def build_network(
-    model: Model,
-    config: TrainingConfig,
-    log: RecordWriter | None,
-    trace: RecordWriter | None = None,
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Brings the package's own errors out of those that Qiskit Machine Learning wraps them in."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error.__cause__, DistributedEstimatorError):
+            raise error.__cause__ from None
+        raise
+
+
+def _network(
+    model: Model, config: TrainingConfig, log: RecordWriter | None, trace: RecordWriter | None
 ) -> Network:
-    """The network that a configuration asks for.
-
-    Raises:
-        InputError: The model cannot be cut as asked.
-    """
-    cuts = config.cuts_for(model.circuit.num_qubits)
+    cuts = config.cuts_for(model.num_qubits)
     if config.pipeline == "reference":
         assert config.shots is not None
         assert cuts is None or isinstance(cuts, str)
@@ -220,12 +190,129 @@ def build_network(
     return FragmentNetwork(model, estimator, pool)
 
 
+class QuantumLayer(torch.nn.Module):
+    """A circuit in double precision: one run for a batch.
+
+    Maps features of shape (samples, features) to outputs of shape (samples, outputs).
+    Differentiable by its weights, shape (weights,), and by the features, both through the cut
+    circuit.
+    """
+
+    def __init__(self, network: Network, weights: npt.NDArray[np.float64]) -> None:
+        super().__init__()
+        self.network = network
+        self.weights = torch.nn.Parameter(torch.tensor(weights, dtype=torch.float64))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """The outputs of a batch."""
+        needed = torch.is_grad_enabled()
+        wanted = Wanted(
+            features=needed and features.requires_grad,
+            weights=needed and self.weights.requires_grad,
+        )
+        return _evaluate(features, self.weights, self.network, wanted)
+
+
+class _Evaluation(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: torch.Tensor, weights: torch.Tensor, network: Network, wanted: Wanted
+    ) -> torch.Tensor:
+        outputs, ctx.jacobians = network.evaluate(
+            features.detach().numpy().astype(np.float64, copy=False),
+            weights.detach().numpy(),
+            wanted,
+        )
+        return torch.tensor(outputs, dtype=torch.float64)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        by_features, by_weights = ctx.jacobians()
+        by_output = upstream[0].numpy()
+        if by_features is not None:
+            by_features = torch.from_numpy(np.einsum("so,sof->sf", by_output, by_features))
+        if by_weights is not None:
+            by_weights = torch.from_numpy(np.einsum("so,sow->w", by_output, by_weights))
+        return by_features, by_weights, None, None
+
+
+_evaluate: Callable[..., torch.Tensor] = _Evaluation.apply
+
+
+class Classifier(torch.nn.Module):
+    """Scores samples, shape (samples, features) to (samples,): the sign is the predicted class.
+
+    A head maps the outputs, shape (samples, outputs), to one score a sample; None: their mean.
+    """
+
+    def __init__(self, layer: QuantumLayer, head: torch.nn.Module | None) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head = head
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """The scores of a batch."""
+        outputs = self.layer(features)
+        if self.head is None:
+            return torch.mean(outputs, dim=1)
+        scores: torch.Tensor = self.head(outputs)
+        if scores.numel() != len(features):
+            raise InputError(
+                f"the head gives scores of shape {tuple(scores.shape)} for {len(features)} "
+                "samples: it must give one a sample"
+            )
+        return scores.reshape(len(features))
+
+
+def build_classifier(
+    config: TrainingConfig,
+    num_features: int,
+    log: RecordWriter | None,
+    head: torch.nn.Module | None,
+    trace: RecordWriter | None = None,
+) -> tuple[Model, Classifier]:
+    """The model of a configuration and a network for it, at its initial weights.
+
+    `log` records queries and `trace` the attempts at tasks; `head` is the classical one, where the
+    configuration says "custom".
+
+    Raises:
+        InputError: The model cannot be built or cut so, or the head is missing or not asked for.
+    """
+    if (head is not None) != (config.head == "custom"):
+        raise InputError(
+            f"`head` is {config.head!r} in the configuration and {'a' if head else 'no'} module "
+            'was given: a module goes with "custom", and with nothing else'
+        )
+    model = build_model(config.model, num_features)
+    layer = QuantumLayer(_network(model, config, log, trace), initial_weights(model, config.seed))
+    if config.head == "linear":
+        head = torch.nn.Linear(len(model.observables), 1, dtype=torch.float64)
+    return model, Classifier(layer, None if head is None else head.to(torch.float64))
+
+
+def mean_loss(kind: Loss) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The loss of scores against targets ±1, both of shape (samples,)."""
+    if kind == "mse":
+        return torch.nn.functional.mse_loss
+    # The score is the logit: noise may carry an expectation value past ±1, where (1 + y) / 2 is
+    # no probability any more.
+    return lambda scores, targets: torch.nn.functional.softplus(-targets * scores).mean()
+
+
+def accuracy(scores: torch.Tensor, targets: torch.Tensor) -> float:
+    """The share of scores with the sign of their target; 0 counts as +1."""
+    return float(((scores >= 0) == (targets > 0)).double().mean())
+
+
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Brings the package's own errors out of those that Qiskit Machine Learning wraps them in."""
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Switches dropout and its like off, and back on where they were on."""
+    training = [part for part in module.modules() if part.training]
     try:
+        for part in training:
+            part.training = False
         yield
-    except Exception as error:
-        if isinstance(error.__cause__, DistributedEstimatorError):
-            raise error.__cause__ from None
-        raise
+    finally:
+        for part in training:
+            part.training = True

@@ -44,77 +44,51 @@ ORDERS: Mapping[str, TaskOrder] = {
 
 @dataclass(frozen=True)
 class SpeculationSettings(Config):
-    """When late tasks are run a second time; the first result counts."""
+    """When late tasks are run a second time; the first result counts.
 
-    quantile: Annotated[
-        float,
-        Meta(gt=0, lt=1),
-        about("With --speculate: of service times so far, which lateness is measured by."),
-    ] = Speculation().quantile
-    factor: Annotated[
-        float,
-        Meta(ge=1, le=sys.float_info.max),
-        about("With --speculate: a task is late after so many times that quantile."),
-    ] = Speculation().factor
-    budget: Annotated[
-        float,
-        Meta(ge=0, le=MOST_BUDGET),
-        about("With --speculate: most second runs, as a fraction of all tasks."),
-    ] = Speculation().budget
-    restart: Annotated[
-        bool, about("With --speculate: begin late tasks again where no worker is idle.")
-    ] = False
+    Attributes:
+        quantile: With --speculate: of service times so far, which lateness is measured by.
+        factor: With --speculate: a task is late after so many times that quantile.
+        budget: With --speculate: most second runs, as a fraction of all tasks.
+        restart: With --speculate: begin late tasks again where no worker is idle.
+    """
+
+    quantile: Annotated[float, Meta(gt=0, lt=1)] = Speculation().quantile
+    factor: Annotated[float, Meta(ge=1, le=sys.float_info.max)] = Speculation().factor
+    budget: Annotated[float, Meta(ge=0, le=MOST_BUDGET)] = Speculation().budget
+    restart: bool = False
 
 
 @dataclass(frozen=True)
 class PolicySettings(Config):
-    """How tasks are handed out; `size` and `delay` are those of batches."""
+    """How tasks are handed out.
 
-    dispatch: Annotated[
-        Literal["eager", "batches"],
-        about("Hand out all tasks at once, or a batch at a time.", option="--policy"),
-    ] = "eager"
-    size: Annotated[
-        Count | None,
-        about("Tasks in a batch, with --policy batches.", option="--tasks-per-batch"),
-    ] = None
-    delay: Annotated[
-        Seconds | None,
-        about(
-            "Seconds from one batch to the next, with --policy batches. None: 0.",
-            option="--batch-delay",
-        ),
-    ] = None
-    order: Annotated[
-        Literal["fifo", "label", "longest", "influence"],
-        about(
-            "Which tasks come first: as generated, by partition label, the longest, or those that "
-            "the result depends on most."
-        ),
-    ] = "fifo"
-    in_flight: Annotated[Count | None, about("Most jobs at a time. None: one a worker.")] = None
-    speculation: Annotated[
-        SpeculationSettings | None, about("When late tasks are run a second time.")
-    ] = None
-    deadline: Annotated[
-        PositiveSeconds | None, about("Seconds after which to end with the shots that arrived.")
-    ] = None
-    attempts: Annotated[Count, about("Failures after which a task is given up.")] = Retry().attempts
-    timeout: Annotated[
-        PositiveSeconds | None,
-        about(
-            "Seconds after which a running job counts as lost. None: 20 times what jobs took so "
-            "far, at least a minute, and an hour until some have ended."
-        ),
-    ] = None
-    subexperiments: Annotated[
-        Count | None,
-        about(
-            "Most subexperiments in a task; another number draws other shots. None: as suits the "
-            "backend.",
-            option="--subexperiments-per-task",
-        ),
-    ] = None
+    Attributes:
+        dispatch: Hand out all tasks at once, or a batch at a time.
+        size: Tasks in a batch, with --policy batches.
+        delay: Seconds from one batch to the next, with --policy batches. None: 0.
+        order: Which tasks come first: as generated, by partition label, the longest, or those that
+            the result depends on most.
+        in_flight: Most jobs at a time. None: one a worker.
+        speculation: When late tasks are run a second time.
+        deadline: Seconds after which to end with the shots that arrived.
+        attempts: Failures after which a task is given up.
+        timeout: Seconds after which a running job counts as lost. None: 20 times what jobs took so
+            far, at least a minute, and an hour until some have ended.
+        subexperiments: Most subexperiments in a task; another number draws other shots. None: as
+            suits the backend.
+    """
+
+    dispatch: Annotated[Literal["eager", "batches"], about(option="--policy")] = "eager"
+    size: Annotated[Count | None, about(option="--tasks-per-batch")] = None
+    delay: Annotated[Seconds | None, about(option="--batch-delay")] = None
+    order: Literal["fifo", "label", "longest", "influence"] = "fifo"
+    in_flight: Count | None = None
+    speculation: SpeculationSettings | None = None
+    deadline: PositiveSeconds | None = None
+    attempts: Count = Retry().attempts
+    timeout: PositiveSeconds | None = None
+    subexperiments: Annotated[Count | None, about(option="--subexperiments-per-task")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,28 +117,23 @@ class PolicySettings(Config):
 
 @dataclass(frozen=True)
 class StragglerSettings(Config):
-    """Injected stragglers, for experiments."""
+    """Injected stragglers, for experiments.
 
-    straggler_p: Annotated[
-        Probability | None,
-        about("Inject stragglers, for experiments: the share of subexperiments that are delayed."),
-    ] = None
-    straggler_delay: Annotated[
-        PositiveSeconds | None,
-        about("Their delay in seconds; the least for pareto, the median for lognormal."),
-    ] = None
-    straggler_distribution: Annotated[
-        Literal["constant", "pareto", "lognormal"] | None,
-        about("How delays are distributed. None: constant."),
-    ] = None
-    straggler_shape: Annotated[
-        Annotated[float, Meta(gt=0, le=sys.float_info.max)] | None,
-        about("Tail exponent of pareto, or standard deviation of the logarithm for lognormal."),
-    ] = None
-    slow_worker: Annotated[
-        Annotated[float, Meta(ge=0, lt=LONGEST)] | None,
-        about("Seconds that the first worker is made to sleep before every task."),
-    ] = None
+    Attributes:
+        straggler_p: Inject stragglers, for experiments: the share of subexperiments that are
+            delayed.
+        straggler_delay: Their delay in seconds; the least for pareto, the median for lognormal.
+        straggler_distribution: How delays are distributed. None: constant.
+        straggler_shape: Tail exponent of pareto, or standard deviation of the logarithm for
+            lognormal.
+        slow_worker: Seconds that the first worker is made to sleep before every task.
+    """
+
+    straggler_p: Probability | None = None
+    straggler_delay: PositiveSeconds | None = None
+    straggler_distribution: Literal["constant", "pareto", "lognormal"] | None = None
+    straggler_shape: Annotated[float, Meta(gt=0, le=sys.float_info.max)] | None = None
+    slow_worker: Annotated[float, Meta(ge=0, lt=LONGEST)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,12 +1,17 @@
-"""How a trained network stands up to perturbed samples (paper §V, RQ5, Fig. 8)."""
+"""How a trained network stands up to perturbed samples (paper §V, RQ5, Fig. 8).
+
+Gaussian noise, FGSM and PGD move samples within the range that features can have. Magnitudes are in
+radians, the unit of the scaled features. Whole grids of magnitudes are made at once, from the same
+random numbers: the draws of one σ are those of another, stretched.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,12 +23,11 @@ from ..analysis.load import QueryTotals, load_queries
 from ..errors import InputError, RecordError
 from ..records import atomic
 from ._ml import torch
-from .attacks import Attack, AttackConfig, FloatArray, check_room, fgsm, gaussian, pgd
-from .classifier import Classifier, evaluating, mean_loss
-from .config import Loss, TrainingConfig
+from .config import AttackConfig, Loss, TrainingConfig, check_room
+from .loop import Trained, load_trained
+from .networks import Classifier, evaluating, mean_loss
 from .runs import QueryMeter, RunFolder, write_json
-from .trained import Trained, load_trained
-from .workloads import Workload
+from .sources import FloatArray
 
 KIND = "robustness"
 MOST_REFERENCE_HOURS = 1.0
@@ -35,16 +39,19 @@ BATCH = 500
 SUMMARISED = ("gaussian", "fgsm")
 """The attacks that the paper's summary averages over."""
 
-Advance = Callable[[int, int], None]
+PGD_REACH = 2.5
+"""The steps of PGD add up to this many radii, so that it can cross the ball and come back."""
+
+Bounds = tuple[float, float]
+Slope = Callable[[FloatArray, FloatArray], FloatArray]
+"""The derivative of each sample's loss by its features, from features and targets."""
 
 
 @dataclass(frozen=True)
 class RobustnessFiles:
     """Where a result goes: the JSON document, and beside it the figure and the query log.
 
-    Attributes:
-        result: The document.
-        replace: Whether an earlier result there may be lost.
+    `replace` says whether an earlier result there may be lost.
     """
 
     result: Path
@@ -88,14 +95,19 @@ class RobustnessFiles:
         return self
 
 
+def _is_result(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("kind") == KIND
+
+
 @dataclass(frozen=True)
 class Measured:
-    """Accuracy of a network on clean and on perturbed samples.
+    """Accuracy of a network on clean and on perturbed samples, with one curve an attack.
 
-    Attributes:
-        samples: Test samples, each of which counts once in the intervals however often it is drawn.
-        clean: Without perturbation.
-        curves: One an attack.
+    Each of the `samples` counts once in the intervals, however often it is drawn.
     """
 
     samples: int
@@ -117,16 +129,12 @@ class RobustnessResult:
     """What an evaluation came to.
 
     Attributes:
-        workload: Name of the task.
         config: How the network was trained; `shots` is None if it was attacked without shots.
         label: The partition label; None: not cut by label.
         epoch: Epochs the network was trained.
         finished: Whether training had ended.
         attacks: What was measured; its seed is the one that was used.
-        measured: The accuracies.
         totals: What the queries cost.
-        seconds: Wall time.
-        files: Where the files are.
     """
 
     workload: str
@@ -161,14 +169,8 @@ class RobustnessResult:
             }
             for curve in self.measured.curves
         }
-        return {
-            "kind": KIND,
-            "schema_version": 1,
-            "summary": self.measured.summary,
-            **measured,
-            **fields,
-            "config": self.config.as_dict(),
-        }
+        head = {"kind": KIND, "schema_version": 1, "summary": self.measured.summary}
+        return {**head, **measured, **fields, "config": self.config.as_dict()}
 
 
 def evaluate_robustness(
@@ -178,7 +180,7 @@ def evaluate_robustness(
     *,
     exact: bool = False,
     figure: bool = True,
-    advance: Advance | None = None,
+    advance: Callable[[int, int], None] | None = None,
 ) -> RobustnessResult:
     """Perturbs the test part of a run's data and writes down how its network does.
 
@@ -195,24 +197,42 @@ def evaluate_robustness(
     Raises:
         CheckpointError: There is no checkpoint, it is damaged or of other data.
         InputError: The files cannot be written where they are to go, or the attacks are too many.
-        MissingExtraError: Matplotlib is not installed, and a figure wanted.
+        MissingExtraError: The packages that draw are not installed, and a figure wanted.
         RecordError: The operating system refused to write; earlier results are intact.
     """
     files = (files or RobustnessFiles(folder.path / "robustness.json")).check()
     if figure:
-        from ..analysis.charts import require_altair
+        from ..analysis import charts
 
-        require_altair()
+        charts.require_charts()
+    started = time.perf_counter()
     try:
         with ExitStack() as stack:
             log = stack.enter_context(atomic(files.queries))
-            result = _evaluate(folder, attacks, files, log, exact, advance)
+            trained = load_trained(folder, exact=exact, log=log)
+            config = trained.config
+            seed = config.seed if attacks.seed is None else attacks.seed
+            attacks = replace(attacks.ordered(), seed=seed)
+            if config.pipeline == "reference":
+                _check_reference(trained, attacks, folder)
+            with closing(trained.classifier.layer.network):
+                measured = measure(trained, attacks, advance)
+            cuts = config.cuts_for(trained.model.num_qubits)
+            result = RobustnessResult(
+                workload=trained.workload.name,
+                config=config,
+                label=cuts if isinstance(cuts, str) else None,
+                epoch=trained.epoch,
+                finished=trained.finished,
+                attacks=attacks,
+                measured=measured,
+                totals=QueryMeter(log).read(),
+                seconds=time.perf_counter() - started,
+                files=files,
+            )
             if figure:
                 picture = stack.enter_context(atomic(files.figure))
-                measured = result.measured
-                from ..analysis.charts import robustness_figure
-
-                robustness_figure(measured.clean, measured.curves, picture, result.title)
+                charts.robustness_figure(measured.clean, measured.curves, picture, result.title)
             write_json(files.result, result.as_dict())
             if not figure:
                 files.figure.unlink(missing_ok=True)
@@ -221,47 +241,6 @@ def evaluate_robustness(
             f"cannot write {error.filename or files.result}: {error.strerror or error}"
         ) from error
     return result
-
-
-def _evaluate(
-    folder: RunFolder,
-    attacks: AttackConfig,
-    files: RobustnessFiles,
-    log: Path,
-    exact: bool,
-    advance: Advance | None,
-) -> RobustnessResult:
-    started = time.perf_counter()
-    trained = load_trained(folder, exact=exact, log=log)
-    config = trained.config
-    seed = config.seed if attacks.seed is None else attacks.seed
-    attacks = replace(attacks.ordered(), seed=seed)
-    total = sum(count_evaluations(trained, attacks))
-    if config.pipeline == "reference":
-        _check_reference(trained, attacks, folder)
-    done = 0
-
-    def count(samples: int) -> None:
-        nonlocal done
-        done += samples
-        if advance is not None:
-            advance(done, total)
-
-    with closing(trained.classifier.layer.network):
-        measured = measure(trained, attacks, count)
-    cuts = config.cuts_for(trained.model.num_qubits)
-    return RobustnessResult(
-        workload=trained.workload.name,
-        config=config,
-        label=cuts if isinstance(cuts, str) else None,
-        epoch=trained.epoch,
-        finished=trained.finished,
-        attacks=attacks,
-        measured=measured,
-        totals=QueryMeter(log).read(),
-        seconds=time.perf_counter() - started,
-        files=files,
-    )
 
 
 def _check_reference(trained: Trained, attacks: AttackConfig, folder: RunFolder) -> None:
@@ -282,22 +261,8 @@ def _check_reference(trained: Trained, attacks: AttackConfig, folder: RunFolder)
         )
 
 
-def _is_result(path: Path) -> bool:
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and document.get("kind") == KIND
-
-
 class Probe:
-    """Evaluates a network at samples of one's own making, by batches.
-
-    Args:
-        classifier: The network; left as it was.
-        loss: What an attack raises.
-        advance: Told the number of samples after each batch.
-    """
+    """Evaluates a network, which is left as it was, at samples of one's own making, by batches."""
 
     def __init__(
         self, classifier: Classifier, loss: Loss, advance: Callable[[int], None] | None = None
@@ -308,43 +273,34 @@ class Probe:
 
     def scores(self, features: FloatArray) -> FloatArray:
         """Scores of samples, shape (samples, features) to (samples,)."""
-        with evaluating(self._classifier), torch.no_grad():
-            return np.concatenate([self._scores(batch) for (batch,) in self._split(features)])
+        with torch.no_grad():
+            return self._by_batches(self._classifier, features)
 
     def slope(self, features: FloatArray, targets: FloatArray) -> FloatArray:
         """The derivative of each sample's own loss by its features, shape (samples, features)."""
-        with (
-            evaluating(self._classifier),
-            _weights_fixed(self._classifier),
-            torch.enable_grad(),
-        ):
-            parts = [self._slope(*batch) for batch in self._split(features, targets)]
-        return np.concatenate(parts)
+        # Weights without a gradient, as to differentiate by them costs circuits.
+        fixed = {name: weights.detach() for name, weights in self._classifier.named_parameters()}
 
-    def mean_loss(self, scores: FloatArray, targets: FloatArray) -> float:
-        """The loss of scores against targets."""
-        return float(self._loss(torch.from_numpy(scores), torch.from_numpy(targets)))
+        def slope(batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            points = batch.clone().requires_grad_()
+            scores = torch.func.functional_call(self._classifier, fixed, (points,))
+            loss = self._loss(scores, targets)
+            return torch.autograd.grad(len(points) * loss, points)[0]
 
-    def _scores(self, features: FloatArray) -> FloatArray:
-        scores: FloatArray = self._classifier(torch.from_numpy(features)).numpy()
-        self._advance(len(features))
-        return scores
+        with torch.enable_grad():
+            return self._by_batches(slope, features, targets)
 
-    def _slope(self, features: FloatArray, targets: FloatArray) -> FloatArray:
-        points = torch.from_numpy(features).clone().requires_grad_()
-        loss = self._loss(self._classifier(points), torch.from_numpy(targets))
-        (slope,) = torch.autograd.grad(len(features) * loss, points)
-        self._advance(len(features))
-        slopes: FloatArray = slope.numpy()
-        return slopes
-
-    def _split(self, *arrays: FloatArray) -> Iterator[tuple[FloatArray, ...]]:
-        for start in range(0, len(arrays[0]), BATCH):
-            yield tuple(array[start : start + BATCH] for array in arrays)
+    def _by_batches(self, evaluate: Callable[..., torch.Tensor], *arrays: FloatArray) -> FloatArray:
+        found = []
+        with evaluating(self._classifier):
+            for batch in zip(*(torch.from_numpy(a).split(BATCH) for a in arrays), strict=True):
+                found.append(evaluate(*batch).numpy())
+                self._advance(len(batch[0]))
+        return np.concatenate(found)
 
 
 def measure(
-    trained: Trained, attacks: AttackConfig, advance: Callable[[int], None] | None = None
+    trained: Trained, attacks: AttackConfig, advance: Callable[[int, int], None] | None = None
 ) -> Measured:
     """Accuracies of a network on its test part, clean and perturbed.
 
@@ -352,33 +308,57 @@ def measure(
     the share of its draws that are right, and the variance of such shares is at most that of zeros
     and ones, so the interval is on the safe side.
 
-    Args:
-        trained: The network with its data.
-        attacks: What to measure.
-        advance: Told the number of evaluations after each batch.
+    `advance` is told after each batch how many evaluations are done, and of how many.
     """
+    done, total = 0, sum(count_evaluations(trained, attacks))
+
+    def count(samples: int) -> None:
+        nonlocal done
+        done += samples
+        if advance is not None:
+            advance(done, total)
+
+    def point(magnitude: float, scores: FloatArray) -> AccuracyPoint:
+        """From scores of shape (draws, samples)."""
+        share = float(np.mean((scores >= 0) == (targets > 0)))
+        low, high = wilson_interval(share, len(targets))
+        repeated = torch.from_numpy(np.tile(targets, len(scores)))
+        loss = mean_loss(trained.config.loss)(torch.from_numpy(scores.reshape(-1)), repeated)
+        return AccuracyPoint(magnitude, share, low, high, float(loss))
+
     seed = trained.config.seed if attacks.seed is None else attacks.seed
-    attacks = attacks.ordered()
-    workload = _thinned(trained.workload, attacks.samples, seed)
+    attacks, probe = attacks.ordered(), Probe(trained.classifier, trained.config.loss, count)
+    features, targets = trained.workload.x_test, trained.workload.y_test
+    bounds = trained.workload.feature_range
+    if attacks.samples is not None and attacks.samples < len(targets):
+        # Of a seed, fewer samples are among the more.
+        order = np.random.default_rng([seed, 2]).permutation(len(targets))
+        chosen = np.sort(order[: attacks.samples])
+        features, targets = features[chosen], targets[chosen]
     if "gaussian" in attacks.attacks:
-        check_room(attacks.draws, len(attacks.sigma), workload.x_test.size)
-    probe = Probe(trained.classifier, trained.config.loss, advance)
-    clean = _point(probe, 0.0, probe.scores(workload.x_test)[None], workload.y_test)
+        check_room(attacks.draws, len(attacks.sigma), features.size)
+    clean = point(0.0, probe.scores(features)[None])
     curves = []
     for attack in attacks.attacks:
-        grid = [magnitude for magnitude in attacks.grid(attack) if magnitude > 0]
-        points = _perturbed(attack, attacks, np.array(grid), workload, probe, seed)
+        grid = np.array([magnitude for magnitude in attacks.grid(attack) if magnitude > 0])
+        if attack == "gaussian":
+            points = gaussian(features, grid, attacks.draws, bounds, seed)
+        elif attack == "fgsm":
+            points = fgsm(probe.slope, features, targets, grid, bounds)[:, None]
+        else:
+            way = {"steps": attacks.pgd_steps, "seed": seed}
+            points = pgd(probe.slope, features, targets, grid, bounds, **way)[:, None]
         scores = probe.scores(points.reshape(-1, points.shape[-1])).reshape(points.shape[:-1])
-        found = [_point(probe, *at, workload.y_test) for at in zip(grid, scores, strict=True)]
         unmoved = [clean] if 0.0 in attacks.grid(attack) else []
+        found = [point(*at) for at in zip(grid.tolist(), scores, strict=True)]
         curves.append(AccuracyCurve(attack, (*unmoved, *found)))
-    return Measured(len(workload.y_test), clean, tuple(curves))
+    return Measured(len(targets), clean, tuple(curves))
 
 
 def count_evaluations(trained: Trained, attacks: AttackConfig) -> tuple[int, int]:
     """How often a sample is evaluated, and how often the loss is differentiated by one."""
     values, gradients = 1, 0
-    for attack in attacks.attacks:
+    for attack in set(attacks.attacks):
         magnitudes = sum(magnitude > 0 for magnitude in attacks.grid(attack))
         values += magnitudes * (attacks.draws if attack == "gaussian" else 1)
         gradients += {"fgsm": 1, "pgd": attacks.pgd_steps * magnitudes}.get(attack, 0)
@@ -386,52 +366,62 @@ def count_evaluations(trained: Trained, attacks: AttackConfig) -> tuple[int, int
     return samples * values, samples * gradients
 
 
-def _perturbed(
-    attack: Attack,
-    attacks: AttackConfig,
-    grid: FloatArray,
-    workload: Workload,
-    probe: Probe,
+def gaussian(
+    features: FloatArray, sigma: FloatArray, draws: int, bounds: Bounds, seed: int
+) -> FloatArray:
+    """Noisy copies of samples, clipped to the range.
+
+    Returns:
+        Shape (magnitudes, draws, samples, features).
+
+    Example:
+        >>> gaussian(np.zeros((5, 2)), np.array([0.1, 0.2]), 3, (0.0, 1.0), seed=7).shape
+        (2, 3, 5, 2)
+    """
+    noise = np.random.default_rng([seed, 0]).standard_normal((draws, *features.shape))
+    return np.clip(features + sigma[:, None, None, None] * noise, *bounds)
+
+
+def fgsm(
+    slope: Slope, features: FloatArray, targets: FloatArray, epsilon: FloatArray, bounds: Bounds
+) -> FloatArray:
+    """The fast gradient sign method (Goodfellow et al. 2015): x + ε sign(∂loss/∂x), clipped.
+
+    One gradient serves all radii.
+
+    Returns:
+        Shape (magnitudes, samples, features).
+    """
+    direction = np.sign(slope(features, targets))
+    return np.clip(features + epsilon[:, None, None] * direction, *bounds)
+
+
+def pgd(
+    slope: Slope,
+    features: FloatArray,
+    targets: FloatArray,
+    epsilon: FloatArray,
+    bounds: Bounds,
+    *,
+    steps: int,
     seed: int,
 ) -> FloatArray:
-    """Shape (magnitudes, draws, samples, features)."""
-    features, targets, bounds = workload.x_test, workload.y_test, workload.feature_range
-    if attack == "gaussian":
-        return gaussian(features, grid, attacks.draws, bounds, seed)
-    if attack == "fgsm":
-        return fgsm(probe.slope, features, targets, grid, bounds)[:, None]
-    steps = attacks.pgd_steps
-    moved = pgd(probe.slope, features, targets, grid, bounds, steps=steps, seed=seed)
-    return moved[:, None]
+    """Projected gradient descent on the negative loss in the L∞ ball (Madry et al. 2018).
 
+    Starts uniformly in the ball, takes `steps` signed steps of 2.5 ε / steps, and after each goes
+    back into the ball and the range. The last point counts. All radii go forward together. With
+    shots the signs of small slopes are noise, so that PGD may fall short of FGSM.
 
-def _point(
-    probe: Probe, magnitude: float, scores: FloatArray, targets: FloatArray
-) -> AccuracyPoint:
-    """From scores of shape (draws, samples)."""
-    share = float(np.mean((scores >= 0) == (targets > 0)))
-    low, high = wilson_interval(share, len(targets))
-    loss = probe.mean_loss(scores.reshape(-1), np.tile(targets, len(scores)))
-    return AccuracyPoint(magnitude, share, low, high, loss)
-
-
-def _thinned(workload: Workload, most: int | None, seed: int) -> Workload:
-    """The workload with at most so many test samples, which are among the more of a seed."""
-    if most is None or most >= len(workload.y_test):
-        return workload
-    order = np.random.default_rng([seed, 2]).permutation(len(workload.y_test))
-    chosen = np.sort(order[:most])
-    return replace(workload, x_test=workload.x_test[chosen], y_test=workload.y_test[chosen])
-
-
-@contextmanager
-def _weights_fixed(classifier: Classifier) -> Iterator[None]:
-    """Keeps the network from being differentiated by its weights too, which costs circuits."""
-    trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+    Returns:
+        Shape (magnitudes, samples, features).
+    """
+    radius = epsilon[:, None, None]
+    low = np.maximum(features - radius, bounds[0])
+    high = np.minimum(features + radius, bounds[1])
+    start = np.random.default_rng([seed, 1]).uniform(-1.0, 1.0, features.shape)
+    points = np.clip(features + radius * start, low, high)
+    repeated = np.tile(targets, len(epsilon))
+    for _ in range(steps):
+        slopes = slope(points.reshape(-1, features.shape[1]), repeated).reshape(points.shape)
+        points = np.clip(points + PGD_REACH / steps * radius * np.sign(slopes), low, high)
+    return points

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..analysis.load import QueryTotals
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, DistributedEstimatorError, InputError
 from ..records import QueryRecord, RecordWriter, decode, given_path
 from ..records.files import hold_folder
 from ..records.files import write_json as write_json
@@ -20,31 +20,16 @@ from .config import TASK_LOG, TrainingConfig
 
 @dataclass(frozen=True)
 class Scores:
-    """How well some weights do on a workload.
+    """How well some weights do: mean loss over the training part, shares on the right side of 0."""
 
-    Attributes:
-        loss: Mean over the training part.
-        train_accuracy: Share of training samples on the right side of 0.
-        test_accuracy: The same for the test part.
-    """
-
-    loss: float
-    train_accuracy: float
-    test_accuracy: float
-
-
-UNSCORED = Scores(math.nan, math.nan, math.nan)
+    loss: float = math.nan
+    train_accuracy: float = math.nan
+    test_accuracy: float = math.nan
 
 
 @dataclass
 class QueryMeter:
-    """Follows a query log while it grows.
-
-    Attributes:
-        path: The log.
-        totals: What its records came to when it was last read.
-        position: Bytes read so far.
-    """
+    """Follows a query log while it grows; `position` is how many bytes were read so far."""
 
     path: Path
     totals: QueryTotals = field(default_factory=QueryTotals)
@@ -52,15 +37,12 @@ class QueryMeter:
 
     def read(self) -> QueryTotals:
         """Reads what was appended since last time and returns the totals."""
-        if not self.path.exists():
-            return self.totals
-        with self.path.open("rb") as log:
-            log.seek(self.position)
-            for line in log:
-                record = decode(line)
-                if isinstance(record, QueryRecord):
-                    self.totals += QueryTotals.of([record])
-            self.position = log.tell()
+        if self.path.exists():
+            with self.path.open("rb") as log:
+                log.seek(self.position)
+                records = [decode(line) for line in log]
+                self.position = log.tell()
+            self.totals += QueryTotals.of(r for r in records if isinstance(r, QueryRecord))
         return self.totals
 
 
@@ -75,14 +57,31 @@ class File:
         return Path(self._name if folder is None else folder.path / self._name)
 
 
+@contextmanager
+def held(
+    lock: Path, taken: str, kind: type[DistributedEstimatorError], remedy: str
+) -> Iterator[None]:
+    """Keeps other processes out of a lock file's folder, which is made if need be.
+
+    Raises an error of that kind, with the message `taken` where another process is in the folder,
+    and the remedy where it cannot be written.
+    """
+    try:
+        file = hold_folder(lock)
+    except OSError as error:
+        raise kind(f"`{lock.parent}` cannot be written ({error.strerror}): {remedy}") from error
+    if file is None:
+        raise kind(taken)
+    with file:
+        yield
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run. Logs grow line by line; the rest appears whole or not at all.
 
-    Attributes:
-        path: The folder.
-        config_hash: Of the run's configuration, for the headers of its logs; None: not known.
-        attempt: How often the run was begun, for the same.
+    The hash of the run's configuration and the number of the attempt go into the headers of its
+    logs, where they are known.
     """
 
     path: Path
@@ -135,18 +134,8 @@ class RunFolder:
         Raises:
             CheckpointError: Another process trains there, or the folder cannot be written.
         """
-        try:
-            file = hold_folder(self.lock)
-        except OSError as error:
-            raise CheckpointError(
-                f"`{self.path}` cannot be written ({error.strerror}): give a run a folder of its "
-                "own"
-            ) from error
-        if file is None:
-            raise CheckpointError(
-                f"another process trains in `{self.path}`: wait for it, or name another folder"
-            )
-        with file:
+        taken = f"another process trains in `{self.path}`: wait for it, or name another folder"
+        with held(self.lock, taken, CheckpointError, "give a run a folder of its own"):
             yield
 
     def missing(self) -> list[Path]:
@@ -173,16 +162,10 @@ class TrainingResult:
     """What a run came to.
 
     Attributes:
-        workload: Name of the task.
-        config: How it was trained.
         label: The partition label; None: not cut by label.
-        num_qubits: Width of the circuit.
         num_weights: Weights that were trained, those of a head included.
-        run_id: The run in its records.
-        final: Scores of the final weights.
         seconds: Wall time of training, evaluation included, over all sessions of the run.
         totals: What its queries cost.
-        folder: Where its files are.
     """
 
     workload: str

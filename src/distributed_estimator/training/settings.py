@@ -1,15 +1,16 @@
 """Configurations whose fields declare type, bounds and help once.
 
-A `Config` is a frozen dataclass. The annotations of its fields, `Annotated[Count, about("...")]`,
-are read by msgspec, and serve Python (a constructor checks its arguments),
-files (`read`), the documentation (the class's docstring gets an Attributes section) and the command
-line (`cli._options` makes an option of each field).
+A `Config` is a frozen dataclass. msgspec reads the annotations of its fields, such as `Count` or
+`Annotated[float, Meta(gt=0)]`; their help stands in the class's docstring, under "Attributes:".
+Both serve Python (a constructor checks its arguments), files (`Reader`) and the command line
+(`cli._options` makes an option of each field).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from inspect import cleandoc
@@ -40,6 +41,9 @@ ConfigT = TypeVar("ConfigT")
 _KEPT = ("gt", "ge", "lt", "le", "min_length", "title", "description", "extra")
 """Parts of an annotation that messages, help and options use."""
 
+_HELP = re.compile(r"^ {4}(\w+): (.*(?:\n {6}.*)*)", re.MULTILINE)
+"""A line of a docstring's "Attributes:", with those that go on with it."""
+
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Shots = Annotated[int, Meta(ge=1, le=10**12)]
 Workers = Annotated[int, Meta(ge=1, le=4096)]
@@ -47,21 +51,13 @@ Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 """A seed that every library takes."""
 
 
-def about(text: str, option: str | None = None) -> Meta:
-    """A field's help, and the name of its option where that is not the field's."""
+def about(text: str | None = None, option: str | None = None) -> Meta:
+    """A field's help, where it does not stand in the docstring, and the name of its option."""
     return Meta(description=text, extra=None if option is None else {"option": option})
 
 
 class Config:
     """Base of configurations; constructors raise `InputError` for values out of bounds."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        own = get_type_hints(cls, include_extras=True)
-        helps = {name: description(own[name]) for name in cls.__annotations__}
-        lines = [f"    {name}: {text}" for name, text in helps.items() if text]
-        if lines:
-            cls.__doc__ = "\n".join([cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
 
     def __post_init__(self) -> None:
         reader = Reader()
@@ -77,7 +73,8 @@ class Config:
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration for a JSON document; where a part has a `kind`, that is its class."""
-        return _as_dict(self)
+        found: dict[str, Any] = _plain(type(self), self)
+        return found
 
 
 class Reader:
@@ -101,28 +98,24 @@ class Reader:
 
     def read(self, hint: Any, value: Any, place: Place = ()) -> Any:
         """The value as its annotation has it; what is wrong with it becomes a problem."""
-        forms = alternatives(hint)
-        if value is None and NoneType in forms:
+        if value is None and NoneType in alternatives(hint):
             return None
-        classes = _classes(hint)
-        if classes:
+        if classes := _classes(hint):
             return self._object(classes, value, place)
-        form = next((form for form in forms if _is_open(form)), None)
+        form = _open_form(hint)
         if form is None:
             return self._scalar(hint, value, place)
         kinds = Mapping if get_origin(form) is dict else list | tuple
         if not isinstance(value, kinds) or (not value and meta(hint).min_length):
-            self._refuse(hint, value, place)
-            return value
-        arguments = get_args(form)
-        if isinstance(value, Mapping):
-            return {
-                self.read(arguments[0], key, (*place, key)): self.read(
-                    arguments[1], item, (*place, key)
-                )
-                for key, item in value.items()
-            }
-        return tuple(self.read(arguments[0], item, (*place, i)) for i, item in enumerate(value))
+            return self._refuse(value, place, f"give {expected(hint, value)}")
+        item, *rest = get_args(form)
+        if not isinstance(value, Mapping):
+            return tuple(self.read(item, each, (*place, i)) for i, each in enumerate(value))
+        found = {}
+        for key, each in value.items():
+            known = self.read(item, key, (*place, key))
+            found[known] = self.read(rest[0], each, (*place, key))
+        return found
 
     def _scalar(self, hint: Any, value: Any, place: Place) -> Any:
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -130,26 +123,21 @@ class Reader:
         try:
             found = msgspec.convert(value, hint)
         except msgspec.ValidationError:
-            self._refuse(hint, value, place)
-            return value
+            return self._refuse(value, place, f"give {expected(hint, value)}")
         return found + 0.0 if isinstance(found, float) else found  # -0.0 is 0.0
 
     def _object(self, classes: Mapping[str, Any], value: Any, place: Place) -> Any:
         if isinstance(value, tuple(classes.values())):
             return value
         if not isinstance(value, Mapping):
-            self.problems.append(
-                (place, f"`{path(place)}` is {self._shown(value)}: give a mapping")
-            )
-            return value
-        left = dict(value)
+            return self._refuse(value, place, "give a mapping")
+        left, before = dict(value), len(self.problems)
         kind = left.pop("kind", None) if len(classes) > 1 else next(iter(classes))
         if not (isinstance(kind, str) and kind in classes):
             names = " or ".join(f"`{name}`" for name in classes)
-            message = f"`{path(place)}` needs `kind`: give {names}"
-            self.problems.append(((*place, "kind"), message))
+            self.problems.append(((*place, "kind"), f"`{path(place)}` needs `kind`: give {names}"))
             return value
-        known, before = hints(classes[kind]), len(self.problems)
+        known = hints(classes[kind])
         for key in [key for key in left if key not in known]:
             self.problems.append(((*place, key), _unknown(key, (*place, key), kind, classes)))
             del left[key]
@@ -171,12 +159,10 @@ class Reader:
             self.problems.append((place, str(error)))
             return value
 
-    def _shown(self, value: Any) -> str:
-        return self._null if value is None else shortened(value)
-
-    def _refuse(self, hint: Any, value: Any, place: Place) -> None:
-        message = f"`{path(place)}` is {self._shown(value)}: give {expected(hint, value)}"
-        self.problems.append((place, message))
+    def _refuse(self, value: Any, place: Place, remedy: str) -> Any:
+        shown = self._null if value is None else shortened(value)
+        self.problems.append((place, f"`{path(place)}` is {shown}: {remedy}"))
+        return value
 
 
 def from_dict(kind: type[ConfigT], document: Any) -> ConfigT:
@@ -193,17 +179,26 @@ def from_dict(kind: type[ConfigT], document: Any) -> ConfigT:
     return found
 
 
-def hints(kind: Any) -> dict[str, Any]:
-    """The annotations of a dataclass's fields, by name."""
-    return _hints(kind)
+def _hints(kind: Any) -> dict[str, Any]:
+    found = get_type_hints(kind, include_extras=True)
+    helps: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        _, _, section = cleandoc(each.__doc__ or "").partition("\nAttributes:\n")
+        section = re.split(r"\n(?=\S)", section)[0]
+        helps |= {name: " ".join(text.split()) for name, text in _HELP.findall(section)}
+    return {
+        field.name: Annotated[found[field.name], Meta(description=helps[field.name])]
+        if field.name in helps
+        else found[field.name]
+        for field in fields(kind)
+    }
+
+
+hints: Callable[[Any], dict[str, Any]] = cache(_hints)
+"""The annotations of a dataclass's fields with their help, by name."""
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
-    found = get_type_hints(kind, include_extras=True)
-    return {field.name: found[field.name] for field in fields(kind)}
-
-
 def alternatives(hint: Any) -> tuple[Any, ...]:
     """The types that an annotation allows, without their bounds."""
     if get_origin(hint) is Annotated:
@@ -220,11 +215,6 @@ def meta(hint: Any) -> Meta:
     for each in _metas(hint):
         found |= {name: getattr(each, name) for name in _KEPT if getattr(each, name) is not None}
     return Meta(**found)
-
-
-def description(hint: Any) -> str:
-    """The help of an annotation; empty if it has none."""
-    return meta(hint).description or ""
 
 
 def expected(hint: Any, value: Any = None) -> str:
@@ -283,22 +273,35 @@ def path(place: Place) -> str:
     return "".join(steps).removeprefix(".")
 
 
-def _as_dict(value: Any) -> dict[str, Any]:
-    return {name: _plain(hint, getattr(value, name)) for name, hint in hints(type(value)).items()}
+def flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested documents, under dotted names.
+
+    Example:
+        >>> list(flat({"model": {"reps": 2}, "cuts": [1]}))
+        [('model.reps', 2), ('cuts', [1])]
+    """
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _plain(hint: Any, value: Any) -> Any:
+    """A value for JSON, under the annotation of its place."""
     if is_dataclass(value):
         kind = {"kind": _kind(type(value))} if len(_classes(hint)) > 1 else {}
-        return kind | _as_dict(value)
+        parts = hints(type(value)).items()
+        return kind | {name: _plain(each, getattr(value, name)) for name, each in parts}
+    form = _open_form(hint)
     if isinstance(value, Mapping):
-        inner = get_args(alternatives(hint)[0])[1]
-        return {str(key): _plain(inner, item) for key, item in value.items()}
+        return {str(key): _plain(get_args(form)[1], item) for key, item in value.items()}
     if isinstance(value, tuple):
-        return [_as_dict(item) if is_dataclass(item) else item for item in value]
+        return [_plain(get_args(form)[0] if form else Any, item) for item in value]
     return value
 
 
+@cache
 def _classes(hint: Any) -> dict[str, Any]:
     """The configurations that an annotation allows, by what tells them apart."""
     return {_kind(form): form for form in alternatives(hint) if is_dataclass(form)}
@@ -309,9 +312,13 @@ def _kind(kind: Any) -> str:
     return str(getattr(kind, "KIND", kind.__name__))
 
 
-def _is_open(form: Any) -> bool:
-    """Whether an annotation is that of a mapping, or of a list of any length."""
-    return get_origin(form) is dict or (get_origin(form) is tuple and get_args(form)[-1] is ...)
+@cache
+def _open_form(hint: Any) -> Any:
+    """Of an annotation's types the mapping, or the list of any length; None: it has none."""
+    for form in alternatives(hint):
+        if get_origin(form) is dict or (get_origin(form) is tuple and get_args(form)[-1] is ...):
+            return form
+    return None
 
 
 def _metas(hint: Any) -> Iterator[Meta]:
@@ -333,10 +340,10 @@ def _unknown(key: Any, place: Place, kind: str, classes: Mapping[str, Any]) -> s
 
 def _range(bounds: Meta) -> str:
     words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
-    limits = {name: getattr(bounds, name) for name in words}
+    limits = {word: getattr(bounds, name) for name, word in words.items()}
     texts = [
-        f"{words[name]} {limit if isinstance(limit, int) else format(limit, 'g')}"
-        for name, limit in limits.items()
+        f"{word} {limit if isinstance(limit, int) else format(limit, 'g')}"
+        for word, limit in limits.items()
         if limit is not None
     ]
     return " " + " and ".join(texts) if texts else ""

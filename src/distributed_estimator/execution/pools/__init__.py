@@ -12,9 +12,8 @@ from .base import Pool
 from .executors import ExecutorPool, ThreadPool
 
 if TYPE_CHECKING:
-    from .dask import DaskPool
+    from .clusters import DaskPool, RayPool
     from .processes import ProcessPool
-    from .ray import RayPool
 
 __all__ = [
     "POOLS",
@@ -29,7 +28,18 @@ __all__ = [
 
 POOLS = ("threads", "processes", "dask", "ray")
 CLUSTERS = ("dask", "ray")
-_MODULES = {"DaskPool": "dask", "ProcessPool": "processes", "RayPool": "ray"}
+_LATER = {"ProcessPool": "processes", "DaskPool": "clusters", "RayPool": "clusters"}
+"""Pools that are imported when they are first asked for, as most programs have one."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = None) -> Pool:
@@ -57,27 +67,11 @@ def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = N
         from .processes import ProcessPool
 
         return ProcessPool(workers)
-    if pool == "dask":
-        from .dask import DaskPool
+    if pool in CLUSTERS:
+        from .clusters import DaskPool, RayPool
 
-        return DaskPool(workers, address=address)
-    if pool == "ray":
-        from .ray import RayPool
-
-        return RayPool(workers, address=address)
+        return (DaskPool if pool == "dask" else RayPool)(workers, address=address)
     raise InputError(
         f'`pool` is {described(pool)}: give "threads", "processes", "dask", "ray", a pool, or an '
         "object of type `concurrent.futures.Executor`"
     )
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a pool when it is first asked for: most programs have one, and threads are here."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -1,21 +1,25 @@
-"""Every pool: a handle for drivers, and the queue of jobs that all engines share."""
+"""Every pool: a handle for drivers, the queue that all engines share, and what they send."""
 
 from __future__ import annotations
 
 import atexit
 import itertools
 import os
+import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Mapping
 from queue import SimpleQueue
 from typing import Any, Literal, TypeAlias
 
+import cloudpickle
+
 from ...checks import check_whole, is_whole
 from ...errors import InputError, PoolError
-from ..messages import Finished, Job, Lost, Notify, Outcome, Started, StrainedError
-from .transfer import Packer, pack_items
+from ...records.schema import installed
+from ..messages import Finished, Job, Lost, Notify, Outcome, Started, StrainedError, Work
 
 _CLOSED = "the pool is closed: make a new estimator"
 
@@ -112,6 +116,12 @@ class Submission:
         self._over = False
         # A worker that begins may meet another thread that gives it up: one reports at a time.
         self._reporting = threading.RLock()
+
+    @property
+    def delay(self) -> float:
+        """Seconds that its worker takes longer for each task."""
+        slow = self.job.slow
+        return slow.delay if slow is not None and slow.worker == self.place else 0.0
 
     def start(self, worker: str) -> None:
         """Report that a worker begins, unless the job is over already."""
@@ -228,7 +238,8 @@ class Engine(ABC):
         """See `Pool.submit`."""
         packed = items = b""
         if self._packer is not None:
-            packed, items = self._packer.pack(job.work), pack_items(job)
+            packed = self._packer.pack(job.work)
+            items = _pickled(job.items, "a task", "tasks that pickle")
         submission = Submission(job, notify, packed, items)
         with self._starting:
             self._check_open()
@@ -416,3 +427,82 @@ def check_memory_limit(limit: Any) -> None:
     """
     if limit is not None and not (is_whole(limit) and limit >= 1):
         raise InputError(f"`memory_limit` is {limit!r}: give a number of bytes, or None")
+
+
+# --- what crosses to other processes --------------------------------------------------------------
+
+PACKAGES = ("distributed-estimator", "numpy", "qiskit", "scipy", "cloudpickle")
+"""Distributions whose versions decide the meaning of pickles, and the numbers that come out."""
+
+_MOST_PACKED = 8
+_MOST_BYTES = 256 << 20
+_MOST_NAMED = 8
+
+
+class Packer:
+    """Pickles works, and keeps the last few."""
+
+    def __init__(self) -> None:
+        self._packed: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def pack(self, work: Work) -> bytes:
+        """The work, pickled; by value where its classes are the caller's own script's.
+
+        Raises:
+            InputError: It cannot be sent to another process.
+        """
+        with self._lock:
+            if work.key not in self._packed:
+                self._packed[work.key] = _pickled(work, "`backend`", "a backend that pickles")
+                while len(self._packed) > 1 and (
+                    len(self._packed) > _MOST_PACKED
+                    or sum(map(len, self._packed.values())) > _MOST_BYTES
+                ):
+                    self._packed.popitem(last=False)
+            return self._packed[work.key]
+
+
+def _pickled(content: Any, name: str, remedy: str) -> bytes:
+    try:
+        return bytes(cloudpickle.dumps(content))
+    except Exception as error:
+        raise InputError(
+            f"{name} cannot be sent to another process ({type(error).__name__}: {error}): use "
+            f'pool="threads", or {remedy}'
+        ) from error
+
+
+def own_versions() -> dict[str, str | None]:
+    """Versions of this process: Python's as "major.minor", packages' in full, None where absent."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {"python": python, **{name: installed(name) for name in PACKAGES}}
+
+
+def check_versions(theirs: Mapping[str, Mapping[str, str | None]]) -> None:
+    """Compare workers with this process.
+
+    Args:
+        theirs: By worker, the result of `own_versions` there. A package that is not named counts
+            as not installed.
+
+    Raises:
+        PoolError: Some worker differs; the message names each difference.
+    """
+    differences: dict[str, list[str]] = {}
+    for worker, versions in theirs.items():
+        for name, own in own_versions().items():
+            if (found := versions.get(name)) != own:
+                there, here = found or "(not installed)", own or "(not installed)"
+                differences.setdefault(f"{name} {there} instead of {here}", []).append(worker)
+    if differences:
+        listed = "; ".join(f"{what} on {_named(on)}" for what, on in differences.items())
+        raise PoolError(
+            f"workers differ from this process: {listed}. Install on every worker what is "
+            "installed here, `pip install distributed-estimator` and the versions above"
+        )
+
+
+def _named(workers: list[str]) -> str:
+    more = len(workers) - _MOST_NAMED
+    return ", ".join(workers[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from functools import partial
 
 from ...checks import check_kind
 from ...forks import register
-from ..messages import Item, Job, SlowWorker, Work
+from ..messages import Item, Job, Work
 from ..worker import Report, run_job, unpack, waits_for
 from .base import Engine, NoThreadError, Pool, Submission, start_thread
 
@@ -66,8 +66,7 @@ class _Threads(Engine):
                 report = run_job(
                     partial(_contents, submission.job),
                     wait=waits_for(submission.cancelled),
-                    worker=place,
-                    slow=submission.job.slow,
+                    delay=submission.delay,
                     remote=False,
                 )
             except Exception as error:  # no memory for the report, say: this thread must go on
@@ -164,13 +163,12 @@ class _Executor(Engine):
                     self._free(submission.place)
 
     def _run(self, submission: Submission) -> None:
-        job, place = submission.job, submission.place
         future: Future[Report]
         if self._remote:
-            packed = job.work.key, submission.packed, submission.items
-            future = self._executor.submit(_run_there, *packed, place, job.slow)
+            packed = submission.job.work.key, submission.packed, submission.items
+            future = self._executor.submit(_run_there, *packed, submission.delay)
         else:
-            future = self._executor.submit(_run_here, job, place, submission.cancelled)
+            future = self._executor.submit(_run_here, submission)
         self._futures[submission] = future
         if submission.cancelled.is_set():
             future.cancel()
@@ -217,13 +215,11 @@ def _contents(job: Job) -> tuple[Work, tuple[Item, ...]]:
     return job.work, job.items
 
 
-def _run_here(job: Job, place: int, cancelled: threading.Event) -> Report:
-    load, wait = partial(_contents, job), waits_for(cancelled)
-    return run_job(load, wait=wait, worker=place, slow=job.slow, remote=False)
+def _run_here(submission: Submission) -> Report:
+    load, wait = partial(_contents, submission.job), waits_for(submission.cancelled)
+    return run_job(load, wait=wait, delay=submission.delay, remote=False)
 
 
-def _run_there(
-    key: str, packed: bytes, items: bytes, place: int, slow: SlowWorker | None
-) -> Report:
+def _run_there(key: str, packed: bytes, items: bytes, delay: float) -> Report:
     load = partial(unpack, key, lambda: packed, items)
-    return run_job(load, wait=waits_for(threading.Event()), worker=place, slow=slow)
+    return run_job(load, wait=waits_for(threading.Event()), delay=delay)

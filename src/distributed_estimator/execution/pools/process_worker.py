@@ -1,117 +1,153 @@
-"""What runs in the processes of a `ProcessPool`, and the messages between them and their parent.
+"""The process that forks a program's workers, and what runs in a worker.
 
-The fork server imports this module, so that workers have all they need from the start.
+From the parent, workers get ("run", job, key, pickled items, delay), the pickled work where they
+ask for it, ("cancel", job), and None: go. They send ("ready", refusal), ("need work",) and
+("report", job, outcomes).
 """
 
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
+import pickle
 import resource
+import select
 import signal
+import socket
+import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 
-from ..messages import SlowWorker, StrainedError
-from ..pinning import pin_process, restore_environment
-from ..worker import Report as Outcomes
-from ..worker import cause_of, run_job, unpack
+from ..messages import StrainedError
+from ..worker import cause_of, pin_process, run_job, unpack
+
+_LOOK = 0.5
+
+Start: TypeAlias = tuple[int, int | None, list[str], str]
+"""Number of a worker, bytes that it may hold, where it finds modules, and its folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Parent to worker: run these items, which are pickled."""
-
-    job: int
-    key: str
-    items: bytes
-    slow: SlowWorker | None
+def command(function: str, paths: list[str], *arguments: Any) -> list[str]:
+    """What calls a function of this module in a new interpreter."""
+    call = f"from {__name__} import {function}; {function}{arguments!r}"
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}; {call}"]
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Parent to worker: the results of this job are no longer needed."""
+def serve_starts(descriptor: int, alive: int, parent: int) -> None:
+    """Start workers as the parent asks on a socket, and say how they ended, until it is gone.
 
-    job: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Parent to worker: go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """Worker to parent: it can take jobs, or never will for this cause."""
-
-    refusal: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class NeedWork:
-    """Worker to parent: send the pickled work of the job."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Worker to parent: a job is over."""
-
-    job: int
-    outcomes: Outcomes
-
-
-def serve(connection: Connection, number: int, memory_limit: int | None, parent: int) -> None:
-    """Run jobs until told to stop. Ends with its parent, whatever it does at that moment.
-
-    Args:
-        connection: To the parent.
-        number: Of this worker.
-        memory_limit: Bytes that this process may hold; None: no limit.
-        parent: Process id of the parent.
+    One that ended keeps its number until the parent has asked. The pipe `alive` is closed when the
+    parent ends.
     """
-    # What tasks start is in this worker's own process group, and so can be ended with it. Ctrl-C
-    # reaches the parent's group alone, which decides what becomes of its workers.
+    with socket.socket(fileno=descriptor) as channel:
+        while os.getppid() == parent:
+            if not select.select([channel], [], [], _LOOK)[0]:
+                continue
+            data, descriptors, *_ = socket.recv_fds(channel, 1 << 17, 1)
+            if not data:
+                return
+            verb, argument = pickle.loads(data)
+            answer: Any
+            try:
+                if verb == "fork":
+                    answer = _fork(channel, descriptors[0], alive, parent, argument)
+                elif verb == "spawn":
+                    answer = _spawn(descriptors[0], alive, parent, argument)
+                else:
+                    pid, status = os.waitpid(argument, os.WNOHANG)
+                    answer = os.waitstatus_to_exitcode(status) if pid else None
+            except OSError as error:
+                answer = error
+            for each in descriptors:
+                os.close(each)
+            channel.send(pickle.dumps(answer))
+
+
+def _fork(channel: socket.socket, line: int, alive: int, parent: int, start: Start) -> int:
+    pid = os.fork()
+    if pid == 0:
+        channel.close()
+        sys.path[:] = start[2]
+        work(line, alive, parent, start)
+    return pid
+
+
+def _spawn(line: int, alive: int, parent: int, start: Start) -> int:
+    os.set_inheritable(line, True)
+    program = command("work", start[2], line, alive, parent, start)
+    return os.posix_spawn(sys.executable, program, os.environ)
+
+
+def work(line: int, alive: int, parent: int, start: Start) -> None:
+    """Run jobs until the parent has none; then, or where the parent ends, end this process."""
+    code = 1
+    try:
+        _work(Connection(line), alive, parent, *start)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _work(
+    connection: Connection,
+    alive: int,
+    parent: int,
+    number: int,
+    memory_limit: int | None,
+    paths: list[str],
+    folder: str,
+) -> None:
+    # What tasks start is in this worker's own process group, and so can be ended with it.
     os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with(parent)
+    for descriptor in (connection.fileno(), alive):
+        os.set_inheritable(descriptor, False)
+    _end_with(alive, parent)
+    with suppress(OSError):
+        os.chdir(folder)
     pin_process()
     refusal = None if memory_limit is None else _limit_memory(memory_limit)
-    connection.send(Ready(refusal))
+    connection.send(("ready", refusal))
     if refusal is not None:
         return
     line = _Line(connection)
     with suppress(EOFError):
         while (run := line.next_run()) is not None:
-            report = run_job(
-                partial(unpack, run.key, line.fetch_work, run.items),
-                wait=line.wait,
-                worker=number,
-                slow=run.slow,
-            )
+            job, key, items, delay = run
+            load = partial(unpack, key, line.fetch_work, items)
+            report = run_job(load, wait=line.wait, delay=delay)
             try:
-                connection.send(Report(run.job, report))
+                connection.send(("report", job, report))
             except MemoryError as error:  # it is pickled first, so nothing was sent
-                connection.send(Report(run.job, StrainedError(cause_of(error))))
+                connection.send(("report", job, StrainedError(cause_of(error))))
 
 
-def _end_with(parent: int) -> None:
-    """End this process, and what it has started, as soon as its parent is gone."""
-    alive = multiprocessing.parent_process()
-    assert alive is not None
-    watched: list[Any] = [alive.sentinel]
+def _end_with(alive: int, parent: int) -> None:
+    """End this process, and what it has started, as soon as its parent is gone.
+
+    A task in compiled code may keep the interpreter's lock, and so a thread from watching: the
+    kernel kills this group once the pipe is closed. What the parent forked may hold that open; the
+    thread sees through it.
+    """
+    # Opened again: whom a file signals is the same for all processes that inherited it.
+    pipe = os.open(f"/proc/self/fd/{alive}", os.O_RDONLY | os.O_NONBLOCK)
+    watched: list[Any] = [pipe]
     with suppress(OSError):
-        # A task in compiled code may keep the interpreter's lock, and so the thread from watching.
-        _have_kernel_watch(alive.sentinel)
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
     with suppress(OSError):
-        # Processes that the parent forked hold its pipes open beyond its end; this sees through it.
         watched.append(os.pidfd_open(parent))
 
     def watch() -> None:
@@ -119,13 +155,6 @@ def _end_with(parent: int) -> None:
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="distributed-estimator-parent", daemon=True).start()
-
-
-def _have_kernel_watch(pipe: int) -> None:
-    """Have this group killed once the other end of a pipe is closed, or written to."""
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())
-    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _limit_memory(limit: int) -> str | None:
@@ -150,18 +179,19 @@ class _Line:
         self._job = -1
         self._cancelled = False
 
-    def next_run(self) -> Run | None:
-        """The next job; None where the parent wants none run any more."""
-        while not isinstance(message := self._connection.recv(), Run):
-            if isinstance(message, Stop):
-                return None
-        self._job, self._cancelled = message.job, False
-        return message
+    def next_run(self) -> tuple[int, str, bytes, float] | None:
+        """The next job; None where the parent has none any more."""
+        while (message := self._connection.recv()) is not None:
+            if message[0] == "run":
+                self._job, self._cancelled = message[1], False
+                run: tuple[int, str, bytes, float] = message[1:]
+                return run
+        return None
 
     def fetch_work(self) -> bytes:
-        self._connection.send(NeedWork())
+        self._connection.send(("need work",))
         # A cancel sent before the parent saw this comes first.
-        while isinstance(message := self._connection.recv(), Cancel):
+        while isinstance(message := self._connection.recv(), tuple):
             self._note(message)
         packed: bytes = message
         return packed
@@ -176,9 +206,4 @@ class _Line:
         return True
 
     def _note(self, message: object) -> None:
-        self._cancelled |= message == Cancel(self._job)
-
-
-# In a process started by `one_thread_environment`, all libraries are loaded by now: its environment
-# is not for what a fork server starts for others.
-restore_environment()
+        self._cancelled |= message == ("cancel", self._job)

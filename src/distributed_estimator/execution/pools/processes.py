@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
+from multiprocessing.connection import wait
+from typing import Any, Literal
+
+import psutil
 
 from ...errors import InputError
-from ...forks import is_fork
-from ..messages import Job, Notify
+from ...forks import Lock, register
+from ..worker import ONE_THREAD
 from .base import Engine, NoThreadError, Pool, Submission, check_memory_limit, start_thread
-from .process_handle import ProcessEndedError, StartMethod, WorkerProcess, end_if_starting
-from .process_worker import Cancel, NeedWork, Report, Run
+from .process_worker import command
+
+StartMethod = Literal["forkserver", "spawn"]
 
 _MOST_STARTS = 3
+_START_LIMIT = 300.0
+_SERVER_LIMIT = 60.0
+"""Seconds that the server may take to answer; its first answer comes when it has its modules."""
+_LOOK = 0.25
+"""Seconds between looks whether a process that is waited for has been stopped."""
 _GRACE = 2.0
+_KILL_LIMIT = 5.0
 _CLOSE_LIMIT = 4.5
 
 
 class ProcessPool(Pool):
     """Worker processes on this machine, each with one thread for linear algebra.
 
-    Processes are started when jobs wait for them, the first one alone. They end with this pool
-    and with this process, however it ends.
+    Processes are started when jobs wait for them, the first one alone, by a process of this
+    program's that has loaded what they need. They end with this pool and with this process, however
+    it ends.
 
     Args:
         workers: Processes, and so tasks that run at a time.
-        start_method: "forkserver" or "spawn"; None: the former where the platform has it. Either
-            imports the caller's script, which must make its estimator under
-            `if __name__ == "__main__":`.
+        start_method: "forkserver": workers are forks of that process; "spawn": each is a new
+            interpreter. None: the former.
         memory_limit: Bytes that each process may hold; a task that wants more raises
             `MemoryError`. None: no limit.
 
@@ -47,7 +66,12 @@ class ProcessPool(Pool):
         memory_limit: int | None = None,
     ) -> None:
         check_memory_limit(memory_limit)
-        super().__init__(_Processes(workers, _checked_method(start_method), memory_limit))
+        if start_method not in (None, "forkserver", "spawn"):
+            raise InputError(
+                f'`start_method` is {start_method!r}: give "forkserver" or "spawn" (with "fork", '
+                "simulators that ran before may hang in the workers)"
+            )
+        super().__init__(_Processes(workers, start_method or "forkserver", memory_limit))
 
 
 class _Processes(Engine):
@@ -60,11 +84,6 @@ class _Processes(Engine):
         self._threads: list[threading.Thread] = []
         self._processes: dict[int, WorkerProcess] = {}
         self._came_up = False
-
-    def submit(self, job: Job, notify: Notify) -> None:
-        """See `Pool.submit`; returns at once, even where no worker is up yet."""
-        end_if_starting()
-        super().submit(job, notify)
 
     def _start(self) -> None:
         if not self._threads:
@@ -146,21 +165,22 @@ class _Processes(Engine):
 
     def _report_on(self, submission: Submission, process: WorkerProcess) -> object:
         """Have a job run."""
-        job = submission.job
-        message: object = Run(submission.number, job.work.key, submission.items, job.slow)
+        number, key = submission.number, submission.job.work.key
+        message: object = ("run", number, key, submission.items, submission.delay)
         while True:
             process.send(message)
             if submission.cancelled.is_set():  # its cancel may have come while this was sent
                 self._interrupt(submission)
-            report = process.receive()
-            if not isinstance(report, NeedWork):
-                break
-            message = submission.packed
-        sound = isinstance(report, Report) and report.job == submission.number
-        return report.outcomes if sound else report
+            match process.receive():
+                case ("need work",):
+                    message = submission.packed
+                case ("report", job, outcomes) if job == number:
+                    return outcomes
+                case unknown:
+                    return unknown
 
     def _interrupt(self, submission: Submission) -> None:
-        submission.worker.interrupt(Cancel(submission.number))
+        submission.worker.interrupt(("cancel", submission.number))
 
     def _kill(self, submission: Submission) -> str:
         submission.worker.kill()
@@ -181,15 +201,243 @@ class _Processes(Engine):
                 thread.join(max(0.0, limit - time.monotonic()))
 
 
-def _checked_method(method: StartMethod | None) -> StartMethod:
-    if method is None and is_fork():
-        return "spawn"  # the fork server is its parent's, and takes no requests from it
-    if method is None:
-        available = multiprocessing.get_all_start_methods()
-        return "forkserver" if "forkserver" in available else "spawn"
-    if method not in ("forkserver", "spawn"):
-        raise InputError(
-            f'`start_method` is {method!r}: give "forkserver" or "spawn" (with "fork", simulators '
-            "that ran before may hang in the workers)"
-        )
-    return method
+class ProcessEndedError(Exception):
+    """The message says how; `passing`: that was no fault of its own, and another may well do."""
+
+    def __init__(self, cause: str, *, passing: bool = False) -> None:
+        super().__init__(cause)
+        self.passing = passing
+
+
+class WorkerProcess:
+    """A process that was asked to start, and whether it was ready once.
+
+    One thread uses it; others may call `kill` and `interrupt` meanwhile. Methods raise
+    `ProcessEndedError` where it cannot be started, ended, or had to be ended.
+    """
+
+    def __init__(self, number: int, method: StartMethod, memory_limit: int | None) -> None:
+        self.number = number
+        self.is_up = False
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._killed = False
+        self._over = False
+        verb = "spawn" if method == "spawn" else "fork"
+        try:
+            self._connection, theirs = multiprocessing.Pipe()
+            with theirs:
+                start = number, memory_limit, _paths(), os.getcwd()
+                self.pid: int = _server.ask(verb, start, line=theirs.fileno())
+            self._gone = os.pidfd_open(self.pid)
+        except OSError as error:
+            raise ProcessEndedError(
+                f"a worker process cannot be started ({type(error).__name__}: {error}): use "
+                'pool="threads", or fewer workers'
+            ) from error
+
+    def wait_until_ready(self) -> None:
+        """Wait until it takes orders."""
+        limit = time.monotonic() + _START_LIMIT
+        while not wait([self._connection, self._gone], _LOOK):
+            if _is_stopped(self.pid):
+                self.end(0.0)
+                cause = f"worker {self.number} was stopped while it started, and was killed"
+                raise ProcessEndedError(cause, passing=True)
+            if time.monotonic() > limit:
+                self.kill()
+        try:
+            _, refusal = self.receive()
+        except ProcessEndedError as error:
+            cause = f"a worker process ended while it started ({error}): standard error may say why"
+            raise ProcessEndedError(cause) from None
+        if refusal is not None:
+            self.end(1.0)
+            raise ProcessEndedError(refusal)
+        self.is_up = True
+
+    def is_alive(self) -> bool:
+        """Whether it is there, idle and as it should be: it says nothing unasked."""
+        return not self._killed and not wait([self._connection, self._gone], 0.0)
+
+    def send(self, message: object) -> None:
+        """Send a message, however long that takes."""
+        try:
+            with self._sending:
+                self._connection.send(message)
+        except OSError:
+            raise ProcessEndedError(self.end(1.0)) from None
+
+    def interrupt(self, message: object) -> None:
+        """Send a short message, unless another is being sent or it would take long."""
+        if not self._sending.acquire(blocking=False):
+            return
+        try:
+            with self._lock, suppress(OSError):
+                writable = select.poll()
+                if not self._over:
+                    writable.register(self._connection, select.POLLOUT)
+                if any(event == select.POLLOUT for _, event in writable.poll(0)):
+                    self._connection.send(message)
+        finally:
+            self._sending.release()
+
+    def receive(self) -> Any:
+        """The next message of the process; one that sends what is none is ended."""
+        wait([self._connection, self._gone])
+        try:
+            # What it sent before it died counts.
+            data = self._connection.recv_bytes() if self._connection.poll() else b""
+        except (OSError, EOFError):
+            data = b""
+        if not data:
+            raise ProcessEndedError(self.end(1.0))
+        try:
+            return pickle.loads(data)
+        except Exception as error:
+            self.end(0.0)
+            cause = f"worker {self.number} sent a report that cannot be read"
+            raise ProcessEndedError(f"{cause} ({type(error).__name__}: {error})") from None
+
+    def stop(self, grace: float) -> None:
+        """Ask it to go; after `grace` seconds it is made to."""
+        with suppress(OSError):
+            self._connection.send(None)
+        self.end(grace)
+
+    def kill(self) -> None:
+        """End it and its children by force, even stopped ones; what waits for it finds it gone."""
+        with self._lock:
+            self._killed = True
+            if self._over:
+                return
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            if not wait([self._gone], 0.0):
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)  # it has no group before it is up
+
+    def end(self, grace: float) -> str:
+        """Wait for its end, by force after `grace` seconds, and forget it; says how it ended."""
+        wait([self._gone], grace)
+        self.kill()
+        ended = wait([self._gone], _KILL_LIMIT)
+        with self._lock:
+            self._over = True  # its number may be another's once the server has been asked
+            self._connection.close()
+            os.close(self._gone)
+        if not ended:
+            return f"worker {self.number} does not end"
+        code: int | None = None
+        with suppress(OSError, ProcessEndedError):
+            code = _server.ask("wait", self.pid)
+        return f"worker {self.number} {_how_ended(code)}"
+
+
+class _Server:
+    """The process of this program that starts workers; it is started when it is first needed.
+
+    Where it gives no answer, as it was stopped, say, it is ended: the next worker has another one.
+    Workers of the old one go on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._alive: list[int] = []
+        register(self)
+        atexit.register(self.end)
+
+    def _renew_in_fork(self) -> None:
+        """A fork has a server of its own, and its parent's is no child of it."""
+        if self.process is not None and self._channel is not None:
+            self.process.returncode = 0
+            self._channel.close()
+        for descriptor in self._alive:
+            os.close(descriptor)
+        self.process, self._channel, self._alive = None, None, []
+
+    def ask(self, verb: str, argument: Any, line: int | None = None) -> Any:
+        """Send a request, and a file descriptor; the answer.
+
+        Raises:
+            OSError: What the server met, or that there cannot be any.
+            ProcessEndedError: It gave no answer.
+        """
+        with self._lock:
+            if self.process is None:
+                self._start()
+            channel, process = self._channel, self.process
+            assert channel is not None
+            assert process is not None
+            answer = b""
+            with suppress(ConnectionError):
+                descriptors = [] if line is None else [line]
+                socket.send_fds(channel, [pickle.dumps((verb, argument))], descriptors)
+                limit = time.monotonic() + _SERVER_LIMIT
+                while not (ready := select.select([channel], [], [], _LOOK)[0]):
+                    if time.monotonic() > limit or _is_stopped(process.pid):
+                        break
+                answer = channel.recv(1 << 17) if ready else b""
+            if not answer:
+                self.end()
+                raise ProcessEndedError(
+                    "a worker process cannot be started (the process that starts them ended, or "
+                    'gave no answer and was ended): use pool="threads"',
+                    passing=True,
+                )
+        found = pickle.loads(answer)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    def _start(self) -> None:
+        read, write = os.pipe()
+        try:
+            self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                descriptors = theirs.fileno(), read
+                self.process = subprocess.Popen(
+                    command("serve_starts", _paths(), *descriptors, os.getpid()),
+                    env={**os.environ, **ONE_THREAD},
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    start_new_session=True,  # Ctrl-C is the parent's to handle
+                )
+        except BaseException:
+            os.close(write)
+            raise
+        finally:
+            os.close(read)
+        self._alive.append(write)  # never closed: workers live as long as it is open
+
+    def end(self) -> None:
+        """End the server by force; workers go on."""
+        process, self.process = self.process, None
+        if process is not None and self._channel is not None:
+            self._channel.close()
+            process.kill()
+            process.wait()
+
+
+_server = _Server()
+
+
+def _paths() -> list[str]:
+    return [os.path.abspath(path) for path in sys.path]
+
+
+def _is_stopped(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    return False
+
+
+def _how_ended(code: int | None) -> str:
+    if code is None:
+        return "ended, how is not known"
+    if code < 0:
+        name = next((known.name for known in signal.Signals if known == -code), "no name")
+        return f"was ended by signal {-code} ({name})"
+    return f"ended with exit code {code}"

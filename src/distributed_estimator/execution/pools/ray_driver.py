@@ -1,79 +1,60 @@
 """The process that speaks with Ray, and the actors that it starts.
 
 Ray ends the process that drives it when its controller dies, allows one connection in a process,
-and takes long to notice an address where nothing answers. None of that may befall the caller's
-process, so a child drives Ray, and passes messages on.
-
-From the pool come tuples: ("start", actor, number), ("work", key, pickled), ("forget", key),
-("run", actor, run, key, pickled items, slow worker), ("cancel", actor, run) and ("end", actor). To
-the pool go ("up", actor, versions, host), ("done", actor, run, pickled report),
-("died", actor, cause), ("gone", cause), and ("beat",) twice a second.
+and takes long to notice an address where nothing answers.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import queue
-import shutil
 import socket
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import psutil
 
-from ..messages import SlowWorker
-from ..pinning import pin_process
-from ..worker import run_job, unpack
-from .transfer import own_versions
-
-Identity: TypeAlias = tuple[int, float]
-"""Number of a process and when it began, in seconds since 1970: numbers are used again."""
+from . import child
+from .child import Identity, end_processes, identity, led_by
 
 _MOST_CANCELLED = 8
 """Runs that an actor remembers it need not run: it has one at a time, and one on its way."""
-
-SECONDS_TO_LOOK = 0.5
-
-_SECONDS_TO_END = 2.5
-"""Ray may take so long to shut down; then its processes are ended by force."""
 
 
 class RayWorker:
     """What runs inside an actor.
 
     Args:
-        number: Of this worker among the pool's.
+        place: Number of this worker among the pool's.
         paths: Where the caller's process finds modules.
     """
 
-    def __init__(self, number: int, paths: list[str]) -> None:
+    def __init__(self, place: int, paths: list[str]) -> None:
         sys.path.extend(path for path in paths if path not in sys.path)
-        self._number = number
+        self._place = place
         self._cancelled: deque[int] = deque(maxlen=_MOST_CANCELLED)
         self._changed = threading.Condition()
+        from ..worker import pin_process  # here, as the driver does without
+
         pin_process()
 
-    def about(self) -> tuple[dict[str, str | None], str, str, Identity]:
-        """Versions of packages, name of the host, mark of the machine, and this process."""
-        versions = dict(own_versions())
-        return versions, socket.gethostname(), _machine(), identity(psutil.Process())
+    def about(self) -> tuple[dict[str, dict[str, str | None]], str, Identity]:
+        """Versions of packages by worker, mark of the machine, and this process."""
+        from .base import own_versions
+
+        versions = {f"{self._place} on {socket.gethostname()}": own_versions()}
+        return versions, _machine(), identity(psutil.Process())
 
     def stay(self) -> None:
         """Never returns: who waits for it learns at once when this process dies."""
         threading.Event().wait()
 
-    def run(
-        self, run: int, key: str, held: tuple[Any], items: bytes, slow: SlowWorker | None
-    ) -> bytes:
+    def run(self, run: int, key: str, held: tuple[Any], items: bytes, delay: float) -> bytes:
         """Run a job.
 
         Args:
@@ -81,16 +62,19 @@ class RayWorker:
             key: The work's.
             held: Where to fetch the work, pickled, if it is not here.
             items: The tasks, pickled.
-            slow: See `run_job`.
+            delay: Seconds that each task takes longer.
 
         Returns:
             Its `worker.Report`, pickled.
         """
+        import ray
+
+        from ..worker import run_job, unpack
+
         report = run_job(
-            partial(unpack, key, lambda: _fetch(*held), items),
+            partial(unpack, key, lambda: ray.get(held[0]), items),
             wait=lambda seconds: self._wait(run, seconds),
-            worker=self._number,
-            slow=slow,
+            delay=delay,
         )
         return pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
 
@@ -105,47 +89,6 @@ class RayWorker:
             return self._changed.wait_for(lambda: run in self._cancelled, seconds)
 
 
-def _fetch(reference: Any) -> bytes:
-    import ray
-
-    pickled: bytes = ray.get(reference)
-    return pickled
-
-
-def identity(process: psutil.Process) -> Identity:
-    """What tells a process from a later one with its number."""
-    return process.pid, process.create_time()
-
-
-def end_processes(identities: Iterable[Identity]) -> None:
-    """End those that still run, by force, and wait a moment until they are gone."""
-    ended = []
-    for pid, began in identities:
-        try:
-            process = psutil.Process(pid)
-            if abs(process.create_time() - began) < 1.0:
-                process.kill()
-                ended.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    psutil.wait_procs(ended, timeout=1.0)
-
-
-def led_by(pid: int, group: Callable[[int], int]) -> list[Identity]:
-    """All in the session or group of a process: what was forked and has lost its parent, too.
-
-    Args:
-        pid: The process, which may have ended.
-        group: `os.getsid` or `os.getpgid`.
-    """
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(OSError, psutil.Error):
-            if group(process.pid) == pid:
-                found.append(identity(process))
-    return found
-
-
 def _machine() -> str:
     """The same for processes that see each other's numbers; host names need not differ."""
     try:
@@ -155,80 +98,86 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-class _Driver:
-    """Does with Ray what the pool says, and tells the pool what happens."""
+class Driver(child.Driver):
+    """Drives Ray.
 
-    def __init__(
-        self, ray: Any, connection: Connection, folder: str | None, silence: float, parent: int
-    ) -> None:
-        self._ray = ray
+    Args:
+        common: See `child.Driver`.
+        options: What `ray.init` is called with.
+        silence: Seconds for which one of Ray's own processes may be stopped.
+    """
+
+    def __init__(self, *common: Any, options: dict[str, Any], silence: float) -> None:
+        self._ray: Any = None
+        self._options = options
         self._silence = silence
-        self._connection = connection
-        self._folder = folder
-        self._parent = parent
-        self._children = psutil.Process().children(recursive=True)
         self._actors: dict[int, Any] = {}
         self._processes: dict[int, Identity] = {}
         self._works: dict[str, Any] = {}
-        self._ending = threading.Lock()
-        self._outbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self._make = ray.remote(
+        super().__init__(*common)
+
+    def run(self) -> None:
+        """Connect, and watch Ray: it may take a minute to notice that its controller is lost."""
+        import ray
+
+        ray.init(**self._options)
+        self._ray = ray
+        remote: Any = ray.remote
+        self._make = remote(
             num_cpus=1,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy="SPREAD",
             max_concurrency=3,  # to run, to stay, and to cancel
         )(RayWorker)
+        self.tell("connected")
+        children = psutil.Process().children(recursive=True)
+        vital = [c for c in children if _ask(c, "name") in ("gcs_server", "raylet")]
+        stopped = 0
+        dead: set[int] = set()
+        while stopped < self._silence / child.BEAT_SECONDS:
+            time.sleep(child.BEAT_SECONDS)
+            self.tell("beat")
+            states = {_ask(process, "status") for process in vital}
+            if states & {"", psutil.STATUS_ZOMBIE}:
+                self.tell("gone", "one of Ray's own processes ended")
+                return
+            stopped = stopped + 1 if psutil.STATUS_STOPPED in states else 0
+            dead = self._report_dead(dead)
+        self.tell("gone", f"one of Ray's own processes was stopped for {self._silence:g} s")
 
-    def serve(self) -> None:
-        """Until the pool hangs up, or its process ends."""
-        for target in (self._send, self._watch):
-            threading.Thread(target=target, daemon=True).start()
-        self._outbox.put(("connected",))
-        try:
-            while True:
-                self._obey(*self._connection.recv())
-        except (EOFError, OSError):
-            return
-
-    def _obey(self, verb: str, *arguments: Any) -> None:
-        try:
-            getattr(self, "_" + verb)(*arguments)
-        except Exception as error:
-            self._outbox.put(("gone", f"{type(error).__name__}: {clause(error)}"))
-
-    def end(self) -> None:
-        """End the actors, and Ray where it is ours; then this process."""
-        self._ending.acquire()  # for good: whoever comes second waits for the exit
-        left = _others()
-        for process in self._processes.values():
-            left += _family(process)
-        timer = threading.Timer(_SECONDS_TO_END, self._leave, [left])
-        timer.daemon = True
-        timer.start()
+    def stop(self) -> None:
+        """End the actors, and Ray where it is ours."""
         for actor in self._actors.values():
             self._ray.kill(actor)
         self._ray.shutdown()
-        self._leave(left)
 
-    def _leave(self, left: list[Identity]) -> None:
-        end_processes(left)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        os._exit(0)  # past Ray's own clean-up, which can hang
+    def left(self) -> list[Identity]:
+        """Processes of the session, and of the actors on this machine."""
+        return super().left() + [p for actor in self._processes.values() for p in _family(actor)]
 
-    def _start(self, actor: int, number: int) -> None:
-        handle = self._make.remote(number, sys.path)
-        self._actors[actor] = handle
-        self._when_done(handle.about.remote(), actor, lambda found: self._up(actor, found))
-        stay = handle.stay.remote()
-        self._when_done(stay, actor, lambda _: None)
+    def explain(self, error: BaseException) -> str:
+        """The reason, and what to do about it."""
+        if self._ray is not None:
+            return f"{type(error).__name__}: {clause(error)}"
+        address = self._options["address"]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:1000]}"
+        if "version mismatch" in reason.lower():
+            return (
+                f"Ray at {address!r} does not match this process ({reason}): install the "
+                "same versions of Python and Ray on both"
+            )
+        return unreachable(None if address == "local" else address, reason)
 
-    def _up(self, actor: int, found: tuple[Any, ...]) -> None:
-        versions, host, machine, process = found
+    def _start(self, actor: int, place: int) -> None:
+        handle = self._actors[actor] = self._make.remote(place, sys.path)
+        self._when_done(handle.about.remote(), actor, lambda found: self._up(actor, *found))
+        self._when_done(handle.stay.remote(), actor, lambda _: None)
+
+    def _up(self, actor: int, versions: Any, machine: str, process: Identity) -> None:
         if machine == _machine() and actor in self._actors:
             self._processes[actor] = process
-        self._outbox.put(("up", actor, versions, host))
+        self.tell("up", actor, versions)
 
     def _work(self, key: str, pickled: bytes) -> None:
         self._works[key] = self._ray.put(pickled)
@@ -236,13 +185,12 @@ class _Driver:
     def _forget(self, key: str) -> None:
         del self._works[key]
 
-    def _run(self, actor: int, run: int, key: str, items: bytes, slow: SlowWorker | None) -> None:
-        if actor not in self._actors:
-            return
-        # In a tuple, so that it is fetched only where the work is not there.
-        held = (self._works[key],)
-        report = self._actors[actor].run.remote(run, key, held, items, slow)
-        self._when_done(report, actor, lambda r: self._outbox.put(("done", actor, run, r)))
+    def _run(self, actor: int, run: int, key: str, items: bytes, delay: float) -> None:
+        if actor in self._actors:
+            # In a tuple, so that it is fetched only where the work is not there.
+            held = (self._works[key],)
+            report = self._actors[actor].run.remote(run, key, held, items, delay)
+            self._when_done(report, actor, lambda r: self.tell("done", actor, run, None, r))
 
     def _cancel(self, actor: int, run: int) -> None:
         if actor in self._actors:
@@ -260,47 +208,20 @@ class _Driver:
             try:
                 found = future.result()
             except BaseException as error:
-                self._outbox.put(("died", actor, clause(error)))
+                self.tell("died", actor, clause(error))
             else:
                 use(found)
 
         reference.future().add_done_callback(done)
 
-    def _send(self) -> None:
-        """A thread of its own: whoever reads must never wait for a reader at the other end."""
-        while True:
-            try:
-                self._connection.send(self._outbox.get())
-            except OSError:
-                return
-
-    def _watch(self) -> None:
-        """Ray itself may take a minute to notice that its controller has died or is stopped."""
-        vital = [c for c in self._children if _ask(c, "name") in ("gcs_server", "raylet")]
-        stopped, most = 0, self._silence / SECONDS_TO_LOOK
-        dead: set[int] = set()
-        while stopped < most:
-            if os.getppid() != self._parent:
-                self.end()
-            time.sleep(SECONDS_TO_LOOK)
-            self._outbox.put(("beat",))
-            states = {_ask(process, "status") for process in vital}
-            if states & {"", psutil.STATUS_ZOMBIE}:
-                self._outbox.put(("gone", "one of Ray's own processes ended"))
-                return
-            stopped = stopped + 1 if psutil.STATUS_STOPPED in states else 0
-            dead = self._tell_dead(dead)
-        cause = f"one of Ray's own processes was stopped for {self._silence:g} s"
-        self._outbox.put(("gone", cause))
-
-    def _tell_dead(self, before: set[int]) -> set[int]:
-        """Tell of actors dead by now and `before`: Ray does not notice where a child lives on.
+    def _report_dead(self, before: set[int]) -> set[int]:
+        """Report actors dead by now and `before`: Ray does not notice where a child lives on.
 
         What an actor forked holds the connections by whose end Ray knows.
         """
         dead = {actor for actor, (pid, _) in list(self._processes.items()) if _is_dead(pid)}
         for actor in dead & before:
-            self._outbox.put(("died", actor, "its process ended"))
+            self.tell("died", actor, "its process ended")
         return dead
 
 
@@ -324,11 +245,6 @@ def _ask(process: psutil.Process, what: str) -> str:
         return ""
 
 
-def _others() -> list[Identity]:
-    """All that this process, which leads a session, has started."""
-    return [found for found in led_by(os.getpid(), os.getsid) if found[0] != os.getpid()]
-
-
 def clause(error: BaseException) -> str:
     """The one line of an error of Ray's that says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -337,37 +253,11 @@ def clause(error: BaseException) -> str:
     return line[:300].rstrip(". ")
 
 
-def _end_unless(connected: threading.Event, parent: int, folder: str | None) -> None:
-    """Until Ray is connected to, which may hang, see whether this process has lost its parent."""
-    while not connected.wait(SECONDS_TO_LOOK):
-        if os.getppid() != parent:
-            end_processes(_others())
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-            os._exit(0)
-
-
-def main(descriptor: int) -> None:
-    """Connect as the first message says, then serve.
-
-    Args:
-        descriptor: Of the socket to the pool.
-    """
-    os.set_inheritable(descriptor, False)  # else Ray's processes would keep it open
-    connection = Connection(descriptor)
-    options, folder, silence, parent = connection.recv()
-    connected = threading.Event()
-    threading.Thread(target=_end_unless, args=(connected, parent, folder), daemon=True).start()
-    try:
-        import ray
-
-        ray.init(**options)
-        driver = _Driver(ray, connection, folder, silence, parent)
-        connected.set()
-    except BaseException as error:
-        connection.send(("failed", type(error).__name__, " ".join(str(error).split())[:1000]))
-        return
-    try:
-        driver.serve()
-    finally:
-        driver.end()
+def unreachable(address: str | None, reason: str) -> str:
+    """Ray cannot be started, or reached at an address, and what to do about it."""
+    if address is None:
+        return f"Ray cannot be started on this machine ({reason}): see that `ray.init()` works"
+    return (
+        f"Ray cannot be reached at {address!r} ({reason}): see that the cluster runs and that the "
+        "address is right, or leave `address` out to start Ray on this machine"
+    )
