@@ -45,7 +45,7 @@ from distributed_estimator.backends.fleet import Fleet, homogeneous
 from distributed_estimator.execution import Constant, Policy, Speculation, Stragglers
 from distributed_estimator.records import TaskRecord, read_records
 from distributed_estimator.reference import ReferenceEstimator
-from distributed_estimator.simulation import Load, parse_service, predicted, simulate
+from distributed_estimator.simulation import Load, parse_service, simulate
 
 QUBITS, CUTS = 8, 3
 DEVICES = 16
@@ -205,7 +205,8 @@ def _predictions(
     case: dict[str, int], one: Sequence[TaskRecord], workers: int, timing: Timing, held: bool
 ) -> list[Figure]:
     """What the 1-worker run's records say of the execution stage, and how wrong that is."""
-    expected = predicted(one, workers, Policy()).makespan
+    load = Load.measured(one)
+    expected = simulate(load.tasks, load.services, Policy(), workers).makespan
     error = abs(expected / timing.stages["t_execute"] - 1)
     name = f"simulated against real execution, {plural(workers)}: relative error"
     bars = (Bar(name, error, "<=", MOST_PREDICTION_ERROR),) if held else ()

@@ -33,6 +33,24 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
+def dest(capsys, monkeypatch, tmp_path_factory):
+    """Runs the command `dest` in an empty folder, in this process; a single text is its words."""
+    from helpers import Done
+
+    from distributed_estimator.cli.main import main
+
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+    def run(*arguments):
+        capsys.readouterr()
+        words = [str(argument) for argument in arguments]
+        code = main(words[0].split() if len(words) == 1 else words)
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def inbox():
     """Keeps what a pool reports."""
     from pool_works import Inbox

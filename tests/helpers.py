@@ -8,9 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -29,8 +28,7 @@ from distributed_estimator.training.workloads import (
 )
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """What a command of `dest` came to."""
 
     code: int
@@ -40,6 +38,14 @@ class Done:
     @property
     def document(self) -> Any:
         return json.loads(self.out)
+
+
+def refused(done: Done) -> str:
+    """The one line on stderr that a refusal is, with exit code 2 and nothing on stdout."""
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith("dest: ")
+    assert done.err[:-1].isprintable()
+    return done.err
 
 
 @contextmanager

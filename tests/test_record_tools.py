@@ -19,7 +19,7 @@ import jsonschema
 import pandas as pd
 import polars as pl
 import pytest
-from helpers import entangled
+from helpers import Done, entangled, refused
 from record_examples import STEP
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
@@ -100,21 +100,6 @@ def study(run: Path, folder: Path) -> Path:
         described = {"schema_version": 1, "run_id": name, "experiment": f"{name}-experiment"}
         (folder / "runs" / name / "run.json").write_text(json.dumps(described))
     return folder
-
-
-def dest(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = main(["records", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that a command ends with."""
-    code, out, err = dest(capsys, *arguments)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.isprintable() or err[:-1].isprintable()
-    return err
 
 
 # --- the header -------------------------------------------------------------------------------
@@ -470,14 +455,14 @@ def test_sql_has_times_in_utc(run: Path) -> None:
     ],
 )
 def test_sql_has_nothing_but_the_records(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], sql: str
+    run: Path, tmp_path: Path, dest: Callable[..., Done], sql: str
 ) -> None:
     local = pd.DataFrame({"secret": [1]})
     (tmp_path / "file.csv").write_text("secret\nsecret\n")
     text = sql.format(folder=tmp_path, file=tmp_path / "file.csv")
     with pytest.raises(InputError):
         query_records(run, text)
-    assert "secret\n" not in refused(capsys, run, "--sql", text)
+    assert "secret\n" not in refused(dest("records", run, "--sql", text))
     assert os.listdir(tmp_path) == ["file.csv"]
     assert len(local) == 1
 
@@ -499,9 +484,9 @@ def test_sql_has_nothing_but_the_records(
     ],
 )
 def test_bad_sql_ends_in_one_line(
-    run: Path, capsys: pytest.CaptureFixture[str], sql: str, message: str
+    run: Path, dest: Callable[..., Done], sql: str, message: str
 ) -> None:
-    assert message in refused(capsys, run, "--sql", sql)
+    assert message in refused(dest("records", run, "--sql", sql))
 
 
 def test_what_the_documentation_says_works(
@@ -524,8 +509,8 @@ def test_what_the_documentation_says_works(
 # --- the command ------------------------------------------------------------------------------
 
 
-def test_the_summary_says_what_there_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = dest(capsys, run, "--json")
+def test_the_summary_says_what_there_is(run: Path, dest: Callable[..., Done]) -> None:
+    code, out, err = dest("records", run, "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
     assert told == take_inventory(run).as_dict()
@@ -533,78 +518,76 @@ def test_the_summary_says_what_there_is(run: Path, capsys: pytest.CaptureFixture
     assert (told["records"]["query"], told["records"]["training"], told["runs"]) == (2, 2, 2)
     assert told["first"] <= told["last"]
     assert told["versions"]["python"] == [".".join(map(str, sys.version_info[:3]))]
-    assert "2 query" in dest(capsys, run)[1]
-    of_file = json.loads(dest(capsys, run / "queries.jsonl", "--json")[1])
+    assert "2 query" in dest("records", run)[1]
+    of_file = json.loads(dest("records", run / "queries.jsonl", "--json")[1])
     assert (of_file["files"], set(of_file["records"])) == (1, {"header", "query"})
 
 
-def test_rows_are_a_table_json_or_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_a_table_json_or_csv(tmp_path: Path, dest: Callable[..., Done]) -> None:
     write(tmp_path / "log.jsonl", step(0, {"a": 0.5}), step(1, {}))
     sql = "select step, metrics_a as accuracy, 'a,b' as text from training order by 1"
     rows = 'step,accuracy,text\n0,0.5,"a,b"\n1,,"a,b"\n'
-    assert dest(capsys, tmp_path, "--sql", sql, "--csv") == (0, rows, "")
-    code, out, _ = dest(capsys, tmp_path, "--sql", sql, "--json")
+    assert dest("records", tmp_path, "--sql", sql, "--csv") == (0, rows, "")
+    code, out, _ = dest("records", tmp_path, "--sql", sql, "--json")
     assert code == 0
     assert json.loads(out) == {
         "columns": ["step", "accuracy", "text"],
         "rows": [[0, 0.5, "a,b"], [1, None, "a,b"]],
     }
-    code, out, _ = dest(capsys, tmp_path, "--sql", sql)
+    code, out, _ = dest("records", tmp_path, "--sql", sql)
     assert [line.split() for line in out.splitlines() if "a,b" in line] == [
         ["0", "0.5", "a,b"],
         ["1", "–", "a,b"],
     ]
 
 
-def test_values_of_any_type_are_printed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_of_any_type_are_printed(run: Path, dest: Callable[..., Done]) -> None:
     sql = (
         "select 1.5::decimal(4,1) a, date '2030-01-02' b, time '10:00' c, interval 90 second d, "
         "{'x': [1, 2.5]} e, 'z'::blob f, 'nan'::double g, 2::hugeint ** 100 h, true i, 1 as a"
     )
-    code, out, _ = dest(capsys, run, "--sql", sql, "--json")
+    code, out, _ = dest("records", run, "--sql", sql, "--json")
     (row,) = json.loads(out)["rows"]
     assert row[:5] == [1.5, "2030-01-02", "10:00:00", 90.0, {"x": [1.0, 2.5]}]
     assert row[6:] == [None, 2.0**100, True, 1]
     for way in ([], ["--csv"]):
-        assert dest(capsys, run, "--sql", sql, *way)[0] == 0
-    code, out, _ = dest(capsys, run, "--sql", "select * from query")
+        assert dest("records", run, "--sql", sql, *way)[0] == 0
+    code, out, _ = dest("records", run, "--sql", "select * from query")
     assert code == 0
     assert "circuit_num_qubits" in out
     assert "row 2" in out
 
 
-def test_many_rows_are_cut_short_in_a_table_only(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_many_rows_are_cut_short_in_a_table_only(run: Path, dest: Callable[..., Done]) -> None:
     sql = "select range from range(1200)"
-    _, out, err = dest(capsys, run, "--sql", sql)
+    _, out, err = dest("records", run, "--sql", sql)
     assert "999" in out
     assert "1000" not in out
     assert "200 more rows" in err
-    assert len(dest(capsys, run, "--sql", sql, "--csv")[1].splitlines()) == 1201
+    assert len(dest("records", run, "--sql", sql, "--csv")[1].splitlines()) == 1201
 
 
 def test_text_from_records_does_not_steer_the_terminal(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, dest: Callable[..., Done]
 ) -> None:
     query = replace(one(run, QueryRecord), pool=HOSTILE, run_id=HOSTILE)
     header = replace(Header.current(), processor=HOSTILE, versions={HOSTILE: HOSTILE})
     write(tmp_path / "log.jsonl", query, header)
     for arguments in ([], ["--sql", "select pool, run_id from query"]):
-        code, out, _ = dest(capsys, tmp_path, *arguments)
+        code, out, _ = dest("records", tmp_path, *arguments)
         assert code == 0
         assert "[red]|<b>" in out
         assert not {"\x1b", "\x00"} & set(out)
 
 
 def test_a_damaged_or_newer_file_is_named(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, dest: Callable[..., Done]
 ) -> None:
     good = write(tmp_path / "good.jsonl", step(0, {})).read_text()
     (tmp_path / "damaged.jsonl").write_text(good + '{"kind": \n' + good)
     newer = good.replace('"schema_version": 1', '"schema_version": 2')
     (tmp_path / "newer.jsonl").write_text(newer)
-    code, out, err = dest(capsys, tmp_path, "--json")
+    code, out, err = dest("records", tmp_path, "--json")
     told = json.loads(out)
     assert code == 2
     assert told["records"]["training"] == 2
@@ -613,19 +596,19 @@ def test_a_damaged_or_newer_file_is_named(
     assert "install a newer" in newer
     assert err.startswith("dest: 2 files cannot be read")
     assert err.count("\n") == 1
-    assert "damaged.jsonl, line 3" in refused(capsys, tmp_path, "--sql", "select 1")
+    assert "damaged.jsonl, line 3" in refused(dest("records", tmp_path, "--sql", "select 1"))
     (tmp_path / "damaged.jsonl").unlink()
-    assert "install a newer" in refused(capsys, tmp_path, "--sql", "select 1")
+    assert "install a newer" in refused(dest("records", tmp_path, "--sql", "select 1"))
 
 
 def test_bad_folders_and_options_end_in_one_line(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, dest: Callable[..., Done]
 ) -> None:
     sql = ("--sql", "select 1")
-    assert "does not exist" in refused(capsys, tmp_path / "nowhere")
-    assert "holds no record files" in refused(capsys, tmp_path, *sql)
-    assert "give `--sql TEXT` too" in refused(capsys, run, "--csv")
-    assert "not both" in refused(capsys, run, "--csv", "--json", *sql)
+    assert "does not exist" in refused(dest("records", tmp_path / "nowhere"))
+    assert "holds no record files" in refused(dest("records", tmp_path, *sql))
+    assert "give `--sql TEXT` too" in refused(dest("records", run, "--csv"))
+    assert "not both" in refused(dest("records", run, "--csv", "--json", *sql))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from .bounds import expected_work, lower_bound
 from .run import Latency, Services, SimulationResult, simulate
-from .services import Load, Service, parse_service, predicted
+from .services import Load, Service, parse_service
 
 __all__ = [
     "Latency",
@@ -13,6 +13,5 @@ __all__ = [
     "expected_work",
     "lower_bound",
     "parse_service",
-    "predicted",
     "simulate",
 ]
