@@ -692,7 +692,7 @@ def test_a_run_has_curves_stages_robustness_and_tasks(tmp_path):
     assert "Training run iris_binary" in Structure(path.read_text("utf-8")).text
     # As a study measured the robustness of its trainings.
     (tmp_path / "run" / "robustness.json").unlink()
-    results = {"schema_version": 1, "status": "done", "results": trained(2.0)}
+    results = {"schema_version": 1, "status": "done", "attempts": 1, "results": trained(2.0)}
     (tmp_path / "run" / "result.json").write_text(json.dumps(results))
     panels = charts_of(write_run_report(tmp_path / "run"))["perturbed"]["panels"]
     assert sum(len(data_in(panel)) for panel in panels) == 4
