@@ -6,13 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from study_folders import (
-    StudyFolder,
-    add_causes,
-    paper_study,
-    query_record,
-    trained,
-)
+from study_folders import StudyFolder, add_causes, paper_study, query_record, trained
 
 from distributed_estimator.records import RecordWriter, TaskRecord, TrainingRecord
 

@@ -110,7 +110,7 @@ def test_figure_draws_what_the_records_say(tmp_path: Path, monkeypatch: pytest.M
     assert picture["title"]["text"] == "iris, 1 cut"
     curves, stages = picture["hconcat"]
     assert [panel["title"] for panel in curves["vconcat"]] == [
-        *("Training loss, mean over the training part", "Accuracy"),
+        *("Training loss, mean over the training part", "Accuracy")
     ]
     assert stages["title"] == "Estimator time by stage, 1 s in all"
     panels = [*curves["vconcat"], stages]

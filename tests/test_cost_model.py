@@ -22,7 +22,6 @@ from scipy.stats import binom
 
 from distributed_estimator import DistributedEstimator
 from distributed_estimator.analysis.costs import (
-    CLOCK,
     COSTS,
     TERMS,
     Configuration,
@@ -290,22 +289,6 @@ def test_times_and_counts_that_cannot_be_are_refused(name: str, value: Any):
         CostModel.fit(records)
 
 
-def test_stages_below_the_clock_count_as_its_tick():
-    records = [replace(r, t_partition=0.0) for r in lawful(12, seed=15)]
-    cost = CostModel.fit(records).predict(SETUP, Features.of(records[0])).costs["partition"]
-    assert cost.seconds == pytest.approx(CLOCK)
-
-
-def test_records_of_several_machines_are_told():
-    header = Header.current()
-    other = replace(header, machine=replace(header.machine, cpu_count=999))
-    records = lawful(9, seed=16)
-    assert CostModel.fit(records, [header, header]).notes() == ()
-    model = CostModel.fit(records, [header, other, header])
-    assert len(model.sources) == 2
-    assert model.notes() == ("the records are of 2 machines, which are fitted as one",)
-
-
 def test_what_no_number_can_hold_is_refused():
     model = CostModel.fit(lawful(30, seed=17))
     huge = replace(
@@ -331,8 +314,11 @@ def test_the_widest_fragment_is_read_from_labels(label: str | None, width: int):
 
 def test_a_model_file_holds_the_model_and_the_hash_of_its_data(tmp_path: Path):
     records, header = lawful(20, seed=18, noise=0.1), Header.current()
+    other = replace(header, machine=replace(header.machine, cpu_count=999))
     records = [replace(record, backend="half \ud800") for record in records]
-    model = CostModel.fit([*records, replace(records[0], retries=1)], [header])
+    model = CostModel.fit([*records, replace(records[0], retries=1)], [header, other, header])
+    assert len(model.sources) == 2
+    assert model.notes()[-1] == "the records are of 2 machines, which are fitted as one"
     write_model(model, tmp_path / "model.json")
     assert read_model(tmp_path / "model.json") == model
     document = json.loads((tmp_path / "model.json").read_text())
@@ -540,22 +526,6 @@ def test_plan_says_what_a_query_costs(dest: Callable[..., Done], circuit: Path, 
     assert "costs" not in dest("plan", circuit, "--json").document
 
 
-def test_each_setup_says_what_it_extrapolates(
-    dest: Callable[..., Done], circuit: Path, tmp_path: Path
-):
-    records = lawful(40, seed=23)
-    far = [
-        record_of(replace(Features.of(record), num_qubits=20 + number), [0.1] * 4, pool="far")
-        for number, record in enumerate(records)
-    ]
-    log = write_records(tmp_path / "log.jsonl", [*records, *far])
-    done = dest("predict", circuit, "--label", "AABB", "--shots", 256, "--costs", log)
-    notes = [line for line in done.err.splitlines() if "extrapolated" in line]
-    assert ["num_qubits is 4, fitted on 20 to 59" in line for line in notes] == [True, False]
-    assert "pool far" in notes[0]
-    assert "pool threads" in notes[1]
-
-
 def test_predict_fits_validates_and_predicts(
     dest: Callable[..., Done], circuit: Path, log: Path, tmp_path: Path
 ):
@@ -594,6 +564,10 @@ def test_predict_fits_validates_and_predicts(
             "99 different configurations",
         ),
         (["predict", "--costs", "LOG", "--fit", "no/model.json"], "cannot write `no/model.json`"),
+        (
+            ["predict", "--costs", GOLDEN, "--validate", "--level", 0.5],
+            "was fitted for 0.9: give the records",
+        ),
     ],
 )
 def test_what_cannot_be_predicted_ends_in_one_line(
@@ -619,13 +593,6 @@ def test_names_in_records_do_not_steer_the_terminal(
         assert "red" in done.out
         assert "\x1b" not in done.out + done.err
         assert "\x07" not in done.out + done.err
-
-
-def test_a_model_of_another_level_is_refused(dest: Callable[..., Done]):
-    done = dest("predict", "--costs", GOLDEN, "--validate", "--level", 0.5)
-    assert done.code == 2
-    assert "`--level` is 0.5, and the model in" in done.err
-    assert "was fitted for 0.9: give the records" in done.err
 
 
 # --- The page and the benchmark

@@ -600,7 +600,7 @@ def made(tmp_path_factory):
 
 def test_results_are_a_page_two_pictures_and_a_summary(made):
     assert [path.name for path in made.files] == [
-        *("README.md", "beyond.svg", "paper.svg", "summary.json"),
+        *("README.md", "beyond.svg", "paper.svg", "summary.json")
     ]
     text = (made.out / "README.md").read_text("utf-8")
     links = re.findall(r"\]\(([^)]+)\)", text)
@@ -683,7 +683,7 @@ def test_a_run_has_curves_stages_robustness_and_tasks(tmp_path):
     found = charts_of(path)
     assert set(found) == {"loss", "accuracy", "stages", "perturbed", "timeline"}
     assert [row["y"] for row in data_in(found["loss"]["panels"][0])] == [
-        *(1, 1 / 2, 1 / 3, 1 / 4, 1 / 5),
+        *(1, 1 / 2, 1 / 3, 1 / 4, 1 / 5)
     ]
     assert len(data_in(found["accuracy"]["panels"][0])) == 10
     first = data_in(found["perturbed"]["panels"][0])[0]
@@ -692,7 +692,7 @@ def test_a_run_has_curves_stages_robustness_and_tasks(tmp_path):
     assert "Training run iris_binary" in Structure(path.read_text("utf-8")).text
     # As a study measured the robustness of its trainings.
     (tmp_path / "run" / "robustness.json").unlink()
-    results = {"schema_version": 1, "status": "done", "results": trained(2.0)}
+    results = {"schema_version": 1, "status": "done", "attempts": 1, "results": trained(2.0)}
     (tmp_path / "run" / "result.json").write_text(json.dumps(results))
     panels = charts_of(write_run_report(tmp_path / "run"))["perturbed"]["panels"]
     assert sum(len(data_in(panel)) for panel in panels) == 4

@@ -249,16 +249,6 @@ def test_no_page_scrolls_sideways(opened, name, size):
     assert sideways(page) <= 0
 
 
-def test_figures_are_as_wide_as_the_window_lets_them(opened):
-    page = opened("paper")
-    before = page.locator("#policies svg").first.bounding_box()["width"]
-    page.set_viewport_size(PHONE)
-    page.wait_for_function(
-        "width => document.querySelector('#policies svg').clientWidth < width - 100", arg=before
-    )
-    assert sideways(page) <= 0
-
-
 def test_paper_shows_all_tables_and_no_buttons(opened):
     page = opened("paper")
     page.emulate_media(media="print")

@@ -145,12 +145,6 @@ def test_an_attempt_that_never_began_is_no_slice():
     ]
 
 
-def test_every_status_has_a_colour_of_its_own():
-    statuses = ("done", "late", "failed", "lost", "damaged", "cancelled")
-    events = events_of([replace(TASK, status=status, worker=status) for status in statuses])
-    assert len({event["cname"] for event in slices(events, "task")}) == len(statuses)
-
-
 def test_workers_are_in_the_order_of_their_numbers():
     workers = ["10", "9", "node-2:a", "node-10:a", "²", ""]
     events = events_of([replace(TASK, worker=worker) for worker in workers])
@@ -223,11 +217,6 @@ def test_queries_without_a_record_follow_those_with_one():
     ]
 
 
-def test_a_time_that_is_none_is_told():
-    with pytest.raises(RecordError, match="`started_at` 'noon'"):
-        chrome_trace([TASK], (), [replace(QUERY, started_at="noon")])
-
-
 seconds = st.floats(0, 5, allow_nan=False)
 attempts = st.builds(
     lambda query, job, worker, submitted, wait, length, delay, status, began: replace(
@@ -288,13 +277,18 @@ def test_devices_are_a_process_of_their_own():
 
 def test_the_file_is_the_document(tmp_path: Path):
     odd = replace(TASK, key='"\n</script>\ud800ü', cause="a\tb\u2028", injected_delay=math.nan)
+    logs = [tmp_path / name for name in "abcd"]
+    for path, record in zip(logs, (TASK, odd, DEVICE, QUERY), strict=True):
+        with RecordWriter(path) as log:
+            log.write(record)
     path = tmp_path / "new" / "trace.json"
-    write_chrome_trace(path, [TASK, odd], [DEVICE], [QUERY])
+    trace_files(path, *logs, tmp_path / "missing.jsonl")
     document = json.loads(path.read_text("ascii"), parse_constant=pytest.fail)
     assert document == chrome_trace([TASK, odd], [DEVICE], [QUERY])
-    kept = [e["args"]["key"] for e in slices(document["traceEvents"], "task")]
-    assert odd.key in kept
+    assert odd.key in [e["args"]["key"] for e in slices(document["traceEvents"], "task")]
     assert [file.name for file in path.parent.iterdir()] == ["trace.json"]
+    with pytest.raises(RecordError, match="`started_at` 'noon'"):
+        write_chrome_trace(path, [TASK], (), [replace(QUERY, started_at="noon")])
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path):
@@ -318,15 +312,6 @@ def test_a_file_that_cannot_be_made_leaves_nothing(tmp_path: Path):
     with pytest.raises(RecordError, match="finite"):
         write_chrome_trace(tmp_path / "trace.json", [replace(TASK, finished=math.nan)])
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
-
-
-def test_records_of_files_are_sorted_by_kind(tmp_path: Path):
-    for name, record in (("a", TASK), ("b", DEVICE), ("c", QUERY)):
-        with RecordWriter(tmp_path / name) as log:
-            log.write(record)
-    trace_files(tmp_path / "trace.json", *(tmp_path / name for name in "abc"))
-    document = json.loads((tmp_path / "trace.json").read_text())
-    assert document == chrome_trace([TASK], [DEVICE], [QUERY])
 
 
 # --- a real run

@@ -366,8 +366,8 @@ class HeldOut:
         for fold in range(folds):
             others = [each for i, each in enumerate(logs) if i % folds != fold]
             widths = _widths(others, level)
-            shares += [_share(each, widths)[-1] for each in logs[fold::folds]]
-        return float(np.mean(shares))
+            shares.append(np.mean([_share(each, widths)[-1] for each in logs[fold::folds]]))
+        return float(np.average(shares, weights=[len(logs[fold::folds]) for fold in range(folds)]))
 
     def _logs(self) -> list[FloatArray]:
         """|log(time / predicted)| of each configuration's records."""
@@ -380,11 +380,7 @@ def _widths(logs: Sequence[FloatArray], level: float) -> FloatArray:
     # A hair less, as sums of shares are not exact.
     place = min(1.0, (level - 1e-9) * (1 + len(logs)) / len(logs))
     found: FloatArray = np.quantile(
-        np.concatenate(logs),
-        place,
-        axis=0,
-        weights=np.concatenate(shares),
-        method="inverted_cdf",
+        np.concatenate(logs), place, axis=0, weights=np.concatenate(shares), method="inverted_cdf"
     )
     return found
 

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from ..checks import require
-from ..errors import InputError, RecordError
+from ..errors import RecordError
 from ..records import (
     Header,
     QueryRecord,
@@ -39,6 +39,7 @@ from .accuracy import AccuracyCurve
 from .charts import SCORES, Figure, page_specification, thinned
 from .escape import MOST_SHOWN, cell, cuts_label, markdown, number, one_line
 from .load import QueryTotals, convert, parse_any, read_bytes, stage_table
+from .study import ResultDocument, accuracy_curves
 from .trace import PlacedQuery, by_time, timeline_numbers
 
 if TYPE_CHECKING:
@@ -233,16 +234,6 @@ class _Robustness(msgspec.Struct):
     curves: dict[str, _Curve] = {}
 
 
-class _Results(msgspec.Struct):
-    robustness: dict[str, list[list[float]] | None] | None = None
-
-
-class _Result(msgspec.Struct):
-    """result.json, as a study writes it."""
-
-    results: _Results | None = None
-
-
 def write_run_report(
     folder: Path | str, out: Path | str | None = None, command: str | None = None
 ) -> Path:
@@ -361,20 +352,16 @@ def _curves(folder: Path) -> list[AccuracyCurve]:
     """Accuracy under each attack, as `dest robustness` or a study measured it."""
     path = folder / "robustness.json"
     own: _Robustness | None = _document_at(path, _Robustness)
-    points: dict[str, Any] = {
-        name: [[p.magnitude, p.accuracy, p.low, p.high] for p in curve.points]
-        for name, curve in (own.curves if own else {}).items()
-    }
-    if not points:
+    if own and own.curves:
+        points: dict[str, Any] = {
+            name: [[p.magnitude, p.accuracy, p.low, p.high] for p in curve.points]
+            for name, curve in own.curves.items()
+        }
+    else:
         path = folder / "result.json"
-        result: _Result | None = _document_at(path, _Result)
+        result: ResultDocument | None = _document_at(path, ResultDocument)
         points = (result.results.robustness if result and result.results else None) or {}
-    try:
-        return [AccuracyCurve.of(name, curve) for name, curve in points.items() if curve]
-    except InputError as error:
-        raise RecordError(
-            f"{path} is damaged: it holds no curves of magnitude, accuracy, low and high ({error})"
-        ) from error
+    return accuracy_curves(str(path), points)
 
 
 def _settings(summary: Mapping[str, Any]) -> str:

@@ -43,14 +43,6 @@ MOST_TIMELINES = 40
 _MADE = "by `dest study report`"
 """In every page that is made here, and so may be made again."""
 _STATES = {"met": "met", "not met": "unmet"}
-_EPOCHS = {
-    ("training", "iris"): 60,
-    ("training", "mnist"): 10,
-    ("scaling", "iris"): 10,
-    ("scaling", "mnist"): 5,
-    ("stragglers", "iris"): 10,
-    ("stragglers", "mnist"): 3,
-}
 _DESCRIPTION = [
     *("experiment", "pipeline", "dataset", "cuts", "seed", "workers", "policy", "straggler_p"),
     *("attempts", "cause"),
@@ -141,36 +133,19 @@ def _departures(done: pd.DataFrame) -> Iterator[dict[str, Any]]:
     known = done[done.experiment.isin(list(WORDS["experiments"]))]
     for (experiment, dataset), runs in groups(known, ["experiment", "dataset"]):
         where = {"experiment": experiment, "dataset": dataset}
-        for key, allowed in _protocol(experiment, dataset).items():
-            settings = [config.get(key) for config in runs.config]
-            found = sorted({str(value) for value in settings if value not in allowed})
-            if found:
+        protocol = WORDS["protocol"]["all"] | WORDS["protocol"].get(experiment, {})
+        for key, of_all in protocol["allowed"].items():
+            stated = of_all.get(dataset.split("_")[0]) if isinstance(of_all, dict) else of_all
+            allowed = [None if value == "unset" else value for value in stated or ()]
+            found = {str(v) for config in runs.config if (v := config.get(key)) not in allowed}
+            if found and stated:
                 paper = " or ".join(str(value) for value in allowed if value is not None)
-                found_text, paper_text = ", ".join(found), paper or "no limit"
-                yield {**where, "what": key, "found": found_text, "paper": paper_text}
-        wanted = {
-            "workers": (1, 2, 4, 8, 16) if experiment == "scaling" else (),
-            "cuts": () if experiment in ("policies", "causes") else (0, 1, 2, 3),
-        }
-        for key, counts in wanted.items():
-            without = [str(value) for value in counts if value not in set(runs[key])]
+                departs = {"found": ", ".join(sorted(found)), "paper": paper or "no limit"}
+                yield {**where, "what": key, **departs}
+        for key, values in protocol["run"].items():
+            without = [str(value) for value in values if value not in set(runs[key])]
             if without:
                 yield {**where, "what": key, "found": "no run", "paper": ", ".join(without)}
-
-
-def _protocol(experiment: str, dataset: str) -> dict[str, tuple[Any, ...]]:
-    """Values that the paper's protocol allows, by key of a run's configuration."""
-    stressed = experiment in ("stragglers", "policies")
-    epochs = _EPOCHS.get((experiment, dataset.split("_")[0]))
-    return {
-        "shots": (1024,),
-        "straggler_p": (0, 0.2) if stressed else (0, None),
-        "samples": (None,),
-        **({"epochs": (epochs,)} if epochs is not None else {}),
-        **({"straggler_delay": (0, 0.1, None)} if stressed else {}),
-        **({"workers": (8,)} if experiment == "stragglers" else {}),
-        **({"backend": ("aer",)} if experiment not in ("policies", "fleet") else {}),
-    }
 
 
 # What a report shows
@@ -442,6 +417,9 @@ def write_report(
     names = [name for section in WORDS["sections"].values() for name in section]
     tables = {name: f"tables/{name}.csv" for name in WORDS["tables"]}
     known = [*tables.values(), *(f"figures/{n}.{kind}" for n in names for kind in ("png", "svg"))]
+    # Of reports of 0.1.0.
+    known += ["summary.md", "explanation.md", "deviations.md"]
+    known += [old for n in names for old in (f"tables/{n}.md", f"figures/{n}.json")]
 
     def fill(data: StudyData, new: Path) -> str:
         (new / "figures").mkdir()
@@ -598,11 +576,7 @@ def study_page(data: StudyData, place: Path, command: str) -> str:
         title=f"Study {one_line(data.study.name)}, scale {one_line(data.study.scale)}",
         figures=sections,
         timeline=entry(
-            "Tasks by worker",
-            rows,
-            drawn=bool(rows),
-            missing=without,
-            notes=notes if rows else (),
+            "Tasks by worker", rows, drawn=bool(rows), missing=without, notes=notes if rows else ()
         ),
         **_shared(data, command),
     )

@@ -287,27 +287,29 @@ def _load_run(source: RunFolders | Packed, run_id: str) -> tuple[dict[str, Any],
 
 def _numbers(place: str, run: RunDocument, results: Results) -> dict[str, Any]:
     """A run's results as columns."""
-    robust = results.robustness_summary
-    if results.robustness:
-        try:
-            means = [
-                AccuracyCurve.of(name, points).mean_accuracy
-                for name in PERTURBATIONS
-                if (points := results.robustness.get(name))
-            ]
-        except InputError as error:
-            raise RecordError(
-                f"{place} is damaged: `robustness` holds no curves ({error})"
-            ) from error
-        robust = fmean(means) if means else None
+    known = results.robustness or {}
+    curves = accuracy_curves(place, {name: known.get(name) for name in PERTURBATIONS})
+    mean = fmean(curve.mean_accuracy for curve in curves) if curves else None
     return {
         "seconds": results.training_seconds if run.kind == "train" else results.median_seconds,
         "test_accuracy": results.test_accuracy,
         "reference_queries": results.reference_queries,
         "lower_bound": results.lower_bound,
         "threads_held": results.simulator_threads,
-        "robustness": robust,
+        "robustness": mean if known else results.robustness_summary,
     }
+
+
+def accuracy_curves(place: str, points: Mapping[str, Any]) -> list[AccuracyCurve]:
+    """Curves from their points, by attack, as a document at some place holds them.
+
+    Raises:
+        RecordError: They are no curves.
+    """
+    try:
+        return [AccuracyCurve.of(name, curve) for name, curve in points.items() if curve]
+    except InputError as error:
+        raise RecordError(f"{place} is damaged: `robustness` holds no curves ({error})") from error
 
 
 def _origin(config: RunConfig, device: Any, backends: set[str]) -> str:

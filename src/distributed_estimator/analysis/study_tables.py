@@ -216,8 +216,9 @@ def paired(
         what: The missing partner of an unmatched run, or that of each: "at 16 workers".
 
     Returns:
-        A row for each pair, the base's columns behind `base_`, with `ratio`, the other's seconds
-        over the base's (NaN without a time on both sides); and the runs without a partner.
+        A row for each pair, the base's columns behind `base_`, with its `series` and `ratio`, the
+        other's seconds over the base's (NaN without a time on both sides); and the runs without a
+        partner.
     """
     matches = []
     for run in runs.to_dict("records"):
@@ -227,30 +228,22 @@ def paired(
     bases, others = runs[base], runs[other]
     unique = bases.drop_duplicates("match", keep="last").add_prefix("base_")
     pairs = others.merge(unique, left_on="match", right_on="base_match")
-    timed = (pairs.seconds > 0) & (pairs.base_seconds > 0)
+    known = (pairs.seconds > 0) & (pairs.base_seconds > 0)
+    ratio = (pairs.seconds / pairs.base_seconds).where(known)
     lonely = others[~others.match.isin(bases.match)]
     idle = bases[~bases.match.isin(others.match)]
-    return pairs.assign(ratio=(pairs.seconds / pairs.base_seconds).where(timed)), [
+    return pairs.assign(ratio=ratio, series=series(pairs, compared)), [
         *((run.run_id, f"no finished partner {run.what}") for run in lonely.itertuples()),
         *((run.run_id, f"nothing to compare {run.what} with it") for run in idle.itertuples()),
     ]
 
 
-def ratios(
-    runs: pd.DataFrame,
-    base: pd.Series[bool],
-    other: pd.Series[bool],
-    compared: Collection[str],
-    what: str | Sequence[str],
-) -> Made:
-    """Pairs with a ratio of times, and their series; and the runs without one. See `paired`."""
-    pairs, alone = paired(runs, base, other, compared, what)
-    pairs = pairs.assign(series=series(pairs, compared))
+def timed(made: Made) -> Made:
+    """Pairs with a ratio of times; and the runs without a partner or without a time."""
+    pairs, alone = made
     without = pairs.run_id[pairs.ratio.isna()]
-    return pairs[pairs.ratio.notna()], [
-        *alone,
-        *((run_id, "no time above 0 s on both sides") for run_id in without),
-    ]
+    reasons = [(run_id, "no time above 0 s on both sides") for run_id in without]
+    return pairs[pairs.ratio.notna()], [*alone, *reasons]
 
 
 def spread(numbers: Sequence[float], centre: Callable[[Any], Any] = np.median) -> dict[str, Any]:
@@ -293,9 +286,7 @@ def _sources(part: pd.DataFrame) -> dict[str, str]:
 
 
 def _rows(
-    frame: pd.DataFrame,
-    keys: Sequence[str],
-    numbers: Callable[[pd.DataFrame], Mapping[str, Any]],
+    frame: pd.DataFrame, keys: Sequence[str], numbers: Callable[[pd.DataFrame], Mapping[str, Any]]
 ) -> pd.DataFrame:
     """A row for each group: its keys, what `numbers` makes of it, its sources."""
     return pd.DataFrame(
@@ -399,10 +390,8 @@ def speed_up(study: Study) -> Made:
         most[dataset] = PAPER_WORKERS if PAPER_WORKERS in counts else max([*counts], default=None)
     wanted = runs.dataset.map(most).astype(float)
     what = [f"between 1 and {n:g} workers" for n in wanted.fillna(PAPER_WORKERS)]
-    several = (runs.workers == 1) | (runs.workers == wanted)
-    found, alone = ratios(
-        runs, runs.workers == 1, several & (runs.workers != 1), ("workers",), what
-    )
+    others = (runs.workers == wanted) & (runs.workers != 1)
+    found, alone = timed(paired(runs, runs.workers == 1, others, ("workers",), what))
     return _rows(
         found,
         _BAR,
@@ -417,7 +406,7 @@ def speed_ups(study: Study) -> pd.DataFrame:
     """Speed-up over one worker at every number of workers that was measured."""
     runs = study.done("scaling")
     runs = runs.assign(workers=runs.workers.fillna(1).astype(int))
-    found, _ = ratios(runs, runs.workers == 1, runs.workers != 1, ("workers",), "")
+    found, _ = timed(paired(runs, runs.workers == 1, runs.workers != 1, ("workers",), ""))
     return _rows(found, ["workers", *_BAR], lambda part: spread(1 / part.ratio))
 
 
@@ -427,7 +416,7 @@ def slow_down(study: Study) -> Made:
     ps = runs.straggler_p.fillna(0.0)
     p = PAPER_P if PAPER_P in set(ps) else max(ps, default=0.0) or PAPER_P
     what = f"between p = 0 and p = {p:g}"
-    found, alone = ratios(runs, ps == 0, ps == p, _STRAGGLERS, what)
+    found, alone = timed(paired(runs, ps == 0, ps == p, _STRAGGLERS, what))
     return _rows(
         found, _BAR, lambda part: {**spread(part.ratio), "basis": "measured", "p": p}
     ), alone
@@ -496,7 +485,7 @@ def savings(study: Study) -> Made:
             found[f"fewer_{what}"] = paper / our if our else math.nan
         return found
 
-    return _rows(pairs.assign(series=series(pairs, compared)), _BAR, row), alone
+    return _rows(pairs, _BAR, row), alone
 
 
 def unit_costs(study: Study) -> pd.DataFrame:
@@ -648,7 +637,6 @@ def differences(study: Study) -> Made:
     """Differences of accuracy and robustness to the uncut training of the same seed."""
     runs = study.done("training", "train")
     pairs, alone = paired(runs, runs.cuts == 0, runs.cuts > 0, _CUTS, "uncut")
-    pairs = pairs.assign(series=series(pairs, _CUTS))
     metrics = {"test accuracy": "test_accuracy", "robustness": "robustness"}
     long = pd.concat(
         pairs.assign(order=order, metric=metric, difference=pairs[name] - pairs[f"base_{name}"])
@@ -712,7 +700,7 @@ def cost_model(study: Study) -> tuple[pd.DataFrame, dict[str, int]]:
 def headlines(study: Study, tables: Mapping[str, Table]) -> pd.DataFrame:
     """One row for each question, data set and number of cuts that has a bar."""
     runs = study.done("training", "train", "contracted")
-    times, _ = ratios(runs, runs.cuts == 0, runs.cuts == 3, _CUTS, "uncut")
+    times, _ = timed(paired(runs, runs.cuts == 0, runs.cuts == 3, _CUTS, "uncut"))
     shares, both = (
         _ours(tables[name].rows) for name in ("table1_reconstruction_share", "accuracy_differences")
     )

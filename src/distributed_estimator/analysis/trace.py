@@ -268,9 +268,7 @@ class _Attempt(NamedTuple):
 
 
 def _events(
-    tasks: Iterable[TaskRecord],
-    devices: Iterable[DeviceRecord],
-    queries: Iterable[QueryRecord],
+    tasks: Iterable[TaskRecord], devices: Iterable[DeviceRecord], queries: Iterable[QueryRecord]
 ) -> Iterator[Event]:
     pid = 0
     for run_id, rows in place_queries(tasks, queries).items():
