@@ -62,19 +62,19 @@ class StudyRun:
         config = self.config
         threads, policy = config.get("simulator_threads", 1), config["policy"]
         chosen = "threads as Aer chooses" if threads is None else f"{threads} threads in Aer"
-        words = {
-            self.experiment: True,
-            f"{config['dataset']} {config['qubits']}q": True,
-            _counted(config["cuts"], "cut"): True,
-            f"seed {config['seed']}": True,
-            _counted(config["workers"], "worker"): True,
-            policy: policy != "eager",
-            f"p={config['straggler_p']:g}": config["straggler_p"],
-            chosen: threads != 1,
-            "deferred measurements": config.get("defer_measurements"),
-            self.pipeline: self.pipeline == "reference",
-        }
-        return ", ".join(word for word, is_said in words.items() if is_said)
+        words = [
+            self.experiment,
+            f"{config['dataset']} {config['qubits']}q",
+            _counted(config["cuts"], "cut"),
+            f"seed {config['seed']}",
+            _counted(config["workers"], "worker"),
+            policy if policy != "eager" else "",
+            f"p={config['straggler_p']:g}" if config["straggler_p"] else "",
+            chosen if threads != 1 else "",
+            "deferred measurements" if config.get("defer_measurements") else "",
+            "reference" if self.pipeline == "reference" else "",
+        ]
+        return ", ".join(filter(None, words))
 
     @property
     def model(self) -> ModelConfig:
