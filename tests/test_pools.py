@@ -28,7 +28,6 @@ from distributed_estimator.execution import worker
 from distributed_estimator.execution.messages import (
     Finished,
     Lost,
-    RaisedError,
     SlowWorker,
     Started,
 )
@@ -119,90 +118,6 @@ def test_results_arrive_whole_and_in_order(pool, inbox, work):
                 assert outcome.checksum == checksum(outcome.arrays)
 
 
-def test_times_of_tasks_follow_one_another(pool, inbox, work):
-    (end,) = run(pool, inbox, job_of(work, ("sleep", 0.02), ("value", 1.0)))
-
-    first, second = end.outcomes
-    assert 0.0 <= first.started <= second.started
-    assert first.seconds >= 0.02
-    assert second.started >= first.started + first.seconds
-
-
-def test_a_task_that_raises_does_not_stop_the_others(pool, inbox, work):
-    (end,) = run(pool, inbox, job_of(work, ("value", 1.0), ("raise", "no luck"), ("value", 3.0)))
-
-    first, failed, last = end.outcomes
-    assert first.arrays[0][0] == 1.0
-    assert last.arrays[0][0] == 3.0
-    assert cause_of(failed.error) == "ValueError: no luck"
-    assert failed.arrays is None
-
-
-@pytest.mark.parametrize("how", ["subclass", "names"])
-def test_a_result_carries_nothing_but_numbers(pool, inbox, work, how):
-    (end,) = run(pool, inbox, job_of(work, ("laden", how), ("value", 2.0)))
-
-    (array,) = end.outcomes[0].arrays
-    assert type(array) is np.ndarray
-    assert array.dtype.metadata is None
-    assert array.tolist() == [1.0, 2.0]
-    assert values(end) == [1.0, 2.0]
-
-
-def test_a_result_of_objects_is_an_error(pool, inbox, work):
-    (end,) = run(pool, inbox, job_of(work, ("laden", "objects"), ("value", 2.0)))
-
-    assert isinstance(end.outcomes[0].error, BackendError)
-    assert "gave an array of object as its result: expected a tuple" in str(end.outcomes[0].error)
-    assert end.outcomes[1].arrays[0][0] == 2.0
-
-
-@elsewhere
-@pytest.mark.parametrize(
-    ("how", "kind", "cause"),
-    [
-        ("args", RaisedError, "HarmfulError: (0, Harm())"),
-        ("input", CircuitError, "CircuitError: no such gate"),
-        ("throttled", ThrottledError, "ThrottledError: come again"),
-        ("silent", RaisedError, "an error whose message cannot be read"),
-    ],
-)
-def test_an_error_is_told_in_plain_text(pool, inbox, work, how, kind, cause):
-    (end,) = run(pool, inbox, job_of(work, ("harmful", how)))
-
-    (outcome,) = end.outcomes
-    assert type(outcome.error) is kind
-    assert cause_of(outcome.error) == cause
-    assert getattr(outcome.error, "retry_after", 7.0) == 7.0
-    assert not hasattr(outcome.error, "cause")
-    assert values(run(pool, inbox, job_of(work, ("value", 2.0)))[0]) == [2.0]
-
-
-def test_an_error_that_cannot_be_pickled_is_told_all_the_same(pool, inbox, work):
-    (end,) = run(pool, inbox, job_of(work, ("strange",), ("value", 2.0)))
-
-    assert "strange" in str(end.outcomes[0].error)
-    assert isinstance(end.outcomes[0].error, BackendError) or pool.in_process
-    assert end.outcomes[1].arrays[0][0] == 2.0
-
-
-def test_a_task_that_calls_exit_fails_alone(pool, inbox, work):
-    (end,) = run(pool, inbox, job_of(work, ("quit",), ("value", 2.0)))
-
-    assert isinstance(end.outcomes[0].error, BackendError)
-    assert str(end.outcomes[0].error) == "SystemExit: quit"
-    assert end.outcomes[1].arrays[0][0] == 2.0
-
-
-@elsewhere
-def test_a_result_that_cannot_be_sent_is_an_error(pool, inbox, work):
-    (end,) = run(pool, inbox, job_of(work, ("lambda",), ("value", 2.0)))
-
-    assert isinstance(end.outcomes[0].error, BackendError)
-    assert "expected a tuple of numeric arrays" in str(end.outcomes[0].error)
-    assert end.outcomes[1].arrays[0][0] == 2.0
-
-
 def test_many_jobs_end_once_each_and_start_before(pool, inbox, work):
     jobs = [job_of(work, ("value", float(n)), number=n) for n in range(40)]
 
@@ -217,10 +132,70 @@ def test_many_jobs_end_once_each_and_start_before(pool, inbox, work):
 
 
 def drained(inbox):
-    messages = []
-    while not inbox.messages.empty():
-        messages.append(inbox.messages.get())
-    return messages
+    return [inbox.messages.get() for _ in range(inbox.messages.qsize())]
+
+
+def test_tasks_follow_one_another_after_their_delays(pool, inbox, work):
+    slow = SlowWorker(worker=10_000, delay=5.0)
+    tasks = ("sleep", 0.02), ("value", 1.0)
+
+    (end,) = run(pool, inbox, job_of(work, *tasks, delay=0.05, slow=slow))
+
+    first, second = end.outcomes
+    assert first.injected == second.injected == pytest.approx(0.05)
+    assert first.seconds >= 0.07
+    assert 0.0 <= first.started <= first.started + first.seconds <= second.started
+
+
+FAILURES = {
+    ("raise", "no luck"): "ValueError: no luck",
+    ("quit",): "SystemExit: quit",
+    ("laden", "objects"): "gave an array of object as its result: expected a tuple",
+    ("lambda",): "expected a tuple of numeric arrays",
+    ("strange",): "StrangeError: ",
+    ("harmful", "args"): "HarmfulError: (0, Harm())",
+    ("harmful", "input"): "CircuitError: no such gate",
+    ("harmful", "throttled"): "ThrottledError: come again",
+    ("harmful", "silent"): "an error whose message cannot be read",
+}
+KINDS = {"input": CircuitError, "throttled": ThrottledError}
+
+
+@pytest.mark.parametrize("task", FAILURES)
+def test_a_task_fails_alone_with_an_error_in_plain_text(pool, inbox, work, task):
+    (end,) = run(pool, inbox, job_of(work, task, *[("value", 2.0)] * (task[-1] != "input")))
+
+    failed, *others = end.outcomes
+    assert FAILURES[task] in cause_of(failed.error)
+    assert failed.arrays is None
+    if not pool.in_process:
+        assert isinstance(failed.error, KINDS.get(task[-1], BackendError))
+        assert getattr(failed.error, "retry_after", 7.0) == 7.0
+        assert not hasattr(failed.error, "cause")
+    assert [outcome.arrays[0][0] for outcome in others] == [2.0] * len(others)
+
+
+@pytest.mark.parametrize("how", ["subclass", "names"])
+def test_a_result_carries_nothing_but_numbers(pool, inbox, work, how):
+    (end,) = run(pool, inbox, job_of(work, ("laden", how)))
+
+    (array,) = end.outcomes[0].arrays
+    assert type(array) is np.ndarray
+    assert array.dtype.metadata is None
+    assert array.tolist() == [1.0, 2.0]
+
+
+@elsewhere
+def test_what_cannot_be_sent_is_refused_before_anything_runs(pool, inbox, work, tmp_path):
+    for job in (
+        job_of(Unsendable(str(tmp_path)), ("value", 1.0)),
+        job_of(work, ("value", threading.Lock())),
+    ):
+        with pytest.raises(InputError, match="cannot be sent to another process"):
+            pool.submit(job, inbox)
+
+    assert inbox.messages.empty()
+    assert not list(tmp_path.glob("call.*"))
 
 
 def test_several_threads_may_submit(pool, work):
@@ -251,32 +226,6 @@ def test_a_work_travels_to_each_worker_once(pool, inbox, tmp_path):
     processes = [path.name.split(".")[1] for path in tmp_path.glob("unpickled.*")]
     callers = {path.name.split(".")[2] for path in tmp_path.glob("call.*")}
     assert sorted(processes) == sorted(callers)
-
-
-@elsewhere
-def test_a_work_that_cannot_be_sent_is_refused_before_anything_runs(pool, inbox, tmp_path):
-    with pytest.raises(InputError, match=r"cannot be sent to another process.*holds a device"):
-        pool.submit(job_of(Unsendable(str(tmp_path)), ("value", 1.0)), inbox)
-
-    assert inbox.messages.empty()
-    assert not list(tmp_path.glob("call.*"))
-
-
-@elsewhere
-def test_a_task_that_cannot_be_sent_is_refused(pool, inbox, work):
-    with pytest.raises(InputError, match="cannot be sent to another process"):
-        pool.submit(job_of(work, ("value", threading.Lock())), inbox)
-
-    assert inbox.messages.empty()
-
-
-def test_delays_are_slept_and_told(pool, inbox, work):
-    slow = SlowWorker(worker=10_000, delay=5.0)
-
-    (end,) = run(pool, inbox, job_of(work, ("value", 1.0), delay=0.05, slow=slow))
-
-    assert end.outcomes[0].injected == pytest.approx(0.05)
-    assert end.outcomes[0].seconds >= 0.05
 
 
 def test_the_slow_worker_is_slow_and_no_other(pool, inbox, work, tmp_path):
@@ -453,38 +402,37 @@ def side_by_side(pool, inbox, work):
 
 
 @ours
-def test_a_stopped_worker_is_ended_when_it_is_given_up(pool, inbox, work, tmp_path):
-    job = job_of(work, ("signal", SIGNALS["stop"]))
-    pool.submit(job, inbox)
+def test_a_stopped_worker_and_an_idle_one_that_died_are_replaced(pool, inbox, work, tmp_path):
+    both = [job_of(work, ("until", "go"), number=n) for n in range(WORKERS)]
+    for job in both:
+        pool.submit(job, inbox)
+    pids = wait_for_calls(tmp_path, "until", WORKERS)
+    (tmp_path / "go").touch()
+    inbox.until_over(*both)
+    stopped = job_of(work, ("signal", SIGNALS["stop"]))
+    pool.submit(stopped, inbox)
     (pid,) = wait_for_calls(tmp_path, "signal", 1)
     process = psutil.Process(pid)
     wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the worker stops")
 
-    pool.abandon(job)
-    (lost,) = inbox.until_over(job)
+    (idle,) = set(pids) - {pid}
+    os.kill(idle, SIGNALS["kill"])
+    pool.abandon(stopped)
+    (lost,) = inbox.until_over(stopped)
 
     assert lost.kind == "lost"
     assert "did not come back in time" in lost.cause
     wait_until(lambda: is_gone(pid), "the worker ends")
-    assert len(side_by_side(pool, inbox, work)) == WORKERS
+    wait_until(lambda: is_gone(idle) and threads_of(idle) <= 1, "nothing holds its connections")
+    if pool.name != "processes":  # there it is found out when the next job comes
+        time.sleep(0.5)
+    assert all(isinstance(end, Finished) for end in side_by_side(pool, inbox, work))
 
 
 def threads_of(pid):
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).num_threads()
     return 0
-
-
-@ours
-def test_an_idle_worker_that_dies_costs_no_job(pool, inbox, work):
-    (end,) = run(pool, inbox, job_of(work, ("pid",)))
-    pid = int(end.outcomes[0].arrays[0][0])
-    os.kill(pid, SIGNALS["kill"])
-    wait_until(lambda: is_gone(pid), "it dies")
-    wait_until(lambda: threads_of(pid) <= 1, "nothing of it holds its connections")
-    if pool.name != "processes":  # there it is found out when the next job comes
-        time.sleep(0.5)
-    assert all(isinstance(end, Finished) for end in side_by_side(pool, inbox, work))
 
 
 @pytest.mark.parametrize(

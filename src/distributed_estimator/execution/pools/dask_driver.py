@@ -383,10 +383,10 @@ class Driver(child.Driver):
                     os.kill(nanny.pid, signal.SIGKILL)
 
     async def _look_after(self) -> None:
-        """End workers whose reports never come.
+        """End workers whose reports never come, and again those that were to end and are there.
 
         What a worker sends is lost where bytes that are none of Dask's came between: the scheduler
-        waits for the rest of a message.
+        waits for the rest of a message. A nanny learns its worker's address after the scheduler.
         """
         looks: dict[frozenset[str], int] = {}
         while True:
@@ -395,7 +395,7 @@ class Driver(child.Driver):
             silent = await asyncio.gather(*map(self._not_run, workers))
             looks = {tasks: looks.get(tasks, 0) + 1 for tasks in silent if tasks}
             for worker, tasks in zip(workers, silent, strict=True):
-                if looks.get(tasks, 0) >= self._patience:
+                if looks.get(tasks, 0) >= self._patience or worker.address in self._ended:
                     self._kill_worker(worker.address)
 
     async def _not_run(self, worker: Any) -> frozenset[str]:

@@ -403,7 +403,9 @@ class _Server:
                     env={**os.environ, **ONE_THREAD},
                     stdin=subprocess.DEVNULL,
                     pass_fds=descriptors,
-                    start_new_session=True,  # Ctrl-C is the parent's to handle
+                    # Ctrl-C is the parent's to handle. In another session, which the scheduler
+                    # treats as a whole, workers would wake up later.
+                    process_group=0,
                 )
         except BaseException:
             os.close(write)
