@@ -21,7 +21,7 @@ from qiskit_addon_cutting import (
     reconstruct_expectation_values,
 )
 
-from ..cutting.structure import structure_key
+from ..cutting.gates import structure_key
 from ..errors import CutError, InputError
 from ..pubs import Pub
 from ..records import CircuitInfo
