@@ -11,13 +11,12 @@ from helpers import reference, value
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import CXGate, RZZGate, UnitaryGate
-from qiskit.quantum_info import PTM, Operator, random_unitary
+from qiskit.quantum_info import PTM, Kraus, Operator, random_unitary
 from qiskit_addon_cutting.instructions import CutWire, Move
 
 from distributed_estimator.cutting import CutPlan
 
 BASES = ["full", "minimal"]
-PAULIS = [np.eye(2), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])]
 
 
 def gate_cut(gate, parameters=()):
@@ -46,13 +45,7 @@ def random_gate(name, state=None, seed=4):
 
 def transfer(kraus, weights):
     """The Pauli transfer matrix of Σ w K ρ K†."""
-    matrix = np.zeros((4, 4))
-    for weight, operator in zip(weights, kraus, strict=True):
-        for i, left in enumerate(PAULIS):
-            for j, right in enumerate(PAULIS):
-                moved = operator @ right @ operator.conj().T
-                matrix[i, j] += weight * np.trace(left @ moved).real / 2
-    return matrix
+    return sum(w * PTM(Kraus(k)).data.real for w, k in zip(weights, kraus, strict=True))
 
 
 def coordinate_channels(side, kind):

@@ -24,9 +24,8 @@ from .channels import (
     wire_sides,
 )
 from .circuit import NormalCircuit
-from .gates import ComplexArray, FloatArray, GateKernel
+from .gates import ComplexArray, FloatArray, GateKernel, gate_key
 from .rewrite import Operation
-from .structure import gate_key
 
 
 @dataclass(frozen=True, eq=False)

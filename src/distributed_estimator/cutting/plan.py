@@ -23,8 +23,8 @@ from ..errors import CutError, InputError
 from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
 from .fragments import Cut, Fragment, split
+from .gates import gate_key
 from .rewrite import Operation
-from .structure import gate_key
 
 Labels: TypeAlias = Sequence[Hashable]
 

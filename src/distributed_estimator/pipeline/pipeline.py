@@ -72,14 +72,12 @@ class Accuracy:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A batch to evaluate.
+    """A batch to evaluate, and the accuracy wanted of its values.
 
     Attributes:
-        batch: The queries.
-        accuracy: How well their values must be known. Derivatives take the same shots, and at
-            least as many as an uncut derivative would.
         run: Names the evaluation; everything random derives from it.
-        parameters: Numbers of the parameters to differentiate by; None: values alone.
+        parameters: Numbers of the parameters to differentiate by; None: values alone. Derivatives
+            take the shots of values, and at least as many as an uncut derivative would.
     """
 
     batch: Batch
@@ -112,16 +110,9 @@ class Evaluation:
 class Pipeline:
     """The four stages over a backend and a pool.
 
-    Attributes:
-        cuts: Where to cut.
-        backend: Evaluates subexperiments.
-        pool: Where tasks run.
-        conditions: How they do; its clock also times the stages.
-        basis: Settings at a cut.
-        memory_limit: Bytes a batch may take; None: half of what is free.
-        log: Where query records go; `trace` has task records.
-        seed: For records; the seeds themselves derive from the names of runs.
-        run_id: The run that records belong to.
+    The clock of `conditions` also times the stages; `memory_limit` is in bytes, None: half of what
+    is free. Query records go to `log`, task records to `trace`; the seed is for them alone: seeds
+    derive from the names of runs.
     """
 
     cuts: Labels | AutoCut | CutPlan | None

@@ -11,7 +11,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 
 from ..cutting import AutoCut, CutPlan, IntArray, Labels, SettingBasis
-from ..cutting.structure import structure_key, structure_of
+from ..cutting.gates import structure_key, structure_of
 from ..errors import BackendError
 from ..forks import Lock
 from ..reconstruction import Network
@@ -27,12 +27,8 @@ _MOST_PREPARED = 256
 class Prepared:
     """A plan with everything that its queries need besides bindings.
 
-    Attributes:
-        plan: The plan, reduced to what reaches the observables.
-        network: Its contraction.
-        experiments: What to run of each fragment.
-        term_paulis: Per fragment, the Pauli of each term of the observables.
-        work: The experiments with their backend, as workers are sent them.
+    The plan is reduced to what reaches the observables; `term_paulis` has the Pauli of each of
+    their terms, per fragment. The experiments with their backend are the `work` sent to workers.
     """
 
     plan: CutPlan

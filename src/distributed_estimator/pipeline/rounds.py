@@ -78,11 +78,9 @@ class RoundRequest:
 
 
 class Need:
-    """Memory that a round takes, in bytes.
+    """Memory that a round takes, in bytes, where `workers` tasks run at a time.
 
-    Args:
-        request: The round. Results of a row's parts are kept until they add up in order.
-        workers: Tasks that run at a time.
+    Results of a row's parts are kept until they add up in order.
     """
 
     def __init__(self, request: RoundRequest, workers: int) -> None:
@@ -111,11 +109,7 @@ class Need:
 
 
 class MemoryLimit:
-    """Bytes a batch may take.
-
-    Args:
-        limit: As configured; None: half of what is free when it is asked for.
-    """
+    """Bytes a batch may take; None: half of what is free when it is asked for."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
@@ -205,12 +199,8 @@ def in_bytes(size: int) -> str:
 class Spent:
     """What rounds took, all together.
 
-    Attributes:
-        subexperiments: Number that ran; chunks of the same ones count once.
-        shots: Shots of all of them.
-        missing: Tasks without a result at the deadline.
-        overlapped: Seconds spent on results while other tasks were still running.
-        tally: What the dispatcher counts.
+    Chunks of the same subexperiments count once; `missing` are tasks without a result at the
+    deadline, `overlapped` the seconds spent on results while other tasks were still running.
     """
 
     subexperiments: int = 0

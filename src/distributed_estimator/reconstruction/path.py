@@ -16,12 +16,8 @@ from ..cutting import FloatArray
 class Step:
     """Contract tensors `left` and `right`; the result takes the next free number.
 
-    Attributes:
-        left: Number of the left tensor.
-        right: Number of the right tensor.
-        left_axes: Its axes, those that are kept before those that are summed over.
-        right_axes: Its axes, those that are summed over before those that are kept.
-        num_shared: How many are summed over.
+    Of the axes of the left one those that are kept come before those that are summed over, of the
+    right one the other way round; `num_shared` are summed over.
     """
 
     left: int
@@ -187,11 +183,8 @@ class Contraction:
     """One pass along a path that runs every step as soon as both of its tensors exist.
 
     The path is fixed and each step is one product, so the bits of every tensor are those of
-    `Path.forward`, in any order of the leaves.
-
-    Args:
-        path: The path.
-        keep: Whether to keep every tensor, for the way back; else one goes when it has been used.
+    `Path.forward`, in any order of the leaves. With `keep`, every tensor is kept for the way back;
+    else one goes when it has been used.
     """
 
     def __init__(self, path: Path, *, keep: bool) -> None:

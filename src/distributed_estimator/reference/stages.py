@@ -24,7 +24,7 @@ from qiskit_addon_cutting import (
 from qiskit_addon_cutting.instructions import CutWire, Move
 from qiskit_addon_cutting.qpd import BaseQPDGate
 
-from ..cutting.structure import structure_key
+from ..cutting.gates import structure_key
 from ..errors import CircuitError, CutError, InputError
 from ..pubs import Pub
 from ..records import CircuitInfo

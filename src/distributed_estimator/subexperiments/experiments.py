@@ -61,12 +61,7 @@ class SlotwiseMap:
 
 @dataclass(frozen=True, eq=False)
 class SettingFamily:
-    """The settings of a fragment that measure at the same slots: one circuit, other rotations.
-
-    Attributes:
-        bases: The setting basis of each slot.
-        measured: Whether each slot is measured.
-    """
+    """The settings of a fragment that measure at the same slots: one circuit, other rotations."""
 
     bases: tuple[SlotBasis, ...]
     measured: tuple[bool, ...]
@@ -238,13 +233,7 @@ def _apply(mapping: SlotwiseMap, table: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class FragmentExperiment:
-    """A fragment, the Paulis wanted of it and the settings that give them.
-
-    Attributes:
-        fragment: The piece of the circuit.
-        paulis: The observables' distinct parts on it.
-        basis: Settings to run where shots are counted.
-    """
+    """A fragment, the observables' distinct parts on it, and the settings that give them."""
 
     fragment: Fragment
     paulis: tuple[Pauli, ...]
