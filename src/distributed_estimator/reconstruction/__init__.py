@@ -4,7 +4,6 @@ from .network import Network as Network
 from .reconstruction import Queries as Queries
 from .reconstruction import Reconstruction as Reconstruction
 from .reconstruction import Wanted as Wanted
-from .slicing import RunSlices as RunSlices
 from .slicing import SliceWork as SliceWork
 from .slicing import run_here as run_here
 from .tensors import FragmentTensor as FragmentTensor
