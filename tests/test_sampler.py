@@ -36,8 +36,6 @@ from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.backends.seeds import Repetition, draws_of
 from distributed_estimator.errors import BackendError
-from distributed_estimator.execution import Deadline, Policy
-from distributed_estimator.records import RecordWriter, TaskRecord, read_records
 
 # Aer says so of a device that names no relaxation times.
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no QubitProperties:UserWarning")
@@ -319,32 +317,6 @@ def test_sampler_that_lacks_a_gate():
     _, backend = deferring(lacks=["ecr"])
     with pytest.raises(BackendError, match=r"unknown instruction: ecr.*transpile the circuit"):
         estimate(backend, circuit, "ZZZ", "AAB")
-
-
-def in_hundreds(shots, pub):
-    """A device that takes shots by the hundred."""
-    return -(-shots // 100) * 100
-
-
-@pytest.mark.soak
-def test_shots_that_were_rounded_up_are_recorded(tmp_path):
-    """250 are asked for, in two chunks of 125 each: 200 and 200 are taken."""
-    call = gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None]
-    for chunks, taken in ((1, 300), (2, 400)):
-        _, backend = deferring(take=in_hundreds)
-        _, plain = deferring()
-        policy = Policy(deadline=Deadline(600.0, chunks=chunks))
-        with RecordWriter(tmp_path / f"{chunks}.jsonl") as trace:
-            result = estimate(backend, *call, shots=250, trace=trace, policy=policy)
-        metadata = result.metadata
-        assert metadata["shots"] == taken
-        assert metadata["shots_total"] == taken * metadata["num_subexperiments"]
-        tasks = [r for r in read_records(trace.path) if isinstance(r, TaskRecord)]
-        assert {task.shots for task in tasks} == {taken // chunks}
-        # As many shots asked for of a device that takes any number: equal but for what the
-        # standard errors themselves scatter, some per cent at 300 shots.
-        other = estimate(plain, *call, shots=taken).data.stds
-        np.testing.assert_allclose(result.data.stds, other, rtol=0.15)
 
 
 def test_a_precision_is_met_by_shots_that_are_rounded_up():

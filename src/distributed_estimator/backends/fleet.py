@@ -26,6 +26,16 @@ from ..records.files import writer_of
 from ..subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
 from .statevector import StatevectorBackend
 
+__all__ = [
+    "Background",
+    "Calibration",
+    "DeviceSpec",
+    "Fleet",
+    "SimulatedQPU",
+    "homogeneous",
+    "soonest",
+]
+
 _REMEMBERED = 1 << 16
 """Tasks whose submissions are counted; repeats come soon, so that old ones may be forgotten."""
 _ROUNDING = 1e-6

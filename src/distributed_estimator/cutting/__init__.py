@@ -2,21 +2,20 @@
 
 from .channels import LocalOperation, SettingBasis, Side, SlotBasis
 from .fragments import Cut, Fragment, Slot
-from .gates import ComplexArray, FloatArray, IntArray
+from .gates import ComplexArray as ComplexArray
+from .gates import FloatArray as FloatArray
+from .gates import IntArray as IntArray
 from .plan import AutoCut, CutPlan, Labels, check_cuts
 from .rewrite import Operation
 
 __all__ = [
     "AutoCut",
-    "ComplexArray",
     "Cut",
     "CutPlan",
-    "FloatArray",
     "Fragment",
-    "Operation",
-    "IntArray",
     "Labels",
     "LocalOperation",
+    "Operation",
     "SettingBasis",
     "Side",
     "Slot",

@@ -1,18 +1,12 @@
 """Algorithm 1 of the paper: a batch of queries through its four stages, timed and recorded."""
 
-from .pipeline import Accuracy, Evaluation, Pipeline, Request
-from .preparation import Preparation, Prepared
-from .rounds import MemoryLimit, Need, RoundRequest, in_bytes
-
-__all__ = [
-    "Accuracy",
-    "Evaluation",
-    "MemoryLimit",
-    "Need",
-    "Pipeline",
-    "Preparation",
-    "Prepared",
-    "Request",
-    "RoundRequest",
-    "in_bytes",
-]
+from .pipeline import Accuracy as Accuracy
+from .pipeline import Evaluation as Evaluation
+from .pipeline import Pipeline as Pipeline
+from .pipeline import Request as Request
+from .preparation import Preparation as Preparation
+from .preparation import Prepared as Prepared
+from .rounds import MemoryLimit as MemoryLimit
+from .rounds import Need as Need
+from .rounds import RoundRequest as RoundRequest
+from .rounds import in_bytes as in_bytes
