@@ -380,32 +380,30 @@ def _query_keys(runs: pd.DataFrame) -> list[str]:
     return found
 
 
+def _scaled(study: Study) -> pd.DataFrame:
+    runs = study.done("scaling")
+    return runs.assign(workers=runs.workers.fillna(1).astype(int))
+
+
 def speed_up(study: Study) -> Made:
     """Fig. 5: time of one worker over that of 16, or of the most that a data set was run with."""
-    runs = study.done("scaling")
-    runs = runs.assign(workers=runs.workers.fillna(1).astype(int))
-    most = {}
-    for dataset, workers in runs.groupby("dataset").workers:
-        counts = set(workers) - {1}
-        most[dataset] = PAPER_WORKERS if PAPER_WORKERS in counts else max([*counts], default=None)
-    wanted = runs.dataset.map(most).astype(float)
-    what = [f"between 1 and {n:g} workers" for n in wanted.fillna(PAPER_WORKERS)]
-    others = (runs.workers == wanted) & (runs.workers != 1)
-    found, alone = timed(paired(runs, runs.workers == 1, others, ("workers",), what))
-    return _rows(
-        found,
-        _BAR,
-        lambda part: {
-            **{**spread(1 / part.ratio), "basis": "measured"},
-            "workers": part.workers.iloc[0],
-        },
-    ), alone
+    runs = _scaled(study)
+    one, counts = runs.workers == 1, runs[runs.workers != 1].groupby("dataset").workers
+    most = counts.agg(lambda found: PAPER_WORKERS if PAPER_WORKERS in set(found) else max(found))
+    wanted = runs.dataset.map(most).astype(float).fillna(PAPER_WORKERS)
+    what = [f"between 1 and {count:g} workers" for count in wanted]
+    found, alone = timed(paired(runs, one, ~one & (runs.workers == wanted), ("workers",), what))
+
+    def row(part: pd.DataFrame) -> dict[str, Any]:
+        numbers = spread(1 / part.ratio)
+        return {**numbers, "basis": "measured", "workers": part.workers.iloc[0]}
+
+    return _rows(found, _BAR, row), alone
 
 
 def speed_ups(study: Study) -> pd.DataFrame:
     """Speed-up over one worker at every number of workers that was measured."""
-    runs = study.done("scaling")
-    runs = runs.assign(workers=runs.workers.fillna(1).astype(int))
+    runs = _scaled(study)
     found, _ = timed(paired(runs, runs.workers == 1, runs.workers != 1, ("workers",), ""))
     return _rows(found, ["workers", *_BAR], lambda part: spread(1 / part.ratio))
 
@@ -417,9 +415,8 @@ def slow_down(study: Study) -> Made:
     p = PAPER_P if PAPER_P in set(ps) else max(ps, default=0.0) or PAPER_P
     what = f"between p = 0 and p = {p:g}"
     found, alone = timed(paired(runs, ps == 0, ps == p, _STRAGGLERS, what))
-    return _rows(
-        found, _BAR, lambda part: {**spread(part.ratio), "basis": "measured", "p": p}
-    ), alone
+    numbers = {"basis": "measured", "p": p}
+    return _rows(found, _BAR, lambda part: {**spread(part.ratio), **numbers}), alone
 
 
 # Queries: shares, stages, savings, causes
