@@ -117,7 +117,7 @@ def test_a_cluster_that_takes_too_long_to_start(inbox, work, monkeypatch):
     """While its process says that it is there."""
     monkeypatch.setattr(driven, "SECONDS_TO_START", 0.5)
     before = psutil.Process().children()
-    with pytest.raises(PoolError, match="cannot be started on this machine .no answer in time"):
+    with pytest.raises(PoolError, match=r"on this machine \(no answer in time"):
         DaskPool(1).submit(job_of(work, ("value", 1.0)), inbox)
     assert psutil.Process().children() == before
 
