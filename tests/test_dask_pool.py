@@ -113,6 +113,15 @@ def test_closing_while_workers_start(inbox, work):
     wait_until(lambda: all(is_gone(p.pid) for p in started), "all are gone")
 
 
+def test_a_cluster_that_takes_too_long_to_start(inbox, work, monkeypatch):
+    """While its process says that it is there."""
+    monkeypatch.setattr(driven, "SECONDS_TO_START", 0.5)
+    before = psutil.Process().children()
+    with pytest.raises(PoolError, match=r"on this machine \(no answer in time"):
+        DaskPool(1).submit(job_of(work, ("value", 1.0)), inbox)
+    assert psutil.Process().children() == before
+
+
 @contextmanager
 def scheduler(*worker_options):
     """A scheduler in a process of its own, with workers; gives it and its address."""

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -110,7 +111,7 @@ class Child:
         """Wait for a message, for so many seconds; ("gone", cause) once the process has ended."""
         try:
             if limit is not None and not self._connection.poll(limit):
-                return "gone", f"no answer in {limit:g} s"
+                return "gone", "no answer in time"
             message: tuple[Any, ...] = self._connection.recv()
         except BlockingIOError:
             self._process.kill()
@@ -253,10 +254,11 @@ class Driven(Engine):
             raise PoolError(refusal)
 
     def _connect(self, child: Child) -> None:
-        limit = SECONDS_TO_START if self.address is None else _SECONDS_TO_CONNECT
-        verb, *rest = child.receive(limit)
-        while verb == "beat":
-            verb, *rest = child.receive(limit)
+        seconds = SECONDS_TO_START if self.address is None else _SECONDS_TO_CONNECT
+        limit = time.monotonic() + seconds
+        while (message := child.receive(max(0.0, limit - time.monotonic())))[0] == "beat":
+            pass
+        verb, *rest = message
         self._check_open()
         if verb != "connected":
             raise PoolError(rest[0] if verb == "failed" else self._explain(rest[0]))
