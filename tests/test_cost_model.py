@@ -22,6 +22,7 @@ from scipy.stats import binom
 
 from distributed_estimator import DistributedEstimator
 from distributed_estimator.analysis.costs import (
+    CLOCK,
     COSTS,
     TERMS,
     Configuration,
@@ -201,6 +202,18 @@ def test_intervals_of_groups_cover_as_the_binomial_allows():
     assert low <= hits <= high
 
 
+@pytest.mark.soak
+def test_intervals_of_a_model_cover_what_it_had_not_seen():
+    trials = 40
+    hits = 0
+    for trial in range(trials):
+        *fitted, fresh = lawful(21, seed=100 + trial, noise=0.1)
+        cost = CostModel.fit(fitted).predict(SETUP, Features.of(fresh)).costs["total"]
+        assert cost.low < cost.seconds < cost.high
+        hits += cost.low <= fresh.t_total <= cost.high
+    assert hits >= binom.ppf(1e-3, trials, 0.9)
+
+
 def test_more_probable_intervals_are_wider_and_take_more_configurations():
     records = lawful(25, seed=8, noise=0.1)
     factors = [CostModel.fit(records, level=p).of(SETUP).factors["total"] for p in (0.5, 0.9, 0.95)]
@@ -212,6 +225,23 @@ def test_more_probable_intervals_are_wider_and_take_more_configurations():
         CostModel.fit(records, level=0.99)
     with pytest.raises(InputError, match="`level` is 1: give a probability"):
         CostModel.fit(records, level=1)
+
+
+def test_extrapolation_is_said_by_feature():
+    model = CostModel.fit(lawful(30, seed=9))
+    features = Features.of(lawful(30, seed=9)[0])
+    assert model.predict(SETUP, features).extrapolated == ()
+    far = replace(features, shots=1e6, workers=64)
+    assert model.predict(SETUP, far).extrapolated == (
+        "shots is 1e+06, fitted on 128 to 2048",
+        "workers is 64, fitted on 1 to 4",
+    )
+
+
+def test_stages_below_the_clock_count_as_its_tick():
+    records = [replace(r, t_partition=0.0) for r in lawful(12, seed=15)]
+    cost = CostModel.fit(records).predict(SETUP, Features.of(records[0])).costs["partition"]
+    assert cost.seconds == pytest.approx(CLOCK)
 
 
 # --- What it says of its limits
@@ -307,6 +337,12 @@ def test_what_no_number_can_hold_is_refused():
 )
 def test_the_widest_fragment_is_read_from_labels(label: str | None, width: int):
     assert widest_fragment(4, label, 2) == width
+
+
+def test_the_widest_fragment_is_taken_from_records_that_hold_it():
+    record = query_record(partition_label="AABA", max_fragment_qubits=2)
+    assert Features.of(record).widest_fragment == 2
+    assert Features.of(replace(record, max_fragment_qubits=None)).widest_fragment == 3
 
 
 # --- Files
