@@ -82,7 +82,7 @@ def assert_same_as_qiskit(pubs, cuts="AABB"):
 
 # --- PUBs -----------------------------------------------------------------------------------------
 
-SHAPES = [(), (1,), (3,), (2, 1), (2, 3), (4, 2, 1), (0,)]
+SHAPES = [(), (1,), (3,), (2, 1), (2, 3), (4, 2, 1)]
 PAULIS = np.array(["ZZZZ", "XIXI", "IIIY", "ZXYZ", "IZII", "YYII", "ZIIZ", "XXXX"])
 
 
@@ -95,7 +95,8 @@ def broadcastable(pair):
 
 
 @pytest.mark.parametrize(
-    ("observables", "values"), [p for p in product(SHAPES, SHAPES) if broadcastable(p)]
+    ("observables", "values"),
+    [p for p in product(SHAPES, [*SHAPES, (0,), (2, 0)]) if broadcastable(p)],
 )
 def test_observables_and_bindings_broadcast(observables, values):
     chosen = np.resize(PAULIS, observables).tolist()
