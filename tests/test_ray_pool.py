@@ -414,7 +414,8 @@ def test_a_ray_that_was_there_is_used_and_left(start, folder, monkeypatch, addre
         "print(actors, ray.get(ray.remote(lambda: 41 + 1).remote()))\n"
         "ray.shutdown()\n"
     )
-    assert program.wait() == ("2.0 42\n", "", 0)
+    out, noise, code = program.wait()
+    assert (out, code) == ("2.0 42\n", 0), noise
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def _launch(
     packages = {}
     for folder in (root, root / "execution", root / "execution" / "pools"):
         packages[".".join(folder.relative_to(root.parent).parts)] = str(folder)
-    paths = [os.path.abspath(path) for path in sys.path if path]
+    paths = [os.path.abspath(path) for path in sys.path]
     command = _COMMAND.format(
         paths=paths, packages=packages, package=__package__, descriptor=descriptor
     )
