@@ -454,10 +454,11 @@ def answers(port):
 
 
 def actors(pool, inbox):
-    """The processes of both workers of a pool."""
-    jobs = [job_of(Calls(), ("pid",), delay=1.0) for _ in range(2)]
-    found = {int(end.outcomes[0].arrays[0][0]) for end in run(pool, inbox, *jobs)}
-    assert len(found) == 2
+    """The processes of both workers of a pool, once both are up."""
+    found = set()
+    while len(found) < 2:
+        jobs = [job_of(Calls(), ("pid",), delay=1.0) for _ in range(2)]
+        found = {int(end.outcomes[0].arrays[0][0]) for end in run(pool, inbox, *jobs)}
     return found
 
 
@@ -468,7 +469,6 @@ def test_a_cluster_serves_through_either_address_and_is_left(cluster, inbox):
             before = actors(pool, inbox)
             (lost,) = run(pool, inbox, job_of(Calls(), ("signal", 9)))
             assert lost.kind == "lost"
-            time.sleep(1.0)  # until Ray has noticed, and another takes its place
             after = actors(pool, inbox)
             assert len(before & after) == 1
         wait_until(lambda pids=before | after: all(map(is_gone, pids)), "the actors end")
