@@ -119,7 +119,7 @@ def test_a_cluster_that_takes_too_long_to_start(inbox, work, monkeypatch):
     before = psutil.Process().children()
     with pytest.raises(PoolError, match=r"on this machine \(no answer in time"):
         DaskPool(1).submit(job_of(work, ("value", 1.0)), inbox)
-    assert psutil.Process().children() == before
+    assert not set(psutil.Process().children()) - set(before)
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def test_workers_of_other_versions_are_refused(cluster, inbox, work, monkeypatch
     with pytest.raises(PoolError, match=rf"numpy {np.__version__} instead of 1\.0 on tcp://"):
         DaskPool(1, address=cluster).submit(job_of(work, ("value", 1.0)), inbox)
 
-    assert psutil.Process().children() == before
+    assert not set(psutil.Process().children()) - set(before)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -252,7 +252,7 @@ def test_an_address_where_nothing_answers(inbox, work, capfd, monkeypatch):
             DaskPool(1, address=address).submit(job_of(work, ("value", 1.0)), inbox)
 
     assert time.monotonic() - begin < 16.0, "half a second, and a busy machine"
-    assert psutil.Process().children() == before
+    assert not set(psutil.Process().children()) - set(before)
     assert inbox.messages.empty()
     assert capfd.readouterr().err == ""
 
