@@ -137,6 +137,7 @@ BAD = [
         ("+scales: {a: {? {b: 1} : c}}", 3, "a key is no text or number: give a name"),
         ("+scales: {small: {shot: 8}}", 3, "did you mean `shots`?"),
         ("+scales: {small: {experiments: {lern: {}}}}", 3, "did you mean `learn`?"),
+        ("+scales: {small: {experiments: {learn: {kind: }}}}", 3, "needs `kind`: give `train`"),
         ("+scales: {small: {experiments: [{}]}}", 3, "`experiments` is [{}]: give a mapping"),
         ("+optimizer: spsa\nscales: {a: {}, b: {lr: -1}}", 4, "`lr` is -1"),
         ("+model: {observable: zz_top}", 3, "observable"),
@@ -571,6 +572,15 @@ def test_a_folder_with_other_things_or_of_another_version_is_refused(begun: Begu
         run_study(study, runs_of(study), folder)
     with pytest.raises(InputError, match="is a file: name a folder"):
         run_study(study, runs_of(study), StudyFolder(thesis))
+
+
+def test_a_folder_whose_study_names_no_runs_goes_on(begun: Begun) -> None:
+    """As one that an older release began."""
+    study, folder = begun
+    head = json.loads(folder.study.read_text())
+    del head["runs"]
+    folder.study.write_text(json.dumps(head))
+    assert run_study(study, runs_of(study, only=["ask"]), folder).done == 1
 
 
 def test_differences_are_named_by_their_place() -> None:

@@ -371,11 +371,14 @@ class Document:
 
     def error(self, place: Place, message: str) -> str:
         """A message after file and line of a place, or of the nearest above it that is there."""
-        line, part = 1, self.value
+        line = 1
+        part: Any = self.value
         for step in place:
             if step not in getattr(part, "lines", ()):
                 break
-            line, part = part.lines[step], part[step]
+            line = part.lines[step]
+            # A scale may have taken the key away; the line that did is still known.
+            part = part.get(step) if isinstance(part, _Map) else part[step]
         return f"{self.source}, line {line}: {message}"
 
 
