@@ -518,6 +518,11 @@ def test_bad_calls(call, message):
         make("AB").run(*call)
 
 
+def test_no_circuits_have_no_gradients():
+    result = make("AB").run([], [], []).result()
+    assert (result.gradients, result.metadata) == ([], [])
+
+
 @pytest.mark.parametrize("precision", [-0.1, NAN, INF, "fine"])
 def test_bad_precision(precision):
     with pytest.raises(InputError, match="precision"):

@@ -165,13 +165,16 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
             for number, (_, batch, places) in enumerate(groups)
         ]
         evaluations = self._estimator.gradient(requests)
-        found: dict[int, tuple[FloatArray, dict[str, Any]]] = {}
+        rows: dict[int, FloatArray] = {}
+        metadata: dict[int, dict[str, Any]] = {}
         for (members, batch, places), evaluation in zip(groups, evaluations, strict=True):
             wanted = [batch.circuit.parameters[place] for place in places]
-            for member, row in zip(members, _gradients_of(evaluation), strict=True):
-                found[member] = row, {"parameters": wanted}
-        rows, metadata = zip(*(own for _, own in sorted(found.items())), strict=True)
-        return EstimatorGradientResult(list(rows), list(metadata), self._estimator.options)
+            rows.update(zip(members, _gradients_of(evaluation), strict=True))
+            metadata.update((member, {"parameters": wanted}) for member in members)
+        order = range(len(rows))
+        return EstimatorGradientResult(
+            [rows[n] for n in order], [metadata[n] for n in order], self._estimator.options
+        )
 
 
 def _gradients_of(evaluation: Evaluation) -> FloatArray:
