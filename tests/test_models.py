@@ -356,6 +356,16 @@ def test_one_qubit_has_no_pairs_whatever_the_entanglement(ansatz: str, entanglem
     assert model.circuit.num_nonlocal_gates() == 0
 
 
+def test_a_model_whose_parts_do_not_fit_is_refused():
+    model = build_model(ModelConfig(), 4)
+    with pytest.raises(InputError, match="acts on 3 qubits and the circuit has 4"):
+        replace(model, observables=build_model(ModelConfig(), 3).observables)
+    with pytest.raises(InputError, match="`observables` is empty: give one"):
+        replace(model, observables=())
+    with pytest.raises(InputError, match=r"differ from the circuit's parameters: θ\[7\]"):
+        replace(model, weights=model.weights[:-1])
+
+
 @pytest.mark.parametrize(("num_qubits", "cuts"), [(4, 4), (4, -1), (100, 60)])
 def test_labels_for_more_cuts_than_there_can_be_are_refused(num_qubits: int, cuts: int):
     with pytest.raises(InputError, match=f"`num_cuts` is {cuts}, and a chain of {num_qubits}"):

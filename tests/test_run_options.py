@@ -286,6 +286,13 @@ def test_a_configuration_goes_through_json(config: TrainingConfig):
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
 
 
+def test_a_configuration_of_an_older_release_is_read():
+    document = TrainingConfig(cuts=1).as_dict()
+    for name in ("pool", "address", "policy", "stragglers", "trace"):
+        del document[name]
+    assert TrainingConfig.from_dict(document) == TrainingConfig(cuts=1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -95,6 +95,22 @@ class Model:
     weights: tuple[Parameter, ...]
     observables: tuple[SparsePauliOp, ...]
 
+    def __post_init__(self) -> None:
+        if not self.observables:
+            raise InputError("`observables` is empty: give one observable an output")
+        for observable in self.observables:
+            if observable.num_qubits != self.circuit.num_qubits:
+                raise InputError(
+                    f"the observable acts on {observable.num_qubits} qubits and the circuit has "
+                    f"{self.circuit.num_qubits}: give one Pauli a qubit"
+                )
+        unknown = {*self.inputs, *self.weights} ^ set(self.circuit.parameters)
+        if unknown:
+            names = ", ".join(sorted(parameter.name for parameter in unknown))
+            raise InputError(
+                f"`inputs` and `weights` differ from the circuit's parameters: {names}"
+            )
+
     @property
     def num_qubits(self) -> int:
         """Width of the circuit."""

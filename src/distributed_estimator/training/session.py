@@ -66,7 +66,7 @@ class Session:
         self.meter = QueryMeter(self.folder.queries)
         self._everything = torch.from_numpy(np.concatenate([workload.x_train, workload.x_test]))
         self._unseen = torch.from_numpy(workload.y_test)
-        # In the order in which they are made safe: no log speaks of what a later one lacks.
+        # In the order in which they are made safe: no log speaks of what one before it lacks.
         self._logs = {"tasks": RecordWriter(self.folder.tasks)} if self.config.trace else {}
         self._logs["queries"] = RecordWriter(self.folder.queries)
         self._logs["training"] = self.folder.writer(self.folder.training)
