@@ -21,11 +21,14 @@ from qiskit import QuantumCircuit, qasm2, qasm3, qpy
 from qiskit.circuit import Parameter
 from qiskit.circuit.library import UnitaryGate
 from qiskit.quantum_info import SparsePauliOp, Statevector
+from qiskit_addon_cutting.instructions import CutWire
 from study_folders import StudyFolder, trained
 
 from distributed_estimator.cli import _query
 from distributed_estimator.cli.main import dest as command
 from distributed_estimator.cli.main import main
+from distributed_estimator.cli.plan import draw_cuts
+from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import InputError
 from distributed_estimator.training.config import TrainingConfig
 from distributed_estimator.training.models import ModelConfig
@@ -573,6 +576,16 @@ def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):
     assert "✂0 cut_wire" in done.out
     value = dest("estimate", tmp_path / "circuit.qpy", "--max-qubits", 3, "--exact", "--json")
     assert value.document["value"] == pytest.approx(exact(circuit, "ZZZZZ"), abs=1e-10)
+
+
+def test_a_mark_that_cuts_nothing_is_not_drawn():
+    circuit = QuantumCircuit(3)
+    circuit.cx(0, 1)
+    circuit.append(CutWire(), [1])
+    circuit.cx(0, 1)
+    circuit.cx(1, 2)
+    drawing = draw_cuts(CutPlan.build(circuit, "AAB"))
+    assert [item.operation.name for item in drawing.data] == ["cx", "cx", "✂0 cx"]
 
 
 def test_names_in_a_file_do_not_reach_the_terminal_raw(dest: Callable[..., Done], tmp_path: Path):

@@ -201,7 +201,7 @@ def draw_cuts(plan: CutPlan) -> QuantumCircuit:
                 Gate(f"✂{number} {cut.name}", len(operation.qubits), []), operation.qubits
             )
             del upcoming[0]
-        elif operation.instruction is not None:
+        elif operation.kernel is not None:
             drawing.append(operation.instruction, operation.qubits)
     return drawing
 
