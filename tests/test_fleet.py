@@ -381,6 +381,15 @@ def test_a_failed_job_takes_its_time_and_is_recorded(tmp_path):
     assert (job.status, times(job)) == ("failed", (0.0, 0.0, 0.0, 2.0, 2.0))
 
 
+def test_a_fleet_is_as_its_inner_backend_is():
+    """Whatever changes there: a journal keeps results by it."""
+    inner = Inner()
+    fleet = Fleet([spec()], inner)
+    assert (fleet.identity, fleet.row_bytes(experiment(), 10)) == ("inner", 123)
+    inner.identity = "with noise"
+    assert fleet.identity == "with noise"
+
+
 def test_an_inner_failure_is_passed_on_and_recorded(tmp_path):
     clock = Clock()
     inner = Inner(error=BackendError("out of qubits"))

@@ -368,7 +368,7 @@ class Fleet:
         self.specs = _specs(devices)
         self.backend = inner = StatevectorBackend() if backend is None else backend
         self.name = f"simulated(fleet of {len(self.specs)}: {inner.name})"
-        self.identity, self.exact, self.max_qubits = inner.identity, inner.exact, inner.max_qubits
+        self.exact, self.max_qubits = inner.exact, inner.max_qubits
         self.row_bytes = inner.row_bytes
         self.log = writer_of("log", log)
         self._clock, self._sleep = clock, sleep
@@ -377,6 +377,11 @@ class Fleet:
         self._lock = Lock()
         limits = [spec.most_circuits for spec in self.specs if spec.most_circuits is not None]
         self._most_circuits = min(limits, default=None)
+
+    @property
+    def identity(self) -> str:
+        """The inner backend's, which gives all values."""
+        return self.backend.identity
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """The inner backend's, but no more than fit into a job on every device."""

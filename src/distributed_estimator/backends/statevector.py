@@ -9,6 +9,7 @@ gates on one qubit are fused, angles are gathered by kind of gate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, reduce
 from typing import Any, TypeAlias
 
@@ -46,6 +47,7 @@ _Part: TypeAlias = ComplexArray | tuple[GateKernel, int]
 """A constant matrix, or a gate with angles and the number of its occurrence."""
 
 
+@dataclass(frozen=True)
 class StatevectorBackend:
     """Exact or shot-by-shot simulation of fragments with NumPy, complex128; see `Backend`.
 
