@@ -37,6 +37,7 @@ from qiskit.quantum_info import Clifford, Pauli, SparsePauliOp
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends import StatevectorBackend
+from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import CircuitError
 from distributed_estimator.records import QueryRecord, read_records
 
@@ -143,6 +144,11 @@ def test_the_last_axis_may_be_left_out_for_a_single_parameter(values):
 )
 def test_circuits_without_parameters(values):
     assert_same_as_qiskit([(entangled(4, 1), "ZZXX", values)])
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3)])
+def test_no_bindings_give_no_values(shape):
+    assert_same_as_qiskit([(ansatz(), "ZZZZ", np.zeros((*shape, 8)))])
 
 
 def test_estimator_pubs_and_pubs_of_every_length():
@@ -590,6 +596,17 @@ def test_automatic_cuts_serve_circuits_of_any_width():
         expected = reference(circuit, "ZX" + "Z" * (width - 2))
         assert float(result.data.evs) == pytest.approx(expected, abs=TOLERANCE)
         assert (result.metadata["num_cuts"] > 0) == (width > 3)
+
+
+def test_no_pubs_give_an_empty_result():
+    assert len(estimator().run([]).result()) == 0
+
+
+def test_a_pickled_plan_still_serves():
+    circuit = ansatz()
+    plan = pickle.loads(pickle.dumps(CutPlan.build(circuit, "AABB")))
+    result = estimator(plan).run([(circuit, "ZXYZ", bindings(1))], precision=0).result()[0]
+    assert result.data.evs == pytest.approx(reference(circuit, "ZXYZ", bindings(1)[0]))
 
 
 # --- going on where another estimator stopped

@@ -513,6 +513,16 @@ def test_operations_beyond_gates(operation):
     assert_exact(circuit, "XY", "AA")
 
 
+@pytest.mark.parametrize("make", [PauliEvolutionGate, PauliProductRotationGate])
+def test_symbolic_gates_of_one_class_and_width_are_told_apart(make):
+    """They differ in their operator, which is not among their parameters."""
+    for pauli in ("ZZ", "XX", "ZX", "XY"):
+        operator = SparsePauliOp(pauli) if make is PauliEvolutionGate else Pauli(pauli)
+        gate = make(operator, X)
+        for labels in ("AB", "AA"):
+            assert_exact(surrounded(gate, (0, 1), 2, seed=3), "XY", labels, [0.3])
+
+
 @pytest.mark.parametrize("labels", ["AAB", "ABC", "AAA", None])
 def test_pauli_evolution_is_its_product_formula_wherever_it_is_cut(labels):
     """Bound or not, cut or not: a circuit has one value, that of the circuit a device would run."""

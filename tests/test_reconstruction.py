@@ -284,6 +284,17 @@ def test_slices_sum_to_the_derivatives(name, many_tasks):
         np.testing.assert_allclose(own, whole, rtol=0, atol=1e-12 * np.abs(whole).max())
 
 
+def test_the_doubled_network_is_sliced_too():
+    edges = grid(3)
+    network = network_of(edges, 2)
+    most = network.elements_per_query(squared=True) // 2
+    sliced = network.sliced(most, squared=True)
+    assert sliced.num_slices > 1
+    assert sliced.elements_per_query <= most
+    leaves = random_leaves(edges, 2)  # of rank 4, as pairs of 2 are
+    np.testing.assert_allclose(sliced.values(leaves), network.values(leaves, 2), rtol=1e-12)
+
+
 def test_what_fits_is_not_sliced():
     network = network_of(grid(3))
     assert network.sliced(None, squared=False) is None
@@ -385,6 +396,14 @@ def test_memory_stays_below_the_cap():
     back = network.sliced(most, squared=False, derivatives=True)
     assert peak_elements(lambda: network.environments(leaves)) > 1.5 * most
     assert peak_elements(lambda: back.environments(leaves)) < most
+
+
+def test_several_queries_share_the_cap():
+    parts = reconstruction_parts(False)
+    network = parts[1]
+    most = int(2.5 * network.elements_per_query(squared=False))
+    sizes = [p.stop - p.start for p, _ in Reconstruction(*parts, most_elements=most).environments()]
+    assert sizes == [2, 1]
 
 
 @pytest.mark.parametrize("spare", [0, 60])

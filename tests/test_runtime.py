@@ -16,6 +16,7 @@ from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends import StatevectorBackend
 from distributed_estimator.errors import (
     CircuitError,
+    DeadlineError,
     InputError,
     PoolError,
     RunCancelledError,
@@ -24,6 +25,7 @@ from distributed_estimator.execution import (
     Batches,
     ByLabel,
     Constant,
+    Deadline,
     LargestInfluenceFirst,
     LongestFirst,
     Policy,
@@ -233,6 +235,27 @@ def test_pools_that_were_brought_along_are_left_open():
 
 
 # --- deadline -------------------------------------------------------------------------------------
+
+
+class Never(StatevectorBackend):
+    """Nothing arrives of one of the fragments before the test is over."""
+
+    over = threading.Event()
+
+    def run(self, experiment, task):
+        if experiment.fragment.index == 1:
+            self.over.wait(30)
+        return super().run(experiment, task)
+
+
+def test_without_any_shots_of_a_subexperiment_there_is_no_value():
+    Never.over.clear()
+    policy = Policy(deadline=Deadline(0.5, chunks=2))
+    try:
+        with pytest.raises(DeadlineError, match=r"after 0.5 s nothing had arrived of fragment 1"):
+            run(policy=policy, backend=Never(), workers=8)
+    finally:
+        Never.over.set()
 
 
 # --- records --------------------------------------------------------------------------------------
