@@ -292,6 +292,14 @@ def three_runs(instance):
     return [instance.run([pub]).result()[0].data.evs for _ in range(3)]
 
 
+def test_equal_fragments_and_equal_observables_are_sampled_independently():
+    """Two halves that are the same circuit, in one run: same distribution, other shots."""
+    half = entangled(2, 5)
+    circuit = half.tensor(half)
+    result = run(circuit, ["IIZX", "ZXII"], "AABB", shots=1000, seed=1, precision=None)
+    assert result.data.evs[0] != result.data.evs[1]
+
+
 @pytest.mark.parametrize("options", [{"shots": 100}, {"shots": None, "default_precision": 0.05}])
 def test_a_seed_fixes_a_sequence_of_unlike_runs(options):
     first = three_runs(estimator(seed=7, **options))

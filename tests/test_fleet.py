@@ -390,6 +390,42 @@ def test_a_fleet_is_as_its_inner_backend_is():
     assert fleet.identity == "with noise"
 
 
+def test_threads_share_the_queues(tmp_path):
+    """Time stands still, so that all jobs are there at once whatever the threads do."""
+    log = tmp_path / "log.jsonl"
+    devices = homogeneous(2, seconds_per_job=1.0, seconds_per_shot=0.0)
+    fleet = Fleet(devices, Inner(), log=log, clock=lambda: 0.0, sleep=lambda seconds: None)
+    values = {}
+
+    def work(worker):
+        for number in range(20):
+            key = f"{worker} {number}"
+            values[key] = fleet.run(experiment(), task(key))
+
+    threads = [threading.Thread(target=work, args=[n], daemon=True) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+    jobs = logged(log)
+    assert {job.task for job in jobs} == set(values)
+    assert len(jobs) == 160
+    assert values == {key: f"value of {key}" for key in values}
+    for device in devices:
+        own = sorted((job for job in jobs if job.device == device.name), key=lambda job: job.job)
+        assert [job.job for job in own] == list(range(80))
+        assert [job.started for job in own] == [float(n) for n in range(80)]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"name": "other"}])
+def test_another_seed_or_name_draws_otherwise(change):
+    keys = [f"task {n}" for n in range(50)]
+    one = draws(SimulatedQPU(spec(**NOISY)), keys)
+    other = draws(SimulatedQPU(spec(**{**NOISY, **change})), keys)
+    assert all(abs(one[key][0] - other[key][0]) > 1e-6 for key in keys)
+
+
 def test_an_inner_failure_is_passed_on_and_recorded(tmp_path):
     clock = Clock()
     inner = Inner(error=BackendError("out of qubits"))

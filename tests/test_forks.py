@@ -21,6 +21,7 @@ from distributed_estimator.execution import Journal, Policy
 from distributed_estimator.execution.pools import ProcessPool, ThreadPool
 from distributed_estimator.pipeline import Prepared
 from distributed_estimator.records import QueryRecord, read_records
+from distributed_estimator.reference import ReferenceEstimator
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks"),
@@ -162,6 +163,12 @@ def test_noise_of_a_fork_with_a_seed_is_what_the_original_draws_next():
     draws(chosen)
     copy = pickle.loads(pickle.dumps(chosen))
     assert in_a_fork(lambda: draws(chosen)) == draws(copy) == draws(chosen)
+
+
+def test_noise_of_the_references_copies_and_forks_is_their_own():
+    chosen = ReferenceEstimator("AB", shots=128, defer_measurements=True)
+    copy = pickle.loads(pickle.dumps(chosen))
+    assert len({in_a_fork(lambda: draws(chosen)), draws(copy), draws(chosen)}) == 3
 
 
 def test_records_of_a_fork_are_its_own(tmp_path):

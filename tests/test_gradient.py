@@ -343,6 +343,14 @@ def test_sampled_gradient_is_unbiased(kind, basis):
     assert (np.abs(rows.mean(axis=0) - expected) <= LIMIT * error).all()
 
 
+def test_groups_of_a_call_have_seeds_of_their_own():
+    circuit = iris_circuit()
+    values = point(circuit)
+    call = [circuit, circuit.copy()], [SparsePauliOp("ZZZZ")] * 2, [values] * 2
+    one, two = make("AABB", None, shots=128, seed=5).run(*call).result().gradients
+    assert not np.array_equal(one, two)
+
+
 def test_same_seed_same_bits():
     circuit = iris_circuit()
     call = [circuit] * 2, [SparsePauliOp("ZZZZ")] * 2, [point(circuit, 1), point(circuit, 2)]

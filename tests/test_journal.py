@@ -273,6 +273,18 @@ def test_a_second_writer_is_told(path: Path):
         assert journal.find("more")[0] == 1.0
 
 
+@pytest.mark.parametrize("begin", ["find", "add"])
+def test_two_that_begin_a_file(path: Path, begin: str):
+    with Journal(path) as one, Journal(path) as other:
+        if begin == "find":
+            assert one.find("task") is None
+        else:
+            one.add("task", (np.array([1.0]),))
+        for use in (lambda: other.add("task", ()), lambda: other.find("task")):
+            with pytest.raises(RecordError, match=re.escape(f"`{path}` is in use by another run")):
+                use()
+
+
 @pytest.mark.parametrize("changed", ["circuit", "angle", "observable", "shots"])
 def test_a_result_is_found_for_the_same_content_alone(path: Path, changed: str):
     """Seed and place in the run are those of the run before, which alone make the key."""

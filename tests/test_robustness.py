@@ -258,6 +258,14 @@ def test_intervals_are_wilsons(right: int, count: int):
     )
 
 
+def test_noise_is_a_function_of_the_seed_and_independent_between_draws():
+    features, sigma = np.full((20, 4), 0.75), np.array([0.05])
+    first = gaussian(features, sigma, 2, BOUNDS, seed=7)
+    assert np.array_equal(first, gaussian(features, sigma, 2, BOUNDS, seed=7))
+    assert not np.array_equal(first, gaussian(features, sigma, 2, BOUNDS, seed=8))
+    assert not np.array_equal(first[:, 0], first[:, 1])
+
+
 @pytest.mark.parametrize(("share", "count"), [(-0.1, 5), (1.1, 5), (math.nan, 5), (0.5, 0)])
 def test_an_interval_of_nothing_is_refused(share: float, count: int):
     with pytest.raises(InputError, match=f"`share` is {share} and `count` {count}: give"):

@@ -209,6 +209,13 @@ def test_measurements_are_deferred_for_noiseless_local_simulators_alone():
     assert not SamplerBackend(deferred[0], defer_measurements=False).defer_measurements
 
 
+def test_simulator_noise_of_the_runtime_is_not_deferred():
+    options = {"simulator": {"noise_model": noise()}}
+    with pytest.warns(DeprecationWarning, match="SamplerV2 class is deprecated"):
+        sampler = RuntimeSampler(mode=AerSimulator(), options=options)
+    assert not SamplerBackend(sampler).defer_measurements
+
+
 @pytest.mark.parametrize("name", ["aer", "backend on aer"])
 def test_measurements_inside_circuits_give_the_same(name):
     backend = SamplerBackend(SAMPLERS[name](), defer_measurements=False)
