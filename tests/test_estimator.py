@@ -146,11 +146,6 @@ def test_circuits_without_parameters(values):
     assert_same_as_qiskit([(entangled(4, 1), "ZZXX", values)])
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3)])
-def test_no_bindings_give_no_values(shape):
-    assert_same_as_qiskit([(ansatz(), "ZZZZ", np.zeros((*shape, 8)))])
-
-
 def test_estimator_pubs_and_pubs_of_every_length():
     circuit, points = ansatz(), bindings(3)
     pubs = [
