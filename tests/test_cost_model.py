@@ -586,6 +586,7 @@ def test_predict_fits_validates_and_predicts(
         (["predict"], "Missing option '--costs'"),
         (["predict", "--costs", "LOG"], "give a FILE with a circuit to predict its cost, `--fit"),
         (["predict", "--costs", "LOG", "--validate", "--shots", 5], "give a FILE with a circuit"),
+        (["predict", "--costs", "LOG", "--validate", "--seed", 5], "leave out the options of a qu"),
         (
             ["predict", "CIRCUIT", "--costs", "LOG"],
             "what a precision costs shows only when it runs",
