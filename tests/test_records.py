@@ -380,6 +380,8 @@ def test_what_cannot_be_written_is_a_record_error(tmp_path: Path) -> None:
     log = RecordWriter(tmp_path / "runs" / "log.jsonl")
     with pytest.raises(RecordError, match="training record cannot be written as JSON"):
         log.write(step(0, metrics={"a": object()}))
+    with pytest.raises(RecordError, match="pipeline is 'new': use one of contracted, reference"):
+        log.write(query_record(pipeline="new"))
     assert not log.path.exists()
     (tmp_path / "runs").write_text("")
     with pytest.raises(RecordError, match="cannot write"):

@@ -408,13 +408,16 @@ def test_a_page_of_ones_own_is_not_replaced(tmp_path, name):
     assert not (tmp_path / "summary.json").exists()
 
 
-@pytest.mark.parametrize("missing", ["vl_convert", "jinja2"])
+@pytest.mark.parametrize("missing", ["vl_convert", "jinja2", "markupsafe"])
 def test_without_a_library_nothing_is_written(tmp_path, monkeypatch, missing):
     study = small(tmp_path)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(MissingExtraError, match=r"distributed-estimator\[report\]"):
         write_report(study.path)
     assert not (study.path / "report").exists()
+    run = training_run(tmp_path / "run")
+    with pytest.raises(MissingExtraError, match=r"distributed-estimator\[report\]"):
+        write_run_report(run)
 
 
 # Archives

@@ -26,6 +26,8 @@ Every message names the value, what was expected and what to do; `named`, `short
 
 from __future__ import annotations
 
+import math
+
 _MOST_NAMED = 5
 
 
@@ -130,10 +132,15 @@ def short(count: int) -> str:
     """A count for a message, however many digits it has.
 
     Example:
-        >>> short(864), short(6**29)
-        ('864', '3.68e+22')
+        >>> short(864), short(6**29), short(6**600)
+        ('864', '3.68e+22', '7.78e+466')
     """
-    return str(count) if count < 10**9 else f"{min(count, 10**300):.3g}"
+    if count < 10**9:
+        return str(count)
+    if count < 10**300:
+        return f"{count:.3g}"
+    exponent = math.log10(count)  # a float would overflow
+    return f"{10 ** (exponent % 1):.2f}e+{math.floor(exponent)}"
 
 
 def shortened(value: object) -> str:

@@ -55,6 +55,12 @@ _GENERATOR = '<meta name="generator" content="distributed-estimator">'
 # Pages
 
 
+def require_pages() -> None:
+    """Raises MissingExtraError, with the install command, if pages cannot be made."""
+    charts.require_charts()
+    environment()
+
+
 def environment(**options: Any) -> Environment:
     """The templates of charts and pages."""
     jinja2 = require("jinja2", "report", "a report", "Jinja2")
@@ -89,6 +95,7 @@ def page(template: str, drawn: Mapping[str, Figure | Choices], **values: Any) ->
     Raises:
         MissingExtraError: Jinja2 or vl-convert is not installed.
     """
+    require_pages()
     from markupsafe import Markup
 
     parts = {"style": _asset("page.css"), "library": _library(), "script": _asset("page.js")}

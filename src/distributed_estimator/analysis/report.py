@@ -18,10 +18,21 @@ from ..errors import RecordError
 from ..records import TaskRecord, given_path, plain
 from . import charts
 from .archive import Manifest, read_manifest, replaced_files, write_text
-from .charts import Figure, require_charts
+from .charts import Figure
 from .escape import csv_text, cuts_label, number, one_line
 from .load import MANIFEST
-from .pages import Choices, Rows, check_page, entry, facts, href, markdown_page, page, timelines
+from .pages import (
+    Choices,
+    Rows,
+    check_page,
+    entry,
+    facts,
+    href,
+    markdown_page,
+    page,
+    require_pages,
+    timelines,
+)
 from .study import Study, load_study
 from .study_tables import (
     MOST_ERROR,
@@ -410,7 +421,7 @@ def write_report(
     """
     folder = given_path(folder)
     place = folder / "report" if out is None else given_path(out)
-    require_charts()
+    require_pages()
     check_page(place / "report.html")
     if command is None:
         command = shlex.join(["dest", "study", "report", str(folder)])
@@ -450,7 +461,7 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
     """
     folder = given_path(folder)
     place = folder if out is None else given_path(out)
-    require_charts()
+    require_pages()
     if not (folder / RECORDS / MANIFEST).is_file():
         raise RecordError(
             f"{folder} holds no archive named {RECORDS}: pack a study there with "

@@ -341,7 +341,9 @@ def predict(
             "give a FILE with a circuit to predict its cost, `--fit MODEL` or `--validate`"
         )
     elif any(map(is_given, options.values())):
-        raise click.UsageError("give a FILE with a circuit to predict its cost")
+        raise click.UsageError(
+            "give a FILE with a circuit to predict its cost, or leave out the options of a query"
+        )
     model = _model(costs, level)
     found = [] if features is None else _predictions(model, features)
     if target is not None:

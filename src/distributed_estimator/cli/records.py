@@ -49,16 +49,17 @@ def records(path: Path, sql: str | None, as_json: bool, as_csv: bool) -> None:
     if isinstance(found, Inventory):
         _print_inventory(found, as_json)
         return
+    if not (as_json or as_csv):
+        _print_rows(found)
+        return
     rows = [[_plain(value) for value in row] for row in found.rows]
     if as_json:
         print_json({"columns": found.columns, "rows": rows})
-    elif as_csv:
+    else:
         written = io.StringIO()
         csv.writer(written, lineterminator="\n").writerows([found.columns, *rows])
         text = written.getvalue()
         click.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
-    else:
-        _print_rows(found)
 
 
 def _print_inventory(found: Inventory, as_json: bool) -> None:

@@ -334,9 +334,12 @@ def encode(record: Record) -> bytes:
     """A record as one line of ASCII, without the newline; NumPy's numbers are written as Python's.
 
     Raises:
-        RecordError: A field holds what JSON has no word for.
+        RecordError: A field holds what JSON has no word for, or a word that no reader takes.
     """
     fields = {"kind": record.kind, **vars(record)}
+    for name, words in _words(record.kind).items():
+        if fields[name] not in words:
+            raise RecordError(f"{name} is {fields[name]!r}: use one of {', '.join(words)}")
     try:
         try:
             line = _ENCODER.encode(fields)
@@ -416,6 +419,16 @@ def decode(line: bytes) -> Record:
 @cache
 def _fields(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
+
+
+@cache
+def _words(kind: str) -> dict[str, tuple[str, ...]]:
+    """The words that fields of a kind of records may hold, where there is a list of them."""
+    return {
+        name: get_args(hint)
+        for name, hint in get_type_hints(KINDS[kind]).items()
+        if get_origin(hint) is Literal
+    }
 
 
 def _with_nan(hint: Any, value: Any) -> Any:
