@@ -13,6 +13,7 @@ from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import CXGate, RZZGate, UnitaryGate
 from qiskit.quantum_info import PTM, Kraus, Operator, random_unitary
 from qiskit_addon_cutting.instructions import CutWire, Move
+from qiskit_addon_cutting.qpd import QPDBasis
 
 from distributed_estimator.cutting import CutPlan
 
@@ -203,3 +204,12 @@ def test_settings_per_fragment():
     assert plan.settings_per_fragment() == (5, 25, 25, 5)
     assert plan.settings_per_fragment("minimal") == (3, 9, 9, 3)
     assert plan.num_terms == 6**3
+
+
+@pytest.mark.parametrize(("name", "state"), catalogue.VARIANTS)
+def test_the_overhead_is_no_more_than_the_addons(name, state):
+    gate = random_gate(name, state)
+    cut, _ = gate_cut(gate)
+    theirs = QPDBasis.from_instruction(gate).overhead
+    assert cut.sampling_overhead <= theirs * (1 + 1e-9)
+    assert cut.sampling_overhead >= 1 - 1e-9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gate_catalogue as catalogue
 import numpy as np
 import pytest
+import torch
 from helpers import entangled, random_paulis, without_marks
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
@@ -15,7 +16,7 @@ from qiskit_addon_cutting.instructions import CutWire
 from qiskit_machine_learning.gradients import ParamShiftEstimatorGradient
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
-from distributed_estimator.errors import CutError, InputError
+from distributed_estimator.errors import BackendError, CutError, InputError
 from distributed_estimator.records import QueryRecord, read_records
 
 STEP = 1e-5
@@ -577,3 +578,48 @@ def test_values_and_gradients_keep_to_the_precision_and_the_pub():
         sampling.values_and_gradients(pub, [Parameter("other")])
     with pytest.raises(InputError, match="parameter"):
         sampling.values_and_gradients((circuit, "ZZ", [0.1]))
+
+
+def test_torch_backward_reaches_the_inputs():
+    from qiskit_machine_learning.connectors import TorchConnector
+
+    circuit = iris_circuit()
+    qnn = make_qnn(make("ABBC"), circuit, SparsePauliOp("ZZZZ"))
+    weights = np.random.default_rng(6).uniform(-1, 1, 8)
+    model = TorchConnector(qnn, initial_weights=weights)
+    inputs = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(2, 4).requires_grad_()
+    model.to(torch.float64)(inputs).sum().backward()
+    order = [*qnn.input_params, *qnn.weight_params]
+    places = [list(circuit.parameters).index(parameter) for parameter in order]
+    total = np.zeros(8)
+    for sample in range(2):
+        values = np.empty(12)
+        values[places] = np.concatenate([inputs[sample].detach().numpy(), weights])
+        expected = uncut(circuit, SparsePauliOp("ZZZZ"), values)[places]
+        total += expected[4:]
+        # torch keeps single precision somewhere on the way: 1e-5 is some ulps of it.
+        assert np.abs(inputs.grad[sample].numpy() - expected[:4]).max() <= 1e-5
+    assert np.abs(model.weight.grad.numpy() - total).max() <= 1e-5
+
+
+def test_members_of_a_batch_are_unbiased_too():
+    """300 bindings at once, a little apart from each other: each has shots of its own."""
+    circuit = iris_circuit()
+    points = point(circuit) + np.random.default_rng(1).uniform(-0.2, 0.2, (RUNS, 12))
+    observable = SparsePauliOp("ZZZZ")
+    call = [circuit] * RUNS, [observable] * RUNS, points
+    expected = np.array(make("AABB").run(*call).result().gradients)
+    found = np.array(make("AABB", None, shots=256, seed=3).run(*call).result().gradients)
+    errors = found - expected
+    spread = errors.std(axis=0, ddof=1) / np.sqrt(RUNS)
+    assert (np.abs(errors.mean(axis=0)) <= LIMIT * spread).all()
+
+
+def test_precision_zero_needs_an_exact_backend():
+    from qiskit.primitives import StatevectorSampler
+
+    circuit = real_amplitudes(2, reps=1)
+    estimator = DistributedEstimator("AB", backend=StatevectorSampler())
+    job = FragmentGradient(estimator, precision=0).run([circuit], ["ZZ"], [point(circuit)])
+    with pytest.raises(BackendError, match="precision"):
+        job.result()

@@ -7,11 +7,15 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +30,7 @@ from distributed_estimator.errors import (
 )
 from distributed_estimator.records import TrainingRecord, files
 from distributed_estimator.training import loop, session
+from distributed_estimator.training.checkpoints import Checkpoint
 from distributed_estimator.training.config import TrainingConfig
 from distributed_estimator.training.loop import load_trained, resume, train
 from distributed_estimator.training.models import ModelConfig
@@ -513,3 +518,69 @@ def test_a_folder_that_cannot_be_written_is_refused(task: Workload):
     """Nobody, whatever the user, makes a folder below this one."""
     with pytest.raises(DistributedEstimatorError, match=r"cannot be (made|written)"):
         train(task, CONFIGS["adam"], RunFolder(Path("/proc/self/fdinfo/run")))
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "distributed_estimator.cli.main", "train", *options]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+RUN = ("iris", "--cuts", "2", "--epochs", "30", "--batch-size", "16", "--no-figure")
+
+
+def wait_for(path: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while not (path.exists() and text in path.read_bytes()):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
+    """Trains to the end, killed so often at random moments, and compares with a run in peace."""
+    rng = np.random.default_rng(seed)
+    peace = start(folder, *RUN, "--out", "peace")
+    peace.communicate()
+    assert peace.returncode == 0
+    command: tuple[str, ...] = (*RUN, "--out", "war")
+    happened = 0
+    while True:
+        process = start(folder, *command)
+        if happened < kills:
+            if command[0] == "--resume" or happened % 2:
+                time.sleep(2.0)  # imports
+            else:
+                wait_for(folder / "war" / "training.jsonl", b"training", process)
+            time.sleep(rng.uniform(0, 1.2))
+            process.kill()
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, errors.decode()
+        happened += 1
+        if (folder / "war" / "checkpoint.safetensors").exists():
+            command = ("--resume", "war", "--no-figure")
+    assert happened >= 1
+    assert story(RunFolder(folder / "war")) == story(RunFolder(folder / "peace"))
+    check_sound(RunFolder(folder / "war"))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", [0])
+def test_a_run_that_was_killed_ten_times_ends_as_if_it_had_not(tmp_path: Path, seed: int):
+    kill_and_resume(tmp_path, kills=10, seed=seed)
+
+
+@pytest.mark.soak
+def test_ctrl_c_ends_the_step_and_says_how_to_go_on(tmp_path: Path):
+    process = start(tmp_path, *RUN, "--epochs", "100000", "--out", "my run")
+    wait_for(tmp_path / "my run" / "training.jsonl", b'"epoch": 1', process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == b""
+    message = err.decode().splitlines()[-1]
+    assert "everything is kept, go on with: dest train --resume 'my run'" in message
+    assert "Traceback" not in err.decode()
+    assert not (tmp_path / "my run" / "summary.json").exists()
+    Checkpoint.load(tmp_path / "my run" / "checkpoint.safetensors")

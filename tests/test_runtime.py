@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from qiskit.circuit.library import real_amplitudes
 from qiskit.providers import JobStatus
+from qiskit_aer.primitives import SamplerV2
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends import StatevectorBackend
+from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import (
     CircuitError,
     DeadlineError,
     InputError,
     PoolError,
     RunCancelledError,
+    TaskFailedError,
 )
 from distributed_estimator.execution import (
     Batches,
@@ -308,3 +311,145 @@ def test_a_backend_that_cannot_be_sent_is_refused_before_anything_is(pool):
     with pytest.raises(InputError, match=r"`backend` cannot be sent .*: use pool=\"threads\""):
         run(pool, backend=Tied())
     assert time.monotonic() - begin < 60
+
+
+class Damaging(StatevectorBackend):
+    """Every fifth task's first result is no number."""
+
+    seen: ClassVar[set[str]] = set()
+
+    def run(self, experiment, task):
+        estimate = super().run(experiment, task)
+        if int(task.key[:4], 16) % 5 == 0 and task.key not in self.seen:
+            self.seen.add(task.key)
+            estimate.values[0, 0, 0] = np.nan
+        return estimate
+
+
+def test_damaged_results_are_not_folded_in(expected):
+    Damaging.seen.clear()
+    policy = Policy(subexperiments=1, retry=Retry(backoff=0.0))
+    result = run(policy=policy, backend=Damaging())
+    assert_same_bits(result.data, expected)
+    assert result.metadata["retries"] == len(Damaging.seen) > 10
+
+
+class Poisoned(StatevectorBackend):
+    """One fragment's tasks at one binding never succeed."""
+
+    ran: ClassVar[list[int]] = []
+
+    def run(self, experiment, task):
+        if task.experiment == 1 and task.start == 3:
+            raise RuntimeError("the device is on fire")
+        self.ran.append(1)
+        return super().run(experiment, task)
+
+
+def test_a_task_that_always_fails_is_named_and_all_others_complete():
+    Poisoned.ran.clear()
+    policy = Policy(subexperiments=10_000, retry=Retry(backoff=0.0))
+    with pytest.raises(TaskFailedError) as caught:
+        run(policy=policy, backend=RowByRow(Poisoned()))
+    message = str(caught.value)
+    assert message.startswith("fragment 1, settings 0 to ")
+    assert (
+        "binding 3 failed 3 times, at last because RuntimeError: the device is on fire" in message
+    )
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert len(Poisoned.ran) == 3 * 12 - 1
+
+
+class RowByRow:
+    """A backend whose tasks hold one binding."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def rows_per_task(self, experiment):
+        return 1
+
+
+def test_sampler_jobs_that_fail_or_are_cancelled_are_sent_again(monkeypatch):
+    backend = SamplerBackend(SamplerV2(), circuits_per_job=16)
+    undisturbed = run(policy=Policy(), backend=backend, workers=1)
+    plain, jobs = SamplerV2.run, []
+
+    def unreliable(sampler, pubs, *, shots=None):
+        jobs.append(1)
+        if len(jobs) % 3 == 0:
+            raise RuntimeError("the job was cancelled by the provider")
+        return plain(sampler, pubs, shots=shots)
+
+    monkeypatch.setattr(SamplerV2, "run", unreliable)
+    policy = Policy(retry=Retry(attempts=20, backoff=0.0))
+    result = run(policy=policy, backend=backend, workers=1)
+    assert_same_bits(result.data, undisturbed.data)
+    assert result.metadata["retries"] == len(jobs) // 3 > 3
+
+
+class Slow(StatevectorBackend):
+    """The last chunk of every subexperiment's shots takes longer than anyone waits."""
+
+    over = threading.Event()
+
+    def run(self, experiment, task):
+        if task.chunk[0] == 3:
+            self.over.wait(30)
+        return super().run(experiment, task)
+
+
+def test_at_a_deadline_the_shots_that_have_arrived_make_up_the_value():
+    Slow.over.clear()
+    deadline = Deadline(3.0, chunks=4)
+    policy = Policy(deadline=deadline)
+    try:
+        result = run(policy=policy, backend=Slow(), workers=32, shots=400)
+    finally:
+        Slow.over.set()
+    whole = run(policy=policy, shots=400, workers=4)
+    assert result.metadata["missing"] == 3  # of each fragment, a quarter
+    assert result.metadata["shots_total"] == 0.75 * whole.metadata["shots_total"]
+    assert whole.metadata["missing"] == 0
+    exact = run(shots=None, default_precision=0.0, policy=Policy()).data.evs
+    z = (result.data.evs - exact) / result.data.stds
+    assert np.abs(z).max() < 5  # 24 values, five standard errors: 1 in 70,000
+    # A quarter of the shots is missing, and error bars know: sqrt(4/3), give or take their noise.
+    ratio = np.median(result.data.stds / whole.data.stds)
+    assert 1.0 < ratio < 1.35
+
+
+class Counted(StatevectorBackend):
+    ran: ClassVar[list[str]] = []
+
+    def run(self, experiment, task):
+        self.ran.append(task.key)
+        return super().run(experiment, task)
+
+
+class Dying(Counted):
+    def run(self, experiment, task):
+        if len(self.ran) >= 50:
+            raise InputError("the lights go out")
+        return super().run(experiment, task)
+
+
+def test_what_a_lost_run_had_finished_is_not_run_again(tmp_path, expected):
+    path = tmp_path / "journal.jsonl"
+    options = EstimatorOptions(shots=64, seed=5, policy=Policy(subexperiments=1))
+    Counted.ran.clear()
+    with (
+        DistributedEstimator(LABEL, Dying(), workers=1, options=options, journal=path) as estimator,
+        pytest.raises(InputError, match="lights"),
+    ):
+        estimator.run([pub()]).result()
+    first = set(Counted.ran)
+    Counted.ran.clear()
+    with DistributedEstimator(LABEL, Counted(), options=options, journal=path) as estimator:
+        result = estimator.run([pub()]).result()[0]
+    assert_same_bits(result.data, expected)
+    assert len(first) == 50
+    assert not first & set(Counted.ran)

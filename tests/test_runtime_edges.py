@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import ClassVar
 
@@ -414,3 +415,46 @@ def test_parts_of_a_policy_of_the_wrong_type(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=f"`{name}` is .*: give "):
         Policy(**wrong)
+
+
+@pytest.mark.soak
+def test_a_deadline_ends_a_run_that_has_a_precision_to_meet():
+    """Pilots, rounds and their repetitions have one deadline together."""
+    chosen = estimator(
+        backend=BusyAtFirst(),
+        shots=None,
+        default_precision=0.01,
+        policy=Policy(deadline=Deadline(3.0)),
+    )
+    begin = time.monotonic()
+    with chosen, pytest.raises(Exception, match=r"after 3 s .*: give a later deadline"):
+        chosen.run([(chain(), "ZZZZ")]).result()
+    assert (
+        time.monotonic() - begin < 30
+    )  # five rounds of 3 s each, were each given its own, and more
+
+
+class SlowRound(StatevectorBackend):
+    """Pilots are quick, and of the round that counts the last chunk never comes."""
+
+    over = threading.Event()
+
+    def run(self, experiment, task):
+        if task.chunk[0] == 3 and task.shots > 128:
+            self.over.wait(60)
+        return super().run(experiment, task)
+
+
+def test_what_a_round_has_at_the_deadline_is_returned_though_the_precision_is_not_met():
+    SlowRound.over.clear()
+    policy = Policy(deadline=Deadline(3.0))
+    chosen = estimator(
+        backend=SlowRound(), workers=8, shots=None, default_precision=0.01, policy=policy
+    )
+    try:
+        with chosen:
+            result = chosen.run([(chain(), "ZZZZ")]).result()[0]
+    finally:
+        SlowRound.over.set()
+    assert result.metadata["missing"] == 2
+    assert 0 < float(result.data.stds) < 0.05

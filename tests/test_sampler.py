@@ -36,6 +36,8 @@ from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.backends.seeds import Repetition, draws_of
 from distributed_estimator.errors import BackendError
+from distributed_estimator.execution import Deadline, Policy
+from distributed_estimator.records import RecordWriter, TaskRecord, read_records
 
 # Aer says so of a device that names no relaxation times.
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no QubitProperties:UserWarning")
@@ -593,3 +595,74 @@ def test_wide_fragments(method):
     observables = ["Z" * 36, "X" * 36]
     data = estimate(sampler, circuit, observables, "A" * 34 + "B" * 2, shots=256).data
     assert (np.abs(data.evs - 1) <= MOST * data.stds + 1e-9).all()
+
+
+@pytest.mark.soak
+def test_errors_of_aer_are_as_said():
+    """Mean z² of n independent normal z is 1 within √(2/n): for n = 300, five of them are 0.41,
+    and five of the mean z, 1/√n, are 0.29."""
+    points = POINTS[0] + np.random.default_rng(1).uniform(-0.4, 0.4, (300, 3))
+    z = scores(SamplerV2(), gates(), ["ZZZ"], "ABB", points, shots=256)
+    assert z.shape == (300,)
+    assert abs(z.mean()) <= 5 / np.sqrt(300)
+    assert abs((z**2).mean() - 1) <= 5 * np.sqrt(2 / 300)
+
+
+def in_hundreds(shots, pub):
+    """A device that takes shots by the hundred."""
+    return -(-shots // 100) * 100
+
+
+@pytest.mark.soak
+def test_shots_that_were_rounded_up_are_recorded(tmp_path):
+    """250 are asked for, in two chunks of 125 each: 200 and 200 are taken."""
+    call = gates(), ["ZZZ", "XYX"], "ABB", POINTS[:1, None]
+    for chunks, taken in ((1, 300), (2, 400)):
+        _, backend = deferring(take=in_hundreds)
+        _, plain = deferring()
+        policy = Policy(deadline=Deadline(600.0, chunks=chunks))
+        with RecordWriter(tmp_path / f"{chunks}.jsonl") as trace:
+            result = estimate(backend, *call, shots=250, trace=trace, policy=policy)
+        metadata = result.metadata
+        assert metadata["shots"] == taken
+        assert metadata["shots_total"] == taken * metadata["num_subexperiments"]
+        tasks = [r for r in read_records(trace.path) if isinstance(r, TaskRecord)]
+        assert {task.shots for task in tasks} == {taken // chunks}
+        # As many shots asked for of a device that takes any number: equal but for what the
+        # standard errors themselves scatter, some per cent at 300 shots.
+        other = estimate(plain, *call, shots=taken).data.stds
+        np.testing.assert_allclose(result.data.stds, other, rtol=0.15)
+
+
+class Counted(Wrapper):
+    """Gives shots sorted, as a device that returns counts does."""
+
+    def run(self, pubs, *, shots=None):
+        results = super().run(pubs, shots=shots).result()
+        for result in results:
+            for bits in result.data.values():
+                bits.array.sort(axis=-2)
+        job = PrimitiveJob(lambda: results)
+        job._submit()
+        return job
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", SEEDED)
+def test_errors_with_seeds_of_samplers_are_as_said(name):
+    """For 1000 the ratio has a standard deviation of √(1/2000) = 0.022: 0.1 is 4.5 of them."""
+    assert abs(spread_over_claimed(SEEDED[name](), 1000) - 1) <= 0.1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Wrapper(SamplerV2()),
+        lambda: Wrapper(StatevectorSampler(seed=np.random.default_rng(1))),
+        lambda: Counted(SamplerV2()),
+    ],
+)
+def test_samplers_that_do_not_repeat_themselves_are_taken(make):
+    """Four tasks of 100 circuits each; a false alarm has a chance of 10⁻¹³ in each."""
+    assert abs(spread_over_claimed(make(), 100) ** 2 - 1) <= 0.7

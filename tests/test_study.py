@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import shlex
 import signal
@@ -974,3 +975,36 @@ def test_the_smoke_study_of_the_paper_runs(tmp_path: Path) -> None:
     study = load_study("paper", "smoke")
     assert set(results(out)) == {run.run_id for run in runs_of(study)}
     assert {result["status"] for result in results(out).values()} == {"done"}
+
+
+@pytest.mark.soak
+def test_a_study_survives_kills_at_random_moments(slow: tuple[Path, Path], tmp_path: Path) -> None:
+    path, whole = slow
+    out = tmp_path / "out"
+    rng = random.Random(7)
+    for _ in range(5):
+        with running(path, out) as process:
+            wait_for(process, (out / "study.json").exists)
+            time.sleep(rng.uniform(0.5, 3.5))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    study = load_study(path)
+    run_study(study, runs_of(study), StudyFolder(out))
+    assert comparable(out) == comparable(whole)
+
+
+@pytest.mark.soak
+def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(
+    slow: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, _ = slow
+    out = tmp_path / "out"
+    with running(path, out) as process:
+        wait_for(process, lambda: lines(out, "training.jsonl") >= 3)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"go on with: dest study run {path} --out {out}" in text
+    with (out / "study.lock").open() as lock:
+        assert take_lock(lock.fileno())
+    assert not [p for p in out.rglob(".*") if p.name != ".dest-lock"]

@@ -27,6 +27,7 @@ from qiskit.primitives import (
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit_aer.primitives import SamplerV2 as AerSampler
 
+from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends import StatevectorBackend
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.cutting import CutPlan, Fragment
@@ -563,3 +564,19 @@ def test_damaged_results_are_refused(damage):
     found = work.check(task, change(*work.run(task)))
     assert found is not None
     assert re.search(cause, found), found
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_small_jobs_give_unbiased_values(sampler):
+    circuit, observables = entangled(3, 1), ["ZZZ", "XYX", "IIZ"]
+    exact = DistributedEstimator("ABB").run([(circuit, observables)], precision=0)
+    backend = SamplerBackend(SAMPLERS[sampler](), circuits_per_job=3)
+    options = EstimatorOptions(shots=400, seed=2)
+    estimator = DistributedEstimator("ABB", backend=backend, options=options)
+    result = estimator.run([(circuit, observables)]).result()[0]
+    z = (result.data.evs - exact.result()[0].data.evs) / result.data.stds
+    assert np.abs(z).max() <= MOST, z
+    whole = DistributedEstimator("ABB", backend=SAMPLERS[sampler](), options=options)
+    undivided = whole.run([(circuit, observables)]).result()[0]
+    for name in ("num_subexperiments", "shots_total", "num_circuits"):
+        assert result.metadata[name] == undivided.metadata[name]

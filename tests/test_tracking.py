@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -462,3 +463,73 @@ def test_what_goes_wrong_in_the_training_is_not_hidden(task: Workload, folder: R
     ):
         train(task, CONFIG, folder, progress=lambda record: (progress(record), 1 / 0))
     assert mlflow_runs(folder.path / "mlruns")[0].info.status == "FAILED"
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from distributed_estimator.training.config import TrainingConfig
+from distributed_estimator.training.loop import train
+from distributed_estimator.training.runs import RunFolder
+from distributed_estimator.training.tracking import tracked
+from distributed_estimator.training.workloads import WorkloadConfig, load_workload
+from mlflow.store.tracking.file_store import FileStore
+
+config = TrainingConfig(
+    WorkloadConfig("iris", samples=8, test_samples=4), shots=None, epochs=3, cuts=1, workers=1
+)
+log_metric = FileStore._log_run_metric
+
+def log_or_die(self, info, metric):
+    if (metric.key, metric.step) == ("shots", 2):  # some of the epoch is written by now
+        os.kill(os.getpid(), signal.SIGKILL)
+    log_metric(self, info, metric)
+
+FileStore._log_run_metric = log_or_die
+folder = RunFolder(Path({folder!r}))
+with tracked({names!r}, folder, config) as progress:
+    train(load_workload(config.workload), config, folder, progress=progress)
+"""
+
+
+@pytest.mark.soak
+def test_a_process_killed_while_it_tracks_loses_and_doubles_nothing(
+    task: Workload, folder: RunFolder
+):
+    script = KILLED.format(folder=str(folder.path), names=TRACKERS)
+    done = subprocess.run([sys.executable, "-c", script], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(load_training(folder.training)) == 3
+    assert {step for _, step, _ in in_tensorboard(folder)} == {0, 1, 2}
+    held = in_mlflow(folder.path / "mlruns")
+    assert {step for _, step, _ in held} == {0, 1, 2}
+    assert sum(step == 2 for _, step, _ in held) < sum(step == 1 for _, step, _ in held)
+    go_on(task, folder, *TRACKERS)
+    assert_tracked_whole(folder, *TRACKERS)
+
+
+def test_a_full_disk_gives_tensorboard_up(
+    task: Workload,
+    folder: RunFolder,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    with tracked(["tensorboard"], folder, CONFIG) as progress:
+
+        def fills_up(record):
+            if record.epoch == 2:
+                monkeypatch.setattr(RecordWriter, "write", full)
+            progress(record)
+
+        train(task, CONFIG, folder, progress=fills_up)
+    monkeypatch.undo()
+    assert {step for _, step, _ in in_tensorboard(folder)} == {0, 1}
+    assert "(OSError: [Errno 28] No space left on device)" in warnings_of(caplog)[0]
+    assert len(warnings_of(caplog)) == 1
+    go_on(task, folder, "tensorboard")
+    assert_tracked_whole(folder, "tensorboard")
