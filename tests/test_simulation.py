@@ -36,6 +36,7 @@ from distributed_estimator.simulation import (
     expected_work,
     lower_bound,
     parse_service,
+    predicted,
     simulate,
 )
 
@@ -429,11 +430,6 @@ RECORDS = [
 ]
 
 
-def predicted(records, workers, stragglers=None):
-    load = Load.measured(records)
-    return simulate(load.tasks, load.services, Policy(), workers, stragglers=stragglers)
-
-
 def test_services_from_records_are_without_injected_delays():
     load = Load.measured(RECORDS)
     assert load.services == (2.0, 4.0, 0.5)
@@ -448,7 +444,7 @@ def test_chunks_of_the_same_subexperiments_are_delayed_once():
     """As in a real run: the first chunk is, for all of them."""
     chunks = [record(f"c{n}", chunk=n, subexperiments=3, seconds=1.0 + n) for n in range(4)]
     stragglers = Stragglers(1.0, Constant(10.0))
-    result = predicted(chunks, 1, stragglers)
+    result = predicted(chunks, 1, Policy(), stragglers=stragglers)
     assert result.makespan == pytest.approx(1 + 2 + 3 + 4 + 3 * 10)
     assert result.lower_bound == pytest.approx(result.makespan)
 
@@ -521,10 +517,10 @@ def test_the_bound_of_a_task_with_very_many_subexperiments_takes_little_memory()
 def test_a_prediction_delays_what_the_real_run_delays():
     stragglers = Stragglers(0.5, Pareto(1.0, 2.0))
     delays = [stragglers.seconds(key, 0, n) for key, n in (("a", 1), ("b", 1), ("c", 4))]
-    result = predicted(RECORDS, 3, stragglers)
+    result = predicted(RECORDS, 3, Policy(), stragglers=stragglers)
     times = [s + d for s, d in zip((2.0, 4.0, 0.5), delays, strict=True)]
     assert result.makespan == pytest.approx(max(times))
-    assert predicted(RECORDS, 1).makespan == 6.5
+    assert predicted(RECORDS, 1, Policy()).makespan == 6.5
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from .bounds import expected_work, lower_bound
 from .run import Latency, Services, SimulationResult, simulate
-from .services import Load, Service, parse_service
+from .services import Load, Service, parse_service, predicted
 
 __all__ = [
     "Latency",
@@ -13,5 +13,6 @@ __all__ = [
     "expected_work",
     "lower_bound",
     "parse_service",
+    "predicted",
     "simulate",
 ]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, RecordError
-from ..execution.policies import MOST_SECONDS, TaskSpec, check_seconds
-from ..execution.stragglers import Constant, LogNormal, Pareto
+from ..execution.policies import MOST_SECONDS, Policy, TaskSpec, check_seconds
+from ..execution.stragglers import Constant, LogNormal, Pareto, Stragglers
 from ..records import Record, TaskRecord
+from .run import SimulationResult, simulate
 
 MOST_SUBEXPERIMENTS = 10**6
 """Of a task in records that are simulated, as delays are drawn for each of them."""
@@ -140,6 +141,31 @@ def parse_service(text: str) -> Service:
         return kind(*numbers)
     except InputError as error:
         raise InputError(f"`{text}` is no distribution of service times: {error}") from error
+
+
+def predicted(
+    records: Iterable[Record],
+    workers: int,
+    policy: Policy,
+    *,
+    stragglers: Stragglers | None = None,
+    **options: Any,
+) -> SimulationResult:
+    """What a run of the same tasks would be like on other workers or with another policy.
+
+    Args:
+        records: Task records of one run.
+        workers: Jobs that run at a time.
+        policy: How tasks are handed out.
+        stragglers: Delays to inject; those of the records are taken out. The same stragglers
+            delay the same attempts as in a real run, since these have the same keys.
+        options: Of `simulate`.
+
+    Raises:
+        RecordError: As for `Load.measured`.
+    """
+    load = Load.measured(records)
+    return simulate(load.tasks, load.services, policy, workers, stragglers=stragglers, **options)
 
 
 def _service(record: TaskRecord) -> float:
