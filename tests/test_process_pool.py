@@ -442,6 +442,38 @@ def test_a_program_from_standard_input_does_as_well():
     assert (done.stdout, done.stderr, done.returncode) == ("[42.0, 1.0, 1.0]\n", "", 0)
 
 
+SURROUNDINGS = {
+    "many files are open": """
+        import resource
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        files = [open(os.devnull) for _ in range(1100)]  # more than `select` takes
+    """,
+    "Python was built with old headers": "del os.pidfd_open",
+    "children's ends are ignored": "__import__('signal').signal(17, __import__('signal').SIG_IGN)",
+    "there are no standard streams": "for stream in range(3): os.close(stream)",
+}
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_a_program_has_workers_wherever_it_runs(tmp_path, surroundings):
+    body = """
+        pool = ProcessPool(1)
+        jobs = [job_of(Calls(folder), task) for task in (("exit", 3), ("value", 1.0))]
+        for job in jobs:
+            pool.submit(job, inbox)
+        lost, finished = inbox.until_over(*jobs)
+        with open(os.path.join(folder, "done"), "w") as file:
+            file.write(f"{lost.cause}, {finished.outcomes[0].error}")
+    """
+    body = textwrap.dedent(SURROUNDINGS[surroundings]) + textwrap.dedent(body)
+    with script(tmp_path, body) as made:
+        _, err, code = made.wait()
+
+    assert (err, code) == ("", 0)
+    assert (tmp_path / "done").read_text() == "worker 0 ended with exit code 3, None"
+
+
 def test_a_worker_that_cannot_be_started_is_told_of_and_the_next_is():
     """Out of file descriptors the job is refused; later ones run when there are some again."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -10,7 +10,8 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, Literal, TypeAlias
 
@@ -427,6 +428,27 @@ def check_memory_limit(limit: Any) -> None:
     """
     if limit is not None and not (is_whole(limit) and limit >= 1):
         raise InputError(f"`memory_limit` is {limit!r}: give a number of bytes, or None")
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Have standard input, output and error open meanwhile, where this process was given none.
+
+    What is opened gets the lowest number that is free, and a child process that inherited a line of
+    ours by the number of a stream would have the stream in its place.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    held = []
+    while null <= 2:
+        os.set_inheritable(null, True)
+        held.append(null)
+        null = os.open(os.devnull, os.O_RDWR)
+    os.close(null)
+    try:
+        yield
+    finally:
+        for each in held:
+            os.close(each)
 
 
 # --- what crosses to other processes --------------------------------------------------------------

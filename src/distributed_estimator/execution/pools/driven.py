@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import PoolError
-from .base import Engine, LossKind, Submission, check_versions, start_thread
+from .base import (
+    Engine,
+    LossKind,
+    Submission,
+    check_versions,
+    standard_streams,
+    start_thread,
+)
 from .child import BEAT_SECONDS, end_processes, led_by
 
 SILENCE = 30.0
@@ -77,12 +84,13 @@ class Child:
         self._outbox: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
         self._ending = threading.Lock()
         self._ended = False
-        ours, theirs = socket.socketpair()
+        with standard_streams():
+            ours, theirs = socket.socketpair()
         wait = struct.pack("ll", int(SILENCE), int(SILENCE % 1 * 1e6))
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
         self._connection = Connection(ours.detach())
         try:
-            with theirs:
+            with theirs, standard_streams():
                 self._process = _launch(theirs.fileno(), environment, quiet=quiet)
         except OSError:
             self._remove_folder()
