@@ -28,6 +28,7 @@ from .base import (
     Pool,
     Submission,
     check_memory_limit,
+    hang_up,
     standard_streams,
     start_thread,
 )
@@ -333,6 +334,7 @@ class WorkerProcess:
             if not wait([self._gone], 0.0):
                 with suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)  # it has no group before it is up
+            hang_up(self._connection, socket.SHUT_RDWR)  # what it forked may have it open
 
     def end(self, grace: float) -> str:
         """Wait for its end, by force after `grace` seconds, and forget it; says how it ended."""
@@ -450,7 +452,8 @@ class _Server:
         if process is not None and self._channel is not None:
             self._channel.close()
             process.kill()
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_KILL_LIMIT)
 
 
 _server = _Server()
