@@ -95,3 +95,28 @@ def test_nothing_is_left_of_a_program_with_idle_workers(tmp_path, pool):
 @pytest.mark.soak
 def test_nothing_is_left_of_a_program_whose_workers_were_spawned(tmp_path):
     assert_nothing_is_left(tmp_path, "ProcessPool", "kill", BUSY, ', start_method="spawn"')
+
+
+CLOSED = """
+import os, sys
+for stream in range(3):
+    os.close(stream)
+from pool_works import Calls, Inbox, job_of
+from distributed_estimator.execution.pools import {pool}
+
+pool, inbox, job = {pool}(1), Inbox(), job_of(Calls(), ("value", 1.0))
+pool.submit(job, inbox)
+(end,) = inbox.until_over(job, timeout=150.0)
+with open(os.path.join(sys.argv[1], "done"), "w") as file:
+    file.write(str(end.outcomes[0].error))
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("pool", ["DaskPool", "RayPool"])
+def test_a_program_without_standard_streams_has_workers(tmp_path, pool):
+    with Program(tmp_path, CLOSED.format(pool=pool), tmp_path) as made:
+        *_, code = made.wait()
+
+    assert code == 0
+    assert (tmp_path / "done").read_text() == "None"

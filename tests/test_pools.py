@@ -32,6 +32,7 @@ from distributed_estimator.execution.messages import (
     Started,
 )
 from distributed_estimator.execution.pools.clusters import DaskPool, RayPool
+from distributed_estimator.execution.pools.driven import Driven, _Actor
 from distributed_estimator.execution.pools.executors import ExecutorPool, ThreadPool
 from distributed_estimator.execution.pools.processes import ProcessPool
 from distributed_estimator.execution.worker import Works, cause_of, checksum
@@ -427,6 +428,41 @@ def test_a_stopped_worker_and_an_idle_one_that_died_are_replaced(pool, inbox, wo
     if pool.name != "processes":  # there it is found out when the next job comes
         time.sleep(0.5)
     assert all(isinstance(end, Finished) for end in side_by_side(pool, inbox, work))
+
+
+class Unmanned(Driven):
+    """Its one worker has just taken the place of another, whose place a job was about to take."""
+
+    engine = "Dask"
+
+    def _start(self):
+        self.sent = []
+        self._actors[1] = _Actor(0)
+        self._idle.add(0)
+
+    def _send(self, *message):
+        self.sent.append(message)
+
+    def _launch(self):
+        raise AssertionError
+
+    def _explain(self, reason):
+        return reason
+
+    def _too_few(self, up):
+        return str(up)
+
+
+def test_a_job_waits_for_a_worker_that_is_not_up_yet(inbox, work):
+    engine, job = Unmanned(1, None), job_of(work, ("value", 1.0))
+
+    engine.submit(job, inbox)
+    assert not engine.sent
+    engine._welcome(1, {})
+
+    assert [message[0] for message in engine.sent] == ["work", "run"]
+    assert inbox.messages.get_nowait().job is job, "it has started"
+    assert inbox.messages.empty()
 
 
 def threads_of(pid):

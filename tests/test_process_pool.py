@@ -150,6 +150,12 @@ def fork_server():
     return processes._server.process.pid
 
 
+def started():
+    """Processes that it has started and that may still run."""
+    server = processes._server.process
+    return set() if server is None else {c.pid for c in psutil.Process(server.pid).children()}
+
+
 def pid_of(pool, inbox, work):
     """The process that does the next task."""
     (end,) = run(pool, inbox, job_of(work, ("pid",)))
@@ -260,6 +266,37 @@ class Family(Calls):
         subprocess.run(["sleep", "1000"], check=False)
 
 
+class Halved(Calls):
+    """Dies while it sends, and leaves a process of another group that has its line open."""
+
+    def do_halve(self):
+        if os.fork() == 0:
+            os.setsid()
+            (Path(self.folder) / f"call.left.{os.getpid()}").touch()
+            time.sleep(1000.0)
+        while not list(Path(self.folder).glob("call.left.*")):
+            time.sleep(0.01)
+        (line,) = [o for o in gc.get_objects() if isinstance(o, Connection) and not o.closed]
+        os.write(line.fileno(), b"\x00\x00\x10\x00half a report")
+        os._exit(5)
+
+
+def test_a_report_whose_rest_never_comes_costs_no_worker(inbox, tmp_path):
+    work = Halved(str(tmp_path))
+    job = job_of(work, ("halve",))
+    with contextlib.closing(ProcessPool(1)) as pool:
+        pool.submit(job, inbox)
+        (worker,) = wait_for_calls(tmp_path, "halve", 1)
+        (left,) = wait_for_calls(tmp_path, "left", 1)
+        wait_until_gone(worker)
+        pool.abandon(job)
+        try:
+            assert inbox.until_over(job)[0].kind == "lost"
+            assert value_of(pool, inbox, work) == 3.0
+        finally:
+            os.kill(left, signal.SIGKILL)
+
+
 def test_closing_while_busy_leaves_no_process(inbox, work, tmp_path):
     pool = ProcessPool(2)
     busy = [job_of(work, ("until", "go"), number=n) for n in range(2)]
@@ -286,7 +323,7 @@ def test_a_stopped_idle_worker_does_not_keep_the_pool_from_closing(inbox, work):
 
 
 def test_closing_while_workers_start_leaves_no_process(inbox, work):
-    before = {child.pid for child in multiprocessing.active_children()}
+    before = started()
     pool = ProcessPool(2, start_method="spawn")
     jobs = [job_of(work, ("value", 1.0), number=n) for n in range(3)]
     for job in jobs:
@@ -295,8 +332,7 @@ def test_closing_while_workers_start_leaves_no_process(inbox, work):
     pool.close()
 
     assert {end.kind for end in inbox.until_over(*jobs) if isinstance(end, Lost)} <= {"cancelled"}
-    left = [c.pid for c in multiprocessing.active_children() if c.pid not in before]
-    wait_until_gone(*left)
+    wait_until_gone(*(started() - before))
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -440,6 +476,38 @@ def test_a_program_from_standard_input_does_as_well():
     )
 
     assert (done.stdout, done.stderr, done.returncode) == ("[42.0, 1.0, 1.0]\n", "", 0)
+
+
+SURROUNDINGS = {
+    "many files are open": """
+        import resource
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        files = [open(os.devnull) for _ in range(1100)]  # more than `select` takes
+    """,
+    "Python was built with old headers": "del os.pidfd_open",
+    "children's ends are ignored": "__import__('signal').signal(17, __import__('signal').SIG_IGN)",
+    "there are no standard streams": "for stream in range(3): os.close(stream)",
+}
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_a_program_has_workers_wherever_it_runs(tmp_path, surroundings):
+    body = """
+        pool = ProcessPool(1)
+        jobs = [job_of(Calls(folder), task) for task in (("exit", 3), ("value", 1.0))]
+        for job in jobs:
+            pool.submit(job, inbox)
+        lost, finished = inbox.until_over(*jobs)
+        with open(os.path.join(folder, "done"), "w") as file:
+            file.write(f"{lost.cause}, {finished.outcomes[0].error}")
+    """
+    body = textwrap.dedent(SURROUNDINGS[surroundings]) + textwrap.dedent(body)
+    with script(tmp_path, body) as made:
+        _, err, code = made.wait()
+
+    assert (err, code) == ("", 0)
+    assert (tmp_path / "done").read_text() == "worker 0 ended with exit code 3, None"
 
 
 def test_a_worker_that_cannot_be_started_is_told_of_and_the_next_is():

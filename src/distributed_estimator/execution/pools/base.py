@@ -5,14 +5,16 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import socket
 import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cloudpickle
 
@@ -20,6 +22,9 @@ from ...checks import check_whole, is_whole
 from ...errors import InputError, PoolError
 from ...records.schema import installed
 from ..messages import Finished, Job, Lost, Notify, Outcome, Started, StrainedError, Work
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 _CLOSED = "the pool is closed: make a new estimator"
 
@@ -427,6 +432,33 @@ def check_memory_limit(limit: Any) -> None:
     """
     if limit is not None and not (is_whole(limit) and limit >= 1):
         raise InputError(f"`memory_limit` is {limit!r}: give a number of bytes, or None")
+
+
+def hang_up(connection: Connection, how: int) -> None:
+    """Shut down a socket in the given directions, for all processes that have it open."""
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(how)
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Have standard input, output and error open meanwhile, where this process was given none.
+
+    What is opened gets the lowest number that is free, and a child process that inherited a line of
+    ours by the number of a stream would have the stream in its place.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    held = []
+    while null <= 2:
+        os.set_inheritable(null, True)
+        held.append(null)
+        null = os.open(os.devnull, os.O_RDWR)
+    os.close(null)
+    try:
+        yield
+    finally:
+        for each in held:
+            os.close(each)
 
 
 # --- what crosses to other processes --------------------------------------------------------------

@@ -23,7 +23,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import PoolError
-from .base import Engine, LossKind, Submission, check_versions, start_thread
+from .base import (
+    Engine,
+    LossKind,
+    Submission,
+    check_versions,
+    hang_up,
+    standard_streams,
+    start_thread,
+)
 from .child import BEAT_SECONDS, end_processes, led_by
 
 SILENCE = 30.0
@@ -77,12 +85,13 @@ class Child:
         self._outbox: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
         self._ending = threading.Lock()
         self._ended = False
-        ours, theirs = socket.socketpair()
+        with standard_streams():
+            ours, theirs = socket.socketpair()
         wait = struct.pack("ll", int(SILENCE), int(SILENCE % 1 * 1e6))
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
         self._connection = Connection(ours.detach())
         try:
-            with theirs:
+            with theirs, standard_streams():
                 self._process = _launch(theirs.fileno(), environment, quiet=quiet)
         except OSError:
             self._remove_folder()
@@ -129,7 +138,7 @@ class Child:
             if self._ended:
                 return
             self._ended = True
-            self._hang_up()
+            hang_up(self._connection, socket.SHUT_WR)  # ours stays open, as it may be being read
             self._outbox.put(None)
             # Before it is waited for: then its number may be another's.
             started = led_by(self.pid)
@@ -138,21 +147,14 @@ class Child:
             except subprocess.TimeoutExpired:
                 started = led_by(self.pid)
                 self._process.kill()
-                self._process.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_SECONDS_TO_END)
             end_processes(started)
             self._remove_folder()
 
     def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _hang_up(self) -> None:
-        """Make the other end read its end of file; ours stays open, as it may be being read."""
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(fileno=os.dup(self._connection.fileno())) as line,
-        ):
-            line.shutdown(socket.SHUT_WR)
 
 
 def _launch(
@@ -284,7 +286,12 @@ class Driven(Engine):
             at = [n for n, actor in self._actors.items() if actor.place == submission.place]
             if not at:
                 return  # all are being ended
-            number = submission.worker = at[0]
+            number = at[0]
+            if not self._actors[number].is_up:  # it has just taken the place of one that died
+                if self._running.pop(submission.job, None) is not None:
+                    self._queue.appendleft(submission)
+                return
+            submission.worker = number
             self._actors[number].running = submission
             self._actors[number].hint = ""
             key = submission.job.work.key
@@ -298,6 +305,8 @@ class Driven(Engine):
                 self._send("forget", self._sent.popitem(last=False)[0])
             items, delay = submission.items, submission.delay
             self._send("run", number, submission.number, key, items, delay)
+            if submission.cancelled.is_set():  # its cancel may have come before it had a worker
+                self._interrupt(submission)
 
     def _interrupt(self, submission: Submission) -> None:
         self._send("cancel", submission.worker, submission.number)
@@ -356,9 +365,7 @@ class Driven(Engine):
             actor.is_up = True
             self._failed_starts = 0
             self._changed.notify_all()
-            idle = actor.running is None  # one may have come as the actor before it died
-        if idle:
-            self._free(actor.place)
+        self._free(actor.place)
 
     def _running_on(self, number: int, run: int) -> tuple[_Actor, Submission] | None:
         """An actor and its job; None where that was given up meanwhile. Call it with the lock."""

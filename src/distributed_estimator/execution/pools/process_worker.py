@@ -7,11 +7,11 @@ ask for it, ("cancel", job), and None: go. They send ("ready", refusal), ("need 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import pickle
 import resource
-import select
 import signal
 import socket
 import sys
@@ -29,6 +29,8 @@ from ..messages import StrainedError
 from ..worker import cause_of, pin_process, run_job, unpack
 
 _LOOK = 0.5
+_PIDFD_OPEN = 434
+"""Number of this system call, the same on every machine that Python's builds are for."""
 
 Start: TypeAlias = tuple[int, int | None, list[str], str]
 """Number of a worker, bytes that it may hold, where it finds modules, and its folder."""
@@ -40,15 +42,36 @@ def command(function: str, paths: list[str], *arguments: Any) -> list[str]:
     return [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}; {call}"]
 
 
+def open_process(pid: int) -> int:
+    """A file descriptor that is ready to be read once a process has ended.
+
+    `os.pidfd_open` is not there where Python was built with old headers, as uv's and conda's are.
+
+    Raises:
+        OSError: There is no such process, or the kernel is older than Linux 5.3.
+    """
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    descriptor = call(*map(ctypes.c_long, (_PIDFD_OPEN, pid, 0)))
+    if descriptor < 0:
+        raise OSError(code := ctypes.get_errno(), os.strerror(code))
+    return int(descriptor)
+
+
 def serve_starts(descriptor: int, alive: int, parent: int) -> None:
     """Start workers as the parent asks on a socket, and say how they ended, until it is gone.
 
     One that ended keeps its number until the parent has asked. The pipe `alive` is closed when the
     parent ends.
     """
+    # Where the parent ignores this signal, the kernel would not keep how a worker ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.set_inheritable(descriptor, False)  # else spawned workers would keep it open
     with socket.socket(fileno=descriptor) as channel:
         while os.getppid() == parent:
-            if not select.select([channel], [], [], _LOOK)[0]:
+            if not wait([channel], _LOOK):
                 continue
             data, descriptors, *_ = socket.recv_fds(channel, 1 << 17, 1)
             if not data:
@@ -148,7 +171,7 @@ def _end_with(alive: int, parent: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
     with suppress(OSError):
-        watched.append(os.pidfd_open(parent))
+        watched.append(open_process(parent))
 
     def watch() -> None:
         wait(watched)

@@ -22,8 +22,17 @@ import psutil
 from ...errors import InputError
 from ...forks import Lock, register
 from ..worker import ONE_THREAD
-from .base import Engine, NoThreadError, Pool, Submission, check_memory_limit, start_thread
-from .process_worker import command
+from .base import (
+    Engine,
+    NoThreadError,
+    Pool,
+    Submission,
+    check_memory_limit,
+    hang_up,
+    standard_streams,
+    start_thread,
+)
+from .process_worker import command, open_process
 
 StartMethod = Literal["forkserver", "spawn"]
 
@@ -108,9 +117,10 @@ class _Processes(Engine):
         while self._is_wanted(place):
             try:
                 process = self._boot(place)
-            except ProcessEndedError as error:
+            except Exception as error:  # jobs would wait for ever for a thread that is gone
                 failures += 1
-                if failures == _MOST_STARTS or not (self._came_up or error.passing):
+                passing = isinstance(error, ProcessEndedError) and error.passing
+                if failures == _MOST_STARTS or not (self._came_up or passing):
                     self._refuse_waiting(str(error))
                     failures = 0
                 continue
@@ -132,7 +142,11 @@ class _Processes(Engine):
             self._processes[place] = process
             if self._refusal is not None:
                 process.kill()
-        process.wait_until_ready()
+        try:
+            process.wait_until_ready()
+        except BaseException:
+            process.kill()
+            raise
         with self._changed:
             self._came_up = True
             self._changed.notify_all()
@@ -229,7 +243,11 @@ class WorkerProcess:
             with theirs:
                 start = number, memory_limit, _paths(), os.getcwd()
                 self.pid: int = _server.ask(verb, start, line=theirs.fileno())
-            self._gone = os.pidfd_open(self.pid)
+            try:
+                self._gone = open_process(self.pid)
+            except OSError:
+                os.kill(self.pid, signal.SIGKILL)
+                raise
         except OSError as error:
             raise ProcessEndedError(
                 f"a worker process cannot be started ({type(error).__name__}: {error}): use "
@@ -316,9 +334,12 @@ class WorkerProcess:
             if not wait([self._gone], 0.0):
                 with suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)  # it has no group before it is up
+            hang_up(self._connection, socket.SHUT_RDWR)  # what it forked may have it open
 
     def end(self, grace: float) -> str:
         """Wait for its end, by force after `grace` seconds, and forget it; says how it ended."""
+        if self._over:
+            return f"worker {self.number} has ended"
         wait([self._gone], grace)
         self.kill()
         ended = wait([self._gone], _KILL_LIMIT)
@@ -329,7 +350,7 @@ class WorkerProcess:
         if not ended:
             return f"worker {self.number} does not end"
         code: int | None = None
-        with suppress(OSError, ProcessEndedError):
+        with suppress(Exception):
             code = _server.ask("wait", self.pid)
         return f"worker {self.number} {_how_ended(code)}"
 
@@ -367,19 +388,14 @@ class _Server:
         """
         with self._lock:
             if self.process is None:
+                if verb == "wait":
+                    raise ChildProcessError("the server whose child it was is gone")
                 self._start()
-            channel, process = self._channel, self.process
-            assert channel is not None
-            assert process is not None
-            answer = b""
-            with suppress(ConnectionError):
-                descriptors = [] if line is None else [line]
-                socket.send_fds(channel, [pickle.dumps((verb, argument))], descriptors)
-                limit = time.monotonic() + _SERVER_LIMIT
-                while not (ready := select.select([channel], [], [], _LOOK)[0]):
-                    if time.monotonic() > limit or _is_stopped(process.pid):
-                        break
-                answer = channel.recv(1 << 17) if ready else b""
+            try:
+                answer = self._exchange(pickle.dumps((verb, argument)), line)
+            except BaseException:
+                self.end()  # the next request would get the answer to this one
+                raise
             if not answer:
                 self.end()
                 raise ProcessEndedError(
@@ -392,10 +408,26 @@ class _Server:
             raise found
         return found
 
+    def _exchange(self, request: bytes, line: int | None) -> bytes:
+        """The answer; empty where there is none."""
+        channel, process = self._channel, self.process
+        assert channel is not None
+        assert process is not None
+        with suppress(ConnectionError):
+            socket.send_fds(channel, [request], [] if line is None else [line])
+            limit = time.monotonic() + _SERVER_LIMIT
+            while not wait([channel], _LOOK):
+                if time.monotonic() > limit or _is_stopped(process.pid):
+                    return b""
+            return channel.recv(1 << 17)
+        return b""
+
     def _start(self) -> None:
-        read, write = os.pipe()
+        with standard_streams():
+            read, write = os.pipe()
         try:
-            self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with standard_streams():
+                self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 descriptors = theirs.fileno(), read
                 self.process = subprocess.Popen(
@@ -420,7 +452,8 @@ class _Server:
         if process is not None and self._channel is not None:
             self._channel.close()
             process.kill()
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_KILL_LIMIT)
 
 
 _server = _Server()
@@ -431,7 +464,7 @@ def _paths() -> list[str]:
 
 
 def _is_stopped(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
+    with suppress(psutil.Error, OSError):  # nor is that known without a free file descriptor
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     return False
 
