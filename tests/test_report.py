@@ -728,6 +728,7 @@ def test_a_hostile_run_is_escaped_and_a_long_one_thinned_out(tmp_path):
         ("training.jsonl", "", "holds no training"),
         ("robustness.json", "[", "robustness.json is damaged"),
         ("robustness.json", '{"curves": {"fgsm": 1}}', "robustness.json is damaged"),
+        ("robustness.json", '{"curves": {"fgsm": {"points": []}}}', "no magnitude above 0"),
         (
             "robustness.json",
             '{"curves": {"fgsm": {"points": [{"magnitude": 1}]}}}',

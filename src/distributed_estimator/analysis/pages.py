@@ -367,7 +367,8 @@ def _curves(folder: Path) -> list[AccuracyCurve]:
     else:
         path = folder / "result.json"
         result: ResultDocument | None = _document_at(path, ResultDocument)
-        points = (result.results.robustness if result and result.results else None) or {}
+        found = (result.results.robustness if result and result.results else None) or {}
+        points = {name: curve for name, curve in found.items() if curve}
     return accuracy_curves(str(path), points)
 
 

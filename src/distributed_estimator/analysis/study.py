@@ -288,7 +288,8 @@ def _load_run(source: RunFolders | Packed, run_id: str) -> tuple[dict[str, Any],
 def _numbers(place: str, run: RunDocument, results: Results) -> dict[str, Any]:
     """A run's results as columns."""
     known = results.robustness or {}
-    curves = accuracy_curves(place, {name: known.get(name) for name in PERTURBATIONS})
+    measured = {name: points for name in PERTURBATIONS if (points := known.get(name))}
+    curves = accuracy_curves(place, measured)
     mean = fmean(curve.mean_accuracy for curve in curves) if curves else None
     return {
         "seconds": results.training_seconds if run.kind == "train" else results.median_seconds,
@@ -307,7 +308,7 @@ def accuracy_curves(place: str, points: Mapping[str, Any]) -> list[AccuracyCurve
         RecordError: They are no curves.
     """
     try:
-        return [AccuracyCurve.of(name, curve) for name, curve in points.items() if curve]
+        return [AccuracyCurve.of(name, curve) for name, curve in points.items()]
     except InputError as error:
         raise RecordError(f"{place} is damaged: `robustness` holds no curves ({error})") from error
 
