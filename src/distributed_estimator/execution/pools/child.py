@@ -123,6 +123,10 @@ class Driver(ABC):
             self._leave(left)
 
     def _leave(self, left: list[Identity]) -> NoReturn:
+        # Where the engine's own clean-up goes on in another thread, Python starts its tracker of
+        # semaphores again once that was ended, and the new one complains of names not registered.
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
         end_processes(left)
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
