@@ -10,7 +10,7 @@ From the caller's side to the device's and back::
     execution       when and where tasks run: policies, the dispatcher, pools, the journal
     backends        how they run: a local simulator, any Qiskit sampler, a simulated fleet
     reconstruction  values, standard errors and derivatives from fragment tensors
-    records         what is written down: query, task and training records in JSON lines
+    records         what is written down: query, task, training and device records
     reference       the paper's own pipeline, for comparison
     training        data, models, the training loop, checkpoints, robustness
     study           many runs from one file: the paper's research questions

@@ -428,7 +428,7 @@ def write_report(
     names = [name for section in WORDS["sections"].values() for name in section]
     tables = {name: f"tables/{name}.csv" for name in WORDS["tables"]}
     known = [*tables.values(), *(f"figures/{n}.{kind}" for n in names for kind in ("png", "svg"))]
-    # Of reports of 0.1.0.
+    # Of reports before `README.md` held all text.
     known += ["summary.md", "explanation.md", "deviations.md"]
     known += [old for n in names for old in (f"tables/{n}.md", f"figures/{n}.json")]
 

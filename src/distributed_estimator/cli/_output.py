@@ -84,7 +84,7 @@ def print_stages(rows: Sequence[StageRow], *, medians: bool) -> None:
         for row in rows
     )
     count = 4 if medians else 3
-    print_table(columns[:count], (row[:count] for row in cells), "Where the time went")
+    print_table(columns[:count], (row[:count] for row in cells), "Estimator time by stage")
 
 
 def duration(seconds: float) -> str:

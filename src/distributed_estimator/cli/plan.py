@@ -165,7 +165,7 @@ _COSTS: dict[str, Any] = {
 def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: Any) -> None:
     """Show how the circuit in FILE would be cut: fragments, cuts, settings, circuits, overhead.
 
-    Takes the options of `dest estimate` and runs nothing. What cannot reach the observable is left
+    Takes a query as `dest estimate` does and runs nothing. What cannot reach the observable is left
     out, as it is when the circuit is run. The plan fits if it takes at most half of the memory that
     is free. With --costs, it says what the query would cost, too.
     """
@@ -324,8 +324,8 @@ def predict(
     """Predict what the query on the circuit in FILE costs: every stage, with an interval.
 
     A law of cost is fitted to the query records in --costs, for every setup (pipeline, backend,
-    pool, policy, plan at hand or not) on its own, or read from the model that it names. Takes the
-    options of `dest estimate` and runs nothing. Without FILE, --fit writes the model down, and
+    pool, policy, plan at hand or not) on its own, or read from the model that it names. Takes a
+    query as `dest estimate` does and runs nothing. Without FILE, --fit writes the model down, and
     --validate shows how far it is off.
     """
     notes: list[str] = []

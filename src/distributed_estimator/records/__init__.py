@@ -1,7 +1,8 @@
 """Records of runs: one JSON object a line, safe to append to, to tear and to merge.
 
 A file holds a `Header` (versions and machine), then a `QueryRecord` for each query or batch of
-queries and a `TrainingRecord` for each training step. `RecordWriter` appends, `read_records`
+queries, a `TrainingRecord` for each epoch, a `TaskRecord` for each attempt at a task, or a
+`DeviceRecord` for each simulated device. `RecordWriter` appends, `read_records`
 reads and merges. All other files of this package are written with what `files` has, too.
 """
 

@@ -162,7 +162,7 @@ class QueryRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """One step of training; `queries` counts those asked so far, `at` is seconds since start."""
+    """One epoch of training; `queries` counts those asked so far, `at` is seconds since start."""
 
     kind: ClassVar[str] = "training"
 

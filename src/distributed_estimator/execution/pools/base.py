@@ -201,7 +201,8 @@ class Engine(ABC):
     """The queue of a pool, and who runs what: all that engines have in common.
 
     A subclass starts its workers in `_start`, and says with `_free` that a worker can take a job.
-    `_run` is called to hand a job to that worker; `_finish` or `_lose` ends it. `_interrupt` asks a
+    `_run` is called to hand a job to that worker; where workers have threads of their own, those
+    take jobs with `_next` instead. `_finish` or `_lose` ends a job. `_interrupt` asks a
     running job to end, `_kill` ends its worker by force, and `_stop` ends all.
 
     Threads that wait for workers refer to the engine alone, so that the `Pool` is collected when
