@@ -545,7 +545,7 @@ def test_closing_ends_everything(pool, inbox, work, tmp_path):
     assert seconds < 15.0, "five seconds, and a busy machine"
 
 
-@pytest.mark.parametrize("workers", [0, -1, True, 1.5, "two"])
+@pytest.mark.parametrize("workers", [0, -1, True, 1.5, 10**9, "two"])
 @pytest.mark.parametrize("pool_class", [ThreadPool, ProcessPool])
 def test_workers_must_be_a_number(pool_class, workers):
     with pytest.raises(InputError, match="`workers` is"):

@@ -360,7 +360,7 @@ def test_start_methods_that_hang_are_refused(method):
         ProcessPool(1, start_method=method)
 
 
-@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "1 GB"])
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, 10**30, "1 GB"])
 def test_memory_limits_are_bytes(limit):
     with pytest.raises(InputError, match="`memory_limit` is"):
         ProcessPool(1, memory_limit=limit)

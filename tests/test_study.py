@@ -140,6 +140,7 @@ BAD = [
         ("+scales: {small: {experiments: {lern: {}}}}", 3, "did you mean `learn`?"),
         ("+scales: {small: {experiments: {learn: {kind: }}}}", 3, "needs `kind`: give `train`"),
         ("+scales: {small: {experiments: [{}]}}", 3, "`experiments` is [{}]: give a mapping"),
+        ("+scales: []", 3, "`scales` is no mapping: give the name of each scale"),
         ("+optimizer: spsa\nscales: {a: {}, b: {lr: -1}}", 4, "`lr` is -1"),
         ("+model: {observable: zz_top}", 3, "observable"),
         *(

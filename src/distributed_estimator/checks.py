@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import InputError, MissingExtraError
 
+MOST_WORKERS = 4096
 LARGEST_PRECISION = 1e100
 """As a standard error: its square is a number."""
 
@@ -57,6 +58,13 @@ def check_whole(name: str, value: Any, least: int = 1, otherwise: str = "") -> i
             f"`{name}` is {described(value)}: give a whole number of at least {least}{otherwise}"
         )
     return value
+
+
+def check_workers(value: Any) -> int:
+    """A number of workers, checked: a whole number from 1 to `MOST_WORKERS`."""
+    if check_whole("workers", from_numpy(value)) > MOST_WORKERS:
+        raise InputError(f"`workers` is {described(value)}: {MOST_WORKERS} are the most")
+    return int(value)
 
 
 def check_precision(value: Any, name: str) -> None:

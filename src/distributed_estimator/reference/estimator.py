@@ -20,7 +20,7 @@ from qiskit.primitives import (
 )
 from qiskit.primitives.containers.estimator_pub import EstimatorPubLike
 
-from ..checks import Fixed, check_precision, check_whole, from_numpy
+from ..checks import Fixed, check_precision, check_whole, check_workers, from_numpy
 from ..errors import CutError
 from ..execution import Stragglers
 from ..forks import Lock, register
@@ -108,7 +108,7 @@ class ReferenceEstimator(Fixed, BaseEstimatorV2):
         threads = from_numpy(simulator_threads)
         self._execution = Execution(
             sampler,
-            check_whole("workers", from_numpy(workers)),
+            check_workers(workers),
             check_whole("shots", from_numpy(shots)),
             defer_measurements,
             stragglers,

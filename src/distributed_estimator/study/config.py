@@ -445,7 +445,8 @@ def _checked(document: Document) -> StudyConfig:
 
 def _scales(document: Document) -> dict[str, Any]:
     """The keys of the scales as they are in the file, by their names."""
-    scales = document.value.get("scales") or {}
+    scales = document.value.get("scales")
+    scales = {} if scales is None else scales
     if not isinstance(scales, dict):
         message = (
             "`scales` is no mapping: give the name of each scale and what it changes, such as "

@@ -29,6 +29,7 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
+from ..checks import MOST_WORKERS
 from ..errors import InputError, named, shortened
 
 Place = tuple[str | int, ...]
@@ -46,7 +47,7 @@ _HELP = re.compile(r"^ {4}(\w+): (.*(?:\n {6}.*)*)", re.MULTILINE)
 
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 Shots = Annotated[int, Meta(ge=1, le=10**12)]
-Workers = Annotated[int, Meta(ge=1, le=4096)]
+Workers = Annotated[int, Meta(ge=1, le=MOST_WORKERS)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 """A seed that every library takes."""
 

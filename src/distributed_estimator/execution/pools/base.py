@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cloudpickle
 
-from ...checks import check_whole, is_whole
+from ...checks import check_workers, described, is_whole
 from ...errors import InputError, PoolError
 from ...records.schema import installed
 from ..messages import Finished, Job, Lost, Notify, Outcome, Started, StrainedError, Work
@@ -219,7 +219,7 @@ class Engine(ABC):
     """
 
     def __init__(self, workers: Any, *, remote: bool = True) -> None:
-        self.workers: int = check_whole("workers", workers)
+        self.workers = check_workers(workers)
         self.dropped: SimpleQueue[str | None] = SimpleQueue()
         self._packer = Packer() if remote else None
         self._refusal: str | None = None
@@ -431,8 +431,8 @@ def check_memory_limit(limit: Any) -> None:
     Raises:
         InputError: It is neither a positive number of bytes nor None.
     """
-    if limit is not None and not (is_whole(limit) and limit >= 1):
-        raise InputError(f"`memory_limit` is {limit!r}: give a number of bytes, or None")
+    if limit is not None and not (is_whole(limit) and 1 <= limit < 1 << 62):
+        raise InputError(f"`memory_limit` is {described(limit)}: give a number of bytes, or None")
 
 
 def hang_up(connection: Connection, how: int) -> None:
