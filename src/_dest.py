@@ -32,13 +32,24 @@ def main() -> int:
     signal.signal(signal.SIGINT, _leave)
     verb = _verb()
     sys.unraisablehook = _unraisable
+    interrupts: list[None] = []
+
+    def interrupt(*_: object) -> NoReturn:
+        interrupts.append(None)
+        raise KeyboardInterrupt
+
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
         code = verb()
         signal.signal(signal.SIGINT, _leave)
-        return code
-    except KeyboardInterrupt:
+    except BaseException as error:
+        # A module that is being imported may make an error of its own of the KeyboardInterrupt.
+        if interrupts or isinstance(error, KeyboardInterrupt):
+            _leave()
+        raise
+    if interrupts and code not in (0, INTERRUPTED):
         _leave()
+    return code
 
 
 def _verb() -> Callable[[], int]:

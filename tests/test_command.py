@@ -25,6 +25,18 @@ def main(): print('ran')
 import os, signal
 def main(): os.kill(os.getpid(), signal.SIGINT)
 """,
+    "in the verb, where an import takes it for a failure": """
+import os, signal
+def main():
+    try: os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt: raise RuntimeError('half imported')
+""",
+    "in the verb, which then takes a package for missing": """
+import os, signal
+def main():
+    try: os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt: return 2
+""",
     "in a callback that may not raise": """
 import os, signal
 class Noisy:
