@@ -1,6 +1,6 @@
 """The query of `dest plan`, `estimate` and `predict`: a circuit file, an observable, cuts, values.
 
-Circuits are OpenQASM 2, OpenQASM 3 and QPY, told apart by what they hold. Files come from anywhere,
+Circuits are OpenQASM 2, OpenQASM 3 and QPY, recognised by their content. Files come from anywhere,
 so nothing of them is run, and a short one cannot fill the memory.
 """
 

@@ -99,7 +99,7 @@ def run_study(
         runs: Those of its runs that are wanted.
         folder: Where they are kept.
         retry_failed: Whether to try runs again that failed before.
-        watcher: Told of every run.
+        watcher: Called at the start and end of every run.
         stop: Asked after every step; the study stops where it says so.
 
     Raises:

@@ -192,7 +192,7 @@ def evaluate_robustness(
         files: Where the result goes; None: robustness.json in the run's folder.
         exact: Whether to evaluate without shots, whatever the run did.
         figure: Whether to draw one; an earlier figure is removed if not.
-        advance: Told how many evaluations of a sample are done, and of how many.
+        advance: Called with the evaluations of a sample that are done, and their total.
 
     Raises:
         CheckpointError: There is no checkpoint, it is damaged or of other data.
@@ -308,7 +308,7 @@ def measure(
     the share of its draws that are right, and the variance of such shares is at most that of zeros
     and ones, so the interval is on the safe side.
 
-    `advance` is told after each batch how many evaluations are done, and of how many.
+    `advance` is called after each batch with the evaluations that are done, and their total.
     """
     done, total = 0, sum(count_evaluations(trained, attacks))
 

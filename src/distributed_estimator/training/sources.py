@@ -333,7 +333,7 @@ def _target(path: Path, names: list[str], target: str | None) -> str:
     if "" in names:
         raise InputError(
             f"column {names.index('') + 1} of `{path}` has no name: name it or drop it (pandas "
-            f"writes its index so, unless told `index=False`)"
+            f"writes its index so, unless given `index=False`)"
         )
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
