@@ -30,11 +30,11 @@ from .cutting import AutoCut, CutPlan, Labels, SettingBasis, check_cuts
 from .errors import InputError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
-from .pipeline import Accuracy, Evaluation, Pipeline, Request
+from .pipeline import Evaluation, Pipeline, Request
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
-from .subexperiments import MOST_SHOTS, Backend
+from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
@@ -52,7 +52,14 @@ class EstimatorOptions:
     Attributes:
         shots: Fixed shots a subexperiment (the paper's protocol); None: as many as `precision`
             asks for. If set, it wins over any `precision` but 0.
+        shots_total: Shots that the queries on one circuit take in all, divided so that the largest
+            standard error is least. If set, it wins over any `precision` but 0.
+        max_shots: Shots that the queries on one circuit take at most to meet a precision; if that
+            is not enough, standard errors are larger, and a `PrecisionWarning` says so.
         default_precision: Standard error to meet where `run` is given none; 0: exact.
+        allocation: How shots are divided where they are not fixed: "optimal", with the best weights
+            of what they find; "neyman", with the weights that the gates fix; "uniform", with these
+            and the same number for every circuit.
         seed: Seed of everything random; None: a fresh one. The same seed and sequence of
             `run` calls give the same bits on any pool.
         setting_basis: "full": every distinct operation of a cut, less error a shot; "minimal": the
@@ -64,7 +71,10 @@ class EstimatorOptions:
     """
 
     shots: int | None = None
+    shots_total: int | None = None
+    max_shots: int | None = None
     default_precision: float = 1 / 64
+    allocation: Allocation = "optimal"
     seed: int | None = None
     setting_basis: SettingBasis = "full"
     memory_limit: int | None = None
@@ -74,6 +84,8 @@ class EstimatorOptions:
     def __post_init__(self) -> None:
         for name, least, otherwise in (
             ("shots", 1, ", or None to meet a precision"),
+            ("shots_total", 1, ", or None to meet a precision"),
+            ("max_shots", 1, ", or None for any number"),
             ("seed", 0, ", or None"),
             ("memory_limit", 1, " (bytes), or None"),
         ):
@@ -82,6 +94,16 @@ class EstimatorOptions:
                 object.__setattr__(self, name, check_whole(name, value, least, otherwise))
         if self.shots is not None and self.shots > MOST_SHOTS:
             raise InputError(f"`shots` is {self.shots}: {MOST_SHOTS} a subexperiment is the most")
+        given = [name for name in ("shots", "shots_total", "max_shots") if getattr(self, name)]
+        if len(given) > 1:
+            raise InputError(
+                f"`{given[0]}` and `{given[1]}` were both set, and the first would hold alone: "
+                "set one of them"
+            )
+        if self.allocation not in ("optimal", "neyman", "uniform"):
+            raise InputError(
+                f'`allocation` is {self.allocation!r}: use "optimal", "neyman" or "uniform"'
+            )
         check_precision(self.default_precision, "default_precision")
         if self.setting_basis not in ("full", "minimal"):
             raise InputError(f'`setting_basis` is {self.setting_basis!r}: use "full" or "minimal"')
@@ -389,7 +411,11 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         """What a precision means under these options (DESIGN: 0 is exact, `shots` wins)."""
         if precision is None:
             precision = self.options.default_precision
-        return Accuracy(None if precision == 0 else self.options.shots, float(precision))
+        options = self.options
+        if precision == 0:
+            return Accuracy(None, 0.0)
+        limits = options.shots_total, options.max_shots
+        return Accuracy(options.shots, float(precision), options.allocation, *limits)
 
     def next_run(self) -> str:
         """A name for the next run, from which its seeds derive."""

@@ -14,8 +14,9 @@ from .checks import Fixed, check_precision, described
 from .cutting import FloatArray
 from .errors import InputError, MissingExtraError
 from .estimator import DistributedEstimator
-from .pipeline import Accuracy, Evaluation, Request
+from .pipeline import Evaluation, Request
 from .pubs import Batch, batch_of, merge, read_pubs
+from .subexperiments import Accuracy
 
 try:
     from qiskit_machine_learning.algorithm_job import AlgorithmJob

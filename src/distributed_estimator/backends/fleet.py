@@ -23,7 +23,7 @@ from ..errors import BackendError, InputError
 from ..forks import Lock
 from ..records import DeviceRecord, RecordWriter
 from ..records.files import writer_of
-from ..subexperiments import Backend, FragmentEstimate, FragmentExperiment, Task
+from ..subexperiments import Backend, FragmentExperiment, FragmentResult, Task
 from .statevector import StatevectorBackend
 
 __all__ = [
@@ -397,17 +397,17 @@ class Fleet:
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """Seconds of a task on an idle device, on average over the devices."""
-        circuits, shots = _num_circuits(experiment, task), task.shots or 0
+        circuits, shots = _size(experiment, task)
         each = [2 * s.latency + s.service_seconds(circuits, shots) for s in self.specs]
         return sum(each) / len(each)
 
-    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Evaluates a task, and returns when its job would be back; see `Backend`.
 
         Raises:
             BackendError: The job failed, or the inner backend did.
         """
-        job = self.submit(task.key, _num_circuits(experiment, task), task.shots or 0)
+        job = self.submit(task.key, *_size(experiment, task))
         if job.status == "failed":
             self._await(job)
             raise BackendError(
@@ -462,9 +462,17 @@ def soonest(
     return min(able, key=lambda device: device.estimate(circuits, shots, now), default=None)
 
 
-def _num_circuits(experiment: FragmentExperiment, task: Task) -> int:
-    """Circuits of a task, each binding counting; exact values count as one per binding."""
-    return len(task.angles) if task.shots is None else task.num_subexperiments(experiment)
+def _size(experiment: FragmentExperiment, task: Task) -> tuple[int, int]:
+    """Circuits of a task, each binding counting, and shots of each, on average and rounded up.
+
+    Exact values count as one circuit without shots per binding.
+    """
+    if task.shots is None:
+        return len(task.angles), 0
+    circuits = task.num_subexperiments(experiment)
+    if isinstance(task.shots, np.ndarray):
+        return circuits, -(-int(task.shots_of(experiment).sum()) // circuits)
+    return circuits, task.shots
 
 
 def _specs(devices: object) -> tuple[DeviceSpec, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..checks import check_kind, check_whole
 from ..cutting import FloatArray, IntArray
 from ..errors import BackendError, DistributedEstimatorError
 from ..forks import Lock
-from ..subexperiments import FamilyPart, FragmentEstimate, FragmentExperiment, SettingFamily, Task
+from ..subexperiments import FragmentExperiment, FragmentResult, SettingFamily, Task
 from .seeds import comes_from, draws_of, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
@@ -40,9 +41,11 @@ class SamplerBackend:
             qubits.
         circuits_per_job: Circuits (settings at bindings) a job holds at most. What simulators
             draw depends on it.
+        shots_per_circuit: Shots a circuit takes at most; one that needs more is sent several times.
+            None: as many as the backend says (`max_shots`), or any number.
 
     Raises:
-        InputError: `sampler` is none, or `circuits_per_job` is not a positive whole number.
+        InputError: `sampler` is none, or a number is not a positive whole number.
     """
 
     exact = False
@@ -52,10 +55,18 @@ class SamplerBackend:
         sampler: BaseSamplerV2,
         defer_measurements: bool | None = None,
         circuits_per_job: int = _CIRCUITS_PER_JOB,
+        shots_per_circuit: int | None = None,
     ) -> None:
         check_kind("sampler", sampler, BaseSamplerV2, "an instance of any Qiskit BaseSamplerV2")
         self.sampler = sampler
         self.circuits_per_job = check_whole("circuits_per_job", circuits_per_job)
+        if shots_per_circuit is None:
+            shots_per_circuit = getattr(backend_of(sampler), "max_shots", None)
+        self.shots_per_circuit = (
+            None
+            if shots_per_circuit is None
+            else check_whole("shots_per_circuit", shots_per_circuit, 1, ", or None")
+        )
         self.defer_measurements = (
             _is_noiseless(sampler) and device_of(sampler) is None
             if defer_measurements is None
@@ -112,20 +123,24 @@ class SamplerBackend:
         """Long enough to be a job of its own."""
         return 1.0
 
-    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Run the task's circuits as one job; see `Backend`.
 
         Raises:
             BackendError: The sampler failed, or cannot run the circuits.
         """
         try:
-            parts = list(self._parts(experiment, task))
-            pubs = [_pub(part, template, task.angles) for part, template in parts]
+            pubs = list(self._pubs(experiment, task))
             sampler = _on_one_thread(reseeded(self.sampler, task.seed))
-            results = sampler.run(pubs, shots=task.shots).result() if pubs else ()
-            tables, shots = _tables(experiment, task, parts, results)
-            estimate = FragmentEstimate.of_frequencies(experiment, task, tables, shots)
-            return replace(estimate, draws=draws_of(results))
+            results = sampler.run([pub.content for pub in pubs]).result() if pubs else ()
+            tables = [
+                np.zeros((len(task.angles), group.num_outcomes, experiment.layout.num_outcomes))
+                for group in experiment.groups
+            ]
+            for pub, result in zip(pubs, results, strict=True):
+                pub.count(experiment, result.data, tables)
+            counts = (g.signed(t) for g, t in zip(experiment.groups, tables, strict=True))
+            return FragmentResult(None, tuple(counts), draws_of(results))
         except DistributedEstimatorError:
             raise
         except Exception as error:
@@ -136,15 +151,24 @@ class SamplerBackend:
                 "backend=SamplerBackend(sampler, defer_measurements=True)"
             ) from error
 
-    def _parts(
-        self, experiment: FragmentExperiment, task: Task
-    ) -> Iterator[tuple[FamilyPart, Template]]:
-        """The parts that become one PUB each: a family, or one circuit if it has no parameters."""
+    def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[_Pub]:
+        """Circuits of one family with as many shots each; one by one if they have no parameters."""
+        shots = task.shots_of(experiment)
         for part in experiment.family_parts(task.circuits):
             template = self._template(experiment, part.family)
-            step = part.stop - part.start if template.circuit.num_parameters else 1
-            for start in range(part.start, part.stop, step):
-                yield FamilyPart(part.family, start, start + step), template
+            groups, settings = np.divmod(np.arange(part.start, part.stop), part.family.num_settings)
+            own = shots[:, groups, part.family.first + settings]
+            values = template.bind(task.angles)
+            values = values.reshape(len(own), len(values) // len(own), values.shape[1])
+            for number in np.unique(own[own > 0]).tolist():
+                chosen = np.nonzero(own == number)
+                circuits = np.stack([chosen[0], groups[chosen[1]], settings[chosen[1]]])
+                bound = values[chosen[0], part.start + chosen[1]]
+                step = len(bound) if template.circuit.num_parameters else 1
+                for start in range(0, len(bound), step):
+                    places = slice(start, start + step)
+                    for piece in _pieces(number, self.shots_per_circuit):
+                        yield _Pub(part.family, template, circuits[:, places], bound[places], piece)
 
     def _template(self, experiment: FragmentExperiment, family: SettingFamily) -> Template:
         key = experiment.key, family.measured
@@ -160,87 +184,69 @@ class SamplerBackend:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Templates are made where they are used.
-        return type(self), (self.sampler, self.defer_measurements, self.circuits_per_job)
+        options = self.defer_measurements, self.circuits_per_job, self.shots_per_circuit
+        return type(self), (self.sampler, *options)
 
 
-def _tables(
-    experiment: FragmentExperiment,
-    task: Task,
-    parts: Iterable[tuple[FamilyPart, Template]],
-    results: Iterable[Any],
-) -> tuple[list[FloatArray], int]:
-    """Relative frequencies of all outcomes per measurement group, and the shots of each circuit."""
-    rows, size = len(task.angles), experiment.layout.num_outcomes
-    tables = [np.zeros((rows, group.num_outcomes, size)) for group in experiment.groups]
-    taken: set[int] = set()
-    for (part, template), result in zip(parts, results, strict=True):
-        for number, settings, counts in _count(experiment, part, template, result.data, rows):
-            taken.update(np.unique(counts.sum(axis=(2, 3))).tolist())
-            tables[number][:, :, part.family.places[settings]] = counts.transpose(0, 2, 1, 3)
-    # Where nothing is measured, every shot has the one outcome there is.
-    assert task.shots is not None, "exact tasks have no counts"
-    shots = next(iter(taken), task.shots)
-    if len(taken) > 1:
-        raise BackendError(
-            f"between {min(taken)} and {max(taken)} shots came back where {task.shots} were asked "
-            "for: choose a number of shots that the sampler can take"
-        )
-    for family in experiment.sure_families(task.circuits):
-        tables[0][:, :, family.places] = shots
-    return [table / shots for table in tables], shots
+@dataclass(frozen=True, eq=False)
+class _Pub:
+    """Circuits of one family that are run with `shots` each.
 
-
-def _pub(part: FamilyPart, template: Template, angles: FloatArray) -> tuple[Any, ...]:
-    """A family's circuit with one set of parameters per row and circuit, rows slowest."""
-    if not template.circuit.num_parameters:
-        return (template.circuit,)
-    values = template.bind(angles)
-    chosen = values.reshape(len(angles), -1, values.shape[1])[:, part.start : part.stop]
-    return template.circuit, chosen.reshape(-1, values.shape[1])
-
-
-def _count(
-    experiment: FragmentExperiment, part: FamilyPart, template: Template, data: Any, rows: int
-) -> Iterator[tuple[int, slice, IntArray]]:
-    """Counts from the bits of one PUB, by number of the measurement group.
-
-    Yields:
-        A group's number, settings of the family, and their counts, shape (rows, settings,
-        observable outcomes, slot outcomes).
+    Attributes:
+        circuits: Row, measurement group and setting of the family of each, shape (3, circuits).
+        values: Their parameters, shape (circuits, parameters).
     """
-    family, measured = part.family, sum(part.family.measured)
-    circuits = rows, part.stop - part.start
-    observed = _bits(data, MEASURE_REGISTER, circuits, len(template.observed))
-    slots = _bits(data, SLOT_REGISTER, circuits, measured)
-    shots = max(observed.shape[2], slots.shape[2])
-    # The first slot is the slowest.
-    slot_outcomes = slots @ (1 << np.arange(measured)[::-1])
-    places = {qubit: place for place, qubit in enumerate(template.observed)}
-    first = 0
-    for number, settings in part.by_group():
-        group, count = experiment.groups[number], settings.stop - settings.start
-        own = slice(first, first + count)
-        outcomes = np.zeros((rows, count, shots), dtype=np.int64)
-        for bit, generator in enumerate(group.generators):
-            columns = [places[qubit] for qubit in generator]
-            outcomes |= (observed[:, own][..., columns].sum(axis=-1) & 1) << bit
-        outcomes = outcomes * family.num_slot_outcomes + slot_outcomes[:, own]
-        size = group.num_outcomes * family.num_slot_outcomes
-        offsets = size * np.arange(rows * count).reshape(rows, count, 1)
-        counts = np.bincount((outcomes + offsets).ravel(), minlength=rows * count * size)
-        shape = rows, count, group.num_outcomes, family.num_slot_outcomes
-        yield number, settings, counts.reshape(shape)
-        first += count
+
+    family: SettingFamily
+    template: Template
+    circuits: IntArray
+    values: FloatArray
+    shots: int
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What a sampler takes."""
+        return self.template.circuit, self.values if self.values.size else None, self.shots
+
+    def count(
+        self, experiment: FragmentExperiment, data: Any, tables: Sequence[FloatArray]
+    ) -> None:
+        """Add counts to tables by measurement group, shape (rows, outcomes, slot outcomes)."""
+        observed = self._bits(data, MEASURE_REGISTER, len(self.template.observed))
+        slots = self._bits(data, SLOT_REGISTER, sum(self.family.measured))
+        # The first slot is the slowest.
+        slot_outcomes = slots @ (1 << np.arange(slots.shape[2])[::-1])
+        places = {qubit: place for place, qubit in enumerate(self.template.observed)}
+        rows, groups, settings = self.circuits
+        for number in np.unique(groups).tolist():
+            group, own = experiment.groups[number], np.flatnonzero(groups == number)
+            outcomes = np.zeros((len(own), 1), dtype=np.int64)
+            for bit, generator in enumerate(group.generators):
+                columns = [places[qubit] for qubit in generator]
+                outcomes = outcomes | (observed[own][..., columns].sum(axis=-1) & 1) << bit
+            outcomes = outcomes * self.family.num_slot_outcomes + slot_outcomes[own]
+            shape = group.num_outcomes, self.family.num_slot_outcomes
+            offsets = prod(shape) * np.arange(len(own))[:, None]
+            counts = np.bincount((outcomes + offsets).ravel(), minlength=len(own) * prod(shape))
+            where = self.family.places[settings[own]]
+            tables[number][rows[own, None], :, where] += counts.reshape(len(own), *shape).transpose(
+                0, 2, 1
+            )
+
+    def _bits(self, data: Any, register: str, width: int) -> IntArray:
+        """Measured bits of a register of `width`, shape (circuits, shots, width)."""
+        if not width:
+            return np.zeros((len(self.values), 1, 0), dtype=np.int64)
+        found = getattr(data, register)
+        packed = found.array.reshape(len(self.values), found.num_shots, -1)
+        unpacked = np.unpackbits(packed[..., ::-1], axis=-1, bitorder="little")
+        return unpacked[..., :width].astype(np.int64)
 
 
-def _bits(data: Any, register: str, shape: tuple[int, int], width: int) -> IntArray:
-    """Measured bits of a register of `width`, shape (rows, circuits, shots, width)."""
-    if not width:
-        return np.zeros((*shape, 1, 0), dtype=np.int64)
-    found = getattr(data, register)
-    packed = found.array.reshape(*shape, found.num_shots, -1)
-    unpacked = np.unpackbits(packed[..., ::-1], axis=-1, bitorder="little")
-    return unpacked[..., :width].astype(np.int64)
+def _pieces(shots: int, most: int | None) -> list[int]:
+    """Shots divided as evenly as possible into as few parts of at most `most` as there can be."""
+    count = 1 if most is None else -(-shots // most)
+    return [shots // count + (place < shots % count) for place in range(count)]
 
 
 def _is_noiseless(sampler: BaseSamplerV2) -> bool:

@@ -73,20 +73,22 @@ def draws_of(results: Iterable[Any]) -> FloatArray:
     same number gives a high outcome in two circuits, or a low one, at any angles.
 
     Args:
-        results: Results of PUBs that have the same number of shots.
+        results: Results of PUBs. Only those with as many shots as the first one has count.
 
     Returns:
-        For each block of shots, circuit by circuit, a number whose bits say which shots had an
-        outcome above the circuit's mean; shape (256,), padded with zeros.
+        The number of blocks of shots that a circuit has; then for each block, circuit by circuit, a
+        number whose bits say which shots had an outcome above the circuit's mean; shape (257,),
+        padded with zeros.
     """
     found = np.zeros(_BLOCKS)
-    size = 0
+    size = first = 0
     for result in results:
         registers = [
             bits.array.reshape(-1, *bits.array.shape[-2:]) for bits in result.data.values()
         ]
         blocks = min(registers[0].shape[1] // _BLOCK, _MOST_BLOCKS) if registers else 0
-        if not blocks:
+        first = first or blocks
+        if not blocks or blocks != first:
             continue
         circuits = slice((_BLOCKS - size) // blocks)
         # Bytes, the most significant one first.
@@ -96,7 +98,7 @@ def draws_of(results: Iterable[Any]) -> FloatArray:
         numbers = high.reshape(-1, _BLOCK) @ (1 << np.arange(_BLOCK))
         found[size : size + numbers.size] = numbers
         size += numbers.size
-    return found
+    return np.concatenate([[first], found])
 
 
 class Repetition:
@@ -122,7 +124,7 @@ class Repetition:
     def __reduce__(self) -> tuple[type[Repetition], tuple[()]]:
         return Repetition, ()
 
-    def check(self, draws: FloatArray | None, shots: int, backend: str, seed: int) -> None:
+    def check(self, draws: FloatArray | None, backend: str, seed: int) -> None:
         """Compare a task with those before it, by its `draws_of`; None: they are independent.
 
         Tasks with the same seed draw the same by right: of a run that is repeated, or by chance, as
@@ -131,10 +133,10 @@ class Repetition:
         Raises:
             BackendError: They were drawn from the same random numbers.
         """
-        blocks = min(shots // _BLOCK, _MOST_BLOCKS)
-        if draws is None or not blocks:
+        if draws is None or not draws[0]:
             return
-        task, seed = draws.astype(np.int64), seed % _LARGEST_SEED
+        blocks, task = int(draws[0]), draws[1:].astype(np.int64)
+        seed %= _LARGEST_SEED
         with self._lock:
             alike = [t for b, own, t in self._earlier if b == blocks and own != seed]
             self._earlier.append((blocks, seed, task))

@@ -20,8 +20,8 @@ from ..cutting import ComplexArray, FloatArray, Fragment, IntArray, Operation, S
 from ..cutting.gates import GateKernel
 from ..forks import Lock
 from ..subexperiments import (
-    FragmentEstimate,
     FragmentExperiment,
+    FragmentResult,
     MeasurementGroup,
     SlotwiseMap,
     Task,
@@ -86,7 +86,7 @@ class StatevectorBackend:
         row += _SECONDS_PER_BYTE * experiment.table_bytes() if sampled else 0.0
         return calls + len(task.angles) * row
 
-    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Evaluate the task's circuits; see `Backend`."""
         program = _program_of(experiment.fragment)
         states = program.run(task.angles)
@@ -97,25 +97,15 @@ class StatevectorBackend:
             values = np.empty((len(task.angles), len(experiment.paulis), tensors[0].shape[2]))
             for group, tensor in zip(experiment.groups, tensors, strict=True):
                 values[:, group.paulis] = group.signs @ tensor
-            return FragmentEstimate(values, (), None)
+            return FragmentResult(values)
         rng = np.random.default_rng(task.seed)
-        layout = experiment.layout
-        drawn = [layout.draw(layout.probabilities(t), task.shots, rng) for t in tensors]
-        if task.circuits is not None:
-            kept = _outcomes_of(experiment, task.circuits)
-            drawn = [table * own for table, own in zip(drawn, kept, strict=True)]
-        return FragmentEstimate.of_frequencies(experiment, task, drawn, task.shots)
-
-
-def _outcomes_of(experiment: FragmentExperiment, circuits: tuple[int, int]) -> FloatArray:
-    """1 at the slot outcomes that some circuits have and 0 elsewhere, shape (groups, outcomes)."""
-    table = np.zeros((len(experiment.groups), experiment.layout.num_outcomes))
-    for part in experiment.family_parts(circuits):
-        for group, settings in part.by_group():
-            table[group, part.family.places[settings]] = 1.0
-    for family in experiment.sure_families(circuits):
-        table[0, family.places] = 1.0
-    return table
+        layout, runs = experiment.layout, experiment.runs_of(task.circuits)
+        shots = np.broadcast_to(task.shots, (len(task.angles), *runs.shape))
+        counts = []
+        for number, (group, tensor) in enumerate(zip(experiment.groups, tensors, strict=True)):
+            table = layout.draw(layout.probabilities(tensor), shots[:, number], rng)
+            counts.append(group.signed(table * runs[number, layout.setting_of]))
+        return FragmentResult(None, tuple(counts))
 
 
 class _Fused:

@@ -21,7 +21,7 @@ from ..estimator import EstimatorOptions
 from ..execution import Policy
 from ..pipeline import MemoryLimit, Need, Preparation, Prepared, RoundRequest, in_bytes
 from ..reconstruction import Wanted
-from ..subexperiments import PILOT_SHOTS, PILOTS, Observables, parse, shots_to_meet
+from ..subexperiments import Observables, parse
 from ._options import NEW_FILE, PATH, is_given
 from ._output import (
     counted,
@@ -115,8 +115,7 @@ def _first_round(options: EstimatorOptions) -> tuple[int | None, Wanted, int]:
     precision = options.default_precision
     if precision == 0:
         return None, "values", 0
-    sure = np.zeros((PILOTS, 1))  # what pilots find where the value has no variance
-    return PILOT_SHOTS, "orders", PILOTS * PILOT_SHOTS + shots_to_meet(precision, sure, sure)
+    return 128, "errors", 12
 
 
 def features_of(query: Query, forecast: Forecast) -> Features:
@@ -271,10 +270,7 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     if options.shots is not None:
         click.echo(f"{counted(options.shots, 'shot')} a circuit, {least} in all")
     elif options.default_precision:
-        click.echo(
-            f"precision {options.default_precision:g}: at least {least} shots in all; {PILOTS} "
-            f"pilots of {PILOT_SHOTS} shots a circuit, which are among them, show how many it takes"
-        )
+        click.echo(f"precision {options.default_precision:g}: at least {least} shots in all")
     if forecast.refusal is None:
         limit = f"{in_bytes(forecast.limit)} (half of what is free)"
         click.echo(f"fits: takes {in_bytes(forecast.memory)} of memory, the limit is {limit}")

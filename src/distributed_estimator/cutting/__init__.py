@@ -2,6 +2,7 @@
 
 from .channels import LocalOperation, SettingBasis, Side, SlotBasis
 from .fragments import Cut, Fragment, Slot
+from .gates import BoolArray as BoolArray
 from .gates import ComplexArray as ComplexArray
 from .gates import FloatArray as FloatArray
 from .gates import IntArray as IntArray

@@ -33,6 +33,7 @@ from qiskit.quantum_info import Operator
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 ComplexArray = NDArray[np.complex128]
+BoolArray = NDArray[np.bool_]
 
 MAX_MATRIX_QUBITS = 6
 """Gates on more qubits run through their definition rather than as one matrix."""

@@ -1,6 +1,5 @@
 """Algorithm 1 of the paper: a batch of queries through its four stages, timed and recorded."""
 
-from .pipeline import Accuracy as Accuracy
 from .pipeline import Evaluation as Evaluation
 from .pipeline import Pipeline as Pipeline
 from .pipeline import Request as Request

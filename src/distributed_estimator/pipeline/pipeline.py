@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..backends.seeds import Repetition
 from ..cutting import AutoCut, CutPlan, FloatArray, IntArray, Labels, SettingBasis
-from ..errors import BackendError, DeadlineError, PlanTooLargeError
+from ..errors import BackendError, DeadlineError
 from ..execution import (
     Arrays,
     Assignment,
@@ -36,13 +36,15 @@ from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, derivat
 from ..records import QueryRecord, RecordWriter, StragglerInfo, Summary, new_run_id, utc_now
 from ..subexperiments import (
     MOST_ROUNDS,
-    PILOT_SHOTS,
-    PILOTS,
+    Accuracy,
     Backend,
+    Design,
+    Seen,
+    Sensitivity,
+    ShotPlan,
     ShotsTaken,
-    shots_after_failing,
-    shots_for_slopes,
-    shots_to_meet,
+    pilot_shots,
+    plan_shots,
     unique_rows,
 )
 from .preparation import Preparation
@@ -52,32 +54,13 @@ _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """How well a value must be known: `shots` a subexperiment, or where None a standard error."""
-
-    shots: int | None
-    precision: float
-
-    @property
-    def exact(self) -> bool:
-        """Whether nothing is sampled."""
-        return self.shots is None and self.precision == 0
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether the shots follow from the precision, with pilots and rounds of their own."""
-        return self.shots is None and self.precision > 0
-
-
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A batch to evaluate, and the accuracy wanted of its values.
+    """A batch to evaluate, and the accuracy wanted of its values, or of their derivatives.
 
     Attributes:
         run: Names the evaluation; everything random derives from it.
-        parameters: Numbers of the parameters to differentiate by; None: values alone. Derivatives
-            take the shots of values, and at least as many as an uncut derivative would.
+        parameters: Numbers of the parameters to differentiate by; None: values alone.
     """
 
     batch: Batch
@@ -92,7 +75,7 @@ class Evaluation:
 
     Attributes:
         values: Shape (queries,).
-        stderrs: Standard errors of values, shape (queries,); empty beside gradients.
+        stderrs: Standard errors of values, shape (queries,), or of gradients in their shape.
         record: The record that was logged.
         gradients: Shape (queries, parameters); None where only values were asked for.
         product_formulas: Instructions of the circuit that ran as product formulas, with an error
@@ -151,11 +134,7 @@ class Pipeline:
                 "positive precision, set `shots`, or use the statevector backend (backend=None)"
             )
         with _Session(self, request, replace(self.conditions, stop=stop), begun) as session:
-            shots = session.shots()
-            if request.parameters is None:
-                estimate = session.values(shots)
-            else:
-                estimate = session.gradients(shots, request.parameters)
+            estimate = session.estimate()
             record = session.record(estimate)
             if self.log is not None:
                 self.log.write(record)
@@ -178,6 +157,11 @@ class _Estimate:
     first_order: int = 0
     gradients: FloatArray | None = None
 
+    @property
+    def worst(self) -> float:
+        """The largest standard error."""
+        return float(self.stderrs.max(initial=0.0))
+
 
 class _Session(ExitStack):
     """One batch on its way through the stages; what it holds meanwhile is freed at the end."""
@@ -191,8 +175,8 @@ class _Session(ExitStack):
         self.times = dict.fromkeys(("partition", "generate", "execute", "reconstruct"), 0.0)
         self.shots_taken = ShotsTaken()
         self.spent = Spent()
-        self._by_influence = isinstance(conditions.policy.order, LargestInfluenceFirst)
-        self._measured: list[FloatArray] | None = None
+        self._measured: Sequence[FloatArray] | None = None
+        self._counts: list[list[FloatArray]] = []
         self._mark = self._begun = conditions.clock()
         deadline = conditions.policy.deadline
         began = self._begun if begun is None else begun
@@ -205,93 +189,118 @@ class _Session(ExitStack):
         self.angles = self.plan.normal.angles.evaluate(request.batch.values)
         # Distinct local bindings of each fragment, and for each binding the place of its own. Rows
         # are distinguished by what was given: angles are rounded differently elsewhere.
-        self.rows: list[FloatArray] = []
+        rows: list[FloatArray] = []
         self.inverses: list[IntArray] = []
         for fragment, parameters in zip(self.plan.fragments, self.prepared.parameters, strict=True):
             places, inverse = unique_rows(request.batch.values[:, parameters])
-            self.rows.append(self.angles[places][:, fragment.angles])
+            rows.append(self.angles[places][:, fragment.angles])
             self.inverses.append(inverse)
+        self.rows, self.shifts = rows, None
+        if request.parameters is not None:
+            self.shifts = self.prepared.shifts(request.parameters)
+            self.rows = [s.rows(base) for s, base in zip(self.shifts, rows, strict=True)]
+            self.slopes = derivatives.slopes_of_angles(
+                self.plan, self.shifts, request.batch.values, request.parameters
+            )
 
-    def shots(self) -> int | None:
-        """Shots per subexperiment at which values meet the accuracy, from pilots of their own."""
-        accuracy = self.request.accuracy
-        if not accuracy.adaptive:
-            return accuracy.shots
-        pilots, taken = [], PILOT_SHOTS
-        for pilot in range(PILOTS):
-            name = f"{self.request.run} pilot {pilot}"
-            pilots.append(self._sample(self.rows, PILOT_SHOTS, name, "orders"))
-            taken = max(taken, self.shots_taken.most)
-        orders = np.array([pilot.variance_orders() for pilot in pilots])
-        shots = shots_to_meet(accuracy.precision, orders[:, 0], orders[:, 1], taken)
-        if self._by_influence:
-            with suppress(PlanTooLargeError):  # then the order goes by the observables alone
-                self._measured = derivatives.influences_measured(pilots[-1])
-        self._lap("reconstruct")
-        return shots
+    def estimate(self) -> _Estimate:
+        """What was asked for, which meets the accuracy or is the best in time.
 
-    def values(self, shots: int | None) -> _Estimate:
-        """Values and standard errors that meet the accuracy, or are the best in time.
-
-        Where a precision rules, independent rounds follow each other, each with more shots, until
-        one meets it. At the deadline the result is the last round's, or that of the one before
-        where it had more shots. Shots alone decide: to take the smaller of two standard errors
-        would be to choose between values, too.
+        Where a precision rules, a pilot designs the round proper. If that misses it, a fresh one,
+        which it has designed, takes its place. At the deadline the result is the last round's, or
+        that of the one before where it had more shots. Shots alone decide: to take the smaller of
+        two standard errors would be to choose between values, too.
         """
-        precision, run = self.request.accuracy.precision, self.request.run
-        if shots is None:
-            sample = self._sample(self.rows, None, run, "values")
-            return self._estimate(sample, sampled=False)
-        if not self.request.accuracy.adaptive:
-            return self._estimate(self._sample(self.rows, shots, run, "errors"))
+        accuracy, run = self.request.accuracy, self.request.run
+        wanted: Wanted = "values" if accuracy.exact else "errors"
+        if self.shifts is not None:
+            run, wanted = f"{run} gradient", "environments"
+        if not accuracy.adaptive:
+            return self._estimate(self._sample(run, wanted, accuracy.shots))
+        pilot = pilot_shots(accuracy, self._num_circuits, len(self.request.batch.values))
+        seen = self._sample(f"{run} pilot", "environments", pilot)
         best: _Estimate | None = None
         for number in range(MOST_ROUNDS):
+            plan = self._plan(seen)
             try:
-                sample = self._sample(self.rows, shots, f"{run} round {number}", "errors")
+                seen = self._sample(f"{run} round {number}", wanted, designs=plan.designs)
             except DeadlineError:
                 if best is None:
                     raise
                 return best
-            new = self._estimate(sample)
-            best = new if best is None or new.shots.mean >= best.shots.mean else best
-            worst, taken = float(best.stderrs.max(initial=0.0)), best.shots.most
-            if worst <= precision or self.conditions.clock() >= self._end:
+            new = self._estimate(seen)
+            if best is None or not self.spent.missing or new.shots.mean >= best.shots.mean:
+                best = new
+            if plan.is_last or best.worst <= accuracy.precision:
                 return best
-            shots = shots_after_failing(max(shots, taken), worst, precision)
+            if self.conditions.clock() >= self._end:
+                return best
         raise BackendError(
-            f"precision {precision:g} was not met with {taken} shots a subexperiment "
-            f"(standard error {worst:.3g}): ask for a larger precision"
+            f"precision {accuracy.precision:g} was not met in {MOST_ROUNDS} rounds (standard error "
+            f"{new.worst:.3g}): ask for a larger precision"
         )
 
-    def gradients(self, shots: int | None, parameters: tuple[int, ...]) -> _Estimate:
-        """Values without standard errors, and derivatives by the parameters."""
-        accuracy, batch = self.request.accuracy, self.request.batch
-        if shots is not None and accuracy.adaptive:
-            shots = max(shots, shots_for_slopes(accuracy.precision, batch.observables.weights))
-        shifts = self.prepared.shifts(parameters)
-        slopes = derivatives.slopes_of_angles(self.plan, shifts, batch.values, parameters)
-        rows = [s.rows(base) for s, base in zip(shifts, self.rows, strict=True)]
-        sample = self._sample(rows, shots, f"{self.request.run} gradient", "environments")
-        by_angle = derivatives.by_angle(self.plan, sample, shifts, self.angles, parameters)
-        gradients = derivatives.by_parameter(by_angle, slopes, batch.binding)
-        values = sample.values()
-        self._lap("reconstruct")
-        return _Estimate(values, np.zeros(0), self.shots_taken, gradients=gradients)
+    @property
+    def _num_circuits(self) -> int:
+        """Circuits of all rows."""
+        experiments = self.prepared.experiments
+        return sum(
+            len(rows) * experiment.num_circuits
+            for rows, experiment in zip(self.rows, experiments, strict=True)
+            if not experiment.is_trivial
+        )
 
-    def _estimate(self, sample: Reconstruction, *, sampled: bool = True) -> _Estimate:
-        values = sample.values()
-        stderrs, first_order = np.zeros_like(values), 0
-        if sampled:
+    def _plan(self, seen: Reconstruction) -> ShotPlan:
+        """The next round, from what an earlier one saw."""
+        count, sensitivities = self._sensitivities(seen)
+        self._counts = self._counts or [[] for _ in seen.tensors]
+        for counts, tensor in zip(self._counts, seen.tensors, strict=True):
+            counts[:] = [a + b for a, b in zip(counts, tensor.counts)] or tensor.counts
+        pilots = [
+            Seen(tensor.experiment, counts, own) if counts else None
+            for tensor, counts, own in zip(seen.tensors, self._counts, sensitivities, strict=True)
+        ]
+        plan = plan_shots(pilots, count, self.request.accuracy, self.spent.shots)
+        self._measured = plan.influences
+        self._lap("reconstruct")
+        return plan
+
+    def _sensitivities(self, seen: Reconstruction) -> tuple[int, list[Sensitivity]]:
+        """How many results there are, and how they depend on the fragments' tensors."""
+        if self.shifts is None:
+            return seen.queries.count, seen.sensitivities()
+        return seen.queries.count * self.slopes.shape[1], derivatives.sensitivities(
+            self.plan, seen, self.shifts, self.angles, self.slopes
+        )
+
+    def _estimate(self, sample: Reconstruction) -> _Estimate:
+        values, shots = sample.values(), self.shots_taken
+        sampled = any(tensor.counts for tensor in sample.tensors)
+        stderrs, first_order, gradients = np.zeros_like(values), 0, None
+        if self.shifts is not None:
+            gradients = derivatives.gradients(
+                self.plan, sample, self.shifts, self.angles, self.slopes
+            )
+            stderrs = np.zeros_like(gradients)
+            if sampled:
+                count, sensitivities = self._sensitivities(sample)
+                variances = sample.first_order(count, sensitivities)
+                stderrs = np.sqrt(variances).reshape(gradients.shape)
+        elif sampled:
             stderrs, first_order = sample.standard_errors(values)
         self._lap("reconstruct")
-        return _Estimate(values, stderrs, self.shots_taken, first_order)
+        return _Estimate(values, stderrs, shots, first_order, gradients)
 
     def _sample(
-        self, rows: Sequence[FloatArray], shots: int | None, run: str, wanted: Wanted
+        self,
+        run: str,
+        wanted: Wanted,
+        shots: int | None = None,
+        designs: Sequence[Design | None] | None = None,
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         policy, clock = self.conditions.policy, self.conditions.clock
-        request = RoundRequest(self.prepared, policy, rows, shots, wanted, run)
+        request = RoundRequest(self.prepared, policy, self.rows, shots, wanted, run, designs)
         round_, reconstruction = self._generate(request)
         self._lap("generate")
 
@@ -323,10 +332,12 @@ class _Session(ExitStack):
             batch.observables, batch.observable, batch.binding, self.inverses, prepared.term_paulis
         )
         influences = self._measured
-        if self._by_influence and influences is None:
+        if influences is None:
             influences = derivatives.influences_of_terms(
                 prepared.experiments, queries, self.inverses
             )
+        if not isinstance(self.conditions.policy.order, LargestInfluenceFirst):
+            influences = None
         round_ = Round(request, pipeline.repetition, influences)
         reconstruction = Reconstruction(
             self.plan,

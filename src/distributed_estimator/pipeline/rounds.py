@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +14,15 @@ from ..errors import DeadlineError, PlanTooLargeError, named, short
 from ..execution import Arrays, Assignment, Attempt, Policy, Tally, TaskSpec
 from ..reconstruction import FragmentTensor, Wanted
 from ..records import TaskRecord
-from ..subexperiments import Backend, FragmentExperiment, ShotsTaken, Task, make_tasks
+from ..subexperiments import (
+    Backend,
+    Design,
+    FragmentExperiment,
+    FragmentResult,
+    ShotsTaken,
+    Task,
+    make_tasks,
+)
 from .preparation import Prepared
 
 _ALWAYS_FREE = 64 << 20
@@ -34,6 +41,7 @@ class RoundRequest:
         shots: Shots per subexperiment; None for exact values.
         wanted: Results that will be asked for.
         run: Names the round; everything random derives from it.
+        designs: Shots and weights of each fragment instead; None: the same shots everywhere.
     """
 
     prepared: Prepared
@@ -42,6 +50,7 @@ class RoundRequest:
     shots: int | None
     wanted: Wanted
     run: str = ""
+    designs: Sequence[Design | None] | None = None
 
     @property
     def backend(self) -> Backend:
@@ -49,9 +58,18 @@ class RoundRequest:
         return self.prepared.work.backend
 
     @property
+    def sampled(self) -> bool:
+        """Whether circuits are run with shots."""
+        return self.shots is not None or self.designs is not None
+
+    @property
     def covariances(self) -> bool:
         """Whether the covariances of sampled values are wanted."""
-        return self.wanted in ("errors", "orders")
+        return self.wanted == "errors"
+
+    def design(self, number: int) -> Design | None:
+        """That of a fragment."""
+        return None if self.designs is None else self.designs[number]
 
     @property
     def chunks(self) -> int:
@@ -68,33 +86,22 @@ class RoundRequest:
         limits = self.backend.circuits_per_task(experiment), self.policy.subexperiments
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def tasks_per_row(self, experiment: FragmentExperiment) -> int:
-        """Tasks that a row's circuits and shots are divided into; 1 for exact values."""
-        if self.shots is None:
-            return 1
-        circuits = self.circuits_per_task(experiment)
-        parts = 1 if circuits is None else -(-experiment.num_circuits // circuits)
-        return self.chunks * max(1, parts)
-
 
 class Need:
-    """Memory that a round takes, in bytes, where `workers` tasks run at a time.
-
-    Results of a row's parts are kept until they add up in order.
-    """
+    """Memory that a round takes, in bytes, where `workers` tasks run at a time."""
 
     def __init__(self, request: RoundRequest, workers: int) -> None:
         self.request, self.workers = request, workers
         self.fragments = []
         for experiment, angles in zip(request.prepared.experiments, request.rows, strict=True):
-            parts = request.tasks_per_row(experiment)
             at_once = min(len(angles), workers * request.backend.rows_per_task(experiment))
             worker = 0
             if not experiment.is_trivial:
                 worker = request.backend.row_bytes(experiment, request.shots)
-            result = experiment.result_bytes(covariances=request.covariances)
-            kept = 1 if parts == 1 else 1 + parts
-            self.fragments.append(at_once * worker + kept * len(angles) * result)
+            result = experiment.result_bytes(sampled=request.sampled)
+            if request.covariances:
+                result += experiment.covariance_bytes()
+            self.fragments.append(at_once * worker + len(angles) * result)
         network = request.prepared.network
         self.network = 8 * network.elements_per_query(squared=request.covariances)
 
@@ -236,7 +243,11 @@ class Round:
         for number, experiment in enumerate(self._experiments):
             tasks = [] if experiment.is_trivial else list(self._make_tasks(number, experiment))
             self.tasks += tasks
-            self.tensors.append(FragmentTensor(experiment, len(request.rows[number]), tasks))
+            design = request.design(number)
+            weights = None if design is None else design.weights
+            self.tensors.append(
+                FragmentTensor(experiment, len(request.rows[number]), tasks, weights)
+            )
         self._influences = [
             np.resize(table, (len(angles), table.shape[1]))
             for table, angles in zip(influences or (), request.rows, strict=influences is not None)
@@ -245,17 +256,16 @@ class Round:
         self._taken: dict[int, int] = {}
 
     def _make_tasks(self, number: int, experiment: FragmentExperiment) -> Iterator[Task]:
-        request = self._request
+        request, design = self._request, self._request.design(number)
         return make_tasks(
             number,
             experiment,
             request.rows[number],
-            request.shots,
+            request.shots if design is None else design.shots,
             request.run,
             rows_per_task=request.rows_per_task(experiment),
             circuits_per_task=request.circuits_per_task(experiment),
             chunks=request.chunks,
-            covariances=request.covariances,
         )
 
     def fold(self, number: int, arrays: Arrays) -> int | None:
@@ -268,13 +278,13 @@ class Round:
             BackendError: Tasks drew the same random numbers.
         """
         task = self.tasks[number]
-        estimate = self._work.estimate_of(arrays)
-        taken = self._taken[number] = estimate.shots or 0
+        result = self._work.result_of(task, arrays)
+        self._taken[number] = _shots_in(result)
         # Here, where the results of all workers come together: copies of one sampler may repeat
         # each other.
-        self._repetition.check(estimate.draws, taken, self._backend.name, task.seed)
+        self._repetition.check(result.draws, self._backend.name, task.seed)
         tensor = self.tensors[task.experiment]
-        tensor.add(task, estimate)
+        tensor.add(task, result)
         return task.experiment if tensor.complete else None
 
     def finish(self, tally: Tally, spent: Spent) -> None:
@@ -287,9 +297,11 @@ class Round:
         spent.missing += len(tally.missing)
         ran = set()
         for number in self._taken.keys() - tally.known:  # without those whose results a journal had
-            place, held = self._place(number)
-            spent.subexperiments += 0 if place in ran else held
-            spent.shots += held * self._taken[number]
+            task = self.tasks[number]
+            place = task.experiment, task.start, task.circuits
+            if place not in ran:
+                spent.subexperiments += task.num_subexperiments(self._experiments[task.experiment])
+            spent.shots += self._taken[number]
             ran.add(place)
         deadline = self._request.policy.deadline
         if not tally.missing or deadline is None:
@@ -304,26 +316,18 @@ class Round:
 
     @property
     def shots_taken(self) -> ShotsTaken:
-        """Shots that subexperiments got; as requested where there are none to run."""
-        asked = self._request.shots or 0
-        if not (asked and self._taken):
+        """Shots that the circuits got which have any; as requested where there are none to run."""
+        shots = [
+            tensor.shots(slice(None))[:, tensor.experiment.all_runs].ravel()
+            for tensor in self.tensors
+            if tensor.counts
+        ]
+        taken = np.concatenate([*shots, np.zeros(0)])
+        taken = taken[taken > 0]
+        if not taken.size:
+            asked = self._request.shots or 0
             return ShotsTaken(asked, asked, asked)
-        shots: Counter[object] = Counter()
-        held: dict[object, int] = {}
-        for number, taken in self._taken.items():
-            place, size = self._place(number)
-            shots[place] += taken
-            held[place] = max(1, size)
-        fewest, mean = min(shots.values()), 0.0
-        if fewest:
-            mean = sum(held.values()) / sum(held[place] / own for place, own in shots.items())
-        return ShotsTaken(fewest, max(shots.values()), mean)
-
-    def _place(self, number: int) -> tuple[object, int]:
-        """What a task has in common with others of the same subexperiments; how many these are."""
-        task = self.tasks[number]
-        size = task.num_subexperiments(self._experiments[task.experiment])
-        return (task.experiment, task.start, task.circuits), size
+        return ShotsTaken(int(taken.min()), int(taken.max()), taken.size / float((1 / taken).sum()))
 
     def assignment(self) -> Assignment:
         """The tasks as the dispatcher takes them."""
@@ -347,7 +351,8 @@ class Round:
         """Its share of all influences."""
         if not self._total_influence:
             return 0.0
-        shares = self._experiments[task.experiment].group_shares(task.circuits)
+        experiment = self._experiments[task.experiment]
+        shares = experiment.runs_of(task.circuits).sum(axis=1) / experiment.all_runs.sum(axis=1)
         rows = slice(task.start, task.start + len(task.angles))
         own = float(self._influences[task.experiment][rows].sum(axis=0) @ shares)
         return own / self._total_influence
@@ -366,9 +371,12 @@ class Round:
         task = self.tasks[attempt.task]
         experiment = self._experiments[task.experiment]
         started = None if attempt.started is None else attempt.started - start
-        shots = task.shots
-        if attempt.arrays is not None:
-            shots = self._work.estimate_of(attempt.arrays).shots
+        circuits, shots = task.num_subexperiments(experiment), None
+        if task.shots is not None:
+            total = int(task.shots_of(experiment).sum())
+            if attempt.arrays is not None:
+                total = _shots_in(self._work.result_of(task, attempt.arrays))
+            shots = round(total / circuits)
         return TaskRecord(
             run_id=run_id,
             query_id=query_id,
@@ -379,7 +387,7 @@ class Round:
             circuits=task.circuits or (0, experiment.num_circuits),
             chunk=task.chunk[0],
             shots=shots,
-            subexperiments=task.num_subexperiments(experiment),
+            subexperiments=circuits,
             worker=attempt.worker,
             attempt=attempt.number,
             purpose=attempt.purpose,
@@ -390,3 +398,8 @@ class Round:
             status=attempt.status,
             cause=attempt.cause,
         )
+
+
+def _shots_in(result: FragmentResult) -> int:
+    """Shots that the circuits of a result took, all together."""
+    return int(sum(counts[:, 0].sum() for counts in result.counts))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
 from ..cutting import CutPlan, FloatArray, Fragment, IntArray, Operation
 from ..cutting.angles import AngleTable
-from ..subexperiments import FragmentExperiment
-from .reconstruction import Queries, Reconstruction, quadratic_form
+from ..subexperiments import FragmentExperiment, Sensitivity
+from .reconstruction import Queries, Reconstruction
 
 
 class Shifts:
@@ -32,6 +32,17 @@ class Shifts:
         self._shifts = [(local, shift) for local, rule in angles for shift in rule.shifts]
         self._weights = [(n, w) for n, (_, rule) in enumerate(angles) for w in rule.weights]
 
+    @property
+    def count(self) -> int:
+        """Number of shifts: blocks of rows beside the base rows."""
+        return len(self._shifts)
+
+    @property
+    def terms(self) -> Iterator[tuple[int, int, float]]:
+        """Of every shift, its number, the column of its angle, and its weight in the derivative."""
+        for place, (number, weight) in enumerate(self._weights):
+            yield place, self.columns[number], weight
+
     def rows(self, base: FloatArray) -> FloatArray:
         """Base rows, then all of them shifted once per term of each angle's rule."""
         blocks = [base]
@@ -53,24 +64,24 @@ class Shifts:
         return result
 
 
-def by_angle(
+def gradients(
     plan: CutPlan,
     reconstruction: Reconstruction,
     shifts: Sequence[Shifts],
     angles: FloatArray,
-    parameters: Sequence[int],
+    slopes: FloatArray,
 ) -> FloatArray:
-    """Derivatives of every query by every gate angle.
+    """Derivatives of every query by parameters.
 
     Args:
         plan: The plan.
         reconstruction: Of tensors that hold base rows first, then the shifted ones.
         shifts: Of each fragment.
         angles: Angles of all gates at every binding, shape (bindings, angles).
-        parameters: Numbers of the parameters wanted.
+        slopes: Of the angles, as `slopes_of_angles` gives them.
 
     Returns:
-        Shape (queries, angles); zero for angles that do not depend on these parameters.
+        Shape (queries, parameters).
     """
     queries = reconstruction.queries
     fragments = [
@@ -78,25 +89,103 @@ def by_angle(
         for number, shift in enumerate(shifts)
         if shift.columns
     ]
-    wanted = frozenset(parameters)
-    cores = [
-        (len(plan.fragments) + number, column, cut.core_slopes(angles, index))
-        for number, cut in enumerate(plan.cuts)
-        for index, column in enumerate(cut.angles)
-        if wanted & plan.normal.angles.depends_on(column)
-    ]
+    cores = list(_core_slopes(plan, angles, slopes))
     result = np.zeros((queries.count, angles.shape[1]))
     for part, environments in reconstruction.environments():
         entries = np.zeros((part.stop - part.start, result.shape[1]))
-        for number, columns, slopes in fragments:
-            chosen = slopes[:, queries.rows[number][part], queries.paulis[number][part]]
+        for number, columns, own in fragments:
+            chosen = own[:, queries.rows[number][part], queries.paulis[number][part]]
             environment = environments[number].reshape(len(entries), -1)
             entries[:, columns] = np.einsum("aer,er->ea", chosen, environment)
-        for leaf, column, slopes in cores:
-            chosen = slopes[queries.binding[part]]
+        for leaf, column, core in cores:
+            chosen = core[queries.binding[part]]
             entries[:, column] = np.einsum("ers,ers->e", chosen, environments[leaf])
         np.add.at(result, queries.query[part], queries.weight[part, None] * entries)
-    return result
+    return np.asarray((_of_queries(slopes, queries) @ result[:, :, None])[:, :, 0])
+
+
+def sensitivities(
+    plan: CutPlan,
+    reconstruction: Reconstruction,
+    shifts: Sequence[Shifts],
+    angles: FloatArray,
+    slopes: FloatArray,
+) -> list[Sensitivity]:
+    """How the `gradients` depend on the tensor of each fragment.
+
+    A derivative by an angle depends on the shifted rows of its fragment, and on the base rows of
+    all others. Results are numbered by query, then by parameter.
+    """
+    queries, tensors = reconstruction.queries, reconstruction.tensors
+    of_queries, of_values = _of_queries(slopes, queries), reconstruction.sensitivities()
+    parameters = slopes.shape[1]
+    results = np.arange(queries.count * parameters).reshape(queries.count, parameters)
+    totals = [np.zeros((*results.shape, *own.vectors.shape[1:])) for own in of_values]
+    leaves = [
+        (number, of_queries[:, :, shift.columns], shift.derivatives(tensors[number].values))
+        for number, shift in enumerate(shifts)
+        if shift.columns
+    ]
+    for number, own, derivatives in leaves:
+        at_entries = derivatives[:, queries.rows[number], queries.paulis[number]]
+        for parameter in np.flatnonzero(own.any(axis=(0, 2))).tolist():
+            slope = np.einsum("ea,aer->er", own[queries.query, parameter], at_entries)
+            _add_environments(totals, parameter, reconstruction, number, slope)
+    for leaf, column, core in _core_slopes(plan, angles, slopes):
+        own = of_queries[queries.query, :, column]
+        for parameter in np.flatnonzero(own.any(axis=0)).tolist():
+            slope = own[:, parameter, None, None] * core[queries.binding]
+            _add_environments(totals, parameter, reconstruction, leaf, slope)
+    found = []
+    for number, (shift, value, total) in enumerate(zip(shifts, of_values, totals, strict=True)):
+        rows = [np.repeat(value.rows, parameters)]
+        which, vectors = [results.ravel()], [total.reshape(-1, *total.shape[2:])]
+        base = len(tensors[number].values) // (1 + shift.count)
+        for place, column, weight in shift.terms:
+            query, by = np.nonzero(of_queries[:, :, column])
+            rows.append(value.rows[query] + (1 + place) * base)
+            which.append(results[query, by])
+            factor = weight * of_queries[query, by, column]
+            vectors.append(factor[:, None, None] * value.vectors[query])
+        found.append(Sensitivity(*map(np.concatenate, (rows, which, vectors))))
+    return found
+
+
+def _add_environments(
+    totals: Sequence[FloatArray],
+    parameter: int,
+    reconstruction: Reconstruction,
+    leaf: int,
+    slope: FloatArray,
+) -> None:
+    """Add derivatives of queries by all fragments but `leaf`, which `slope` takes the place of."""
+    queries = reconstruction.queries
+    for part, environments in reconstruction.environments(leaf, slope):
+        query, weight = queries.query[part], queries.weight[part, None]
+        for number, total in enumerate(totals):
+            if number != leaf:
+                own = weight * environments[number].reshape(len(query), -1)
+                np.add.at(total[:, parameter], (query, queries.paulis[number][part]), own)
+
+
+def _core_slopes(
+    plan: CutPlan, angles: FloatArray, slopes: FloatArray
+) -> Iterator[tuple[int, int, FloatArray]]:
+    """Leaf, column of the angle and derivative by it of every core that depends on a parameter."""
+    wanted = set(np.flatnonzero(slopes.any(axis=(0, 1))).tolist())
+    for number, cut in enumerate(plan.cuts):
+        for index, column in enumerate(cut.angles):
+            if column in wanted:
+                yield len(plan.fragments) + number, column, cut.core_slopes(angles, index)
+
+
+def _of_queries(slopes: FloatArray, queries: Queries) -> FloatArray:
+    """Slopes at every query's binding, shape (queries, parameters, angles)."""
+    if len(slopes) == 1:
+        return np.broadcast_to(slopes, (queries.count, *slopes.shape[1:]))
+    binding = np.zeros(queries.count, dtype=np.intp)
+    binding[queries.query] = queries.binding
+    return slopes[binding]
 
 
 def slopes_of_angles(
@@ -113,12 +202,6 @@ def slopes_of_angles(
     used = {column for shift in shifts for column in shift.columns}
     used |= {column for cut in plan.cuts for column in cut.angles}
     return plan.normal.angles.jacobian(values, parameters, used)
-
-
-def by_parameter(by_angle: FloatArray, slopes: FloatArray, binding: IntArray) -> FloatArray:
-    """Derivatives of every query by parameters, by the chain rule; (queries, parameters)."""
-    own = slopes if len(slopes) == 1 else slopes[binding]
-    return np.asarray((own @ by_angle[:, :, None])[:, :, 0])
 
 
 def influences_of_terms(
@@ -140,29 +223,4 @@ def influences_of_terms(
         table = np.zeros((int(inverse.max(initial=-1)) + 1, len(experiment.groups)))
         np.add.at(table, (queries.rows[number], groups[paulis]), weights * acts[paulis])
         tables.append(table)
-    return tables
-
-
-def influences_measured(reconstruction: Reconstruction) -> list[FloatArray]:
-    """How much the queries depend on each row's measurements, as far as samples say.
-
-    These are the shares in the queries' variances, to first order and term by term.
-
-    Returns:
-        Per fragment, shape (rows, measurement groups).
-
-    Raises:
-        PlanTooLargeError: The environments do not fit in memory.
-    """
-    queries, tensors = reconstruction.queries, reconstruction.tensors
-    tables = [np.zeros((len(t.values), len(t.experiment.groups))) for t in tensors]
-    for part, environments in reconstruction.environments():
-        weights = queries.weight[part, None]
-        for number, (tensor, table) in enumerate(zip(tensors, tables, strict=True)):
-            rows, paulis = queries.rows[number][part], queries.paulis[number][part]
-            own = weights * environments[number].reshape(len(weights), -1)
-            covariances = tensor.covariance(rows, paulis, paulis)
-            variances = quadratic_form(own, covariances, own, tensor.experiment.fragment.shape)
-            groups = tensor.experiment.group_places[0][paulis]
-            np.add.at(table, (rows, groups), np.maximum(variances, 0.0))
     return tables

@@ -16,21 +16,20 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ..cutting import CutPlan, FloatArray, IntArray
-from ..subexperiments import Observables
+from ..subexperiments import Observables, Sensitivity
 from .network import Network
 from .path import Contraction
 from .slicing import RunSlices, SlicedNetwork, run_here
 from .tensors import FragmentTensor
 
-Wanted: TypeAlias = Literal["values", "errors", "orders", "environments"]
+Wanted: TypeAlias = Literal["values", "errors", "environments"]
 """The results that will be asked for, whose computation may begin early: values alone, values and
-standard errors, the orders of variances, or environments and values."""
+standard errors, or environments and values."""
 
 _CHUNK_BYTES = 64 << 20
 _ROUNDING = 1e-13
-_SCALE = 1 / 16
-_SCALES: dict[Wanted, tuple[float, ...]] = {"errors": (0.0,), "orders": (0.0, _SCALE, 1.0)}
-"""Scales of the covariances at which the doubled network is contracted."""
+_MOST_PAIRS = 1000
+"""Pairs of terms of an observable up to which its variance is estimated to all orders."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +160,7 @@ class Reconstruction:
         self._most_elements = most_elements
         self._run_slices = run_slices
         self._sliced = network.sliced(most_elements, squared=False)
-        self._begun: dict[float | None, Contraction] | None = None
+        self._begun: dict[bool, Contraction] | None = None
 
     def fragment_complete(self, number: int) -> None:
         """Contract a fragment's tensor, which is complete, with the tensors that came before it.
@@ -171,15 +170,15 @@ class Reconstruction:
         """
         if self._begun is None:
             self._begun = self._begin()
-        for scale, contraction in self._begun.items():
+        for squared, contraction in self._begun.items():
             if number in contraction.missing:
-                contraction.feed(number, self._leaf(number, scale))
+                contraction.feed(number, self._leaf(number, squared))
 
     def values(self) -> FloatArray:
         """Expectation values, shape (queries,)."""
         entries = np.empty(self.queries.query.size)
         for part in self._parts(self._sliced):
-            begun = self._finish(None)
+            begun = self._finish(squared=False)
             if begun is not None:
                 entries[part] = begun.value
             else:
@@ -187,55 +186,76 @@ class Reconstruction:
                 entries[part] = self._contract(self._sliced, leaves, part.stop - part.start)
         return self.queries.sum(entries)
 
-    def environments(self) -> Iterator[tuple[slice, list[FloatArray]]]:
+    def environments(
+        self, leaf: int | None = None, slope: FloatArray | None = None
+    ) -> Iterator[tuple[slice, list[FloatArray]]]:
         """Derivatives of entries by fragment tensors and cores, some entries at a time.
+
+        Args:
+            leaf: A leaf that another takes the place of; None: none.
+            slope: That other, shape (entries, axes…).
 
         Yields:
             Which entries, and per leaf an array of shape (entries, axes…).
         """
         sliced = self._sliced_back
         for part in self._parts(sliced):
-            begun = self._finish(None) if self._wanted == "environments" else None
+            begun = None
+            if leaf is None and self._wanted == "environments":
+                begun = self._finish(squared=False)
             if begun is not None:
                 yield part, begun.environments()
                 continue
             leaves = [self._leaf_at(number, part) for number in self._leaves]
+            if leaf is not None and slope is not None:
+                leaves[leaf] = slope[part].reshape(-1, *leaves[leaf].shape[1:])
             if sliced is None:
                 yield part, self.network.environments(leaves)
             else:
                 yield part, sliced.environments(leaves, self._run_slices)
 
-    def variance_orders(self) -> tuple[FloatArray, FloatArray]:
-        """How variances depend on shots, to first and second order in 1 / shots.
+    def sensitivities(self) -> list[Sensitivity]:
+        """Derivatives of queries by fragment tensors.
 
-        Returns:
-            a and b, shape (queries,) each: with x times the shots, the variance is a/x + b/x².
+        Raises:
+            PlanTooLargeError: The environments do not fit in memory.
         """
-
-        def excess(scale: float) -> FloatArray:
-            """Variances the queries would have, were all covariances `scale` times as large."""
-            return self._sum_pairs(
-                lambda left, right: (
-                    self._moments(left, right, scale) - self._moments(left, right, 0.0)
-                )
-            )[0]
-
-        full, part = excess(1.0), excess(_SCALE)
-        second = (full - part / _SCALE) / (1 - _SCALE)
-        return full - second, second
+        queries = self.queries
+        rows = [np.zeros(queries.count, dtype=np.intp) for _ in self.tensors]
+        totals = [np.zeros((queries.count, *t.values.shape[1:])) for t in self.tensors]
+        for part, environments in self.environments():
+            query, weight = queries.query[part], queries.weight[part, None]
+            for number, total in enumerate(totals):
+                own = weight * environments[number].reshape(len(query), -1)
+                np.add.at(total, (query, queries.paulis[number][part]), own)
+                rows[number][query] = queries.rows[number][part]
+        every = np.arange(queries.count)
+        return [Sensitivity(own, every, total) for own, total in zip(rows, totals, strict=True)]
 
     def standard_errors(self, values: FloatArray) -> tuple[FloatArray, int]:
         """Standard errors of `values`, and for how many only the first order was left.
 
         Where few shots make the unbiased variance negative, or leave nothing of it but rounding,
-        the first-order variance stands in, which is larger on average.
+        and where an observable has many terms, the first-order variance stands in, which is
+        larger on average.
         """
-        squares, size = self._sum_pairs(lambda left, right: self._moments(left, right, 0.0))
+        if self.queries.num_pairs > _MOST_PAIRS * self.queries.count:
+            variances = self.first_order(len(values), self.sensitivities())
+            return np.sqrt(variances), int(np.count_nonzero(variances))
+        squares, size = self._sum_pairs(self._moments)
         variances = values**2 - squares
         doubtful = variances <= _ROUNDING * (values**2 + size)
         if doubtful.any():
-            variances[doubtful] = self._first_order()[doubtful]
+            first = self.first_order(len(values), self.sensitivities())
+            variances[doubtful] = first[doubtful]
         return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
+
+    def first_order(self, count: int, sensitivities: Sequence[Sensitivity]) -> FloatArray:
+        """Variances of `count` results by propagation of the tensors' errors."""
+        total = np.zeros(count)
+        for tensor, own in zip(self.tensors, sensitivities, strict=True):
+            np.add.at(total, own.results, tensor.variances(own))
+        return total
 
     def _contract(
         self, sliced: SlicedNetwork | None, leaves: Iterable[FloatArray], queries: int
@@ -270,18 +290,15 @@ class Reconstruction:
             size += np.bincount(queries.query[left], np.abs(terms), queries.count)
         return total, size
 
-    def _moments(self, left: IntArray, right: IntArray, scale: float) -> FloatArray:
-        """Unbiased estimates of mean products of two entries at `scale` times the covariances.
-
-        At scale 0, which is without any noise, these are products of true values.
-        """
-        contraction = self._finish(scale)
+    def _moments(self, left: IntArray, right: IntArray) -> FloatArray:
+        """Unbiased estimates of products of the true values of two entries."""
+        contraction = self._finish(squared=True)
         if contraction is not None:
             return contraction.value
-        leaves = (self._moment(number, left, right, scale) for number in self._leaves)
+        leaves = (self._moment(number, left, right) for number in self._leaves)
         return self._contract(self._sliced_squares, leaves, len(left))
 
-    def _moment(self, number: int, left: IntArray, right: IntArray, scale: float) -> FloatArray:
+    def _moment(self, number: int, left: IntArray, right: IntArray) -> FloatArray:
         """A leaf of the doubled network."""
         if number >= len(self.tensors):
             return self._at(self._squared_cores[number - len(self.tensors)], left)
@@ -290,7 +307,7 @@ class Reconstruction:
         first, second = tensor.values[rows, paulis[left]], tensor.values[rows, paulis[right]]
         moment = _outer_product(first, second, self._ranks[number])
         covariance = tensor.covariance(rows, paulis[left], paulis[right])
-        return moment - (1 - scale) * covariance.reshape(moment.shape)
+        return moment - covariance.reshape(moment.shape)
 
     @cached_property
     def _squared_cores(self) -> list[FloatArray]:
@@ -306,67 +323,38 @@ class Reconstruction:
     def _sliced_squares(self) -> SlicedNetwork | None:
         return self.network.sliced(self._most_elements, squared=True)
 
-    def _first_order(self) -> FloatArray:
-        """Variances to first order; 0 where nothing is left but the rounding of what cancels.
-
-        A sum of products is off by rounding relative to the sum of their magnitudes. A variance
-        that n shots can show is about 1/n of that at least, and n is 10^12 at most.
-        """
-        parts = [leaves for _, leaves in self.environments()]
-        environments = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
-        variances, _ = self._quadratic(environments, np.asarray)
-        _, size = self._quadratic([np.abs(leaf) for leaf in environments], np.abs)
-        variances[variances <= _ROUNDING * size] = 0.0
-        return variances
-
-    def _quadratic(
-        self, environments: Sequence[FloatArray], of: Callable[[FloatArray], FloatArray]
-    ) -> tuple[FloatArray, FloatArray]:
-        """Forms of the environments with a function of the covariances, as `_sum_pairs` does."""
-
-        def term(left: IntArray, right: IntArray) -> FloatArray:
-            total = np.zeros(len(left))
-            for number, tensor in enumerate(self.tensors):
-                rows, paulis = self.queries.rows[number][left], self.queries.paulis[number]
-                covariance = of(tensor.covariance(rows, paulis[left], paulis[right]))
-                own = environments[number]
-                total += quadratic_form(own[left], covariance, own[right], self._ranks[number])
-            return total
-
-        return self._sum_pairs(term)
-
-    def _begin(self) -> dict[float | None, Contraction]:
+    def _begin(self) -> dict[bool, Contraction]:
         """Contractions that may begin early, with all leaves that need not be waited for.
 
-        One per scale of the doubled network, and None for the network itself.
+        False is the network itself, True the doubled one.
         """
-        begun: dict[float | None, Contraction] = {}
-        scales = _SCALES.get(self._wanted, ())
-        if self._wanted != "orders" and self._sliced is None and len(self._parts(None)) == 1:
-            begun[None] = Contraction(self.network.path, keep=self._wanted == "environments")
-        pairs = self.queries.num_pairs
-        if scales and self._sliced_squares is None and 0 < pairs <= self._pairs_at_once:
-            begun.update((scale, Contraction(self.network.path, keep=False)) for scale in scales)
+        begun: dict[bool, Contraction] = {}
+        if self._sliced is None and len(self._parts(None)) == 1:
+            begun[False] = Contraction(self.network.path, keep=self._wanted == "environments")
+        pairs, most = self.queries.num_pairs, _MOST_PAIRS * self.queries.count
+        if self._wanted == "errors" and self._sliced_squares is None:
+            if 0 < pairs <= min(self._pairs_at_once, most):
+                begun[True] = Contraction(self.network.path, keep=False)
         trivial = [n for n, tensor in enumerate(self.tensors) if tensor.experiment.is_trivial]
         cores = range(len(self.tensors), self.network.path.num_leaves)
-        for kind, contraction in begun.items():
+        for squared, contraction in begun.items():
             for number in (*trivial, *cores):
-                contraction.feed(number, self._leaf(number, kind))
+                contraction.feed(number, self._leaf(number, squared))
         return begun
 
-    def _finish(self, scale: float | None) -> Contraction | None:
+    def _finish(self, *, squared: bool) -> Contraction | None:
         """The contraction that began early, if one did, with all its leaves."""
-        contraction = (self._begun or {}).get(scale)
+        contraction = (self._begun or {}).get(squared)
         if contraction is not None:
             for number in sorted(contraction.missing):
-                contraction.feed(number, self._leaf(number, scale))
+                contraction.feed(number, self._leaf(number, squared))
         return contraction
 
-    def _leaf(self, number: int, scale: float | None) -> FloatArray:
+    def _leaf(self, number: int, squared: bool) -> FloatArray:
         """A leaf of a contraction that takes all entries, or pairs, at once."""
-        if scale is None:
-            return self._leaf_at(number, slice(0, self.queries.query.size))
-        return self._moment(number, *self._all_pairs, scale)
+        if squared:
+            return self._moment(number, *self._all_pairs)
+        return self._leaf_at(number, slice(0, self.queries.query.size))
 
     @cached_property
     def _all_pairs(self) -> tuple[IntArray, IntArray]:
@@ -394,11 +382,3 @@ def _outer_product(left: FloatArray, right: FloatArray, ranks: Sequence[int]) ->
     first = left.reshape(len(left), *(x for r in ranks for x in (r, 1)))
     second = right.reshape(len(right), *(x for r in ranks for x in (1, r)))
     return np.asarray((first * second).reshape(len(left), *(r * r for r in ranks)))
-
-
-def quadratic_form(
-    left: FloatArray, covariance: FloatArray, right: FloatArray, ranks: Sequence[int]
-) -> FloatArray:
-    """e^T S e' per query, with S in the slot-by-slot order of `_outer_product`."""
-    doubled = _outer_product(left.reshape(len(left), -1), right.reshape(len(right), -1), ranks)
-    return np.asarray((doubled.reshape(len(left), -1) * covariance).sum(axis=1))

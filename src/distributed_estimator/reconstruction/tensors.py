@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
 from math import prod
 
 import numpy as np
 
 from ..cutting import FloatArray, IntArray
-from ..subexperiments import FragmentEstimate, FragmentExperiment, Task
+from ..subexperiments import (
+    FragmentExperiment,
+    FragmentResult,
+    MeasurementGroup,
+    Sensitivity,
+    Task,
+    degrees_of,
+)
+
+_SURE = 2.0
+"""Shots that a circuit counts as having whose outcome is sure, and which does not run."""
+_AT_ONCE = 1 << 20
 
 
 class FragmentTensor:
     """The estimated tensor of one fragment for all its rows, from the `tasks` that make it up.
 
-    Tasks may be added in any order: no bit of the result depends on it.
+    Tasks may be added in any order: counts of shots are whole numbers, whose sums have no rounding.
+    Weights are those of a `Design`; None: those fixed by the gates.
 
     Attributes:
         values: Shape (rows, paulis, product of ranks).
-        covariances: Per measurement group, shape (rows, paulis², product of ranks²).
+        counts: Per measurement group, shape (rows, products, slot outcomes); see `FragmentResult`.
     """
 
-    def __init__(self, experiment: FragmentExperiment, rows: int, tasks: Sequence[Task]) -> None:
+    def __init__(
+        self,
+        experiment: FragmentExperiment,
+        rows: int,
+        tasks: Sequence[Task],
+        weights: Sequence[FloatArray] | None = None,
+    ) -> None:
         self.experiment = experiment
+        self._weights = weights
         size = prod(experiment.fragment.shape)
         fill = np.ones if experiment.is_trivial else np.zeros
         self.values: FloatArray = fill((rows, len(experiment.paulis), size))
-        self.covariances: list[FloatArray] = []
+        self.counts: list[FloatArray] = []
+        if any(task.shots is not None for task in tasks):
+            size = experiment.layout.num_outcomes
+            self.counts = [np.zeros((rows, len(g.products), size)) for g in experiment.groups]
         self._awaited = {task.key: task for task in tasks}
-        divided = sorted((task for task in tasks if not task.undivided), key=_order)
-        self._blocks = {
-            start: _Block(list(own)) for start, own in groupby(divided, lambda task: task.start)
-        }
+        self._left = Counter(task.start for task in tasks)
 
     @property
     def complete(self) -> bool:
         """Whether nothing is awaited any more."""
         return not self._awaited
 
-    def add(self, task: Task, estimate: FragmentEstimate) -> None:
+    def add(self, task: Task, result: FragmentResult) -> None:
         """Fold the result of one task in.
 
         Raises:
@@ -50,13 +70,14 @@ class FragmentTensor:
                 f"task {task.key} is not awaited: it was added before, came after the tensor was "
                 "settled, or is not among its tasks; add each of them once"
             )
-        if task.undivided:
-            self._fold(task, estimate)
-            return
-        block = self._blocks[task.start]
-        block.arrived[task.key] = estimate
-        for pooled in block.pooled():
-            self._fold(task, pooled)
+        rows = slice(task.start, task.start + len(task.angles))
+        if result.values is not None:
+            self.values[rows] = result.values
+        for total, part in zip(self.counts, result.counts, strict=True):
+            total[rows] += part
+        self._left[task.start] -= 1
+        if self.counts and not self._left[task.start]:
+            self._estimate(rows)
 
     def settle(self) -> list[Task]:
         """Do without the tasks that were not added, if every circuit has shots without them.
@@ -67,39 +88,93 @@ class FragmentTensor:
             The tasks without which some circuits of some rows have no shots; if there are any,
             nothing else happens.
         """
-        missing = [task for task in self._awaited.values() if task.undivided]
-        missing += [task for block in self._blocks.values() for task in block.missing()]
+        missing = [task for task in self._awaited.values() if self._needs(task)]
         if missing:
             return missing
-        for block in self._blocks.values():
-            for pooled in block.pooled(settle=True):
-                self._fold(block.parts[0][0], pooled)
+        for task in self._awaited.values():
+            if self._left.pop(task.start, 0):
+                self._estimate(slice(task.start, task.start + len(task.angles)))
         self._awaited.clear()
         return []
 
-    def _fold(self, task: Task, estimate: FragmentEstimate) -> None:
+    def _needs(self, task: Task) -> bool:
+        """Whether circuits of a task have no shots from others."""
+        if task.shots is None:
+            return True
         rows = slice(task.start, task.start + len(task.angles))
-        self.values[rows] += estimate.values
-        if estimate.covariances and not self.covariances:
-            self.covariances = [
-                np.zeros((len(self.values), *c.shape[1:])) for c in estimate.covariances
-            ]
-        for total, part in zip(self.covariances, estimate.covariances, strict=True):
-            total[rows] += part
+        wanted = task.shots_of(self.experiment) > 0
+        return bool((wanted & (self.shots(rows) == 0)).any())
+
+    def shots(self, rows: slice | IntArray) -> FloatArray:
+        """Shots that circuits have, shape (rows, measurement groups, settings)."""
+        layout = self.experiment.layout
+        return np.stack([layout.by_setting(own[rows, 0]) for own in self.counts], axis=1)
+
+    def _estimate(self, rows: slice) -> None:
+        for number, group in enumerate(self.experiment.groups):
+            means = self._means(number, rows)[0][:, group.singles]
+            if self._weights is None:
+                values = self.experiment.layout.means(means)
+            else:
+                values = (self._weights[number][rows] @ means[..., None])[..., 0]
+            self.values[rows, list(group.paulis)] = values
+
+    def _means(self, number: int, rows: slice | IntArray) -> tuple[FloatArray, FloatArray]:
+        """Mean of every product of a group's Paulis at every outcome, and shots of settings."""
+        counts, layout = self.counts[number][rows], self.experiment.layout
+        shots = layout.by_setting(counts[:, 0])
+        sure = ~self.experiment.all_runs[number]
+        if sure.any():
+            shots[:, sure] = _SURE
+            counts = np.where(sure[layout.setting_of], _SURE, counts)
+        return counts / np.maximum(shots, 1.0)[:, None, layout.setting_of], shots
+
+    def variances(self, sensitivity: Sensitivity) -> FloatArray:
+        """What the fragment contributes to the variance of each entry, to first order."""
+        total = np.zeros(len(sensitivity.rows))
+        layout = self.experiment.layout
+        for number, group in enumerate(self.experiment.groups if self.counts else ()):
+            step = max(1, _AT_ONCE // (layout.num_outcomes * len(group.products)))
+            for start in range(0, len(total), step):
+                part = slice(start, start + step)
+                rows = sensitivity.rows[part]
+                vectors = sensitivity.vectors[part][:, list(group.paulis)]
+                if self._weights is None:
+                    weights = layout.pulled_back(vectors)
+                else:
+                    weights = (vectors[:, :, None] @ self._weights[number][rows])[:, :, 0]
+                means, shots = self._means(number, rows)
+                spread = layout.spread(means, group, weights[:, :, None])[:, 0]
+                total[part] += (spread / degrees_of(shots)).sum(axis=1)
+        return total
 
     def select(self, rows: IntArray, paulis: IntArray) -> FloatArray:
         """Tensors of the given rows and Paulis, shape (queries, ranks…)."""
         return self.values[rows, paulis].reshape(len(rows), *self.experiment.fragment.shape)
+
+    @cached_property
+    def covariances(self) -> list[FloatArray]:
+        """Per measurement group, shape (rows, paulis², product of ranks²), when complete."""
+        return [self._covariances(*numbered) for numbered in enumerate(self.experiment.groups)]
+
+    def _covariances(self, number: int, group: MeasurementGroup) -> FloatArray:
+        means, shots = self._means(number, slice(None))
+        layout = self.experiment.layout
+        if self._weights is None:
+            return layout.covariances(means[:, group.singles], means[:, group.pairs], shots)
+        return layout.weighted_covariances(
+            means[:, group.singles], means[:, group.pairs], shots, self._weights[number]
+        )
 
     def covariance(self, rows: IntArray, first: IntArray, second: IntArray) -> FloatArray:
         """Covariances between two Paulis' tensors, shape (queries, product of ranks²).
 
         Zero between groups, which share no shots.
         """
-        if self.values.shape[1] == len(self.covariances) == 1:
+        if self.values.shape[1] == len(self.counts) == 1:
             return np.asarray(self.covariances[0][rows, 0])
         result = np.zeros((len(rows), self.values.shape[2] ** 2))
-        if not self.covariances:
+        if not self.counts:
             return result
         group, place = self.experiment.group_places
         shared = group[first] == group[second]
@@ -109,52 +184,3 @@ class FragmentTensor:
             pair = place[first[chosen]] * width + place[second[chosen]]
             result[chosen] = covariance[rows[chosen], pair]
         return result
-
-
-class _Block:
-    """Tasks of the same rows: parts with circuits of their own, each divided by shots.
-
-    Sums of floats depend on their order, so that parts are folded in by their number. Results that
-    have `arrived` wait by their task's key until then.
-    """
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self.parts = [list(part) for _, part in groupby(tasks, lambda task: task.circuits)]
-        self.arrived: dict[str, FragmentEstimate] = {}
-        self._folded = 0
-
-    def pooled(self, *, settle: bool = False) -> Iterator[FragmentEstimate]:
-        """Estimates by the next parts in turn, as long as these are complete.
-
-        With `settle`, parts of which anything arrived are as complete as they get.
-        """
-        for part in self.parts[self._folded :]:
-            own = [task for task in part if task.key in self.arrived]
-            if not own or (len(own) < len(part) and not settle):
-                return
-            self._folded += 1
-            yield _pool([self.arrived.pop(task.key) for task in own])
-
-    def missing(self) -> list[Task]:
-        """All tasks of the parts of which nothing arrived."""
-        waiting = self.parts[self._folded :]
-        empty = [part for part in waiting if self.arrived.keys().isdisjoint(t.key for t in part)]
-        return [task for part in empty for task in part]
-
-
-def _pool(results: Sequence[FragmentEstimate]) -> FragmentEstimate:
-    """One estimate from several by the same circuits, weighted by their shots."""
-    if len(results) == 1:
-        return results[0]
-    shots = [estimate.shots or 0 for estimate in results]
-    weights = [own / sum(shots) for own in shots]
-    values = sum(w * estimate.values for w, estimate in zip(weights, results, strict=True))
-    covariances = [
-        sum(w**2 * c for w, c in zip(weights, same, strict=True))
-        for same in zip(*(estimate.covariances for estimate in results), strict=True)
-    ]
-    return FragmentEstimate(np.asarray(values), tuple(map(np.asarray, covariances)), sum(shots))
-
-
-def _order(task: Task) -> tuple[int, tuple[int, int], tuple[int, int]]:
-    return task.start, task.circuits or (0, 0), task.chunk

@@ -121,7 +121,7 @@ class Execution:
             ) from error
         if self.sampler is not None:
             for task, seed in zip(done, seeds, strict=False):  # a deferred query has one task
-                self.repetition.check(draws_of(task), self.shots, self.backend_name, int(seed))
+                self.repetition.check(draws_of(task), self.backend_name, int(seed))
         ordered = (result for task in done for result in task)
         results = {label: [next(ordered) for _ in of] for label, of in experiments.circuits.items()}
         injected = sum(delay > 0 for delay in delays)

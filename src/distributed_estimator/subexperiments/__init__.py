@@ -1,9 +1,15 @@
 """From a plan, observables and bindings to the tasks that are run. Pure."""
 
+from .design import Design as Design
+from .design import Seen as Seen
+from .design import Sensitivity as Sensitivity
+from .design import ShotPlan as ShotPlan
+from .design import plan_shots as plan_shots
 from .experiments import FamilyPart as FamilyPart
 from .experiments import FragmentExperiment as FragmentExperiment
 from .experiments import SettingFamily as SettingFamily
 from .experiments import SlotwiseMap as SlotwiseMap
+from .experiments import degrees_of as degrees_of
 from .experiments import unique_rows as unique_rows
 from .observables import MeasurementGroup as MeasurementGroup
 from .observables import Observables as Observables
@@ -12,16 +18,14 @@ from .observables import parse as parse
 from .observables import restrict as restrict
 from .shots import MOST_ROUNDS as MOST_ROUNDS
 from .shots import MOST_SHOTS as MOST_SHOTS
-from .shots import PILOT_SHOTS as PILOT_SHOTS
-from .shots import PILOTS as PILOTS
+from .shots import Accuracy as Accuracy
+from .shots import Allocation as Allocation
 from .shots import ShotsTaken as ShotsTaken
-from .shots import shots_after_failing as shots_after_failing
-from .shots import shots_for_slopes as shots_for_slopes
-from .shots import shots_to_meet as shots_to_meet
+from .shots import pilot_shots as pilot_shots
 from .tasks import Arrays as Arrays
 from .tasks import Backend as Backend
 from .tasks import Expected as Expected
-from .tasks import FragmentEstimate as FragmentEstimate
+from .tasks import FragmentResult as FragmentResult
 from .tasks import FragmentWork as FragmentWork
 from .tasks import Task as Task
 from .tasks import check_arrays as check_arrays

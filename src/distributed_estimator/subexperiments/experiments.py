@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cutting import FloatArray, Fragment, IntArray, LocalOperation, SettingBasis, SlotBasis
+from ..cutting import (
+    BoolArray,
+    FloatArray,
+    Fragment,
+    IntArray,
+    LocalOperation,
+    SettingBasis,
+    SlotBasis,
+)
 from .observables import MeasurementGroup, Pauli, group
 
 _LARGEST_BLOCK = 256
@@ -30,6 +38,7 @@ _RESOLUTION = 2.0**-40
 NumPy draws otherwise at 0 than just above, and at 1/2 and below than just above, and so would turn
 rounding, which differs between processors, into other numbers.
 """
+_ROUNDING = 1e-13
 _NARROWEST = 8
 """Outcomes that settings with fewer are padded to: one large draw is faster than several small."""
 
@@ -61,10 +70,14 @@ class SlotwiseMap:
 
 @dataclass(frozen=True, eq=False)
 class SettingFamily:
-    """The settings of a fragment that measure at the same slots: one circuit, other rotations."""
+    """The settings of a fragment that measure at the same slots: one circuit, other rotations.
+
+    They are numbered from `first` among all of the fragment.
+    """
 
     bases: tuple[SlotBasis, ...]
     measured: tuple[bool, ...]
+    first: int
 
     @cached_property
     def choices(self) -> tuple[list[int], ...]:
@@ -78,6 +91,11 @@ class SettingFamily:
     def num_settings(self) -> int:
         """Number of settings."""
         return prod(len(choice) for choice in self.choices)
+
+    @property
+    def numbers(self) -> IntArray:
+        """Its settings' numbers among all of the fragment."""
+        return np.arange(self.first, self.first + self.num_settings)
 
     @property
     def num_slot_outcomes(self) -> int:
@@ -123,6 +141,7 @@ class SettingLayout:
         self.bases = tuple(slot.side.basis(kind) for slot in fragment.slots)
         self.num_settings = prod(len(basis.operations) for basis in self.bases)
         self.num_outcomes = prod(len(basis.outcomes) for basis in self.bases)
+        self.size = prod(fragment.shape)
 
     @cached_property
     def _probabilities(self) -> SlotwiseMap:
@@ -147,11 +166,31 @@ class SettingLayout:
     @cached_property
     def families(self) -> tuple[SettingFamily, ...]:
         """The settings by the slots they measure; made when used, being exponentially many."""
-        families = (
-            SettingFamily(self.bases, measured)
-            for measured in product((False, True), repeat=len(self.bases))
-        )
-        return tuple(family for family in families if family.num_settings)
+        families: list[SettingFamily] = []
+        first = 0
+        for measured in product((False, True), repeat=len(self.bases)):
+            family = SettingFamily(self.bases, measured, first)
+            first += family.num_settings
+            families += [family] if family.num_settings else []
+        return tuple(families)
+
+    @cached_property
+    def setting_of(self) -> IntArray:
+        """The setting that every outcome belongs to, shape (slot outcomes of all settings,)."""
+        settings = np.empty(self.num_outcomes, dtype=np.intp)
+        for family in self.families:
+            settings[family.places] = family.numbers[:, None]
+        return settings
+
+    def by_setting(self, table: FloatArray) -> FloatArray:
+        """Sums over the outcomes of every setting, (…, slot outcomes) -> (…, settings)."""
+        order, starts = self._sorted_by_setting
+        return np.asarray(np.add.reduceat(table[..., order], starts, axis=-1))
+
+    @cached_property
+    def _sorted_by_setting(self) -> tuple[IntArray, IntArray]:
+        order = np.argsort(self.setting_of, kind="stable")
+        return order, np.searchsorted(self.setting_of[order], np.arange(self.num_settings))
 
     def probabilities(self, coordinates: FloatArray) -> FloatArray:
         """The table of outcome probabilities from the coordinates of each observable outcome.
@@ -162,8 +201,10 @@ class SettingLayout:
         table = self._probabilities(coordinates.reshape(rows * outcomes, size))
         return np.asarray(np.maximum(table, 0.0).reshape(rows, outcomes, -1))
 
-    def draw(self, probabilities: FloatArray, shots: int, rng: np.random.Generator) -> FloatArray:
-        """Relative frequencies of outcomes when each setting is run with `shots` shots."""
+    def draw(
+        self, probabilities: FloatArray, shots: IntArray, rng: np.random.Generator
+    ) -> FloatArray:
+        """Counts of outcomes where settings are run with `shots`, shape (rows, settings)."""
         rows, outcomes, size = probabilities.shape
         padded = np.concatenate([probabilities, np.zeros((rows, outcomes, 1))], axis=2)
         result = np.empty_like(padded)
@@ -171,9 +212,10 @@ class SettingLayout:
             chances = padded[:, :, places].transpose(0, 2, 1, 3).reshape(rows, len(places), -1)
             chances *= (1 - _RESOLUTION) / chances.sum(axis=-1, keepdims=True)
             chances[chances < _RESOLUTION] = 0.0
-            counts = rng.multinomial(shots, chances).reshape(rows, -1, outcomes, places.shape[1])
+            counts = rng.multinomial(shots[:, self.setting_of[places[:, 0]]], chances)
+            counts = counts.reshape(rows, -1, outcomes, places.shape[1])
             result[:, :, places] = counts.transpose(0, 2, 1, 3)
-        return result[:, :, :size] / shots
+        return result[:, :, :size]
 
     def _blocks(self, size: int) -> Iterator[IntArray]:
         """Places of the outcomes of some settings at a time, each drawn `size` times at once."""
@@ -194,25 +236,100 @@ class SettingLayout:
             blocks.setdefault(width, []).append(places)
         return [np.concatenate(parts) for parts in blocks.values()]
 
-    def means(self, frequencies: FloatArray, group: MeasurementGroup) -> FloatArray:
-        """The fragment tensor of a group's Paulis from a table of relative frequencies.
+    def means(self, frequencies: FloatArray) -> FloatArray:
+        """The fragment tensor of some Paulis from the mean of each at every slot outcome.
 
-        Returns:
-            Shape (rows, paulis, product of ranks), in slot coordinates.
+        (rows, paulis, slot outcomes) -> (rows, paulis, product of ranks), in slot coordinates.
         """
-        return _apply(self._means, group.signs @ frequencies)
+        return _apply(self._means, frequencies)
 
     def covariances(
-        self, frequencies: FloatArray, shots: int, group: MeasurementGroup
+        self, frequencies: FloatArray, products: FloatArray, shots: FloatArray
     ) -> FloatArray:
-        """Covariances of `means`, shape (rows, paulis², product of ranks²); NaN for one shot."""
-        seconds = _apply(self._seconds, group.pair_means(frequencies))
-        functionals = _apply(self._functionals, group.signs @ frequencies)
+        """Covariances of `means`, to be divided, setting by setting, by one shot less.
+
+        Args:
+            frequencies: As for `means`.
+            products: The same for the products of two Paulis, shape (rows, paulis², …).
+            shots: Of each setting, shape (rows, settings).
+
+        Returns:
+            Shape (rows, paulis², product of ranks²); NaN where a setting has one shot, which says
+            nothing of its spread.
+        """
+        seconds = _apply(self._seconds, products)
+        functionals = _apply(self._functionals, frequencies)
         left, right = self._pair_places
-        products = functionals[:, :, None, left] * functionals[:, None, :, right]
-        products = products.reshape(len(frequencies), -1, len(left))
-        # One shot says nothing of its spread.
-        return _apply(self._pairs, seconds - products) / (shots - 1 if shots > 1 else np.nan)
+        both = functionals[:, :, None, left] * functionals[:, None, :, right]
+        both = both.reshape(len(frequencies), -1, len(left))
+        degrees = degrees_of(shots)[:, None, self.setting_of[left]]
+        return _apply(self._pairs, (seconds - both) / degrees)
+
+    def weighted_covariances(
+        self, frequencies: FloatArray, products: FloatArray, shots: FloatArray, weights: FloatArray
+    ) -> FloatArray:
+        """As `covariances`, for tensors that `weights` make of the frequencies.
+
+        Their shape is (rows, paulis, product of ranks, slot outcomes).
+        """
+        rows, paulis, size, outcomes = weights.shape
+        degrees = degrees_of(shots)
+        scaled = products / degrees[:, None, self.setting_of]
+        both = scaled.reshape(rows, paulis, paulis, 1, outcomes) * weights[:, None]
+        seconds = weights[:, :, None] @ both.swapaxes(3, 4)
+        sums = self.by_setting(weights * frequencies[:, :, None])
+        sums = sums / np.sqrt(degrees)[:, None, None]
+        seconds -= sums[:, :, None] @ sums[:, None].swapaxes(3, 4)
+        ranks = [len(basis.inverse) for basis in self.bases]
+        slots = len(ranks)
+        order = [2 + s + end for s in range(slots) for end in (0, slots)]
+        split = seconds.reshape(rows, paulis**2, *ranks, *ranks)
+        return np.asarray(split.transpose(0, 1, *order)).reshape(rows, paulis**2, size**2)
+
+    @cached_property
+    def outcome_rows(self) -> FloatArray:
+        """Weights of all outcomes as functions of the coordinates, (slot outcomes, coordinates)."""
+        rows: NDArray[Any] = np.ones((1, 1))
+        for basis in self.bases:
+            rows = np.kron(rows, basis.outcomes)
+        return rows
+
+    def pulled_back(self, vectors: FloatArray) -> FloatArray:
+        """Weights of outcomes that make `means` of them products with vectors.
+
+        (…, product of ranks) -> (…, slot outcomes).
+        """
+        flat = self._pull_back(vectors.reshape(-1, self.size))
+        return flat.reshape(*vectors.shape[:-1], self.num_outcomes)
+
+    @cached_property
+    def _pull_back(self) -> SlotwiseMap:
+        return SlotwiseMap([(basis.inverse @ basis.signed).T for basis in self.bases])
+
+    def spread(self, means: FloatArray, group: MeasurementGroup, weights: FloatArray) -> FloatArray:
+        """Variance of one shot of each setting, its outcomes weighted.
+
+        Args:
+            means: Of every product of the group's Paulis, shape (rows, products, slot outcomes).
+            group: The Paulis.
+            weights: Shape (rows, paulis, entries, slot outcomes).
+
+        Returns:
+            Shape (rows, entries, settings).
+        """
+        paulis = weights.shape[1]
+        first, second = np.zeros_like(weights[:, 0]), np.zeros_like(weights[:, 0])
+        pairs = group.pairs.reshape(paulis, paulis)
+        for left in range(paulis):
+            first += weights[:, left] * means[:, group.singles[left], None]
+            for right in range(left, paulis):
+                twice = 1.0 if left == right else 2.0
+                product = weights[:, left] * weights[:, right]
+                second += twice * product * means[:, pairs[left, right], None]
+        squares, means = self.by_setting(second), self.by_setting(first)
+        # What n shots can show is about 1/n of the squares at least; less is rounding.
+        found = squares - means**2
+        return np.where(found > _ROUNDING * squares, found, 0.0)
 
     @cached_property
     def _pair_places(self) -> tuple[IntArray, IntArray]:
@@ -224,6 +341,11 @@ class SettingLayout:
             left = (left[:, None] * size + own_left).ravel()
             right = (right[:, None] * size + own_right).ravel()
         return left, right
+
+
+def degrees_of(shots: FloatArray) -> FloatArray:
+    """Degrees of freedom of circuits' variances; NaN for one shot, which says nothing of them."""
+    return np.where(shots == 1, np.nan, np.maximum(shots - 1, 1.0))
 
 
 def _apply(mapping: SlotwiseMap, table: FloatArray) -> FloatArray:
@@ -303,19 +425,20 @@ class FragmentExperiment:
                 yield FamilyPart(family, start, stop)
             first -= size
 
-    def group_shares(self, circuits: tuple[int, int] | None = None) -> FloatArray:
-        """Which part of every measurement group's circuits some circuits are, shape (groups,)."""
-        counts = np.zeros(len(self.groups))
+    def runs_of(self, circuits: tuple[int, int] | None) -> BoolArray:
+        """Which circuits some are, shape (measurement groups, settings); None: `all_runs`."""
+        if circuits is None:
+            return self.all_runs
+        mask = np.zeros((len(self.groups), self.layout.num_settings), dtype=bool)
         for part in self.family_parts(circuits):
             for number, settings in part.by_group():
-                counts[number] += settings.stop - settings.start
-        return counts * len(self.groups) / max(1, self.num_circuits)
+                mask[number, part.family.numbers[settings]] = True
+        return mask
 
-    def sure_families(self, circuits: tuple[int, int] | None = None) -> list[SettingFamily]:
-        """Families without circuits to run; they belong to the task with the first circuit."""
-        if circuits is not None and circuits[0] > 0:
-            return []
-        return [family for family in self.layout.families if not self.runs(family)]
+    @cached_property
+    def all_runs(self) -> BoolArray:
+        """Which circuits run, shape (measurement groups, settings)."""
+        return self.runs_of((0, self.num_circuits))
 
     @cached_property
     def key(self) -> str:
@@ -324,18 +447,23 @@ class FragmentExperiment:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def table_bytes(self) -> int:
-        """Memory for the tables of outcomes and their reduction per binding, in bytes."""
+        """Memory for drawing the tables of outcomes per binding, in bytes."""
         layout = self.layout
         outcomes = sum(group.num_outcomes for group in self.groups)
-        pairs = max(len(group.paulis) for group in self.groups) ** 2
         places = 8 * (_NARROWEST * layout.num_settings + 2 * layout.num_outcomes)
-        return 8 * layout.num_outcomes * (6 * outcomes + 4 * pairs) + places
+        return 8 * layout.num_outcomes * 6 * outcomes + places
 
-    def result_bytes(self, *, covariances: bool) -> int:
-        """Memory the fragment tensor takes per binding, in bytes."""
-        size = prod(self.fragment.shape)
-        pairs = sum(len(group.paulis) ** 2 for group in self.groups) if covariances else 0
-        return 8 * (len(self.paulis) * size + 2 * pairs * size**2)
+    def result_bytes(self, *, sampled: bool) -> int:
+        """Memory that the result takes per binding, in bytes."""
+        products = sum(len(group.products) for group in self.groups) if sampled else 0
+        values = len(self.paulis) * prod(self.fragment.shape)
+        return 8 * (values + products * self.layout.num_outcomes)
+
+    def covariance_bytes(self) -> int:
+        """Memory for covariances of the fragment tensor and their making, per binding, in bytes."""
+        pairs = sum(len(group.paulis) ** 2 for group in self.groups)
+        size, outcomes = prod(self.fragment.shape), self.layout.num_outcomes
+        return 8 * pairs * (2 * size**2 + 4 * outcomes)
 
     @cached_property
     def row_work(self) -> int:

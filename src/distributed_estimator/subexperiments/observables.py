@@ -165,20 +165,35 @@ class MeasurementGroup:
         odd = [np.bitwise_count(outcomes & combination) & 1 for combination in self.combinations]
         return 1.0 - 2.0 * np.array(odd)
 
-    def pair_means(self, table: FloatArray) -> FloatArray:
-        """Sums of a table weighted by the products of two Paulis' eigenvalues.
+    @cached_property
+    def products(self) -> IntArray:
+        """The distinct products of two Paulis, or none, as bit masks; the identity is first."""
+        own = np.array(self.combinations)
+        return np.unique(np.concatenate([[0], own, (own[:, None] ^ own).ravel()]))
 
-        (rows, outcomes, anything) -> (rows, paulis², anything).
+    @cached_property
+    def singles(self) -> IntArray:
+        """Which of the `products` each Pauli is, shape (paulis,)."""
+        return np.searchsorted(self.products, np.array(self.combinations))
+
+    @cached_property
+    def pairs(self) -> IntArray:
+        """Which of the `products` that of two Paulis is, shape (paulis²,)."""
+        own = np.array(self.combinations)
+        return np.asarray(np.searchsorted(self.products, (own[:, None] ^ own).ravel()))
+
+    def signed(self, table: FloatArray) -> FloatArray:
+        """Sums of a table over outcomes, weighted by the eigenvalues of each of the `products`.
+
+        (rows, outcomes, anything) -> (rows, products, anything).
         """
-        # A product of Paulis is a product of generators again: all of these at once are the
-        # table's Walsh-Hadamard transform.
+        # For all products of generators at once it is the table's Walsh-Hadamard transform.
         rows, outcomes, size = table.shape
         for bit in range(len(self.generators)):
             split = table.reshape(rows, -1, 2, (1 << bit) * size)
             even, odd = split[:, :, 0], split[:, :, 1]
             table = np.stack([even + odd, even - odd], axis=2).reshape(rows, outcomes, size)
-        combinations = np.array(self.combinations)
-        return table[:, (combinations[:, None] ^ combinations).ravel()]
+        return table[:, self.products]
 
 
 def restrict(terms: Sequence[Pauli], fragment: Fragment) -> tuple[list[Pauli], IntArray]:

@@ -1,7 +1,7 @@
 """Tasks as workers get them, their results, and the protocol of backends.
 
 Bindings of an experiment are divided into tasks of bounded size, whose keys and seeds derive from
-their place alone; a backend turns each into an estimate, which travels as plain arrays.
+their place alone; a backend turns each into counts or values, which travel as plain arrays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from ..cutting import FloatArray
+from ..cutting import FloatArray, IntArray
 from .experiments import FragmentExperiment
 
 Arrays: TypeAlias = tuple[FloatArray, ...]
@@ -34,9 +34,9 @@ class Task:
         experiment: Number of the experiment among those of the run.
         start: Number of the first row among the experiment's rows.
         angles: Local angles in radians, shape (rows, angles of the fragment).
-        shots: Shots per circuit and row that this task asks for; None for exact values.
+        shots: Shots that this task asks for, broadcasting to (rows, measurement groups, settings);
+            None for exact values.
         seed: Seed of everything random in the task, from the same hash.
-        covariances: Whether the covariances of sampled values are wanted, too.
         circuits: First and number of circuits, ordered as `family_parts` has them; None: all.
         chunk: Its number among tasks that share the shots of its circuits, and how many these are.
     """
@@ -45,9 +45,8 @@ class Task:
     experiment: int
     start: int
     angles: FloatArray
-    shots: int | None
+    shots: int | IntArray | None
     seed: int
-    covariances: bool
     circuits: tuple[int, int] | None = None
     chunk: tuple[int, int] = (0, 1)
 
@@ -58,58 +57,46 @@ class Task:
 
     def num_subexperiments(self, experiment: FragmentExperiment) -> int:
         """Circuits times bindings that it runs."""
+        if isinstance(self.shots, np.ndarray):
+            return int(np.count_nonzero(self.shots_of(experiment)))
         circuits = experiment.num_circuits if self.circuits is None else self.circuits[1]
         return len(self.angles) * circuits
 
+    def shots_of(self, experiment: FragmentExperiment) -> IntArray:
+        """Shots of every circuit, shape (rows, measurement groups, settings); 0: not run here."""
+        runs = experiment.runs_of(self.circuits)
+        shots = 0 if self.shots is None else self.shots
+        return np.where(runs, np.broadcast_to(shots, (len(self.angles), *runs.shape)), 0)
+
 
 @dataclass(frozen=True, eq=False)
-class FragmentEstimate:
-    """A task's estimate of a fragment tensor; estimates by different circuits add up.
+class FragmentResult:
+    """What a task found of its fragment.
 
     Attributes:
-        values: Shape (rows, paulis, product of slot ranks), in slot coordinates.
-        covariances: One array per measurement group, shape (rows, paulis of the group
-            squared, product of squared slot ranks); empty where they are not wanted.
-        shots: Shots per circuit and row that it is made of, which a backend may choose otherwise
-            than it was asked to; None for exact values.
+        values: The exact fragment tensor in slot coordinates, shape (rows, paulis, product of
+            ranks); None where it is sampled.
+        counts: Per measurement group, its shots by outcome, shape (rows, products, slot outcomes of
+            all settings), each signed by the eigenvalue of the product of Paulis. Those of the
+            same fragment add up. Empty for exact values.
         draws: Evidence of the random numbers drawn, shape (any,); None: they are independent.
     """
 
-    values: FloatArray
-    covariances: tuple[FloatArray, ...]
-    shots: int | None
+    values: FloatArray | None
+    counts: tuple[FloatArray, ...] = ()
     draws: FloatArray | None = None
-
-    @classmethod
-    def of_frequencies(
-        cls, experiment: FragmentExperiment, task: Task, tables: Sequence[FloatArray], shots: int
-    ) -> FragmentEstimate:
-        """Reduce tables of relative frequencies of `shots` shots, one per measurement group.
-
-        The contribution of a setting depends on the outcomes of that setting alone, and is zero
-        where these are: estimates from parts of a table add up to the one from all of it.
-        """
-        layout, size = experiment.layout, prod(experiment.fragment.shape)
-        values = np.empty((len(task.angles), len(experiment.paulis), size))
-        covariances = []
-        for group, table in zip(experiment.groups, tables, strict=True):
-            values[:, list(group.paulis)] = layout.means(table, group)
-            if task.covariances:
-                covariances.append(layout.covariances(table, shots, group))
-        return FragmentEstimate(values, tuple(covariances), shots)
 
 
 def make_tasks(
     number: int,
     experiment: FragmentExperiment,
     angles: FloatArray,
-    shots: int | None,
+    shots: int | IntArray | None,
     run: str,
     *,
     rows_per_task: int,
     circuits_per_task: int | None,
     chunks: int,
-    covariances: bool,
 ) -> Iterator[Task]:
     """Divide the experiment numbered `number` into tasks with their own keys and seeds.
 
@@ -122,18 +109,18 @@ def make_tasks(
         number: The experiment's place in the run.
         experiment: What is run.
         angles: Local angles, shape (rows, angles of the fragment).
-        shots: Shots per subexperiment, None for exact.
+        shots: Shots per subexperiment, broadcasting to (rows, measurement groups, settings); None
+            for exact values. A task that has none to take is left out.
         run: Names the run and stage; keys and seeds derive from it.
         rows_per_task: Rows a task holds at most.
         circuits_per_task: Subexperiments a task holds at most; None: a row is never divided.
         chunks: Tasks that share the shots of the same circuits, as evenly as possible; fewer
-            where one would be left with a single shot.
-        covariances: Whether the covariances of sampled values are wanted.
+            where all would be left with a single shot.
     """
     parts: list[tuple[int, int] | None] = [None]
-    sizes: list[int | None] = [shots]
+    sizes: list[int | IntArray | None] = [shots]
     if shots is not None:
-        count = max(1, min(chunks, shots // _FEWEST_SHOTS))
+        count = max(1, min(chunks, int(np.max(shots)) // _FEWEST_SHOTS))
         sizes = [shots // count + (place < shots % count) for place in range(count)]
         if circuits_per_task is not None:
             last = experiment.num_circuits
@@ -141,7 +128,6 @@ def make_tasks(
             if last > circuits_per_task:
                 starts = range(0, last, circuits_per_task)
                 parts = [(first, min(circuits_per_task, last - first)) for first in starts]
-    wanted = covariances and shots is not None
     for start in range(0, len(angles), rows_per_task):
         rows = np.ascontiguousarray(angles[start : start + rows_per_task])
         for circuits in parts:
@@ -154,7 +140,11 @@ def make_tasks(
                     name += f" chunk {place} {len(sizes)}"
                 digest = hashlib.sha256(name.encode()).hexdigest()
                 key, seed = digest[:32], int(digest[32:], 16)
-                yield Task(key, number, start, rows, size, seed, wanted, circuits, chunk)
+                if isinstance(size, np.ndarray) and len(size) > 1:
+                    size = size[start : start + rows_per_task]
+                task = Task(key, number, start, rows, size, seed, circuits, chunk)
+                if size is None or task.num_subexperiments(experiment):
+                    yield task
 
 
 class Backend(Protocol):
@@ -195,17 +185,20 @@ class Backend(Protocol):
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """A rough guess of how long a task takes, by which short tasks are bundled."""
 
-    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentEstimate:
-        """Evaluate the task's circuits at its rows, as if no other circuit had any outcome."""
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
+        """Evaluate the task's circuits at its rows, as if no other circuit had any outcome.
+
+        A backend may take another number of shots than it was asked to. A fragment's sure circuits
+        (`FragmentExperiment.all_runs`) count as none.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Name (in the plural) and shape of an array of a result, and whether NaN is not allowed."""
+    """Name (in the plural) and shape of an array of a result."""
 
     name: str
     shape: tuple[int, ...]
-    known: bool = True
 
 
 def check_arrays(arrays: Sequence[object], expected: Iterable[Expected]) -> str | None:
@@ -219,7 +212,7 @@ def check_arrays(arrays: Sequence[object], expected: Iterable[Expected]) -> str 
             return f"the {own.name} are {kind} instead of float64"
         if array.shape != own.shape:
             return f"the {own.name} have shape {array.shape} instead of {own.shape}"
-        if not (np.isfinite(array) if own.known else ~np.isinf(array)).all():
+        if not np.isfinite(array).all():
             return f"the {own.name} are not all finite"
     return None
 
@@ -236,53 +229,46 @@ class FragmentWork:
     key: str = field(default_factory=lambda: uuid4().hex)
 
     def run(self, task: Task) -> Arrays:
-        """Values of one task.
-
-        Where these are sampled, then the shots they are made of, covariances by measurement group,
-        and the draws where the backend gives any.
-        """
-        estimate = self.backend.run(self.experiments[task.experiment], task)
-        if estimate.shots is None:
-            return (estimate.values,)
-        shots = np.array([float(estimate.shots)])
-        draws = () if estimate.draws is None else (estimate.draws,)
-        return estimate.values, shots, *estimate.covariances, *draws
+        """Values of one task, or its counts by measurement group, with draws if there are any."""
+        result = self.backend.run(self.experiments[task.experiment], task)
+        if result.values is not None:
+            return (result.values,)
+        return result.counts if result.draws is None else (*result.counts, result.draws)
 
     def content(self, task: Task) -> str:
         """Everything but backend and seed that determines the result: experiment, angles, shots."""
         angles = hashlib.sha256(task.angles.tobytes()).hexdigest()[:32]
-        return f"{self.experiments[task.experiment].key} {angles} {task.shots}"
+        shots: object = task.shots
+        if isinstance(shots, np.ndarray):
+            shots = f"{shots.shape} {hashlib.sha256(shots.tobytes()).hexdigest()[:32]}"
+        return f"counts of {self.experiments[task.experiment].key} {angles} {shots}"
 
-    @staticmethod
-    def estimate_of(arrays: Arrays) -> FragmentEstimate:
-        """The estimate that `run` made arrays of."""
-        values, *sampled = arrays
-        if not sampled:
-            return FragmentEstimate(values, (), None)
-        shots, *covariances = sampled
-        draws = covariances.pop() if covariances and covariances[-1].ndim == 1 else None
-        return FragmentEstimate(values, tuple(covariances), int(shots[0]), draws)
+    def result_of(self, task: Task, arrays: Arrays) -> FragmentResult:
+        """The result that `run` made arrays of."""
+        if task.shots is None:
+            return FragmentResult(arrays[0])
+        groups = len(self.experiments[task.experiment].groups)
+        draws = arrays[groups] if len(arrays) > groups else None
+        return FragmentResult(None, arrays[:groups], draws)
 
     def check(self, task: Task, arrays: Sequence[object]) -> str | None:
         """Why arrays cannot be the result of a task, in one clause; None where they can."""
         wrong = check_arrays(arrays, self._expected(task, arrays))
         if wrong is None and task.shots is not None:
-            (shots,) = np.asarray(arrays[1])
-            if shots < 1 or shots != round(shots):
-                return f"the shots are {shots:g} instead of a whole number"
+            groups = self.experiments[task.experiment].groups
+            for number, counts in enumerate(map(np.asarray, arrays[: len(groups)])):
+                if (counts != np.rint(counts)).any() or (np.abs(counts) > counts[:, :1]).any():
+                    return f"the counts of measurement group {number} are none"
         return wrong
 
     def _expected(self, task: Task, arrays: Sequence[object]) -> Iterator[Expected]:
         experiment, rows = self.experiments[task.experiment], len(task.angles)
-        size = prod(experiment.fragment.shape)
-        yield Expected("values", (rows, len(experiment.paulis), size))
         if task.shots is None:
+            size = prod(experiment.fragment.shape)
+            yield Expected("values", (rows, len(experiment.paulis), size))
             return
-        yield Expected("shots", (1,))
-        # One shot says nothing of its spread.
-        known = not (len(arrays) > 1 and np.array_equal(np.asarray(arrays[1]), [1.0]))
-        for number, group in enumerate(experiment.groups if task.covariances else ()):
-            shape = rows, len(group.paulis) ** 2, size**2
-            yield Expected(f"covariances of measurement group {number}", shape, known)
-        if len(arrays) > 2 and np.ndim(last := np.asarray(arrays[-1])) == 1:
+        for number, group in enumerate(experiment.groups):
+            shape = rows, len(group.products), experiment.layout.num_outcomes
+            yield Expected(f"counts of measurement group {number}", shape)
+        if len(arrays) > len(experiment.groups) and np.ndim(last := np.asarray(arrays[-1])) == 1:
             yield Expected("draws", last.shape)
