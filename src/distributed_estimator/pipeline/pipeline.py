@@ -43,6 +43,7 @@ from ..subexperiments import (
     Sensitivity,
     ShotPlan,
     ShotsTaken,
+    Values,
     pilot_shots,
     plan_shots,
     unique_rows,
@@ -251,19 +252,45 @@ class _Session(ExitStack):
         )
 
     def _plan(self, seen: Reconstruction) -> ShotPlan:
-        """The next round, from what an earlier one saw."""
-        count, sensitivities = self._sensitivities(seen)
-        self._counts = self._counts or [[] for _ in seen.tensors]
-        for counts, tensor in zip(self._counts, seen.tensors, strict=True):
-            counts[:] = [a + b for a, b in zip(counts, tensor.counts)] or tensor.counts
+        """The next round, from what all earlier ones saw."""
+        new = [tensor.counts for tensor in seen.tensors]
+        for counts, added in zip(self._counts or new, new, strict=True):
+            if counts is not added:
+                counts[:] = map(np.add, counts, added)
+        self._counts = self._counts or new
         pilots = [
-            Seen(tensor.experiment, counts, own) if counts else None
-            for tensor, counts, own in zip(seen.tensors, self._counts, sensitivities, strict=True)
+            Seen(tensor.experiment, counts) if counts else None
+            for tensor, counts in zip(seen.tensors, self._counts, strict=True)
         ]
-        plan = plan_shots(pilots, count, self.request.accuracy, self.spent.shots)
+        plan = plan_shots(
+            pilots,
+            lambda values: self._drawn(seen, values),
+            self.request.accuracy,
+            self.spent.shots,
+        )
         self._measured = plan.influences
         self._lap("reconstruct")
         return plan
+
+    def _drawn(self, seen: Reconstruction, values: Values) -> tuple[int, list[Sensitivity]]:
+        """Number of results, and their derivatives at several draws of the tensors."""
+        draws = max((len(own) for own in values if own is not None), default=1)
+        filled = [
+            np.repeat(tensor.values[None], draws, axis=0) if own is None else own
+            for tensor, own in zip(seen.tensors, values, strict=True)
+        ]
+        count, found = self._sensitivities(seen.at(filled))
+        count //= draws
+        split = []
+        for own, inverse in zip(found, self.inverses, strict=True):
+            # Of a block of rows, those of all draws follow each other.
+            base = int(inverse.max(initial=-1)) + 1
+            order = np.argsort(own.results // count, kind="stable")
+            first = order[: len(order) // draws]
+            blocks, rows = np.divmod(own.rows[first], draws * base)
+            vectors = own.vectors[0, order].reshape(draws, -1, *own.vectors.shape[2:])
+            split.append(Sensitivity(blocks * base + rows, own.results[first], vectors))
+        return count, split
 
     def _sensitivities(self, seen: Reconstruction) -> tuple[int, list[Sensitivity]]:
         """How many results there are, and how they depend on the fragments' tensors."""

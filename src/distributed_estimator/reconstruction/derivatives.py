@@ -120,7 +120,7 @@ def sensitivities(
     of_queries, of_values = _of_queries(slopes, queries), reconstruction.sensitivities()
     parameters = slopes.shape[1]
     results = np.arange(queries.count * parameters).reshape(queries.count, parameters)
-    totals = [np.zeros((*results.shape, *own.vectors.shape[1:])) for own in of_values]
+    totals = [np.zeros((*results.shape, *own.vectors.shape[2:])) for own in of_values]
     leaves = [
         (number, of_queries[:, :, shift.columns], shift.derivatives(tensors[number].values))
         for number, shift in enumerate(shifts)
@@ -146,8 +146,9 @@ def sensitivities(
             rows.append(value.rows[query] + (1 + place) * base)
             which.append(results[query, by])
             factor = weight * of_queries[query, by, column]
-            vectors.append(factor[:, None, None] * value.vectors[query])
-        found.append(Sensitivity(*map(np.concatenate, (rows, which, vectors))))
+            vectors.append(factor[:, None, None] * value.vectors[0, query])
+        joined = map(np.concatenate, (rows, which, vectors))
+        found.append(Sensitivity(next(joined), next(joined), next(joined)[None]))
     return found
 
 

@@ -92,6 +92,20 @@ class Queries:
         counts = np.bincount(self.query, minlength=self.count)
         return int(counts @ (counts + 1)) // 2
 
+    def repeated(self, times: int) -> Queries:
+        """The same, several times over, with rows of their own each time."""
+        return Queries(
+            times * self.count,
+            np.concatenate([self.query + n * self.count for n in range(times)]),
+            np.tile(self.weight, times),
+            np.tile(self.binding, times),
+            tuple(
+                np.concatenate([rows + n * (int(rows.max(initial=0)) + 1) for n in range(times)])
+                for rows in self.rows
+            ),
+            tuple(np.tile(paulis, times) for paulis in self.paulis),
+        )
+
     def sum(self, entries: FloatArray) -> FloatArray:
         """Weighted sums of entries, shape (entries, …) -> (queries, …)."""
         weighted = entries * self.weight.reshape(-1, *[1] * (entries.ndim - 1))
@@ -151,7 +165,8 @@ class Reconstruction:
         most_elements: int | None = None,
         run_slices: RunSlices = run_here,
     ) -> None:
-        self.network = network
+        self.plan, self.network = plan, network
+        self._angles = angles
         self.tensors = tensors
         self.queries = queries
         self._cores = [cut.cores(angles) for cut in plan.cuts]
@@ -230,7 +245,35 @@ class Reconstruction:
                 np.add.at(total, (query, queries.paulis[number][part]), own)
                 rows[number][query] = queries.rows[number][part]
         every = np.arange(queries.count)
-        return [Sensitivity(own, every, total) for own, total in zip(rows, totals, strict=True)]
+        return [
+            Sensitivity(own, every, total[None]) for own, total in zip(rows, totals, strict=True)
+        ]
+
+    def at(self, values: Sequence[FloatArray]) -> Reconstruction:
+        """The same queries at several other tensors, one draw after the other.
+
+        Args:
+            values: Of every fragment, shape (draws, rows, paulis, product of ranks). Rows of a
+                fragment come in blocks as long as the bindings it is asked at; of each block, those
+                of all draws follow each other.
+        """
+        draws = len(values[0]) if values else 1
+        tensors = []
+        for tensor, own, rows in zip(self.tensors, values, self.queries.rows, strict=True):
+            base = int(rows.max(initial=0)) + 1
+            blocks = own.reshape(draws, -1, base, *own.shape[2:]).swapaxes(0, 1)
+            drawn = FragmentTensor(tensor.experiment, 0, ())
+            drawn.values = blocks.reshape(-1, *own.shape[2:])
+            tensors.append(drawn)
+        return Reconstruction(
+            self.plan,
+            self.network,
+            tensors,
+            self.queries.repeated(draws),
+            self._angles,
+            most_elements=self._most_elements,
+            run_slices=self._run_slices,
+        )
 
     def standard_errors(self, values: FloatArray) -> tuple[FloatArray, int]:
         """Standard errors of `values`, and for how many only the first order was left.

@@ -130,7 +130,7 @@ class FragmentTensor:
         return counts / np.maximum(shots, 1.0)[:, None, layout.setting_of], shots
 
     def variances(self, sensitivity: Sensitivity) -> FloatArray:
-        """What the fragment contributes to the variance of each entry, to first order."""
+        """What the fragment adds to the variance of each entry, to first order, (entries,)."""
         total = np.zeros(len(sensitivity.rows))
         layout = self.experiment.layout
         for number, group in enumerate(self.experiment.groups if self.counts else ()):
@@ -138,7 +138,7 @@ class FragmentTensor:
             for start in range(0, len(total), step):
                 part = slice(start, start + step)
                 rows = sensitivity.rows[part]
-                vectors = sensitivity.vectors[part][:, list(group.paulis)]
+                vectors = sensitivity.vectors[0, part][:, list(group.paulis)]
                 if self._weights is None:
                     weights = layout.pulled_back(vectors)
                 else:

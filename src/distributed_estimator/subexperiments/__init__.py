@@ -4,6 +4,7 @@ from .design import Design as Design
 from .design import Seen as Seen
 from .design import Sensitivity as Sensitivity
 from .design import ShotPlan as ShotPlan
+from .design import Values as Values
 from .design import plan_shots as plan_shots
 from .experiments import FamilyPart as FamilyPart
 from .experiments import FragmentExperiment as FragmentExperiment

@@ -1,53 +1,69 @@
 """The design of a round: how many shots each setting gets, and the weights of their outcomes.
 
 To first order a result is linear in the tensor of each fragment. The best linear unbiased estimate
-of a tensor weighs the outcomes of its settings by their covariance and shots; its variance is a
-convex function of the shots, which are divided so that the results meet a standard error with the
-fewest of them. What outcomes scatter by is known from a pilot, which is thrown away: shots and
-weights depend on it alone, so that estimates are unbiased whatever it said. docs/mathematics.md
-derives it.
+of a tensor weighs the outcomes of its settings by their covariances and shots; its variance is a
+convex function of the shots, which are divided so that all results meet a standard error with the
+fewest of them. How outcomes scatter, and what results depend on, is known from a pilot, which is
+thrown away: shots and weights depend on it alone, so that estimates are unbiased whatever it said.
+docs/mathematics.md derives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias, TypeVar
 
 import numpy as np
+from scipy.linalg import qr
 
 from ..cutting import BoolArray, FloatArray, IntArray
 from .experiments import FragmentExperiment
-from .shots import Accuracy, Allocation
+from .shots import Accuracy
 
 _LARGEST_DENSE = 1 << 16
-"""Numbers that a Pauli's weights at one binding may be for the best weights to be looked for."""
+"""Weights of a Pauli at one binding up to which the best ones are looked for."""
 _FEWEST = 4
 """Shots of a circuit that runs: fewer say little of their own variance."""
-_MARGIN = 1.15
-_ROUNDS = 6
-"""Rounds of weights for the shots, and shots for the weights; the optimum is flat."""
-_BALANCING = 30
-_BALANCED = 0.005
-_EXTRA = 0.5
-"""Shots that every outcome counts as having had in addition to those of the pilot."""
+_STEPS = 5
+"""Steps of weights for the shots, and shots for the weights; the optimum is flat."""
+_BALANCING, _BALANCED = 30, 0.01
+"""Steps that divide shots between results, and how far from the fewest they may end."""
+_EXTRA = 1.0
+"""Shots that every outcome counts as having had besides those of the pilot, half of either sign."""
+_FITS = 4
+"""Steps that find how large a pilot's coordinates are."""
+_DRAWS, _CHECKS = 8, 16
+"""Tensors drawn from what a pilot leaves open: for the design, and for its margin."""
+_SAFETY = 2.25
+"""Standard deviations by which a variance may come out larger than planned."""
+_LEAST_SHARE = 1e-4
 _SURE_VARIANCE = 1e-9
 """Of a circuit with a sure outcome, which does not run."""
 _SPANNED = 1e-3
-"""Least eigenvalue of the kept settings' outcomes; it is of the order of one where all are kept."""
+"""Least eigenvalue of the outcomes of settings that are kept, which is about 1 where all are."""
+_SEED = 20
+
+_LEAST_TOTAL, _LEAST_BY_ERROR = 64, 8.0
+"""Shots that a binding takes at least, however sure its value seems; the second over the error."""
+
+Values: TypeAlias = Sequence[FloatArray | None]
+"""Tensors of every fragment, shape (draws, rows, paulis, product of ranks); None: that of one that
+does not run."""
+Shots: TypeAlias = list[FloatArray]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
     """Derivatives of results by the tensor of one fragment.
 
-    Several entries of one result and row stand for what is not known of its derivative: variances
-    are the sums over them.
-
     Attributes:
         rows: The row of the tensor, shape (entries,).
-        results: The result, shape (entries,).
-        vectors: The derivative, shape (entries, paulis, product of ranks).
+        results: The result, shape (entries,); no two entries share both.
+        vectors: The derivative at several tensors, shape (draws, entries, paulis, product of
+            ranks).
     """
 
     rows: IntArray
@@ -71,127 +87,10 @@ class Design:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What earlier rounds saw of one fragment, and what depends on it.
-
-    Attributes:
-        experiment: The fragment's.
-        counts: Per measurement group, as in `FragmentResult`.
-        sensitivity: Of the results.
-    """
+    """What earlier rounds saw of one fragment: counts by measurement group."""
 
     experiment: FragmentExperiment
     counts: Sequence[FloatArray]
-    sensitivity: Sensitivity
-
-
-class _Group:
-    """The outcomes of one measurement group of a fragment, at all its rows.
-
-    Axes: r rows, p Paulis, k entries of a row (filled up with zeros), c coordinates, j outcomes, s
-    settings.
-    """
-
-    def __init__(self, seen: Seen, number: int, *, best: bool) -> None:
-        experiment = seen.experiment
-        self.layout, self.group = experiment.layout, experiment.groups[number]
-        self.best = best
-        self.sure = ~experiment.all_runs[number]
-        rows = len(seen.counts[number])
-        own = seen.sensitivity
-        order = np.argsort(own.rows, kind="stable")
-        starts = np.searchsorted(own.rows[order], np.arange(rows + 1))
-        place = np.arange(len(order)) - starts[own.rows[order]]
-        most = int(place.max(initial=0)) + 1
-        self.results = np.zeros((rows, most), dtype=np.intp)
-        self.results[own.rows[order], place] = own.results[order]
-        vectors = own.vectors[:, list(self.group.paulis)]
-        self.vectors = np.zeros((rows, len(self.group.paulis), most, vectors.shape[2]))
-        self.vectors[own.rows[order], :, place] = vectors[order]
-        self.means = self._smoothed(seen.counts[number])
-        if not best:
-            self._fixed = self.layout.pulled_back(self.vectors)
-
-    def _smoothed(self, counts: FloatArray) -> FloatArray:
-        """Means of products, with a part of a shot more at every outcome, half of either sign."""
-        counts = counts.copy()
-        counts[:, 0] += _EXTRA
-        shots, of = self.layout.by_setting(counts[:, 0]), self.layout.setting_of
-        means = counts / shots[:, None, of]
-        means[:, 0, self.sure[of]] = 1.0
-        return means
-
-    def spread(self, shots: FloatArray) -> FloatArray:
-        """Per shot, the variance that each setting contributes to each entry, shape (r, k, s)."""
-        if not self.best:
-            return self._cleared(self.layout.spread(self.means, self.group, self._fixed))
-        weights = self._solved(self.vectors, shots) * shots[:, None, None, self.layout.setting_of]
-        return self._cleared(self.layout.spread(self.means, self.group, weights))
-
-    def _cleared(self, spread: FloatArray) -> FloatArray:
-        spread[:, :, self.sure] = 0.0
-        return spread
-
-    def weights(self, shots: FloatArray) -> FloatArray:
-        """The best weights at these shots, shape (r, p, c, j)."""
-        size = self.vectors.shape[3]
-        unit = np.broadcast_to(np.eye(size), (*self.vectors.shape[:2], size, size))
-        counted = self._counted(shots)[:, None, None, self.layout.setting_of]
-        weights = self._solved(unit, shots) * counted
-        # A step of Newton's method, which leaves nothing but rounding of their bias.
-        return np.asarray((2 * unit - weights @ self.layout.outcome_rows) @ weights)
-
-    def spans(self, kept: BoolArray) -> BoolArray:
-        """Whether some settings, shape (r, s), determine all coordinates of a row."""
-        size = self.layout.size
-        grams = (kept[:, self.layout.setting_of] @ self._squares).reshape(-1, size, size)
-        return np.asarray(np.linalg.eigvalsh(grams)[:, 0] > _SPANNED)
-
-    def _counted(self, shots: FloatArray) -> FloatArray:
-        return np.where(self.sure, 1.0, shots)
-
-    def _solved(self, vectors: FloatArray, shots: FloatArray) -> FloatArray:
-        """Σ⁻¹ B M⁻¹ of vectors, (r, p, k, c) -> (r, p, k, j), where M = Σ n Bᵀ Σ⁻¹ B."""
-        of = self.layout.setting_of
-        counted = self._counted(shots)
-        first = (counted[:, of] / self.means[:, 0]) @ self._squares
-        size = vectors.shape[3]
-        second = (self._leaning * (counted[:, None] / self._rest)[:, :, None]) @ (
-            self._leaning.swapaxes(2, 3)
-        )
-        information = first.reshape(len(shots), 1, size, size) + second
-        return np.asarray((vectors @ np.linalg.inv(information)) @ self._whitened)
-
-    # Σ = diag(q) - m mᵀ of one setting has the inverse diag(1/q) + u uᵀ / (1 - m·u), u = m/q.
-
-    @cached_property
-    def _squares(self) -> FloatArray:
-        """B_jc B_jd, shape (j, c·d)."""
-        rows = self.layout.outcome_rows
-        return np.asarray((rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1))
-
-    @cached_property
-    def _tilt(self) -> FloatArray:
-        """u, shape (r, p, j)."""
-        return np.asarray(self.means[:, self.group.singles] / self.means[:, :1])
-
-    @cached_property
-    def _rest(self) -> FloatArray:
-        """1 - m·u, shape (r, p, s)."""
-        rest = 1.0 - self.layout.by_setting(self._tilt * self.means[:, self.group.singles])
-        return np.asarray(np.where(self.sure, _SURE_VARIANCE, np.maximum(rest, _SURE_VARIANCE)))
-
-    @cached_property
-    def _leaning(self) -> FloatArray:
-        """Bᵀ u, shape (r, p, c, s)."""
-        return self.layout.by_setting(self._tilt[:, :, None] * self.layout.outcome_rows.T)
-
-    @cached_property
-    def _whitened(self) -> FloatArray:
-        """Bᵀ Σ⁻¹, shape (r, p, c, j)."""
-        of = self.layout.setting_of
-        leaning = (self._leaning / self._rest[:, :, None])[..., of]
-        plain = self.layout.outcome_rows.T / self.means[:, :1, None]
-        return np.asarray(plain + self._tilt[:, :, None] * leaning)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,113 +109,415 @@ class ShotPlan:
     is_last: bool
 
 
+@dataclass(frozen=True, eq=False)
+class _Entries:
+    """What depends on a fragment's rows: results (r, k), and vectors (r, p, k, c)."""
+
+    results: IntArray
+    vectors: FloatArray
+
+
+class _Group:
+    """The outcomes of one measurement group of a fragment, at all its rows.
+
+    Axes: r rows, p Paulis, k entries of a row (filled up with zeros), c coordinates, j outcomes, s
+    settings. Of one setting the covariance Σ = diag(q) - m mᵀ of the signed outcomes has the
+    inverse diag(1/q) + u uᵀ / (1 - m·u), u = m/q.
+    """
+
+    def __init__(self, seen: Seen, number: int, *, best: bool) -> None:
+        experiment, counts = seen.experiment, seen.counts[number]
+        self.layout, self.group = experiment.layout, experiment.groups[number]
+        self.dense = self.layout.num_outcomes * self.layout.size <= _LARGEST_DENSE
+        self.best = best and self.dense
+        self.paulis = list(self.group.paulis)
+        self.sure = ~experiment.all_runs[number]
+        self.of = self.layout.setting_of
+        self.rows = len(counts)
+        self.seen = self.layout.by_setting(counts[:, 0])
+        counts = counts.copy()
+        counts[:, 0] += _EXTRA
+        self.means = counts / self.layout.by_setting(counts[:, 0])[:, None, self.of]
+        self.means[:, 0, self.sure[self.of]] = 1.0
+        self.signed = self.means[:, self.group.singles]
+
+    # --- the tensor as the pilot saw it ---
+
+    def drawn(self, count: int, shots: FloatArray | None, rng: np.random.Generator) -> FloatArray:
+        """The tensor as it seems, then as it may be, or as a round with so many shots may show it.
+
+        Returns:
+            Shape (1 + count, r, p, c).
+        """
+        if not self.dense:
+            chances = self.signed + self._scatter(count, shots, rng)
+            drawn = self.layout.means(chances.reshape(-1, *self.signed.shape[1:]))
+            return drawn.reshape(1 + count, *self.signed.shape[:2], -1)
+        mean, covariance = self._fit
+        if shots is not None:
+            covariance = covariance + self._inverse(shots)
+        normal = rng.standard_normal((count, *mean.shape))
+        deviations = (np.linalg.cholesky(covariance) @ normal[..., None])[..., 0]
+        return np.concatenate([mean[None], mean + deviations])
+
+    @cached_property
+    def _fit(self) -> tuple[FloatArray, FloatArray]:
+        """Mean (r, p, c) and covariance (r, p, c, c) of the tensor after what was seen of it.
+
+        Before, its coordinates are normal, and how large they are is fitted, too.
+        """
+        size = self.layout.size
+        seen = self._counted(self.seen)
+        information, target = self._information(seen), seen[:, None, self.of] * self.signed
+        pulled = self._whitened @ target[..., None]
+        precision = np.ones((*target.shape[:2], 1, 1))
+        for _ in range(_FITS):
+            covariance = np.asarray(np.linalg.inv(information + precision * np.eye(size)))
+            mean = (covariance @ pulled)[..., 0]
+            squares = (mean**2).sum(axis=-1) + np.trace(covariance, axis1=-2, axis2=-1)
+            precision = ((size + 1) / (squares + 1 / size))[..., None, None]
+        return mean, covariance
+
+    def _scatter(
+        self, count: int, shots: FloatArray | None, rng: np.random.Generator
+    ) -> FloatArray:
+        """Noise of the means of Paulis, shape (1 + count, r, p, j); the first is none."""
+        roots = np.sqrt(self.means[:, :1])
+        normal = rng.standard_normal((count, *self.signed.shape))
+        along = self.layout.by_setting(self.signed / roots * normal) / (1 + np.sqrt(self._rest))
+        inverse = 1 / np.maximum(self.seen, 1.0)
+        if shots is not None:
+            inverse += 1 / np.maximum(shots, 1.0)
+        inverse[:, self.sure] = 0.0
+        noise = roots * (normal - self.signed / roots * along[..., self.of])
+        noise *= np.sqrt(inverse)[:, None, self.of]
+        return np.concatenate([np.zeros((1, *self.signed.shape)), noise])
+
+    # --- variances ---
+
+    def entries(self, rows: IntArray, vectors: FloatArray, results: IntArray) -> _Entries:
+        """Vectors (draws, entries, paulis, c) and results (draws, entries), by their rows."""
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        place = np.arange(len(order)) - np.searchsorted(rows, rows)
+        draws, most = len(vectors), int(place.max(initial=0)) + 1
+        found = np.zeros((self.rows, draws, most), dtype=np.intp)
+        found[rows, :, place] = results[:, order].T
+        size = self.layout.size
+        arranged = np.zeros((self.rows, len(self.paulis), draws, most, size))
+        chosen = vectors[:, order][:, :, self.paulis]
+        arranged[rows, :, :, place] = chosen.transpose(1, 2, 0, 3)
+        return _Entries(
+            found.reshape(self.rows, -1), arranged.reshape(self.rows, len(self.paulis), -1, size)
+        )
+
+    def spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
+        """What each setting contributes to each entry's variance, times its shots, (r, k, s)."""
+        found = self.layout.spread(self.means, self.group, self.weights_of(entries, shots))
+        found[:, :, self.sure] = 0.0
+        return found
+
+    def spread_of_spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
+        """Variance of a round's and the pilot's estimates of the entries' variances, (r, k)."""
+        weights = self.weights_of(entries, shots)
+        variances = self.layout.spread(self.means, self.group, weights)
+        first = (weights * self.signed[:, :, None]).sum(axis=1)
+        squares = np.abs(weights).sum(axis=1) ** 2
+        plain = self.means[:, :1]
+        means = self.layout.by_setting(first)
+        fourth = self.layout.by_setting(squares**2 * plain)
+        fourth += -4 * means * self.layout.by_setting(squares * first)
+        fourth += 6 * means**2 * self.layout.by_setting(squares * plain) - 3 * means**4
+        kept = np.maximum(shots, 1.0)[:, None]
+        uncertain = np.maximum(fourth - variances**2, 0.0) / kept**2
+        uncertain *= 1 / kept + 1 / (self.seen[:, None] + 1)
+        uncertain[:, :, self.sure] = 0.0
+        return np.asarray(uncertain.sum(axis=2))
+
+    def weights_of(self, entries: _Entries, shots: FloatArray) -> FloatArray:
+        """Weights of outcomes, times shots, that estimate the entries, shape (r, p, k, j)."""
+        if not self.best:
+            return self.layout.pulled_back(entries.vectors)
+        solved = (entries.vectors @ self._inverse(shots)) @ self._whitened
+        return np.asarray(solved * self._counted(shots)[:, None, None, self.of])
+
+    def weights(self, shots: FloatArray) -> FloatArray:
+        """The best weights at these shots, shape (r, p, c, j)."""
+        unit = np.eye(self.layout.size)
+        weights = (self._inverse(shots) @ self._whitened) * (
+            self._counted(shots)[:, None, None, self.of]
+        )
+        # A step of Newton's method, which leaves nothing but rounding of their bias.
+        return np.asarray((2 * unit - weights @ self.layout.outcome_rows) @ weights)
+
+    def _counted(self, shots: FloatArray) -> FloatArray:
+        return np.where(self.sure, 1.0, shots)
+
+    def _inverse(self, shots: FloatArray) -> FloatArray:
+        return np.asarray(np.linalg.inv(self._information(self._counted(shots))))
+
+    def _information(self, shots: FloatArray) -> FloatArray:
+        """M = Σ n Bᵀ Σ⁻¹ B, shape (r, p, c, c)."""
+        size = self.layout.size
+        plain = (shots[:, self.of] / self.means[:, 0]) @ self._squares
+        scaled = self._leaning * (shots[:, None] / self._rest)[:, :, None]
+        return plain.reshape(self.rows, 1, size, size) + scaled @ self._leaning.swapaxes(2, 3)
+
+    @cached_property
+    def _squares(self) -> FloatArray:
+        """B_jc B_jd, shape (j, c·d)."""
+        rows = self.layout.outcome_rows
+        return np.asarray((rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1))
+
+    @cached_property
+    def _tilt(self) -> FloatArray:
+        """u, shape (r, p, j)."""
+        return np.asarray(self.signed / self.means[:, :1])
+
+    @cached_property
+    def _rest(self) -> FloatArray:
+        """1 - m·u, shape (r, p, s)."""
+        rest = 1.0 - self.layout.by_setting(self._tilt * self.signed)
+        return np.asarray(np.where(self.sure, _SURE_VARIANCE, np.maximum(rest, _SURE_VARIANCE)))
+
+    @cached_property
+    def _leaning(self) -> FloatArray:
+        """Bᵀ u, shape (r, p, c, s)."""
+        return self.layout.by_setting(self._tilt[:, :, None] * self.layout.outcome_rows.T)
+
+    @cached_property
+    def _whitened(self) -> FloatArray:
+        """Bᵀ Σ⁻¹, shape (r, p, c, j)."""
+        leaning = (self._leaning / self._rest[:, :, None])[..., self.of]
+        plain = self.layout.outcome_rows.T / self.means[:, :1, None]
+        return np.asarray(plain + self._tilt[:, :, None] * leaning)
+
+    # --- whole numbers ---
+
+    def whole(self, shots: FloatArray) -> IntArray:
+        """Whole numbers, few distinct ones; circuits that hardly count are left out if they can."""
+        rounded = np.exp2(np.rint(8 * np.log2(np.maximum(shots, 1e-9))) / 8)
+        rounded = np.maximum(np.rint(rounded), _FEWEST) * ~self.sure
+        if self.best:
+            rounded = np.where(shots * (1 + 1e-9) >= _FEWEST, rounded, 0.0)
+            for row in np.flatnonzero(~self._spans((rounded > 0) | self.sure)):
+                scaled = (
+                    self.layout.outcome_rows * np.sqrt(self._counted(shots[row]))[self.of, None]
+                )
+                _, _, order = qr(scaled.T, mode="economic", pivoting=True)
+                needed = self.of[order[: self.layout.size]]
+                rounded[row, needed] = np.maximum(rounded[row, needed], _FEWEST)
+            rounded *= ~self.sure
+        return np.asarray(rounded, dtype=np.intp)
+
+    def _spans(self, kept: BoolArray) -> BoolArray:
+        """Whether settings, shape (r, s), determine all coordinates."""
+        size = self.layout.size
+        grams = (kept[:, self.of] @ self._squares).reshape(-1, size, size)
+        return np.asarray(np.linalg.eigvalsh(grams)[:, 0] > _SPANNED)
+
+
 def plan_shots(
-    pilots: Sequence[Seen | None], count: int, accuracy: Accuracy, spent: int
+    pilots: Sequence[Seen | None],
+    sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
+    accuracy: Accuracy,
+    spent: int,
 ) -> ShotPlan:
     """Divide shots between the circuits of all fragments.
 
     Args:
-        pilots: What a pilot saw of each fragment; None where nothing runs.
-        count: Number of results.
+        pilots: What earlier rounds saw of each fragment; None where nothing runs.
+        sensitivities: How many results there are, and their derivatives at given tensors.
         accuracy: What the results are to meet, or the budget.
         spent: Shots that earlier rounds took.
     """
     fragments = [
         [
-            _Group(seen, number, best=_is_dense(seen.experiment, accuracy.allocation))
-            for number in range(len(seen.experiment.groups))
+            _Group(seen, number, best=accuracy.allocation == "optimal")
+            for number in range(len(seen.counts))
         ]
+        if seen
+        else []
         for seen in pilots
-        if seen is not None
     ]
-    groups = [group for own in fragments for group in own]
-    shots = [np.ones((len(g.results), g.layout.num_settings)) for g in groups]
-    for _ in range(_ROUNDS if any(group.best for group in groups) else 1):
-        spreads = [group.spread(own) for group, own in zip(groups, shots, strict=True)]
-        shots = _divide(groups, spreads, count, equal=accuracy.allocation == "uniform")
-    total = sum(float(own.sum()) for own in shots)
-    wanted, is_last = total * _MARGIN / accuracy.precision**2, False
-    if accuracy.budget is not None:
-        wanted, is_last = max(0.0, accuracy.budget - spent), True
-    elif accuracy.most is not None and accuracy.most - spent < wanted:
-        wanted, is_last = max(0.0, accuracy.most - spent), True
-    shots = [own * (wanted / total if total else 0.0) for own in shots]
-    whole = [_whole(*each) for each in zip(groups, shots, strict=True)]
-    influences = [
-        (spread / np.maximum(own, 1)[:, None]).sum(axis=(1, 2))
-        for spread, own in zip(spreads, whole, strict=True)
-    ]
-    designs: list[Design | None] = []
-    tables: list[FloatArray] = []
-    place = 0
-    for seen in pilots:
-        if seen is None:
-            designs.append(None)
-            tables.append(np.zeros((0, 0)))
-            continue
-        part = slice(place, place + len(seen.experiment.groups))
-        place = part.stop
-        weights = None
-        if groups[part.start].best:
-            both = zip(groups[part], whole[part], strict=True)
-            weights = tuple(group.weights(own.astype(float)) for group, own in both)
-        designs.append(Design(np.stack(whole[part], axis=1), weights))
-        tables.append(np.stack(influences[part], axis=1))
-    return ShotPlan(designs, tables, is_last)
+    plan = _Plan(fragments, sensitivities, equal=accuracy.allocation == "uniform")
+    limit, is_last = accuracy.budget, accuracy.budget is not None
+    if limit is None:
+        shots = plan.meeting(accuracy.precision**2)
+        if accuracy.most is not None and accuracy.most - spent < _total(shots):
+            limit, is_last = accuracy.most, True
+    if limit is not None:
+        shots = plan.within(max(0, limit - spent))
+    return ShotPlan(*plan.designs(shots), is_last)
 
 
-def _is_dense(experiment: FragmentExperiment, allocation: Allocation) -> bool:
-    """Whether the best weights are looked for."""
-    layout = experiment.layout
-    return allocation == "optimal" and layout.num_outcomes * layout.size <= _LARGEST_DENSE
+class _Plan:
+    """How shots are divided between the groups of all fragments.
 
-
-def _divide(
-    groups: Sequence[_Group], spreads: Sequence[FloatArray], count: int, *, equal: bool
-) -> list[FloatArray]:
-    """The fewest shots at which no result has a variance above one, shape (r, s) per group.
-
-    Results have multipliers λ: the shots at which their weighted sum is least are √(Σ λ v), and a λ
-    grows where its result's variance v is too large.
+    Shots are arrays of shape (r, s), one for each group.
     """
 
-    def variances(shots: Sequence[FloatArray]) -> FloatArray:
+    def __init__(
+        self,
+        fragments: Sequence[Sequence[_Group]],
+        sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
+        *,
+        equal: bool,
+    ) -> None:
+        self._fragments, self._sensitivities, self._equal = fragments, sensitivities, equal
+        self._groups = [group for own in fragments for group in own]
+        self._rng = np.random.default_rng(_SEED)
+        self._count, found = sensitivities(self._tensors(_DRAWS, None))
+        self._entries = []
+        for own, group in self._with_groups(found):
+            # What is not known of a derivative adds to its square.
+            unknown = (own.vectors[1:] - own.vectors[:1]) / np.sqrt(_DRAWS)
+            vectors = np.concatenate([own.vectors[:1], unknown])
+            results = np.broadcast_to(own.results, vectors.shape[:2])
+            self._entries.append(group.entries(own.rows, vectors, results))
+        ones: Shots = [np.ones((g.rows, g.layout.num_settings)) for g in self._groups]
+        self._shots, self._spreads = ones, self._spread(ones)
+        for _ in range(_STEPS if any(group.best for group in self._groups) else 1):
+            self._spreads = self._spread(self._shots)
+            self._shots = self._divide(np.ones(self._count))
+
+    def within(self, budget: float) -> Shots:
+        """All shots there are, so that the largest variance is least."""
+        total = _total(self._shots)
+        return [own * (budget / total if total else 0.0) for own in self._shots]
+
+    def meeting(self, variance: float) -> Shots:
+        """So many that a variance hardly ever comes out larger than it may be."""
+        shots: Shots = [own / variance for own in self._shots]
+        planned = self._variances(shots)
+        excess = (planned + _SAFETY * np.sqrt(self._doubts(shots))) / variance
+        targets = np.where(planned > 0, planned / variance / np.maximum(excess, 1e-9), 1.0)
+        shots = [own / variance for own in self._divide(targets)]
+        total, rows = _total(shots), max((group.rows for group in self._groups), default=0)
+        least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / np.sqrt(variance))
+        return [own * max(1.0, least / total if total else 0.0) for own in shots]
+
+    def designs(self, shots: Shots) -> tuple[list[Design | None], list[FloatArray]]:
+        """Designs and influences of all fragments."""
+        whole = [g.whole(own) for g, own in zip(self._groups, shots, strict=True)]
+        influences = [
+            (spread / np.maximum(own, 1)[:, None]).sum(axis=(1, 2))
+            for spread, own in zip(self._spreads, whole, strict=True)
+        ]
+        place = 0
+        designs: list[Design | None] = []
+        tables: list[FloatArray] = []
+        for groups in self._fragments:
+            part = slice(place, place + len(groups))
+            place = part.stop
+            if not groups:
+                designs.append(None)
+                tables.append(np.zeros((0, 0)))
+                continue
+            weights = None
+            if groups[0].best:
+                weights = tuple(
+                    g.weights(n.astype(np.float64))
+                    for g, n in zip(groups, whole[part], strict=True)
+                )
+            designs.append(Design(np.stack(whole[part], axis=1), weights))
+            tables.append(np.stack(influences[part], axis=1))
+        return designs, tables
+
+    def _with_groups(self, found: Sequence[T]) -> Iterator[tuple[T, _Group]]:
+        """What every fragment has, once for each of its groups."""
+        for own, groups in zip(found, self._fragments, strict=True):
+            for group in groups:
+                yield own, group
+
+    def _tensors(self, draws: int, shots: Shots | None) -> Values:
+        """Draws of all fragments' tensors; None where nothing runs."""
+        each = iter([None] * len(self._groups) if shots is None else shots)
+        values: list[FloatArray | None] = []
+        for groups in self._fragments:
+            parts = [group.drawn(draws, next(each), self._rng) for group in groups]
+            if not parts:
+                values.append(None)
+                continue
+            rows, size = parts[0].shape[1], parts[0].shape[3]
+            whole = np.empty((1 + draws, rows, sum(len(g.paulis) for g in groups), size))
+            for group, part in zip(groups, parts, strict=True):
+                whole[:, :, group.paulis] = part
+            values.append(whole)
+        return values
+
+    def _spread(self, shots: Shots) -> list[FloatArray]:
+        each = zip(self._groups, self._entries, shots, strict=True)
+        return [group.spread(entries, own) for group, entries, own in each]
+
+    def _sum(
+        self, parts: Iterable[FloatArray], entries: Iterable[_Entries], count: int
+    ) -> FloatArray:
+        """Sums over what entries of each result have, shape (results,)."""
         total = np.zeros(count)
-        for group, spread, own in zip(groups, spreads, shots, strict=True):
-            each = (spread / np.maximum(own, 1e-300)[:, None]).sum(axis=2)
-            total += np.bincount(group.results.ravel(), each.ravel(), count)
+        for part, own in zip(parts, entries, strict=True):
+            total += np.bincount(own.results.ravel(), part.ravel(), count)
         return total
 
-    if equal:
-        shots = [np.tile(~group.sure * 1.0, (len(group.results), 1)) for group in groups]
-        most = float(variances(shots).max(initial=0.0))
+    def _variances(self, shots: Shots) -> FloatArray:
+        """Variances of all results."""
+        parts = (_over(spread, own) for spread, own in zip(self._spreads, shots, strict=True))
+        return self._sum(parts, self._entries, self._count)
+
+    def _doubts(self, shots: Shots) -> FloatArray:
+        """Variances of what a round with these shots will find the results' variances to be.
+
+        The tensors that derivatives are taken at are not known, and scatter in the round itself;
+        and so do the variances of outcomes.
+        """
+        count, found = self._sensitivities(self._tensors(_CHECKS, shots))
+        draws = count * np.arange(1 + _CHECKS)[:, None]
+        parts, uncertain, entries = [], [], []
+        for (own, group), shot in zip(self._with_groups(found), shots, strict=True):
+            entries.append(group.entries(own.rows, own.vectors, own.results + draws))
+            parts.append(_over(group.spread(entries[-1], shot), shot))
+            uncertain.append(group.spread_of_spread(self._first(entries[-1]), shot))
+        variances = self._sum(parts, entries, len(draws) * count).reshape(len(draws), count)
+        scatter = self._sum(uncertain, map(self._first, entries), count)
+        return np.asarray(variances[1:].var(axis=0, ddof=1) + scatter)
+
+    @staticmethod
+    def _first(entries: _Entries) -> _Entries:
+        """Those of the first draw."""
+        most = entries.results.shape[1] // (1 + _CHECKS)
+        return _Entries(entries.results[:, :most], entries.vectors[:, :, :most])
+
+    def _divide(self, targets: FloatArray) -> Shots:
+        """The fewest shots at which results have these variances at most.
+
+        Results have multipliers λ: shots at which the variances v, times these, have the least sum
+        are √(Σ λ v), and a multiplier grows where its result's variance is too large.
+        """
+        if self._equal:
+            shots: Shots = [np.tile(1.0 * ~g.sure, (g.rows, 1)) for g in self._groups]
+            most = float((self._variances(shots) / targets).max(initial=0.0))
+            return [own * most for own in shots]
+        roots = (np.sqrt(spread).sum(axis=2) for spread in self._spreads)
+        multipliers = self._sum(roots, self._entries, self._count) ** 2 / targets**2
+        for _ in range(_BALANCING):
+            shots = []
+            for entries, spread in zip(self._entries, self._spreads, strict=True):
+                weighted = multipliers[entries.results][:, :, None] * spread
+                own = np.sqrt(weighted.sum(axis=1))
+                shots.append(np.maximum(own, _LEAST_SHARE * own.mean(axis=1, keepdims=True)))
+            reached = self._variances(shots) / targets
+            most, total = float(reached.max(initial=0.0)), _total(shots)
+            # No division takes fewer shots than the dual problem's value.
+            if total * most <= (1 + _BALANCED) * (2 * total - multipliers @ targets):
+                break
+            multipliers = multipliers * reached
         return [own * most for own in shots]
-    start = np.zeros(count)
-    for group, spread in zip(groups, spreads, strict=True):
-        each = np.sqrt(spread).sum(axis=2)
-        start += np.bincount(group.results.ravel(), each.ravel(), count)
-    multipliers = start**2
-    for _ in range(_BALANCING):
-        shots = [
-            np.sqrt((multipliers[group.results][:, :, None] * spread).sum(axis=1))
-            for group, spread in zip(groups, spreads, strict=True)
-        ]
-        found = variances(shots)
-        most, total = float(found.max(initial=0.0)), sum(float(own.sum()) for own in shots)
-        # The dual problem's value: no division takes fewer shots than this.
-        if total * most <= (1 + _BALANCED) * (2 * total - multipliers.sum()):
-            break
-        multipliers = multipliers * found
-    return [own * most for own in shots]
 
 
-def _whole(group: _Group, shots: FloatArray) -> IntArray:
-    """Whole numbers, few distinct ones; circuits that hardly count are left out if they can be."""
-    runs = ~group.sure
-    rounded = np.exp2(np.rint(8 * np.log2(np.maximum(shots, 1e-9))) / 8)
-    rounded = np.maximum(np.rint(rounded), _FEWEST) * runs
-    if group.best:
-        kept = np.where(shots >= _FEWEST, rounded, 0.0)
-        spans = group.spans((kept > 0) | group.sure)
-        rounded = np.where(spans[:, None], kept, rounded)
-    return np.asarray(rounded, dtype=np.intp)
+def _total(shots: Shots) -> float:
+    return sum(float(own.sum()) for own in shots)
+
+
+def _over(spread: FloatArray, shots: FloatArray) -> FloatArray:
+    """Variances of entries at some shots, (r, k, s) and (r, s) -> (r, k)."""
+    return np.asarray((spread / np.maximum(shots, 1e-300)[:, None]).sum(axis=2))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 Allocation = Literal["optimal", "neyman", "uniform"]
 """optimal: shots and weights by the design. neyman: shots alone, weights fixed by the gates.
@@ -15,9 +14,9 @@ MOST_SHOTS = 10**12
 """Shots a subexperiment can have."""
 MOST_ROUNDS = 12
 """Rounds that are tried to meet a precision."""
-_FEWEST_PILOT_SHOTS, _MOST_PILOT_SHOTS = 8, 128
-_PILOT_SHARE = 0.25
-"""Shots of a pilot times the variance wanted: a value takes two or more by that measure."""
+_FEWEST_PILOT_SHOTS = 2
+"""Of each circuit."""
+_PILOT_ROOT, _PILOT_LINEAR, _PILOT_SQUARE = 10.0, 75.0, 3.0
 _BUDGET_SHARE = 0.1
 """Shots of a pilot as a part of all."""
 
@@ -65,9 +64,13 @@ class ShotsTaken:
 
 
 def pilot_shots(accuracy: Accuracy, circuits: int, bindings: int) -> int:
-    """Shots of each circuit in a pilot, where all bindings together have so many circuits."""
-    shots = bindings * _PILOT_SHARE / accuracy.precision**2
+    """Shots of each circuit in a pilot, where all bindings together have so many circuits.
+
+    They grow as one over the error ε, where a value takes as one over its square, and are no more
+    than 3/ε², which is about what a value takes.
+    """
+    own, error = circuits / max(1, bindings), accuracy.precision
+    shots = min(min(_PILOT_ROOT * math.sqrt(own), _PILOT_LINEAR) / error, _PILOT_SQUARE / error**2)
     if accuracy.budget is not None:
-        shots = _BUDGET_SHARE * accuracy.budget
-    each = np.clip(shots / max(1, circuits), _FEWEST_PILOT_SHOTS, _MOST_PILOT_SHOTS)
-    return int(np.rint(each))
+        shots = _BUDGET_SHARE * accuracy.budget / max(1, bindings)
+    return max(_FEWEST_PILOT_SHOTS, math.ceil(shots / max(1.0, own)))
