@@ -20,6 +20,8 @@
     ├── TrainingStoppedError           training was asked to stop, and can go on from there
     └── MissingExtraError (ImportError)  an optional dependency is not installed
 
+    PrecisionWarning (UserWarning)     standard errors are larger than asked for
+
 Every message names the value, what was expected and what to do; `named`, `short` and
 `shortened` help with that.
 """
@@ -29,6 +31,10 @@ from __future__ import annotations
 import math
 
 _MOST_NAMED = 5
+
+
+class PrecisionWarning(UserWarning):
+    """Standard errors came out larger than asked for, as the limit of shots is too low."""
 
 
 class DistributedEstimatorError(Exception):

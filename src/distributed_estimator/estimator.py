@@ -12,6 +12,7 @@ from threading import Event
 from typing import Any, Self
 from uuid import uuid4
 
+import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.primitives import (
     BaseEstimatorV2,
@@ -294,7 +295,12 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             pipeline.pool = make_pool(self.pool, self.workers)
 
     def run(
-        self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
+        self,
+        pubs: Iterable[EstimatorPubLike],
+        *,
+        precision: float | None = None,
+        covariance: bool = False,
+        independent: bool = False,
     ) -> EstimatorJob:
         """Estimate expectation values.
 
@@ -303,15 +309,19 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
                 optional; observables and parameter values broadcast as Qiskit's PUBs do. PUBs
                 on one circuit are evaluated together.
             precision: Standard error to meet where a PUB names none; 0: the exact value.
+            covariance: Whether the result's `metadata["covariance"]` is to be the covariance matrix
+                of all values, flattened PUB by PUB; to first order in the fragments' errors.
+            independent: Whether every value is to have shots of its own, whose errors are those of
+                no other: sums and means then have errors that add in quadrature.
 
         Returns:
             A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors) and the
             fields of the query record as `metadata`, with the `product_formulas`: instructions of
             the circuit that ran as product formulas of terms not known to commute. Values of one
             `run` share noise: equal bindings of a fragment run once, so that the same query asked
-            twice gives the same number twice. The standard error of every single value is right,
-            but those of a sum or mean of values must not be added in quadrature; for independent
-            values, call `run` once for each.
+            twice gives the same number twice. The standard error of every single value is right;
+            for that of a sum or mean of values, ask for the `covariance`, or for `independent`
+            values.
 
         Raises:
             InputError: A PUB is not well formed (all such errors are raised here, before anything
@@ -321,17 +331,18 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             check_precision(precision, "precision")
         read = read_pubs(pubs, precision)
         accuracies = [self.accuracy(pub.precision) for pub in read]
+        kinds = bool(covariance), bool(independent)
         stop = self._begin()
         run = self.next_run()
         future: Future[PrimitiveResult[PubResult]] = Future()
         if self._is_brief(read, accuracies):
             try:
-                future.set_result(self._run(read, accuracies, run, stop))
+                future.set_result(self._run(read, accuracies, run, stop, *kinds))
             except Exception as error:
                 future.set_exception(error)
         else:
             try:
-                future = self._jobs.submit(self._run, read, accuracies, run, stop)
+                future = self._jobs.submit(self._run, read, accuracies, run, stop, *kinds)
             except RuntimeError:
                 self._end(stop)
                 if self._closed:
@@ -443,23 +454,39 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             self._runs = num_runs
 
     def _run(
-        self, pubs: Sequence[Pub], accuracies: Sequence[Accuracy], run: str, stop: Stop
+        self,
+        pubs: Sequence[Pub],
+        accuracies: Sequence[Accuracy],
+        run: str,
+        stop: Stop,
+        covariance: bool,
+        independent: bool,
     ) -> PrimitiveResult[PubResult]:
         begun = self.pipeline.conditions.clock()
         results: dict[int, PubResult] = {}
         groups: dict[tuple[int, Accuracy], list[int]] = {}
         for number, (pub, accuracy) in enumerate(zip(pubs, accuracies, strict=True)):
             groups.setdefault((id(pub.circuit), accuracy), []).append(number)
+        metadata: dict[str, Any] = {"version": 2}
+        ends = np.cumsum([0, *(pub.size for pub in pubs)])
+        if covariance:
+            metadata["covariance"] = np.zeros((ends[-1], ends[-1]))
         for place, ((_, accuracy), members) in enumerate(groups.items()):
             chosen = [pubs[number] for number in members]
-            request = Request(merge(chosen), accuracy, f"{run} batch {place}")
+            batch, name = merge(chosen), f"{run} batch {place}"
+            if independent:
+                batch = batch.with_own_bindings()
+            request = Request(batch, accuracy, name, independent=independent, covariance=covariance)
             evaluation = self.pipeline.evaluate(request, stop, begun)
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)
             self._pace = _kind(chosen[0].circuit, accuracy), seconds
             parts = _split(evaluation, chosen, accuracy.precision)
             results.update(zip(members, parts, strict=True))
-        return PrimitiveResult([results[n] for n in range(len(pubs))], metadata={"version": 2})
+            if evaluation.covariance is not None:
+                places = np.concatenate([np.arange(ends[n], ends[n + 1]) for n in members])
+                metadata["covariance"][np.ix_(places, places)] = evaluation.covariance
+        return PrimitiveResult([results[n] for n in range(len(pubs))], metadata=metadata)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()

@@ -41,8 +41,8 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
 
     Args:
         estimator: Runs the fragments.
-        precision: Standard error that *values* must meet, as in `DistributedEstimator.run`;
-            gradients take the shots this needs. None: the estimator's options rule; 0: exact.
+        precision: Standard error that every component of a gradient must meet. None: the
+            estimator's options rule; 0: exact.
 
     Example:
         >>> from qiskit.circuit.library import real_amplitudes
@@ -83,7 +83,10 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
             **options: `precision` overrides the gradient's own.
 
         Returns:
-            A job whose result holds, per circuit, an array of shape (parameters wanted,).
+            A job whose result holds, per circuit, an array of shape (parameters wanted,), and as
+            `metadata` the "parameters" and the standard errors of their derivatives, "stderrs".
+            These are to first order in the fragments' errors; components share shots, so that
+            their errors are correlated.
 
         Raises:
             InputError: Lengths, parameters or values do not fit.
@@ -141,7 +144,8 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
         places = _places(read.circuit, parameters)
         estimator: DistributedEstimator = self._estimator
         accuracy, run = estimator.accuracy(read.precision), estimator.next_run()
-        (evaluation,) = estimator.gradient([Request(merge([read]), accuracy, run, places)])
+        request = Request(merge([read]), accuracy, run, places, errors=False)
+        (evaluation,) = estimator.gradient([request])
         return (
             evaluation.values.reshape(read.shape),
             _gradients_of(evaluation).reshape(*read.shape, len(places)),
@@ -171,7 +175,8 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
         for (members, batch, places), evaluation in zip(groups, evaluations, strict=True):
             wanted = [batch.circuit.parameters[place] for place in places]
             rows.update(zip(members, _gradients_of(evaluation), strict=True))
-            metadata.update((member, {"parameters": wanted}) for member in members)
+            for member, stderrs in zip(members, evaluation.stderrs, strict=True):
+                metadata[member] = {"parameters": wanted, "stderrs": stderrs}
         order = range(len(rows))
         return EstimatorGradientResult(
             [rows[n] for n in order], [metadata[n] for n in order], self._estimator.options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -38,6 +38,11 @@ class Batch:
     observable: IntArray
     binding: IntArray
     values: FloatArray
+
+    def with_own_bindings(self) -> Batch:
+        """The same, with a binding for each query."""
+        own = np.arange(len(self.binding))
+        return replace(self, binding=own, values=self.values[self.binding])
 
 
 @dataclass(frozen=True, eq=False)

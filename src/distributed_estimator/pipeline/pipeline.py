@@ -9,6 +9,7 @@ reconstruct values and standard errors, or gradients, from the tensors
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ import numpy as np
 
 from ..backends.seeds import Repetition
 from ..cutting import AutoCut, CutPlan, FloatArray, IntArray, Labels, SettingBasis
-from ..errors import BackendError, DeadlineError
+from ..errors import BackendError, DeadlineError, PrecisionWarning
 from ..execution import (
     Arrays,
     Assignment,
@@ -44,7 +45,7 @@ from ..subexperiments import (
     ShotPlan,
     ShotsTaken,
     Values,
-    pilot_shots,
+    first_shots,
     plan_shots,
     unique_rows,
 )
@@ -62,12 +63,18 @@ class Request:
     Attributes:
         run: Names the evaluation; everything random derives from it.
         parameters: Numbers of the parameters to differentiate by; None: values alone.
+        errors: Whether standard errors of derivatives are wanted, where shots are fixed.
+        independent: Whether every query is to have shots of its own.
+        covariance: Whether the covariances of values are wanted.
     """
 
     batch: Batch
     accuracy: Accuracy
     run: str
     parameters: tuple[int, ...] | None = None
+    errors: bool = True
+    independent: bool = False
+    covariance: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +83,13 @@ class Evaluation:
 
     Attributes:
         values: Shape (queries,).
-        stderrs: Standard errors of values, shape (queries,), or of gradients in their shape.
+        stderrs: Standard errors of values, shape (queries,), or of gradients in their shape; NaN
+            where they were not wanted.
         record: The record that was logged.
         gradients: Shape (queries, parameters); None where only values were asked for.
         product_formulas: Instructions of the circuit that ran as product formulas, with an error
             beside the exponential.
+        covariance: Of values, shape (queries, queries); None where it was not asked for.
     """
 
     values: FloatArray
@@ -88,6 +97,7 @@ class Evaluation:
     record: QueryRecord
     gradients: FloatArray | None = None
     product_formulas: tuple[int, ...] = ()
+    covariance: FloatArray | None = None
 
 
 @dataclass(eq=False)
@@ -137,11 +147,20 @@ class Pipeline:
         with _Session(self, request, replace(self.conditions, stop=stop), begun) as session:
             estimate = session.estimate()
             record = session.record(estimate)
+            accuracy = request.accuracy
+            if accuracy.most is not None and not estimate.worst <= accuracy.precision:
+                warnings.warn(
+                    f"the precision {accuracy.precision:g} takes more than the `max_shots` of "
+                    f"{accuracy.most}: the largest standard error is {estimate.worst:.3g}",
+                    PrecisionWarning,
+                    stacklevel=2,
+                )
             if self.log is not None:
                 self.log.write(record)
             formulas = session.plan.normal.product_formulas
             return Evaluation(
-                estimate.values, estimate.stderrs, record, estimate.gradients, formulas
+                *(estimate.values, estimate.stderrs, record),
+                *(estimate.gradients, formulas, estimate.covariance),
             )
 
 
@@ -157,6 +176,7 @@ class _Estimate:
     shots: ShotsTaken
     first_order: int = 0
     gradients: FloatArray | None = None
+    covariance: FloatArray | None = None
 
     @property
     def worst(self) -> float:
@@ -194,6 +214,8 @@ class _Session(ExitStack):
         self.inverses: list[IntArray] = []
         for fragment, parameters in zip(self.plan.fragments, self.prepared.parameters, strict=True):
             places, inverse = unique_rows(request.batch.values[:, parameters])
+            if request.independent:
+                places = inverse = np.arange(len(request.batch.values))
             rows.append(self.angles[places][:, fragment.angles])
             self.inverses.append(inverse)
         self.rows, self.shifts = rows, None
@@ -218,7 +240,9 @@ class _Session(ExitStack):
             run, wanted = f"{run} gradient", "environments"
         if not accuracy.adaptive:
             return self._estimate(self._sample(run, wanted, accuracy.shots))
-        pilot = pilot_shots(accuracy, self._num_circuits, len(self.request.batch.values))
+        pilot, fixed = first_shots(accuracy, self._num_circuits, len(self.request.batch.values))
+        if fixed is not None:
+            return self._estimate(self._sample(run, wanted, fixed))
         seen = self._sample(f"{run} pilot", "environments", pilot)
         best: _Estimate | None = None
         for number in range(MOST_ROUNDS):
@@ -309,14 +333,17 @@ class _Session(ExitStack):
                 self.plan, sample, self.shifts, self.angles, self.slopes
             )
             stderrs = np.zeros_like(gradients)
-            if sampled:
+            if sampled and not (self.request.errors or self.request.accuracy.adaptive):
+                stderrs[:] = np.nan
+            elif sampled:
                 count, sensitivities = self._sensitivities(sample)
                 variances = sample.first_order(count, sensitivities)
                 stderrs = np.sqrt(variances).reshape(gradients.shape)
         elif sampled:
             stderrs, first_order = sample.standard_errors(values)
+        covariance = sample.covariance(stderrs) if self.request.covariance else None
         self._lap("reconstruct")
-        return _Estimate(values, stderrs, shots, first_order, gradients)
+        return _Estimate(values, stderrs, shots, first_order, gradients, covariance)
 
     def _sample(
         self,

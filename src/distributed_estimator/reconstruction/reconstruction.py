@@ -293,6 +293,21 @@ class Reconstruction:
             variances[doubtful] = first[doubtful]
         return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
 
+    def covariance(self, stderrs: FloatArray) -> FloatArray:
+        """Covariances of queries, which share shots where they share a fragment's binding.
+
+        They are to first order, and scaled to the queries' standard errors. Shape (queries,
+        queries).
+        """
+        total = np.zeros((len(stderrs), len(stderrs)))
+        for tensor, own in zip(self.tensors, self.sensitivities(), strict=True):
+            tensor.add_covariances(total, own)
+        roots = np.sqrt(np.diag(total))
+        scale = np.divide(stderrs, roots, out=np.zeros_like(roots), where=roots > 0)
+        total *= scale[:, None] * scale
+        np.fill_diagonal(total, stderrs**2)
+        return total
+
     def first_order(self, count: int, sensitivities: Sequence[Sensitivity]) -> FloatArray:
         """Variances of `count` results by propagation of the tensors' errors."""
         total = np.zeros(count)

@@ -131,22 +131,48 @@ class FragmentTensor:
 
     def variances(self, sensitivity: Sensitivity) -> FloatArray:
         """What the fragment adds to the variance of each entry, to first order, (entries,)."""
-        total = np.zeros(len(sensitivity.rows))
-        layout = self.experiment.layout
+        total, layout = np.zeros(len(sensitivity.rows)), self.experiment.layout
         for number, group in enumerate(self.experiment.groups if self.counts else ()):
             step = max(1, _AT_ONCE // (layout.num_outcomes * len(group.products)))
             for start in range(0, len(total), step):
                 part = slice(start, start + step)
                 rows = sensitivity.rows[part]
-                vectors = sensitivity.vectors[0, part][:, list(group.paulis)]
-                if self._weights is None:
-                    weights = layout.pulled_back(vectors)
-                else:
-                    weights = (vectors[:, :, None] @ self._weights[number][rows])[:, :, 0]
+                weights = self._pulled_back(number, rows, sensitivity.vectors[0, part])
                 means, shots = self._means(number, rows)
                 spread = layout.spread(means, group, weights[:, :, None])[:, 0]
                 total[part] += (spread / degrees_of(shots)).sum(axis=1)
         return total
+
+    def add_covariances(self, total: FloatArray, sensitivity: Sensitivity) -> None:
+        """Add what the fragment adds to the covariances of results, shape (results, results)."""
+        layout = self.experiment.layout
+        for number, group in enumerate(self.experiment.groups if self.counts else ()):
+            pairs = group.pairs.reshape(len(group.paulis), -1)
+            for row in np.unique(sensitivity.rows).tolist():
+                chosen = np.flatnonzero(sensitivity.rows == row)
+                rows = np.full(len(chosen), row)
+                weights = self._pulled_back(number, rows, sensitivity.vectors[0, chosen])
+                (means,), (shots,) = self._means(number, rows[:1])
+                degrees = degrees_of(shots)
+                first = layout.by_setting((weights * means[group.singles]).sum(axis=1))
+                first /= np.sqrt(degrees)
+                own = -first @ first.T
+                for left, right in np.ndindex(pairs.shape):
+                    scaled = weights[:, left] * (
+                        means[pairs[left, right]] / degrees[layout.setting_of]
+                    )
+                    own += scaled @ weights[:, right].T
+                total[np.ix_(sensitivity.results[chosen], sensitivity.results[chosen])] += own
+
+    def _pulled_back(self, number: int, rows: IntArray, vectors: FloatArray) -> FloatArray:
+        """Weights of a group's outcomes that estimate products with vectors.
+
+        (entries, all paulis, product of ranks) -> (entries, paulis, slot outcomes).
+        """
+        own = vectors[:, list(self.experiment.groups[number].paulis)]
+        if self._weights is None:
+            return self.experiment.layout.pulled_back(own)
+        return np.asarray((own[:, :, None] @ self._weights[number][rows])[:, :, 0])
 
     def select(self, rows: IntArray, paulis: IntArray) -> FloatArray:
         """Tensors of the given rows and Paulis, shape (queries, ranks…)."""

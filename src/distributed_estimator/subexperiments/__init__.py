@@ -22,7 +22,7 @@ from .shots import MOST_SHOTS as MOST_SHOTS
 from .shots import Accuracy as Accuracy
 from .shots import Allocation as Allocation
 from .shots import ShotsTaken as ShotsTaken
-from .shots import pilot_shots as pilot_shots
+from .shots import first_shots as first_shots
 from .tasks import Arrays as Arrays
 from .tasks import Backend as Backend
 from .tasks import Expected as Expected

@@ -20,12 +20,10 @@ from scipy.linalg import qr
 
 from ..cutting import BoolArray, FloatArray, IntArray
 from .experiments import FragmentExperiment
-from .shots import Accuracy
+from .shots import FEWEST_SHOTS, Accuracy
 
 _LARGEST_DENSE = 1 << 16
 """Weights of a Pauli at one binding up to which the best ones are looked for."""
-_FEWEST = 4
-"""Shots of a circuit that runs: fewer say little of their own variance."""
 _STEPS = 5
 """Steps of weights for the shots, and shots for the weights; the optimum is flat."""
 _BALANCING, _BALANCED = 30, 0.01
@@ -39,8 +37,10 @@ _DRAWS, _CHECKS = 8, 16
 _SAFETY = 2.25
 """Standard deviations by which a variance may come out larger than planned."""
 _LEAST_SHARE = 1e-4
-_SURE_VARIANCE = 1e-9
-"""Of a circuit with a sure outcome, which does not run."""
+"""Shots of a circuit at least, in units of the mean, while they are still fractions."""
+_SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
+"""Least variance of an outcome, such as that of a circuit that does not run; and of what is drawn,
+in units of the mean, as no matrix has an inverse that is exact."""
 _SPANNED = 1e-3
 """Least eigenvalue of the outcomes of settings that are kept, which is about 1 where all are."""
 _SEED = 20
@@ -156,6 +156,9 @@ class _Group:
         mean, covariance = self._fit
         if shots is not None:
             covariance = covariance + self._inverse(shots)
+        size = self.layout.size
+        rounding = _ROUNDING * np.trace(covariance, axis1=-2, axis2=-1)[..., None, None] / size
+        covariance = covariance + rounding * np.eye(size)
         normal = rng.standard_normal((count, *mean.shape))
         deviations = (np.linalg.cholesky(covariance) @ normal[..., None])[..., 0]
         return np.concatenate([mean[None], mean + deviations])
@@ -297,16 +300,16 @@ class _Group:
     def whole(self, shots: FloatArray) -> IntArray:
         """Whole numbers, few distinct ones; circuits that hardly count are left out if they can."""
         rounded = np.exp2(np.rint(8 * np.log2(np.maximum(shots, 1e-9))) / 8)
-        rounded = np.maximum(np.rint(rounded), _FEWEST) * ~self.sure
+        rounded = np.maximum(np.rint(rounded), FEWEST_SHOTS) * ~self.sure
         if self.best:
-            rounded = np.where(shots * (1 + 1e-9) >= _FEWEST, rounded, 0.0)
+            rounded = np.where(shots * (1 + 1e-9) >= FEWEST_SHOTS, rounded, 0.0)
             for row in np.flatnonzero(~self._spans((rounded > 0) | self.sure)):
                 scaled = (
                     self.layout.outcome_rows * np.sqrt(self._counted(shots[row]))[self.of, None]
                 )
                 _, _, order = qr(scaled.T, mode="economic", pivoting=True)
                 needed = self.of[order[: self.layout.size]]
-                rounded[row, needed] = np.maximum(rounded[row, needed], _FEWEST)
+                rounded[row, needed] = np.maximum(rounded[row, needed], FEWEST_SHOTS)
             rounded *= ~self.sure
         return np.asarray(rounded, dtype=np.intp)
 
@@ -381,10 +384,19 @@ class _Plan:
             self._spreads = self._spread(self._shots)
             self._shots = self._divide(np.ones(self._count))
 
-    def within(self, budget: float) -> Shots:
+    def within(self, budget: int) -> Shots:
         """All shots there are, so that the largest variance is least."""
-        total = _total(self._shots)
-        return [own * (budget / total if total else 0.0) for own in self._shots]
+        total, wanted = _total(self._shots), float(budget)
+        for _ in range(_BALANCING):
+            shots = [own * (wanted / total if total else 0.0) for own in self._shots]
+            taken = sum(int(n.sum()) for n in self._whole(shots))
+            if taken <= budget:
+                break
+            wanted *= 0.999 * budget / taken  # whole numbers came out larger
+        return shots
+
+    def _whole(self, shots: Shots) -> list[IntArray]:
+        return [group.whole(own) for group, own in zip(self._groups, shots, strict=True)]
 
     def meeting(self, variance: float) -> Shots:
         """So many that a variance hardly ever comes out larger than it may be."""
@@ -399,7 +411,7 @@ class _Plan:
 
     def designs(self, shots: Shots) -> tuple[list[Design | None], list[FloatArray]]:
         """Designs and influences of all fragments."""
-        whole = [g.whole(own) for g, own in zip(self._groups, shots, strict=True)]
+        whole = self._whole(shots)
         influences = [
             (spread / np.maximum(own, 1)[:, None]).sum(axis=(1, 2))
             for spread, own in zip(self._spreads, whole, strict=True)
@@ -503,8 +515,9 @@ class _Plan:
             shots = []
             for entries, spread in zip(self._entries, self._spreads, strict=True):
                 weighted = multipliers[entries.results][:, :, None] * spread
-                own = np.sqrt(weighted.sum(axis=1))
-                shots.append(np.maximum(own, _LEAST_SHARE * own.mean(axis=1, keepdims=True)))
+                shots.append(np.sqrt(weighted.sum(axis=1)))
+            least = _LEAST_SHARE * _total(shots) / sum(own.size for own in shots)
+            shots = [np.maximum(own, least) for own in shots]
             reached = self._variances(shots) / targets
             most, total = float(reached.max(initial=0.0)), _total(shots)
             # No division takes fewer shots than the dual problem's value.

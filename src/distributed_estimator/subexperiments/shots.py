@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import InputError
+
 Allocation = Literal["optimal", "neyman", "uniform"]
 """optimal: shots and weights by the design. neyman: shots alone, weights fixed by the gates.
 uniform: the same number for every circuit, weights fixed by the gates."""
@@ -19,6 +21,10 @@ _FEWEST_PILOT_SHOTS = 2
 _PILOT_ROOT, _PILOT_LINEAR, _PILOT_SQUARE = 10.0, 75.0, 3.0
 _BUDGET_SHARE = 0.1
 """Shots of a pilot as a part of all."""
+FEWEST_SHOTS = 4
+"""Shots of a circuit that runs: fewer say little of their own variance."""
+_GOOD = 16
+"""Shots of a circuit, with its pilot, from which on they are divided between circuits."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,34 @@ class ShotsTaken:
     mean: float = 0.0
 
 
-def pilot_shots(accuracy: Accuracy, circuits: int, bindings: int) -> int:
-    """Shots of each circuit in a pilot, where all bindings together have so many circuits.
+def first_shots(accuracy: Accuracy, circuits: int, bindings: int) -> tuple[int, int | None]:
+    """Shots of each circuit in a pilot, and instead of one where there are too few to design with.
 
-    They grow as one over the error ε, where a value takes as one over its square, and are no more
-    than 3/ε², which is about what a value takes.
+    A pilot's shots grow as one over the error ε, where a value takes as many as one over its
+    square, and are no more than 3/ε², which is about what a value takes.
+
+    Args:
+        accuracy: What is wanted.
+        circuits: Circuits of all bindings.
+        bindings: How many there are.
+
+    Raises:
+        InputError: There are fewer shots than circuits.
     """
     own, error = circuits / max(1, bindings), accuracy.precision
-    shots = min(min(_PILOT_ROOT * math.sqrt(own), _PILOT_LINEAR) / error, _PILOT_SQUARE / error**2)
+    wanted = min(min(_PILOT_ROOT * math.sqrt(own), _PILOT_LINEAR) / error, _PILOT_SQUARE / error**2)
+    name, limit = "max_shots", accuracy.most
     if accuracy.budget is not None:
-        shots = _BUDGET_SHARE * accuracy.budget / max(1, bindings)
-    return max(_FEWEST_PILOT_SHOTS, math.ceil(shots / max(1.0, own)))
+        name, limit = "shots_total", accuracy.budget
+        wanted = _BUDGET_SHARE * limit / max(1, bindings)
+    pilot = max(_FEWEST_PILOT_SHOTS, math.ceil(wanted / max(1.0, own)))
+    if limit is None:
+        return pilot, None
+    if limit < circuits:
+        raise InputError(
+            f"`{name}` is {limit}, and {circuits} circuits are to run: give at least {circuits}, "
+            f"one shot each; {2 * circuits} give standard errors, and from {circuits * _GOOD} on "
+            "they are divided well"
+        )
+    each = limit // max(1, circuits)
+    return min(pilot, each // 4), each if each < _GOOD else None
