@@ -244,9 +244,12 @@ class _Session(ExitStack):
         if fixed is not None:
             return self._estimate(self._sample(run, wanted, fixed))
         seen = self._sample(f"{run} pilot", "environments", pilot)
+        plan = self._plan(seen, may_pilot=True)
+        if plan.is_pilot:
+            seen = self._sample(f"{run} second pilot", "environments", designs=plan.designs)
+            plan = self._plan(seen)
         best: _Estimate | None = None
         for number in range(MOST_ROUNDS):
-            plan = self._plan(seen)
             try:
                 seen = self._sample(f"{run} round {number}", wanted, designs=plan.designs)
             except DeadlineError:
@@ -256,9 +259,12 @@ class _Session(ExitStack):
             new = self._estimate(seen)
             if best is None or not self.spent.missing or new.shots.mean >= best.shots.mean:
                 best = new
-            if plan.is_last or best.worst <= accuracy.precision:
+            if accuracy.budget is not None or best.worst <= accuracy.precision:
                 return best
-            if self.conditions.clock() >= self._end:
+            if plan.is_short or self.conditions.clock() >= self._end:
+                return best
+            plan = self._plan(seen)
+            if plan.is_short:
                 return best
         raise BackendError(
             f"precision {accuracy.precision:g} was not met in {MOST_ROUNDS} rounds (standard error "
@@ -275,7 +281,7 @@ class _Session(ExitStack):
             if not experiment.is_trivial
         )
 
-    def _plan(self, seen: Reconstruction) -> ShotPlan:
+    def _plan(self, seen: Reconstruction, *, may_pilot: bool = False) -> ShotPlan:
         """The next round, from what all earlier ones saw."""
         new = [tensor.counts for tensor in seen.tensors]
         for counts, added in zip(self._counts or new, new, strict=True):
@@ -291,6 +297,7 @@ class _Session(ExitStack):
             lambda values: self._drawn(seen, values),
             self.request.accuracy,
             self.spent.shots,
+            may_pilot=may_pilot,
         )
         self._measured = plan.influences
         self._lap("reconstruct")

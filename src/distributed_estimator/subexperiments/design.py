@@ -22,8 +22,8 @@ from ..cutting import BoolArray, FloatArray, IntArray
 from .experiments import FragmentExperiment
 from .shots import FEWEST_SHOTS, Accuracy
 
-_LARGEST_DENSE = 1 << 16
-"""Weights of a Pauli at one binding up to which the best ones are looked for."""
+_LARGEST_DENSE = 1 << 22
+"""Weights of a fragment at all bindings up to which the best ones are looked for."""
 _STEPS = 5
 """Steps of weights for the shots, and shots for the weights; the optimum is flat."""
 _BALANCING, _BALANCED = 30, 0.01
@@ -36,6 +36,9 @@ _DRAWS, _CHECKS = 8, 16
 """Tensors drawn from what a pilot leaves open: for the design, and for its margin."""
 _SAFETY = 2.25
 """Standard deviations by which a variance may come out larger than planned."""
+_DOUBTFUL, _PILOT = 3.0, 0.25
+"""Margin from which on a further pilot is worth it, as a factor; and that pilot's shots, as a part
+of those planned without a margin."""
 _LEAST_SHARE = 1e-4
 """Shots of a circuit at least, in units of the mean, while they are still fractions."""
 _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
@@ -101,12 +104,14 @@ class ShotPlan:
         designs: Per fragment; None where nothing runs.
         influences: Per fragment, what each row's measurement groups contribute to the variances of
             all results, shape (rows, groups).
-        is_last: Whether the round is the last one even if it misses the precision.
+        is_pilot: Whether it is a further pilot, as too little is known for the round proper.
+        is_short: Whether it has fewer shots than the precision takes.
     """
 
     designs: Sequence[Design | None]
     influences: Sequence[FloatArray]
-    is_last: bool
+    is_pilot: bool = False
+    is_short: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +133,10 @@ class _Group:
     def __init__(self, seen: Seen, number: int, *, best: bool) -> None:
         experiment, counts = seen.experiment, seen.counts[number]
         self.layout, self.group = experiment.layout, experiment.groups[number]
-        self.dense = self.layout.num_outcomes * self.layout.size <= _LARGEST_DENSE
-        self.best = best and self.dense
         self.paulis = list(self.group.paulis)
+        numbers = len(experiment.paulis) * self.layout.num_outcomes * self.layout.size
+        self.dense = numbers * len(counts) <= _LARGEST_DENSE
+        self.best = best and self.dense
         self.sure = ~experiment.all_runs[number]
         self.of = self.layout.setting_of
         self.rows = len(counts)
@@ -150,9 +156,7 @@ class _Group:
             Shape (1 + count, r, p, c).
         """
         if not self.dense:
-            chances = self.signed + self._scatter(count, shots, rng)
-            drawn = self.layout.means(chances.reshape(-1, *self.signed.shape[1:]))
-            return drawn.reshape(1 + count, *self.signed.shape[:2], -1)
+            return self._roughly_drawn(count, shots, rng)
         mean, covariance = self._fit
         if shots is not None:
             covariance = covariance + self._inverse(shots)
@@ -181,20 +185,28 @@ class _Group:
             precision = ((size + 1) / (squares + 1 / size))[..., None, None]
         return mean, covariance
 
-    def _scatter(
+    def _roughly_drawn(
         self, count: int, shots: FloatArray | None, rng: np.random.Generator
     ) -> FloatArray:
-        """Noise of the means of Paulis, shape (1 + count, r, p, j); the first is none."""
+        """The same with fixed weights, shrunk by what is noise in the square of all coordinates."""
+        mean = self.layout.means(self.signed)
+        noise = self._noise(count, 1 / np.maximum(self.seen, 1.0), rng)
+        energies = ((noise**2).sum(axis=-1).mean(axis=0), (mean**2).sum(axis=-1))
+        kept = np.clip(1 - energies[0] / np.maximum(energies[1], 1e-300), 0.0, 1.0)[..., None]
+        noise *= np.sqrt(kept)
+        if shots is not None:
+            noise += self._noise(count, 1 / np.maximum(shots, 1.0), rng)
+        return np.concatenate([(kept * mean)[None], kept * mean + noise])
+
+    def _noise(self, count: int, inverse: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Errors of a tensor with fixed weights, by one over the shots; (count, r, p, c)."""
         roots = np.sqrt(self.means[:, :1])
         normal = rng.standard_normal((count, *self.signed.shape))
         along = self.layout.by_setting(self.signed / roots * normal) / (1 + np.sqrt(self._rest))
-        inverse = 1 / np.maximum(self.seen, 1.0)
-        if shots is not None:
-            inverse += 1 / np.maximum(shots, 1.0)
-        inverse[:, self.sure] = 0.0
-        noise = roots * (normal - self.signed / roots * along[..., self.of])
-        noise *= np.sqrt(inverse)[:, None, self.of]
-        return np.concatenate([np.zeros((1, *self.signed.shape)), noise])
+        errors = roots * (normal - self.signed / roots * along[..., self.of])
+        errors *= np.sqrt(np.where(self.sure, 0.0, inverse))[:, None, self.of]
+        drawn = self.layout.means(errors.reshape(-1, *self.signed.shape[1:]))
+        return drawn.reshape(count, *self.signed.shape[:2], -1)
 
     # --- variances ---
 
@@ -261,16 +273,14 @@ class _Group:
 
     def _information(self, shots: FloatArray) -> FloatArray:
         """M = Σ n Bᵀ Σ⁻¹ B, shape (r, p, c, c)."""
-        size = self.layout.size
-        plain = (shots[:, self.of] / self.means[:, 0]) @ self._squares
+        plain = self._weighted_squares(shots[:, self.of] / self.means[:, 0])
         scaled = self._leaning * (shots[:, None] / self._rest)[:, :, None]
-        return plain.reshape(self.rows, 1, size, size) + scaled @ self._leaning.swapaxes(2, 3)
+        return plain[:, None] + scaled @ self._leaning.swapaxes(2, 3)
 
-    @cached_property
-    def _squares(self) -> FloatArray:
-        """B_jc B_jd, shape (j, c·d)."""
-        rows = self.layout.outcome_rows
-        return np.asarray((rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1))
+    def _weighted_squares(self, weights: FloatArray) -> FloatArray:
+        """Σ_j w_j B_jc B_jd, (r, j) -> (r, c, d)."""
+        outcomes = self.layout.outcome_rows
+        return np.asarray((outcomes.T * weights[:, None]) @ outcomes)
 
     @cached_property
     def _tilt(self) -> FloatArray:
@@ -315,8 +325,7 @@ class _Group:
 
     def _spans(self, kept: BoolArray) -> BoolArray:
         """Whether settings, shape (r, s), determine all coordinates."""
-        size = self.layout.size
-        grams = (kept[:, self.of] @ self._squares).reshape(-1, size, size)
+        grams = self._weighted_squares(kept[:, self.of].astype(np.float64))
         return np.asarray(np.linalg.eigvalsh(grams)[:, 0] > _SPANNED)
 
 
@@ -325,6 +334,8 @@ def plan_shots(
     sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
     accuracy: Accuracy,
     spent: int,
+    *,
+    may_pilot: bool,
 ) -> ShotPlan:
     """Divide shots between the circuits of all fragments.
 
@@ -333,6 +344,7 @@ def plan_shots(
         sensitivities: How many results there are, and their derivatives at given tensors.
         accuracy: What the results are to meet, or the budget.
         spent: Shots that earlier rounds took.
+        may_pilot: Whether the round may be a further pilot.
     """
     fragments = [
         [
@@ -344,14 +356,15 @@ def plan_shots(
         for seen in pilots
     ]
     plan = _Plan(fragments, sensitivities, equal=accuracy.allocation == "uniform")
-    limit, is_last = accuracy.budget, accuracy.budget is not None
-    if limit is None:
-        shots = plan.meeting(accuracy.precision**2)
-        if accuracy.most is not None and accuracy.most - spent < _total(shots):
-            limit, is_last = accuracy.most, True
-    if limit is not None:
-        shots = plan.within(max(0, limit - spent))
-    return ShotPlan(*plan.designs(shots), is_last)
+    if accuracy.budget is not None:
+        return ShotPlan(*plan.designs(plan.within(accuracy.budget - spent)))
+    planned = plan.total / accuracy.precision**2
+    shots = plan.meeting(accuracy.precision**2)
+    if may_pilot and _total(shots) > _DOUBTFUL * max(planned, spent):
+        return ShotPlan(*plan.designs(plan.within(round(_PILOT * planned))), is_pilot=True)
+    if accuracy.most is not None and accuracy.most - spent < _total(shots):
+        return ShotPlan(*plan.designs(plan.within(accuracy.most - spent)), is_short=True)
+    return ShotPlan(*plan.designs(shots))
 
 
 class _Plan:
@@ -384,9 +397,14 @@ class _Plan:
             self._spreads = self._spread(self._shots)
             self._shots = self._divide(np.ones(self._count))
 
+    @property
+    def total(self) -> float:
+        """Shots that results take in all to have a variance of one."""
+        return _total(self._shots)
+
     def within(self, budget: int) -> Shots:
         """All shots there are, so that the largest variance is least."""
-        total, wanted = _total(self._shots), float(budget)
+        total, wanted = self.total, float(max(0, budget))
         for _ in range(_BALANCING):
             shots = [own * (wanted / total if total else 0.0) for own in self._shots]
             taken = sum(int(n.sum()) for n in self._whole(shots))
@@ -427,7 +445,7 @@ class _Plan:
                 tables.append(np.zeros((0, 0)))
                 continue
             weights = None
-            if groups[0].best:
+            if all(group.best for group in groups):
                 weights = tuple(
                     g.weights(n.astype(np.float64))
                     for g, n in zip(groups, whole[part], strict=True)
