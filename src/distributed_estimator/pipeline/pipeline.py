@@ -255,7 +255,9 @@ class _Session(ExitStack):
         count, sensitivities = self._sensitivities(seen)
         self._counts = self._counts or [[] for _ in seen.tensors]
         for counts, tensor in zip(self._counts, seen.tensors, strict=True):
-            counts[:] = [a + b for a, b in zip(counts, tensor.counts)] or tensor.counts
+            counts[:] = [
+                before + own for before, own in zip(counts, tensor.counts, strict=bool(counts))
+            ] or tensor.counts
         pilots = [
             Seen(tensor.experiment, counts, own) if counts else None
             for tensor, counts, own in zip(seen.tensors, self._counts, sensitivities, strict=True)

@@ -332,9 +332,9 @@ class Reconstruction:
         if self._sliced is None and len(self._parts(None)) == 1:
             begun[False] = Contraction(self.network.path, keep=self._wanted == "environments")
         pairs, most = self.queries.num_pairs, _MOST_PAIRS * self.queries.count
-        if self._wanted == "errors" and self._sliced_squares is None:
-            if 0 < pairs <= min(self._pairs_at_once, most):
-                begun[True] = Contraction(self.network.path, keep=False)
+        squares = self._wanted == "errors" and self._sliced_squares is None
+        if squares and 0 < pairs <= min(self._pairs_at_once, most):
+            begun[True] = Contraction(self.network.path, keep=False)
         trivial = [n for n, tensor in enumerate(self.tensors) if tensor.experiment.is_trivial]
         cores = range(len(self.tensors), self.network.path.num_leaves)
         for squared, contraction in begun.items():
