@@ -49,6 +49,7 @@ from qiskit_addon_cutting.qpd import QPDBasis
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
 from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import CircuitError, InputError
+from distributed_estimator.subexperiments import FragmentWork
 
 TOLERANCE = 1e-10
 PAULI_PAIRS = [a + b for a in "IXYZ" for b in "IXYZ"][1:]
@@ -237,11 +238,14 @@ def test_very_many_random_cut_circuits_equal_the_statevector(query):
 
 
 class ExpectedCounts:
-    """A stand-in for NumPy's generator that draws every outcome exactly as often as expected."""
+    """A stand-in for NumPy's generator that draws every outcome exactly as often as expected.
+
+    That is no whole number, which results are checked for.
+    """
 
     def multinomial(self, shots, probabilities):
         assert np.allclose(np.sum(probabilities, axis=-1), 1)
-        return shots * np.asarray(probabilities)
+        return np.asarray(shots)[..., None] * np.asarray(probabilities)
 
 
 @pytest.mark.parametrize("basis", ["full", "minimal"])
@@ -270,10 +274,11 @@ def test_settings_of_both_bases_give_the_exact_value_from_exact_frequencies(
     observable = random_paulis(3, 8, seed=3)
     expected = reference(circuit, observable)
     monkeypatch.setattr(np.random, "default_rng", lambda seed: ExpectedCounts())
+    monkeypatch.setattr(FragmentWork, "check", lambda *_: None)
     estimated = run(
         circuit, observable, "AAB", shots=1000, seed=1, setting_basis=basis, precision=None
     )
-    assert estimated.metadata["shots"] == 1000
+    assert estimated.data.stds > 0
     assert estimated.metadata["num_cuts"] >= 1
     assert abs(float(estimated.data.evs) - expected) <= TOLERANCE
 

@@ -442,7 +442,7 @@ class UnreliableSampler(BaseSamplerV2):
         self.folder = folder
 
     def run(self, pubs, *, shots=None):
-        content = repr([np.asarray(pub[1:]).tobytes() for pub in pubs]).encode()
+        content = repr([(np.asarray(pub[1]).tobytes(), pub[2]) for pub in pubs]).encode()
         seed = zlib.crc32(content)
         if seed % 2 and is_first(Path(self.folder) / f"job.{seed}"):
             if seed % 3 == 0:

@@ -88,11 +88,12 @@ class Inner:
 
 
 def experiment(circuits=3):
-    return SimpleNamespace(num_circuits=circuits)
+    runs = np.ones((1, circuits), dtype=bool)
+    return SimpleNamespace(num_circuits=circuits, runs_of=lambda _: runs)
 
 
 def task(key="t", *, rows=1, shots=100, circuits=None):
-    return Task(key, 0, 0, np.zeros((rows, 1)), shots, 0, False, circuits)
+    return Task(key, 0, 0, np.zeros((rows, 1)), shots, 0, circuits)
 
 
 def fleet_at(clock, devices, backend=None, **options):
@@ -325,13 +326,16 @@ def test_a_job_holds_the_circuits_of_its_task(tmp_path):
         task("all", rows=4, shots=10),
         task("some", rows=4, shots=10, circuits=(1, 2)),
         task("exact", rows=4, shots=None),
+        task("each its own", rows=2, shots=np.array([[[0, 5, 10]], [[0, 0, 8]]])),
     ):
         before = clock.at
         expected = fleet.expected_seconds(experiment(3), case)
         fleet.run(experiment(3), case)
         assert clock.at - before == expected
     jobs = {job.task: (job.circuits, job.shots) for job in logged(log)}
-    assert jobs == {"all": (12, 10), "some": (8, 10), "exact": (4, 0)}
+    # Shots of a circuit on average, rounded up, where they differ; those with none do not run.
+    own = {"each its own": (3, 8)}
+    assert jobs == {"all": (12, 10), "some": (8, 10), "exact": (4, 0)} | own
 
 
 def test_expected_seconds_are_those_of_an_idle_device_on_average():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import pickle
@@ -23,6 +24,7 @@ from qiskit.circuit import Parameter
 from qiskit.quantum_info import SparseObservable, SparsePauliOp
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
+from distributed_estimator.backends import StatevectorBackend
 from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import PlanTooLargeError
 from distributed_estimator.execution import Assignment, TaskSpec, run_tasks
@@ -40,6 +42,7 @@ from distributed_estimator.reconstruction.slicing import run_here
 from distributed_estimator.subexperiments import (
     FragmentExperiment,
     Observables,
+    make_tasks,
     restrict,
     unique_rows,
 )
@@ -163,30 +166,28 @@ def reconstruction_parts(several):
     plan = CutPlan.build(circuit, "ABCDE")
     values = np.random.default_rng(3).uniform(-2, 2, (3, 4))
     gate_angles = plan.normal.angles.evaluate(values)
-    rng = np.random.default_rng(5)
     tensors, local, places = [], [], []
     for fragment in plan.fragments:
         paulis, index = restrict(observables.terms, fragment)
         rows, inverse = unique_rows(gate_angles[:, fragment.angles])
         experiment = FragmentExperiment(fragment, tuple(paulis), "full")
-        tensor = FragmentTensor(experiment, len(rows), [])
-        if not experiment.is_trivial:
-            fill(tensor, rng)
-        tensors.append(tensor)
+        tensors.append(sampled(len(tensors), experiment, gate_angles[rows][:, fragment.angles]))
         local.append(inverse)
         places.append(index)
     queries = Queries.build(observables, np.zeros(3, dtype=np.intp), np.arange(3), local, places)
     return plan, Network(plan), tensors, queries, gate_angles
 
 
-def fill(tensor, rng):
-    """Random values, and covariances small beside them."""
-    tensor.values[:] = rng.normal(size=tensor.values.shape)
-    size = tensor.values.shape[2]
-    for group in tensor.experiment.groups:
-        width = len(group.paulis)
-        shape = (len(tensor.values), width**2, size**2)
-        tensor.covariances.append(1e-3 * rng.normal(size=shape) ** 2)
+def sampled(number, experiment, angles):
+    """The tensor of a fragment from 50 shots of each circuit."""
+    options = {"rows_per_task": 2, "circuits_per_task": None, "chunks": 2}
+    tasks = []
+    if not experiment.is_trivial:
+        tasks = list(make_tasks(number, experiment, angles, 50, "run", **options))
+    tensor = FragmentTensor(experiment, len(angles), tasks)
+    for task in tasks:
+        tensor.add(task, StatevectorBackend().run(experiment, task))
+    return tensor
 
 
 def everything(reconstruction):
@@ -196,12 +197,13 @@ def everything(reconstruction):
     return [
         values,
         *environments,
-        *reconstruction.variance_orders(),
         reconstruction.standard_errors(values)[0],
+        *(own.vectors for own in reconstruction.sensitivities()),
+        reconstruction.first_order(len(values), reconstruction.sensitivities()),
     ]
 
 
-WANTED = ["values", "errors", "orders", "environments"]
+WANTED = ["values", "errors", "environments"]
 
 
 @settings(max_examples=40)
@@ -223,9 +225,6 @@ def test_what_was_contracted_early_is_used(wanted, monkeypatch):
     for number in range(len(parts[2])):
         reconstruction.fragment_complete(number)
     monkeypatch.setattr(Network, "values", None)
-    if wanted == "orders":
-        assert np.isfinite(reconstruction.variance_orders()).all()
-        return
     assert np.isfinite(reconstruction.values()).all()
     if wanted == "errors":
         assert np.isfinite(reconstruction.standard_errors(reconstruction.values())[0]).all()
@@ -243,6 +242,38 @@ def test_what_does_not_fit_at_once_is_left_until_the_end(wanted, monkeypatch):
         reconstruction.fragment_complete(number)
     assert len(list(reconstruction.environments())) == parts[3].query.size
     assert same_bits(everything(reconstruction), everything(Reconstruction(*parts)))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_values_change_as_their_sensitivities_say(several):
+    """A value is linear in the tensor of each fragment: no step is too large."""
+    plan, network, tensors, queries, angles = reconstruction_parts(several)
+    reconstruction = Reconstruction(plan, network, tensors, queries, angles)
+    rng, values = np.random.default_rng(1), reconstruction.values()
+    for number, own in enumerate(reconstruction.sensitivities()):
+        step = rng.normal(size=tensors[number].values.shape)
+        moved = copy.copy(tensors[number])
+        moved.values = tensors[number].values + step
+        others = [*tensors[:number], moved, *tensors[number + 1 :]]
+        found = Reconstruction(plan, network, others, queries, angles).values()
+        expected = values.copy()
+        np.add.at(expected, own.results, (own.vectors * step[own.rows]).sum(axis=(1, 2)))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(found).max())
+
+
+def test_leaves_can_take_the_place_of_others():
+    """By turns, each leaf's own array changes nothing but rounding, and twice it doubles."""
+    plan, network, tensors, queries, angles = reconstruction_parts(True)
+    reconstruction = Reconstruction(plan, network, tensors, queries, angles)
+    ((_, expected),) = reconstruction.environments()
+    for leaf, tensor in enumerate(tensors):
+        own = tensor.select(queries.rows[leaf], queries.paulis[leaf])
+        ((part, found),) = reconstruction.environments(leaf, 2 * own)
+        assert part == slice(0, queries.query.size)
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            factor = 1 if number == leaf else 2
+            tolerance = 1e-12 * np.abs(other).max()
+            np.testing.assert_allclose(one, factor * other, rtol=0, atol=tolerance)
 
 
 # Slices

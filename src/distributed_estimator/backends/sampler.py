@@ -84,7 +84,7 @@ class SamplerBackend:
 
     @property
     def identity(self) -> str:
-        """Hash of the class of the sampler, its device's name, and all options, noise included.
+        """Hash of the class of the sampler, its device, and all options, noise included.
 
         Objects without readable content are compared by their `repr`, which may differ between two
         equal samplers, but hardly agree between two that differ.
@@ -93,6 +93,7 @@ class SamplerBackend:
         content = [
             f"{type(sampler).__module__}.{type(sampler).__qualname__}",
             self.defer_measurements,
+            self.shots_per_circuit,
             getattr(backend, "name", None),
             getattr(backend, "options", None),
             getattr(sampler, "options", None),

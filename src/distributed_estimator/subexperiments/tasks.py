@@ -140,7 +140,7 @@ def make_tasks(
                     name += f" chunk {place} {len(sizes)}"
                 digest = hashlib.sha256(name.encode()).hexdigest()
                 key, seed = digest[:32], int(digest[32:], 16)
-                if isinstance(size, np.ndarray) and len(size) > 1:
+                if isinstance(size, np.ndarray) and size.ndim == 3 and len(size) > 1:
                     size = size[start : start + rows_per_task]
                 task = Task(key, number, start, rows, size, seed, circuits, chunk)
                 if size is None or task.num_subexperiments(experiment):
@@ -255,10 +255,15 @@ class FragmentWork:
         """Why arrays cannot be the result of a task, in one clause; None where they can."""
         wrong = check_arrays(arrays, self._expected(task, arrays))
         if wrong is None and task.shots is not None:
-            groups = self.experiments[task.experiment].groups
-            for number, counts in enumerate(map(np.asarray, arrays[: len(groups)])):
+            experiment = self.experiments[task.experiment]
+            wanted = task.shots_of(experiment) > 0
+            for number in range(len(experiment.groups)):
+                counts, name = np.asarray(arrays[number]), f"measurement group {number}"
                 if (counts != np.rint(counts)).any() or (np.abs(counts) > counts[:, :1]).any():
-                    return f"the counts of measurement group {number} are none"
+                    return f"the counts of {name} are not whole numbers, or larger than the shots"
+                taken = experiment.layout.by_setting(counts[:, 0]) > 0
+                if (taken != wanted[:, number]).any():
+                    return f"other circuits of {name} have shots than were to run"
         return wrong
 
     def _expected(self, task: Task, arrays: Sequence[object]) -> Iterator[Expected]:
