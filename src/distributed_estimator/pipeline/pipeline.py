@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..backends.seeds import Repetition
-from ..cutting import AutoCut, CutPlan, FloatArray, IntArray, Labels, SettingBasis
+from ..cutting import AutoCut, BoolArray, CutPlan, FloatArray, IntArray, Labels, SettingBasis
 from ..errors import BackendError, DeadlineError, PrecisionWarning
 from ..execution import (
     Arrays,
@@ -183,6 +183,25 @@ class _Estimate:
         """The largest standard error."""
         return float(self.stderrs.max(initial=0.0))
 
+    def replaced(self, other: _Estimate, results: BoolArray) -> _Estimate:
+        """With another round's results in the place of some, numbered as standard errors are."""
+        where = results.reshape(self.stderrs.shape)
+        values, gradients, covariance = self.values, self.gradients, self.covariance
+        if gradients is not None and other.gradients is not None:
+            gradients = np.where(where, other.gradients, gradients)
+        else:
+            values = np.where(where, other.values, values)
+        if covariance is not None and other.covariance is not None:
+            new = np.where(where[:, None] & where, other.covariance, 0.0)
+            covariance = np.where(where[:, None] | where, new, covariance)
+        return replace(
+            other,
+            values=values,
+            stderrs=np.where(where, other.stderrs, self.stderrs),
+            gradients=gradients,
+            covariance=covariance,
+        )
+
 
 class _Session(ExitStack):
     """One batch on its way through the stages; what it holds meanwhile is freed at the end."""
@@ -229,10 +248,9 @@ class _Session(ExitStack):
     def estimate(self) -> _Estimate:
         """What was asked for, which meets the accuracy or is the best in time.
 
-        Where a precision rules, a pilot designs the round proper. If that misses it, a fresh one,
-        which it has designed, takes its place. At the deadline the result is the last round's, or
-        that of the one before where it had more shots. Shots alone decide: to take the smaller of
-        two standard errors would be to choose between values, too.
+        Where a precision rules, a pilot designs the round proper. Results that miss it are
+        estimated afresh, in a round that all before it have designed. A round that the deadline
+        cuts short replaces none.
         """
         accuracy, run = self.request.accuracy, self.request.run
         wanted: Wanted = "values" if accuracy.exact else "errors"
@@ -248,27 +266,26 @@ class _Session(ExitStack):
         if plan.is_pilot:
             seen = self._sample(f"{run} second pilot", "environments", designs=plan.designs)
             plan = self._plan(seen)
-        best: _Estimate | None = None
-        for number in range(MOST_ROUNDS):
+        seen = self._sample(f"{run} round 0", wanted, designs=plan.designs)
+        best = self._estimate(seen)
+        for number in range(1, MOST_ROUNDS):
+            missed = ~(best.stderrs.ravel() <= accuracy.precision)
+            is_over = self.conditions.clock() >= self._end
+            if accuracy.budget is not None or plan.is_short or is_over or not missed.any():
+                return best
+            plan, missing = self._plan(seen, missed), self.spent.missing
+            if plan.is_short:
+                return best
             try:
                 seen = self._sample(f"{run} round {number}", wanted, designs=plan.designs)
             except DeadlineError:
-                if best is None:
-                    raise
                 return best
-            new = self._estimate(seen)
-            if best is None or not self.spent.missing or new.shots.mean >= best.shots.mean:
-                best = new
-            if accuracy.budget is not None or best.worst <= accuracy.precision:
+            if self.spent.missing > missing:
                 return best
-            if plan.is_short or self.conditions.clock() >= self._end:
-                return best
-            plan = self._plan(seen)
-            if plan.is_short:
-                return best
+            best = best.replaced(self._estimate(seen), missed)
         raise BackendError(
             f"precision {accuracy.precision:g} was not met in {MOST_ROUNDS} rounds (standard error "
-            f"{new.worst:.3g}): ask for a larger precision"
+            f"{best.worst:.3g}): ask for a larger precision"
         )
 
     @property
@@ -281,7 +298,9 @@ class _Session(ExitStack):
             if not experiment.is_trivial
         )
 
-    def _plan(self, seen: Reconstruction, *, may_pilot: bool = False) -> ShotPlan:
+    def _plan(
+        self, seen: Reconstruction, pending: BoolArray | None = None, *, may_pilot: bool = False
+    ) -> ShotPlan:
         """The next round, from what all earlier ones saw."""
         new = [tensor.counts for tensor in seen.tensors]
         for counts, added in zip(self._counts or new, new, strict=True):
@@ -297,6 +316,7 @@ class _Session(ExitStack):
             lambda values: self._drawn(seen, values),
             self.request.accuracy,
             self.spent.shots,
+            pending,
             may_pilot=may_pilot,
         )
         self._measured = plan.influences

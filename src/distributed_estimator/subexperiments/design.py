@@ -140,6 +140,8 @@ class _Group:
         self.sure = ~experiment.all_runs[number]
         self.of = self.layout.setting_of
         self.rows = len(counts)
+        self.needed = np.zeros(self.rows, dtype=bool)
+        """Rows that are to run at all."""
         self.seen = self.layout.by_setting(counts[:, 0])
         counts = counts.copy()
         counts[:, 0] += _EXTRA
@@ -259,6 +261,7 @@ class _Group:
     def weights(self, shots: FloatArray) -> FloatArray:
         """The best weights at these shots, shape (r, p, c, j)."""
         unit = np.eye(self.layout.size)
+        shots = np.where(self.needed[:, None], shots, 1.0)
         weights = (self._inverse(shots) @ self._whitened) * (
             self._counted(shots)[:, None, None, self.of]
         )
@@ -313,7 +316,8 @@ class _Group:
         rounded = np.maximum(np.rint(rounded), FEWEST_SHOTS) * ~self.sure
         if self.best:
             rounded = np.where(shots * (1 + 1e-9) >= FEWEST_SHOTS, rounded, 0.0)
-            for row in np.flatnonzero(~self._spans((rounded > 0) | self.sure)):
+            spans = self._spans((rounded > 0) | self.sure)
+            for row in np.flatnonzero(self.needed & ~spans):
                 scaled = (
                     self.layout.outcome_rows * np.sqrt(self._counted(shots[row]))[self.of, None]
                 )
@@ -321,7 +325,7 @@ class _Group:
                 needed = self.of[order[: self.layout.size]]
                 rounded[row, needed] = np.maximum(rounded[row, needed], FEWEST_SHOTS)
             rounded *= ~self.sure
-        return np.asarray(rounded, dtype=np.intp)
+        return np.asarray(rounded * self.needed[:, None], dtype=np.intp)
 
     def _spans(self, kept: BoolArray) -> BoolArray:
         """Whether settings, shape (r, s), determine all coordinates."""
@@ -334,8 +338,9 @@ def plan_shots(
     sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
     accuracy: Accuracy,
     spent: int,
+    pending: BoolArray | None = None,
     *,
-    may_pilot: bool,
+    may_pilot: bool = False,
 ) -> ShotPlan:
     """Divide shots between the circuits of all fragments.
 
@@ -344,6 +349,7 @@ def plan_shots(
         sensitivities: How many results there are, and their derivatives at given tensors.
         accuracy: What the results are to meet, or the budget.
         spent: Shots that earlier rounds took.
+        pending: Which results the round is for, shape (results,); None: all.
         may_pilot: Whether the round may be a further pilot.
     """
     fragments = [
@@ -355,7 +361,7 @@ def plan_shots(
         else []
         for seen in pilots
     ]
-    plan = _Plan(fragments, sensitivities, equal=accuracy.allocation == "uniform")
+    plan = _Plan(fragments, sensitivities, pending, equal=accuracy.allocation == "uniform")
     if accuracy.budget is not None:
         return ShotPlan(*plan.designs(plan.within(accuracy.budget - spent)))
     planned = plan.total / accuracy.precision**2
@@ -377,6 +383,7 @@ class _Plan:
         self,
         fragments: Sequence[Sequence[_Group]],
         sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
+        pending: BoolArray | None,
         *,
         equal: bool,
     ) -> None:
@@ -384,6 +391,7 @@ class _Plan:
         self._groups = [group for own in fragments for group in own]
         self._rng = np.random.default_rng(_SEED)
         self._count, found = sensitivities(self._tensors(_DRAWS, None))
+        self._pending = np.ones(self._count, dtype=bool) if pending is None else pending
         self._entries = []
         for own, group in self._with_groups(found):
             # What is not known of a derivative adds to its square.
@@ -391,6 +399,7 @@ class _Plan:
             vectors = np.concatenate([own.vectors[:1], unknown])
             results = np.broadcast_to(own.results, vectors.shape[:2])
             self._entries.append(group.entries(own.rows, vectors, results))
+            group.needed[own.rows[self._pending[own.results]]] = True
         ones: Shots = [np.ones((g.rows, g.layout.num_settings)) for g in self._groups]
         self._shots, self._spreads = ones, self._spread(ones)
         for _ in range(_STEPS if any(group.best for group in self._groups) else 1):
@@ -423,7 +432,7 @@ class _Plan:
         excess = (planned + _SAFETY * np.sqrt(self._doubts(shots))) / variance
         targets = np.where(planned > 0, planned / variance / np.maximum(excess, 1e-9), 1.0)
         shots = [own / variance for own in self._divide(targets)]
-        total, rows = _total(shots), max((group.rows for group in self._groups), default=0)
+        total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
         least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / np.sqrt(variance))
         return [own * max(1.0, least / total if total else 0.0) for own in shots]
 
@@ -490,9 +499,9 @@ class _Plan:
         return total
 
     def _variances(self, shots: Shots) -> FloatArray:
-        """Variances of all results."""
+        """Variances of all results; 0 for those that are not pending."""
         parts = (_over(spread, own) for spread, own in zip(self._spreads, shots, strict=True))
-        return self._sum(parts, self._entries, self._count)
+        return self._sum(parts, self._entries, self._count) * self._pending
 
     def _doubts(self, shots: Shots) -> FloatArray:
         """Variances of what a round with these shots will find the results' variances to be.
@@ -524,11 +533,12 @@ class _Plan:
         are √(Σ λ v), and a multiplier grows where its result's variance is too large.
         """
         if self._equal:
-            shots: Shots = [np.tile(1.0 * ~g.sure, (g.rows, 1)) for g in self._groups]
+            shots: Shots = [1.0 * g.needed[:, None] * ~g.sure for g in self._groups]
             most = float((self._variances(shots) / targets).max(initial=0.0))
             return [own * most for own in shots]
         roots = (np.sqrt(spread).sum(axis=2) for spread in self._spreads)
         multipliers = self._sum(roots, self._entries, self._count) ** 2 / targets**2
+        multipliers *= self._pending
         for _ in range(_BALANCING):
             shots = []
             for entries, spread in zip(self._entries, self._spreads, strict=True):
