@@ -24,17 +24,17 @@ from .shots import FEWEST_SHOTS, Accuracy
 
 _LARGEST_DENSE = 1 << 22
 """Weights of a fragment at all bindings up to which the best ones are looked for."""
-_STEPS = 5
+_STEPS = 3
 """Steps of weights for the shots, and shots for the weights; the optimum is flat."""
 _BALANCING, _BALANCED = 30, 0.01
 """Steps that divide shots between results, and how far from the fewest they may end."""
 _EXTRA = 1.0
 """Shots that every outcome counts as having had besides those of the pilot, half of either sign."""
-_FITS = 4
+_FITS = 3
 """Steps that find how large a pilot's coordinates are."""
-_DRAWS, _CHECKS = 8, 16
+_DRAWS, _CHECKS = 4, 8
 """Tensors drawn from what a pilot leaves open: for the design, and for its margin."""
-_SAFETY = 2.25
+_SAFETY = 2.5
 """Standard deviations by which a variance may come out larger than planned."""
 _DOUBTFUL, _PILOT = 3.0, 0.25
 """Margin from which on a further pilot is worth it, as a factor; and that pilot's shots, as a part
