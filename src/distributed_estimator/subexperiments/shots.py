@@ -37,6 +37,7 @@ class Accuracy:
         allocation: How shots are divided.
         budget: Shots in all, whatever the precision; None: no such number.
         most: Shots in all that a precision may take; None: any number.
+        circuit_overhead: Shots that a circuit costs besides its own.
     """
 
     shots: int | None
@@ -44,6 +45,7 @@ class Accuracy:
     allocation: Allocation = "optimal"
     budget: int | None = None
     most: int | None = None
+    circuit_overhead: float = 0.0
 
     @property
     def exact(self) -> bool:
