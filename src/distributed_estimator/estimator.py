@@ -72,6 +72,10 @@ class EstimatorOptions:
             and the same number for every circuit.
         circuit_overhead: What a circuit costs besides its shots, in shots; the more, the fewer
             circuits run where the "optimal" allocation meets a precision.
+        reuse_pilots: Whether what earlier runs of the estimator saw takes the place of a pilot,
+            where they asked the same of the same circuit at nearly the same angles, as the steps of
+            a training do. What a run draws then depends on those before it: runs that are to be
+            repeatable must follow each other.
         seed: Seed of everything random; None: a fresh one. The same seed and sequence of
             `run` calls give the same bits on any pool.
         setting_basis: "full": every distinct operation of a cut, less error a shot; "minimal": the
@@ -88,6 +92,7 @@ class EstimatorOptions:
     default_precision: float = 1 / 64
     allocation: Allocation = "optimal"
     circuit_overhead: float = 0.0
+    reuse_pilots: bool = False
     seed: int | None = None
     setting_basis: SettingBasis = "full"
     memory_limit: int | None = None
@@ -481,8 +486,15 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         options = self.options
         if precision == 0:
             return Accuracy(None, 0.0)
-        limits = options.shots_total, options.max_shots, float(options.circuit_overhead)
-        return Accuracy(options.shots, float(precision), options.allocation, *limits)
+        return Accuracy(
+            options.shots,
+            float(precision),
+            options.allocation,
+            options.shots_total,
+            options.max_shots,
+            float(options.circuit_overhead),
+            bool(options.reuse_pilots),
+        )
 
     def next_run(self) -> str:
         """A name for the next run, from which its seeds derive."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -58,6 +58,7 @@ from ..subexperiments import (
     unique_rows,
 )
 from .preparation import Preparation
+from .priors import Priors
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
 _ONE_CORE_BYTES = 1 << 20
@@ -153,6 +154,7 @@ class Pipeline:
         self.preparation = Preparation(self.cuts, self.basis, self.backend)
         self.memory = MemoryLimit(self.memory_limit)
         self.repetition = Repetition()
+        self.priors = Priors()
 
     def evaluate(
         self, request: Request, stop: Stop | None = None, begun: float | None = None
@@ -175,6 +177,7 @@ class Pipeline:
             )
         with _Session(self, request, replace(self.conditions, stop=stop), begun) as session:
             estimate = session.estimate()
+            session.remember()
             record = session.record(estimate)
             accuracy = request.accuracy
             if accuracy.most is not None and not estimate.worst <= accuracy.precision:
@@ -342,15 +345,36 @@ class _Session(ExitStack):
         return self.spent.shots + sum(int(design.shots.sum()) for design in designs)
 
     @property
+    def _kind(self) -> tuple[Hashable, ...]:
+        """The plan and what is asked, for `Priors`."""
+        return id(self.prepared), self.request.parameters
+
+    def remember(self) -> None:
+        """Let later runs know what this one saw."""
+        if self.request.accuracy.reuse and self._counts:
+            self.pipeline.priors.remember(self._kind, self.rows, self._counts)
+
+    @property
     def _name(self) -> str:
         return self.request.run if self.shifts is None else f"{self.request.run} gradient"
 
     def _first_plan(self) -> ShotPlan | int:
         """The first round after the pilots; its shots a circuit where they are too few for any."""
         accuracy, bindings = self.request.accuracy, len(self.request.batch.values)
-        pilot, fixed = first_shots(accuracy, self.num_circuits, bindings)
+        recalled = None
+        if accuracy.reuse:
+            recalled = self.pipeline.priors.recall(self._kind, self.rows)
+        pilot, fixed = first_shots(
+            accuracy, self.num_circuits, bindings, knows=recalled is not None
+        )
         if fixed is not None:
             return fixed
+        if recalled is not None:
+            self._counts = recalled
+            asked = RoundRequest(
+                self.prepared, self.conditions.policy, self.rows, 1, "environments", self._name
+            )
+            return self._plan(self._generate(asked)[1])
         seen = self._sample(f"{self._name} pilot", "environments", pilot)
         plan = self._plan(seen, may_pilot=True)
         if plan.is_pilot:
@@ -373,11 +397,6 @@ class _Session(ExitStack):
         self, seen: Reconstruction, pending: BoolArray | None = None, *, may_pilot: bool = False
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw."""
-        new = [tensor.counts for tensor in seen.tensors]
-        for counts, added in zip(self._counts or new, new, strict=True):
-            if counts is not added:
-                counts[:] = map(np.add, counts, added)
-        self._counts = self._counts or new
         pilots = [
             Seen(tensor.experiment, counts) if counts else None
             for tensor, counts in zip(seen.tensors, self._counts, strict=True)
@@ -472,6 +491,10 @@ class _Session(ExitStack):
         finally:
             self._lap("execute")
         self.shots_taken = round_.shots_taken
+        if self.request.accuracy.adaptive:
+            new = [list(tensor.counts) for tensor in round_.tensors]
+            both = zip(self._counts or ([] for _ in new), new, strict=True)
+            self._counts = [list(map(np.add, old, own)) if old else own for old, own in both]
         return reconstruction
 
     def _generate(self, request: RoundRequest) -> tuple[Round, Reconstruction]:
