@@ -472,7 +472,10 @@ class _Session(ExitStack):
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         policy, clock = self.conditions.policy, self.conditions.clock
-        request = RoundRequest(self.prepared, policy, self.rows, shots, wanted, run, designs)
+        designed = self.request.accuracy.adaptive
+        request = RoundRequest(
+            self.prepared, policy, self.rows, shots, wanted, run, designs, designed
+        )
         round_, reconstruction = self._generate(request)
         self._lap("generate")
 

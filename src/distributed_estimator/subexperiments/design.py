@@ -17,12 +17,13 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 from scipy.linalg import qr
+from scipy.special import ndtri
 
 from ..cutting import BoolArray, FloatArray, IntArray
 from .experiments import FragmentExperiment
 from .shots import FEWEST_SHOTS, Accuracy
 
-_LARGEST_DENSE = 1 << 22
+LARGEST_DENSE = 1 << 22
 """Weights of a fragment at all bindings up to which the best ones are looked for."""
 _STEPS = 3
 """Steps of weights for the shots, and shots for the weights; the optimum is flat."""
@@ -36,8 +37,9 @@ _FITS = 3
 """Steps that find how large a pilot's coordinates are."""
 _DRAWS, _CHECKS = 4, 8
 """Tensors drawn from what a pilot leaves open: for the design, and for its margin."""
-_SAFETY = 2.5
-"""Standard deviations by which a variance may come out larger than planned."""
+_MISSED = 0.006
+"""Chance that some result of a round misses its precision, if variances were normal: 2.5 standard
+deviations for one result."""
 _DOUBTFUL, _PILOT = 3.0, 0.25
 """Margin from which on a further pilot is worth it, as a factor; and that pilot's shots, as a part
 of those planned without a margin."""
@@ -143,12 +145,12 @@ class _Group:
         experiment, counts = seen.experiment, seen.counts[number]
         self.layout, self.group = experiment.layout, experiment.groups[number]
         self.paulis = list(self.group.paulis)
-        numbers = len(experiment.paulis) * self.layout.num_outcomes * self.layout.size
-        self.dense = numbers * len(counts) <= _LARGEST_DENSE
+        self.dense = len(counts) * experiment.num_weights <= LARGEST_DENSE
         self.best = best and self.dense
         self.sure = ~experiment.all_runs[number]
         self.of = self.layout.setting_of
         self.rows = len(counts)
+        self._inverted: tuple[FloatArray, FloatArray] | None = None
         self.needed = np.zeros(self.rows, dtype=bool)
         """Rows that are to run at all."""
         self.kept = np.broadcast_to(~self.sure, (self.rows, self.layout.num_settings))
@@ -283,7 +285,11 @@ class _Group:
         return np.where(self.sure, 1.0, shots)
 
     def _inverse(self, shots: FloatArray) -> FloatArray:
-        return np.asarray(np.linalg.inv(self._information(self._counted(shots))))
+        """M⁻¹ at these shots, which is often asked for several times in a row."""
+        if self._inverted is None or self._inverted[0] is not shots:
+            found = np.linalg.inv(self._information(self._counted(shots)))
+            self._inverted = shots, np.asarray(found)
+        return self._inverted[1]
 
     def _information(self, shots: FloatArray) -> FloatArray:
         """M = Σ n Bᵀ Σ⁻¹ B, shape (r, p, c, c)."""
@@ -471,7 +477,8 @@ class _Plan:
         """So many that a variance hardly ever comes out larger than it may be."""
         shots: Shots = [own / variance for own in self._shots]
         planned = self._variances(shots)
-        excess = (planned + _SAFETY * np.sqrt(self._doubts(shots))) / variance
+        safety = float(ndtri(1 - _MISSED / max(1, int(self._pending.sum()))))
+        excess = (planned + safety * np.sqrt(self._doubts(shots))) / variance
         targets = np.where(planned > 0, planned / variance / np.maximum(excess, 1e-9), 1.0)
         shots = [own / variance for own in self._divide(targets)]
         total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
