@@ -46,6 +46,7 @@ _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
 in units of the mean, as no matrix has an inverse that is exact."""
 _SPANNED = 1e-3
 """Least eigenvalue of the outcomes of settings that are kept, which is about 1 where all are."""
+_UNEVEN = 1.01
 _SEED = 20
 
 _LEAST_TOTAL, _LEAST_BY_ERROR = 64, 8.0
@@ -318,14 +319,21 @@ class _Group:
             rounded = np.where(shots * (1 + 1e-9) >= FEWEST_SHOTS, rounded, 0.0)
             spans = self._spans((rounded > 0) | self.sure)
             for row in np.flatnonzero(self.needed & ~spans):
-                scaled = (
-                    self.layout.outcome_rows * np.sqrt(self._counted(shots[row]))[self.of, None]
-                )
+                scales = self._uneven * np.sqrt(self._counted(shots[row]))[self.of, None]
+                scaled = self.layout.outcome_rows * scales
                 _, _, order = qr(scaled.T, mode="economic", pivoting=True)
                 needed = self.of[order[: self.layout.size]]
                 rounded[row, needed] = np.maximum(rounded[row, needed], FEWEST_SHOTS)
             rounded *= ~self.sure
         return np.asarray(rounded * self.needed[:, None], dtype=np.intp)
+
+    @cached_property
+    def _uneven(self) -> FloatArray:
+        """Factors that are almost one, lest rounding decide between outcomes that are equally good.
+
+        Rounding differs between processors. Shape (j, 1).
+        """
+        return np.random.default_rng(_SEED).uniform(1.0, _UNEVEN, (self.layout.num_outcomes, 1))
 
     def _spans(self, kept: BoolArray) -> BoolArray:
         """Whether settings, shape (r, s), determine all coordinates."""
