@@ -20,7 +20,7 @@ from scipy.linalg import qr
 
 from ..cutting import BoolArray, FloatArray, IntArray
 from .experiments import FragmentExperiment
-from .shots import FEWEST_SHOTS, Accuracy
+from .shots import FEWEST_SHOTS, Accuracy, check_countable
 
 _LARGEST_DENSE = 1 << 22
 """Weights of a fragment at all bindings up to which the best ones are looked for."""
@@ -34,6 +34,8 @@ _FITS = 3
 """Steps that find how large a pilot's coordinates are."""
 _DRAWS, _CHECKS = 4, 8
 """Tensors drawn from what a pilot leaves open: for the design, and for its margin."""
+_ROUNDED = 5
+"""Steps that allow for whole numbers of shots."""
 _SAFETY = 2.5
 """Standard deviations by which a variance may come out larger than planned."""
 _DOUBTFUL, _PILOT = 3.0, 0.25
@@ -311,12 +313,18 @@ class _Group:
 
     # --- whole numbers ---
 
-    def whole(self, shots: FloatArray) -> IntArray:
-        """Whole numbers, few distinct ones; circuits that hardly count are left out if they can."""
+    def rounded(self, shots: FloatArray) -> FloatArray:
+        """Whole numbers, few distinct ones; 0 for circuits that may be left out."""
         rounded = np.exp2(np.rint(8 * np.log2(np.maximum(shots, 1e-9))) / 8)
         rounded = np.maximum(np.rint(rounded), FEWEST_SHOTS) * ~self.sure
         if self.best:
             rounded = np.where(shots * (1 + 1e-9) >= FEWEST_SHOTS, rounded, 0.0)
+        return np.asarray(rounded)
+
+    def whole(self, shots: FloatArray) -> IntArray:
+        """Those, and as many of the circuits left out as determine all coordinates."""
+        rounded = self.rounded(shots)
+        if self.best:
             spans = self._spans((rounded > 0) | self.sure)
             for row in np.flatnonzero(self.needed & ~spans):
                 scales = self._uneven * np.sqrt(self._counted(shots[row]))[self.of, None]
@@ -359,6 +367,9 @@ def plan_shots(
         spent: Shots that earlier rounds took.
         pending: Which results the round is for, shape (results,); None: all.
         may_pilot: Whether the round may be a further pilot.
+
+    Raises:
+        InputError: A circuit takes more shots than can be counted.
     """
     fragments = [
         [
@@ -372,12 +383,15 @@ def plan_shots(
     plan = _Plan(fragments, sensitivities, pending, equal=accuracy.allocation == "uniform")
     if accuracy.budget is not None:
         return ShotPlan(*plan.designs(plan.within(accuracy.budget - spent)))
-    planned = plan.total / accuracy.precision**2
-    shots = plan.meeting(accuracy.precision**2)
+    planned, shots = plan.total / accuracy.precision**2, plan.meeting(accuracy.precision**2)
+    left = None if accuracy.most is None else max(0, accuracy.most - spent)
     if may_pilot and _total(shots) > _DOUBTFUL * max(planned, spent):
-        return ShotPlan(*plan.designs(plan.within(round(_PILOT * planned))), is_pilot=True)
-    if accuracy.most is not None and accuracy.most - spent < _total(shots):
-        return ShotPlan(*plan.designs(plan.within(accuracy.most - spent)), is_short=True)
+        pilot = _PILOT * (planned if left is None else min(planned, left))
+        check_countable(pilot, accuracy.precision)
+        return ShotPlan(*plan.designs(plan.within(round(pilot))), is_pilot=True)
+    if left is not None and not plan.fits(shots, left):
+        return ShotPlan(*plan.designs(plan.within(left)), is_short=True)
+    check_countable(max(float(own.max(initial=0.0)) for own in shots), accuracy.precision)
     return ShotPlan(*plan.designs(shots))
 
 
@@ -442,7 +456,29 @@ class _Plan:
         shots = [own / variance for own in self._divide(targets)]
         total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
         least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / np.sqrt(variance))
-        return [own * max(1.0, least / total if total else 0.0) for own in shots]
+        shots = [own * max(1.0, least / total if total else 0.0) for own in shots]
+        return self._more_than_rounding(shots)
+
+    def _more_than_rounding(self, shots: Shots) -> Shots:
+        """As many more as keep variances from coming out larger where numbers are rounded."""
+        planned, factor = self._variances(shots), 1.0
+        counts = planned > 0
+        for _ in range(_ROUNDED):
+            scaled = [factor * own for own in shots]
+            rounded = []
+            for group, own in zip(self._groups, scaled, strict=True):
+                whole = group.rounded(own)
+                rounded.append(np.where(whole > 0, whole, own))
+            excess = self._variances(rounded)[counts] / planned[counts]
+            most = float(excess.max(initial=0.0))
+            if most <= 1:
+                break
+            factor *= most
+        return scaled
+
+    def fits(self, shots: Shots, limit: int) -> bool:
+        """Whether these are no more than a limit, as whole numbers."""
+        return _total(shots) <= limit and sum(int(n.sum()) for n in self._whole(shots)) <= limit
 
     def designs(self, shots: Shots) -> tuple[list[Design | None], list[FloatArray]]:
         """Designs and influences of all fragments."""
