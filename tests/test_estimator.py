@@ -585,7 +585,8 @@ def test_a_deterministic_value_takes_few_shots():
     result = run(circuit, "ZZ", None, precision=1e-6, seed=1)
     assert (float(result.data.evs), float(result.data.stds)) == (-1, 0)
     # A chance of one in so many shots would be missed, and shift the value by half the precision.
-    assert result.metadata["shots"] == 4e6
+    assert result.metadata["shots"] >= 4e6
+    assert result.metadata["shots_total"] <= 4e7
 
 
 # --- cuts -----------------------------------------------------------------------------------------

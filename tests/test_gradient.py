@@ -454,7 +454,7 @@ def test_rules_of_precision(tmp_path):
     records = queries(log)
     assert [r.shots for r in records[:5]] == [77, 77, None, None, None]
     assert [r.precision for r in records] == [None, None, 0, 0, 0, 0.0625, 0.03125, 0.02]
-    coarse, middle, fine = [r.shots for r in records[5:]]
+    coarse, middle, fine = [r.shots_total for r in records[5:]]
     assert coarse < middle < fine
     assert np.abs(zero - uncut(circuit, SparsePauliOp("ZZZZ"), call[2][0])).max() <= 1e-10
 

@@ -76,6 +76,7 @@ def test_errors_have_one_base() -> None:
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     tree = [value for value in classes if value.__module__ == errors.__name__]
     assert len(tree) > 1
+    assert tree.pop(tree.index(errors.PrecisionWarning)).__base__ is UserWarning
     assert all(issubclass(error, errors.DistributedEstimatorError) for error in tree)
 
 

@@ -257,7 +257,7 @@ def test_values_change_as_their_sensitivities_say(several):
         others = [*tensors[:number], moved, *tensors[number + 1 :]]
         found = Reconstruction(plan, network, others, queries, angles).values()
         expected = values.copy()
-        np.add.at(expected, own.results, (own.vectors * step[own.rows]).sum(axis=(1, 2)))
+        np.add.at(expected, own.results, (own.vectors[0] * step[own.rows]).sum(axis=(1, 2)))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(found).max())
 
 

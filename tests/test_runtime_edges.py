@@ -170,9 +170,15 @@ def test_all_circuits_of_a_run_have_one_deadline():
 
 @pytest.fixture
 def missed(monkeypatch):
-    """The first round of four pilots' plan misses the precision by a bit."""
-    planned = pipeline.shots_to_meet
-    monkeypatch.setattr(pipeline, "shots_to_meet", lambda *args: int(0.5 * planned(*args)))
+    """The first round that a pilot plans is for a coarser precision, which it meets."""
+    planned = pipeline.plan_shots
+
+    def plan(pilots, sensitivities, accuracy, spent, pending=None, **keywords):
+        if pending is None:
+            accuracy = replace(accuracy, precision=2 * accuracy.precision)
+        return planned(pilots, sensitivities, accuracy, spent, pending, **keywords)
+
+    monkeypatch.setattr(pipeline, "plan_shots", plan)
 
 
 def to_precision(deadline, log=None):
@@ -183,22 +189,21 @@ def to_precision(deadline, log=None):
 
 @pytest.mark.usefixtures("missed")
 def test_a_whole_round_is_not_thrown_away_for_one_that_comes_too_late():
-    """Pilots end at 32 s, the first round at 40 s, the second would at 48 s."""
-    first, told = to_precision(40.5)  # nothing of a fragment
+    """The pilot ends at 8 s, the first round at 16 s, the second would at 24 s."""
+    first, told = to_precision(16.5)  # nothing of a fragment
     assert first[1] > 0.05
     assert told["missing"] == 7
     second, more = to_precision(100.0)
     assert second[1] <= 0.05
-    assert more["shots"] > told["shots"]
-    kept, metadata = to_precision(42.5)  # too little
-    assert kept == first
-    assert metadata["shots"] == told["shots"]
-    assert metadata["missing"] == 5
-    assert metadata["shots_total"] > told["shots_total"]
-    late, metadata = to_precision(46.5)  # more than the first round had, if not all
-    assert late not in (first, second)
-    assert late[1] < first[1]
-    assert metadata["missing"] == 1
+    assert more["missing"] == 0
+    totals = [told["shots_total"]]
+    for deadline, missing in ((18.5, 5), (22.5, 1)):  # not all of it
+        kept, metadata = to_precision(deadline)
+        assert kept == first
+        assert metadata["missing"] == missing
+        totals.append(metadata["shots_total"])
+    assert sorted(set(totals)) == totals
+    assert totals[-1] < more["shots_total"]
 
 
 def test_what_a_resumed_run_adds_is_counted(tmp_path):

@@ -329,15 +329,15 @@ def test_sampler_that_lacks_a_gate():
 
 
 def test_a_precision_is_met_by_shots_that_are_rounded_up():
-    """Pilots of 128 shots that got 1000 say what 1000 give, and a first round is enough."""
+    """A pilot that got 1000 shots a circuit is a good one, and the first round is enough."""
     sampler, backend = deferring(take=lambda shots, pub: -(-shots // 1000) * 1000)
     options = EstimatorOptions(seed=1, setting_basis="minimal")
     estimator = DistributedEstimator("ABB", backend=backend, options=options, workers=1)
     result = estimator.run([(gates(), "ZZZ", POINTS[0])], precision=0.02).result()[0]
     assert result.data.stds <= 0.02
-    assert result.metadata["shots"] % 1000 == 0
-    # Two fragments, each a job of four pilots and of one round.
-    assert len(sampler.jobs) == 2 * (4 + 1)
+    assert result.metadata["shots_total"] % 1000 == 0
+    # Two fragments, each a job of the pilot and of one round.
+    assert len(sampler.jobs) == 2 * 2
 
 
 OTHER_SHOTS = {

@@ -112,6 +112,9 @@ class EstimatorOptions:
                 object.__setattr__(self, name, check_whole(name, value, least, otherwise))
         if self.shots is not None and self.shots > MOST_SHOTS:
             raise InputError(f"`shots` is {self.shots}: {MOST_SHOTS} a subexperiment is the most")
+        for name in ("shots_total", "max_shots"):
+            if (getattr(self, name) or 0) > MOST_SHOTS:
+                raise InputError(f"`{name}` is {getattr(self, name)}: {MOST_SHOTS} is the most")
         given = [name for name in ("shots", "shots_total", "max_shots") if getattr(self, name)]
         if len(given) > 1:
             raise InputError(

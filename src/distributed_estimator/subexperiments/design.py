@@ -21,7 +21,7 @@ from scipy.special import ndtri
 
 from ..cutting import BoolArray, FloatArray, IntArray
 from .experiments import FragmentExperiment
-from .shots import FEWEST_SHOTS, Accuracy
+from .shots import FEWEST_SHOTS, Accuracy, check_countable
 
 LARGEST_DENSE = 1 << 22
 """Weights of a fragment at all bindings up to which the best ones are looked for."""
@@ -40,6 +40,8 @@ _DRAWS, _CHECKS = 4, 8
 _MISSED = 0.006
 """Chance that some result of a round misses its precision, if variances were normal: 2.5 standard
 deviations for one result."""
+_ROUNDED = 5
+"""Steps that allow for whole numbers of shots."""
 _DOUBTFUL, _PILOT = 3.0, 0.25
 """Margin from which on a further pilot is worth it, as a factor; and that pilot's shots, as a part
 of those planned without a margin."""
@@ -49,7 +51,8 @@ _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
 """Least variance of an outcome, such as that of a circuit that does not run; and of what is drawn,
 in units of the mean, as no matrix has an inverse that is exact."""
 _SPANNED = 0.05
-"""Least eigenvalue of the outcomes of settings that are kept, which is about 1 where all are."""
+"""Least eigenvalue of the outcomes of settings that are kept, in units of that of all."""
+_UNEVEN = 1.01
 _SEED = 20
 
 _LEAST_TOTAL, _LEAST_BY_ERROR = 64, 8.0
@@ -327,12 +330,20 @@ class _Group:
 
     # --- whole numbers ---
 
-    def whole(self, shots: FloatArray) -> IntArray:
-        """Whole numbers, few distinct ones; circuits that hardly count are left out if they can."""
+    def rounded(self, shots: FloatArray) -> FloatArray:
+        """Whole numbers, few distinct ones; 0 for circuits that may be left out."""
         rounded = np.exp2(np.rint(8 * np.log2(np.maximum(shots, 1e-9))) / 8)
         rounded = np.maximum(np.rint(rounded), FEWEST_SHOTS)
         if self.best:
-            rounded *= self.spanning(shots, shots * (1 + 1e-9) >= FEWEST_SHOTS)
+            rounded = np.where(shots * (1 + 1e-9) >= FEWEST_SHOTS, rounded, 0.0)
+        return np.asarray(rounded)
+
+    def whole(self, shots: FloatArray) -> IntArray:
+        """Those, and as many of the circuits left out as determine all coordinates."""
+        rounded = self.rounded(shots)
+        if self.best:
+            kept = self.spanning(shots, rounded > 0)
+            rounded = np.where(kept, np.maximum(rounded, FEWEST_SHOTS), 0.0)
         return np.asarray(rounded * self.needed[:, None] * ~self.sure, dtype=np.intp)
 
     def keep(self, shots: FloatArray, wanted: BoolArray) -> None:
@@ -343,13 +354,22 @@ class _Group:
     def spanning(self, shots: FloatArray, wanted: BoolArray) -> BoolArray:
         """Some settings, and more of those with most shots until they determine all coordinates."""
         kept = wanted | self.sure
-        outcomes = self.layout.outcome_rows
+        least = _SPANNED * np.prod([np.linalg.norm(b.outcomes, -2) ** 2 for b in self.layout.bases])
         grams = self._weighted_squares(kept[:, self.of].astype(np.float64))
-        for row in np.flatnonzero(self.needed & (np.linalg.eigvalsh(grams)[:, 0] <= _SPANNED)):
-            scaled = outcomes * np.sqrt(self._counted(shots[row]))[self.of, None]
+        for row in np.flatnonzero(self.needed & (np.linalg.eigvalsh(grams)[:, 0] < least)):
+            scales = self._uneven * np.sqrt(self._counted(shots[row]))[self.of, None]
+            scaled = self.layout.outcome_rows * scales
             _, _, order = qr(scaled.T, mode="economic", pivoting=True)
             kept[row, self.of[order[: self.layout.size]]] = True
         return np.asarray(kept)
+
+    @cached_property
+    def _uneven(self) -> FloatArray:
+        """Factors that are almost one, lest rounding decide between outcomes that are equally good.
+
+        Rounding differs between processors. Shape (j, 1).
+        """
+        return np.random.default_rng(_SEED).uniform(1.0, _UNEVEN, (self.layout.num_outcomes, 1))
 
 
 def plan_shots(
@@ -370,6 +390,9 @@ def plan_shots(
         spent: Shots that earlier rounds took.
         pending: Which results the round is for, shape (results,); None: all.
         may_pilot: Whether the round may be a further pilot.
+
+    Raises:
+        InputError: A circuit takes more shots than can be counted.
     """
     fragments = [
         [
@@ -385,12 +408,15 @@ def plan_shots(
         return ShotPlan(*plan.designs(plan.within(accuracy.budget - spent)))
     if accuracy.circuit_overhead:
         plan.leave_out(accuracy.precision**2, accuracy.circuit_overhead)
-    planned = plan.total / accuracy.precision**2
-    shots = plan.meeting(accuracy.precision**2)
+    planned, shots = plan.total / accuracy.precision**2, plan.meeting(accuracy.precision**2)
+    left = None if accuracy.most is None else max(0, accuracy.most - spent)
     if may_pilot and _total(shots) > _DOUBTFUL * max(planned, spent):
-        return ShotPlan(*plan.designs(plan.within(round(_PILOT * planned))), is_pilot=True)
-    if accuracy.most is not None and accuracy.most - spent < _total(shots):
-        return ShotPlan(*plan.designs(plan.within(accuracy.most - spent)), is_short=True)
+        pilot = _PILOT * (planned if left is None else min(planned, left))
+        check_countable(pilot, accuracy.precision)
+        return ShotPlan(*plan.designs(plan.within(round(pilot))), is_pilot=True)
+    if left is not None and not plan.fits(shots, left):
+        return ShotPlan(*plan.designs(plan.within(left)), is_short=True)
+    check_countable(max(float(own.max(initial=0.0)) for own in shots), accuracy.precision)
     return ShotPlan(*plan.designs(shots))
 
 
@@ -483,7 +509,29 @@ class _Plan:
         shots = [own / variance for own in self._divide(targets)]
         total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
         least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / np.sqrt(variance))
-        return [own * max(1.0, least / total if total else 0.0) for own in shots]
+        shots = [own * max(1.0, least / total if total else 0.0) for own in shots]
+        return self._more_than_rounding(shots)
+
+    def _more_than_rounding(self, shots: Shots) -> Shots:
+        """As many more as keep variances from coming out larger where numbers are rounded."""
+        planned, factor = self._variances(shots), 1.0
+        counts = planned > 0
+        for _ in range(_ROUNDED):
+            scaled = [factor * own for own in shots]
+            rounded = []
+            for group, own in zip(self._groups, scaled, strict=True):
+                whole = group.rounded(own)
+                rounded.append(np.where(whole > 0, whole, own))
+            excess = self._variances(rounded)[counts] / planned[counts]
+            most = float(excess.max(initial=0.0))
+            if most <= 1:
+                break
+            factor *= most
+        return scaled
+
+    def fits(self, shots: Shots, limit: int) -> bool:
+        """Whether these are no more than a limit, as whole numbers."""
+        return _total(shots) <= limit and sum(int(n.sum()) for n in self._whole(shots)) <= limit
 
     def designs(self, shots: Shots) -> tuple[list[Design | None], list[FloatArray], float]:
         """Designs and influences of all fragments, and the largest standard error."""

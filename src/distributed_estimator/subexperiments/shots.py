@@ -88,16 +88,20 @@ def first_shots(
         knows: Whether no pilot is needed.
 
     Raises:
-        InputError: There are fewer shots than circuits.
+        InputError: There are fewer shots than circuits, or more than can be counted.
     """
     own, error = circuits / max(1, bindings), accuracy.precision
-    wanted = min(min(_PILOT_ROOT * math.sqrt(own), _PILOT_LINEAR) / error, _PILOT_SQUARE / error**2)
-    name, limit = "max_shots", accuracy.most
-    if accuracy.budget is not None:
-        name, limit = "shots_total", accuracy.budget
+    name, limit = "shots_total", accuracy.budget
+    if limit is not None:
         wanted = _BUDGET_ROOT * math.sqrt(own * limit / max(1, bindings))
+    else:
+        name, limit = "max_shots", accuracy.most
+        check_countable(1 / error, error)
+        most = min(_PILOT_ROOT * math.sqrt(own), _PILOT_LINEAR) / error
+        wanted = min(most, _PILOT_SQUARE / error**2)
     pilot = max(_FEWEST_PILOT_SHOTS, math.ceil(wanted / max(1.0, own)))
     if limit is None:
+        check_countable(pilot, error)
         return pilot, None
     if limit < circuits:
         raise InputError(
@@ -107,3 +111,16 @@ def first_shots(
         )
     each = limit // max(1, circuits)
     return min(pilot, each // 4), each if each < (FEWEST_SHOTS if knows else _GOOD) else None
+
+
+def check_countable(shots: float, precision: float) -> None:
+    """Make sure that a circuit can have so many shots.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if shots > MOST_SHOTS:
+        raise InputError(
+            f"precision {precision:g} takes {shots:.3g} shots a subexperiment, {MOST_SHOTS:.0e} is "
+            "the most: ask for a larger precision, or 0 for the exact value"
+        )
