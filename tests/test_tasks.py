@@ -782,7 +782,7 @@ def test_variances_are_the_forms_of_the_covariances(experiment, weighted):
     tensor = drawn(experiment, 3, weighted=weighted)
     rng, rows = np.random.default_rng(2), np.array([2, 0, 0, 1])
     vectors = rng.normal(size=(len(rows), *tensor.values.shape[1:]))
-    found = tensor.variances(Sensitivity(rows, np.arange(len(rows)), vectors))
+    found = tensor.variances(Sensitivity(rows, np.arange(len(rows)), vectors[None]))
     expected = np.zeros(len(rows))
     for number, group in enumerate(experiment.groups):
         own = vectors[:, list(group.paulis)].reshape(len(rows), -1)

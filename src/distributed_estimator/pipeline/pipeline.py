@@ -176,7 +176,7 @@ class Pipeline:
                 "positive precision, set `shots`, or use the statevector backend (backend=None)"
             )
         with _Session(self, request, replace(self.conditions, stop=stop), begun) as session:
-            estimate = session.estimate()
+            estimate = session.estimate(session.first_plan())
             session.remember()
             record = session.record(estimate)
             accuracy = request.accuracy
@@ -298,20 +298,19 @@ class _Session(ExitStack):
                 self.plan, self.shifts, request.batch.values, request.parameters
             )
 
-    def estimate(self) -> _Estimate:
+    def estimate(self, plan: ShotPlan | int | None) -> _Estimate:
         """What was asked for, which meets the accuracy or is the best in time.
 
-        Where a precision rules, a pilot designs the round proper. Results that miss it are
-        estimated afresh, in a round that all before it have designed. A round that the deadline
-        cuts short replaces none.
+        Results that miss their precision are estimated afresh, in a round that all before it have
+        designed. A round that the deadline cuts short replaces none.
+
+        Args:
+            plan: Of the first round, or shots of every circuit; None: exact values.
         """
         accuracy, run = self.request.accuracy, self._name
         wanted: Wanted = "values" if accuracy.exact else "errors"
         if self.shifts is not None:
             wanted = "environments"
-        plan: ShotPlan | int | None = accuracy.shots
-        if accuracy.adaptive:
-            plan = self._first_plan()
         if not isinstance(plan, ShotPlan):
             return self._estimate(self._sample(run, wanted, plan))
         seen = self._sample(f"{run} round 0", wanted, designs=plan.designs)
@@ -338,9 +337,9 @@ class _Session(ExitStack):
 
     def planned_shots(self) -> int:
         """Shots of pilots, which are taken, and of the round that they design, which is not."""
-        plan = self._first_plan()
+        plan = self.first_plan()
         if not isinstance(plan, ShotPlan):
-            return plan * self.num_circuits
+            return (plan or 0) * self.num_circuits
         designs = (design for design in plan.designs if design is not None)
         return self.spent.shots + sum(int(design.shots.sum()) for design in designs)
 
@@ -358,9 +357,14 @@ class _Session(ExitStack):
     def _name(self) -> str:
         return self.request.run if self.shifts is None else f"{self.request.run} gradient"
 
-    def _first_plan(self) -> ShotPlan | int:
-        """The first round after the pilots; its shots a circuit where they are too few for any."""
+    def first_plan(self) -> ShotPlan | int | None:
+        """The first round, after its pilots; or its shots a circuit where none are needed.
+
+        None: exact values.
+        """
         accuracy, bindings = self.request.accuracy, len(self.request.batch.values)
+        if not accuracy.adaptive:
+            return accuracy.shots
         recalled = None
         if accuracy.reuse:
             recalled = self.pipeline.priors.recall(self._kind, self.rows)
