@@ -18,7 +18,7 @@ import numpy as np
 
 from ..backends.seeds import Repetition
 from ..cutting import AutoCut, BoolArray, CutPlan, FloatArray, IntArray, Labels, SettingBasis
-from ..errors import BackendError, DeadlineError, PrecisionWarning
+from ..errors import BackendError, DeadlineError, PlanTooLargeError, PrecisionWarning
 from ..execution import (
     Arrays,
     Assignment,
@@ -505,10 +505,18 @@ class _Session(ExitStack):
         return reconstruction
 
     def _generate(self, request: RoundRequest) -> tuple[Round, Reconstruction]:
-        """The tasks of all fragments, if there is memory for them, and their reconstruction."""
+        """The tasks of all fragments, if there is memory for them, and their reconstruction.
+
+        Where there is none for covariances of whole tensors, errors are to first order.
+        """
         pipeline, prepared, batch = self.pipeline, self.prepared, self.request.batch
         need = Need(request, pipeline.pool.workers)
-        most_elements = pipeline.memory.check(need)
+        try:
+            most_elements = pipeline.memory.check(need)
+        except PlanTooLargeError:
+            if not request.covariances:
+                raise
+            return self._generate(replace(request, wanted="environments"))
         if need.total > _ONE_CORE_BYTES:
             self.enter_context(one_thread())
         queries = Queries.build(

@@ -279,10 +279,11 @@ class Reconstruction:
         """Standard errors of `values`, and for how many only the first order was left.
 
         Where few shots make the unbiased variance negative, or leave nothing of it but rounding,
-        and where an observable has many terms, the first-order variance stands in, which is
-        larger on average.
+        where an observable has many terms, and where "environments" were wanted, the first-order
+        variance stands in, which is larger on average.
         """
-        if self.queries.num_pairs > _MOST_PAIRS * self.queries.count:
+        many = self.queries.num_pairs > _MOST_PAIRS * self.queries.count
+        if many or self._wanted == "environments":
             variances = self.first_order(len(values), self.sensitivities())
             return np.sqrt(variances), int(np.count_nonzero(variances))
         squares, size = self._sum_pairs(self._moments)
