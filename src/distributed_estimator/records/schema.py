@@ -165,11 +165,12 @@ class QueryRecord:
     speculated: int = 0
     missing: int = 0
     """Tasks that had not arrived at the deadline; the value is made of the others, or of the whole
-    round before them where that had more shots."""
+    round before them, which a round that is cut short does not replace."""
     value: Summary
     stderr: Summary
     stderr_first_order: int = 0
-    """Queries whose unbiased variance was not positive, so that the first-order one stands in."""
+    """Queries whose standard error is to first order, as the unbiased variance was not positive or
+    there are many terms."""
     precision: float | None
     design: DesignInfo | None = None
     """None: shots were fixed, or there were none; such a line leaves it out."""
