@@ -87,17 +87,17 @@ class EstimatorOptions:
     """
 
     shots: int | None = None
-    shots_total: int | None = None
-    max_shots: int | None = None
     default_precision: float = 1 / 64
-    allocation: Allocation = "optimal"
-    circuit_overhead: float = 0.0
-    reuse_pilots: bool = False
     seed: int | None = None
     setting_basis: SettingBasis = "full"
     memory_limit: int | None = None
     policy: Policy = field(default_factory=Policy)
     stragglers: Stragglers | None = None
+    shots_total: int | None = None
+    max_shots: int | None = None
+    allocation: Allocation = "optimal"
+    circuit_overhead: float = 0.0
+    reuse_pilots: bool = False
 
     def __post_init__(self) -> None:
         for name, least, otherwise in (

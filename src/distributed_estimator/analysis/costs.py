@@ -268,7 +268,7 @@ class CostData:
 def reason_left_out(record: QueryRecord) -> str | None:
     """The reason why no law is fitted to a record; None: its cost follows from its features."""
     straggler = record.straggler
-    if record.precision:
+    if record.precision or record.design is not None:
         return "asked for a precision: pilots and rounds cannot be distinguished"
     if straggler.p != 0 or straggler.slow_worker is not None:
         return "stragglers were injected"

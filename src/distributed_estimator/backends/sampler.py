@@ -132,8 +132,7 @@ class SamplerBackend:
         """
         try:
             pubs = list(self._pubs(experiment, task))
-            sampler = _on_one_thread(reseeded(self.sampler, task.seed))
-            results = sampler.run([pub.content for pub in pubs]).result() if pubs else ()
+            results = self._results(pubs, task.seed)
             tables = [
                 np.zeros((len(task.angles), group.num_outcomes, experiment.layout.num_outcomes))
                 for group in experiment.groups
@@ -151,6 +150,27 @@ class SamplerBackend:
                 "transpile the circuit first; if it refuses measurements inside a circuit, pass "
                 "backend=SamplerBackend(sampler, defer_measurements=True)"
             ) from error
+
+    def _results(self, pubs: Sequence[_Pub], seed: int) -> list[Any]:
+        """Results of one job, or of one for each number of shots if the sampler refuses that."""
+        if not pubs:
+            return []
+        sampler = _on_one_thread(reseeded(self.sampler, seed))
+        numbers = sorted({pub.shots for pub in pubs})
+        try:
+            job = sampler.run([pub.content for pub in pubs])
+        except Exception:
+            if len(numbers) == 1:
+                raise
+        else:
+            return list(job.result())
+        found: dict[int, Any] = {}
+        for place, number in enumerate(numbers):
+            sampler = _on_one_thread(reseeded(self.sampler, seed + place))
+            own = [n for n, pub in enumerate(pubs) if pub.shots == number]
+            job = sampler.run([pubs[n].content for n in own], shots=number)
+            found.update(zip(own, job.result(), strict=True))
+        return [found[n] for n in range(len(pubs))]
 
     def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[_Pub]:
         """Circuits of one family with as many shots each; one by one if they have no parameters."""

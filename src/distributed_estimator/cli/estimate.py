@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -12,7 +13,7 @@ import click
 
 from ..analysis.load import stages_of
 from ..analysis.trace import trace_files
-from ..errors import InputError, RecordError
+from ..errors import InputError, PrecisionWarning, RecordError
 from ..estimator import DistributedEstimator
 from ..execution import make_pool
 from ..records import read_records
@@ -112,9 +113,10 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
             trace=files.get("tasks"),
             journal=journal,
         ) as estimator,
+        warnings.catch_warnings(record=True, category=PrecisionWarning) as caught,
     ):
         result = estimator.run([pub]).result()[0]
-    for text in query.notes:
+    for text in (*query.notes, *(str(warning.message) for warning in caught)):
         note(text)
     # A query whose tasks were all in the journal ran none.
     written = {name: str(path) for name, path in files.items() if path.exists()}
