@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from os import PathLike
 from threading import Event
 from typing import Any, Self
@@ -26,12 +27,20 @@ from qiskit.primitives import (
 from qiskit.providers import JobStatus
 
 from .backends import StatevectorBackend
-from .checks import Fixed, check_kind, check_precision, check_whole, described, from_numpy
+from .checks import (
+    Fixed,
+    check_kind,
+    check_precision,
+    check_whole,
+    described,
+    from_numpy,
+    is_number,
+)
 from .cutting import AutoCut, CutPlan, Labels, SettingBasis, check_cuts
 from .errors import InputError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
-from .pipeline import Evaluation, Pipeline, Request
+from .pipeline import Evaluation, Pipeline, Price, Request
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
@@ -61,6 +70,12 @@ class EstimatorOptions:
         allocation: How shots are divided where they are not fixed: "optimal", with the best weights
             of what they find; "neyman", with the weights that the gates fix; "uniform", with these
             and the same number for every circuit.
+        circuit_overhead: What a circuit costs besides its shots, in shots; the more, the fewer
+            circuits run where the "optimal" allocation meets a precision.
+        reuse_pilots: Whether what earlier runs of the estimator saw takes the place of a pilot,
+            where they asked the same of the same circuit at nearly the same angles, as the steps of
+            a training do. What a run draws then depends on those before it: runs that are to be
+            repeatable must follow each other.
         seed: Seed of everything random; None: a fresh one. The same seed and sequence of
             `run` calls give the same bits on any pool.
         setting_basis: "full": every distinct operation of a cut, less error a shot; "minimal": the
@@ -76,6 +91,8 @@ class EstimatorOptions:
     max_shots: int | None = None
     default_precision: float = 1 / 64
     allocation: Allocation = "optimal"
+    circuit_overhead: float = 0.0
+    reuse_pilots: bool = False
     seed: int | None = None
     setting_basis: SettingBasis = "full"
     memory_limit: int | None = None
@@ -107,6 +124,11 @@ class EstimatorOptions:
         if self.allocation not in ("optimal", "neyman", "uniform"):
             raise InputError(
                 f'`allocation` is {self.allocation!r}: use "optimal", "neyman" or "uniform"'
+            )
+        overhead = self.circuit_overhead
+        if not (is_number(overhead) and 0 <= overhead < math.inf):
+            raise InputError(
+                f"`circuit_overhead` is {overhead!r}: give a number of shots, 0 or more"
             )
         check_precision(self.default_precision, "default_precision")
         if self.setting_basis not in ("full", "minimal"):
@@ -354,6 +376,45 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         future.add_done_callback(lambda _: self._end(stop))
         return EstimatorJob(future, stop)
 
+    def price(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Price:
+        """What a run would take to meet a precision, before anything of it runs.
+
+        Fragments are simulated here, without noise, to see how their outcomes scatter; the backend
+        is not asked.
+
+        Args:
+            pubs: As for `run`.
+            precision: As for `run`; it must be positive.
+
+        Raises:
+            InputError: A PUB is not well formed, or its precision is 0.
+            PlanTooLargeError: The fragments are too large to be simulated here.
+
+        Example:
+            >>> from qiskit import QuantumCircuit
+            >>> circuit = QuantumCircuit(2)
+            >>> _ = circuit.ry(0.4, [0, 1])
+            >>> _ = circuit.cx(0, 1)
+            >>> estimator = DistributedEstimator("AB", options=EstimatorOptions(seed=1))
+            >>> price = estimator.price([(circuit, "ZZ")], precision=0.01)
+            >>> price.circuits, price.optimal < price.uniform < price.quasi_probability
+            (10, True)
+        """
+        read = read_pubs(pubs, precision)
+        accuracies = [replace(self.accuracy(pub.precision), shots=None) for pub in read]
+        if any(accuracy.exact for accuracy in accuracies):
+            raise InputError("`precision` is 0, which takes no shots: give a positive one")
+        simulated = Pipeline(
+            self.cuts,
+            StatevectorBackend(),
+            self.pipeline.pool,
+            Conditions(),
+            basis=self.options.setting_basis,
+            memory_limit=self.options.memory_limit,
+        )
+        found = [simulated.price(request) for _, request in _requests(read, accuracies, "price")]
+        return Price(*(sum(each) for each in zip(*map(astuple, found), strict=True)))
+
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.
 
@@ -428,8 +489,15 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         options = self.options
         if precision == 0:
             return Accuracy(None, 0.0)
-        limits = options.shots_total, options.max_shots
-        return Accuracy(options.shots, float(precision), options.allocation, *limits)
+        return Accuracy(
+            options.shots,
+            float(precision),
+            options.allocation,
+            options.shots_total,
+            options.max_shots,
+            float(options.circuit_overhead),
+            bool(options.reuse_pilots),
+        )
 
     def next_run(self) -> str:
         """A name for the next run, from which its seeds derive."""
@@ -467,19 +535,13 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
     ) -> PrimitiveResult[PubResult]:
         begun = self.pipeline.conditions.clock()
         results: dict[int, PubResult] = {}
-        groups: dict[tuple[int, Accuracy], list[int]] = {}
-        for number, (pub, accuracy) in enumerate(zip(pubs, accuracies, strict=True)):
-            groups.setdefault((id(pub.circuit), accuracy), []).append(number)
         metadata: dict[str, Any] = {"version": 2}
         ends = np.cumsum([0, *(pub.size for pub in pubs)])
         if covariance:
             metadata["covariance"] = np.zeros((ends[-1], ends[-1]))
-        for place, ((_, accuracy), members) in enumerate(groups.items()):
-            chosen = [pubs[number] for number in members]
-            batch, name = merge(chosen), f"{run} batch {place}"
-            if independent:
-                batch = batch.with_own_bindings()
-            request = Request(batch, accuracy, name, independent=independent, covariance=covariance)
+        for members, request in _requests(pubs, accuracies, run):
+            chosen, accuracy = [pubs[number] for number in members], request.accuracy
+            request = replace(request, independent=independent, covariance=covariance)
             evaluation = self.pipeline.evaluate(request, stop, begun)
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)
@@ -503,6 +565,18 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start()
+
+
+def _requests(
+    pubs: Sequence[Pub], accuracies: Sequence[Accuracy], run: str
+) -> Iterator[tuple[list[int], Request]]:
+    """PUBs on one circuit and with one accuracy, by their numbers, and what to evaluate of them."""
+    groups: dict[tuple[int, Accuracy], list[int]] = {}
+    for number, (pub, accuracy) in enumerate(zip(pubs, accuracies, strict=True)):
+        groups.setdefault((id(pub.circuit), accuracy), []).append(number)
+    for place, ((_, accuracy), members) in enumerate(groups.items()):
+        batch = merge([pubs[number] for number in members])
+        yield members, Request(batch, accuracy, f"{run} batch {place}")
 
 
 def _split(evaluation: Evaluation, pubs: Sequence[Pub], precision: float) -> Iterable[PubResult]:

@@ -27,6 +27,7 @@ from ..checks import LARGEST_PRECISION
 from ..cutting import AutoCut, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
+from ..subexperiments import Allocation
 from ..training.models import read_observables
 from ..training.settings import Config, Count, Shots, Workers, about
 from ._options import PATH, json_option, options_of, take
@@ -76,6 +77,15 @@ class QuerySettings(Config):
         Annotated[float, Meta(ge=0, le=LARGEST_PRECISION)] | None, about("Standard error to meet.")
     ] = None
     exact: Annotated[bool, about("The exact value, without shots.")] = False
+    shots_total: Annotated[
+        Shots | None, about("Shots in all, divided so that the standard error is least.")
+    ] = None
+    max_shots: Annotated[Shots | None, about("Shots in all that a precision may take at most.")] = (
+        None
+    )
+    allocation: Annotated[
+        Allocation, about("How shots are divided between circuits where they are not fixed.")
+    ] = "optimal"
     basis: Annotated[
         SettingBasis,
         about("Settings at a cut: full takes fewer shots for an error, minimal fewer circuits."),
@@ -87,8 +97,16 @@ class QuerySettings(Config):
         super().__post_init__()
         if self.label is not None and self.max_qubits is not None:
             raise InputError("`label` and `max_qubits` both say where to cut: give one of them")
-        if (self.shots is not None) + (self.precision is not None) + self.exact > 1:
-            raise InputError("`shots`, `precision` and `exact` exclude one another: give one")
+        accuracies = self.shots, self.precision, self.shots_total, self.exact or None
+        if sum(given is not None for given in accuracies) > 1:
+            raise InputError(
+                "`shots`, `precision`, `shots_total` and `exact` exclude one another: give one"
+            )
+        if self.max_shots is not None and accuracies not in (
+            (None,) * 4,
+            (None, self.precision, None, None),
+        ):
+            raise InputError("`max_shots` limits what a precision takes: give one, or leave it out")
 
     @property
     def cuts(self) -> str | AutoCut | None:
@@ -100,7 +118,14 @@ class QuerySettings(Config):
     @property
     def options(self) -> EstimatorOptions:
         """Shots or precision, seed and setting basis."""
-        options = EstimatorOptions(shots=self.shots, seed=self.seed, setting_basis=self.basis)
+        options = EstimatorOptions(
+            shots=self.shots,
+            shots_total=self.shots_total,
+            max_shots=self.max_shots,
+            allocation=self.allocation,
+            seed=self.seed,
+            setting_basis=self.basis,
+        )
         precision = 0.0 if self.exact else self.precision
         return options if precision is None else replace(options, default_precision=precision)
 

@@ -17,10 +17,9 @@ from ..analysis.costs import LEVEL, CostModel, Features, Prediction, load_costs,
 from ..backends import StatevectorBackend
 from ..cutting import CutPlan
 from ..errors import InputError, PlanTooLargeError, named, short
-from ..estimator import EstimatorOptions
+from ..estimator import DistributedEstimator
 from ..execution import Policy
-from ..pipeline import MemoryLimit, Need, Preparation, Prepared, RoundRequest, in_bytes
-from ..reconstruction import Wanted
+from ..pipeline import MemoryLimit, Need, Preparation, Prepared, Price, RoundRequest, in_bytes
 from ..subexperiments import Observables, parse
 from ._options import NEW_FILE, PATH, is_given
 from ._output import (
@@ -50,14 +49,14 @@ class Forecast:
         memory: Bytes that a run takes.
         limit: Bytes that it may take.
         refusal: Why it would not run; None: it would.
-        fewest_shots: Shots a circuit, or as many as it takes at least where a precision rules.
+        price: What it takes where a precision rules; None: none does, or it would not run.
     """
 
     prepared: Prepared
     memory: int
     limit: int
     refusal: str | None
-    fewest_shots: int
+    price: Price | None
 
     @classmethod
     def of(cls, query: Query) -> Forecast:
@@ -74,14 +73,21 @@ class Forecast:
         if len(query.values) == len(circuit.parameters):
             prepared.plan.normal.angles.evaluate(np.array([query.binding()]))
         rows = [np.zeros((1, len(fragment.angles))) for fragment in prepared.plan.fragments]
-        shots, wanted, fewest = _first_round(settings.options)
-        need = Need(RoundRequest(prepared, Policy(), rows, shots, wanted), settings.workers)
+        options = settings.options
+        exact = options.default_precision == 0
+        shots = None if exact else options.shots or 1
+        request = RoundRequest(prepared, Policy(), rows, shots, "values" if exact else "errors")
+        need = Need(request, settings.workers)
         limit, refusal, most_elements = MemoryLimit(None), None, None
         try:
             most_elements = limit.check(need)
         except PlanTooLargeError as error:
             refusal = str(error)
-        return cls(prepared, need.total_with(most_elements), limit.size, refusal, fewest)
+        price = None
+        fixed = options.shots is not None or options.shots_total is not None
+        if not (exact or fixed or refusal):
+            price = _price(query)
+        return cls(prepared, need.total_with(most_elements), limit.size, refusal, price)
 
     @property
     def plan(self) -> CutPlan:
@@ -108,27 +114,38 @@ class Forecast:
         return sum(each["circuits"] for each in self.fragments)
 
 
-def _first_round(options: EstimatorOptions) -> tuple[int | None, Wanted, int]:
-    """Shots and results of the first round of a query, and the fewest shots of all its rounds."""
-    if options.shots is not None:
-        return options.shots, "errors", options.shots
-    precision = options.default_precision
-    if precision == 0:
-        return None, "values", 0
-    return 128, "errors", 12
+def _price(query: Query) -> Price | None:
+    """What the query takes; with random angles for parameters that have no value.
+
+    None where its fragments cannot be simulated.
+    """
+    settings = query.settings
+    rng = np.random.default_rng(settings.seed)
+    names = [parameter.name for parameter in query.circuit.parameters]
+    values = [query.values.get(name, rng.uniform(-np.pi, np.pi)) for name in names]
+    with DistributedEstimator(
+        settings.cuts, workers=settings.workers, options=settings.options
+    ) as estimator:
+        try:
+            return estimator.price([(query.circuit, query.observable, values)])
+        except PlanTooLargeError:
+            return None
 
 
 def features_of(query: Query, forecast: Forecast) -> Features:
     """The features that the query's record will have.
 
     Raises:
-        InputError: It asks for a precision: what that takes shows only in its run.
+        InputError: What its precision takes cannot be found out.
     """
     options, plan = query.settings.options, forecast.plan
-    if options.shots is None and options.default_precision > 0:
+    shots: float = options.shots or (options.shots_total or 0) / max(1, forecast.num_circuits)
+    if forecast.price is not None:
+        shots = getattr(forecast.price, options.allocation) / max(1, forecast.price.circuits)
+    elif not shots and options.default_precision > 0:
         raise InputError(
-            "what a precision costs shows only when it runs: give `--shots N` or `--exact` to "
-            "predict a cost"
+            "what a precision takes is not known, as the fragments cannot be simulated here: give "
+            "`--shots N` or `--exact` to predict a cost"
         )
     return Features(
         num_qubits=query.circuit.num_qubits,
@@ -139,7 +156,7 @@ def features_of(query: Query, forecast: Forecast) -> Features:
         num_circuits=forecast.num_circuits,
         num_subexperiments=forecast.num_circuits,
         num_queries=1,
-        shots=options.shots or 0,
+        shots=shots,
         workers=query.settings.workers,
     )
 
@@ -166,7 +183,9 @@ def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: A
 
     Takes a query as `dest estimate` does and runs nothing. What cannot reach the observable is left
     out, as it is when the circuit is run. The plan fits if it takes at most half of the memory that
-    is free. With --costs, it says what the query would cost, too.
+    is free. With --precision, it says how many shots that takes, from a simulation of the pieces;
+    parameters without a value are given random ones. With --costs, it says what the query would
+    cost, too.
     """
     query = read_query(**options)
     forecast = Forecast.of(query)
@@ -215,8 +234,8 @@ def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
         "num_fragments": plan.num_fragments,
         "num_cuts": plan.num_cuts,
         "num_circuits": circuits,
-        "shots_total": None if shots is None else shots * circuits,
-        "shots_at_least": forecast.fewest_shots * circuits,
+        "shots_total": query.settings.shots_total if shots is None else shots * circuits,
+        "price": None if forecast.price is None else asdict(forecast.price),
         "sampling_overhead": plan.sampling_overhead,
         "memory_bytes": forecast.memory,
         "memory_limit_bytes": forecast.limit,
@@ -266,11 +285,18 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
         f"({document['setting_basis']} basis); "
         f"sampling overhead {document['sampling_overhead']:.4g}"
     )
-    options, least = query.settings.options, short(document["shots_at_least"])
+    options, price = query.settings.options, forecast.price
     if options.shots is not None:
-        click.echo(f"{counted(options.shots, 'shot')} a circuit, {least} in all")
-    elif options.default_precision:
-        click.echo(f"precision {options.default_precision:g}: at least {least} shots in all")
+        total = short(document["shots_total"])
+        click.echo(f"{counted(options.shots, 'shot')} a circuit, {total} in all")
+    elif price is not None:
+        totals = [
+            f"{name} {short(getattr(price, name))}" for name in ("optimal", "neyman", "uniform")
+        ]
+        click.echo(
+            f"precision {options.default_precision:g}: about so many shots in all: "
+            f"{', '.join(totals)}; quasi-probability bound {price.quasi_probability:.3g}"
+        )
     if forecast.refusal is None:
         limit = f"{in_bytes(forecast.limit)} (half of what is free)"
         click.echo(f"fits: takes {in_bytes(forecast.memory)} of memory, the limit is {limit}")

@@ -2,6 +2,7 @@
 
 from .pipeline import Evaluation as Evaluation
 from .pipeline import Pipeline as Pipeline
+from .pipeline import Price as Price
 from .pipeline import Request as Request
 from .preparation import Preparation as Preparation
 from .preparation import Prepared as Prepared

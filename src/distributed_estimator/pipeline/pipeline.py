@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -34,7 +34,15 @@ from ..execution import (
 )
 from ..pubs import Batch
 from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, derivatives, run_here
-from ..records import QueryRecord, RecordWriter, StragglerInfo, Summary, new_run_id, utc_now
+from ..records import (
+    DesignInfo,
+    QueryRecord,
+    RecordWriter,
+    StragglerInfo,
+    Summary,
+    new_run_id,
+    utc_now,
+)
 from ..subexperiments import (
     MOST_ROUNDS,
     Accuracy,
@@ -50,6 +58,7 @@ from ..subexperiments import (
     unique_rows,
 )
 from .preparation import Preparation
+from .priors import Priors
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
 _ONE_CORE_BYTES = 1 << 20
@@ -100,6 +109,27 @@ class Evaluation:
     covariance: FloatArray | None = None
 
 
+@dataclass(frozen=True)
+class Price:
+    """What a run takes to meet a precision.
+
+    Attributes:
+        circuits: Circuits of all bindings.
+        optimal: Shots in all, those of pilots included, as `EstimatorOptions.allocation` divides
+            them; a run takes about as many.
+        neyman: The same.
+        uniform: The same.
+        quasi_probability: Shots that sampling the terms of a quasi-probability decomposition takes
+            at most, by the sampling overhead of the cuts.
+    """
+
+    circuits: int
+    optimal: int
+    neyman: int
+    uniform: int
+    quasi_probability: float
+
+
 @dataclass(eq=False)
 class Pipeline:
     """The four stages over a backend and a pool.
@@ -124,6 +154,7 @@ class Pipeline:
         self.preparation = Preparation(self.cuts, self.basis, self.backend)
         self.memory = MemoryLimit(self.memory_limit)
         self.repetition = Repetition()
+        self.priors = Priors()
 
     def evaluate(
         self, request: Request, stop: Stop | None = None, begun: float | None = None
@@ -146,6 +177,7 @@ class Pipeline:
             )
         with _Session(self, request, replace(self.conditions, stop=stop), begun) as session:
             estimate = session.estimate()
+            session.remember()
             record = session.record(estimate)
             accuracy = request.accuracy
             if accuracy.most is not None and not estimate.worst <= accuracy.precision:
@@ -162,6 +194,25 @@ class Pipeline:
                 *(estimate.values, estimate.stderrs, record),
                 *(estimate.gradients, formulas, estimate.covariance),
             )
+
+    def price(self, request: Request) -> Price:
+        """What a request with a precision is likely to take, as pilots say, which run.
+
+        Raises:
+            PlanTooLargeError: They do not fit in memory.
+        """
+        totals = []
+        for allocation in ("optimal", "neyman", "uniform"):
+            accuracy = replace(request.accuracy, allocation=allocation)
+            own = replace(request, accuracy=accuracy)
+            with _Session(self, own, self.conditions, None) as session:
+                totals.append(session.planned_shots())
+                circuits, overhead = session.num_circuits, session.plan.sampling_overhead
+        batch = request.batch
+        norms = np.abs(batch.observables.weights[batch.observable]).sum(axis=1)
+        bound = overhead * float((norms**2).sum()) / request.accuracy.precision**2
+        optimal, neyman, uniform = totals
+        return Price(circuits, optimal, neyman, uniform, bound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +268,8 @@ class _Session(ExitStack):
         self.spent = Spent()
         self._measured: Sequence[FloatArray] | None = None
         self._counts: list[list[FloatArray]] = []
+        self._planned: ShotPlan | None = None
+        self._pilot_shots = 0
         self._mark = self._begun = conditions.clock()
         deadline = conditions.policy.deadline
         began = self._begun if begun is None else begun
@@ -252,20 +305,15 @@ class _Session(ExitStack):
         estimated afresh, in a round that all before it have designed. A round that the deadline
         cuts short replaces none.
         """
-        accuracy, run = self.request.accuracy, self.request.run
+        accuracy, run = self.request.accuracy, self._name
         wanted: Wanted = "values" if accuracy.exact else "errors"
         if self.shifts is not None:
-            run, wanted = f"{run} gradient", "environments"
-        if not accuracy.adaptive:
-            return self._estimate(self._sample(run, wanted, accuracy.shots))
-        pilot, fixed = first_shots(accuracy, self._num_circuits, len(self.request.batch.values))
-        if fixed is not None:
-            return self._estimate(self._sample(run, wanted, fixed))
-        seen = self._sample(f"{run} pilot", "environments", pilot)
-        plan = self._plan(seen, may_pilot=True)
-        if plan.is_pilot:
-            seen = self._sample(f"{run} second pilot", "environments", designs=plan.designs)
-            plan = self._plan(seen)
+            wanted = "environments"
+        plan: ShotPlan | int | None = accuracy.shots
+        if accuracy.adaptive:
+            plan = self._first_plan()
+        if not isinstance(plan, ShotPlan):
+            return self._estimate(self._sample(run, wanted, plan))
         seen = self._sample(f"{run} round 0", wanted, designs=plan.designs)
         best = self._estimate(seen)
         for number in range(1, MOST_ROUNDS):
@@ -288,8 +336,55 @@ class _Session(ExitStack):
             f"{best.worst:.3g}): ask for a larger precision"
         )
 
+    def planned_shots(self) -> int:
+        """Shots of pilots, which are taken, and of the round that they design, which is not."""
+        plan = self._first_plan()
+        if not isinstance(plan, ShotPlan):
+            return plan * self.num_circuits
+        designs = (design for design in plan.designs if design is not None)
+        return self.spent.shots + sum(int(design.shots.sum()) for design in designs)
+
     @property
-    def _num_circuits(self) -> int:
+    def _kind(self) -> tuple[Hashable, ...]:
+        """The plan and what is asked, for `Priors`."""
+        return id(self.prepared), self.request.parameters
+
+    def remember(self) -> None:
+        """Let later runs know what this one saw."""
+        if self.request.accuracy.reuse and self._counts:
+            self.pipeline.priors.remember(self._kind, self.rows, self._counts)
+
+    @property
+    def _name(self) -> str:
+        return self.request.run if self.shifts is None else f"{self.request.run} gradient"
+
+    def _first_plan(self) -> ShotPlan | int:
+        """The first round after the pilots; its shots a circuit where they are too few for any."""
+        accuracy, bindings = self.request.accuracy, len(self.request.batch.values)
+        recalled = None
+        if accuracy.reuse:
+            recalled = self.pipeline.priors.recall(self._kind, self.rows)
+        pilot, fixed = first_shots(
+            accuracy, self.num_circuits, bindings, knows=recalled is not None
+        )
+        if fixed is not None:
+            return fixed
+        if recalled is not None:
+            self._counts = recalled
+            asked = RoundRequest(
+                self.prepared, self.conditions.policy, self.rows, 1, "environments", self._name
+            )
+            return self._plan(self._generate(asked)[1])
+        seen = self._sample(f"{self._name} pilot", "environments", pilot)
+        plan = self._plan(seen, may_pilot=True)
+        if plan.is_pilot:
+            seen = self._sample(f"{self._name} second pilot", "environments", designs=plan.designs)
+            plan = self._plan(seen)
+        self._pilot_shots = self.spent.shots
+        return plan
+
+    @property
+    def num_circuits(self) -> int:
         """Circuits of all rows."""
         experiments = self.prepared.experiments
         return sum(
@@ -302,11 +397,6 @@ class _Session(ExitStack):
         self, seen: Reconstruction, pending: BoolArray | None = None, *, may_pilot: bool = False
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw."""
-        new = [tensor.counts for tensor in seen.tensors]
-        for counts, added in zip(self._counts or new, new, strict=True):
-            if counts is not added:
-                counts[:] = map(np.add, counts, added)
-        self._counts = self._counts or new
         pilots = [
             Seen(tensor.experiment, counts) if counts else None
             for tensor, counts in zip(seen.tensors, self._counts, strict=True)
@@ -320,6 +410,7 @@ class _Session(ExitStack):
             may_pilot=may_pilot,
         )
         self._measured = plan.influences
+        self._planned = plan
         self._lap("reconstruct")
         return plan
 
@@ -381,7 +472,10 @@ class _Session(ExitStack):
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         policy, clock = self.conditions.policy, self.conditions.clock
-        request = RoundRequest(self.prepared, policy, self.rows, shots, wanted, run, designs)
+        designed = self.request.accuracy.adaptive
+        request = RoundRequest(
+            self.prepared, policy, self.rows, shots, wanted, run, designs, designed
+        )
         round_, reconstruction = self._generate(request)
         self._lap("generate")
 
@@ -400,6 +494,10 @@ class _Session(ExitStack):
         finally:
             self._lap("execute")
         self.shots_taken = round_.shots_taken
+        if self.request.accuracy.adaptive:
+            new = [list(tensor.counts) for tensor in round_.tensors]
+            both = zip(self._counts or ([] for _ in new), new, strict=True)
+            self._counts = [list(map(np.add, old, own)) if old else own for old, own in both]
         return reconstruction
 
     def _generate(self, request: RoundRequest) -> tuple[Round, Reconstruction]:
@@ -486,6 +584,7 @@ class _Session(ExitStack):
         pipeline, plan, times, spent = self.pipeline, self.plan, self.times, self.spent
         fewest, most = estimate.shots.fewest, estimate.shots.most
         accuracy = self.request.accuracy
+        fixed = accuracy.shots is not None or accuracy.budget is not None
         return QueryRecord(
             run_id=pipeline.run_id,
             query_id=self.query_id,
@@ -522,9 +621,17 @@ class _Session(ExitStack):
             value=Summary.of(estimate.values),
             stderr=Summary.of(estimate.stderrs),
             stderr_first_order=estimate.first_order,
-            precision=None if accuracy.shots is not None else accuracy.precision,
+            precision=None if fixed else accuracy.precision,
+            design=self._design_info(),
             seed=pipeline.seed,
         )
+
+    def _design_info(self) -> DesignInfo | None:
+        plan = self._planned
+        if plan is None:
+            return None
+        own = self.request.accuracy.allocation, self._pilot_shots
+        return DesignInfo(*own, plan.fragment_shots, plan.stderr)
 
     def _straggler_info(self) -> StragglerInfo:
         own, tally = self.conditions.stragglers, self.spent.tally

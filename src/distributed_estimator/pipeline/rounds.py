@@ -15,6 +15,7 @@ from ..execution import Arrays, Assignment, Attempt, Policy, Tally, TaskSpec
 from ..reconstruction import FragmentTensor, Wanted
 from ..records import TaskRecord
 from ..subexperiments import (
+    LARGEST_DENSE,
     Backend,
     Design,
     FragmentExperiment,
@@ -27,6 +28,8 @@ from .preparation import Prepared
 
 _ALWAYS_FREE = 64 << 20
 _MOST_NETWORK = 1 << 30
+_DESIGN_ARRAYS = 6
+"""Arrays as large as a fragment's weights that are held while these are looked for."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -42,6 +45,7 @@ class RoundRequest:
         wanted: Results that will be asked for.
         run: Names the round; everything random derives from it.
         designs: Shots and weights of each fragment instead; None: the same shots everywhere.
+        designed: Whether there are such, or the round is to lead to some.
     """
 
     prepared: Prepared
@@ -51,6 +55,7 @@ class RoundRequest:
     wanted: Wanted
     run: str = ""
     designs: Sequence[Design | None] | None = None
+    designed: bool = False
 
     @property
     def backend(self) -> Backend:
@@ -101,7 +106,9 @@ class Need:
             result = experiment.result_bytes(sampled=request.sampled)
             if request.covariances:
                 result += experiment.covariance_bytes()
-            self.fragments.append(at_once * worker + len(angles) * result)
+            weights = min(len(angles) * experiment.num_weights, LARGEST_DENSE)
+            design = _DESIGN_ARRAYS * 8 * weights if request.designed else 0
+            self.fragments.append(at_once * worker + len(angles) * result + design)
         network = request.prepared.network
         self.network = 8 * network.elements_per_query(squared=request.covariances)
 

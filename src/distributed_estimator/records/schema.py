@@ -101,6 +101,21 @@ class Summary:
         return cls(flat.size, mean, float(flat.min()), float(flat.max()), values)
 
 
+@dataclass(frozen=True)
+class DesignInfo:
+    """How the shots of a round were divided, where they were not fixed.
+
+    `allocation` is the rule. Of all shots, `pilot_shots` were taken before the first round and only
+    chose how to divide, which was `fragment_shots` for each fragment of the last round planned; the
+    largest standard error was to be `stderr`.
+    """
+
+    allocation: str
+    pilot_shots: int
+    fragment_shots: tuple[int, ...]
+    stderr: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueryRecord:
     """One query, or one batch of queries evaluated together (paper §III, Eq. 1).
@@ -156,6 +171,8 @@ class QueryRecord:
     stderr_first_order: int = 0
     """Queries whose unbiased variance was not positive, so that the first-order one stands in."""
     precision: float | None
+    design: DesignInfo | None = None
+    """None: shots were fixed, or there were none; such a line leaves it out."""
     seed: int | None
     schema_version: _Version = SCHEMA_VERSION
 
@@ -337,6 +354,8 @@ def encode(record: Record) -> bytes:
         RecordError: A field holds what JSON has no word for, or a word that no reader takes.
     """
     fields = {"kind": record.kind, **vars(record)}
+    if fields.get("design", True) is None:  # hashes depend on the text of older lines
+        del fields["design"]
     for name, words in _words(record.kind).items():
         if fields[name] not in words:
             raise RecordError(f"{name} is {fields[name]!r}: use one of {', '.join(words)}")

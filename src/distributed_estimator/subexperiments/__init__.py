@@ -1,5 +1,6 @@
 """From a plan, observables and bindings to the tasks that are run. Pure."""
 
+from .design import LARGEST_DENSE as LARGEST_DENSE
 from .design import Design as Design
 from .design import Seen as Seen
 from .design import Sensitivity as Sensitivity

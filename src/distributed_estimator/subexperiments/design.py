@@ -17,15 +17,18 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 from scipy.linalg import qr
+from scipy.special import ndtri
 
 from ..cutting import BoolArray, FloatArray, IntArray
 from .experiments import FragmentExperiment
 from .shots import FEWEST_SHOTS, Accuracy, check_countable
 
-_LARGEST_DENSE = 1 << 22
+LARGEST_DENSE = 1 << 22
 """Weights of a fragment at all bindings up to which the best ones are looked for."""
 _STEPS = 3
 """Steps of weights for the shots, and shots for the weights; the optimum is flat."""
+_SHARES_OUT = 0.0, 1 / 64, 1 / 16, 1 / 4, 1.0
+"""Shots of circuits that are tried to be left out, in units of what a circuit costs besides."""
 _BALANCING, _BALANCED = 30, 0.01
 """Steps that divide shots between results, and how far from the fewest they may end."""
 _EXTRA = 1.0
@@ -34,10 +37,11 @@ _FITS = 3
 """Steps that find how large a pilot's coordinates are."""
 _DRAWS, _CHECKS = 4, 8
 """Tensors drawn from what a pilot leaves open: for the design, and for its margin."""
+_MISSED = 0.006
+"""Chance that some result of a round misses its precision, if variances were normal: 2.5 standard
+deviations for one result."""
 _ROUNDED = 5
 """Steps that allow for whole numbers of shots."""
-_SAFETY = 2.5
-"""Standard deviations by which a variance may come out larger than planned."""
 _DOUBTFUL, _PILOT = 3.0, 0.25
 """Margin from which on a further pilot is worth it, as a factor; and that pilot's shots, as a part
 of those planned without a margin."""
@@ -46,8 +50,8 @@ _LEAST_SHARE = 1e-4
 _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
 """Least variance of an outcome, such as that of a circuit that does not run; and of what is drawn,
 in units of the mean, as no matrix has an inverse that is exact."""
-_SPANNED = 1e-3
-"""Least eigenvalue of the outcomes of settings that are kept, which is about 1 where all are."""
+_SPANNED = 0.05
+"""Least eigenvalue of the outcomes of settings that are kept, in units of that of all."""
 _UNEVEN = 1.01
 _SEED = 20
 
@@ -107,14 +111,21 @@ class ShotPlan:
         designs: Per fragment; None where nothing runs.
         influences: Per fragment, what each row's measurement groups contribute to the variances of
             all results, shape (rows, groups).
+        stderr: Largest standard error that it is to give.
         is_pilot: Whether it is a further pilot, as too little is known for the round proper.
         is_short: Whether it has fewer shots than the precision takes.
     """
 
     designs: Sequence[Design | None]
     influences: Sequence[FloatArray]
+    stderr: float
     is_pilot: bool = False
     is_short: bool = False
+
+    @property
+    def fragment_shots(self) -> tuple[int, ...]:
+        """Shots of each fragment."""
+        return tuple(0 if own is None else int(own.shots.sum()) for own in self.designs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,14 +148,16 @@ class _Group:
         experiment, counts = seen.experiment, seen.counts[number]
         self.layout, self.group = experiment.layout, experiment.groups[number]
         self.paulis = list(self.group.paulis)
-        numbers = len(experiment.paulis) * self.layout.num_outcomes * self.layout.size
-        self.dense = numbers * len(counts) <= _LARGEST_DENSE
+        self.dense = len(counts) * experiment.num_weights <= LARGEST_DENSE
         self.best = best and self.dense
         self.sure = ~experiment.all_runs[number]
         self.of = self.layout.setting_of
         self.rows = len(counts)
+        self._inverted: tuple[FloatArray, FloatArray] | None = None
         self.needed = np.zeros(self.rows, dtype=bool)
         """Rows that are to run at all."""
+        self.kept = np.broadcast_to(~self.sure, (self.rows, self.layout.num_settings))
+        """Circuits that may run."""
         self.seen = self.layout.by_setting(counts[:, 0])
         counts = counts.copy()
         counts[:, 0] += _EXTRA
@@ -275,7 +288,11 @@ class _Group:
         return np.where(self.sure, 1.0, shots)
 
     def _inverse(self, shots: FloatArray) -> FloatArray:
-        return np.asarray(np.linalg.inv(self._information(self._counted(shots))))
+        """M⁻¹ at these shots, which is often asked for several times in a row."""
+        if self._inverted is None or self._inverted[0] is not shots:
+            found = np.linalg.inv(self._information(self._counted(shots)))
+            self._inverted = shots, np.asarray(found)
+        return self._inverted[1]
 
     def _information(self, shots: FloatArray) -> FloatArray:
         """M = Σ n Bᵀ Σ⁻¹ B, shape (r, p, c, c)."""
@@ -316,7 +333,7 @@ class _Group:
     def rounded(self, shots: FloatArray) -> FloatArray:
         """Whole numbers, few distinct ones; 0 for circuits that may be left out."""
         rounded = np.exp2(np.rint(8 * np.log2(np.maximum(shots, 1e-9))) / 8)
-        rounded = np.maximum(np.rint(rounded), FEWEST_SHOTS) * ~self.sure
+        rounded = np.maximum(np.rint(rounded), FEWEST_SHOTS)
         if self.best:
             rounded = np.where(shots * (1 + 1e-9) >= FEWEST_SHOTS, rounded, 0.0)
         return np.asarray(rounded)
@@ -325,15 +342,26 @@ class _Group:
         """Those, and as many of the circuits left out as determine all coordinates."""
         rounded = self.rounded(shots)
         if self.best:
-            spans = self._spans((rounded > 0) | self.sure)
-            for row in np.flatnonzero(self.needed & ~spans):
-                scales = self._uneven * np.sqrt(self._counted(shots[row]))[self.of, None]
-                scaled = self.layout.outcome_rows * scales
-                _, _, order = qr(scaled.T, mode="economic", pivoting=True)
-                needed = self.of[order[: self.layout.size]]
-                rounded[row, needed] = np.maximum(rounded[row, needed], FEWEST_SHOTS)
-            rounded *= ~self.sure
-        return np.asarray(rounded * self.needed[:, None], dtype=np.intp)
+            kept = self.spanning(shots, rounded > 0)
+            rounded = np.where(kept, np.maximum(rounded, FEWEST_SHOTS), 0.0)
+        return np.asarray(rounded * self.needed[:, None] * ~self.sure, dtype=np.intp)
+
+    def keep(self, shots: FloatArray, wanted: BoolArray) -> None:
+        """Leave out the circuits that are not wanted, except for those that have to be there."""
+        if self.best:
+            self.kept = self.spanning(shots, wanted) & ~self.sure
+
+    def spanning(self, shots: FloatArray, wanted: BoolArray) -> BoolArray:
+        """Some settings, and more of those with most shots until they determine all coordinates."""
+        kept = wanted | self.sure
+        least = _SPANNED * np.prod([np.linalg.norm(b.outcomes, -2) ** 2 for b in self.layout.bases])
+        grams = self._weighted_squares(kept[:, self.of].astype(np.float64))
+        for row in np.flatnonzero(self.needed & (np.linalg.eigvalsh(grams)[:, 0] < least)):
+            scales = self._uneven * np.sqrt(self._counted(shots[row]))[self.of, None]
+            scaled = self.layout.outcome_rows * scales
+            _, _, order = qr(scaled.T, mode="economic", pivoting=True)
+            kept[row, self.of[order[: self.layout.size]]] = True
+        return np.asarray(kept)
 
     @cached_property
     def _uneven(self) -> FloatArray:
@@ -342,11 +370,6 @@ class _Group:
         Rounding differs between processors. Shape (j, 1).
         """
         return np.random.default_rng(_SEED).uniform(1.0, _UNEVEN, (self.layout.num_outcomes, 1))
-
-    def _spans(self, kept: BoolArray) -> BoolArray:
-        """Whether settings, shape (r, s), determine all coordinates."""
-        grams = self._weighted_squares(kept[:, self.of].astype(np.float64))
-        return np.asarray(np.linalg.eigvalsh(grams)[:, 0] > _SPANNED)
 
 
 def plan_shots(
@@ -383,6 +406,8 @@ def plan_shots(
     plan = _Plan(fragments, sensitivities, pending, equal=accuracy.allocation == "uniform")
     if accuracy.budget is not None:
         return ShotPlan(*plan.designs(plan.within(accuracy.budget - spent)))
+    if accuracy.circuit_overhead:
+        plan.leave_out(accuracy.precision**2, accuracy.circuit_overhead)
     planned, shots = plan.total / accuracy.precision**2, plan.meeting(accuracy.precision**2)
     left = None if accuracy.most is None else max(0, accuracy.most - spent)
     if may_pilot and _total(shots) > _DOUBTFUL * max(planned, spent):
@@ -422,11 +447,38 @@ class _Plan:
             results = np.broadcast_to(own.results, vectors.shape[:2])
             self._entries.append(group.entries(own.rows, vectors, results))
             group.needed[own.rows[self._pending[own.results]]] = True
-        ones: Shots = [np.ones((g.rows, g.layout.num_settings)) for g in self._groups]
-        self._shots, self._spreads = ones, self._spread(ones)
+        self._shots: Shots = [np.ones((g.rows, g.layout.num_settings)) for g in self._groups]
+        self._improve()
+
+    def _improve(self) -> None:
+        """The best weights for the shots and the best shots for the weights, in turns."""
         for _ in range(_STEPS if any(group.best for group in self._groups) else 1):
-            self._spreads = self._spread(self._shots)
+            self._spreads = [
+                group.spread(entries, own)
+                for group, entries, own in zip(
+                    self._groups, self._entries, self._shots, strict=True
+                )
+            ]
             self._shots = self._divide(np.ones(self._count))
+
+    def leave_out(self, variance: float, circuit_overhead: float) -> None:
+        """Do without circuits that cost more than they save, if the others determine all.
+
+        Of those that get few shots, different numbers are tried.
+        """
+        every, found = self._shots, []
+        for share in _SHARES_OUT:
+            for group, own in zip(self._groups, every, strict=True):
+                group.keep(own, own / variance >= share * circuit_overhead)
+            self._shots = [n * g.kept for g, n in zip(self._groups, every, strict=True)]
+            self._improve()
+            circuits = sum(int((g.kept & g.needed[:, None]).sum()) for g in self._groups)
+            cost = _total(self.meeting(variance)) + circuit_overhead * circuits
+            state = [g.kept for g in self._groups], self._spreads, self._shots
+            found.append((cost, state))
+        kept, self._spreads, self._shots = min(found, key=lambda each: each[0])[1]
+        for group, own in zip(self._groups, kept, strict=True):
+            group.kept = own
 
     @property
     def total(self) -> float:
@@ -451,7 +503,8 @@ class _Plan:
         """So many that a variance hardly ever comes out larger than it may be."""
         shots: Shots = [own / variance for own in self._shots]
         planned = self._variances(shots)
-        excess = (planned + _SAFETY * np.sqrt(self._doubts(shots))) / variance
+        safety = float(ndtri(1 - _MISSED / max(1, int(self._pending.sum()))))
+        excess = (planned + safety * np.sqrt(self._doubts(shots))) / variance
         targets = np.where(planned > 0, planned / variance / np.maximum(excess, 1e-9), 1.0)
         shots = [own / variance for own in self._divide(targets)]
         total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
@@ -480,9 +533,10 @@ class _Plan:
         """Whether these are no more than a limit, as whole numbers."""
         return _total(shots) <= limit and sum(int(n.sum()) for n in self._whole(shots)) <= limit
 
-    def designs(self, shots: Shots) -> tuple[list[Design | None], list[FloatArray]]:
-        """Designs and influences of all fragments."""
+    def designs(self, shots: Shots) -> tuple[list[Design | None], list[FloatArray], float]:
+        """Designs and influences of all fragments, and the largest standard error."""
         whole = self._whole(shots)
+        found = self._variances([np.maximum(own, 1.0) for own in whole])
         influences = [
             (spread / np.maximum(own, 1)[:, None]).sum(axis=(1, 2))
             for spread, own in zip(self._spreads, whole, strict=True)
@@ -505,7 +559,7 @@ class _Plan:
                 )
             designs.append(Design(np.stack(whole[part], axis=1), weights))
             tables.append(np.stack(influences[part], axis=1))
-        return designs, tables
+        return designs, tables, float(np.sqrt(found.max(initial=0.0)))
 
     def _with_groups(self, found: Sequence[T]) -> Iterator[tuple[T, _Group]]:
         """What every fragment has, once for each of its groups."""
@@ -528,10 +582,6 @@ class _Plan:
                 whole[:, :, group.paulis] = part
             values.append(whole)
         return values
-
-    def _spread(self, shots: Shots) -> list[FloatArray]:
-        each = zip(self._groups, self._entries, shots, strict=True)
-        return [group.spread(entries, own) for group, entries, own in each]
 
     def _sum(
         self, parts: Iterable[FloatArray], entries: Iterable[_Entries], count: int
@@ -589,7 +639,10 @@ class _Plan:
                 weighted = multipliers[entries.results][:, :, None] * spread
                 shots.append(np.sqrt(weighted.sum(axis=1)))
             least = _LEAST_SHARE * _total(shots) / sum(own.size for own in shots)
-            shots = [np.maximum(own, least) for own in shots]
+            shots = [
+                np.maximum(own, least) * group.kept
+                for own, group in zip(shots, self._groups, strict=True)
+            ]
             reached = self._variances(shots) / targets
             most, total = float(reached.max(initial=0.0)), _total(shots)
             # No division takes fewer shots than the dual problem's value.

@@ -459,6 +459,11 @@ class FragmentExperiment:
         values = len(self.paulis) * prod(self.fragment.shape)
         return 8 * (values + products * self.layout.num_outcomes)
 
+    @property
+    def num_weights(self) -> int:
+        """Weights of outcomes that give the tensor at one binding, if they are not slot by slot."""
+        return len(self.paulis) * self.layout.num_outcomes * self.layout.size
+
     def covariance_bytes(self) -> int:
         """Memory for covariances of the fragment tensor and their making, per binding, in bytes."""
         pairs = sum(len(group.paulis) ** 2 for group in self.groups)

@@ -19,8 +19,7 @@ MOST_ROUNDS = 12
 _FEWEST_PILOT_SHOTS = 2
 """Of each circuit."""
 _PILOT_ROOT, _PILOT_LINEAR, _PILOT_SQUARE = 10.0, 75.0, 3.0
-_BUDGET_SHARE = 0.1
-"""Shots of a pilot as a part of all."""
+_BUDGET_ROOT = 2.0
 FEWEST_SHOTS = 4
 """Shots of a circuit that runs: fewer say little of their own variance."""
 _GOOD = 16
@@ -37,6 +36,8 @@ class Accuracy:
         allocation: How shots are divided.
         budget: Shots in all, whatever the precision; None: no such number.
         most: Shots in all that a precision may take; None: any number.
+        circuit_overhead: Shots that a circuit costs besides its own.
+        reuse: Whether what earlier runs saw takes the place of a pilot.
     """
 
     shots: int | None
@@ -44,6 +45,8 @@ class Accuracy:
     allocation: Allocation = "optimal"
     budget: int | None = None
     most: int | None = None
+    circuit_overhead: float = 0.0
+    reuse: bool = False
 
     @property
     def exact(self) -> bool:
@@ -69,16 +72,20 @@ class ShotsTaken:
     mean: float = 0.0
 
 
-def first_shots(accuracy: Accuracy, circuits: int, bindings: int) -> tuple[int, int | None]:
+def first_shots(
+    accuracy: Accuracy, circuits: int, bindings: int, *, knows: bool = False
+) -> tuple[int, int | None]:
     """Shots of each circuit in a pilot, and instead of one where there are too few to design with.
 
     A pilot's shots grow as one over the error ε, where a value takes as many as one over its
-    square, and are no more than 3/ε², which is about what a value takes.
+    square, and are no more than 3/ε², which is about what a value takes. Of N shots in all it takes
+    as many as the square root of N.
 
     Args:
         accuracy: What is wanted.
         circuits: Circuits of all bindings.
         bindings: How many there are.
+        knows: Whether no pilot is needed.
 
     Raises:
         InputError: There are fewer shots than circuits, or more than can be counted.
@@ -86,7 +93,7 @@ def first_shots(accuracy: Accuracy, circuits: int, bindings: int) -> tuple[int, 
     own, error = circuits / max(1, bindings), accuracy.precision
     name, limit = "shots_total", accuracy.budget
     if limit is not None:
-        wanted = _BUDGET_SHARE * limit / max(1, bindings)
+        wanted = _BUDGET_ROOT * math.sqrt(own * limit / max(1, bindings))
     else:
         name, limit = "max_shots", accuracy.most
         check_countable(1 / error, error)
@@ -103,7 +110,7 @@ def first_shots(accuracy: Accuracy, circuits: int, bindings: int) -> tuple[int, 
             "they are divided well"
         )
     each = limit // max(1, circuits)
-    return min(pilot, each // 4), each if each < _GOOD else None
+    return min(pilot, each // 4), each if each < (FEWEST_SHOTS if knows else _GOOD) else None
 
 
 def check_countable(shots: float, precision: float) -> None:
