@@ -638,7 +638,7 @@ class _Plan:
             for entries, spread in zip(self._entries, self._spreads, strict=True):
                 weighted = multipliers[entries.results][:, :, None] * spread
                 shots.append(np.sqrt(weighted.sum(axis=1)))
-            least = _LEAST_SHARE * _total(shots) / sum(own.size for own in shots)
+            least = _LEAST_SHARE * _total(shots) / max(1, sum(own.size for own in shots))
             shots = [
                 np.maximum(own, least) * group.kept
                 for own, group in zip(shots, self._groups, strict=True)
