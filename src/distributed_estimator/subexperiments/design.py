@@ -52,6 +52,9 @@ _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
 in units of the mean, as no matrix has an inverse that is exact."""
 _SPANNED = 0.05
 """Least eigenvalue of the outcomes of settings that are kept, in units of that of all."""
+_LEAST_KEPT = 0.5
+"""Part of a pilot's coordinates that counts as real where all may be noise: with none, circuits
+would get no shots that turn out to need many."""
 _UNEVEN = 1.01
 _SEED = 20
 
@@ -210,7 +213,9 @@ class _Group:
         mean = self.layout.means(self.signed)
         noise = self._noise(count, 1 / np.maximum(self.seen, 1.0), rng)
         energies = ((noise**2).sum(axis=-1).mean(axis=0), (mean**2).sum(axis=-1))
-        kept = np.clip(1 - energies[0] / np.maximum(energies[1], 1e-300), 0.0, 1.0)[..., None]
+        kept = np.clip(1 - energies[0] / np.maximum(energies[1], 1e-300), _LEAST_KEPT, 1.0)[
+            ..., None
+        ]
         noise *= np.sqrt(kept)
         if shots is not None:
             noise += self._noise(count, 1 / np.maximum(shots, 1.0), rng)
@@ -416,7 +421,8 @@ def plan_shots(
         return ShotPlan(*plan.designs(plan.within(round(pilot))), is_pilot=True)
     if left is not None and not plan.fits(shots, left):
         return ShotPlan(*plan.designs(plan.within(left)), is_short=True)
-    check_countable(max(float(own.max(initial=0.0)) for own in shots), accuracy.precision)
+    most = max((float(own.max(initial=0.0)) for own in shots), default=0.0)
+    check_countable(most, accuracy.precision)
     return ShotPlan(*plan.designs(shots))
 
 
