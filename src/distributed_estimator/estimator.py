@@ -541,7 +541,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             metadata["covariance"] = np.zeros((ends[-1], ends[-1]))
         for members, request in _requests(pubs, accuracies, run):
             chosen, accuracy = [pubs[number] for number in members], request.accuracy
-            request = replace(request, independent=independent, covariance=covariance)
+            batch = request.batch.with_own_bindings() if independent else request.batch
+            request = replace(request, batch=batch, independent=independent, covariance=covariance)
             evaluation = self.pipeline.evaluate(request, stop, begun)
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)

@@ -303,6 +303,7 @@ class Reconstruction:
         total = np.zeros((len(stderrs), len(stderrs)))
         for tensor, own in zip(self.tensors, self.sensitivities(), strict=True):
             tensor.add_covariances(total, own)
+        total = (total + total.T) / 2  # rounding differs between the two
         roots = np.sqrt(np.diag(total))
         scale = np.divide(stderrs, roots, out=np.zeros_like(roots), where=roots > 0)
         total *= scale[:, None] * scale

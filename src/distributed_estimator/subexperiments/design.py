@@ -52,7 +52,9 @@ _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
 in units of the mean, as no matrix has an inverse that is exact."""
 _SPANNED = 0.05
 """Least eigenvalue of the outcomes of settings that are kept, in units of that of all."""
-_LEAST_KEPT = 0.1
+_LEAST_KEPT = 0.5
+"""Part of a pilot's coordinates that counts as real where all may be noise: with none, circuits
+would get no shots that turn out to need many."""
 _UNEVEN = 1.01
 _SEED = 20
 
@@ -419,7 +421,8 @@ def plan_shots(
         return ShotPlan(*plan.designs(plan.within(round(pilot))), is_pilot=True)
     if left is not None and not plan.fits(shots, left):
         return ShotPlan(*plan.designs(plan.within(left)), is_short=True)
-    check_countable(max(float(own.max(initial=0.0)) for own in shots), accuracy.precision)
+    most = max((float(own.max(initial=0.0)) for own in shots), default=0.0)
+    check_countable(most, accuracy.precision)
     return ShotPlan(*plan.designs(shots))
 
 
@@ -641,7 +644,7 @@ class _Plan:
             for entries, spread in zip(self._entries, self._spreads, strict=True):
                 weighted = multipliers[entries.results][:, :, None] * spread
                 shots.append(np.sqrt(weighted.sum(axis=1)))
-            least = _LEAST_SHARE * _total(shots) / sum(own.size for own in shots)
+            least = _LEAST_SHARE * _total(shots) / max(1, sum(own.size for own in shots))
             shots = [
                 np.maximum(own, least) * group.kept
                 for own, group in zip(shots, self._groups, strict=True)
