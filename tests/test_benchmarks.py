@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from benchmarks import _cut_circuits as cut_circuits
 from benchmarks._cut_circuits import CutCircuit
 from benchmarks._harness import CALLS_A_TURN, Budget, Contestant, slope, take_turns
 from benchmarks._learning import Cell, Score, Setting, markdown, statement
+from benchmarks._optimum import fewest
 from benchmarks._paired import holm, paired
 from benchmarks._peers import Terms, addon, addon_terms, qcut, qcut_missing, qcut_terms
 from benchmarks._report import Bar
 from benchmarks._runtime import check_same, empty_tasks, in_turns
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
 from benchmarks.overhead import POLICIES, VirtualRun
+from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.execution import TaskSpec, make_pool, run_tasks
 from distributed_estimator.execution.dispatcher import Dispatcher
 
@@ -124,13 +127,15 @@ def test_a_smoke_run_of_shots_holds_every_contestant_and_circuit() -> None:
     for circuit in names:
         for precision in document["settings"]["precisions"]:
             found = {c for n, c, p in entries if (n, p) == (circuit, precision)}
-            assert ours | {"not cut", "qiskit-addon-cutting"} <= found
+            assert ours | {"not cut", "oracle", "qiskit-addon-cutting"} <= found
             assert ("QCut" in found) == (not document["skipped"])
     for entry in document["shots"]:
         assert min(entry["shots"]) > 0
-        assert entry["contestant"] not in ours or min(entry["taken"]) > 0
     assert {claim["contestant"] for claim in document["claims"]} == ours
+    assert all(claim["missed"] == 0 for claim in document["claims"])
     assert ours <= {entry["contestant"] for entry in document["growth"]}
+    assert ours == {entry["contestant"] for entry in document["fleet"]}
+    assert all(entry["seconds"] > 0 for entry in document["fleet"])
 
 
 CUT_CIRCUITS = [
@@ -150,6 +155,24 @@ def test_the_terms_of_peers_add_up_to_the_uncut_value(case: CutCircuit) -> None:
     assert addon_terms(bound, case.labels).value == pytest.approx(exact, abs=1e-10)
     if qcut_missing() is None:
         assert qcut_terms(bound, case.labels).value == pytest.approx(exact, abs=1e-10)
+
+
+def test_the_oracle_takes_what_a_circuit_that_is_not_cut_takes() -> None:
+    case = replace(cut_circuits.qnn_blocks(1, 2), labels=[0, 0, 0, 0])
+    assert fewest(case) == pytest.approx(1 - case.exact() ** 2, rel=1e-4)
+
+
+@named
+def test_a_design_from_a_very_large_pilot_is_near_the_oracle_and_not_below(
+    case: CutCircuit,
+) -> None:
+    budget = 10**12
+    options = EstimatorOptions(shots_total=budget, seed=3)
+    with DistributedEstimator(case.labels, workers=1, options=options) as estimator:
+        pub = (case.circuit, case.observable, case.bindings[0])
+        result = estimator.run([pub]).result()[0]
+    price = float(result.data.stds) ** 2 * (result.metadata["shots_total"] - budget / 10)
+    assert 0.99 <= price / fewest(case)[0] <= 1.12
 
 
 def test_the_variance_of_terms_is_that_of_their_draws() -> None:
