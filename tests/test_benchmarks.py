@@ -24,6 +24,7 @@ from benchmarks._peers import Terms, addon, addon_terms, qcut, qcut_missing, qcu
 from benchmarks._report import Bar
 from benchmarks._runtime import check_same, empty_tasks, in_turns
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
+from benchmarks.figure import draw_shots
 from benchmarks.overhead import POLICIES, VirtualRun
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.execution import TaskSpec, make_pool, run_tasks
@@ -136,6 +137,8 @@ def test_a_smoke_run_of_shots_holds_every_contestant_and_circuit() -> None:
     assert ours <= {entry["contestant"] for entry in document["growth"]}
     assert ours == {entry["contestant"] for entry in document["fleet"]}
     assert all(entry["seconds"] > 0 for entry in document["fleet"])
+    *_, chain = draw_shots(document).axes
+    assert {line.get_label() for line in chain.get_lines()} > ours | {"oracle", "Π γ²"}
 
 
 CUT_CIRCUITS = [
