@@ -23,6 +23,7 @@ from benchmarks._harness import Timing
 from benchmarks._workload import Floats
 
 PAGE_WIDTH = 150  # of tables that do not go to a terminal
+_STANDARD_OUTPUT = Path("-")
 
 _PACKAGES = (
     "distributed-estimator",
@@ -30,6 +31,7 @@ _PACKAGES = (
     "opt_einsum",
     "pennylane",
     "pennylane-lightning",
+    "QCut",
     "qiskit",
     "qiskit-addon-cutting",
     "qiskit-aer",
@@ -240,11 +242,12 @@ def _case(case: Mapping[str, int]) -> str:
     return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in case.items())
 
 
-def _table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
-    table = Table(*columns, title=title, title_justify="left")
+def table(title: str, columns: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+    """A table with its lines."""
+    made = Table(*columns, title=title, title_justify="left")
     for line in lines:
-        table.add_row(*line)
-    return table
+        made.add_row(*line)
+    return made
 
 
 def _time_line(row: Row) -> tuple[str, ...]:
@@ -255,7 +258,7 @@ def _time_line(row: Row) -> tuple[str, ...]:
 def _time_tables(report: Report) -> Iterable[Table]:
     columns = ("ours", "time", "counterpart", "its time", "its time / ours")
     for case, rows in groupby(report.rows, key=lambda row: _case(row.case)):
-        yield _table(f"Time: {case}", columns, map(_time_line, rows))
+        yield table(f"Time: {case}", columns, map(_time_line, rows))
 
 
 def _stage_lines(report: Report) -> list[tuple[str, ...]]:
@@ -274,34 +277,56 @@ def _stage_lines(report: Report) -> list[tuple[str, ...]]:
     ]
 
 
-def _tables(report: Report) -> Iterable[Table]:
+def tables(report: Report) -> Iterable[Table]:
+    """The tables of a report, some of them without lines."""
     figures = [(_case(f.case), f.name, _amount(f)) for f in report.figures]
     bars = [(_case(case), str(bar)) for case, bar in report.bars()]
     skipped = [(_case(s.case), s.name, s.reason) for s in report.skipped]
     yield from _time_tables(report)
-    yield _table("Stages", ("case", "what", "stages"), _stage_lines(report))
-    yield _table("Figures", ("case", "figure", "value"), figures)
-    yield _table("Bars", ("case", "bar"), bars)
-    yield _table("Not measured", ("case", "what", "why"), skipped)
+    yield table("Stages", ("case", "what", "stages"), _stage_lines(report))
+    yield table("Figures", ("case", "figure", "value"), figures)
+    yield table("Bars", ("case", "bar"), bars)
+    yield table("Not measured", ("case", "what", "why"), skipped)
 
 
 def parser(benchmark: str, description: str) -> argparse.ArgumentParser:
     """The options every benchmark has."""
     command = f"python -m benchmarks.{benchmark}"
     made = argparse.ArgumentParser(prog=command, description=description)
-    made.add_argument("--json", action="store_true", help="print one JSON document, no tables")
+    made.add_argument(
+        "--json",
+        nargs="?",
+        type=Path,
+        const=_STANDARD_OUTPUT,
+        metavar="FILE",
+        help="print one JSON document, no tables; with FILE: write it there and print the tables",
+    )
     made.add_argument("--quick", action="store_true", help="a smoke run: few cases, few repeats")
     return made
+
+
+def show(contents: Iterable[Table]) -> None:
+    """Print the tables that have lines."""
+    console = Console(width=None if sys.stdout.isatty() else PAGE_WIDTH)
+    for one in contents:
+        if one.row_count:
+            console.print(one)
+
+
+def deliver(
+    document: Mapping[str, Any], arguments: argparse.Namespace, print_tables: Callable[[], None]
+) -> None:
+    """Write the document, the tables or both, as `--json` asks for."""
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    if arguments.json == _STANDARD_OUTPUT:
+        sys.stdout.write(text)
+        return
+    if arguments.json is not None:
+        arguments.json.write_text(text, "utf-8")
+    print_tables()
 
 
 def run(measure: Callable[[argparse.Namespace], Report], arguments: argparse.Namespace) -> None:
     """Measure and print."""
     report = measure(arguments)
-    if arguments.json:
-        json.dump(report.as_json(), sys.stdout, indent=2, allow_nan=False)
-        sys.stdout.write("\n")
-        return
-    console = Console(width=None if sys.stdout.isatty() else PAGE_WIDTH)
-    for table in _tables(report):
-        if table.row_count:
-            console.print(table)
+    deliver(report.as_json(), arguments, lambda: show(tables(report)))

@@ -16,7 +16,6 @@ Every run goes through `train`, into a folder that is thrown away.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from benchmarks._learning import (
     statement,
 )
 from benchmarks._paired import paired
-from benchmarks._report import Figure, Report, parser
+from benchmarks._report import Figure, Report, deliver, parser
 from distributed_estimator.training.loop import train
 from distributed_estimator.training.runs import RunFolder
 from distributed_estimator.training.workloads import load_workload
@@ -129,10 +128,10 @@ def main() -> None:
     report, cells = measure(arguments)
     if arguments.markdown is not None:
         arguments.markdown.write_text(markdown(cells), "utf-8")
-    if arguments.json:
-        json.dump(document(report, cells), sys.stdout, indent=2, allow_nan=False)
-        sys.stdout.write("\n")
-        return
+    deliver(document(report, cells), arguments, lambda: _print(report, cells))
+
+
+def _print(report: Report, cells: Sequence[Cell]) -> None:
     sys.stdout.write(markdown(cells))
     for case, bar in report.bars():
         sys.stdout.write(f"\n- {case['qubits']} qubits, {case['cuts']} cuts: {bar}")

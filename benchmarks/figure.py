@@ -1,6 +1,7 @@
-"""Draw the `query` benchmark: `python -m benchmarks.figure query.json figure.png`.
+"""Draw a benchmark, `query` or `shots`: `python -m benchmarks.figure query.json figure.png`.
 
-One line per way to ask one query of 4 qubits, against the number of cuts, on a logarithmic axis.
+query: one line per way to ask one query of 4 qubits, against the number of cuts. shots: shots
+against the precision, and variance × shots against the number of cuts. Axes are logarithmic.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 # Colour-blind safe (Okabe and Ito), and a marker each.
 _LOOKS = (
@@ -22,15 +25,28 @@ _LOOKS = (
     ("#009E73", "P"),
 )
 
+# Of `shots`: a colour, a marker and a style each, in the legend's order.
+_CONTESTANTS = {
+    "Π γ²": ("#999999", "", ":"),
+    "qiskit-addon-cutting": ("#D55E00", "o", "-"),
+    "QCut": ("#E69F00", "s", "-"),
+    "ours, uniform": ("#56B4E9", "^", "-"),
+    "ours, neyman": ("#0072B2", "D", "-"),
+    "ours, optimal": ("#009E73", "P", "-"),
+    "oracle": ("black", "", "--"),
+    "not cut": ("black", "", ":"),
+}
+_DRAWN = ("QNN, 3 cuts", "weak, 3 cut RZZ(0.3)")
+
 
 def main() -> None:
-    """Read a JSON document of `benchmarks.query` and write a PNG."""
+    """Read a JSON document of `benchmarks.query` or `benchmarks.shots` and write a PNG."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("document", type=Path)
     parser.add_argument("picture", type=Path)
     arguments = parser.parse_args()
-    rows = json.loads(arguments.document.read_text())["rows"]
-    figure = draw(rows)
+    document = json.loads(arguments.document.read_text())
+    figure = draw_shots(document) if document["benchmark"] == "shots" else draw(document["rows"])
     figure.savefig(arguments.picture, dpi=150)
 
 
@@ -76,6 +92,55 @@ def _times(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
         name: {0: points[0]} if name.startswith("not cut") else points
         for name, points in times.items()
     }
+
+
+def draw_shots(document: dict[str, Any]) -> Figure:
+    """Two circuits and the chain from a document of `benchmarks.shots`."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    *left, chain = figure.subplots(1, 1 + len(_DRAWN))
+    for axes, circuit in zip(left, _DRAWN, strict=True):
+        points: dict[str, dict[float, float]] = {}
+        for cost in document["shots"]:
+            if cost["circuit"] == circuit:
+                points.setdefault(cost["contestant"], {})[cost["precision"]] = cost["median"]
+        _lines(axes, points)
+        axes.set_xscale("log")
+        axes.invert_xaxis()
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(sorted(document["settings"]["precisions"]))
+        axes.set_xticklabels(map(str, sorted(document["settings"]["precisions"])))
+        axes.set_xlabel("standard error asked for")
+        axes.set_ylabel("shots")
+        axes.set_title(circuit, loc="left", fontsize=10)
+    growth: dict[str, dict[float, float]] = {}
+    for entry in document["growth"]:
+        growth.setdefault(entry["contestant"], {})[entry["cuts"]] = entry["price"]
+        growth.setdefault("Π γ²", {})[entry["cuts"]] = entry["sampling_overhead"]
+    _lines(chain, growth)
+    chain.set_ylim(top=1e6)
+    chain.set_xlabel("cuts")
+    chain.set_ylabel("variance × shots")
+    chain.set_title("chain, two qubits a fragment", loc="left", fontsize=10)
+    handles = {
+        name: line
+        for axes in (*left, chain)
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    names = [name for name in _CONTESTANTS if name in handles]
+    lines = [handles[name] for name in names]
+    figure.legend(lines, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _lines(axes: Axes, points: dict[str, dict[float, float]]) -> None:
+    for name, (colour, marker, style) in _CONTESTANTS.items():
+        if name in points:
+            xs = sorted(points[name])
+            ys = [points[name][x] for x in xs]
+            axes.plot(xs, ys, color=colour, marker=marker, linestyle=style, label=name)
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

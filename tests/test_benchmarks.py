@@ -7,19 +7,26 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import _cut_circuits as cut_circuits
+from benchmarks._cut_circuits import CutCircuit
 from benchmarks._harness import CALLS_A_TURN, Budget, Contestant, slope, take_turns
 from benchmarks._learning import Cell, Score, Setting, markdown, statement
+from benchmarks._optimum import fewest
 from benchmarks._paired import holm, paired
+from benchmarks._peers import Terms, addon, addon_terms, qcut, qcut_missing, qcut_terms
 from benchmarks._report import Bar
 from benchmarks._runtime import check_same, empty_tasks, in_turns
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
+from benchmarks.figure import draw_shots
 from benchmarks.overhead import POLICIES, VirtualRun
+from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.execution import TaskSpec, make_pool, run_tasks
 from distributed_estimator.execution.dispatcher import Dispatcher
 
@@ -109,6 +116,101 @@ def test_a_smoke_run_of_overhead_times_the_dispatcher_and_every_pool_that_is_ins
     left_out = {skip["name"] for skip in document["skipped"]}
     assert timed | left_out == {"threads", "processes", "dask", "ray"}
     assert timed >= {"threads", "processes"}
+
+
+@pytest.mark.soak
+def test_a_smoke_run_of_shots_holds_every_contestant_and_circuit() -> None:
+    document = smoke_run("shots", "--runs", "8")
+    entries = {(e["circuit"], e["contestant"], e["precision"]): e for e in document["shots"]}
+    assert len(entries) == len(document["shots"])
+    names = {circuit for circuit, _, _ in entries}
+    ours = {f"ours, {name}" for name in ("uniform", "neyman", "optimal")}
+    for circuit in names:
+        for precision in document["settings"]["precisions"]:
+            found = {c for n, c, p in entries if (n, p) == (circuit, precision)}
+            assert ours | {"not cut", "oracle", "qiskit-addon-cutting"} <= found
+            assert ("QCut" in found) == (not document["skipped"])
+    for entry in document["shots"]:
+        assert min(entry["shots"]) > 0
+    assert {claim["contestant"] for claim in document["claims"]} == ours
+    assert all(claim["missed"] == 0 for claim in document["claims"])
+    assert ours <= {entry["contestant"] for entry in document["growth"]}
+    assert ours == {entry["contestant"] for entry in document["fleet"]}
+    assert all(entry["seconds"] > 0 for entry in document["fleet"])
+    *_, chain = draw_shots(document).axes
+    assert {line.get_label() for line in chain.get_lines()} > ours | {"oracle", "Π γ²"}
+
+
+CUT_CIRCUITS = [
+    cut_circuits.qnn_blocks(2, 1),
+    cut_circuits.chain(2, 1),
+    cut_circuits.random_gates(1, 1),
+    cut_circuits.ring(1),
+    cut_circuits.star(1),
+    cut_circuits.weak(1),
+]
+named = pytest.mark.parametrize("case", CUT_CIRCUITS, ids=lambda case: case.name)
+
+
+@named
+def test_the_terms_of_peers_add_up_to_the_uncut_value(case: CutCircuit) -> None:
+    bound, (exact,) = case.bound(case.bindings[0]), case.exact()
+    assert addon_terms(bound, case.labels).value == pytest.approx(exact, abs=1e-10)
+    if qcut_missing() is None:
+        assert qcut_terms(bound, case.labels).value == pytest.approx(exact, abs=1e-10)
+
+
+def test_the_oracle_takes_what_a_circuit_that_is_not_cut_takes() -> None:
+    case = replace(cut_circuits.qnn_blocks(1, 2), labels=[0, 0, 0, 0])
+    assert fewest(case) == pytest.approx(1 - case.exact() ** 2, rel=1e-4)
+
+
+@named
+def test_a_design_from_a_very_large_pilot_is_near_the_oracle_and_not_below(
+    case: CutCircuit,
+) -> None:
+    budget = 10**12
+    options = EstimatorOptions(shots_total=budget, seed=3)
+    with DistributedEstimator(case.labels, workers=1, options=options) as estimator:
+        pub = (case.circuit, case.observable, case.bindings[0])
+        result = estimator.run([pub]).result()[0]
+    price = float(result.data.stds) ** 2 * (result.metadata["shots_total"] - budget / 10)
+    assert 0.99 <= price / fewest(case)[0] <= 1.12
+
+
+def test_the_variance_of_terms_is_that_of_their_draws() -> None:
+    terms = Terms(np.array([1.5, -0.5]), np.array([[0.6, -0.3], [0.1, 0.9]]), np.array([1.0, 0.3]))
+    rng = np.random.default_rng(3)
+    drawn = [
+        2 * rng.binomial(shots, (1 + means) / 2, (200_000, 2)) / shots - 1
+        for shots, means in zip((4, 2), terms.means, strict=True)
+    ]
+    values = sum(c * draws.prod(axis=1) for c, draws in zip(terms.coefficients, drawn, strict=True))
+    assert terms.shots(4) == 2 * (4 + 2)
+    assert np.mean(values) == pytest.approx(terms.value, abs=0.01)
+    assert np.var(values) == pytest.approx(terms.variance(4), rel=0.02)
+
+
+def test_terms_take_the_fewest_shots_that_are_enough() -> None:
+    terms = Terms.of([0.5, 0.5, -0.5], [[0.2, 0.4], [0.0, 0.7], [-0.9, 0.1]])
+    most = terms.shots_to(0.03) // terms.num_circuits
+    assert terms.variance(most) <= 0.03**2 < terms.variance(most - 1)
+
+
+@pytest.mark.soak
+def test_runs_of_peers_scatter_as_their_terms_say() -> None:
+    """Within four standard errors of the mean, and of the variance of near-normal values."""
+    case, repeats, shots = cut_circuits.qnn_blocks(1, 1), 300, 64
+    bound = case.bound(case.bindings[0])
+    peers = [(addon, addon_terms)] + ([] if qcut_missing() else [(qcut, qcut_terms)])
+    for run, terms_of in peers:
+        terms = terms_of(bound, case.labels)
+        estimates = [run(bound, case.labels, shots, seed) for seed in range(repeats)]
+        assert {estimate.shots for estimate in estimates} == {terms.shots(shots)}
+        values = np.array([estimate.value for estimate in estimates])
+        variance = terms.variance(shots)
+        assert abs(values.mean() - terms.value) < 4 * (variance / repeats) ** 0.5
+        assert values.var() == pytest.approx(variance, rel=4 * (2 / repeats) ** 0.5)
 
 
 def figures_of(document: dict[str, Any]) -> dict[str, float]:
