@@ -44,6 +44,7 @@ from ..records import (
     utc_now,
 )
 from ..subexperiments import (
+    MOST_PILOTS,
     MOST_ROUNDS,
     Accuracy,
     Backend,
@@ -381,9 +382,14 @@ class _Session(ExitStack):
             return self._plan(self._generate(asked)[1])
         seen = self._sample(f"{self._name} pilot", "environments", pilot)
         plan = self._plan(seen, may_pilot=True)
-        if plan.is_pilot:
-            seen = self._sample(f"{self._name} second pilot", "environments", designs=plan.designs)
-            plan = self._plan(seen)
+        for number in range(2, MOST_PILOTS + 1):
+            if not plan.needs_pilot:
+                break
+            # As many shots as all pilots had so far, for every circuit: what they have told of
+            # where shots are needed is too little to go by.
+            name = f"{self._name} pilot {number}"
+            seen = self._sample(name, "environments", pilot << (number - 2))
+            plan = self._plan(seen, may_pilot=number < MOST_PILOTS)
         self._pilot_shots = self.spent.shots
         return plan
 

@@ -18,6 +18,7 @@ from .observables import Observables as Observables
 from .observables import Pauli as Pauli
 from .observables import parse as parse
 from .observables import restrict as restrict
+from .shots import MOST_PILOTS as MOST_PILOTS
 from .shots import MOST_ROUNDS as MOST_ROUNDS
 from .shots import MOST_SHOTS as MOST_SHOTS
 from .shots import Accuracy as Accuracy

@@ -42,9 +42,12 @@ _MISSED = 0.006
 deviations for one result."""
 _ROUNDED = 5
 """Steps that allow for whole numbers of shots."""
+_APPROACHES, _LARGE, _CLOSE = 12, 2.0, 1.1
+"""Steps towards a margin that more than doubles the shots, by how much in one of them, and how far
+from the variance wanted is near enough."""
 _DOUBTFUL, _PILOT = 3.0, 0.25
-"""Margin from which on a further pilot is worth it, as a factor; and that pilot's shots, as a part
-of those planned without a margin."""
+"""Margin from which on a further pilot is worth it, as a factor, both of the shots planned without
+it and of those spent; and the part of a limit of shots that pilots may take."""
 _LEAST_SHARE = 1e-4
 """Shots of a circuit at least, in units of the mean, while they are still fractions."""
 _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
@@ -115,14 +118,14 @@ class ShotPlan:
         influences: Per fragment, what each row's measurement groups contribute to the variances of
             all results, shape (rows, groups).
         stderr: Largest standard error that it is to give.
-        is_pilot: Whether it is a further pilot, as too little is known for the round proper.
+        needs_pilot: Whether too little is known for a design; the rest is empty then.
         is_short: Whether it has fewer shots than the precision takes.
     """
 
     designs: Sequence[Design | None]
     influences: Sequence[FloatArray]
     stderr: float
-    is_pilot: bool = False
+    needs_pilot: bool = False
     is_short: bool = False
 
     @property
@@ -415,10 +418,9 @@ def plan_shots(
         plan.leave_out(accuracy.precision**2, accuracy.circuit_overhead)
     planned, shots = plan.total / accuracy.precision**2, plan.meeting(accuracy.precision**2)
     left = None if accuracy.most is None else max(0, accuracy.most - spent)
-    if may_pilot and _total(shots) > _DOUBTFUL * max(planned, spent):
-        pilot = _PILOT * (planned if left is None else min(planned, left))
-        check_countable(pilot, accuracy.precision)
-        return ShotPlan(*plan.designs(plan.within(round(pilot))), is_pilot=True)
+    affordable = left is None or _PILOT * left > spent
+    if may_pilot and affordable and _total(shots) > _DOUBTFUL * max(planned, spent):
+        return ShotPlan([], [], np.inf, needs_pilot=True)
     if left is not None and not plan.fits(shots, left):
         return ShotPlan(*plan.designs(plan.within(left)), is_short=True)
     most = max((float(own.max(initial=0.0)) for own in shots), default=0.0)
@@ -506,13 +508,30 @@ class _Plan:
         return [group.whole(own) for group, own in zip(self._groups, shots, strict=True)]
 
     def meeting(self, variance: float) -> Shots:
-        """So many that a variance hardly ever comes out larger than it may be."""
+        """So many that a variance hardly ever comes out larger than it may be.
+
+        What is not known of a variance falls faster than that where the noise of several fragments
+        is multiplied, so that a large margin is approached in steps.
+        """
         shots: Shots = [own / variance for own in self._shots]
-        planned = self._variances(shots)
+        planned = self._variances(shots) / variance
         safety = float(ndtri(1 - _MISSED / max(1, int(self._pending.sum()))))
-        excess = (planned + safety * np.sqrt(self._doubts(shots))) / variance
-        targets = np.where(planned > 0, planned / variance / np.maximum(excess, 1e-9), 1.0)
-        shots = [own / variance for own in self._divide(targets)]
+        margins = before = last = np.ones(self._count)
+        power = 1.0
+        for step in range(_APPROACHES):
+            found = self._variances(shots) + safety * np.sqrt(self._doubts(shots))
+            excess = np.maximum(found / variance, 1e-9)
+            worst = int(excess.argmax()) if self._count else 0
+            if step and margins[worst] > before[worst]:
+                fell = np.log(last[worst] / excess[worst])
+                power = float(np.clip(fell / np.log(margins[worst] / before[worst]), 1.0, 4.0))
+            large = step > 0 or excess.max(initial=0.0) > _LARGE
+            before, last = margins, excess
+            margins = margins * np.minimum(excess ** (1 / power), _LARGE if large else np.inf)
+            targets = np.where(planned > 0, planned / margins, 1.0)
+            shots = [own / variance for own in self._divide(targets)]
+            if not large or excess.max(initial=0.0) <= _CLOSE:
+                break
         total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
         least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / np.sqrt(variance))
         shots = [own * max(1.0, least / total if total else 0.0) for own in shots]
