@@ -168,8 +168,11 @@ def _network(
             stragglers=config.stragglers,
         )
         return ReferenceNetwork(model, reference, log)
+    designed = config.shots_total is not None
     options = EstimatorOptions(
-        shots=config.shots,
+        shots=None if designed else config.shots,
+        shots_total=config.shots_total,
+        reuse_pilots=designed,
         default_precision=0.0 if config.shots is None else 1 / 64,
         seed=config.seed,
         setting_basis=config.setting_basis,
