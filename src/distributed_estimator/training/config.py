@@ -63,10 +63,10 @@ class TrainingConfig(Config):
         label: A partition label per qubit, such as AABB, instead of cuts.
         max_qubits: Search for cuts instead, so that no fragment is wider than so many.
         shots: Shots a subexperiment. None: exact values.
-        shots_total: Instead of shots a subexperiment, those that the values of a step take in all,
-            and its derivatives, and the scores of an epoch, each; divided so that the largest
-            standard error is least, by what earlier steps saw. A run that is stopped and resumed
-            draws other shots than one that is not.
+        shots_total: Instead of shots a subexperiment, those that the values and derivatives of a
+            step (of COBYLA and SPSA, an evaluation) take in all, divided by what earlier steps saw
+            so that the largest standard error is least. A run that is stopped and resumed draws
+            other shots than one that is not.
         optimizer: adam, sgd or lbfgs (fragment-local gradients); cobyla or spsa (none).
         epochs: Passes over the training part; for COBYLA its evaluations, for SPSA its
             iterations (maxiter), each over the whole training part.
@@ -174,7 +174,7 @@ class TrainingConfig(Config):
             cut = f"fragments of at most {self.max_qubits} qubits"
         shots = "exact" if self.shots is None else f"{self.shots} shots a circuit"
         if self.shots_total is not None:
-            shots = f"{self.shots_total} shots a batch"
+            shots = f"{self.shots_total} shots a step"
         return f"{workload}, {cut}, {shots}, {self.optimizer}"
 
     def exact(self) -> TrainingConfig:

@@ -77,6 +77,12 @@ def train(
         with folder.held(), closing(session):
             folder.check_free()  # another process may have come first
             try:
+                if not config.is_gradient_free:
+                    first = _batches(config, len(session.targets), 0)[0]
+                    layer = session.classifier.layer
+                    layer.network.check_step(
+                        session.features[first].numpy(), layer.weights.detach().numpy()
+                    )
                 session.save()  # before anything is run: from here on, the run can be resumed
                 data.save(folder.data)
                 record = session.score_epoch()
