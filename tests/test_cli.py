@@ -747,6 +747,8 @@ def test_bad_ways_to_go_on(dest: Callable[..., Done], options: list[str], messag
         (["--feature-map-reps", "1000000"], "`--feature-map-reps` is 1000000: give a whole number"),
         (["--feature-map-reps", "9" * 20], f"`--feature-map-reps` is {'9' * 20}: give a whole"),
         (["--shots", "10", "--exact"], "exclude one another: give one"),
+        (["--shots-total", "10", "--shots", "10"], "exclude one another: give one"),
+        (["--shots-total", "10", "--exact"], "exclude one another: give one"),
         (["--epochs", "0"], "`--epochs` is 0"),
         (["--epochs", "1", "--maxiter", "1"], "exclude one another: give one"),
         (["--maxiter", "1", "--batch-size", "4"], "with `--batch-size` give `--epochs`"),

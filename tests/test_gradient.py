@@ -623,3 +623,25 @@ def test_precision_zero_needs_an_exact_backend():
     job = FragmentGradient(estimator, precision=0).run([circuit], ["ZZ"], [point(circuit)])
     with pytest.raises(BackendError, match="precision"):
         job.result()
+
+
+def test_a_run_may_have_shots_in_all_of_its_own(tmp_path):
+    """They win over those of the options, in values and derivatives; 0 is exact whatever else."""
+    circuit = real_amplitudes(2, reps=1)
+    pub = (circuit, "ZZ", [0.1, 0.2, 0.3, 0.4])
+    log = tmp_path / "queries.jsonl"
+    options = EstimatorOptions(shots=10, seed=1)
+    with DistributedEstimator("AB", options=options, log=log) as estimator:
+        gradient = FragmentGradient(estimator)
+        estimator.run([pub], shots_total=2_000).result()
+        gradient.values_and_gradients(pub, shots_total=20_000)
+        estimator.run([pub], shots_total=2_000, precision=0).result()
+        with pytest.raises(InputError, match="`shots_total` is 0: give"):
+            estimator.run([pub], shots_total=0)
+        counts = gradient.num_circuits(pub)
+        estimator.run([pub]).result()
+        gradient.values_and_gradients(pub)
+    shots = [record.shots_total for record in read_records(log) if isinstance(record, QueryRecord)]
+    assert 1_800 < shots[0] <= 2_000
+    assert 18_000 < shots[1] <= 20_000
+    assert shots[2:] == [0, *(10 * count for count in counts)]

@@ -125,6 +125,19 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(task: Workload, tmp_path: 
     check_sound(parts)
 
 
+def test_shots_that_are_divided_begin_with_pilots_again(task: Workload, tmp_path: Path):
+    config = replace(BASE, shots=1024, shots_total=20_000, epochs=3)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(TrainingStoppedError):
+        train(task, config, folder, stop=every(1))
+    resume(folder)
+    check_sound(folder)
+    designs = [record.design for record in load_queries(folder.queries)]
+    # Scores, then values, derivatives and scores of each step, of which the second is resumed.
+    pilots = [design is not None and design.pilot_shots > 0 for design in designs]
+    assert pilots == [1, *[0, 1, 0], *[1, 1, 1], *[0, 0, 0]]
+
+
 def test_what_was_done_after_the_last_checkpoint_is_done_again(task: Workload, tmp_path: Path):
     """As after a kill: the checkpoint is older than the logs, which end in half a line."""
     whole = RunFolder(tmp_path / "whole")

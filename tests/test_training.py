@@ -213,6 +213,30 @@ def test_sixty_steps_with_shots_learn_iris(task: Workload, tmp_path: Path):
     assert result.final.loss <= 0.25
 
 
+def test_shots_of_a_batch_are_divided_by_what_earlier_steps_saw(small: Workload, tmp_path: Path):
+    config = TrainingConfig(cuts=1, shots_total=20_000, epochs=2)
+    runs = [train(small, config, RunFolder(tmp_path / name)) for name in "ab"]
+    assert losses(runs[0]) == losses(runs[1])
+    queries = load_queries(runs[0].folder.queries)
+    assert [record.quantity for record in queries] == ["value", *["value", "gradient", "value"] * 2]
+    designs = [record.design for record in queries]
+    assert all(design is not None and design.allocation == "optimal" for design in designs)
+    # The scores that come first and the first derivatives have nothing to go by.
+    assert [design.pilot_shots > 0 for design in designs if design] == [1, 0, 1, 0, 0, 0, 0]
+    bounds = {"value": 2_500, "gradient": 17_500}
+    assert all(0.9 < record.shots_total / bounds[record.quantity] <= 1 for record in queries)
+    document = json.loads(runs[0].folder.summary.read_text("utf-8"))["config"]
+    assert TrainingConfig.from_dict(document) == config
+    exact = load_trained(runs[0].folder, exact=True)
+    assert (exact.config.shots, exact.config.shots_total) == (None, None)
+
+
+def test_what_a_configuration_does_not_use_is_in_no_document():
+    """Checkpoints and summaries are those of earlier releases."""
+    assert "shots_total" not in TrainingConfig().as_dict()
+    assert TrainingConfig(shots_total=9).as_dict()["shots_total"] == 9
+
+
 def test_a_head_of_the_callers_is_trained_and_read_back(small: Workload, tmp_path: Path):
     def head() -> torch.nn.Module:
         return torch.nn.Sequential(
@@ -332,6 +356,9 @@ def test_the_reference_pipeline_trains_too(small: Workload, tmp_path: Path):
         ({"optimizer": "newton"}, "`optimizer` is 'newton': give one of adam, sgd, lbfgs, cobyla"),
         ({"model": {"ansatz": "two_local"}}, "`model` is .*: give a ModelConfig"),
         ({"address": "tcp://a:1"}, "`address` names a cluster, and `pool` is threads: give dask"),
+        ({"shots": 64, "shots_total": 9}, "`shots` is 64 and `shots_total` is 9: give one of them"),
+        ({"shots": None, "shots_total": 9}, "`shots` is None and `shots_total` is 9: give one"),
+        ({"pipeline": "reference", "shots_total": 9}, "the reference .* does not divide"),
         ({"pipeline": "reference", "shots": None}, "the reference pipeline has no exact values"),
         ({"pipeline": "reference", "max_qubits": 2}, "the reference pipeline cuts by label"),
     ],
@@ -351,6 +378,7 @@ def test_a_configuration_out_of_range_is_refused(change: dict[str, object], mess
             TrainingConfig(model=ModelConfig(observable="ZZ")),
             "acts on 2 qubits, the circuit has 4",
         ),
+        (TrainingConfig(shots_total=99), "`shots_total` is 99, and the values and derivatives of"),
         (TrainingConfig(head="custom"), "`head` is 'custom' in the configuration and no module"),
     ],
 )

@@ -324,6 +324,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         pubs: Iterable[EstimatorPubLike],
         *,
         precision: float | None = None,
+        shots_total: int | None = None,
         covariance: bool = False,
         independent: bool = False,
     ) -> EstimatorJob:
@@ -334,6 +335,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
                 optional; observables and parameter values broadcast as Qiskit's PUBs do. PUBs
                 on one circuit are evaluated together.
             precision: Standard error to meet where a PUB names none; 0: the exact value.
+            shots_total: Shots that the queries on one circuit take in all, for this run; None: as
+                the options say.
             covariance: Whether the result's `metadata["covariance"]` is to be the covariance matrix
                 of all values, flattened PUB by PUB; to first order in the fragments' errors.
             independent: Whether every value is to have shots of its own, whose errors are those of
@@ -355,7 +358,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         if precision is not None:
             check_precision(precision, "precision")
         read = read_pubs(pubs, precision)
-        accuracies = [self.accuracy(pub.precision) for pub in read]
+        accuracies = [self.accuracy(pub.precision, shots_total) for pub in read]
         kinds = bool(covariance), bool(independent)
         stop = self._begin()
         run = self.next_run()
@@ -482,11 +485,16 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         """The options' own; Qiskit's estimators have it, and qiskit-algorithms reads it."""
         return self.options.default_precision
 
-    def accuracy(self, precision: float | None) -> Accuracy:
-        """What a precision means under these options (DESIGN: 0 is exact, `shots` wins)."""
+    def accuracy(self, precision: float | None, shots_total: int | None = None) -> Accuracy:
+        """What a precision means under these options (DESIGN: 0 is exact, `shots` wins).
+
+        Shots in all that a run was given win over both.
+        """
         if precision is None:
             precision = self.options.default_precision
         options = self.options
+        if shots_total is not None:
+            options = replace(options, shots=None, max_shots=None, shots_total=shots_total)
         if precision == 0:
             return Accuracy(None, 0.0)
         return Accuracy(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -113,7 +114,11 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
         return job
 
     def values_and_gradients(
-        self, pub: EstimatorPubLike, parameters: Sequence[Parameter] | None = None
+        self,
+        pub: EstimatorPubLike,
+        parameters: Sequence[Parameter] | None = None,
+        *,
+        shots_total: int | None = None,
     ) -> tuple[FloatArray, FloatArray]:
         """Expectation values of a PUB and their derivatives, from one evaluation.
 
@@ -123,6 +128,7 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
         Args:
             pub: As in `DistributedEstimator.run`.
             parameters: The parameters to differentiate by; None: all, in the circuit's order.
+            shots_total: As in `DistributedEstimator.run`.
 
         Returns:
             Values of the PUB's shape, and derivatives of shape (*that shape, parameters).
@@ -143,13 +149,38 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
         (read,) = read_pubs([pub], self._precision)
         places = _places(read.circuit, parameters)
         estimator: DistributedEstimator = self._estimator
-        accuracy, run = estimator.accuracy(read.precision), estimator.next_run()
+        accuracy, run = estimator.accuracy(read.precision, shots_total), estimator.next_run()
         request = Request(merge([read]), accuracy, run, places, errors=False)
         (evaluation,) = estimator.gradient([request])
         return (
             evaluation.values.reshape(read.shape),
             _gradients_of(evaluation).reshape(*read.shape, len(places)),
         )
+
+    def num_circuits(
+        self, pub: EstimatorPubLike, parameters: Sequence[Parameter] | None = None
+    ) -> tuple[int, int]:
+        """Circuits of all bindings: those of the values of a PUB, and those of their derivatives.
+
+        Args:
+            pub: As in `DistributedEstimator.run`.
+            parameters: As for `values_and_gradients`.
+
+        Raises:
+            InputError: The PUB or the parameters do not fit.
+
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> gradient = FragmentGradient(DistributedEstimator(cuts="AB"))
+            >>> gradient.num_circuits((real_amplitudes(2, reps=1), "ZZ", [0.1, 0.2, 0.3, 0.4]))
+            (10, 50)
+        """
+        (read,) = read_pubs([pub], self._precision)
+        estimator: DistributedEstimator = self._estimator
+        values = Request(merge([read]), estimator.accuracy(read.precision), "circuits")
+        derivatives = replace(values, parameters=_places(read.circuit, parameters))
+        counted = estimator.pipeline.num_circuits
+        return counted(values), counted(derivatives)
 
     def _run(
         self,

@@ -158,8 +158,13 @@ def build_config(workload: str, settings: dict[str, Any]) -> TrainingConfig:
 
 def _set_budget(data: WorkloadConfig, settings: dict[str, Any]) -> None:
     """Puts the paper's budget and the optimiser's learning rate where none is given."""
-    for one, other in (("shots", "exact"), ("epochs", "maxiter")):
-        if is_given(settings[one]) and is_given(settings[other]):
+    for one, other in (
+        ("shots", "exact"),
+        ("shots-total", "shots"),
+        ("shots-total", "exact"),
+        ("epochs", "maxiter"),
+    ):
+        if is_given(settings[one.replace("-", "_")]) and is_given(settings[other]):
             raise click.UsageError(f"`--{one}` and `--{other}` exclude one another: give one")
     maxiter, epochs = settings.pop("maxiter"), settings["epochs"]
     if maxiter is not None and settings["batch_size"] is not None:

@@ -196,6 +196,11 @@ class Pipeline:
                 *(estimate.gradients, formulas, estimate.covariance),
             )
 
+    def num_circuits(self, request: Request) -> int:
+        """Circuits of a request, which does not run."""
+        with _Session(self, request, self.conditions, None) as session:
+            return session.num_circuits
+
     def price(self, request: Request) -> Price:
         """What a request with a precision is likely to take, as pilots say, which run.
 

@@ -42,6 +42,9 @@ ATTACKS: tuple[Attack, ...] = get_args(Attack)
 MOST_BYTES = 2**30
 """Of the noisy copies of all samples, which are made at once."""
 
+_LATER = ("shots_total",)
+"""Fields of a training since a later version, left out of documents at their default, None."""
+
 TASK_LOG = "tasks.jsonl"
 """Stands beside the query log."""
 
@@ -60,6 +63,10 @@ class TrainingConfig(Config):
         label: A partition label per qubit, such as AABB, instead of cuts.
         max_qubits: Search for cuts instead, so that no fragment is wider than so many.
         shots: Shots a subexperiment. None: exact values.
+        shots_total: Instead of shots a subexperiment, those that the values and derivatives of a
+            step (of COBYLA and SPSA, an evaluation) take in all, divided by what earlier steps saw
+            so that the largest standard error is least. A run that is stopped and resumed draws
+            other shots than one that is not.
         optimizer: adam, sgd or lbfgs (fragment-local gradients); cobyla or spsa (none).
         epochs: Passes over the training part; for COBYLA its evaluations, for SPSA its
             iterations (maxiter), each over the whole training part.
@@ -87,6 +94,7 @@ class TrainingConfig(Config):
     label: str | None = None
     max_qubits: Count | None = None
     shots: Shots | None = 1024
+    shots_total: Shots | None = None
     optimizer: Optimizer = "adam"
     epochs: Count = 60
     batch_size: Count | None = None
@@ -108,6 +116,10 @@ class TrainingConfig(Config):
         ways = [self.cuts > 0, self.label is not None, self.max_qubits is not None]
         if sum(ways) > 1:
             raise InputError("`cuts`, `label` and `max_qubits` exclude one another: give one")
+        if self.shots_total is not None and self.shots != TrainingConfig.shots:
+            raise InputError(
+                f"`shots` is {self.shots} and `shots_total` is {self.shots_total}: give one of them"
+            )
         if self.pipeline == "reference":
             self._check_reference()
         check_address(self.pool, self.address)
@@ -122,6 +134,8 @@ class TrainingConfig(Config):
             raise InputError("the reference pipeline has no exact values: give `shots`")
         if self.max_qubits is not None:
             raise InputError("the reference pipeline cuts by label: give `cuts` or `label`")
+        if self.shots_total is not None:
+            raise InputError("the reference pipeline does not divide `shots_total`: give `shots`")
         defaults = {"pool": "threads", "address": None, "policy": Policy(), "trace": False}
         for name, default in defaults.items():
             if getattr(self, name) != default:
@@ -159,7 +173,13 @@ class TrainingConfig(Config):
         if self.max_qubits is not None:
             cut = f"fragments of at most {self.max_qubits} qubits"
         shots = "exact" if self.shots is None else f"{self.shots} shots a circuit"
+        if self.shots_total is not None:
+            shots = f"{self.shots_total} shots a step"
         return f"{workload}, {cut}, {shots}, {self.optimizer}"
+
+    def exact(self) -> TrainingConfig:
+        """The same without shots."""
+        return replace(self, shots=None, shots_total=None)
 
     def for_evaluation(self) -> TrainingConfig:
         """The same network without what served the study of its training.
@@ -170,6 +190,12 @@ class TrainingConfig(Config):
         """
         policy = Policy(subexperiments=self.policy.subexperiments)
         return replace(self, policy=policy, stragglers=None, trace=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration for a JSON document, as earlier releases wrote it if they could."""
+        document = super().as_dict()
+        left_out = [name for name in _LATER if document[name] is None]
+        return {name: value for name, value in document.items() if name not in left_out}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> TrainingConfig:

@@ -77,6 +77,12 @@ def train(
         with folder.held(), closing(session):
             folder.check_free()  # another process may have come first
             try:
+                if not config.is_gradient_free:
+                    first = _batches(config, len(session.targets), 0)[0]
+                    layer = session.classifier.layer
+                    layer.network.check_step(
+                        session.features[first].numpy(), layer.weights.detach().numpy()
+                    )
                 session.save()  # before anything is run: from here on, the run can be resumed
                 data.save(folder.data)
                 record = session.score_epoch()
@@ -96,6 +102,9 @@ def resume(
     stop: Stop | None = None,
 ) -> TrainingResult:
     """Goes on with a run that was stopped or killed, to the weights it would have had anyway.
+
+    But for `shots_total`: what earlier steps saw, by which shots are divided, is not kept. The
+    first step takes pilots instead, and the run goes on with other shots, as good as those.
 
     Args:
         folder: The run's folder.
@@ -138,7 +147,7 @@ class Trained:
     """A trained network with its data.
 
     Attributes:
-        config: How it was trained; `shots` is None where exact values were asked for.
+        config: How it was trained; without shots where exact values were asked for.
         classifier: Scores samples; on an estimator of its own, with the run's seed and cuts.
         epoch: Epochs trained.
         finished: Whether training had ended.
@@ -174,7 +183,7 @@ def load_trained(
         InputError: Exact values were asked for on the reference pipeline.
     """
     state = RunState.load(folder.checkpoint)
-    config = replace(state.config, shots=None) if exact else state.config
+    config = state.config.exact() if exact else state.config
     workload, _ = _data_of(state, folder, workload)
     with torch.random.fork_rng(devices=[]):
         model, classifier = build_classifier(

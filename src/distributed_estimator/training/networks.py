@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from qiskit.circuit import Parameter
+from qiskit.circuit import Parameter, QuantumCircuit
+from qiskit.quantum_info import SparsePauliOp
 
 from ..cutting import CutPlan
 from ..errors import DistributedEstimatorError, InputError
@@ -43,6 +44,12 @@ class Jacobians(NamedTuple):
     weights: FloatArray | None
 
 
+_Pub = tuple[QuantumCircuit, list[list[SparsePauliOp]], FloatArray]
+
+_VALUES = 1 / 8
+"""Part of a step's shots that its values take. The least variance of a gradient of Iris has 1/8,
+and its minimum is flat."""
+
 Response = tuple[FloatArray, Callable[[], Jacobians]]
 """Outputs of a batch, shape (samples, outputs), and a way to their derivatives."""
 
@@ -58,6 +65,10 @@ class Network(ABC):
     def evaluate(self, features: FloatArray, weights: FloatArray, wanted: Wanted) -> Response:
         """Outputs at features of shape (samples, features) and weights of shape (weights,)."""
 
+    @abstractmethod
+    def check_step(self, features: FloatArray, weights: FloatArray) -> None:
+        """Raises `InputError` where there are too few shots for a step at these samples."""
+
     def close(self) -> None:
         """Ends the workers and closes the logs."""
         for each in self._owned:
@@ -69,16 +80,24 @@ class FragmentNetwork(Network):
 
     Exact values come with their derivatives from one evaluation. With shots, values and
     derivatives come from independent ones, because a loss multiplies the two: shared noise would
-    bias its gradient.
+    bias its gradient. Of the shots of a step an eighth goes to its values, whose errors count
+    little in the gradient, and as many to values alone; without `of_step` the estimator's options
+    hold for each.
     """
 
     def __init__(
-        self, model: Model, estimator: DistributedEstimator, pool: Pool | None = None
+        self,
+        model: Model,
+        estimator: DistributedEstimator,
+        pool: Pool | None = None,
+        of_step: int | None = None,
     ) -> None:
         owned = (estimator, pool, estimator.log, estimator.trace)
         super().__init__(estimator, *(each for each in owned if each is not None))
         self._gradient = FragmentGradient(estimator)
+        self._estimator = estimator
         self._exact = estimator.accuracy(None).exact
+        self._of_step = of_step
         self._model = model
         self._observables = [[observable] for observable in model.observables]
         numbers = {parameter: i for i, parameter in enumerate(model.circuit.parameters)}
@@ -87,22 +106,53 @@ class FragmentNetwork(Network):
 
     def evaluate(self, features: FloatArray, weights: FloatArray, wanted: Wanted) -> Response:
         """As `Network` says."""
+        pub = self._pub(features, weights)
+        if self._exact and any(wanted):
+            values, jacobians = self._differentiate(pub, wanted, None)
+            return values, lambda: jacobians
+        own, others = self._divided(pub, wanted)
+        values = np.asarray(self._estimator.run([pub], shots_total=own).result()[0].data.evs)
+        return values.T, lambda: self._differentiate(pub, wanted, others)[1]
+
+    def check_step(self, features: FloatArray, weights: FloatArray) -> None:
+        """As `Network` says."""
+        self._divided(self._pub(features, weights), Wanted(features=False, weights=True))
+
+    def _pub(self, features: FloatArray, weights: FloatArray) -> _Pub:
         rows = np.empty((len(features), len(self._features) + len(self._weights)))
         rows[:, self._features] = features
         rows[:, self._weights] = weights
-        pub = (self._model.circuit, self._observables, rows)
-        if self._exact and any(wanted):
-            values, jacobians = self._differentiate(pub, wanted)
-            return values, lambda: jacobians
-        values = np.asarray(self.estimator.run([pub]).result()[0].data.evs)
-        return values.T, lambda: self._differentiate(pub, wanted)[1]
+        return self._model.circuit, self._observables, rows
+
+    def _divided(self, pub: _Pub, wanted: Wanted) -> tuple[int | None, int | None]:
+        """Shots of values and of derivatives; None: as many as the estimator's options say."""
+        shots = self._of_step
+        if shots is None:
+            return None, None
+        values, derivatives = self._gradient.num_circuits(pub, self._parameters(wanted) or None)
+        own = max(values, int(_VALUES * shots))
+        if not any(wanted):
+            return own, None
+        if shots < values + derivatives:
+            raise InputError(
+                f"`shots_total` is {shots}, and the values and derivatives of a step have "
+                f"{values + derivatives} circuits: give at least {values + derivatives}"
+            )
+        own = min(own, shots - derivatives)
+        return own, shots - own
+
+    def _parameters(self, wanted: Wanted) -> list[Parameter]:
+        model = self._model
+        inputs = model.inputs if wanted.features else ()
+        return [*inputs, *(model.weights if wanted.weights else ())]
 
     def _differentiate(
-        self, pub: tuple[object, ...], wanted: Wanted
+        self, pub: _Pub, wanted: Wanted, shots: int | None
     ) -> tuple[FloatArray, Jacobians]:
-        inputs: tuple[Parameter, ...] = self._model.inputs if wanted.features else ()
-        weights: tuple[Parameter, ...] = self._model.weights if wanted.weights else ()
-        values, gradients = self._gradient.values_and_gradients(pub, [*inputs, *weights])
+        inputs = self._model.inputs if wanted.features else ()
+        values, gradients = self._gradient.values_and_gradients(
+            pub, self._parameters(wanted), shots_total=shots
+        )
         gradients = gradients.transpose(1, 0, 2)
         return values.T, Jacobians(
             gradients[:, :, : len(inputs)] if wanted.features else None,
@@ -140,6 +190,9 @@ class ReferenceNetwork(Network):
 
         return outputs, differentiate
 
+    def check_step(self, features: FloatArray, weights: FloatArray) -> None:
+        """Every circuit has its own shots."""
+
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
@@ -168,8 +221,11 @@ def _network(
             stragglers=config.stragglers,
         )
         return ReferenceNetwork(model, reference, log)
+    designed = config.shots_total is not None
     options = EstimatorOptions(
-        shots=config.shots,
+        shots=None if designed else config.shots,
+        shots_total=config.shots_total,
+        reuse_pilots=designed,
         default_precision=0.0 if config.shots is None else 1 / 64,
         seed=config.seed,
         setting_basis=config.setting_basis,
@@ -187,7 +243,8 @@ def _network(
         log=log,
         trace=trace,
     )
-    return FragmentNetwork(model, estimator, pool)
+    of_step = None if config.is_gradient_free else config.shots_total
+    return FragmentNetwork(model, estimator, pool, of_step)
 
 
 class QuantumLayer(torch.nn.Module):
