@@ -61,6 +61,8 @@ from .preparation import Preparation
 from .priors import Priors
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
+_STRICTER = 0.9
+"""Factor of the precision that results are planned for which miss it once more."""
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
@@ -321,7 +323,9 @@ class _Session(ExitStack):
             is_over = self.conditions.clock() >= self._end
             if accuracy.budget is not None or plan.is_short or is_over or not missed.any():
                 return best
-            plan, missing = self._plan(seen, missed), self.spent.missing
+            # Plans that a result misses again were too bold for it.
+            stricter = replace(accuracy, precision=accuracy.precision * _STRICTER ** (number - 1))
+            plan, missing = self._plan(stricter, seen, missed), self.spent.missing
             if plan.is_short:
                 return best
             try:
@@ -374,12 +378,12 @@ class _Session(ExitStack):
             asked = RoundRequest(
                 self.prepared, self.conditions.policy, self.rows, 1, "environments", self._name
             )
-            return self._plan(self._generate(asked)[1])
+            return self._plan(self.request.accuracy, self._generate(asked)[1])
         seen = self._sample(f"{self._name} pilot", "environments", pilot)
-        plan = self._plan(seen, may_pilot=True)
+        plan = self._plan(self.request.accuracy, seen, may_pilot=True)
         if plan.is_pilot:
             seen = self._sample(f"{self._name} second pilot", "environments", designs=plan.designs)
-            plan = self._plan(seen)
+            plan = self._plan(self.request.accuracy, seen)
         self._pilot_shots = self.spent.shots
         return plan
 
@@ -394,7 +398,12 @@ class _Session(ExitStack):
         )
 
     def _plan(
-        self, seen: Reconstruction, pending: BoolArray | None = None, *, may_pilot: bool = False
+        self,
+        accuracy: Accuracy,
+        seen: Reconstruction,
+        pending: BoolArray | None = None,
+        *,
+        may_pilot: bool = False,
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw."""
         pilots = [
@@ -404,7 +413,7 @@ class _Session(ExitStack):
         plan = plan_shots(
             pilots,
             lambda values: self._drawn(seen, values),
-            self.request.accuracy,
+            accuracy,
             self.spent.shots,
             pending,
             may_pilot=may_pilot,
