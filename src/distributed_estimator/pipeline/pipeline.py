@@ -62,6 +62,8 @@ from .preparation import Preparation
 from .priors import Priors
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
+_STRICTER = 0.9
+"""Factor of the precision that results are planned for which miss it once more."""
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
@@ -326,7 +328,9 @@ class _Session(ExitStack):
             is_over = self.conditions.clock() >= self._end
             if accuracy.budget is not None or plan.is_short or is_over or not missed.any():
                 return best
-            plan, missing = self._plan(seen, missed), self.spent.missing
+            # Plans that a result misses again were too bold for it.
+            stricter = replace(accuracy, precision=accuracy.precision * _STRICTER ** (number - 1))
+            plan, missing = self._plan(stricter, seen, missed), self.spent.missing
             if plan.is_short:
                 return best
             try:
@@ -384,9 +388,9 @@ class _Session(ExitStack):
             asked = RoundRequest(
                 self.prepared, self.conditions.policy, self.rows, 1, "environments", self._name
             )
-            return self._plan(self._generate(asked)[1])
+            return self._plan(accuracy, self._generate(asked)[1])
         seen = self._sample(f"{self._name} pilot", "environments", pilot)
-        plan = self._plan(seen, may_pilot=True)
+        plan = self._plan(accuracy, seen, may_pilot=True)
         for number in range(2, MOST_PILOTS + 1):
             if not plan.needs_pilot:
                 break
@@ -394,7 +398,7 @@ class _Session(ExitStack):
             # where shots are needed is too little to go by.
             name = f"{self._name} pilot {number}"
             seen = self._sample(name, "environments", pilot << (number - 2))
-            plan = self._plan(seen, may_pilot=number < MOST_PILOTS)
+            plan = self._plan(accuracy, seen, may_pilot=number < MOST_PILOTS)
         self._pilot_shots = self.spent.shots
         return plan
 
@@ -409,7 +413,12 @@ class _Session(ExitStack):
         )
 
     def _plan(
-        self, seen: Reconstruction, pending: BoolArray | None = None, *, may_pilot: bool = False
+        self,
+        accuracy: Accuracy,
+        seen: Reconstruction,
+        pending: BoolArray | None = None,
+        *,
+        may_pilot: bool = False,
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw."""
         pilots = [
@@ -419,7 +428,7 @@ class _Session(ExitStack):
         plan = plan_shots(
             pilots,
             lambda values: self._drawn(seen, values),
-            self.request.accuracy,
+            accuracy,
             self.spent.shots,
             pending,
             may_pilot=may_pilot,

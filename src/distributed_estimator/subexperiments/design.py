@@ -289,8 +289,9 @@ class _Group:
         weights = (self._inverse(shots) @ self._whitened) * (
             self._counted(shots)[:, None, None, self.of]
         )
-        # A step of Newton's method, which leaves nothing but rounding of their bias.
-        return np.asarray((2 * unit - weights @ self.layout.outcome_rows) @ weights)
+        for _ in range(2):  # steps of Newton's method, which leave but rounding of their bias
+            weights = (2 * unit - weights @ self.layout.outcome_rows) @ weights
+        return np.asarray(weights)
 
     def _counted(self, shots: FloatArray) -> FloatArray:
         return np.where(self.sure, 1.0, shots)
