@@ -10,8 +10,8 @@ docs/mathematics.md derives it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias, TypeVar
 
@@ -42,9 +42,9 @@ _MISSED = 0.006
 deviations for one result."""
 _ROUNDED = 5
 """Steps that allow for whole numbers of shots."""
-_APPROACHES, _LARGE, _CLOSE = 12, 2.0, 1.1
-"""Steps towards a margin that more than doubles the shots, by how much in one of them, and how far
-from the variance wanted is near enough."""
+_LARGE, _LEAP, _APPROACHES, _CLOSE, _MOVED = 2.0, 4.0, 5, 1.2, 0.01
+"""Margin from which on it is approached in steps, as a factor; how large one is, and how many; how
+near is enough, and from what change of the logarithm on a step tells how variances fall."""
 _DOUBTFUL, _PILOT = 3.0, 0.25
 """Margin from which on a further pilot is worth it, as a factor, both of the shots planned without
 it and of those spent; and the part of a limit of shots that pilots may take."""
@@ -136,8 +136,15 @@ class ShotPlan:
 
 @dataclass(frozen=True, eq=False)
 class _Entries:
-    """What depends on a fragment's rows: results (r, k), and vectors (r, p, k, c)."""
+    """Rows of a fragment on which as many results depend.
 
+    Attributes:
+        rows: Which, shape (r,).
+        results: Shape (r, k).
+        vectors: Their derivatives at each draw d, shape (r, p, d, k, c).
+    """
+
+    rows: IntArray
     results: IntArray
     vectors: FloatArray
 
@@ -145,9 +152,9 @@ class _Entries:
 class _Group:
     """The outcomes of one measurement group of a fragment, at all its rows.
 
-    Axes: r rows, p Paulis, k entries of a row (filled up with zeros), c coordinates, j outcomes, s
-    settings. Of one setting the covariance Σ = diag(q) - m mᵀ of the signed outcomes has the
-    inverse diag(1/q) + u uᵀ / (1 - m·u), u = m/q.
+    Axes: r rows, p Paulis, k results of a row, d draws of their derivatives, c coordinates, j
+    outcomes, s settings. Of one setting the covariance Σ = diag(q) - m mᵀ of the signed outcomes
+    has the inverse diag(1/q) + u uᵀ / (1 - m·u), u = m/q.
     """
 
     def __init__(self, seen: Seen, number: int, *, best: bool) -> None:
@@ -236,51 +243,53 @@ class _Group:
 
     # --- variances ---
 
-    def entries(self, rows: IntArray, vectors: FloatArray, results: IntArray) -> _Entries:
-        """Vectors (draws, entries, paulis, c) and results (draws, entries), by their rows."""
-        order = np.argsort(rows, kind="stable")
-        rows = rows[order]
-        place = np.arange(len(order)) - np.searchsorted(rows, rows)
-        draws, most = len(vectors), int(place.max(initial=0)) + 1
-        found = np.zeros((self.rows, draws, most), dtype=np.intp)
-        found[rows, :, place] = results[:, order].T
-        size = self.layout.size
-        arranged = np.zeros((self.rows, len(self.paulis), draws, most, size))
-        chosen = vectors[:, order][:, :, self.paulis]
-        arranged[rows, :, :, place] = chosen.transpose(1, 2, 0, 3)
-        return _Entries(
-            found.reshape(self.rows, -1), arranged.reshape(self.rows, len(self.paulis), -1, size)
-        )
-
-    def spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
-        """What each setting contributes to each entry's variance, times its shots, (r, k, s)."""
-        found = self.layout.spread(self.means, self.group, self.weights_of(entries, shots))
-        found[:, :, self.sure] = 0.0
+    def entries(self, own: Sensitivity, vectors: FloatArray) -> list[_Entries]:
+        """Vectors of shape (d, entries, all paulis, c), by the rows that they belong to."""
+        order = np.argsort(own.rows, kind="stable")
+        rows, results = own.rows[order], own.results[order]
+        chosen = vectors[:, order][:, :, self.paulis].transpose(1, 2, 0, 3)
+        counts = np.bincount(rows, minlength=self.rows)
+        found = []
+        for count in np.unique(counts[counts > 0]).tolist():
+            own_rows = np.flatnonzero(counts == count)
+            places = np.searchsorted(rows, own_rows)[:, None] + np.arange(count)
+            found.append(
+                _Entries(own_rows, results[places], chosen[places].transpose(0, 2, 3, 1, 4))
+            )
         return found
 
-    def spread_of_spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
-        """Variance of a round's and the pilot's estimates of the entries' variances, (r, k)."""
+    def spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
+        """What settings contribute to variances, times their shots, shape (r, d, k, s)."""
         weights = self.weights_of(entries, shots)
-        variances = self.layout.spread(self.means, self.group, weights)
-        first = (weights * self.signed[:, :, None]).sum(axis=1)
+        found = self.layout.spread(self.means[entries.rows], self.group, weights)
+        found[:, :, self.sure] = 0.0
+        return found.reshape(len(found), -1, entries.results.shape[1], found.shape[2])
+
+    def spread_of_spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
+        """Variance of a round's and the pilot's estimates of variances, for one draw, (r, k)."""
+        weights, rows = self.weights_of(entries, shots), entries.rows
+        variances = self.layout.spread(self.means[rows], self.group, weights)
+        first = (weights * self.signed[rows, :, None]).sum(axis=1)
         squares = np.abs(weights).sum(axis=1) ** 2
-        plain = self.means[:, :1]
+        plain = self.means[rows, :1]
         means = self.layout.by_setting(first)
         fourth = self.layout.by_setting(squares**2 * plain)
         fourth += -4 * means * self.layout.by_setting(squares * first)
         fourth += 6 * means**2 * self.layout.by_setting(squares * plain) - 3 * means**4
-        kept = np.maximum(shots, 1.0)[:, None]
+        kept = np.maximum(shots[rows], 1.0)[:, None]
         uncertain = np.maximum(fourth - variances**2, 0.0) / kept**2
-        uncertain *= 1 / kept + 1 / (self.seen[:, None] + 1)
+        uncertain *= 1 / kept + 1 / (self.seen[rows, None] + 1)
         uncertain[:, :, self.sure] = 0.0
         return np.asarray(uncertain.sum(axis=2))
 
     def weights_of(self, entries: _Entries, shots: FloatArray) -> FloatArray:
-        """Weights of outcomes, times shots, that estimate the entries, shape (r, p, k, j)."""
+        """Weights of outcomes, times shots, that estimate products with vectors, (r, p, d·k, j)."""
+        rows = entries.rows
+        vectors = entries.vectors.reshape(*entries.vectors.shape[:2], -1, self.layout.size)
         if not self.best:
-            return self.layout.pulled_back(entries.vectors)
-        solved = (entries.vectors @ self._inverse(shots)) @ self._whitened
-        return np.asarray(solved * self._counted(shots)[:, None, None, self.of])
+            return self.layout.pulled_back(vectors)
+        solved = (vectors @ self._inverse(shots)[rows]) @ self._whitened[rows]
+        return np.asarray(solved * self._counted(shots)[rows][:, None, None, self.of])
 
     def weights(self, shots: FloatArray) -> FloatArray:
         """The best weights at these shots, shape (r, p, c, j)."""
@@ -448,13 +457,13 @@ class _Plan:
         self._rng = np.random.default_rng(_SEED)
         self._count, found = sensitivities(self._tensors(_DRAWS, None))
         self._pending = np.ones(self._count, dtype=bool) if pending is None else pending
-        self._entries = []
-        for own, group in self._with_groups(found):
+        self._parts: list[tuple[int, _Entries]] = []
+        """Entries, and the number of their group."""
+        for number, (own, group) in enumerate(self._with_groups(found)):
             # What is not known of a derivative adds to its square.
             unknown = (own.vectors[1:] - own.vectors[:1]) / np.sqrt(_DRAWS)
             vectors = np.concatenate([own.vectors[:1], unknown])
-            results = np.broadcast_to(own.results, vectors.shape[:2])
-            self._entries.append(group.entries(own.rows, vectors, results))
+            self._parts += [(number, entries) for entries in group.entries(own, vectors)]
             group.needed[own.rows[self._pending[own.results]]] = True
         self._shots: Shots = [np.ones((g.rows, g.layout.num_settings)) for g in self._groups]
         self._improve()
@@ -463,10 +472,8 @@ class _Plan:
         """The best weights for the shots and the best shots for the weights, in turns."""
         for _ in range(_STEPS if any(group.best for group in self._groups) else 1):
             self._spreads = [
-                group.spread(entries, own)
-                for group, entries, own in zip(
-                    self._groups, self._entries, self._shots, strict=True
-                )
+                self._groups[number].spread(entries, self._shots[number]).sum(axis=1)
+                for number, entries in self._parts
             ]
             self._shots = self._divide(np.ones(self._count))
 
@@ -518,17 +525,16 @@ class _Plan:
         planned = self._variances(shots) / variance
         safety = float(ndtri(1 - _MISSED / max(1, int(self._pending.sum()))))
         margins = before = last = np.ones(self._count)
-        power = 1.0
         for step in range(_APPROACHES):
             found = self._variances(shots) + safety * np.sqrt(self._doubts(shots))
             excess = np.maximum(found / variance, 1e-9)
-            worst = int(excess.argmax()) if self._count else 0
-            if step and margins[worst] > before[worst]:
-                fell = np.log(last[worst] / excess[worst])
-                power = float(np.clip(fell / np.log(margins[worst] / before[worst]), 1.0, 4.0))
             large = step > 0 or excess.max(initial=0.0) > _LARGE
+            power = np.ones(self._count)
+            moved = np.abs(np.log(margins / before)) > _MOVED
+            power[moved] = np.log(last[moved] / excess[moved]) / np.log(margins / before)[moved]
+            factor = excess ** (1 / np.clip(power, 1.0, 4.0))
             before, last = margins, excess
-            margins = margins * np.minimum(excess ** (1 / power), _LARGE if large else np.inf)
+            margins = margins * np.minimum(factor, _LEAP if large else np.inf)
             targets = np.where(planned > 0, planned / margins, 1.0)
             shots = [own / variance for own in self._divide(targets)]
             if not large or excess.max(initial=0.0) <= _CLOSE:
@@ -563,10 +569,10 @@ class _Plan:
         """Designs and influences of all fragments, and the largest standard error."""
         whole = self._whole(shots)
         found = self._variances([np.maximum(own, 1.0) for own in whole])
-        influences = [
-            (spread / np.maximum(own, 1)[:, None]).sum(axis=(1, 2))
-            for spread, own in zip(self._spreads, whole, strict=True)
-        ]
+        influences = [np.zeros(group.rows) for group in self._groups]
+        for (number, entries), spread in zip(self._parts, self._spreads, strict=True):
+            own = np.maximum(whole[number][entries.rows], 1.0)
+            influences[number][entries.rows] += _over(spread, own).sum(axis=1)
         place = 0
         designs: list[Design | None] = []
         tables: list[FloatArray] = []
@@ -609,19 +615,13 @@ class _Plan:
             values.append(whole)
         return values
 
-    def _sum(
-        self, parts: Iterable[FloatArray], entries: Iterable[_Entries], count: int
-    ) -> FloatArray:
-        """Sums over what entries of each result have, shape (results,)."""
-        total = np.zeros(count)
-        for part, own in zip(parts, entries, strict=True):
-            total += np.bincount(own.results.ravel(), part.ravel(), count)
-        return total
-
     def _variances(self, shots: Shots) -> FloatArray:
         """Variances of all results; 0 for those that are not pending."""
-        parts = (_over(spread, own) for spread, own in zip(self._spreads, shots, strict=True))
-        return self._sum(parts, self._entries, self._count) * self._pending
+        total = np.zeros(self._count)
+        for (number, entries), spread in zip(self._parts, self._spreads, strict=True):
+            own = _over(spread, shots[number][entries.rows])
+            total += _by_result(own, entries, self._count)
+        return total * self._pending
 
     def _doubts(self, shots: Shots) -> FloatArray:
         """Variances of what a round with these shots will find the results' variances to be.
@@ -630,21 +630,16 @@ class _Plan:
         and so do the variances of outcomes.
         """
         count, found = self._sensitivities(self._tensors(_CHECKS, shots))
-        draws = count * np.arange(1 + _CHECKS)[:, None]
-        parts, uncertain, entries = [], [], []
+        variances, scatter = np.zeros((1 + _CHECKS, count)), np.zeros(count)
         for (own, group), shot in zip(self._with_groups(found), shots, strict=True):
-            entries.append(group.entries(own.rows, own.vectors, own.results + draws))
-            parts.append(_over(group.spread(entries[-1], shot), shot))
-            uncertain.append(group.spread_of_spread(self._first(entries[-1]), shot))
-        variances = self._sum(parts, entries, len(draws) * count).reshape(len(draws), count)
-        scatter = self._sum(uncertain, map(self._first, entries), count)
+            for entries in group.entries(own, own.vectors):
+                spread = group.spread(entries, shot)
+                for draw in range(1 + _CHECKS):
+                    at_draw = _over(spread[:, draw], shot[entries.rows])
+                    variances[draw] += _by_result(at_draw, entries, count)
+                first = replace(entries, vectors=entries.vectors[:, :, :1])
+                scatter += _by_result(group.spread_of_spread(first, shot), entries, count)
         return np.asarray(variances[1:].var(axis=0, ddof=1) + scatter)
-
-    @staticmethod
-    def _first(entries: _Entries) -> _Entries:
-        """Those of the first draw."""
-        most = entries.results.shape[1] // (1 + _CHECKS)
-        return _Entries(entries.results[:, :most], entries.vectors[:, :, :most])
 
     def _divide(self, targets: FloatArray) -> Shots:
         """The fewest shots at which results have these variances at most.
@@ -656,14 +651,15 @@ class _Plan:
             shots: Shots = [1.0 * g.needed[:, None] * ~g.sure for g in self._groups]
             most = float((self._variances(shots) / targets).max(initial=0.0))
             return [own * most for own in shots]
-        roots = (np.sqrt(spread).sum(axis=2) for spread in self._spreads)
-        multipliers = self._sum(roots, self._entries, self._count) ** 2 / targets**2
-        multipliers *= self._pending
+        roots = np.zeros(self._count)
+        for (_, entries), spread in zip(self._parts, self._spreads, strict=True):
+            roots += _by_result(np.sqrt(spread).sum(axis=2), entries, self._count)
+        multipliers = self._pending * roots**2 / targets**2
         for _ in range(_BALANCING):
-            shots = []
-            for entries, spread in zip(self._entries, self._spreads, strict=True):
-                weighted = multipliers[entries.results][:, :, None] * spread
-                shots.append(np.sqrt(weighted.sum(axis=1)))
+            shots = [np.zeros((g.rows, g.layout.num_settings)) for g in self._groups]
+            for (number, entries), spread in zip(self._parts, self._spreads, strict=True):
+                weighted = multipliers[entries.results][:, None] @ spread
+                shots[number][entries.rows] = np.sqrt(weighted[:, 0])
             least = _LEAST_SHARE * _total(shots) / max(1, sum(own.size for own in shots))
             shots = [
                 np.maximum(own, least) * group.kept
@@ -683,5 +679,10 @@ def _total(shots: Shots) -> float:
 
 
 def _over(spread: FloatArray, shots: FloatArray) -> FloatArray:
-    """Variances of entries at some shots, (r, k, s) and (r, s) -> (r, k)."""
-    return np.asarray((spread / np.maximum(shots, 1e-300)[:, None]).sum(axis=2))
+    """Variances at some shots, (r, k, s) and (r, s) -> (r, k)."""
+    return np.asarray((spread @ (1 / np.maximum(shots, 1e-300))[:, :, None])[:, :, 0])
+
+
+def _by_result(part: FloatArray, entries: _Entries, count: int) -> FloatArray:
+    """Sums over what entries have, (r, k) -> (results,)."""
+    return np.asarray(np.bincount(entries.results.ravel(), part.ravel(), count), dtype=np.float64)
