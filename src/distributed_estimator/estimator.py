@@ -404,7 +404,10 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             (10, True)
         """
         read = read_pubs(pubs, precision)
-        accuracies = [replace(self.accuracy(pub.precision), shots=None) for pub in read]
+        accuracies = [
+            replace(self.accuracy(pub.precision), shots=None, budget=None, most=None, reuse=False)
+            for pub in read
+        ]
         if any(accuracy.exact for accuracy in accuracies):
             raise InputError("`precision` is 0, which takes no shots: give a positive one")
         simulated = Pipeline(

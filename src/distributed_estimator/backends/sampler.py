@@ -158,12 +158,10 @@ class SamplerBackend:
         sampler = _on_one_thread(reseeded(self.sampler, seed))
         numbers = sorted({pub.shots for pub in pubs})
         try:
-            job = sampler.run([pub.content for pub in pubs])
-        except Exception:
-            if len(numbers) == 1:
+            return list(sampler.run([pub.content for pub in pubs]).result())
+        except Exception as error:
+            if len(numbers) == 1 or "shots" not in str(error).lower():
                 raise
-        else:
-            return list(job.result())
         found: dict[int, Any] = {}
         for place, number in enumerate(numbers):
             sampler = _on_one_thread(reseeded(self.sampler, seed + place))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -59,7 +59,6 @@ from ..subexperiments import (
     unique_rows,
 )
 from .preparation import Preparation
-from .priors import Priors
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
 _STRICTER = 0.9
@@ -157,7 +156,6 @@ class Pipeline:
         self.preparation = Preparation(self.cuts, self.basis, self.backend)
         self.memory = MemoryLimit(self.memory_limit)
         self.repetition = Repetition()
-        self.priors = Priors()
 
     def evaluate(
         self, request: Request, stop: Stop | None = None, begun: float | None = None
@@ -183,7 +181,7 @@ class Pipeline:
             session.remember()
             record = session.record(estimate)
             accuracy = request.accuracy
-            if accuracy.most is not None and not estimate.worst <= accuracy.precision:
+            if session.is_limited and not estimate.worst <= accuracy.precision:
                 warnings.warn(
                     f"the precision {accuracy.precision:g} takes more than the `max_shots` of "
                     f"{accuracy.most}: the largest standard error is {estimate.worst:.3g}",
@@ -257,6 +255,7 @@ class _Estimate:
             other,
             values=values,
             stderrs=np.where(where, other.stderrs, self.stderrs),
+            first_order=max(self.first_order, other.first_order),
             gradients=gradients,
             covariance=covariance,
         )
@@ -278,6 +277,8 @@ class _Session(ExitStack):
         self._counts: list[list[FloatArray]] = []
         self._planned: ShotPlan | None = None
         self._pilot_shots = 0
+        self.is_limited = False
+        """Whether `max_shots` left fewer shots than the precision takes."""
         self._mark = self._begun = conditions.clock()
         deadline = conditions.policy.deadline
         began = self._begun if begun is None else begun
@@ -326,12 +327,14 @@ class _Session(ExitStack):
         for number in range(1, MOST_ROUNDS):
             missed = ~(best.stderrs.ravel() <= accuracy.precision)
             is_over = self.conditions.clock() >= self._end
+            self.is_limited = plan.is_short
             if accuracy.budget is not None or plan.is_short or is_over or not missed.any():
                 return best
             # Plans that a result misses again were too bold for it.
             stricter = replace(accuracy, precision=accuracy.precision * _STRICTER ** (number - 1))
             plan, missing = self._plan(stricter, seen, missed), self.spent.missing
             if plan.is_short:
+                self.is_limited = True
                 return best
             try:
                 seen = self._sample(f"{run} round {number}", wanted, designs=plan.designs)
@@ -353,15 +356,10 @@ class _Session(ExitStack):
         designs = (design for design in plan.designs if design is not None)
         return self.spent.shots + sum(int(design.shots.sum()) for design in designs)
 
-    @property
-    def _kind(self) -> tuple[Hashable, ...]:
-        """The plan and what is asked, for `Priors`."""
-        return id(self.prepared), self.request.parameters
-
     def remember(self) -> None:
         """Let later runs know what this one saw."""
         if self.request.accuracy.reuse and self._counts:
-            self.pipeline.priors.remember(self._kind, self.rows, self._counts)
+            self.prepared.priors.remember(self.request.parameters, self.rows, self._counts)
 
     @property
     def _name(self) -> str:
@@ -377,11 +375,12 @@ class _Session(ExitStack):
             return accuracy.shots
         recalled = None
         if accuracy.reuse:
-            recalled = self.pipeline.priors.recall(self._kind, self.rows)
+            recalled = self.prepared.priors.recall(self.request.parameters, self.rows)
         pilot, fixed = first_shots(
             accuracy, self.num_circuits, bindings, knows=recalled is not None
         )
         if fixed is not None:
+            self.is_limited = accuracy.budget is None
             return fixed
         if recalled is not None:
             self._counts = recalled
@@ -429,12 +428,12 @@ class _Session(ExitStack):
             pilots,
             lambda values: self._drawn(seen, values),
             accuracy,
-            self.spent.shots,
+            self.spent.shots_seen,
             pending,
             may_pilot=may_pilot,
         )
-        self._measured = plan.influences
-        self._planned = plan
+        if not plan.needs_pilot:
+            self._measured, self._planned = plan.influences, plan
         self._lap("reconstruct")
         return plan
 

@@ -18,6 +18,7 @@ from ..reconstruction import Network
 from ..reconstruction.derivatives import Shifts
 from ..records import CircuitInfo
 from ..subexperiments import Backend, FragmentExperiment, FragmentWork, Observables, Pauli, restrict
+from .priors import Priors
 
 _MOST_CIRCUITS = 64
 _MOST_PREPARED = 256
@@ -61,6 +62,11 @@ class Prepared:
             np.array(sorted(set().union(*map(angles.depends_on, f.angles))), dtype=np.intp)
             for f in self.plan.fragments
         )
+
+    @cached_property
+    def priors(self) -> Priors:
+        """What runs saw, for those that reuse it."""
+        return Priors()
 
     def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
         """Per fragment, the angles that depend on the parameters numbered so."""

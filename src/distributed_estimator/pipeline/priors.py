@@ -24,7 +24,7 @@ Counts = list[FloatArray]
 
 @dataclass(eq=False)
 class Priors:
-    """Counts of outcomes by the angles they were seen at, for every plan and kind of question."""
+    """Counts of outcomes by the angles they were seen at, for every kind of question to a plan."""
 
     _known: OrderedDict[Hashable, list[tuple[FloatArray, Counts]]] = field(
         default_factory=OrderedDict
@@ -35,7 +35,7 @@ class Priors:
         """What was seen nearest to local bindings of each fragment, faded.
 
         Args:
-            key: Names the plan and what is asked.
+            key: Names what is asked: the parameters to differentiate by, or None.
             rows: Of each fragment, shape (rows, angles).
 
         Returns:

@@ -72,6 +72,14 @@ class RoundRequest:
         """Whether the covariances of sampled values are wanted."""
         return self.wanted == "errors"
 
+    def mean_shots(self, number: int) -> int | None:
+        """Shots that a fragment's circuits have on average, rounded up; None: exact values."""
+        design = self.design(number)
+        if design is None:
+            return self.shots
+        circuits = max(1, int(np.count_nonzero(design.shots)))
+        return -(-int(design.shots.sum()) // circuits)
+
     def design(self, number: int) -> Design | None:
         """That of a fragment."""
         return None if self.designs is None else self.designs[number]
@@ -98,11 +106,12 @@ class Need:
     def __init__(self, request: RoundRequest, workers: int) -> None:
         self.request, self.workers = request, workers
         self.fragments = []
-        for experiment, angles in zip(request.prepared.experiments, request.rows, strict=True):
+        each = zip(request.prepared.experiments, request.rows, strict=True)
+        for number, (experiment, angles) in enumerate(each):
             at_once = min(len(angles), workers * request.backend.rows_per_task(experiment))
             worker = 0
             if not experiment.is_trivial:
-                worker = request.backend.row_bytes(experiment, request.shots)
+                worker = request.backend.row_bytes(experiment, request.mean_shots(number))
             result = experiment.result_bytes(sampled=request.sampled)
             if request.covariances:
                 result += experiment.covariance_bytes()
@@ -214,11 +223,13 @@ class Spent:
     """What rounds took, all together.
 
     Chunks of the same subexperiments count once; `missing` are tasks without a result at the
-    deadline, `overlapped` the seconds spent on results while other tasks were still running.
+    deadline, `overlapped` the seconds spent on results while other tasks were still running. What
+    a journal knew did not run; designs count its shots all the same (`shots_seen`).
     """
 
     subexperiments: int = 0
     shots: int = 0
+    shots_seen: int = 0
     missing: int = 0
     overlapped: float = 0.0
     tally: Tally = field(default_factory=Tally)
@@ -302,14 +313,15 @@ class Round:
         """
         spent.tally.add(tally)
         spent.missing += len(tally.missing)
-        ran = set()
+        spent.shots_seen += sum(self._taken.values())
+        ran: dict[object, int] = {}
         for number in self._taken.keys() - tally.known:  # without those whose results a journal had
             task = self.tasks[number]
             place = task.experiment, task.start, task.circuits
-            if place not in ran:
-                spent.subexperiments += task.num_subexperiments(self._experiments[task.experiment])
+            circuits = task.num_subexperiments(self._experiments[task.experiment])
+            ran[place] = max(ran.get(place, 0), circuits)
             spent.shots += self._taken[number]
-            ran.add(place)
+        spent.subexperiments += sum(ran.values())
         deadline = self._request.policy.deadline
         if not tally.missing or deadline is None:
             return
@@ -333,8 +345,8 @@ class Round:
         taken = taken[taken > 0]
         if not taken.size:
             asked = self._request.shots or 0
-            return ShotsTaken(asked, asked, asked)
-        return ShotsTaken(int(taken.min()), int(taken.max()), taken.size / float((1 / taken).sum()))
+            return ShotsTaken(asked, asked)
+        return ShotsTaken(int(taken.min()), int(taken.max()))
 
     def assignment(self) -> Assignment:
         """The tasks as the dispatcher takes them."""

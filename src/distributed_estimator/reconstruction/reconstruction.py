@@ -304,7 +304,7 @@ class Reconstruction:
         for tensor, own in zip(self.tensors, self.sensitivities(), strict=True):
             tensor.add_covariances(total, own)
         total = (total + total.T) / 2  # rounding differs between the two
-        roots = np.sqrt(np.diag(total))
+        roots = np.sqrt(np.maximum(np.diag(total), 0.0))
         scale = np.divide(stderrs, roots, out=np.zeros_like(roots), where=roots > 0)
         total *= scale[:, None] * scale
         np.fill_diagonal(total, stderrs**2)

@@ -133,7 +133,8 @@ class FragmentTensor:
         """What the fragment adds to the variance of each entry, to first order, (entries,)."""
         total, layout = np.zeros(len(sensitivity.rows)), self.experiment.layout
         for number, group in enumerate(self.experiment.groups if self.counts else ()):
-            step = max(1, _AT_ONCE // (layout.num_outcomes * len(group.products)))
+            numbers = max(len(group.products), len(group.paulis) * layout.size)
+            step = max(1, _AT_ONCE // (layout.num_outcomes * numbers))
             for start in range(0, len(total), step):
                 part = slice(start, start + step)
                 rows = sensitivity.rows[part]
@@ -150,9 +151,9 @@ class FragmentTensor:
             pairs = group.pairs.reshape(len(group.paulis), -1)
             for row in np.unique(sensitivity.rows).tolist():
                 chosen = np.flatnonzero(sensitivity.rows == row)
-                rows = np.full(len(chosen), row)
+                rows = slice(row, row + 1)
                 weights = self._pulled_back(number, rows, sensitivity.vectors[0, chosen])
-                (means,), (shots,) = self._means(number, rows[:1])
+                (means,), (shots,) = self._means(number, rows)
                 degrees = degrees_of(shots)
                 first = layout.by_setting((weights * means[group.singles]).sum(axis=1))
                 first /= np.sqrt(degrees)
@@ -164,10 +165,11 @@ class FragmentTensor:
                     own += scaled @ weights[:, right].T
                 total[np.ix_(sensitivity.results[chosen], sensitivity.results[chosen])] += own
 
-    def _pulled_back(self, number: int, rows: IntArray, vectors: FloatArray) -> FloatArray:
+    def _pulled_back(self, number: int, rows: IntArray | slice, vectors: FloatArray) -> FloatArray:
         """Weights of a group's outcomes that estimate products with vectors.
 
-        (entries, all paulis, product of ranks) -> (entries, paulis, slot outcomes).
+        (entries, all paulis, product of ranks) -> (entries, paulis, slot outcomes). The rows are
+        those of the entries, or one for all.
         """
         own = vectors[:, list(self.experiment.groups[number].paulis)]
         if self._weights is None:

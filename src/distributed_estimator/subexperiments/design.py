@@ -510,6 +510,8 @@ class _Plan:
             if taken <= budget:
                 break
             wanted *= 0.999 * budget / taken  # whole numbers came out larger
+        else:
+            shots = [np.full(own.shape, float(FEWEST_SHOTS)) for own in self._shots]
         return shots
 
     def _whole(self, shots: Shots) -> list[IntArray]:
@@ -660,6 +662,8 @@ class _Plan:
             for (number, entries), spread in zip(self._parts, self._spreads, strict=True):
                 weighted = multipliers[entries.results][:, None] @ spread
                 shots[number][entries.rows] = np.sqrt(weighted[:, 0])
+            if not _total(shots):  # nothing depends on anything
+                return [1.0 * group.kept for group in self._groups]
             least = _LEAST_SHARE * _total(shots) / max(1, sum(own.size for own in shots))
             shots = [
                 np.maximum(own, least) * group.kept

@@ -246,7 +246,10 @@ class SettingLayout:
     def covariances(
         self, frequencies: FloatArray, products: FloatArray, shots: FloatArray
     ) -> FloatArray:
-        """Covariances of `means`, to be divided, setting by setting, by one shot less.
+        """Covariances of `means`.
+
+        Slot by slot, so that they can be had where the weights of all slots together are too many;
+        `weighted_covariances` is for these.
 
         Args:
             frequencies: As for `means`.

@@ -64,13 +64,11 @@ class Accuracy:
 class ShotsTaken:
     """Shots that a round's subexperiments got, of all their chunks; all 0 for exact values.
 
-    A backend may take another number than it was asked to, and a deadline leave chunks out. The
-    mean is harmonic, as variances go with one over the shots; 0 where any has none.
+    A backend may take another number than it was asked to, and a deadline leave chunks out.
     """
 
     fewest: int = 0
     most: int = 0
-    mean: float = 0.0
 
 
 def first_shots(
