@@ -491,7 +491,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
     def accuracy(self, precision: float | None, shots_total: int | None = None) -> Accuracy:
         """What a precision means under these options (DESIGN: 0 is exact, `shots` wins).
 
-        Shots in all that a run was given win over both.
+        Shots in all that a run was given win over these, but for a precision of 0.
         """
         if precision is None:
             precision = self.options.default_precision

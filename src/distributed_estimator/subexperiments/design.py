@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 from scipy.linalg import qr
@@ -68,7 +68,6 @@ Values: TypeAlias = Sequence[FloatArray | None]
 """Tensors of every fragment, shape (draws, rows, paulis, product of ranks); None: that of one that
 does not run."""
 Shots: TypeAlias = list[FloatArray]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -464,7 +463,7 @@ class _Plan:
             unknown = (own.vectors[1:] - own.vectors[:1]) / np.sqrt(_DRAWS)
             vectors = np.concatenate([own.vectors[:1], unknown])
             self._parts += [(number, entries) for entries in group.entries(own, vectors)]
-            group.needed[own.rows[self._pending[own.results]]] = True
+            group.needed[own.rows] = True
         self._shots: Shots = [np.ones((g.rows, g.layout.num_settings)) for g in self._groups]
         self._improve()
 
@@ -595,11 +594,13 @@ class _Plan:
             tables.append(np.stack(influences[part], axis=1))
         return designs, tables, float(np.sqrt(found.max(initial=0.0)))
 
-    def _with_groups(self, found: Sequence[T]) -> Iterator[tuple[T, _Group]]:
-        """What every fragment has, once for each of its groups."""
+    def _with_groups(self, found: Sequence[Sensitivity]) -> Iterator[tuple[Sensitivity, _Group]]:
+        """What depends on every fragment and is pending, once for each of its groups."""
         for own, groups in zip(found, self._fragments, strict=True):
+            chosen = self._pending[own.results]
+            kept = Sensitivity(own.rows[chosen], own.results[chosen], own.vectors[:, chosen])
             for group in groups:
-                yield own, group
+                yield kept, group
 
     def _tensors(self, draws: int, shots: Shots | None) -> Values:
         """Draws of all fragments' tensors; None where nothing runs."""
