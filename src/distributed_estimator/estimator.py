@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
@@ -62,10 +62,10 @@ class EstimatorOptions:
     Attributes:
         shots: Fixed shots a subexperiment (the paper's protocol); None: as many as `precision`
             asks for. If set, it wins over any `precision` but 0.
-        shots_total: Shots that the queries on one circuit take in all, divided so that the largest
-            standard error is least. If set, it wins over any `precision` but 0.
-        max_shots: Shots that the queries on one circuit take at most to meet a precision; if that
-            is not enough, standard errors are larger, and a `PrecisionWarning` says so.
+        shots_total: Shots that PUBs on one circuit with one precision take in all, divided so that
+            the largest standard error is least. If set, it wins over any `precision` but 0.
+        max_shots: Shots that PUBs on one circuit with one precision take at most to meet it; if
+            that is not enough, standard errors are larger, and a `PrecisionWarning` says so.
         default_precision: Standard error to meet where `run` is given none; 0: exact.
         allocation: How shots are divided where they are not fixed: "optimal", with the best weights
             of what they find; "neyman", with the weights that the gates fix; "uniform", with these
@@ -125,14 +125,15 @@ class EstimatorOptions:
             raise InputError(
                 f'`allocation` is {self.allocation!r}: use "optimal", "neyman" or "uniform"'
             )
-        overhead = self.circuit_overhead
-        if not (is_number(overhead) and 0 <= overhead < math.inf):
+        overhead = from_numpy(self.circuit_overhead)
+        if not (is_number(overhead) and 0 <= overhead < sys.float_info.max):
             raise InputError(
                 f"`circuit_overhead` is {overhead!r}: give a number of shots, 0 or more"
             )
         check_precision(self.default_precision, "default_precision")
         if self.setting_basis not in ("full", "minimal"):
             raise InputError(f'`setting_basis` is {self.setting_basis!r}: use "full" or "minimal"')
+        check_kind("reuse_pilots", self.reuse_pilots, bool, "True or False")
         check_kind("policy", self.policy, Policy, "a Policy, such as Policy()")
         check_kind("stragglers", self.stragglers, Stragglers | None, "Stragglers, or None")
 
@@ -359,7 +360,9 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             check_precision(precision, "precision")
         read = read_pubs(pubs, precision)
         accuracies = [self.accuracy(pub.precision, shots_total) for pub in read]
-        kinds = bool(covariance), bool(independent)
+        check_kind("covariance", covariance, bool, "True or False")
+        check_kind("independent", independent, bool, "True or False")
+        kinds = covariance, independent
         stop = self._begin()
         run = self.next_run()
         future: Future[PrimitiveResult[PubResult]] = Future()
@@ -403,6 +406,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             >>> price.circuits, price.optimal < price.uniform < price.quasi_probability
             (10, True)
         """
+        if precision is not None:
+            check_precision(precision, "precision")
         read = read_pubs(pubs, precision)
         accuracies = [
             replace(self.accuracy(pub.precision), shots=None, budget=None, most=None, reuse=False)
@@ -419,7 +424,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             memory_limit=self.options.memory_limit,
         )
         found = [simulated.price(request) for _, request in _requests(read, accuracies, "price")]
-        return Price(*(sum(each) for each in zip(*map(astuple, found), strict=True)))
+        none = Price(0, 0, 0, 0, 0.0)
+        return Price(*(sum(each) for each in zip(*map(astuple, [none, *found]), strict=True)))
 
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 
-from ..checks import check_kind, check_whole
+from ..checks import check_kind, check_whole, from_numpy
 from ..cutting import FloatArray, IntArray
 from ..errors import BackendError, DistributedEstimatorError
 from ..forks import Lock
@@ -65,7 +65,7 @@ class SamplerBackend:
         self.shots_per_circuit = (
             None
             if shots_per_circuit is None
-            else check_whole("shots_per_circuit", shots_per_circuit, 1, ", or None")
+            else check_whole("shots_per_circuit", from_numpy(shots_per_circuit), 1, ", or None")
         )
         self.defer_measurements = (
             _is_noiseless(sampler) and device_of(sampler) is None

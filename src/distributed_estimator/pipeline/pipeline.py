@@ -61,6 +61,8 @@ from ..subexperiments import (
 from .preparation import Preparation
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
+_ENOUGH = 0.9
+"""Part of the shots asked for that a backend has to take, for a result to be estimated again."""
 _STRICTER = 0.9
 """Factor of the precision that results are planned for which miss it once more."""
 _ONE_CORE_BYTES = 1 << 20
@@ -181,10 +183,12 @@ class Pipeline:
             session.remember()
             record = session.record(estimate)
             accuracy = request.accuracy
-            if session.is_limited and not estimate.worst <= accuracy.precision:
+            promised = accuracy.adaptive and accuracy.budget is None
+            if promised and not estimate.worst <= accuracy.precision:
                 warnings.warn(
-                    f"the precision {accuracy.precision:g} takes more than the `max_shots` of "
-                    f"{accuracy.most}: the largest standard error is {estimate.worst:.3g}",
+                    f"precision {accuracy.precision:g} takes more than the {record.shots_total} "
+                    "shots that `max_shots`, the deadline or the backend allow: the largest "
+                    f"standard error is {estimate.worst:.3g}",
                     PrecisionWarning,
                     stacklevel=2,
                 )
@@ -277,8 +281,6 @@ class _Session(ExitStack):
         self._counts: list[list[FloatArray]] = []
         self._planned: ShotPlan | None = None
         self._pilot_shots = 0
-        self.is_limited = False
-        """Whether `max_shots` left fewer shots than the precision takes."""
         self._mark = self._begun = conditions.clock()
         deadline = conditions.policy.deadline
         began = self._begun if begun is None else begun
@@ -322,19 +324,21 @@ class _Session(ExitStack):
             wanted = "environments"
         if not isinstance(plan, ShotPlan):
             return self._estimate(self._sample(run, wanted, plan))
+        before = self.spent.shots_seen
         seen = self._sample(f"{run} round 0", wanted, designs=plan.designs)
         best = self._estimate(seen)
         for number in range(1, MOST_ROUNDS):
             missed = ~(best.stderrs.ravel() <= accuracy.precision)
             is_over = self.conditions.clock() >= self._end
-            self.is_limited = plan.is_short
             if accuracy.budget is not None or plan.is_short or is_over or not missed.any():
                 return best
+            if self.spent.shots_seen - before < _ENOUGH * sum(plan.fragment_shots):
+                return best  # to ask again until errors seem small would choose between values
             # Plans that a result misses again were too bold for it.
             stricter = replace(accuracy, precision=accuracy.precision * _STRICTER ** (number - 1))
             plan, missing = self._plan(stricter, seen, missed), self.spent.missing
+            before = self.spent.shots_seen
             if plan.is_short:
-                self.is_limited = True
                 return best
             try:
                 seen = self._sample(f"{run} round {number}", wanted, designs=plan.designs)
@@ -380,7 +384,6 @@ class _Session(ExitStack):
             accuracy, self.num_circuits, bindings, knows=recalled is not None
         )
         if fixed is not None:
-            self.is_limited = accuracy.budget is None
             return fixed
         if recalled is not None:
             self._counts = recalled

@@ -43,7 +43,7 @@ class Priors:
         """
         with self._lock:
             known = self._known.get(key)
-        if known is None:
+        if known is None or not all(map(len, rows)):
             return None
         recalled: list[Counts] = []
         for (angles, counts), wanted in zip(known, rows, strict=True):
@@ -62,6 +62,8 @@ class Priors:
 
     def remember(self, key: Hashable, rows: Sequence[FloatArray], counts: Sequence[Counts]) -> None:
         """Keep what was seen, before what was known."""
+        if not all(map(len, rows)):
+            return
         with self._lock:
             known = self._known.pop(key, None)
             if known is None:

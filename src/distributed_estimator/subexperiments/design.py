@@ -55,6 +55,7 @@ _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
 in units of the mean, as no matrix has an inverse that is exact."""
 _SPANNED = 0.05
 """Least eigenvalue of the outcomes of settings that are kept, in units of that of all."""
+_MOST_VARIANCE = 1e100
 _LEAST_KEPT = 0.5
 """Part of a pilot's coordinates that counts as real where all may be noise: with none, circuits
 would get no shots that turn out to need many."""
@@ -632,6 +633,8 @@ class _Plan:
         The tensors that derivatives are taken at are not known, and scatter in the round itself;
         and so do the variances of outcomes.
         """
+        # Whole numbers are no smaller; with less, noise of many fragments multiplies beyond bounds.
+        shots = [np.maximum(own, FEWEST_SHOTS) for own in shots]
         count, found = self._sensitivities(self._tensors(_CHECKS, shots))
         variances, scatter = np.zeros((1 + _CHECKS, count)), np.zeros(count)
         for (own, group), shot in zip(self._with_groups(found), shots, strict=True):
@@ -642,7 +645,7 @@ class _Plan:
                     variances[draw] += _by_result(at_draw, entries, count)
                 first = replace(entries, vectors=entries.vectors[:, :, :1])
                 scatter += _by_result(group.spread_of_spread(first, shot), entries, count)
-        return np.asarray(variances[1:].var(axis=0, ddof=1) + scatter)
+        return np.asarray(np.minimum(variances[1:], _MOST_VARIANCE).var(axis=0, ddof=1) + scatter)
 
     def _divide(self, targets: FloatArray) -> Shots:
         """The fewest shots at which results have these variances at most.
