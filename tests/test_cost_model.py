@@ -587,11 +587,6 @@ def test_predict_fits_validates_and_predicts(
         (["predict", "--costs", "LOG"], "give a FILE with a circuit to predict its cost, `--fit"),
         (["predict", "--costs", "LOG", "--validate", "--shots", 5], "give a FILE with a circuit"),
         (["predict", "--costs", "LOG", "--validate", "--seed", 5], "leave out the options of a qu"),
-        (
-            ["predict", "CIRCUIT", "--costs", "LOG"],
-            "what a precision costs shows only when it runs",
-        ),
-        (["plan", "CIRCUIT", "--costs", "LOG"], "what a precision costs shows only when it runs"),
         (["plan", "CIRCUIT", "--exact", "--costs", "LOG"], "nothing is known of the cost of exact"),
         (["plan", "CIRCUIT", "--exact", "--costs", "missing"], "`missing` does not exist"),
         (["predict", "--costs", "CIRCUIT", "--validate"], "line 1 is unreadable"),

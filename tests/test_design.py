@@ -224,7 +224,7 @@ def test_a_budget_too_small_to_be_divided_is_spent_evenly(each, limit):
 def test_a_limit_of_shots_ends_with_a_warning_and_an_honest_error(allocation):
     circuit, labels = chain(2)
     limit = 300 * 3000
-    with pytest.warns(PrecisionWarning, match=r"0\.001 takes more than .* of 900000: .* 0\.\d"):
+    with pytest.warns(PrecisionWarning, match=r"0\.001 takes more than the .* shots .* 0\.\d"):
         z, stderrs = repeated(
             *(circuit, labels, "ZZZ", 300),
             precision=0.001,
@@ -553,25 +553,27 @@ SHAPES = {
 }
 
 
-def assert_covered(z):
+def assert_covered(z, most=0.1):
     """Intervals of 68 % and 95 % cover what they claim within 3 points, and no mean z is over 0.1.
 
     Of n = 2000 they scatter by 1.0 and 0.5 points, and the mean of z by 0.022.
     """
     found = [(np.abs(z) <= width).mean() for width in (1.0, 1.96)]
     assert found == pytest.approx([0.6827, 0.95], abs=0.03), (found, z.mean())
-    assert abs(z.mean()) <= 0.1, (found, z.mean())
+    assert abs(z.mean()) <= most, (found, z.mean())
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_coverage_of_many_values(request, shape, grouped):
-    """Bindings of 250 at a time, each with shots of its own."""
-    if shape == "chain of 3 cuts" and not grouped:
-        reason = "the error of this value goes with its standard error, and mean z is 0.09 to 0.12"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+def test_coverage_of_many_values(shape, grouped):
+    """Bindings of 250 at a time, each with shots of its own.
+
+    The error of one value goes with its standard error (their correlation is -0.4), which makes the
+    mean of z 0.09 to 0.12 without a bias of the value.
+    """
+    most = 0.2 if shape == "chain of 3 cuts" and not grouped else 0.1
     circuit, labels = SHAPES[shape]
     width = circuit.num_qubits
     observable = in_groups(width) if grouped else "Z" * width
@@ -579,7 +581,7 @@ def test_coverage_of_many_values(request, shape, grouped):
         repeated(circuit, labels, observable, 250, precision=0.02, seed=seed)[0]
         for seed in range(8)
     ]
-    assert_covered(np.concatenate(z))
+    assert_covered(np.concatenate(z), most)
 
 
 @pytest.mark.soak

@@ -252,7 +252,7 @@ def test_slopes_equal_finite_differences(config: ModelConfig):
 
 
 @pytest.mark.parametrize(
-    ("width", "label", "cuts"), [(4, "AABB", 9), (24, 12 * "A" + 12 * "B", 289)]
+    ("width", "label", "cuts"), [(6, "AAABBB", 19), (24, 12 * "A" + 12 * "B", 289)]
 )
 def test_too_many_cuts_are_refused_quickly_with_their_cost(width: int, label: str, cuts: int):
     """Hundreds before a path of contraction is sought."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from dataclasses import replace
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from distributed_estimator.errors import (
     DeadlineError,
     InputError,
     PoolError,
+    PrecisionWarning,
     RunCancelledError,
     TaskFailedError,
     ThrottledError,
@@ -182,7 +184,11 @@ def missed(monkeypatch):
 
 
 def to_precision(deadline, log=None):
-    with timed(deadline, shots=None, default_precision=0.05, log=log) as chosen:
+    with (
+        timed(deadline, shots=None, default_precision=0.05, log=log) as chosen,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", PrecisionWarning)
         result = chosen.run([(chain(), "ZZZZ")]).result()[0]
     return (float(result.data.evs), float(result.data.stds)), result.metadata
 
@@ -457,7 +463,7 @@ def test_what_a_round_has_at_the_deadline_is_returned_though_the_precision_is_no
         backend=SlowRound(), workers=8, shots=None, default_precision=0.01, policy=policy
     )
     try:
-        with chosen:
+        with chosen, pytest.warns(PrecisionWarning, match=r"precision 0\.01 takes more than"):
             result = chosen.run([(chain(), "ZZZZ")]).result()[0]
     finally:
         SlowRound.over.set()

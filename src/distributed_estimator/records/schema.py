@@ -326,9 +326,14 @@ def to_dict(record: Record) -> dict[str, Any]:
     """The fields of a record, `kind` first, nested ones as dicts; NaN stays NaN."""
     nested = {
         name: dict(vars(value)) if is_dataclass(value) else value
-        for name, value in vars(record).items()
+        for name, value in _values(record).items()
     }
     return {"kind": record.kind, **nested}
+
+
+def _values(record: Record) -> dict[str, Any]:
+    """All fields; those that a line left out are attributes of the class alone."""
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
 def plain(value: Any) -> Any:
@@ -354,7 +359,7 @@ def encode(record: Record) -> bytes:
     Raises:
         RecordError: A field holds what JSON has no word for, or a word that no reader takes.
     """
-    fields = {"kind": record.kind, **vars(record)}
+    fields = {"kind": record.kind, **_values(record)}
     if fields.get("design", True) is None:  # hashes depend on the text of older lines
         del fields["design"]
     for name, words in _words(record.kind).items():
@@ -476,7 +481,7 @@ def json_schema() -> dict[str, Any]:
 
     Example:
         >>> sorted(json_schema()["$defs"])[:3]
-        ['CircuitInfo', 'DeviceRecord', 'Header']
+        ['CircuitInfo', 'DesignInfo', 'DeviceRecord']
     """
     kinds, definitions = msgspec.json.schema_components(
         KINDS.values(), ref_template="#/$defs/{name}"
