@@ -294,7 +294,6 @@ class _Group:
     def weights(self, shots: FloatArray) -> FloatArray:
         """The best weights at these shots, shape (r, p, c, j)."""
         unit = np.eye(self.layout.size)
-        shots = np.where(self.needed[:, None], shots, 1.0)
         weights = (self._inverse(shots) @ self._whitened) * (
             self._counted(shots)[:, None, None, self.of]
         )
@@ -308,7 +307,8 @@ class _Group:
     def _inverse(self, shots: FloatArray) -> FloatArray:
         """M⁻¹ at these shots, which is often asked for several times in a row."""
         if self._inverted is None or self._inverted[0] is not shots:
-            found = np.linalg.inv(self._information(self._counted(shots)))
+            taken = np.where(self.needed[:, None], self._counted(shots), 1.0)
+            found = np.linalg.inv(self._information(taken))
             self._inverted = shots, np.asarray(found)
         return self._inverted[1]
 
