@@ -42,7 +42,7 @@ _MISSED = 0.006
 deviations for one result."""
 _ROUNDED = 5
 """Steps that allow for whole numbers of shots."""
-_LARGE, _LEAP, _APPROACHES, _CLOSE, _MOVED = 2.0, 4.0, 5, 1.2, 0.01
+_LARGE, _LEAP, _APPROACHES, _CLOSE, _MOVED = 2.0, 5.0, 3, 1.2, 0.01
 """Margin from which on it is approached in steps, as a factor; how large one is, and how many; how
 near is enough, and from what change of the logarithm on a step tells how variances fall."""
 _DOUBTFUL, _PILOT = 3.0, 0.25
