@@ -196,13 +196,13 @@ def to_precision(deadline, log=None):
 @pytest.mark.usefixtures("missed")
 def test_a_whole_round_is_not_thrown_away_for_one_that_comes_too_late():
     """The pilot ends at 8 s, the first round at 16 s, the second would at 24 s."""
-    first, told = to_precision(16.5)  # nothing of a fragment
+    first, cut_short = to_precision(16.5)  # nothing of a fragment
     assert first[1] > 0.05
-    assert told["missing"] == 7
+    assert cut_short["missing"] == 7
     second, more = to_precision(100.0)
     assert second[1] <= 0.05
     assert more["missing"] == 0
-    totals = [told["shots_total"]]
+    totals = [cut_short["shots_total"]]
     for deadline, missing in ((18.5, 5), (22.5, 1)):  # not all of it
         kept, metadata = to_precision(deadline)
         assert kept == first

@@ -357,8 +357,7 @@ class _Session(ExitStack):
         plan = self.first_plan()
         if not isinstance(plan, ShotPlan):
             return (plan or 0) * self.num_circuits
-        designs = (design for design in plan.designs if design is not None)
-        return self.spent.shots + sum(int(design.shots.sum()) for design in designs)
+        return self.spent.shots + sum(plan.fragment_shots)
 
     def remember(self) -> None:
         """Let later runs know what this one saw."""
@@ -396,8 +395,8 @@ class _Session(ExitStack):
         for number in range(2, MOST_PILOTS + 1):
             if not plan.needs_pilot:
                 break
-            # As many shots as all pilots had so far, for every circuit: what they have told of
-            # where shots are needed is too little to go by.
+            # As many shots as all pilots had so far, for every circuit: too little is known of
+            # where shots are needed to divide them.
             name = f"{self._name} pilot {number}"
             seen = self._sample(name, "environments", pilot << (number - 2))
             plan = self._plan(accuracy, seen, may_pilot=number < MOST_PILOTS)

@@ -56,11 +56,14 @@ in units of the mean, as no matrix has an inverse that is exact."""
 _SPANNED = 0.05
 """Least eigenvalue of the outcomes of settings that are kept, in units of that of all."""
 _MOST_VARIANCE = 1e100
+"""Larger ones would overflow when squared."""
 _LEAST_KEPT = 0.5
 """Part of a pilot's coordinates that counts as real where all may be noise: with none, circuits
 would get no shots that turn out to need many."""
 _UNEVEN = 1.01
+"""Largest of the factors that tell apart outcomes which are equally good."""
 _SEED = 20
+"""Of the draws that only choose a design: the same for all runs."""
 
 _LEAST_TOTAL, _LEAST_BY_ERROR = 64, 8.0
 """Shots that a binding takes at least, however sure its value seems; the second over the error."""
@@ -634,7 +637,10 @@ class _Plan:
         and so do the variances of outcomes.
         """
         # Whole numbers are no smaller; with less, noise of many fragments multiplies beyond bounds.
-        shots = [np.maximum(own, FEWEST_SHOTS) for own in shots]
+        shots = [
+            np.maximum(own, FEWEST_SHOTS * group.kept)
+            for own, group in zip(shots, self._groups, strict=True)
+        ]
         count, found = self._sensitivities(self._tensors(_CHECKS, shots))
         variances, scatter = np.zeros((1 + _CHECKS, count)), np.zeros(count)
         for (own, group), shot in zip(self._with_groups(found), shots, strict=True):
