@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pickle
 import queue
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from unittest.mock import Mock
 from uuid import uuid4
 
 import numpy as np
@@ -25,7 +27,7 @@ from pool_works import Calls, Program, job_of
 from distributed_estimator.errors import InputError, MissingExtraError, PoolError
 from distributed_estimator.execution import worker
 from distributed_estimator.execution.messages import Finished
-from distributed_estimator.execution.pools import base, clusters, driven
+from distributed_estimator.execution.pools import base, clusters, driven, ray_driver
 from distributed_estimator.execution.pools.child import BEAT_SECONDS
 from distributed_estimator.execution.pools.clusters import RayPool
 from distributed_estimator.execution.worker import Works
@@ -472,6 +474,16 @@ def test_a_cluster_serves_through_either_address_and_is_left(cluster, inbox):
             after = actors(pool, inbox)
             assert len(before & after) == 1
         wait_until(lambda pids=before | after: all(map(is_gone, pids)), "the actors end")
+
+
+@pytest.mark.parametrize(("failures", "tries"), [(0, 1), (2, 3), (3, 3)])
+def test_a_cluster_that_could_not_serve_is_asked_again(failures, tries):
+    """Ray's server of clients gives this error where the process for a client did not start."""
+    answers = itertools.chain([ConnectionAbortedError("server")] * failures, itertools.repeat(None))
+    init = Mock(side_effect=answers)
+    with contextlib.nullcontext() if failures < 3 else pytest.raises(ConnectionAbortedError):
+        ray_driver.connect(init)
+    assert init.call_count == tries
 
 
 @pytest.mark.soak

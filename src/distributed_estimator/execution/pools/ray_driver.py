@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from .child import Identity, end_processes, identity, led_by
 
 _MOST_CANCELLED = 8
 """Runs that an actor remembers it need not run: it has one at a time, and one on its way."""
+_TRIES = 3
+"""A cluster starts a process for each of its clients, which on a busy machine may fail."""
 
 
 class RayWorker:
@@ -120,7 +123,7 @@ class Driver(child.Driver):
         """Connect, and watch Ray: it may take a minute to notice that its controller is lost."""
         import ray
 
-        ray.init(**self._options)
+        connect(lambda: ray.init(**self._options))
         self._ray = ray
         remote: Any = ray.remote
         self._make = remote(
@@ -223,6 +226,18 @@ class Driver(child.Driver):
         for actor in dead & before:
             self.tell("died", actor, "its process ended")
         return dead
+
+
+def connect(init: Callable[[], object]) -> None:
+    """Connect to Ray, again where a cluster that was reached could not serve."""
+    for left in reversed(range(_TRIES)):
+        try:
+            init()
+        except ConnectionAbortedError:
+            if not left:
+                raise
+        else:
+            return
 
 
 def _is_dead(pid: int) -> bool:
