@@ -28,6 +28,7 @@ from distributed_estimator.subexperiments import (
     Observables,
     Seen,
     Sensitivity,
+    design,
     parse,
     plan_shots,
     restrict,
@@ -506,38 +507,48 @@ def test_a_deadline_that_does_not_come_changes_no_error():
         estimate(labels, (circuit, "ZZZ"), precision=0.03, policy=Policy(deadline=Deadline(1e-9)))
 
 
-def test_only_queries_that_miss_are_estimated_afresh(monkeypatch, planned):
-    """The first round is planned as if the precision were coarser by a half."""
-    own, rounds = pipeline.plan_shots, []
+@pytest.mark.parametrize(("coarser", "weights"), [(1.1, (3 / 4, 1 / 4)), (2.0, (0.0, 1.0))])
+def test_results_that_miss_alone_get_a_further_round(monkeypatch, coarser, weights):
+    """The first round is planned as if the precision were coarser.
 
-    def plan(pilots, sensitivities, accuracy, spent, pending=None, **keywords):
-        rounds.append(pending)
-        if pending is None:
-            accuracy = replace(accuracy, precision=1.5 * accuracy.precision)
-        return own(pilots, sensitivities, accuracy, spent, pending, **keywords)
+    What misses it by little keeps three quarters of its weight, and by much, none.
+    """
+    own, wanted = pipeline.plan_shots, []
 
+    def plan(pilots, sensitivities, accuracy, spent, variances=None, **keywords):
+        wanted.append(variances)
+        if variances is None:
+            accuracy = replace(accuracy, precision=coarser * accuracy.precision)
+        return own(pilots, sensitivities, accuracy, spent, variances, **keywords)
+
+    monkeypatch.setattr(design, "_MISSED", 0.5)
     monkeypatch.setattr(pipeline, "plan_shots", plan)
-    estimates, made = [], pipeline._Session._estimate
+    rounds, made = [], pipeline._Session._estimate
 
     def make(session, sample):
-        estimates.append(made(session, sample))
-        return estimates[-1]
+        rounds.append(made(session, sample))
+        return rounds[-1]
 
     monkeypatch.setattr(pipeline._Session, "_estimate", make)
     circuit, labels = chain(2)
     pub = (circuit, [in_groups(3), "ZZZ", SparsePauliOp("IIZ", 0.1)])
     result = estimate(labels, pub, precision=0.02, covariance=True)
-    missed, *later = [own for own in rounds if own is not None]
-    assert 0 < missed.sum() < 3
-    kept = ~missed
-    for own in later:
-        assert not (own & kept).any()
+    further = [own for own in wanted if own is not None]
+    assert len(rounds) == 2, "the first round and one more"
     data, matrix = result[0].data, result.metadata["covariance"]
+    missed = rounds[0].stderrs > 0.02
+    assert 0 < missed.sum() < 3
+    assert np.array_equal(np.isfinite(further[0]), missed)
+    kept = np.where(missed, weights[0], 1.0)
+    added = np.where(missed, weights[1], 0.0)
     assert (data.stds <= 0.02).all()
-    assert np.array_equal(data.evs[kept], estimates[0].values[kept])
-    assert np.array_equal(data.stds[kept], estimates[0].stderrs[kept])
-    assert (data.evs[missed] != estimates[0].values[missed]).all()
-    assert (matrix[np.ix_(missed, kept)] == 0).all(), "they come from other shots"
+    expected = kept * rounds[0].values + added * np.nan_to_num(rounds[1].values)
+    np.testing.assert_allclose(data.evs, expected, rtol=1e-12)
+    assert np.array_equal(data.evs[~missed], rounds[0].values[~missed])
+    assert np.array_equal(data.stds[~missed], rounds[0].stderrs[~missed])
+    parts = [np.outer(kept, kept) * rounds[0].covariance]
+    parts.append(np.outer(added, added) * np.nan_to_num(rounds[1].covariance))
+    np.testing.assert_allclose(matrix, sum(parts), rtol=1e-9, atol=1e-18)
     np.testing.assert_allclose(np.diag(matrix), data.stds**2, rtol=1e-12)
 
 

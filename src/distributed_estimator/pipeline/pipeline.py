@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..backends.seeds import Repetition
-from ..cutting import AutoCut, BoolArray, CutPlan, FloatArray, IntArray, Labels, SettingBasis
+from ..cutting import AutoCut, CutPlan, FloatArray, IntArray, Labels, SettingBasis
 from ..errors import BackendError, DeadlineError, PlanTooLargeError, PrecisionWarning
 from ..execution import (
     Arrays,
@@ -63,8 +63,10 @@ from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
 _ENOUGH = 0.9
 """Part of the shots asked for that a backend has to take, for a result to be estimated again."""
-_STRICTER = 0.9
-"""Factor of the precision that results are planned for which miss it once more."""
+_KEPT = 0.75
+"""Weight of a result that missed its precision, beside a further one of its own shots."""
+_STRICTER = 0.95
+"""Factor of the variance that results are planned for which missed, at every miss."""
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
@@ -244,25 +246,34 @@ class _Estimate:
         """The largest standard error."""
         return float(self.stderrs.max(initial=0.0))
 
-    def replaced(self, other: _Estimate, results: BoolArray) -> _Estimate:
-        """With another round's results in the place of some, numbered as standard errors are."""
-        where = results.reshape(self.stderrs.shape)
+    def with_round(self, other: _Estimate, kept: FloatArray) -> _Estimate:
+        """With another round's results, these weighted by what is kept, the others by the rest.
+
+        Results are numbered as standard errors are.
+        """
+        kept = kept.reshape(self.stderrs.shape)
+        new = 1 - kept
         values, gradients, covariance = self.values, self.gradients, self.covariance
         if gradients is not None and other.gradients is not None:
-            gradients = np.where(where, other.gradients, gradients)
+            gradients = _sum((kept, gradients), (new, other.gradients))
         else:
-            values = np.where(where, other.values, values)
+            values = _sum((kept, values), (new, other.values))
         if covariance is not None and other.covariance is not None:
-            new = np.where(where[:, None] & where, other.covariance, 0.0)
-            covariance = np.where(where[:, None] | where, new, covariance)
+            old = np.outer(kept, kept), covariance
+            covariance = _sum(old, (np.outer(new, new), other.covariance))
         return replace(
             other,
             values=values,
-            stderrs=np.where(where, other.stderrs, self.stderrs),
+            stderrs=np.sqrt(_sum((kept**2, self.stderrs**2), (new**2, other.stderrs**2))),
             first_order=max(self.first_order, other.first_order),
             gradients=gradients,
             covariance=covariance,
         )
+
+
+def _sum(*parts: tuple[FloatArray, FloatArray]) -> FloatArray:
+    """Numbers times weights; those without weight may be no numbers."""
+    return np.asarray(sum(np.where(weights, weights * own, 0.0) for weights, own in parts))
 
 
 class _Session(ExitStack):
@@ -312,8 +323,9 @@ class _Session(ExitStack):
     def estimate(self, plan: ShotPlan | int | None) -> _Estimate:
         """What was asked for, which meets the accuracy or is the best in time.
 
-        Results that miss their precision are estimated afresh, in a round that all before it have
-        designed. A round that the deadline cuts short replaces none.
+        Results that miss their precision keep most of their weight beside a further round, which
+        all before it have designed, or none where that takes fewer shots. A round that the deadline
+        cuts short adds to none.
 
         Args:
             plan: Of the first round, or shots of every circuit; None: exact values.
@@ -335,8 +347,11 @@ class _Session(ExitStack):
             if self.spent.shots_seen - before < _ENOUGH * sum(plan.fragment_shots):
                 return best  # to ask again until errors seem small would choose between values
             # Plans that a result misses again were too bold for it.
-            stricter = replace(accuracy, precision=accuracy.precision * _STRICTER ** (number - 1))
-            plan, missing = self._plan(stricter, seen, missed), self.spent.missing
+            aim = accuracy.precision**2 * _STRICTER**number
+            further = (aim - (_KEPT * best.stderrs.ravel()) ** 2) / (1 - _KEPT) ** 2
+            kept = np.where(missed, np.where(further > aim, _KEPT, 0.0), 1.0)
+            variances = np.where(missed, np.where(further > aim, further, aim), np.inf)
+            plan, missing = self._plan(accuracy, seen, variances), self.spent.missing
             before = self.spent.shots_seen
             if plan.is_short:
                 return best
@@ -346,7 +361,7 @@ class _Session(ExitStack):
                 return best
             if self.spent.missing > missing:
                 return best
-            best = best.replaced(self._estimate(seen), missed)
+            best = best.with_round(self._estimate(seen), kept)
         raise BackendError(
             f"precision {accuracy.precision:g} was not met in {MOST_ROUNDS} rounds (standard error "
             f"{best.worst:.3g}): ask for a larger precision"
@@ -417,11 +432,11 @@ class _Session(ExitStack):
         self,
         accuracy: Accuracy,
         seen: Reconstruction,
-        pending: BoolArray | None = None,
+        variances: FloatArray | None = None,
         *,
         may_pilot: bool = False,
     ) -> ShotPlan:
-        """The next round, from what all earlier ones saw."""
+        """The next round, from what all earlier ones saw; see `plan_shots`."""
         pilots = [
             Seen(tensor.experiment, counts) if counts else None
             for tensor, counts in zip(seen.tensors, self._counts, strict=True)
@@ -431,11 +446,11 @@ class _Session(ExitStack):
             lambda values: self._drawn(seen, values),
             accuracy,
             self.spent.shots_seen,
-            pending,
+            variances,
             may_pilot=may_pilot,
         )
         if not plan.needs_pilot:
-            self._measured, self._planned = plan.influences, plan
+            self._measured, self._planned = plan.influences, self._planned or plan
         self._lap("reconstruct")
         return plan
 

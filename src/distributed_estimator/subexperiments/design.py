@@ -37,8 +37,8 @@ _FITS = 3
 """Steps that find how large a pilot's coordinates are."""
 _DRAWS, _CHECKS = 4, 8
 """Tensors drawn from what a pilot leaves open: for the design, and for its margin."""
-_MISSED = 0.006
-"""Chance that some result of a round misses its precision, if variances were normal: 2.5 standard
+_MISSED = 0.03
+"""Chance that some result of a round misses its precision, if variances were normal: 1.9 standard
 deviations for one result."""
 _ROUNDED = 5
 """Steps that allow for whole numbers of shots."""
@@ -398,7 +398,7 @@ def plan_shots(
     sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
     accuracy: Accuracy,
     spent: int,
-    pending: BoolArray | None = None,
+    variances: FloatArray | None = None,
     *,
     may_pilot: bool = False,
 ) -> ShotPlan:
@@ -409,7 +409,8 @@ def plan_shots(
         sensitivities: How many results there are, and their derivatives at given tensors.
         accuracy: What the results are to meet, or the budget.
         spent: Shots that earlier rounds took.
-        pending: Which results the round is for, shape (results,); None: all.
+        variances: What results are to have, shape (results,), infinite for those that the round is
+            not for; None: as the precision says.
         may_pilot: Whether the round may be a further pilot.
 
     Raises:
@@ -424,12 +425,14 @@ def plan_shots(
         else []
         for seen in pilots
     ]
-    plan = _Plan(fragments, sensitivities, pending, equal=accuracy.allocation == "uniform")
+    if variances is None:
+        variances = np.array(accuracy.precision**2 if accuracy.budget is None else 1.0)
+    plan = _Plan(fragments, sensitivities, variances, equal=accuracy.allocation == "uniform")
     if accuracy.budget is not None:
         return ShotPlan(*plan.designs(plan.within(accuracy.budget - spent)))
     if accuracy.circuit_overhead:
-        plan.leave_out(accuracy.precision**2, accuracy.circuit_overhead)
-    planned, shots = plan.total / accuracy.precision**2, plan.meeting(accuracy.precision**2)
+        plan.leave_out(accuracy.circuit_overhead)
+    planned, shots = plan.total, plan.meeting(accuracy.precision)
     left = None if accuracy.most is None else max(0, accuracy.most - spent)
     affordable = left is None or _PILOT * left > spent
     if may_pilot and affordable and _total(shots) > _DOUBTFUL * max(planned, spent):
@@ -444,14 +447,15 @@ def plan_shots(
 class _Plan:
     """How shots are divided between the groups of all fragments.
 
-    Shots are arrays of shape (r, s), one for each group.
+    Shots are arrays of shape (r, s), one for each group. Results are in units of the standard
+    errors that they are to have, so that all variances are to be one.
     """
 
     def __init__(
         self,
         fragments: Sequence[Sequence[_Group]],
         sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
-        pending: BoolArray | None,
+        variances: FloatArray,
         *,
         equal: bool,
     ) -> None:
@@ -459,7 +463,8 @@ class _Plan:
         self._groups = [group for own in fragments for group in own]
         self._rng = np.random.default_rng(_SEED)
         self._count, found = sensitivities(self._tensors(_DRAWS, None))
-        self._pending = np.ones(self._count, dtype=bool) if pending is None else pending
+        self._units = np.broadcast_to(np.sqrt(variances), self._count)
+        self._pending = np.isfinite(self._units)
         self._parts: list[tuple[int, _Entries]] = []
         """Entries, and the number of their group."""
         for number, (own, group) in enumerate(self._with_groups(found)):
@@ -480,7 +485,7 @@ class _Plan:
             ]
             self._shots = self._divide(np.ones(self._count))
 
-    def leave_out(self, variance: float, circuit_overhead: float) -> None:
+    def leave_out(self, circuit_overhead: float) -> None:
         """Do without circuits that cost more than they save, if the others determine all.
 
         Of those that get few shots, different numbers are tried.
@@ -488,11 +493,11 @@ class _Plan:
         every, found = self._shots, []
         for share in _SHARES_OUT:
             for group, own in zip(self._groups, every, strict=True):
-                group.keep(own, own / variance >= share * circuit_overhead)
+                group.keep(own, own >= share * circuit_overhead)
             self._shots = [n * g.kept for g, n in zip(self._groups, every, strict=True)]
             self._improve()
             circuits = sum(int((g.kept & g.needed[:, None]).sum()) for g in self._groups)
-            cost = _total(self.meeting(variance)) + circuit_overhead * circuits
+            cost = _total(self.meeting()) + circuit_overhead * circuits
             state = [g.kept for g in self._groups], self._spreads, self._shots
             found.append((cost, state))
         kept, self._spreads, self._shots = min(found, key=lambda each: each[0])[1]
@@ -501,7 +506,7 @@ class _Plan:
 
     @property
     def total(self) -> float:
-        """Shots that results take in all to have a variance of one."""
+        """Shots that results take in all, as it seems."""
         return _total(self._shots)
 
     def within(self, budget: int) -> Shots:
@@ -520,19 +525,19 @@ class _Plan:
     def _whole(self, shots: Shots) -> list[IntArray]:
         return [group.whole(own) for group, own in zip(self._groups, shots, strict=True)]
 
-    def meeting(self, variance: float) -> Shots:
+    def meeting(self, precision: float = np.inf) -> Shots:
         """So many that a variance hardly ever comes out larger than it may be.
 
         What is not known of a variance falls faster than that where the noise of several fragments
         is multiplied, so that a large margin is approached in steps.
         """
-        shots: Shots = [own / variance for own in self._shots]
-        planned = self._variances(shots) / variance
+        shots = self._shots
+        planned = self._variances(shots)
         safety = float(ndtri(1 - _MISSED / max(1, int(self._pending.sum()))))
         margins = before = last = np.ones(self._count)
         for step in range(_APPROACHES):
             found = self._variances(shots) + safety * np.sqrt(self._doubts(shots))
-            excess = np.maximum(found / variance, 1e-9)
+            excess = np.maximum(found, 1e-9)
             large = step > 0 or excess.max(initial=0.0) > _LARGE
             power = np.ones(self._count)
             moved = np.abs(np.log(margins / before)) > _MOVED
@@ -541,11 +546,11 @@ class _Plan:
             before, last = margins, excess
             margins = margins * np.minimum(factor, _LEAP if large else np.inf)
             targets = np.where(planned > 0, planned / margins, 1.0)
-            shots = [own / variance for own in self._divide(targets)]
+            shots = self._divide(targets)
             if not large or excess.max(initial=0.0) <= _CLOSE:
                 break
         total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
-        least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / np.sqrt(variance))
+        least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / precision)
         shots = [own * max(1.0, least / total if total else 0.0) for own in shots]
         return self._more_than_rounding(shots)
 
@@ -596,13 +601,16 @@ class _Plan:
                 )
             designs.append(Design(np.stack(whole[part], axis=1), weights))
             tables.append(np.stack(influences[part], axis=1))
-        return designs, tables, float(np.sqrt(found.max(initial=0.0)))
+        largest = np.sqrt(found[self._pending]) * self._units[self._pending]
+        return designs, tables, float(largest.max(initial=0.0))
 
     def _with_groups(self, found: Sequence[Sensitivity]) -> Iterator[tuple[Sensitivity, _Group]]:
         """What depends on every fragment and is pending, once for each of its groups."""
         for own, groups in zip(found, self._fragments, strict=True):
             chosen = self._pending[own.results]
-            kept = Sensitivity(own.rows[chosen], own.results[chosen], own.vectors[:, chosen])
+            results = own.results[chosen]
+            vectors = own.vectors[:, chosen] / self._units[results, None, None]
+            kept = Sensitivity(own.rows[chosen], results, vectors)
             for group in groups:
                 yield kept, group
 
@@ -628,7 +636,7 @@ class _Plan:
         for (number, entries), spread in zip(self._parts, self._spreads, strict=True):
             own = _over(spread, shots[number][entries.rows])
             total += _by_result(own, entries, self._count)
-        return total * self._pending
+        return np.where(self._pending, total, 0.0)
 
     def _doubts(self, shots: Shots) -> FloatArray:
         """Variances of what a round with these shots will find the results' variances to be.
