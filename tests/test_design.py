@@ -507,7 +507,7 @@ def test_a_deadline_that_does_not_come_changes_no_error():
         estimate(labels, (circuit, "ZZZ"), precision=0.03, policy=Policy(deadline=Deadline(1e-9)))
 
 
-@pytest.mark.parametrize(("coarser", "weights"), [(1.1, (3 / 4, 1 / 4)), (2.0, (0.0, 1.0))])
+@pytest.mark.parametrize(("coarser", "weights"), [(1.15, (3 / 4, 1 / 4)), (2.0, (0.0, 1.0))])
 def test_results_that_miss_alone_get_a_further_round(monkeypatch, coarser, weights):
     """The first round is planned as if the precision were coarser.
 

@@ -388,15 +388,14 @@ class _Session(ExitStack):
 
         None: exact values.
         """
-        accuracy, bindings = self.request.accuracy, len(self.request.batch.values)
+        accuracy, parameters = self.request.accuracy, self.request.parameters
+        results = len(self.request.batch.values) * max(1, len(parameters or ()))
         if not accuracy.adaptive:
             return accuracy.shots
         recalled = None
         if accuracy.reuse:
             recalled = self.prepared.priors.recall(self.request.parameters, self.rows)
-        pilot, fixed = first_shots(
-            accuracy, self.num_circuits, bindings, knows=recalled is not None
-        )
+        pilot, fixed = first_shots(accuracy, self.num_circuits, results, knows=recalled is not None)
         if fixed is not None:
             return fixed
         if recalled is not None:
@@ -405,16 +404,18 @@ class _Session(ExitStack):
                 self.prepared, self.conditions.policy, self.rows, 1, "environments", self._name
             )
             return self._plan(accuracy, self._generate(asked)[1])
-        seen = self._sample(f"{self._name} pilot", "environments", pilot)
-        plan = self._plan(accuracy, seen, may_pilot=True)
-        for number in range(2, MOST_PILOTS + 1):
+        shots, name, plan = pilot, f"{self._name} pilot", None
+        for number in range(1, MOST_PILOTS + 1):
+            before = self.spent.shots_seen
+            seen = self._sample(name, "environments", shots)
+            taken = self.spent.shots_seen - before
+            more = number < MOST_PILOTS and taken >= _ENOUGH * shots * self.num_circuits
+            plan = self._plan(accuracy, seen, may_pilot=more)
             if not plan.needs_pilot:
                 break
             # As many shots as all pilots had so far, for every circuit: too little is known of
             # where shots are needed to divide them.
-            name = f"{self._name} pilot {number}"
-            seen = self._sample(name, "environments", pilot << (number - 2))
-            plan = self._plan(accuracy, seen, may_pilot=number < MOST_PILOTS)
+            shots, name = pilot << (number - 1), f"{self._name} pilot {number + 1}"
         self._pilot_shots = self.spent.shots
         return plan
 

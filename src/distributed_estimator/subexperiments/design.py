@@ -31,23 +31,23 @@ _SHARES_OUT = 0.0, 1 / 64, 1 / 16, 1 / 4, 1.0
 """Shots of circuits that are tried to be left out, in units of what a circuit costs besides."""
 _BALANCING, _BALANCED = 30, 0.01
 """Steps that divide shots between results, and how far from the fewest they may end."""
-_EXTRA = 1.0
+_EXTRA = 0.5
 """Shots that every outcome counts as having had besides those of the pilot, half of either sign."""
 _FITS = 3
 """Steps that find how large a pilot's coordinates are."""
 _DRAWS, _CHECKS = 4, 8
 """Tensors drawn from what a pilot leaves open: for the design, and for its margin."""
-_MISSED = 0.03
-"""Chance that some result of a round misses its precision, if variances were normal: 1.9 standard
+_MISSED = 0.05
+"""Chance that some result of a round misses its precision, if variances were normal: 1.6 standard
 deviations for one result."""
 _ROUNDED = 5
 """Steps that allow for whole numbers of shots."""
-_LARGE, _LEAP, _APPROACHES, _CLOSE, _MOVED = 2.0, 5.0, 3, 1.2, 0.01
+_LARGE, _LEAP, _APPROACHES, _CLOSE, _MOVED = 2.0, 5.0, 2, 1.2, 0.01
 """Margin from which on it is approached in steps, as a factor; how large one is, and how many; how
 near is enough, and from what change of the logarithm on a step tells how variances fall."""
-_DOUBTFUL, _PILOT = 3.0, 0.25
-"""Margin from which on a further pilot is worth it, as a factor, both of the shots planned without
-it and of those spent; and the part of a limit of shots that pilots may take."""
+_DOUBTFUL, _PILOT = 5.0, 0.25
+"""Shots of a margin from which on a further pilot is worth it, in units of those that pilots took;
+and the part of a limit of shots that pilots may take."""
 _LEAST_SHARE = 1e-4
 """Shots of a circuit at least, in units of the mean, while they are still fractions."""
 _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
@@ -175,6 +175,8 @@ class _Group:
         self.kept = np.broadcast_to(~self.sure, (self.rows, self.layout.num_settings))
         """Circuits that may run."""
         self.seen = self.layout.by_setting(counts[:, 0])
+        self.summed = np.where(self.sure[self.of], 1.0, counts[:, self.group.singles])
+        """Signed outcomes, summed over the shots."""
         counts = counts.copy()
         counts[:, 0] += _EXTRA
         self.means = counts / self.layout.by_setting(counts[:, 0])[:, None, self.of]
@@ -208,10 +210,9 @@ class _Group:
         Before, its coordinates are normal, and how large they are is fitted, too.
         """
         size = self.layout.size
-        seen = self._counted(self.seen)
-        information, target = self._information(seen), seen[:, None, self.of] * self.signed
-        pulled = self._whitened @ target[..., None]
-        precision = np.ones((*target.shape[:2], 1, 1))
+        information = self._information(self._counted(self.seen))
+        pulled = self._whitened @ self.summed[..., None]
+        precision = np.ones((*pulled.shape[:2], 1, 1))
         for _ in range(_FITS):
             covariance = np.asarray(np.linalg.inv(information + precision * np.eye(size)))
             mean = (covariance @ pulled)[..., 0]
@@ -223,7 +224,8 @@ class _Group:
         self, count: int, shots: FloatArray | None, rng: np.random.Generator
     ) -> FloatArray:
         """The same with fixed weights, shrunk by what is noise in the square of all coordinates."""
-        mean = self.layout.means(self.signed)
+        shown = np.maximum(self._counted(self.seen), 1.0)[:, None, self.of]
+        mean = self.layout.means(self.summed / shown)
         noise = self._noise(count, 1 / np.maximum(self.seen, 1.0), rng)
         energies = ((noise**2).sum(axis=-1).mean(axis=0), (mean**2).sum(axis=-1))
         kept = np.clip(1 - energies[0] / np.maximum(energies[1], 1e-300), _LEAST_KEPT, 1.0)[
@@ -262,11 +264,41 @@ class _Group:
         return found
 
     def spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
-        """What settings contribute to variances, times their shots, shape (r, d, k, s)."""
-        weights = self.weights_of(entries, shots)
-        found = self.layout.spread(self.means[entries.rows], self.group, weights)
+        """What settings contribute to variances of all draws, times their shots, (r, k, s)."""
+        rows, layout = entries.rows, self.layout
+        if self._is_plain:
+            # Of one setting xᵀ Bᵀ Σ⁻¹ B x, where the weights are n Σ⁻¹ B x.
+            seen = self._solved(entries, shots) @ layout.outcome_rows.T
+            leaning = layout.by_setting(seen * self._tilt[rows][:, :, None])
+            found = layout.by_setting((seen**2).sum(axis=1) / self.means[rows, :1])
+            found += (leaning**2).sum(axis=1) / self._rest[rows]
+            found *= self._counted(shots)[rows, None] ** 2
+        else:
+            found = layout.spread(self.means[rows], self.group, self.weights_of(entries, shots))
+            found = found.reshape(len(rows), -1, entries.results.shape[1], found.shape[2])
+            found = found.sum(axis=1)
         found[:, :, self.sure] = 0.0
-        return found.reshape(len(found), -1, entries.results.shape[1], found.shape[2])
+        return found
+
+    def variances(self, entries: _Entries, shots: FloatArray) -> FloatArray:
+        """Variances at each draw, shape (r, d, k)."""
+        rows, draws = entries.rows, entries.vectors.shape[2]
+        if self._is_plain:
+            return np.asarray((self._solved(entries, shots) * entries.vectors[:, 0]).sum(axis=3))
+        found = self.layout.spread(self.means[rows], self.group, self.weights_of(entries, shots))
+        found[:, :, self.sure] = 0.0
+        return _over(found, shots[rows]).reshape(len(rows), draws, -1)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether weights are the best, of one Pauli."""
+        return self.best and len(self.paulis) == 1
+
+    def _solved(self, entries: _Entries, shots: FloatArray) -> FloatArray:
+        """Solutions x = M⁻¹ v, shape (r, d, k, c)."""
+        vectors = entries.vectors[:, 0]
+        flat = vectors.reshape(len(vectors), -1, self.layout.size)
+        return np.asarray(flat @ self._inverse(shots)[entries.rows, 0]).reshape(vectors.shape)
 
     def spread_of_spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
         """Variance of a round's and the pilot's estimates of variances, for one draw, (r, k)."""
@@ -435,7 +467,7 @@ def plan_shots(
     planned, shots = plan.total, plan.meeting(accuracy.precision)
     left = None if accuracy.most is None else max(0, accuracy.most - spent)
     affordable = left is None or _PILOT * left > spent
-    if may_pilot and affordable and _total(shots) > _DOUBTFUL * max(planned, spent):
+    if may_pilot and affordable and _total(shots) - planned > _DOUBTFUL * spent:
         return ShotPlan([], [], np.inf, needs_pilot=True)
     if left is not None and not plan.fits(shots, left):
         return ShotPlan(*plan.designs(plan.within(left)), is_short=True)
@@ -480,7 +512,7 @@ class _Plan:
         """The best weights for the shots and the best shots for the weights, in turns."""
         for _ in range(_STEPS if any(group.best for group in self._groups) else 1):
             self._spreads = [
-                self._groups[number].spread(entries, self._shots[number]).sum(axis=1)
+                self._groups[number].spread(entries, self._shots[number])
                 for number, entries in self._parts
             ]
             self._shots = self._divide(np.ones(self._count))
@@ -653,10 +685,9 @@ class _Plan:
         variances, scatter = np.zeros((1 + _CHECKS, count)), np.zeros(count)
         for (own, group), shot in zip(self._with_groups(found), shots, strict=True):
             for entries in group.entries(own, own.vectors):
-                spread = group.spread(entries, shot)
+                found_here = group.variances(entries, shot)
                 for draw in range(1 + _CHECKS):
-                    at_draw = _over(spread[:, draw], shot[entries.rows])
-                    variances[draw] += _by_result(at_draw, entries, count)
+                    variances[draw] += _by_result(found_here[:, draw], entries, count)
                 first = replace(entries, vectors=entries.vectors[:, :, :1])
                 scatter += _by_result(group.spread_of_spread(first, shot), entries, count)
         return np.asarray(np.minimum(variances[1:], _MOST_VARIANCE).var(axis=0, ddof=1) + scatter)

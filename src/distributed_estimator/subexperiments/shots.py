@@ -72,27 +72,27 @@ class ShotsTaken:
 
 
 def first_shots(
-    accuracy: Accuracy, circuits: int, bindings: int, *, knows: bool = False
+    accuracy: Accuracy, circuits: int, results: int, *, knows: bool = False
 ) -> tuple[int, int | None]:
     """Shots of each circuit in a pilot, and instead of one where there are too few to design with.
 
-    A pilot's shots grow as one over the error ε, where a value takes as many as one over its
-    square, and are no more than 3/ε², which is about what a value takes. Of N shots in all it takes
-    as many as the square root of N.
+    A pilot's shots for a result grow as one over the error ε, where the result takes as many as one
+    over its square, and are no more than 3/ε², which is about what a value takes. Of N shots in all
+    it takes as many as the square root of N.
 
     Args:
         accuracy: What is wanted.
-        circuits: Circuits of all bindings.
-        bindings: How many there are.
+        circuits: Circuits of all results.
+        results: How many there are: bindings, each with every parameter to differentiate by.
         knows: Whether no pilot is needed.
 
     Raises:
         InputError: There are fewer shots than circuits, or more than can be counted.
     """
-    own, error = circuits / max(1, bindings), accuracy.precision
+    own, error = circuits / max(1, results), accuracy.precision
     name, limit = "shots_total", accuracy.budget
     if limit is not None:
-        wanted = _BUDGET_ROOT * math.sqrt(own * limit / max(1, bindings))
+        wanted = _BUDGET_ROOT * math.sqrt(own * limit / max(1, results))
     else:
         name, limit = "max_shots", accuracy.most
         check_countable(1 / error, error)
