@@ -184,7 +184,7 @@ def test_undivided_tasks_keep_their_keys_and_seeds(shots, bindings):
         230524099337850599443499032909480531954,
         47727965521235669221381965147374817491,
     ]
-    assert all(task.undivided for task in tasks)
+    assert all((task.circuits, task.chunk) == (None, (0, 1)) for task in tasks)
 
 
 @given(
@@ -228,6 +228,7 @@ def test_every_circuit_gets_the_shots_of_its_own(rows, seed, most, chunks, name)
         own = task.shots_of(experiment)
         total[task.start : task.start + len(task.angles)] += own
         assert task.num_subexperiments(experiment) == np.count_nonzero(own) > 0
+        assert (own != 1).all(), "one shot says nothing of its spread"
         assert most is None or task.num_subexperiments(experiment) <= most
     assert (total == shots * experiment.all_runs).all()
     assert len({task.key for task in tasks}) == len({task.seed for task in tasks}) == len(tasks)
@@ -251,7 +252,7 @@ def test_exact_tasks_are_divided_by_rows_alone(experiment):
     assert [task.key for task in divided] == [
         task.key for task in tasks_of(experiment, angles, None)
     ]
-    assert all(task.undivided for task in divided)
+    assert all((task.circuits, task.chunk) == (None, (0, 1)) for task in divided)
 
 
 @pytest.mark.parametrize("most", [1, 4])

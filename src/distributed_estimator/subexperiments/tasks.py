@@ -50,11 +50,6 @@ class Task:
     circuits: tuple[int, int] | None = None
     chunk: tuple[int, int] = (0, 1)
 
-    @property
-    def undivided(self) -> bool:
-        """Whether it holds all there is of its rows."""
-        return self.circuits is None and self.chunk == (0, 1)
-
     def num_subexperiments(self, experiment: FragmentExperiment) -> int:
         """Circuits times bindings that it runs."""
         if isinstance(self.shots, np.ndarray):
@@ -114,14 +109,13 @@ def make_tasks(
         run: Names the run and stage; keys and seeds derive from it.
         rows_per_task: Rows a task holds at most.
         circuits_per_task: Subexperiments a task holds at most; None: a row is never divided.
-        chunks: Tasks that share the shots of the same circuits, as evenly as possible; fewer
-            where all would be left with a single shot.
+        chunks: Tasks that share the shots of the same circuits, as evenly as possible; fewer of
+            those circuits that would be left with a single shot.
     """
     parts: list[tuple[int, int] | None] = [None]
     sizes: list[int | IntArray | None] = [shots]
     if shots is not None:
-        count = max(1, min(chunks, int(np.max(shots)) // _FEWEST_SHOTS))
-        sizes = [shots // count + (place < shots % count) for place in range(count)]
+        sizes = _shared(shots, max(1, min(chunks, int(np.max(shots)) // _FEWEST_SHOTS)))
         if circuits_per_task is not None:
             last = experiment.num_circuits
             rows_per_task = min(rows_per_task, max(1, circuits_per_task // max(1, last)))
@@ -145,6 +139,15 @@ def make_tasks(
                 task = Task(key, number, start, rows, size, seed, circuits, chunk)
                 if size is None or task.num_subexperiments(experiment):
                     yield task
+
+
+def _shared(shots: int | IntArray, chunks: int) -> list[int | IntArray | None]:
+    """Shots of each chunk, which are several of a circuit or none, if it has several at all."""
+    each = np.clip(np.asarray(shots) // _FEWEST_SHOTS, 1, chunks)
+    sizes = [
+        np.where(place < each, shots // each + (place < shots % each), 0) for place in range(chunks)
+    ]
+    return [int(size) if isinstance(shots, int) else size for size in sizes]
 
 
 class Backend(Protocol):
