@@ -298,6 +298,11 @@ def test_bad_options_of_a_query(
     assert_refused(dest(verb, file, *options), message)
 
 
+def test_a_number_may_begin_with_its_point(dest: Callable[..., Done], file: Path):
+    short, full = (dest("estimate", file, "--precision", p, "--json") for p in (".1", "0.1"))
+    assert short.document["value"] == full.document["value"]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

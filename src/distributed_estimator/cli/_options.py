@@ -55,7 +55,8 @@ class FieldType(click.ParamType[Any]):
             return value
         parts = [part.strip() for part in value.split(",") if part.strip()]
         try:
-            found = msgspec.convert(parts if self._is_list else value, self._hint, strict=False)
+            given = f"0{value}" if self._kind is float and value.startswith(".") else value
+            found = msgspec.convert(parts if self._is_list else given, self._hint, strict=False)
             if found is not None:
                 return found
         except msgspec.ValidationError:
