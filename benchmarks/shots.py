@@ -29,7 +29,9 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 
@@ -43,7 +45,9 @@ from benchmarks._workload import Floats, block_labels, workload
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends.fleet import Fleet, homogeneous
 from distributed_estimator.execution import Policy
+from distributed_estimator.pipeline import pipeline
 from distributed_estimator.records import DeviceRecord, read_records
+from distributed_estimator.subexperiments import ShotPlan
 
 PRECISIONS = (0.05, 0.02, 0.01, 0.005)
 QUICK_PRECISIONS = (0.05, 0.02)
@@ -65,6 +69,8 @@ OURS: dict[str, dict[str, Any]] = {
     f"ours, {name}": {"allocation": name} for name in ("uniform", "neyman", "optimal")
 }
 REFERENCE = "ours, optimal"  # what every ratio is over
+PRIOR = "ours, optimal with prior"  # what runs before saw of the same binding instead of a pilot
+REUSED = {"allocation": "optimal", "reuse_pilots": True}
 ADDON, QCUT, UNCUT, ORACLE = "qiskit-addon-cutting", "QCut", "not cut", "oracle"
 
 DEVICES, MOST_CIRCUITS = 4, 5  # of the fleet; circuits of a job
@@ -78,6 +84,7 @@ WEAK_BAR, WEAK_AT = 3.0, 0.005
 INTERVALS = {"68 %": 1.0, "95 %": 1.959964}
 NOMINAL = {"68 %": 0.682689, "95 %": 0.95}
 COVERAGE_BAR, BIAS_BAR = 0.03, 0.1
+BATCH, BATCH_RUNS, DESIGN_BAR = 80, 15, 0.25  # bindings; runs; share of the time that plans take
 
 
 @dataclass(frozen=True)
@@ -228,7 +235,7 @@ class Found:
 
 def estimator(labels: Sequence[int], contestant: str, seed: int) -> DistributedEstimator:
     """Ours, by its name in `OURS`."""
-    options = EstimatorOptions(seed=seed, **OURS[contestant])
+    options = EstimatorOptions(seed=seed, **{**OURS, PRIOR: REUSED}[contestant])
     return DistributedEstimator(cuts=labels, workers=1, options=options)
 
 
@@ -273,7 +280,7 @@ def _shots(found: Found, case: CutCircuit, precisions: Sequence[float], effort: 
                 raise RuntimeError(f"{name}, {case.name}: {one.value}, expected {value}")
         shots[name] = [np.array([one.shots_to(p) for one in terms], float) for p in precisions]
     pubs = [(case.circuit, case.observable, values) for values in case.bindings]
-    for name in OURS:
+    for name in (*OURS, PRIOR):
         shots[name], ours = [], estimator(case.labels, name, effort.seed)
         repeats = -(-effort.runs_of(name) // len(case.bindings))
         for precision in precisions:
@@ -399,6 +406,30 @@ def _add_claims(found: Found, hold: Callable[..., None]) -> None:
     hold(f"{REFERENCE}: share of standard errors above the precision", whole.missed, "<=", 0.0)
 
 
+def _add_design_time(found: Found, seed: int) -> None:
+    """How much of a batch's time on the local simulator its plans take."""
+    case = circuits.qnn_blocks(3, BATCH)
+    ours, pub = estimator(case.labels, REFERENCE, seed), (case.circuit, case.observable)
+    shares: list[float] = []
+    plan_shots, planning = pipeline.plan_shots, [0.0]
+
+    def timed(*args: Any, **options: Any) -> ShotPlan:
+        begun = perf_counter()
+        plan = plan_shots(*args, **options)
+        planning[0] += perf_counter() - begun
+        return plan
+
+    with patch.object(pipeline, "plan_shots", timed):
+        for _ in range(1 + BATCH_RUNS):
+            planning[0], begun = 0.0, perf_counter()
+            ours.run([(*pub, case.bindings)], precision=COMPARED_AT).result()
+            shares.append(planning[0] / (perf_counter() - begun))
+    share = float(np.median(shares[1:]))
+    name = f"{case.name}: share of a batch's time that its plans take, {BATCH} bindings"
+    bar = Bar(name, share, "<=", DESIGN_BAR)
+    found.report.figures.append(Figure({}, name, share, "", (bar,)))
+
+
 def _by_circuit(claims: Iterable[Claim]) -> Iterator[Claim]:
     """All precisions of a circuit and a contestant together."""
     groups: dict[tuple[str, str], list[Claim]] = {}
@@ -447,6 +478,7 @@ def measure(arguments: Namespace) -> Found:
         _add_fleet(found, case, QUICK_FLEET_RUNS if quick else FLEET_RUNS, effort.seed)
     if not quick:
         _add_bars(found)
+        _add_design_time(found, effort.seed)
     return found
 
 
