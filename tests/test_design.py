@@ -564,13 +564,13 @@ SHAPES = {
 }
 
 
-def assert_covered(z, most=0.1, within=0.03):
+def assert_covered(z, most=0.1):
     """Intervals of 68 % and 95 % cover what they claim within 3 points, and no mean z is over 0.1.
 
     Of n = 2000 they scatter by 1.0 and 0.5 points, and the mean of z by 0.022.
     """
     found = [(np.abs(z) <= width).mean() for width in (1.0, 1.96)]
-    assert found == pytest.approx([0.6827, 0.95], abs=within), (found, z.mean())
+    assert found == pytest.approx([0.6827, 0.95], abs=0.03), (found, z.mean())
     assert abs(z.mean()) <= most, (found, z.mean())
 
 
@@ -582,7 +582,7 @@ def test_coverage_of_many_values(shape, grouped):
     """Bindings of 250 at a time, each with shots of its own.
 
     The error of one value goes with its standard error (their correlation is -0.4), which makes the
-    mean of z 0.09 to 0.12 without a bias of the value.
+    mean of z 0.09 to 0.14 without a bias of the value.
     """
     most = 0.2 if shape == "chain of 3 cuts" and not grouped else 0.1
     circuit, labels = SHAPES[shape]
@@ -600,10 +600,7 @@ def test_coverage_of_many_values(shape, grouped):
 @pytest.mark.parametrize("precision", [0.1, 0.02])
 @pytest.mark.parametrize("shape", ["chain of 1 cuts", "chain of 2 cuts", "ring"])
 def test_coverage_of_many_runs(shape, precision):
-    """Each plans its shots by a pilot of its own, which a batch may only seem to.
-
-    The few shots that 0.1 takes are 3 points short of 68 % on a ring.
-    """
+    """Each plans its shots by a pilot of its own, which a batch may only seem to."""
     circuit, labels = SHAPES[shape]
     observable = "Z" * circuit.num_qubits
     with estimator(labels) as chosen:
@@ -612,7 +609,7 @@ def test_coverage_of_many_runs(shape, precision):
     evs, stderrs = (np.array([float(own[name]) for own in data]) for name in ("evs", "stds"))
     assert (stderrs <= precision).all()
     z = (evs - reference(circuit, observable)) / stderrs
-    assert_covered(z, within=0.05 if precision == 0.1 else 0.03)
+    assert_covered(z)
 
 
 @pytest.mark.soak

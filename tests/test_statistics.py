@@ -333,12 +333,12 @@ def test_coverage_of_many_runs(kind, cuts, basis, shots):
 def test_meeting_a_precision_biases_nothing_in_many_runs(labels, precision, basis):
     """2500 runs: the mean of z is known to 0.02, five of which are 0.1; 1200 and 0.03 are alike.
 
-    The few shots of 0.1 with minimal settings miss it too often: choosing by the standard error
-    biases the mean by 0.15 standard errors there.
+    The few shots of 0.1 with minimal settings miss it often: choosing by the standard error biases
+    the mean by 0.11 standard errors there.
     """
     circuit, _ = at_zero(2)
     errors, stderrs = to_precision(circuit, labels, "ZZZ", precision, 2500, setting_basis=basis)
     coarse = labels is not None and precision == 0.1 and basis == "minimal"
-    assert_unbiased_at_precision(errors, stderrs, precision, 0.25 if coarse else 0.1)
+    assert_unbiased_at_precision(errors, stderrs, precision, 0.17 if coarse else 0.1)
     errors, stderrs = to_precision(rare(), None, "Z", precision / 2, 1200, setting_basis=basis)
     assert_unbiased_at_precision(errors, stderrs, precision / 2, 0.15)
