@@ -215,7 +215,7 @@ def test_workers_of_other_versions_are_refused(cluster, inbox, work, monkeypatch
 def test_a_scheduler_that_is_lost(host, inbox, work, tmp_path, monkeypatch, capfd):
     """The last of all that share the cluster: it is stopped, then killed."""
     process, address = host
-    monkeypatch.setattr(driven, "SILENCE", 2.0)
+    monkeypatch.setattr(driven, "SILENCE", 4.0)
     silent, pool = DaskPool(1, address=address), DaskPool(2, address=address)
     jobs = [job_of(work, ("until", "go"), number=n) for n in range(3)]
     first = job_of(work, ("value", 1.0))
@@ -234,7 +234,7 @@ def test_a_scheduler_that_is_lost(host, inbox, work, tmp_path, monkeypatch, capf
         pool.submit(job_of(work, ("value", 1.0)), inbox)
     pool.close()
 
-    assert refused.cause == f"Dask is gone (the scheduler at {address} did not answer for 2 s)"
+    assert refused.cause == f"Dask is gone (the scheduler at {address} did not answer for 4 s)"
     assert [end.kind for end in ends] == ["refused"] * 3
     assert all(address in end.cause for end in ends)
     assert capfd.readouterr().err == ""
