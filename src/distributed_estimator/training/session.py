@@ -86,7 +86,7 @@ class Session:
 
     def measure_noise(self, loss: torch.Tensor, outputs: torch.Tensor, part: float) -> None:
         """Keeps what shots leave open of the loss gradient, where the next step's depend on it."""
-        noise = self.classifier.layer.network.noise
+        noise, self._noise = self.classifier.layer.network.noise, None
         if self.state.test is not None and noise is not None:
             self._noise = noise.shots, loss_variance(loss, outputs, noise, part)
 
