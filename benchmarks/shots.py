@@ -18,6 +18,10 @@ QCut decomposes parallel cuts of two fragments together, such as the weak ones; 
 are the addon's. Variance × shots against the number of cuts is measured on a chain with small
 angles: with large ones the value of a long chain is 0 and so is its variance.
 
+Training (`benchmarks._frugal`): shots until the exact loss of the weights is that of exact training
+after 30 epochs and 1 %, Iris with 2 cuts; ours by the norm test against the best fixed number of
+shots a circuit that gets there with every seed.
+
 Time to ε is that of simulated devices, from the first job sent to the last result back, with real
 time for what is computed between the rounds.
 """
@@ -36,7 +40,9 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks import _cut_circuits as circuits
+from benchmarks import _frugal as frugal
 from benchmarks._cut_circuits import CutCircuit
+from benchmarks._frugal import Learning
 from benchmarks._harness import progress
 from benchmarks._optimum import fewest
 from benchmarks._peers import Terms, addon_terms, qcut_missing, qcut_terms
@@ -85,6 +91,8 @@ INTERVALS = {"68 %": 1.0, "95 %": 1.959964}
 NOMINAL = {"68 %": 0.682689, "95 %": 0.95}
 COVERAGE_BAR, BIAS_BAR = 0.03, 0.1
 BATCH, BATCH_RUNS, DESIGN_BAR = 80, 15, 0.25  # bindings; runs; share of the time that plans take
+LEARNING_BAR = 4.0
+LEARNING, QUICK_LEARNING = (8, frugal.EPOCHS), (1, 2)  # seeds, epochs at most
 
 
 @dataclass(frozen=True)
@@ -222,6 +230,7 @@ class Found:
     claims: list[Claim] = field(default_factory=list)
     growth: list[Growth] = field(default_factory=list)
     fleet: list[FleetTime] = field(default_factory=list)
+    learning: list[Learning] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The report with every entry."""
@@ -230,6 +239,7 @@ class Found:
             "claims": [asdict(claim) for claim in self.claims],
             "growth": [asdict(growth) for growth in self.growth],
             "fleet": [asdict(one) for one in self.fleet],
+            "learning": [one.as_json() for one in self.learning],
         }
 
 
@@ -386,6 +396,10 @@ def _add_bars(found: Found) -> None:
     own = np.array(costs[circuits.WEAK, REFERENCE, WEAK_AT].shots)
     uncut = np.array(costs[circuits.WEAK, UNCUT, WEAK_AT].shots)
     hold(name, float(np.median(own / uncut)), "<=", WEAK_BAR)
+    reliable = {one.way: one.median for one in found.learning if None not in one.shots}
+    ours = reliable.pop(frugal.OURS, np.inf)
+    name = f"training on Iris: shots of the best fixed number / {frugal.OURS}"
+    hold(name, min(reliable.values(), default=np.inf) / ours, ">=", LEARNING_BAR)
     _add_claims(found, hold)
 
 
@@ -476,6 +490,9 @@ def measure(arguments: Namespace) -> Found:
     for case in (circuits.qnn_blocks(3, 8), circuits.weak(4)):
         progress(f"fleet: {case.name}")
         _add_fleet(found, case, QUICK_FLEET_RUNS if quick else FLEET_RUNS, effort.seed)
+    progress("training on Iris")
+    extent = QUICK_LEARNING if quick else LEARNING
+    found.learning = list(frugal.learnings(*extent))
     if not quick:
         _add_bars(found)
         _add_design_time(found, effort.seed)
@@ -511,6 +528,12 @@ def _fleet_lines(found: Found) -> Iterator[tuple[str, ...]]:
         yield one.circuit, one.contestant, f"{one.shots:,.0f}", f"{one.seconds:.3g}"
 
 
+def _learning_lines(found: Found) -> Iterator[tuple[str, ...]]:
+    for one in found.learning:
+        reached = [own for own in one.shots if own is not None]
+        yield one.way, f"{one.median:,.0f}", f"{len(reached)} of {len(one.shots)}"
+
+
 def print_tables(found: Found) -> None:
     """The tables for people."""
     precisions = [str(p) for p in found.report.settings["precisions"]]
@@ -524,6 +547,7 @@ def print_tables(found: Found) -> None:
             table(title, columns, _cost_lines(found)),
             table("Claimed against actual error, all precisions", claims, _claim_lines(found)),
             table("Variance × shots on a chain", growth, _growth_lines(found)),
+            table("Training on Iris", ("way", "shots", "reached"), _learning_lines(found)),
             table(f"To {COMPARED_AT} on {DEVICES} devices", fleet, _fleet_lines(found)),
             *tables(found.report),
         ]

@@ -91,7 +91,7 @@ class QnnNetwork:
     def evaluate(self, features: Floats, weights: Floats, wanted: Wanted) -> Response:
         """Values now, the derivative by the weights when it is asked for."""
         values = np.asarray(self.qnn.forward(features, weights))
-        return values, lambda: Jacobians(None, self._by_weights(features, weights))
+        return values, lambda by_output: Jacobians(None, self._by_weights(features, weights))
 
     def _by_weights(self, features: Floats, weights: Floats) -> Floats:
         return np.asarray(self.qnn.backward(features, weights)[1])

@@ -137,6 +137,8 @@ def test_a_smoke_run_of_shots_holds_every_contestant_and_circuit() -> None:
     assert ours <= {entry["contestant"] for entry in document["growth"]}
     assert ours == {entry["contestant"] for entry in document["fleet"]}
     assert all(entry["seconds"] > 0 for entry in document["fleet"])
+    assert len(document["learning"]) == len({entry["way"] for entry in document["learning"]}) > 1
+    assert all(len(entry["shots"]) == 1 for entry in document["learning"])
     *_, chain = draw_shots(document).axes
     assert {line.get_label() for line in chain.get_lines()} > ours | {"oracle", "Π γ²"}
 

@@ -645,3 +645,63 @@ def test_a_run_may_have_shots_in_all_of_its_own(tmp_path):
     assert 1_800 < shots[0] <= 2_000
     assert 18_000 < shots[1] <= 20_000
     assert shots[2:] == [0, *(10 * count for count in counts)]
+
+
+# --- Sums of derivatives --------------------------------------------------------------------------
+
+
+def sharing():
+    """A PUB whose values share shots: many bindings are equal on a fragment."""
+    circuit = iris_circuit()
+    points = np.repeat(point(circuit)[None], 6, axis=0)
+    points[:, 0] += np.repeat([0.0, 0.3, 0.6], 2)  # of the first fragment alone
+    points[:, 3] += np.tile([0.0, -0.4], 3)  # of the second alone
+    weights = np.array([1.0, -0.8, 0.6, 0.9, -0.7, 1.1])
+    return (circuit, "ZZZZ", points), weights, circuit.parameters[4:]
+
+
+def test_errors_of_a_sum_of_one_are_those_of_its_gradient():
+    """With 20,000 shots a circuit, errors are known to one over their root, below one per cent."""
+    pub, _, wanted = sharing()
+    circuit, observable, points = pub
+    gradient = make("AABB", precision=None, shots=20_000, seed=5)
+    call = [circuit] * 6, [observable] * 6, points, [list(wanted)] * 6
+    for number, metadata in enumerate(gradient.run(*call).result().metadata):
+        found, stderrs = gradient.weighted(pub, 2 * np.eye(6)[number], wanted)
+        assert found.shape == (6, 8)
+        assert stderrs == pytest.approx(2 * metadata["stderrs"], rel=0.05)
+
+
+@pytest.mark.parametrize("shots", [{"shots": 256}, {"shots_total": 60_000}])
+def test_errors_of_sums_know_what_their_members_share(shots):
+    """Over 300 runs a variance of normal errors has a standard deviation of √(2/300) = 8 %, and
+    the sum of eight one of that at most. First order overstates by some per cent at such shots."""
+    pub, weights, wanted = sharing()
+    expected = np.einsum("b,bp->p", weights, make("AABB").weighted(pub, weights, wanted)[0])
+    own = make("AABB", precision=None, seed=6, **shots)
+    runs = [own.weighted(pub, weights, wanted) for _ in range(RUNS)]
+    errors = np.array([weights @ found for found, _ in runs]) - expected
+    claimed = np.array([stderrs**2 for _, stderrs in runs]).mean(axis=0)
+    assert (np.abs(errors.mean(axis=0)) <= LIMIT * errors.std(axis=0, ddof=1) / RUNS**0.5).all()
+    ratio = claimed.sum() / (errors**2).mean(axis=0).sum()
+    assert 1 - 4 * 0.08 < ratio < 1 + 4 * 0.08 + 0.1
+
+
+def test_shots_are_divided_for_the_sum():
+    """A member of no weight needs no shots, and the sum has smaller errors for as many."""
+    pub, weights, wanted = sharing()
+    weights = weights * [1, 1, 0, 0, 0, 0]
+    own = make("AABB", precision=None, seed=6, shots_total=60_000)
+    job = make("AABB", precision=None, seed=6, shots_total=60_000)
+    everything = [own.weighted(pub, weights, wanted)[1].max() for _ in range(5)]
+    plain = [job.values_and_gradients(pub, wanted)[1] for _ in range(60)]
+    spread = np.array([weights @ found for found in plain]).std(axis=0, ddof=1)
+    # The standard deviation of 60 draws is right to 1/√120 = 9 %, of the largest of eight.
+    assert np.mean(everything) < (1 - 3 * 0.09) * spread.max()
+
+
+@pytest.mark.parametrize("weights", [[1.0], np.ones((6, 1)), [1, 1, 1, 1, 1, np.nan]])
+def test_weights_that_do_not_fit_are_refused(weights):
+    pub, _, wanted = sharing()
+    with pytest.raises(InputError, match=r"`weights` has shape .*: give a finite number for each"):
+        make("AABB").weighted(pub, weights, wanted)

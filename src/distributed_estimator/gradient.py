@@ -157,6 +157,56 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
             _gradients_of(evaluation).reshape(*read.shape, len(places)),
         )
 
+    def weighted(
+        self,
+        pub: EstimatorPubLike,
+        weights: FloatArray,
+        parameters: Sequence[Parameter] | None = None,
+        *,
+        shots_total: int | None = None,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Derivatives of a PUB, and the standard errors of those of its values' weighted sum.
+
+        With `shots_total` shots are divided so that the largest of these is least. The gradient of
+        a loss is such a sum, with the loss's slopes by the values as weights.
+
+        Args:
+            pub: As in `DistributedEstimator.run`.
+            weights: Of the values, in the PUB's shape.
+            parameters: As for `values_and_gradients`.
+            shots_total: As in `DistributedEstimator.run`.
+
+        Returns:
+            Derivatives of shape (*the PUB's, parameters), and errors of shape (parameters,), to
+            first order in the fragments' errors.
+
+        Raises:
+            InputError: The PUB, the weights or the parameters do not fit.
+
+        Example:
+            >>> from qiskit.circuit.library import real_amplitudes
+            >>> from distributed_estimator import EstimatorOptions
+            >>> options = EstimatorOptions(seed=1)
+            >>> gradient = FragmentGradient(DistributedEstimator(cuts="AB", options=options))
+            >>> pub = (real_amplitudes(2, reps=1), ["ZZ", "XI"], [0.1, 0.2, 0.3, 0.4])
+            >>> derivatives, stderrs = gradient.weighted(pub, [0.5, -0.5], shots_total=10_000)
+            >>> derivatives.shape, stderrs.shape, bool(stderrs.max() < 0.05)
+            ((2, 4), (4,), True)
+        """
+        (read,) = read_pubs([pub], self._precision)
+        places, factors = _places(read.circuit, parameters), np.asarray(weights, dtype=np.float64)
+        if factors.shape != read.shape or not np.isfinite(factors).all():
+            raise InputError(
+                f"`weights` has shape {factors.shape}, and the PUB's values {read.shape}: give a "
+                "finite number for each"
+            )
+        estimator: DistributedEstimator = self._estimator
+        accuracy, run = estimator.accuracy(read.precision, shots_total), estimator.next_run()
+        request = Request(merge([read]), accuracy, run, places, weights=factors.ravel())
+        (evaluation,) = estimator.gradient([request])
+        found = _gradients_of(evaluation).reshape(*read.shape, len(places))
+        return found, evaluation.stderrs
+
     def num_circuits(
         self, pub: EstimatorPubLike, parameters: Sequence[Parameter] | None = None
     ) -> tuple[int, int]:

@@ -162,6 +162,8 @@ def _set_budget(data: WorkloadConfig, settings: dict[str, Any]) -> None:
         ("shots", "exact"),
         ("shots-total", "shots"),
         ("shots-total", "exact"),
+        ("adaptive-shots", "shots"),
+        ("adaptive-shots", "exact"),
         ("epochs", "maxiter"),
     ):
         if is_given(settings[one.replace("-", "_")]) and is_given(settings[other]):
@@ -211,6 +213,8 @@ def _watched(
             def watch(record: TrainingRecord) -> None:
                 accuracy = percent(record.metrics["test_accuracy"])
                 about = f"loss {record.loss:.4f} test {accuracy}"
+                if "step_shots" in record.metrics:
+                    about += f" {record.metrics['step_shots']:,.0f} shots"
                 update(completed=min(record.epoch, config.epochs), about=about)
                 if tracker is not None:
                     tracker(record)
@@ -224,12 +228,12 @@ def _watched(
 
 def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
     folder, final, totals = result.folder, result.final, result.totals
-    queries = load_queries(folder.queries)
+    queries, training = load_queries(folder.queries), load_training(folder.training)
     title = f"{result.config.title(result.workload, result.label)}, seed {result.config.seed}"
     if figure:
         from ..analysis.charts import training_figure
 
-        training_figure(load_training(folder.training), queries, folder.figure, title)
+        training_figure(training, queries, folder.figure, title)
     names = ("queries", "training", "data", "checkpoint", "weights", "summary")
     paths = {name: getattr(folder, name) for name in (*names, "tasks", "trace", "figure")}
     files = {name: str(path) for name, path in paths.items() if path.exists()}
@@ -246,5 +250,10 @@ def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
         f"{duration(result.seconds)} for {totals.queries} values and gradients, "
         f"{totals.subexperiments} subexperiments, {totals.shots} shots"
     )
+    steps = [r.metrics["step_shots"] for r in training if "step_shots" in r.metrics]
+    if steps:
+        click.echo(
+            f"shots a step: {steps[0]:,.0f} in the first epoch, {steps[-1]:,.0f} in the last"
+        )
     print_stages(rows, medians=True)
     print_files(files)

@@ -81,6 +81,8 @@ class Request:
         errors: Whether standard errors of derivatives are wanted, where shots are fixed.
         independent: Whether every query is to have shots of its own.
         covariance: Whether the covariances of values are wanted.
+        weights: Of the queries, where the derivatives of their sum are what has to be known well,
+            shape (queries,): shots are divided for these, and standard errors are theirs.
     """
 
     batch: Batch
@@ -90,6 +92,7 @@ class Request:
     errors: bool = True
     independent: bool = False
     covariance: bool = False
+    weights: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +101,8 @@ class Evaluation:
 
     Attributes:
         values: Shape (queries,).
-        stderrs: Standard errors of values, shape (queries,), or of gradients in their shape; NaN
-            where they were not wanted.
+        stderrs: Standard errors of values, shape (queries,), of gradients in their shape, or of
+            the gradient of their sum, shape (parameters,); NaN where they were not wanted.
         record: The record that was logged.
         gradients: Shape (queries, parameters); None where only values were asked for.
         product_formulas: Instructions of the circuit that ran as product formulas, with an error
@@ -479,9 +482,12 @@ class _Session(ExitStack):
         """How many results there are, and how they depend on the fragments' tensors."""
         if self.shifts is None:
             return seen.queries.count, seen.sensitivities()
-        return seen.queries.count * self.slopes.shape[1], derivatives.sensitivities(
-            self.plan, seen, self.shifts, self.angles, self.slopes
-        )
+        parameters, weights = self.slopes.shape[1], self.request.weights
+        found = derivatives.sensitivities(self.plan, seen, self.shifts, self.angles, self.slopes)
+        if weights is None:
+            return seen.queries.count * parameters, found
+        draws = seen.queries.count // len(weights)
+        return draws * parameters, derivatives.of_sums(found, weights, parameters)
 
     def _estimate(self, sample: Reconstruction) -> _Estimate:
         values, shots = sample.values(), self.shots_taken
@@ -491,13 +497,14 @@ class _Session(ExitStack):
             gradients = derivatives.gradients(
                 self.plan, sample, self.shifts, self.angles, self.slopes
             )
-            stderrs = np.zeros_like(gradients)
+            shape = gradients.shape if self.request.weights is None else gradients.shape[1:]
+            stderrs = np.zeros(shape)
             if sampled and not (self.request.errors or self.request.accuracy.adaptive):
                 stderrs[:] = np.nan
             elif sampled:
                 count, sensitivities = self._sensitivities(sample)
                 variances = sample.first_order(count, sensitivities)
-                stderrs = np.sqrt(variances).reshape(gradients.shape)
+                stderrs = np.sqrt(variances).reshape(shape)
         elif sampled:
             stderrs, first_order = sample.standard_errors(values)
         covariance = sample.covariance(stderrs) if self.request.covariance else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,17 @@ class Priors:
                 return None
             recalled.append([_FADING * own[nearest] for own in counts])
         return recalled
+
+    @property
+    def state(self) -> list[Any]:
+        """What is known, as lists and arrays, for `restore`."""
+        with self._lock:
+            return [[key, known] for key, known in self._known.items()]
+
+    def restore(self, state: list[Any]) -> None:
+        """Know what others knew, and nothing else."""
+        with self._lock:
+            self._known = OrderedDict((key, known) for key, known in state)
 
     def remember(self, key: Hashable, rows: Sequence[FloatArray], counts: Sequence[Counts]) -> None:
         """Keep what was seen, before what was known."""

@@ -152,6 +152,30 @@ def sensitivities(
     return found
 
 
+def of_sums(
+    found: Sequence[Sensitivity], weights: FloatArray, parameters: int
+) -> list[Sensitivity]:
+    """How derivatives of the sum of all queries with weights depend on the fragments' tensors.
+
+    Args:
+        found: The `sensitivities`, of which several draws of all queries may follow each other.
+        weights: Shape (queries,).
+        parameters: How many there are, and results of a draw.
+    """
+    summed = []
+    for own in found:
+        query, parameter = np.divmod(own.results, parameters)
+        draw, query = np.divmod(query, len(weights))
+        results = draw * parameters + parameter
+        count = int(results.max(initial=-1)) + 1
+        places, inverse = np.unique(own.rows * count + results, return_inverse=True)
+        vectors = np.zeros((len(own.vectors), len(places), *own.vectors.shape[2:]))
+        weighted = weights[query, None, None] * own.vectors
+        np.add.at(vectors.swapaxes(0, 1), inverse, weighted.swapaxes(0, 1))
+        summed.append(Sensitivity(*np.divmod(places, max(1, count)), vectors))
+    return summed
+
+
 def _add_environments(
     totals: Sequence[FloatArray],
     parameter: int,

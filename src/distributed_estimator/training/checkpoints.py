@@ -13,11 +13,14 @@ from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..analysis.load import QueryTotals
 from ..errors import CheckpointError, DamagedCheckpointError
 from ..records.files import atomic, refused
 from ._ml import safetensors, torch
 from .config import TrainingConfig
+from .norm_test import NormTest
 from .runs import Scores
 from .workloads import Workload
 
@@ -96,11 +99,13 @@ class Checkpoint:
 
 
 def flatten(value: Any, name: str, tensors: Tensors) -> Any:
-    """Takes the tensors out of nested lists and dicts, such as an optimiser's state.
+    """Takes tensors and arrays out of nested lists and dicts, such as an optimiser's state.
 
     Returns what is left, for JSON: a tensor becomes {"tensor": name}, a dict a list of pairs,
     so that its keys keep their types.
     """
+    if isinstance(value, np.ndarray):
+        return {"array": flatten(torch.from_numpy(value), name, tensors)}
     if isinstance(value, torch.Tensor):
         tensors[name] = value.detach().clone().contiguous()
         return {"tensor": name}
@@ -127,6 +132,8 @@ def unflatten(value: Any, tensors: Tensors) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "array":
+        return unflatten(content, tensors).numpy()
     if kind == "items":
         return {key: unflatten(item, tensors) for key, item in content}
     parts = [unflatten(item, tensors) for item in content]
@@ -159,6 +166,8 @@ class RunState:
         points: Weights that a gradient-free optimiser has asked for, in order.
         losses: The loss at each of them.
         norms: Gradient norms of the epoch that has begun.
+        noise: Shots of its steps and variances of their gradients, where shots adapt.
+        test: Which chooses the shots of the next step; None: they are fixed.
         scores: Of the last epoch that ended.
         run_id: The run in every record.
         sizes: Bytes of the logs when it was saved, by their names in `RunFolder`.
@@ -166,6 +175,7 @@ class RunState:
         totals: What its queries came to.
         classifier: Weights, and what else a head keeps, by name.
         optimizer: What a gradient optimiser remembers; None: there is none.
+        priors: What was seen, by which the next shots are divided; None: they are not.
     """
 
     config: TrainingConfig
@@ -180,6 +190,8 @@ class RunState:
     points: list[torch.Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
+    noise: list[tuple[int, float]] = field(default_factory=list)
+    test: NormTest | None = None
     scores: Scores = field(default_factory=Scores)
     run_id: str = ""
     sizes: dict[str, int] = field(default_factory=dict)
@@ -187,6 +199,7 @@ class RunState:
     totals: QueryTotals = field(default_factory=QueryTotals)
     classifier: Tensors = field(default_factory=dict)
     optimizer: dict[str, Any] | None = None
+    priors: list[Any] | None = None
     random: torch.Tensor = field(default_factory=torch.get_rng_state)
 
     @property
@@ -211,9 +224,12 @@ class RunState:
             "position": {name: getattr(self, name) for name in _POSITION},
             "logs": {"run_id": self.run_id, **self.sizes},
             "num_runs": self.num_runs,
+            "noise": self.noise,
+            "test": None if self.test is None else asdict(self.test),
             "totals": asdict(self.totals),
             "classifier": flatten(self.classifier, "classifier", tensors),
             "optimizer": flatten(self.optimizer, "optimizer", tensors),
+            "priors": flatten(self.priors, "priors", tensors),
             "numbers": flatten(numbers, "numbers", tensors),
         }
         Checkpoint(state, tensors).save(path, durable=durable)
@@ -241,9 +257,12 @@ class RunState:
             run_id=sizes.pop("run_id"),
             sizes=sizes,
             num_runs=state["num_runs"],
+            noise=state.get("noise", []),
+            test=NormTest(**state["test"]) if state.get("test") else None,
             totals=QueryTotals(**state["totals"]),
             classifier=unflatten(state["classifier"], tensors),
             optimizer=unflatten(state["optimizer"], tensors),
+            priors=unflatten(state.get("priors"), tensors),
             random=numbers["random"],
         )
 

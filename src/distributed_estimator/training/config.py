@@ -30,6 +30,7 @@ PoolName = Literal["threads", "processes", "dask", "ray"]
 LearningRate = Annotated[
     float, Meta(gt=0, lt=sys.float_info.max, title="a positive learning rate, such as 0.1")
 ]
+Ratio = Annotated[float, Meta(gt=0, lt=1, title="a ratio above 0 and below 1, such as 0.6")]
 
 Attack = Literal["gaussian", "fgsm", "pgd"]
 Magnitudes = Annotated[
@@ -42,7 +43,7 @@ ATTACKS: tuple[Attack, ...] = get_args(Attack)
 MOST_BYTES = 2**30
 """Of the noisy copies of all samples, which are made at once."""
 
-_LATER = ("shots_total",)
+_LATER = ("shots_total", "adaptive_shots", "max_shots")
 """Fields of a training since a later version, left out of documents at their default, None."""
 
 TASK_LOG = "tasks.jsonl"
@@ -65,8 +66,11 @@ class TrainingConfig(Config):
         shots: Shots a subexperiment. None: exact values.
         shots_total: Instead of shots a subexperiment, those that the values and derivatives of a
             step (of COBYLA and SPSA, an evaluation) take in all, divided by what earlier steps saw
-            so that the largest standard error is least. A run that is stopped and resumed draws
-            other shots than one that is not.
+            so that the largest standard error (of the loss gradient, or of the values) is least.
+        adaptive_shots: Let the shots of steps, which begin with shots_total, follow the noise of
+            the loss gradient: its error, averaged over recent steps, is to be this part of its
+            norm, such as 0.6. Where shots are few, steps take some of the samples, at random.
+        max_shots: Shots of a step at most, where they adapt. None: 100 times shots_total.
         optimizer: adam, sgd or lbfgs (fragment-local gradients); cobyla or spsa (none).
         epochs: Passes over the training part; for COBYLA its evaluations, for SPSA its
             iterations (maxiter), each over the whole training part.
@@ -95,6 +99,8 @@ class TrainingConfig(Config):
     max_qubits: Count | None = None
     shots: Shots | None = 1024
     shots_total: Shots | None = None
+    adaptive_shots: Ratio | None = None
+    max_shots: Shots | None = None
     optimizer: Optimizer = "adam"
     epochs: Count = 60
     batch_size: Count | None = None
@@ -120,6 +126,7 @@ class TrainingConfig(Config):
             raise InputError(
                 f"`shots` is {self.shots} and `shots_total` is {self.shots_total}: give one of them"
             )
+        self._check_adaptive()
         if self.pipeline == "reference":
             self._check_reference()
         check_address(self.pool, self.address)
@@ -127,6 +134,30 @@ class TrainingConfig(Config):
             raise InputError(
                 f"`batch_size` is {self.batch_size}, and {self.optimizer} takes the whole training "
                 "part at each evaluation: leave it out, or choose adam, sgd or lbfgs"
+            )
+
+    def _check_adaptive(self) -> None:
+        if self.adaptive_shots is None:
+            if self.max_shots is not None:
+                raise InputError(
+                    f"`max_shots` is {self.max_shots}, and shots of steps do not adapt: leave it "
+                    "out, or give `adaptive_shots`"
+                )
+            return
+        if self.shots_total is None:
+            raise InputError(
+                f"`adaptive_shots` is {self.adaptive_shots:g}, and `shots_total` is not given: "
+                "give the shots of the first step"
+            )
+        if self.is_gradient_free:
+            raise InputError(
+                f"`adaptive_shots` is {self.adaptive_shots:g}, and {self.optimizer} takes no "
+                "gradient: leave it out, or choose adam, sgd or lbfgs"
+            )
+        if self.max_shots is not None and self.max_shots < self.shots_total:
+            raise InputError(
+                f"`max_shots` is {self.max_shots} and `shots_total`, of the first step, "
+                f"{self.shots_total}: give no fewer"
             )
 
     def _check_reference(self) -> None:
@@ -175,11 +206,13 @@ class TrainingConfig(Config):
         shots = "exact" if self.shots is None else f"{self.shots} shots a circuit"
         if self.shots_total is not None:
             shots = f"{self.shots_total} shots a step"
+        if self.adaptive_shots is not None:
+            shots = f"shots by the gradient's noise, θ = {self.adaptive_shots:g}"
         return f"{workload}, {cut}, {shots}, {self.optimizer}"
 
     def exact(self) -> TrainingConfig:
         """The same without shots."""
-        return replace(self, shots=None, shots_total=None)
+        return replace(self, shots=None, shots_total=None, adaptive_shots=None, max_shots=None)
 
     def for_evaluation(self) -> TrainingConfig:
         """The same network without what served the study of its training.
@@ -189,7 +222,8 @@ class TrainingConfig(Config):
         deadline would draw; a deadline divides them into chunks, with other random numbers.
         """
         policy = Policy(subexperiments=self.policy.subexperiments)
-        return replace(self, policy=policy, stragglers=None, trace=False)
+        fixed = replace(self, adaptive_shots=None, max_shots=None)
+        return replace(fixed, policy=policy, stragglers=None, trace=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration for a JSON document, as earlier releases wrote it if they could."""

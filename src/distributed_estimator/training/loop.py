@@ -27,6 +27,7 @@ from .checkpoints import Checkpoint, RunState, restored, snapshot
 from .config import TrainingConfig
 from .models import Model, initial_weights
 from .networks import Classifier, build_classifier
+from .norm_test import NormTest
 from .runs import RunFolder, TrainingResult, write_json
 from .session import Progress, Session, Stop, load_classifier
 from .sources import FloatArray
@@ -102,9 +103,6 @@ def resume(
     stop: Stop | None = None,
 ) -> TrainingResult:
     """Goes on with a run that was stopped or killed, to the weights it would have had anyway.
-
-    But for `shots_total`: what earlier steps saw, by which shots are divided, is not kept. The
-    first step takes pilots instead, and the run goes on with other shots, as good as those.
 
     Args:
         folder: The run's folder.
@@ -231,7 +229,7 @@ def _session(
         model, classifier = build_classifier(config, workload.num_features, log, head, trace)
         start = torch.nn.utils.parameters_to_vector(_trained(classifier)).detach().clone()
         yield Session(
-            state=RunState(config, data.digest, start),
+            state=RunState(config, data.digest, start, test=NormTest.of(config)),
             workload=workload,
             folder=folder,
             model=model,
@@ -258,13 +256,14 @@ def _descend(session: Session) -> None:
     while not state.is_done:
         batches = _batches(session.config, len(session.targets), state.epoch)
         for batch in batches[state.batch :]:
-            _step(session, session.features[batch], session.targets[batch])
+            _step(session, batch)
             state.step += 1
             state.batch += 1
             gradients = [p.grad for p in session.classifier.parameters() if p.grad is not None]
             vector = torch.cat([gradient.reshape(-1) for gradient in gradients])
             state.norms.append(float(torch.linalg.vector_norm(vector)))
             session.check_weights()
+            session.adapt_shots()
             if state.batch < len(batches):
                 session.stop_if_asked()
         state.epoch += 1
@@ -274,15 +273,19 @@ def _descend(session: Session) -> None:
             session.stop_if_asked()
 
 
-def _step(session: Session, features: torch.Tensor, targets: torch.Tensor) -> None:
+def _step(session: Session, batch: torch.Tensor) -> None:
     optimizer = session.optimizer
     assert optimizer is not None
+    chosen = session.chosen(batch)
+    features, targets = session.features[chosen], session.targets[chosen]
 
     def loss() -> float:
         session.check_weights()
         optimizer.zero_grad()
-        value = session.loss(session.classifier(features), targets)
-        value.backward()
+        outputs = session.classifier.layer(features)
+        value = session.loss(session.classifier.scores(outputs), targets)
+        value.backward(retain_graph=session.state.test is not None)
+        session.measure_noise(value, outputs, len(chosen) / len(batch))
         return float(value.detach())
 
     optimizer.step(loss)

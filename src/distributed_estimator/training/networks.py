@@ -17,6 +17,8 @@ from ..errors import DistributedEstimatorError, InputError
 from ..estimator import DistributedEstimator, EstimatorOptions
 from ..execution import Pool, make_pool
 from ..gradient import FragmentGradient
+from ..pipeline.priors import Priors
+from ..pubs import merge, read_pubs
 from ..records import RecordWriter
 from ..reference import ReferenceEstimator
 from ._ml import qiskit_machine_learning, torch
@@ -44,18 +46,47 @@ class Jacobians(NamedTuple):
     weights: FloatArray | None
 
 
+class Noise(NamedTuple):
+    """What the shots of a step leave open of the loss gradient by the circuit's weights.
+
+    Attributes:
+        shots: Shots of the step.
+        values: Standard errors of outputs, shape (samples, outputs).
+        derivatives: Those by weights, shape (samples, outputs, weights).
+        stderrs: Standard errors of the gradient if outputs were known, shape (weights,).
+    """
+
+    shots: int
+    values: FloatArray
+    derivatives: FloatArray
+    stderrs: FloatArray
+
+
 _Pub = tuple[QuantumCircuit, list[list[SparsePauliOp]], FloatArray]
 
 _VALUES = 1 / 8
 """Part of a step's shots that its values take. The least variance of a gradient of Iris has 1/8,
 and its minimum is flat."""
+_FEWEST_ADAPTED, _DIVIDED_WELL = 2, 5
+"""Shots of a circuit at least where errors are to be known, as one says nothing of its variance;
+and where samples are left out lest circuits have fewer."""
 
-Response = tuple[FloatArray, Callable[[], Jacobians]]
-"""Outputs of a batch, shape (samples, outputs), and a way to their derivatives."""
+Response = tuple[FloatArray, Callable[[FloatArray], Jacobians]]
+"""Outputs of a batch, shape (samples, outputs), and a way to their derivatives from the slopes of
+the loss by the outputs, of the same shape, for which they are to be known well."""
 
 
 class Network(ABC):
-    """A model on an estimator, which keeps the count of runs; evaluates a batch in one go."""
+    """A model on an estimator, which keeps the count of runs; evaluates a batch in one go.
+
+    Attributes:
+        of_step: Shots of a step, which may change between steps; None: the estimator's options
+            hold for each run.
+        noise: Of the last gradient by weights whose shots were divided; None: there was none.
+    """
+
+    of_step: int | None = None
+    noise: Noise | None = None
 
     def __init__(self, estimator: Estimator, *owned: Pool | DistributedEstimator | RecordWriter):
         self.estimator = estimator
@@ -69,6 +100,15 @@ class Network(ABC):
     def check_step(self, features: FloatArray, weights: FloatArray) -> None:
         """Raises `InputError` where there are too few shots for a step at these samples."""
 
+    def num_affordable(self, features: FloatArray, weights: FloatArray) -> int:
+        """Of how many of these samples a step is to be made."""
+        return len(features)
+
+    @property
+    def priors(self) -> Priors | None:
+        """What runs saw, by which the next divide their shots; None: they do not."""
+        return None
+
     def close(self) -> None:
         """Ends the workers and closes the logs."""
         for each in self._owned:
@@ -81,8 +121,9 @@ class FragmentNetwork(Network):
     Exact values come with their derivatives from one evaluation. With shots, values and
     derivatives come from independent ones, because a loss multiplies the two: shared noise would
     bias its gradient. Of the shots of a step an eighth goes to its values, whose errors count
-    little in the gradient, and as many to values alone; without `of_step` the estimator's options
-    hold for each.
+    little in the gradient, and as many to values alone. Those of derivatives by weights are divided
+    for the gradient of the loss.
+    A network that `adapts` takes more than those where there are too few to know errors.
     """
 
     def __init__(
@@ -91,13 +132,15 @@ class FragmentNetwork(Network):
         estimator: DistributedEstimator,
         pool: Pool | None = None,
         of_step: int | None = None,
+        *,
+        adapts: bool = False,
     ) -> None:
         owned = (estimator, pool, estimator.log, estimator.trace)
         super().__init__(estimator, *(each for each in owned if each is not None))
         self._gradient = FragmentGradient(estimator)
         self._estimator = estimator
         self._exact = estimator.accuracy(None).exact
-        self._of_step = of_step
+        self.of_step, self._adapts = of_step, adapts
         self._model = model
         self._observables = [[observable] for observable in model.observables]
         numbers = {parameter: i for i, parameter in enumerate(model.circuit.parameters)}
@@ -109,14 +152,44 @@ class FragmentNetwork(Network):
         pub = self._pub(features, weights)
         if self._exact and any(wanted):
             values, jacobians = self._differentiate(pub, wanted, None)
-            return values, lambda: jacobians
+            return values, lambda by_output: jacobians
+        self.noise = None
         own, others = self._divided(pub, wanted)
-        values = np.asarray(self._estimator.run([pub], shots_total=own).result()[0].data.evs)
-        return values.T, lambda: self._differentiate(pub, wanted, others)[1]
+        data = self._estimator.run([pub], shots_total=own).result()[0].data
+
+        def differentiate(by_output: FloatArray) -> Jacobians:
+            if own is None or others is None or wanted.features or not np.isfinite(by_output).all():
+                return self._differentiate(pub, wanted, others)[1]
+            found, stderrs = self._gradient.weighted(
+                pub, by_output.T, self._model.weights, shots_total=others
+            )
+            by_weights = found.transpose(1, 0, 2)
+            self.noise = Noise(own + others, np.asarray(data.stds).T, by_weights, stderrs)
+            return Jacobians(None, by_weights)
+
+        return np.asarray(data.evs).T, differentiate
 
     def check_step(self, features: FloatArray, weights: FloatArray) -> None:
         """As `Network` says."""
         self._divided(self._pub(features, weights), Wanted(features=False, weights=True))
+
+    def num_affordable(self, features: FloatArray, weights: FloatArray) -> int:
+        """As many as have shots that can be divided well; not fewer than tell how they scatter."""
+        if self.of_step is None or not self._adapts:
+            return len(features)
+        pub = self._pub(features, weights)
+        circuits = sum(self._gradient.num_circuits(pub, self._model.weights))
+        return max(2, len(features) * self.of_step // (_DIVIDED_WELL * circuits))
+
+    @property
+    def priors(self) -> Priors | None:
+        """As `Network` says."""
+        if not self._estimator.options.reuse_pilots:
+            return None
+        pub = self._pub(np.zeros((1, len(self._features))), np.zeros(len(self._weights)))
+        batch = merge(read_pubs([pub], None))
+        preparation = self._estimator.pipeline.preparation
+        return preparation.prepare(batch.circuit, batch.observables)[0].priors
 
     def _pub(self, features: FloatArray, weights: FloatArray) -> _Pub:
         rows = np.empty((len(features), len(self._features) + len(self._weights)))
@@ -126,13 +199,17 @@ class FragmentNetwork(Network):
 
     def _divided(self, pub: _Pub, wanted: Wanted) -> tuple[int | None, int | None]:
         """Shots of values and of derivatives; None: as many as the estimator's options say."""
-        shots = self._of_step
+        shots = self.of_step
         if shots is None:
             return None, None
         values, derivatives = self._gradient.num_circuits(pub, self._parameters(wanted) or None)
         own = max(values, int(_VALUES * shots))
         if not any(wanted):
             return own, None
+        if self._adapts:
+            values, derivatives = _FEWEST_ADAPTED * values, _FEWEST_ADAPTED * derivatives
+            shots = max(shots, values + derivatives)
+            own = max(values, int(_VALUES * shots))
         if shots < values + derivatives:
             raise InputError(
                 f"`shots_total` is {shots}, and the values and derivatives of a step have "
@@ -182,7 +259,7 @@ class ReferenceNetwork(Network):
         with _plain_errors():
             outputs = np.asarray(self._qnn.forward(features, weights))
 
-        def differentiate() -> Jacobians:
+        def differentiate(by_output: FloatArray) -> Jacobians:
             self._qnn.input_gradients = wanted.features
             with _plain_errors():
                 found = self._qnn.backward(features, weights)
@@ -244,7 +321,9 @@ def _network(
         trace=trace,
     )
     of_step = None if config.is_gradient_free else config.shots_total
-    return FragmentNetwork(model, estimator, pool, of_step)
+    return FragmentNetwork(
+        model, estimator, pool, of_step, adapts=config.adaptive_shots is not None
+    )
 
 
 class QuantumLayer(torch.nn.Module):
@@ -284,8 +363,8 @@ class _Evaluation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        by_features, by_weights = ctx.jacobians()
         by_output = upstream[0].numpy()
+        by_features, by_weights = ctx.jacobians(by_output)
         if by_features is not None:
             by_features = torch.from_numpy(np.einsum("so,sof->sf", by_output, by_features))
         if by_weights is not None:
@@ -309,16 +388,19 @@ class Classifier(torch.nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """The scores of a batch."""
-        outputs = self.layer(features)
+        return self.scores(self.layer(features))
+
+    def scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """One score a sample, from outputs of shape (samples, outputs)."""
         if self.head is None:
             return torch.mean(outputs, dim=1)
         scores: torch.Tensor = self.head(outputs)
-        if scores.numel() != len(features):
+        if scores.numel() != len(outputs):
             raise InputError(
-                f"the head gives scores of shape {tuple(scores.shape)} for {len(features)} "
+                f"the head gives scores of shape {tuple(scores.shape)} for {len(outputs)} "
                 "samples: it must give one a sample"
             )
-        return scores.reshape(len(features))
+        return scores.reshape(len(outputs))
 
 
 def build_classifier(
@@ -355,6 +437,33 @@ def mean_loss(kind: Loss) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor
     # The score is the logit: noise may carry an expectation value past ±1, where (1 + y) / 2 is
     # no probability any more.
     return lambda scores, targets: torch.nn.functional.softplus(-targets * scores).mean()
+
+
+def loss_variance(
+    loss: torch.Tensor, outputs: torch.Tensor, noise: Noise, part: float = 1.0
+) -> float:
+    """Variance of the loss gradient by the circuit's weights, summed over these.
+
+    That of shots to first order: of the derivatives, with what their samples share, and of the
+    slopes of the loss by the outputs, as if no two outputs shared shots. Where samples are a part
+    of a batch, their scatter comes on top, of which that of their shots is a part itself.
+
+    Args:
+        loss: Mean over the samples; its graph is kept.
+        outputs: Of the circuit, shape (samples, outputs).
+        noise: Of the step.
+        part: Of the batch that the samples are, chosen at random without replacement.
+    """
+    (slopes,) = torch.autograd.grad(loss, outputs, create_graph=True)
+    variance = float((noise.stderrs**2).sum())
+    for by_weight in torch.from_numpy(noise.derivatives).unbind(-1):
+        (change,) = torch.autograd.grad(slopes, outputs, by_weight, retain_graph=True)
+        variance += float(((change.numpy() * noise.values) ** 2).sum())
+    if part == 1:
+        return variance
+    own = np.einsum("so,sow->sw", slopes.detach().numpy(), noise.derivatives)
+    scatter = len(own) * float(own.var(axis=0, ddof=1).sum())
+    return part * variance + (1 - part) * scatter
 
 
 def accuracy(scores: torch.Tensor, targets: torch.Tensor) -> float:

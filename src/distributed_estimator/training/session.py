@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from ..records import (
 from ._ml import torch
 from .checkpoints import RunState
 from .models import Model
-from .networks import Classifier, accuracy, evaluating, mean_loss
+from .networks import Classifier, accuracy, evaluating, loss_variance, mean_loss
 from .runs import QueryMeter, RunFolder, Scores
 from .sources import FloatArray
 from .workloads import Workload
@@ -70,7 +71,34 @@ class Session:
         self._logs = {"tasks": RecordWriter(self.folder.tasks)} if self.config.trace else {}
         self._logs["queries"] = RecordWriter(self.folder.queries)
         self._logs["training"] = self.folder.writer(self.folder.training)
+        self._noise: tuple[int, float] | None = None
         self._started = self._synced = time.perf_counter()
+
+    def chosen(self, batch: torch.Tensor) -> torch.Tensor:
+        """The samples of a step: of a batch at random as many as there are shots for."""
+        layer = self.classifier.layer
+        features, weights = self.features[batch].numpy(), layer.weights.detach().numpy()
+        count = layer.network.num_affordable(features, weights)
+        if count >= len(batch):
+            return batch
+        rng = np.random.default_rng([self.config.seed, self.state.step, 1])
+        return batch[torch.from_numpy(np.sort(rng.permutation(len(batch))[:count]))]
+
+    def measure_noise(self, loss: torch.Tensor, outputs: torch.Tensor, part: float) -> None:
+        """Keeps what shots leave open of the loss gradient, where the next step's depend on it."""
+        noise, self._noise = self.classifier.layer.network.noise, None
+        if self.state.test is not None and noise is not None:
+            self._noise = noise.shots, loss_variance(loss, outputs, noise, part)
+
+    def adapt_shots(self) -> None:
+        """Chooses the shots of the next step, where they adapt."""
+        layer, test, noise = self.classifier.layer, self.state.test, self._noise
+        if test is None or noise is None or layer.weights.grad is None:
+            return
+        if math.isfinite(noise[1]):  # a deadline may leave circuits with one shot
+            self.state.noise.append(noise)
+            test.update(*noise, layer.weights.grad.numpy())
+            layer.network.of_step = test.shots
 
     def close_epoch(self, asked: FloatArray | None = None) -> None:
         """Scores and records the weights as they are, writes a checkpoint, and says so.
@@ -90,7 +118,7 @@ class Session:
             test_accuracy=accuracy(unseen, self._unseen),
         )
         record = self._record(self.state.scores)
-        self.state.norms = []
+        self.state.norms, self.state.noise = [], []
         self._logs["training"].write(record)
         if asked is not None:
             self.note(asked, self.state.scores.loss)
@@ -116,6 +144,10 @@ class Session:
         }
         if state.norms:
             metrics["gradient_norm"] = float(np.mean(state.norms))
+        if state.noise:
+            shots, variances = np.array(state.noise).T
+            metrics["step_shots"] = float(shots.mean())
+            metrics["gradient_stderr"] = float(np.sqrt(variances.mean()))
         return TrainingRecord(
             run_id=self.estimator.run_id,
             step=state.step,
@@ -174,6 +206,8 @@ class Session:
         state.totals = self.meter.read()
         state.classifier = dict(self.classifier.state_dict())
         state.optimizer = None if self.optimizer is None else self.optimizer.state_dict()
+        priors = self.classifier.layer.network.priors
+        state.priors = None if priors is None else priors.state
         state.random = torch.get_rng_state()
         state.save(self.folder.checkpoint, durable=durable)
 
@@ -190,6 +224,11 @@ class Session:
         self.state = state
         torch.set_rng_state(state.random)
         self.estimator.continue_run(state.run_id, state.num_runs)
+        network = self.classifier.layer.network
+        if state.test is not None:
+            network.of_step = state.test.shots
+        if network.priors is not None and state.priors is not None:
+            network.priors.restore(state.priors)
         paths = {getattr(self.folder, name): size for name, size in state.sizes.items()}
         present = {path: size for path, size in paths.items() if size or path.exists()}
         for path in present:
