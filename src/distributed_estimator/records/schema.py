@@ -107,13 +107,15 @@ class DesignInfo:
 
     `allocation` is the rule. Of all shots, `pilot_shots` were taken before the first round and only
     chose how to divide, which was `fragment_shots` for each fragment of the last round planned; the
-    largest standard error was to be `stderr`.
+    largest standard error was to be `stderr`. `drawn` are the numbers of the fragments whose
+    settings were drawn at random; none where it is left out.
     """
 
     allocation: str
     pilot_shots: int
     fragment_shots: tuple[int, ...]
     stderr: float
+    drawn: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
