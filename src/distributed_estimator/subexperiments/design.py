@@ -433,11 +433,13 @@ def plan_shots(
         return ShotPlan(*plan.designs(plan.within(accuracy.budget - spent)))
     if accuracy.circuit_overhead:
         plan.leave_out(accuracy.precision**2, accuracy.circuit_overhead)
-    planned, shots = plan.total / accuracy.precision**2, plan.meeting(accuracy.precision**2)
     left = None if accuracy.most is None else max(0, accuracy.most - spent)
-    affordable = left is None or _PILOT * left > spent
-    doubtful = _total(shots) > _DOUBTFUL * max(planned, spent)
-    if may_pilot and affordable and (doubtful or plan.draws and planned > _DRAWN_PILOT * spent):
+    may_pilot = may_pilot and (left is None or _PILOT * left > spent)
+    planned = plan.total / accuracy.precision**2
+    if may_pilot and plan.draws and planned > _DRAWN_PILOT * spent:
+        return ShotPlan([], [], np.inf, needs_pilot=True)
+    shots = plan.meeting(accuracy.precision**2)
+    if may_pilot and _total(shots) > _DOUBTFUL * max(planned, spent):
         return ShotPlan([], [], np.inf, needs_pilot=True)
     if left is not None and not plan.fits(shots, left):
         return ShotPlan(*plan.designs(plan.within(left)), is_short=True)

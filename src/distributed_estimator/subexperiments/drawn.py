@@ -31,7 +31,6 @@ _GRID = 1 << 20
 otherwise change what is drawn."""
 _UNKNOWN = 1e-6
 """What is not known of a slot's environment at least, in units of what is."""
-_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,17 +141,15 @@ class SelectedMap:
         half = len(matrices) // 2
         self._left, self._of_left = _distinct_rows(matrices[:half], places[:, :half])
         self._right, self._of_right = _distinct_rows(matrices[half:], places[:, half:])
+        order = np.argsort(self._of_left, kind="stable")
+        self._by_left = np.split(order, np.cumsum(np.bincount(self._of_left))[:-1])
 
     def __call__(self, tensor: NDArray[Any]) -> FloatArray:
         """Map (batch, product of ins) to (batch, rows)."""
-        batch, width = len(tensor), self._right.shape[1]
-        halfway = self._left @ tensor.reshape(batch, -1, width)
-        result = np.empty((batch, len(self._of_left)))
-        step = max(1, _AT_ONCE // (batch * width))
-        for start in range(0, len(self._of_left), step):
-            part = slice(start, start + step)
-            right = self._right[self._of_right[part]]
-            result[:, part] = np.einsum("bjr,jr->bj", halfway[:, self._of_left[part]], right)
+        halfway = self._left @ tensor.reshape(len(tensor), -1, self._right.shape[1])
+        result = np.empty((len(tensor), len(self._of_left)))
+        for number, own in enumerate(self._by_left):
+            result[:, own] = halfway[:, number] @ self._right[self._of_right[own]].T
         return result
 
     def transposed(self, table: NDArray[Any]) -> FloatArray:
@@ -319,6 +316,11 @@ class DrawnExperiment(FragmentExperiment):
         """Settings drawn times measurement bases, without those that measure nothing at all."""
         settings = sum(f.num_settings for f in self.layout.families if self.runs(f))
         return settings * len(self.groups)
+
+    @property
+    def num_drawn(self) -> int:
+        """Numbers that the tensor and its outcomes are at one binding."""
+        return len(self.paulis) * (self.layout.size + self.layout.num_outcomes)
 
     @cached_property
     def key(self) -> str:
