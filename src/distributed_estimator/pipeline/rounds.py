@@ -318,7 +318,8 @@ class Round:
         """
         spent.tally.add(tally)
         spent.missing += len(tally.missing)
-        spent.shots_seen += sum(self._taken.values())
+        drawn = [e for e in self._experiments if isinstance(e, DrawnExperiment)]
+        spent.shots_seen += sum(self._taken.values()) + sum(e.sure_shots for e in drawn)
         ran: dict[object, int] = {}
         for number in self._taken.keys() - tally.known:  # without those whose results a journal had
             task = self.tasks[number]

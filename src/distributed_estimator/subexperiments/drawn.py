@@ -318,6 +318,11 @@ class DrawnExperiment(FragmentExperiment):
         return settings * len(self.groups)
 
     @property
+    def sure_shots(self) -> int:
+        """Shots that drew a setting whose outcome is sure, and were not taken."""
+        return int(self.drawn.shots[:, ~self.all_runs].sum())
+
+    @property
     def num_drawn(self) -> int:
         """Numbers that the tensor and its outcomes are at one binding."""
         return len(self.paulis) * (self.layout.size + self.layout.num_outcomes)
