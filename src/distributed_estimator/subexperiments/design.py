@@ -168,11 +168,11 @@ class _Group:
         experiment, counts = seen.experiment, seen.counts[number]
         self.layout, self.group = experiment.strata, experiment.groups[number]
         self.paulis = list(self.group.paulis)
-        self.drawn = isinstance(experiment, DrawnExperiment)
+        self.pooled = isinstance(experiment, DrawnExperiment)
         small = len(counts) * experiment.num_weights <= LARGEST_DENSE
-        self.dense = small and not self.drawn
+        self.dense = small and not self.pooled
         self.best = best and self.dense
-        self.sure = np.zeros(1, dtype=bool) if self.drawn else ~experiment.all_runs[number]
+        self.sure = np.zeros(1, dtype=bool) if self.pooled else ~experiment.all_runs[number]
         self.of = self.layout.setting_of
         self.rows = len(counts)
         self._inverted: tuple[FloatArray, FloatArray] | None = None
@@ -180,7 +180,7 @@ class _Group:
         """Rows that are to run at all."""
         self.kept = np.broadcast_to(~self.sure, (self.rows, self.layout.num_settings))
         """Circuits that may run."""
-        if self.drawn:
+        if self.pooled:
             self.means, self.seen = experiment.means(number, counts, slice(None))
             self.means[:, 0] = np.maximum(self.means[:, 0], _HARDLY)
         else:
@@ -193,9 +193,7 @@ class _Group:
 
     # --- the tensor as the pilot saw it ---
 
-    def drawn_tensors(
-        self, count: int, shots: FloatArray | None, rng: np.random.Generator
-    ) -> FloatArray:
+    def drawn(self, count: int, shots: FloatArray | None, rng: np.random.Generator) -> FloatArray:
         """The tensor as it seems, then as it may be, or as a round with so many shots may show it.
 
         Returns:
@@ -238,7 +236,7 @@ class _Group:
         mean = self.layout.means(self.signed)
         noise = self._noise(count, 1 / np.maximum(self.seen, 1.0), rng)
         # Of drawn settings only some directions matter, which are less noisy than all together.
-        least = 1.0 if self.drawn else _LEAST_KEPT
+        least = 1.0 if self.pooled else _LEAST_KEPT
         energies = ((noise**2).sum(axis=-1).mean(axis=0), (mean**2).sum(axis=-1))
         kept = np.clip(1 - energies[0] / np.maximum(energies[1], 1e-300), least, 1.0)[..., None]
         noise *= np.sqrt(kept)
@@ -487,7 +485,7 @@ def _tensors(
     each = iter([None] * len(every) if shots is None else shots)
     values: list[FloatArray | None] = []
     for groups in fragments:
-        parts = [group.drawn_tensors(draws, next(each), rng) for group in groups]
+        parts = [group.drawn(draws, next(each), rng) for group in groups]
         if not parts:
             values.append(None)
             continue
@@ -515,9 +513,9 @@ class _Plan:
     ) -> None:
         self._fragments, self._sensitivities, self._equal = fragments, sensitivities, equal
         self._groups = [group for own in fragments for group in own]
-        self.draws = any(group.drawn for group in self._groups)
+        self.draws = any(group.pooled for group in self._groups)
         self._rng = np.random.default_rng(_SEED)
-        self._count, found = sensitivities(_tensors(fragments, _DRAWS, None, self._rng))
+        self._count, found = sensitivities(self._tensors(_DRAWS, None))
         self._pending = np.ones(self._count, dtype=bool) if pending is None else pending
         self._parts: list[tuple[int, _Entries]] = []
         """Entries, and the number of their group."""
@@ -663,6 +661,9 @@ class _Plan:
             for group in groups:
                 yield kept, group
 
+    def _tensors(self, draws: int, shots: Shots | None) -> Values:
+        return _tensors(self._fragments, draws, shots, self._rng)
+
     def _variances(self, shots: Shots) -> FloatArray:
         """Variances of all results; 0 for those that are not pending."""
         total = np.zeros(self._count)
@@ -682,7 +683,7 @@ class _Plan:
             np.maximum(own, FEWEST_SHOTS * group.kept)
             for own, group in zip(shots, self._groups, strict=True)
         ]
-        count, found = self._sensitivities(_tensors(self._fragments, _CHECKS, shots, self._rng))
+        count, found = self._sensitivities(self._tensors(_CHECKS, shots))
         variances, scatter = np.zeros((1 + _CHECKS, count)), np.zeros(count)
         for (own, group), shot in zip(self._with_groups(found), shots, strict=True):
             for entries in group.entries(own, own.vectors):

@@ -56,13 +56,14 @@ class SlotDraw:
         """
         size, rows, of = len(basis.operations), basis.outcomes, _operation_of(basis)
         widths = np.bincount(of)
-        moment = moment + _UNKNOWN * np.trace(moment) / len(moment) * np.eye(len(moment))
+        unknown = _UNKNOWN * (float(np.trace(moment)) or 1.0) / len(moment)
+        moment = moment + unknown * np.eye(len(moment))
         chances = np.full(size, 1 / size)
         for _ in range(_STEPS):
             scales = (chances * widths)[of]  # outcomes of an operation as equally likely
             weights = np.linalg.solve((rows.T * scales) @ rows, rows.T * scales)
             squares = np.einsum("rj,rs,sj->j", weights, moment, weights) / widths[of]
-            roots = np.sqrt(np.bincount(of, squares))
+            roots = np.sqrt(np.bincount(of, np.maximum(squares, 0.0)))
             chances = np.maximum(roots / roots.sum(), _RARE / size)
             chances /= chances.sum()
         chances = np.rint(chances * _GRID)
