@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 import numpy as np
@@ -17,6 +18,7 @@ from distributed_estimator.backends.statevector import StatevectorBackend
 from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import InputError, PlanTooLargeError
 from distributed_estimator.reconstruction import FragmentTensor
+from distributed_estimator.records import decode
 from distributed_estimator.subexperiments import (
     DrawnExperiment,
     DrawnSettings,
@@ -213,9 +215,16 @@ def test_fixed_shots_and_other_allocations_run_every_setting(options):
     assert (result.metadata["design"] or {}).get("drawn") is None
 
 
-def test_few_ends_have_designed_weights():
-    result = run(4, seed=3, shots_total=20_000)
-    assert result.metadata["design"]["drawn"] is None
+@pytest.mark.parametrize(("ends", "drawn"), [(4, None), (5, [0])])
+def test_records_name_the_fragments_whose_settings_were_drawn(tmp_path, ends, drawn):
+    """Few ends have designed weights, and records as before."""
+    log = tmp_path / "log.jsonl"
+    with DistributedEstimator(LABELS[: ends + 1], log=log, options=EstimatorOptions(seed=3)) as own:
+        own.run([(star(ends), "Z" * (ends + 1))], precision=0.1).result()
+    header, line = log.read_bytes().splitlines()
+    assert header
+    assert json.loads(line)["design"].get("drawn") == drawn
+    assert decode(line).design.drawn == (None if drawn is None else tuple(drawn))
 
 
 def test_too_few_shots_are_refused():

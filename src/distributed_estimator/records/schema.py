@@ -362,8 +362,11 @@ def encode(record: Record) -> bytes:
         RecordError: A field holds what JSON has no word for, or a word that no reader takes.
     """
     fields = {"kind": record.kind, **_values(record)}
-    if fields.get("design", True) is None:  # hashes depend on the text of older lines
+    # Hashes depend on the text of older lines.
+    if fields.get("design", True) is None:
         del fields["design"]
+    elif isinstance(design := fields.get("design"), DesignInfo) and design.drawn is None:
+        fields["design"] = {name: own for name, own in vars(design).items() if name != "drawn"}
     for name, words in _words(record.kind).items():
         if fields[name] not in words:
             raise RecordError(f"{name} is {fields[name]!r}: use one of {', '.join(words)}")
