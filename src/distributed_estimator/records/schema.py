@@ -327,13 +327,13 @@ KINDS: dict[str, type[Record]] = {
 def to_dict(record: Record) -> dict[str, Any]:
     """The fields of a record, `kind` first, nested ones as dicts; NaN stays NaN."""
     nested = {
-        name: dict(vars(value)) if is_dataclass(value) else value
+        name: _values(value) if is_dataclass(value) else value
         for name, value in _values(record).items()
     }
     return {"kind": record.kind, **nested}
 
 
-def _values(record: Record) -> dict[str, Any]:
+def _values(record: Any) -> dict[str, Any]:
     """All fields; those that a line left out are attributes of the class alone."""
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
