@@ -45,6 +45,7 @@ from ..records import (
 )
 from ..subexperiments import (
     DRAWN_AS_CIRCUITS,
+    MOST_DRAWN_PILOTS,
     MOST_PILOTS,
     MOST_ROUNDS,
     Accuracy,
@@ -404,14 +405,15 @@ class _Session(ExitStack):
             self._draw_for(seen)
             seen = self._sample(f"{self._name} pilot of settings", "environments", pilot)
         plan = self._plan(accuracy, seen, may_pilot=True)
-        for number in range(2, MOST_PILOTS + 1):
+        most = MOST_DRAWN_PILOTS if draws else MOST_PILOTS
+        for number in range(2, most + 1):
             if not plan.needs_pilot:
                 break
             # As many shots as all pilots had so far, for every circuit: too little is known of
             # where shots are needed to divide them.
             name = f"{self._name} pilot {number}"
             seen = self._sample(name, "environments", pilot << (number - 2 + draws))
-            plan = self._plan(accuracy, seen, may_pilot=number < MOST_PILOTS)
+            plan = self._plan(accuracy, seen, may_pilot=number < most)
         self._pilot_shots = self.spent.shots
         return plan
 

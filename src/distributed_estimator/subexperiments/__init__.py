@@ -24,6 +24,7 @@ from .observables import parse as parse
 from .observables import restrict as restrict
 from .shots import DRAWN_AS_CIRCUITS as DRAWN_AS_CIRCUITS
 from .shots import LARGEST_DENSE as LARGEST_DENSE
+from .shots import MOST_DRAWN_PILOTS as MOST_DRAWN_PILOTS
 from .shots import MOST_PILOTS as MOST_PILOTS
 from .shots import MOST_ROUNDS as MOST_ROUNDS
 from .shots import MOST_SHOTS as MOST_SHOTS

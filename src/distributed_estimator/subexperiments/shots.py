@@ -14,7 +14,8 @@ uniform: the same number for every circuit, weights fixed by the gates."""
 
 MOST_SHOTS = 10**12
 """Shots a subexperiment can have."""
-MOST_PILOTS = 6
+MOST_PILOTS, MOST_DRAWN_PILOTS = 6, 12
+"""The second where settings are drawn, of which less is known."""
 MOST_ROUNDS = 12
 """Rounds that are tried to meet a precision."""
 _FEWEST_PILOT_SHOTS = 2
