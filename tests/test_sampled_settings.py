@@ -149,6 +149,26 @@ def test_wide_hubs_run_within_a_budget():
     assert abs(error_of(result, 9)) < 4.5
 
 
+def test_wide_fragments_may_depend_on_each_other():
+    """Two of five qubits with a gate between each pair: what is not known has 1024 dimensions."""
+    rng = np.random.default_rng(4)
+    circuit, observable = QuantumCircuit(10), SparsePauliOp("Z" * 10)
+    for layer in range(2):
+        for qubit in range(10):
+            circuit.ry(rng.uniform(0, np.pi), qubit)
+            circuit.rz(rng.uniform(0, 6), qubit)
+        for qubit in range(4):
+            circuit.cx(qubit, qubit + 1)
+            circuit.cx(qubit + 5, qubit + 6)
+        for qubit in range(5 * (layer == 0)):
+            circuit.cz(qubit, qubit + 5)
+    with DistributedEstimator("AAAAABBBBB", options=EstimatorOptions(seed=1)) as estimator:
+        (result,) = estimator.run([(circuit, observable)], precision=0.05).result()
+    assert result.metadata["design"]["drawn"] == (0, 1)
+    assert result.data.stds <= 0.05
+    assert abs(result.data.evs - reference(circuit, observable)) < 4.5 * result.data.stds
+
+
 def test_sums_of_terms_share_measurement_groups():
     observable = SparsePauliOp(["ZZZZZI", "XIZZIZ", "YYIIIX", "ZZZZZZ"], [0.3, 0.5, 0.4, 0.2])
     result = run(5, observable, seed=1, run_options={"precision": 0.05})

@@ -143,7 +143,8 @@ class SelectedMap:
         self._left, self._of_left = _distinct_rows(matrices[:half], places[:, :half])
         self._right, self._of_right = _distinct_rows(matrices[half:], places[:, half:])
         order = np.argsort(self._of_left, kind="stable")
-        self._by_left = np.split(order, np.cumsum(np.bincount(self._of_left))[:-1])
+        ends = np.cumsum(np.bincount(self._of_left))
+        self._by_left = np.split(order, ends)[: len(ends)]
 
     def __call__(self, tensor: NDArray[Any]) -> FloatArray:
         """Map (batch, product of ins) to (batch, rows)."""
@@ -207,12 +208,9 @@ class DrawnFamily(SettingFamily):
     def slot_outcomes(self) -> IntArray:
         """Every slot's own outcome, shape (settings · slot outcomes, slots)."""
         first = np.stack([b.first[n] for b, n in zip(self.bases, self.operations.T, strict=True)])
-        bits = np.stack(np.unravel_index(np.arange(self.num_slot_outcomes), self._widths))
+        widths = [1 + measured for measured in self.measured]
+        bits = np.stack(np.unravel_index(np.arange(self.num_slot_outcomes), widths))
         return np.asarray(first[:, :, None] + bits[:, None]).reshape(len(self.bases), -1).T
-
-    @property
-    def _widths(self) -> list[int]:
-        return [1 + measured for measured in self.measured]
 
 
 class DrawnLayout(SettingLayout):
@@ -225,12 +223,8 @@ class DrawnLayout(SettingLayout):
         self.num_outcomes = sum(f.num_settings * f.num_slot_outcomes for f in self.families)
 
     @cached_property
-    def families(self) -> tuple[SettingFamily, ...]:
+    def families(self) -> tuple[DrawnFamily, ...]:
         """The settings by the slots they measure."""
-        return self._families
-
-    @cached_property
-    def _families(self) -> tuple[DrawnFamily, ...]:
         families: list[DrawnFamily] = []
         first = start = 0
         operations = self._drawn.operations
@@ -250,7 +244,7 @@ class DrawnLayout(SettingLayout):
     def slot_outcomes(self) -> IntArray:
         """Every slot's own outcome, shape (slot outcomes of all settings, slots)."""
         none = np.zeros((0, len(self.bases)), dtype=np.intp)
-        return np.concatenate([none, *(family.slot_outcomes for family in self._families)])
+        return np.concatenate([none, *(family.slot_outcomes for family in self.families)])
 
     @cached_property
     def _selected(self) -> SelectedMap:
