@@ -44,21 +44,30 @@ from ..records import (
     utc_now,
 )
 from ..subexperiments import (
+    DRAWN_AS_CIRCUITS,
+    MOST_DRAWN_PILOTS,
     MOST_PILOTS,
     MOST_ROUNDS,
     Accuracy,
     Backend,
     Design,
+    DrawnExperiment,
+    DrawnSettings,
+    FragmentWork,
     Seen,
     Sensitivity,
     ShotPlan,
     ShotsTaken,
+    SlotDraw,
     Values,
+    draws_settings,
+    environments,
     first_shots,
     plan_shots,
+    slot_draws,
     unique_rows,
 )
-from .preparation import Preparation
+from .preparation import Preparation, Prepared
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
 
 _ENOUGH = 0.9
@@ -294,6 +303,7 @@ class _Session(ExitStack):
         self._measured: Sequence[FloatArray] | None = None
         self._counts: list[list[FloatArray]] = []
         self._planned: ShotPlan | None = None
+        self._draws: dict[int, tuple[SlotDraw, ...]] = {}
         self._pilot_shots = 0
         self._mark = self._begun = conditions.clock()
         deadline = conditions.policy.deadline
@@ -379,7 +389,7 @@ class _Session(ExitStack):
 
     def remember(self) -> None:
         """Let later runs know what this one saw."""
-        if self.request.accuracy.reuse and self._counts:
+        if self.request.accuracy.reuse and self._counts and not self._draws:
             self.prepared.priors.remember(self.request.parameters, self.rows, self._counts)
 
     @property
@@ -395,10 +405,12 @@ class _Session(ExitStack):
         results = len(self.request.batch.values) * max(1, len(parameters or ()))
         if not accuracy.adaptive:
             return accuracy.shots
-        recalled = None
-        if accuracy.reuse:
+        self._draw_at_first()
+        recalled, draws = None, bool(self._draws)
+        if accuracy.reuse and not draws:
             recalled = self.prepared.priors.recall(self.request.parameters, self.rows)
-        pilot, fixed = first_shots(accuracy, self.num_circuits, results, knows=recalled is not None)
+        knows, circuits = recalled is not None, self._pilot_circuits
+        pilot, fixed = first_shots(accuracy, circuits, results, knows=knows, draws=draws)
         if fixed is not None:
             return fixed
         if recalled is not None:
@@ -408,19 +420,72 @@ class _Session(ExitStack):
             )
             return self._plan(accuracy, self._generate(asked)[1])
         shots, name, plan = pilot, f"{self._name} pilot", None
-        for number in range(1, MOST_PILOTS + 1):
+        most = MOST_DRAWN_PILOTS if draws else MOST_PILOTS
+        if draws:  # what the first one saw of the environments is what settings are drawn for
+            self._draw_for(self._sample(name, "environments", pilot))
+            name = f"{self._name} pilot of settings"
+        for number in range(1, most + 1):
             before = self.spent.shots_seen
             seen = self._sample(name, "environments", shots)
-            taken = self.spent.shots_seen - before
-            more = number < MOST_PILOTS and taken >= _ENOUGH * shots * self.num_circuits
-            plan = self._plan(accuracy, seen, may_pilot=more)
+            enough = self.spent.shots_seen - before >= _ENOUGH * shots * circuits
+            may_pilot = number < most and (enough or draws)
+            plan = self._plan(accuracy, seen, may_pilot=may_pilot)
             if not plan.needs_pilot:
                 break
             # As many shots as all pilots had so far, for every circuit: too little is known of
             # where shots are needed to divide them.
-            shots, name = pilot << (number - 1), f"{self._name} pilot {number + 1}"
+            shots, name = pilot << (number - 1 + draws), f"{self._name} pilot {number + 1}"
         self._pilot_shots = self.spent.shots
         return plan
+
+    def _draw_at_first(self) -> None:
+        """Draw settings of the fragments with too many, while nothing is known."""
+        for number, experiment in enumerate(self.prepared.experiments):
+            if draws_settings(self.request.accuracy, experiment.num_weights):
+                bases = [slot.side.basis("full") for slot in experiment.fragment.slots]
+                self._draws[number] = tuple(SlotDraw.best(b, np.eye(len(b.inverse))) for b in bases)
+
+    def _draw_for(self, seen: Reconstruction) -> None:
+        """Draw them for what their fragments' tensors are multiplied with."""
+        found = environments(
+            self._pilots(seen), lambda values: self._drawn(seen, values), self.request.accuracy
+        )
+        for number in self._draws:
+            bases = seen.tensors[number].experiment.layout.bases
+            self._draws[number] = slot_draws(bases, found[number])
+
+    def _with_draws(
+        self, run: str, shots: int | None, designs: Sequence[Design | None] | None
+    ) -> tuple[Prepared, Sequence[Design | None]]:
+        """Experiments of the settings that a round draws, and shots of these."""
+        experiments = list(self.prepared.experiments)
+        own: list[Design | None] = list(designs or [None] * len(experiments))
+        for number, slots in self._draws.items():
+            experiment, design = experiments[number], own[number]
+            if design is None:
+                shape = len(self.rows[number]), len(experiment.groups)
+                totals = np.full(shape, DRAWN_AS_CIRCUITS * (shots or 0))
+            else:
+                totals = design.shots[:, :, 0]
+            bases = [slot.side.basis("full") for slot in experiment.fragment.slots]
+            drawn = DrawnSettings.draw(bases, slots, totals, f"{run} {number} settings")
+            own[number] = Design(drawn.shots, None)
+            experiments[number] = DrawnExperiment(
+                experiment.fragment, experiment.paulis, "full", drawn
+            )
+        work = FragmentWork(self.pipeline.backend, tuple(experiments))
+        return replace(self.prepared, experiments=work.experiments, work=work), own
+
+    @property
+    def _pilot_circuits(self) -> int:
+        """Circuits of all rows, as a pilot counts them."""
+        drawn = sum(
+            len(self.rows[n])
+            * (experiment.num_circuits - DRAWN_AS_CIRCUITS * len(experiment.groups))
+            for n, experiment in enumerate(self.prepared.experiments)
+            if n in self._draws
+        )
+        return self.num_circuits - drawn
 
     @property
     def num_circuits(self) -> int:
@@ -441,12 +506,10 @@ class _Session(ExitStack):
         may_pilot: bool = False,
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw; see `plan_shots`."""
-        pilots = [
-            Seen(tensor.experiment, counts) if counts else None
-            for tensor, counts in zip(seen.tensors, self._counts, strict=True)
-        ]
+        if self._draws:
+            self._draw_for(seen)
         plan = plan_shots(
-            pilots,
+            self._pilots(seen),
             lambda values: self._drawn(seen, values),
             accuracy,
             self.spent.shots_seen,
@@ -457,6 +520,12 @@ class _Session(ExitStack):
             self._measured, self._planned = plan.influences, self._planned or plan
         self._lap("reconstruct")
         return plan
+
+    def _pilots(self, seen: Reconstruction) -> list[Seen | None]:
+        return [
+            Seen(tensor.experiment, counts) if counts else None
+            for tensor, counts in zip(seen.tensors, self._counts, strict=True)
+        ]
 
     def _drawn(self, seen: Reconstruction, values: Values) -> tuple[int, list[Sensitivity]]:
         """Number of results, and their derivatives at several draws of the tensors."""
@@ -520,10 +589,11 @@ class _Session(ExitStack):
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
         policy, clock = self.conditions.policy, self.conditions.clock
-        designed = self.request.accuracy.adaptive
-        request = RoundRequest(
-            self.prepared, policy, self.rows, shots, wanted, run, designs, designed
-        )
+        designed, prepared = self.request.accuracy.adaptive, self.prepared
+        if self._draws:
+            prepared, designs = self._with_draws(run, shots, designs)
+            wanted = "environments"  # covariances of tensors of many slots are too many
+        request = RoundRequest(prepared, policy, self.rows, shots, wanted, run, designs, designed)
         round_, reconstruction = self._generate(request)
         self._lap("generate")
 
@@ -544,7 +614,10 @@ class _Session(ExitStack):
         self.shots_taken = round_.shots_taken
         if self.request.accuracy.adaptive:
             new = [list(tensor.counts) for tensor in round_.tensors]
-            both = zip(self._counts or ([] for _ in new), new, strict=True)
+            before = self._counts or [[] for _ in new]
+            for number in self._draws:  # other settings are drawn in every round
+                before[number] = []
+            both = zip(before, new, strict=True)
             self._counts = [list(map(np.add, old, own)) if old else own for old, own in both]
         return reconstruction
 
@@ -687,7 +760,7 @@ class _Session(ExitStack):
         if plan is None:
             return None
         own = self.request.accuracy.allocation, self._pilot_shots
-        return DesignInfo(*own, plan.fragment_shots, plan.stderr)
+        return DesignInfo(*own, plan.fragment_shots, plan.stderr, tuple(self._draws) or None)
 
     def _straggler_info(self) -> StragglerInfo:
         own, tally = self.conditions.stragglers, self.spent.tally

@@ -18,6 +18,7 @@ from ..subexperiments import (
     LARGEST_DENSE,
     Backend,
     Design,
+    DrawnExperiment,
     FragmentExperiment,
     FragmentResult,
     ShotsTaken,
@@ -30,6 +31,8 @@ _ALWAYS_FREE = 64 << 20
 _MOST_NETWORK = 1 << 30
 _DESIGN_ARRAYS = 6
 """Arrays as large as a fragment's weights that are held while these are looked for."""
+_DRAWN_ARRAYS = 80
+"""The same of tensors, and tables of outcomes, where settings are drawn."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -117,6 +120,8 @@ class Need:
                 result += experiment.covariance_bytes()
             weights = min(len(angles) * experiment.num_weights, LARGEST_DENSE)
             design = _DESIGN_ARRAYS * 8 * weights if request.designed else 0
+            if isinstance(experiment, DrawnExperiment):
+                design = _DRAWN_ARRAYS * 8 * len(angles) * experiment.num_drawn
             self.fragments.append(at_once * worker + len(angles) * result + design)
         network = request.prepared.network
         self.network = 8 * network.elements_per_query(squared=request.covariances)
@@ -313,7 +318,8 @@ class Round:
         """
         spent.tally.add(tally)
         spent.missing += len(tally.missing)
-        spent.shots_seen += sum(self._taken.values())
+        drawn = [e for e in self._experiments if isinstance(e, DrawnExperiment)]
+        spent.shots_seen += sum(self._taken.values()) + sum(e.sure_shots for e in drawn)
         ran: dict[object, int] = {}
         for number in self._taken.keys() - tally.known:  # without those whose results a journal had
             task = self.tasks[number]

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..cutting import FloatArray, IntArray
 from ..subexperiments import (
+    DrawnExperiment,
     FragmentExperiment,
     FragmentResult,
     MeasurementGroup,
@@ -19,8 +20,6 @@ from ..subexperiments import (
     degrees_of,
 )
 
-_SURE = 2.0
-"""Shots that a circuit counts as having whose outcome is sure, and which does not run."""
 _AT_ONCE = 1 << 20
 
 
@@ -48,9 +47,12 @@ class FragmentTensor:
         fill = np.ones if experiment.is_trivial else np.zeros
         self.values: FloatArray = fill((rows, len(experiment.paulis), size))
         self.counts: list[FloatArray] = []
-        if any(task.shots is not None for task in tasks):
+        drawn = rows > 0 and isinstance(experiment, DrawnExperiment)
+        if drawn or any(task.shots is not None for task in tasks):
             size = experiment.layout.num_outcomes
             self.counts = [np.zeros((rows, len(g.products), size)) for g in experiment.groups]
+        if drawn and not experiment.measures:
+            self._estimate(slice(None))  # rows may have drawn settings with a sure outcome alone
         self._awaited = {task.key: task for task in tasks}
         self._left = Counter(task.start for task in tasks)
 
@@ -114,24 +116,18 @@ class FragmentTensor:
         for number, group in enumerate(self.experiment.groups):
             means = self._means(number, rows)[0][:, group.singles]
             if self._weights is None:
-                values = self.experiment.layout.means(means)
+                values = self.experiment.strata.means(means)
             else:
                 values = (self._weights[number][rows] @ means[..., None])[..., 0]
             self.values[rows, list(group.paulis)] = values
 
     def _means(self, number: int, rows: slice | IntArray) -> tuple[FloatArray, FloatArray]:
-        """Mean of every product of a group's Paulis at every outcome, and shots of settings."""
-        counts, layout = self.counts[number][rows], self.experiment.layout
-        shots = layout.by_setting(counts[:, 0])
-        sure = ~self.experiment.all_runs[number]
-        if sure.any():
-            shots[:, sure] = _SURE
-            counts = np.where(sure[layout.setting_of], _SURE, counts)
-        return counts / np.maximum(shots, 1.0)[:, None, layout.setting_of], shots
+        """Mean of every product of a group's Paulis at every outcome, and shots of strata."""
+        return self.experiment.means(number, self.counts[number][rows], rows)
 
     def variances(self, sensitivity: Sensitivity) -> FloatArray:
         """What the fragment adds to the variance of each entry, to first order, (entries,)."""
-        total, layout = np.zeros(len(sensitivity.rows)), self.experiment.layout
+        total, layout = np.zeros(len(sensitivity.rows)), self.experiment.strata
         for number, group in enumerate(self.experiment.groups if self.counts else ()):
             numbers = max(len(group.products), len(group.paulis) * layout.size)
             step = max(1, _AT_ONCE // (layout.num_outcomes * numbers))
@@ -146,7 +142,7 @@ class FragmentTensor:
 
     def add_covariances(self, total: FloatArray, sensitivity: Sensitivity) -> None:
         """Add what the fragment adds to the covariances of results, shape (results, results)."""
-        layout = self.experiment.layout
+        layout = self.experiment.strata
         for number, group in enumerate(self.experiment.groups if self.counts else ()):
             pairs = group.pairs.reshape(len(group.paulis), -1)
             for row in np.unique(sensitivity.rows).tolist():
@@ -173,7 +169,7 @@ class FragmentTensor:
         """
         own = vectors[:, list(self.experiment.groups[number].paulis)]
         if self._weights is None:
-            return self.experiment.layout.pulled_back(own)
+            return self.experiment.strata.pulled_back(own)
         return np.asarray((own[:, :, None] @ self._weights[number][rows])[:, :, 0])
 
     def select(self, rows: IntArray, paulis: IntArray) -> FloatArray:

@@ -107,13 +107,15 @@ class DesignInfo:
 
     `allocation` is the rule. Of all shots, `pilot_shots` were taken before the first round and only
     chose how to divide, which was `fragment_shots` for each fragment of the last round planned; the
-    largest standard error was to be `stderr`.
+    largest standard error was to be `stderr`. `drawn` are the numbers of the fragments whose
+    settings were drawn at random; none where it is left out.
     """
 
     allocation: str
     pilot_shots: int
     fragment_shots: tuple[int, ...]
     stderr: float
+    drawn: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,13 +327,13 @@ KINDS: dict[str, type[Record]] = {
 def to_dict(record: Record) -> dict[str, Any]:
     """The fields of a record, `kind` first, nested ones as dicts; NaN stays NaN."""
     nested = {
-        name: dict(vars(value)) if is_dataclass(value) else value
+        name: _values(value) if is_dataclass(value) else value
         for name, value in _values(record).items()
     }
     return {"kind": record.kind, **nested}
 
 
-def _values(record: Record) -> dict[str, Any]:
+def _values(record: Any) -> dict[str, Any]:
     """All fields; those that a line left out are attributes of the class alone."""
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
@@ -360,8 +362,11 @@ def encode(record: Record) -> bytes:
         RecordError: A field holds what JSON has no word for, or a word that no reader takes.
     """
     fields = {"kind": record.kind, **_values(record)}
-    if fields.get("design", True) is None:  # hashes depend on the text of older lines
+    # Hashes depend on the text of older lines.
+    if fields.get("design", True) is None:
         del fields["design"]
+    elif isinstance(design := fields.get("design"), DesignInfo) and design.drawn is None:
+        fields["design"] = {name: own for name, own in vars(design).items() if name != "drawn"}
     for name, words in _words(record.kind).items():
         if fields[name] not in words:
             raise RecordError(f"{name} is {fields[name]!r}: use one of {', '.join(words)}")

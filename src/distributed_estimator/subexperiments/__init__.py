@@ -1,12 +1,16 @@
 """From a plan, observables and bindings to the tasks that are run. Pure."""
 
-from .design import LARGEST_DENSE as LARGEST_DENSE
 from .design import Design as Design
 from .design import Seen as Seen
 from .design import Sensitivity as Sensitivity
 from .design import ShotPlan as ShotPlan
 from .design import Values as Values
+from .design import environments as environments
 from .design import plan_shots as plan_shots
+from .drawn import DrawnExperiment as DrawnExperiment
+from .drawn import DrawnSettings as DrawnSettings
+from .drawn import SlotDraw as SlotDraw
+from .drawn import slot_draws as slot_draws
 from .experiments import FamilyPart as FamilyPart
 from .experiments import FragmentExperiment as FragmentExperiment
 from .experiments import SettingFamily as SettingFamily
@@ -18,12 +22,16 @@ from .observables import Observables as Observables
 from .observables import Pauli as Pauli
 from .observables import parse as parse
 from .observables import restrict as restrict
+from .shots import DRAWN_AS_CIRCUITS as DRAWN_AS_CIRCUITS
+from .shots import LARGEST_DENSE as LARGEST_DENSE
+from .shots import MOST_DRAWN_PILOTS as MOST_DRAWN_PILOTS
 from .shots import MOST_PILOTS as MOST_PILOTS
 from .shots import MOST_ROUNDS as MOST_ROUNDS
 from .shots import MOST_SHOTS as MOST_SHOTS
 from .shots import Accuracy as Accuracy
 from .shots import Allocation as Allocation
 from .shots import ShotsTaken as ShotsTaken
+from .shots import draws_settings as draws_settings
 from .shots import first_shots as first_shots
 from .tasks import Arrays as Arrays
 from .tasks import Backend as Backend

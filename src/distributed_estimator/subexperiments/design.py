@@ -20,11 +20,10 @@ from scipy.linalg import qr
 from scipy.special import ndtri
 
 from ..cutting import BoolArray, FloatArray, IntArray
+from .drawn import DrawnExperiment
 from .experiments import FragmentExperiment
-from .shots import FEWEST_SHOTS, Accuracy, check_countable
+from .shots import FEWEST_SHOTS, LARGEST_DENSE, Accuracy, check_countable
 
-LARGEST_DENSE = 1 << 22
-"""Weights of a fragment at all bindings up to which the best ones are looked for."""
 _STEPS = 3
 """Steps of weights for the shots, and shots for the weights; the optimum is flat."""
 _SHARES_OUT = 0.0, 1 / 64, 1 / 16, 1 / 4, 1.0
@@ -48,6 +47,9 @@ near is enough, and from what change of the logarithm on a step tells how varian
 _DOUBTFUL, _PILOT = 5.0, 0.25
 """Shots of a margin from which on a further pilot is worth it, in units of those that pilots took;
 and the part of a limit of shots that pilots may take."""
+_DRAWN_PILOT = 4.0
+"""The same for all shots planned where settings are drawn: what is not known of each slot's
+environment multiplies."""
 _LEAST_SHARE = 1e-4
 """Shots of a circuit at least, in units of the mean, while they are still fractions."""
 _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
@@ -60,6 +62,8 @@ _MOST_VARIANCE = 1e100
 _LEAST_KEPT = 0.5
 """Part of a pilot's coordinates that counts as real where all may be noise: with none, circuits
 would get no shots that turn out to need many."""
+_HARDLY = 1e-300
+"""Frequency of drawn outcomes that were not seen, by which numbers are divided."""
 _UNEVEN = 1.01
 """Largest of the factors that tell apart outcomes which are equally good."""
 _SEED = 20
@@ -162,11 +166,13 @@ class _Group:
 
     def __init__(self, seen: Seen, number: int, *, best: bool) -> None:
         experiment, counts = seen.experiment, seen.counts[number]
-        self.layout, self.group = experiment.layout, experiment.groups[number]
+        self.layout, self.group = experiment.strata, experiment.groups[number]
         self.paulis = list(self.group.paulis)
-        self.dense = len(counts) * experiment.num_weights <= LARGEST_DENSE
+        self.pooled = isinstance(experiment, DrawnExperiment)
+        small = len(counts) * experiment.num_weights <= LARGEST_DENSE
+        self.dense = small and not self.pooled
         self.best = best and self.dense
-        self.sure = ~experiment.all_runs[number]
+        self.sure = np.zeros(1, dtype=bool) if self.pooled else ~experiment.all_runs[number]
         self.of = self.layout.setting_of
         self.rows = len(counts)
         self._inverted: tuple[FloatArray, FloatArray] | None = None
@@ -174,13 +180,19 @@ class _Group:
         """Rows that are to run at all."""
         self.kept = np.broadcast_to(~self.sure, (self.rows, self.layout.num_settings))
         """Circuits that may run."""
-        self.seen = self.layout.by_setting(counts[:, 0])
-        self.summed = np.where(self.sure[self.of], 1.0, counts[:, self.group.singles])
-        """Signed outcomes, summed over the shots."""
-        counts = counts.copy()
-        counts[:, 0] += _EXTRA
-        self.means = counts / self.layout.by_setting(counts[:, 0])[:, None, self.of]
-        self.means[:, 0, self.sure[self.of]] = 1.0
+        if self.pooled:
+            self.means, self.seen = experiment.means(number, counts, slice(None))
+            self.means[:, 0] = np.maximum(self.means[:, 0], _HARDLY)
+            self.seen_means = self.means[:, self.group.singles]
+        else:
+            self.seen = self.layout.by_setting(counts[:, 0])
+            shots = np.where(self.seen > 0, self.seen, 1.0)[:, None, self.of]
+            shown = counts[:, self.group.singles] / shots
+            self.seen_means = np.where(self.sure[self.of], 1.0, shown)
+            counts = counts.copy()
+            counts[:, 0] += _EXTRA
+            self.means = counts / self.layout.by_setting(counts[:, 0])[:, None, self.of]
+            self.means[:, 0, self.sure[self.of]] = 1.0
         self.signed = self.means[:, self.group.singles]
 
     # --- the tensor as the pilot saw it ---
@@ -210,8 +222,9 @@ class _Group:
         Before, its coordinates are normal, and how large they are is fitted, too.
         """
         size = self.layout.size
-        information = self._information(self._counted(self.seen))
-        pulled = self._whitened @ self.summed[..., None]
+        seen = self._counted(self.seen)
+        information = self._information(seen)
+        pulled = self._whitened @ (seen[:, None, self.of] * self.seen_means)[..., None]
         precision = np.ones((*pulled.shape[:2], 1, 1))
         for _ in range(_FITS):
             covariance = np.asarray(np.linalg.inv(information + precision * np.eye(size)))
@@ -224,13 +237,12 @@ class _Group:
         self, count: int, shots: FloatArray | None, rng: np.random.Generator
     ) -> FloatArray:
         """The same with fixed weights, shrunk by what is noise in the square of all coordinates."""
-        shown = np.maximum(self._counted(self.seen), 1.0)[:, None, self.of]
-        mean = self.layout.means(self.summed / shown)
+        mean = self.layout.means(self.seen_means)
         noise = self._noise(count, 1 / np.maximum(self.seen, 1.0), rng)
+        # Of drawn settings only some directions matter, which are less noisy than all together.
+        least = 1.0 if self.pooled else _LEAST_KEPT
         energies = ((noise**2).sum(axis=-1).mean(axis=0), (mean**2).sum(axis=-1))
-        kept = np.clip(1 - energies[0] / np.maximum(energies[1], 1e-300), _LEAST_KEPT, 1.0)[
-            ..., None
-        ]
+        kept = np.clip(1 - energies[0] / np.maximum(energies[1], 1e-300), least, 1.0)[..., None]
         noise *= np.sqrt(kept)
         if shots is not None:
             noise += self._noise(count, 1 / np.maximum(shots, 1.0), rng)
@@ -448,15 +460,7 @@ def plan_shots(
     Raises:
         InputError: A circuit takes more shots than can be counted.
     """
-    fragments = [
-        [
-            _Group(seen, number, best=accuracy.allocation == "optimal")
-            for number in range(len(seen.counts))
-        ]
-        if seen
-        else []
-        for seen in pilots
-    ]
+    fragments = _groups_of(pilots, accuracy)
     if variances is None:
         variances = np.array(accuracy.precision**2 if accuracy.budget is None else 1.0)
     plan = _Plan(fragments, sensitivities, variances, equal=accuracy.allocation == "uniform")
@@ -464,16 +468,70 @@ def plan_shots(
         return ShotPlan(*plan.designs(plan.within(accuracy.budget - spent)))
     if accuracy.circuit_overhead:
         plan.leave_out(accuracy.circuit_overhead)
-    planned, shots = plan.total, plan.meeting(accuracy.precision)
     left = None if accuracy.most is None else max(0, accuracy.most - spent)
-    affordable = left is None or _PILOT * left > spent
-    if may_pilot and affordable and _total(shots) - planned > _DOUBTFUL * spent:
+    may_pilot = may_pilot and (left is None or _PILOT * left > spent)
+    planned = plan.total
+    if may_pilot and plan.draws and planned > _DRAWN_PILOT * spent:
+        return ShotPlan([], [], np.inf, needs_pilot=True)
+    shots = plan.meeting(accuracy.precision)
+    if may_pilot and _total(shots) - planned > _DOUBTFUL * spent:
         return ShotPlan([], [], np.inf, needs_pilot=True)
     if left is not None and not plan.fits(shots, left):
         return ShotPlan(*plan.designs(plan.within(left)), is_short=True)
     most = max((float(own.max(initial=0.0)) for own in shots), default=0.0)
     check_countable(most, accuracy.precision)
     return ShotPlan(*plan.designs(shots))
+
+
+def environments(
+    pilots: Sequence[Seen | None],
+    sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
+    accuracy: Accuracy,
+) -> list[FloatArray]:
+    """What every fragment's tensor is multiplied with, and what is not known of it.
+
+    As in `plan_shots`; shape (draws, entries, paulis, product of ranks) each.
+    """
+    rng = np.random.default_rng(_SEED)
+    _, found = sensitivities(_tensors(_groups_of(pilots, accuracy), _DRAWS, None, rng))
+    return [_with_unknown(own.vectors) for own in found]
+
+
+def _groups_of(pilots: Sequence[Seen | None], accuracy: Accuracy) -> list[list[_Group]]:
+    best = accuracy.allocation == "optimal"
+    return [
+        [_Group(seen, number, best=best) for number in range(len(seen.counts))] if seen else []
+        for seen in pilots
+    ]
+
+
+def _with_unknown(vectors: FloatArray) -> FloatArray:
+    """Derivatives, and what is not known of them, which adds to their square."""
+    unknown = (vectors[1:] - vectors[:1]) / np.sqrt(_DRAWS)
+    return np.concatenate([vectors[:1], unknown])
+
+
+def _tensors(
+    fragments: Sequence[Sequence[_Group]],
+    draws: int,
+    shots: Shots | None,
+    rng: np.random.Generator,
+) -> Values:
+    """Draws of all fragments' tensors; None where nothing runs."""
+    every = [group for own in fragments for group in own]
+    each = iter([None] * len(every) if shots is None else shots)
+    values: list[FloatArray | None] = []
+    for groups in fragments:
+        parts = [group.drawn(draws, next(each), rng) for group in groups]
+        if not parts:
+            values.append(None)
+            continue
+        rows, size = parts[0].shape[1], parts[0].shape[3]
+        whole = np.empty((1 + draws, rows, sum(len(g.paulis) for g in groups), size))
+        for group, part in zip(groups, parts, strict=True):
+            whole[:, :, group.paulis] = part
+        values.append(whole)
+    return values
 
 
 class _Plan:
@@ -493,6 +551,7 @@ class _Plan:
     ) -> None:
         self._fragments, self._sensitivities, self._equal = fragments, sensitivities, equal
         self._groups = [group for own in fragments for group in own]
+        self.draws = any(group.pooled for group in self._groups)
         self._rng = np.random.default_rng(_SEED)
         self._count, found = sensitivities(self._tensors(_DRAWS, None))
         self._units = np.broadcast_to(np.sqrt(variances), self._count)
@@ -500,9 +559,7 @@ class _Plan:
         self._parts: list[tuple[int, _Entries]] = []
         """Entries, and the number of their group."""
         for number, (own, group) in enumerate(self._with_groups(found)):
-            # What is not known of a derivative adds to its square.
-            unknown = (own.vectors[1:] - own.vectors[:1]) / np.sqrt(_DRAWS)
-            vectors = np.concatenate([own.vectors[:1], unknown])
+            vectors = _with_unknown(own.vectors)
             self._parts += [(number, entries) for entries in group.entries(own, vectors)]
             group.needed[own.rows] = True
         self._shots: Shots = [np.ones((g.rows, g.layout.num_settings)) for g in self._groups]
@@ -647,20 +704,7 @@ class _Plan:
                 yield kept, group
 
     def _tensors(self, draws: int, shots: Shots | None) -> Values:
-        """Draws of all fragments' tensors; None where nothing runs."""
-        each = iter([None] * len(self._groups) if shots is None else shots)
-        values: list[FloatArray | None] = []
-        for groups in self._fragments:
-            parts = [group.drawn(draws, next(each), self._rng) for group in groups]
-            if not parts:
-                values.append(None)
-                continue
-            rows, size = parts[0].shape[1], parts[0].shape[3]
-            whole = np.empty((1 + draws, rows, sum(len(g.paulis) for g in groups), size))
-            for group, part in zip(groups, parts, strict=True):
-                whole[:, :, group.paulis] = part
-            values.append(whole)
-        return values
+        return _tensors(self._fragments, draws, shots, self._rng)
 
     def _variances(self, shots: Shots) -> FloatArray:
         """Variances of all results; 0 for those that are not pending."""

@@ -39,6 +39,8 @@ NumPy draws otherwise at 0 than just above, and at 1/2 and below than just above
 rounding, which differs between processors, into other numbers.
 """
 _ROUNDING = 1e-13
+_SURE = 2.0
+"""Shots that a circuit counts as having whose outcome is sure, and which does not run."""
 _NARROWEST = 8
 """Outcomes that settings with fewer are padded to: one large draw is faster than several small."""
 
@@ -382,6 +384,28 @@ class FragmentExperiment:
     def layout(self) -> SettingLayout:
         """The fragment's settings."""
         return SettingLayout(self.fragment, self.basis)
+
+    @property
+    def strata(self) -> SettingLayout:
+        """What shots are alike in: settings."""
+        return self.layout
+
+    def means(
+        self, number: int, counts: FloatArray, rows: slice | IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Mean of every product of a group's Paulis at every outcome, and shots of its strata.
+
+        Args:
+            number: The measurement group.
+            counts: Its counts, as in `FragmentResult`, shape (rows, products, slot outcomes).
+            rows: Which rows these are.
+        """
+        shots = self.layout.by_setting(counts[:, 0])
+        sure = ~self.all_runs[number]
+        if sure.any():
+            shots[:, sure] = _SURE
+            counts = np.where(sure[self.layout.setting_of], _SURE, counts)
+        return counts / np.maximum(shots, 1.0)[:, None, self.layout.setting_of], shots
 
     @property
     def is_trivial(self) -> bool:

@@ -14,17 +14,23 @@ uniform: the same number for every circuit, weights fixed by the gates."""
 
 MOST_SHOTS = 10**12
 """Shots a subexperiment can have."""
-MOST_PILOTS = 6
+MOST_PILOTS, MOST_DRAWN_PILOTS = 6, 12
+"""The second where settings are drawn, of which less is known."""
 MOST_ROUNDS = 12
 """Rounds that are tried to meet a precision."""
 _FEWEST_PILOT_SHOTS = 2
 """Of each circuit."""
 _PILOT_ROOT, _PILOT_LINEAR, _PILOT_SQUARE = 10.0, 75.0, 3.0
 _BUDGET_ROOT = 2.0
+LARGEST_DENSE = 1 << 22
+"""Weights of a fragment at all bindings up to which the best ones are looked for."""
 FEWEST_SHOTS = 4
 """Shots of a circuit that runs: fewer say little of their own variance."""
 _GOOD = 16
 """Shots of a circuit, with its pilot, from which on they are divided between circuits."""
+
+DRAWN_AS_CIRCUITS = 64
+"""Circuits that a fragment counts as in a pilot whose settings are drawn."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,17 @@ class ShotsTaken:
     most: int = 0
 
 
+def draws_settings(accuracy: Accuracy, num_weights: int) -> bool:
+    """Whether settings of a fragment are drawn, which has so many weights of outcomes a binding.
+
+    They are where these are too many for the best ones.
+    """
+    wanted = accuracy.adaptive and accuracy.allocation == "optimal"
+    return wanted and num_weights > LARGEST_DENSE
+
+
 def first_shots(
-    accuracy: Accuracy, circuits: int, results: int, *, knows: bool = False
+    accuracy: Accuracy, circuits: int, results: int, *, knows: bool = False, draws: bool = False
 ) -> tuple[int, int | None]:
     """Shots of each circuit in a pilot, and instead of one where there are too few to design with.
 
@@ -85,9 +100,11 @@ def first_shots(
         circuits: Circuits of all results.
         results: How many there are: bindings, each with every parameter to differentiate by.
         knows: Whether no pilot is needed.
+        draws: Whether settings of some fragment are drawn, which takes two pilots.
 
     Raises:
-        InputError: There are fewer shots than circuits, or more than can be counted.
+        InputError: There are fewer shots than circuits or, where settings are drawn, than can be
+            divided; or more than can be counted.
     """
     own, error = circuits / max(1, results), accuracy.precision
     name, limit = "shots_total", accuracy.budget
@@ -102,6 +119,13 @@ def first_shots(
     if limit is None:
         check_countable(pilot, error)
         return pilot, None
+    if draws:
+        if limit < circuits * _GOOD:
+            raise InputError(
+                f"`{name}` is {limit}, too few for a fragment whose settings are drawn at random, "
+                f"being too many to run each: give at least {circuits * _GOOD}"
+            )
+        return min(pilot, limit // circuits // 8), None
     if limit < circuits:
         raise InputError(
             f"`{name}` is {limit}, and {circuits} circuits are to run: give at least {circuits}, "
