@@ -24,6 +24,7 @@ _PILOT_ROOT, _PILOT_LINEAR, _PILOT_SQUARE = 10.0, 75.0, 3.0
 _BUDGET_ROOT = 2.0
 LARGEST_DENSE = 1 << 22
 """Weights of a fragment at all bindings up to which the best ones are looked for."""
+_MOST_WEIGHTS = 1 << 80
 FEWEST_SHOTS = 4
 """Shots of a circuit that runs: fewer say little of their own variance."""
 _GOOD = 16
@@ -80,10 +81,10 @@ class ShotsTaken:
 def draws_settings(accuracy: Accuracy, num_weights: int) -> bool:
     """Whether settings of a fragment are drawn, which has so many weights of outcomes a binding.
 
-    They are where these are too many for the best ones.
+    They are where these are too many for the best ones; tensors of the widest fit in no memory.
     """
     wanted = accuracy.adaptive and accuracy.allocation == "optimal"
-    return wanted and num_weights > LARGEST_DENSE
+    return wanted and LARGEST_DENSE < num_weights < _MOST_WEIGHTS
 
 
 def first_shots(
