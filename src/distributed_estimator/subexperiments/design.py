@@ -627,16 +627,15 @@ class _Plan:
         for step in range(_APPROACHES):
             found = self._variances(shots) + safety * np.sqrt(self._doubts(shots))
             excess = np.maximum(found, 1e-9)
-            large = step > 0 or excess.max(initial=0.0) > _LARGE
             power = np.ones(self._count)
             moved = np.abs(np.log(margins / before)) > _MOVED
             power[moved] = np.log(last[moved] / excess[moved]) / np.log(margins / before)[moved]
             factor = excess ** (1 / np.clip(power, 1.0, 4.0))
             before, last = margins, excess
-            margins = margins * np.minimum(factor, _LEAP if large else np.inf)
+            margins = margins * np.minimum(factor, _LEAP)
             targets = np.where(planned > 0, planned / margins, 1.0)
             shots = self._divide(targets)
-            if not large or excess.max(initial=0.0) <= _CLOSE:
+            if _total(shots) <= _LARGE * self.total or excess.max(initial=0.0) <= _CLOSE:
                 break
         total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
         least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / precision)
