@@ -540,6 +540,30 @@ def test_plan_says_what_a_precision_takes(
 
 
 @pytest.mark.parametrize("verb", ["estimate", "plan"])
+@pytest.mark.parametrize("limit", [["--shots-total", "5"], ["--max-shots", "5"]])
+def test_too_few_shots_for_the_circuits(
+    dest: Callable[..., Done], file: Path, verb: str, limit: list[str]
+):
+    done = dest(verb, file, "--label", "AABB", *limit)
+    assert_refused(done, "is 5, and 10 circuits are to run: give at least 10, one shot each")
+
+
+def test_plan_of_a_hub_whose_settings_are_drawn(dest: Callable[..., Done], tmp_path: Path):
+    circuit = QuantumCircuit(9)
+    circuit.ry(0.7, range(9))
+    circuit.cz(0, range(1, 9))
+    path = tmp_path / "hub.qpy"
+    path.write_bytes(as_qpy(circuit))
+    options = "--label", "ABCDEFGHI", "--precision", "0.1"
+    plan = dest("plan", path, *options, "--json").document
+    assert plan["fits"]
+    assert plan["price"]["neyman"] is plan["price"]["uniform"] is None
+    assert 0 < plan["price"]["circuits"] <= plan["price"]["optimal"] < plan["num_circuits"]
+    out = dest("plan", path, *options, "--no-draw").out
+    assert f"drawn at random: {plan['price']['circuits']} circuits at most" in out
+
+
+@pytest.mark.parametrize("verb", ["estimate", "plan"])
 def test_precisions_that_nothing_meets_and_angles_that_are_none(
     dest: Callable[..., Done], file: Path, verb: str
 ):

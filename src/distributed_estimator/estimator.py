@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from threading import Event
 from typing import Any, Self
@@ -423,9 +423,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             basis=self.options.setting_basis,
             memory_limit=self.options.memory_limit,
         )
-        found = [simulated.price(request) for _, request in _requests(read, accuracies, "price")]
-        none = Price(0, 0, 0, 0, 0.0)
-        return Price(*(sum(each) for each in zip(*map(astuple, [none, *found]), strict=True)))
+        found = (simulated.price(request) for _, request in _requests(read, accuracies, "price"))
+        return sum(found, Price(0, 0, 0, 0, 0.0))
 
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.

@@ -14,13 +14,11 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Gate
 
 from ..analysis.costs import LEVEL, CostModel, Features, Prediction, load_costs, write_model
-from ..backends import StatevectorBackend
 from ..cutting import CutPlan
 from ..errors import InputError, PlanTooLargeError, named, short
 from ..estimator import DistributedEstimator
-from ..execution import Policy
-from ..pipeline import MemoryLimit, Need, Preparation, Prepared, Price, RoundRequest, in_bytes
-from ..subexperiments import Observables, parse
+from ..pipeline import Prepared, Price, Request, in_bytes
+from ..pubs import merge, read_pubs
 from ._options import NEW_FILE, PATH, is_given
 from ._output import (
     counted,
@@ -46,14 +44,14 @@ class Forecast:
 
     Attributes:
         prepared: The plan reduced to what reaches the observable, and its experiments.
-        memory: Bytes that a run takes.
+        memory: Bytes that a run takes; None: it would not run.
         limit: Bytes that it may take.
         refusal: Why it would not run; None: it would.
         price: What it takes where a precision rules; None: none does, or it would not run.
     """
 
     prepared: Prepared
-    memory: int
+    memory: int | None
     limit: int
     refusal: str | None
     price: Price | None
@@ -63,31 +61,28 @@ class Forecast:
         """Plans a query, as running it would.
 
         Raises:
-            InputError: The cuts, the observable or the values do not fit the circuit.
+            InputError: The cuts, the observable, the values or the shots do not fit the circuit.
         """
         settings, circuit = query.settings, query.circuit
-        array = parse(query.observable, circuit.num_qubits)
-        observables = Observables.gather(array.sparse_observables_array().ravel())
-        preparation = Preparation(settings.cuts, settings.basis, StatevectorBackend())
-        prepared, _ = preparation.prepare(circuit, observables)
-        if len(query.values) == len(circuit.parameters):
-            prepared.plan.normal.angles.evaluate(np.array([query.binding()]))
-        rows = [np.zeros((1, len(fragment.angles))) for fragment in prepared.plan.fragments]
-        options = settings.options
-        exact = options.default_precision == 0
-        shots = None if exact else options.shots or 1
-        request = RoundRequest(prepared, Policy(), rows, shots, "values" if exact else "errors")
-        need = Need(request, settings.workers)
-        limit, refusal, most_elements = MemoryLimit(None), None, None
-        try:
-            most_elements = limit.check(need)
-        except PlanTooLargeError as error:
-            refusal = str(error)
-        price = None
-        fixed = options.shots is not None or options.shots_total is not None
-        if not (exact or fixed or refusal):
-            price = _price(query)
-        return cls(prepared, need.total_with(most_elements), limit.size, refusal, price)
+        rng = np.random.default_rng(settings.seed)
+        names = [parameter.name for parameter in circuit.parameters]
+        values = [query.values.get(name, rng.uniform(-np.pi, np.pi)) for name in names]
+        pub = circuit, query.observable, values
+        memory, refusal, price = None, None, None
+        with DistributedEstimator(
+            settings.cuts, workers=settings.workers, options=settings.options
+        ) as estimator:
+            pipeline, (read,) = estimator.pipeline, read_pubs([pub], None)
+            accuracy, batch = estimator.accuracy(None), merge([read])
+            prepared, _ = pipeline.preparation.prepare(batch.circuit, batch.observables)
+            prepared.plan.normal.angles.evaluate(batch.values)
+            try:
+                memory = pipeline.memory_of(Request(batch, accuracy, "plan"))
+                if accuracy.adaptive and accuracy.budget is None:
+                    price = estimator.price([pub])
+            except PlanTooLargeError as error:
+                refusal = str(error)
+        return cls(prepared, memory, pipeline.memory.size, refusal, price)
 
     @property
     def plan(self) -> CutPlan:
@@ -112,24 +107,6 @@ class Forecast:
     def num_circuits(self) -> int:
         """Circuits of all fragments."""
         return sum(each["circuits"] for each in self.fragments)
-
-
-def _price(query: Query) -> Price | None:
-    """What the query takes; with random angles for parameters that have no value.
-
-    None where its fragments cannot be simulated.
-    """
-    settings = query.settings
-    rng = np.random.default_rng(settings.seed)
-    names = [parameter.name for parameter in query.circuit.parameters]
-    values = [query.values.get(name, rng.uniform(-np.pi, np.pi)) for name in names]
-    with DistributedEstimator(
-        settings.cuts, workers=settings.workers, options=settings.options
-    ) as estimator:
-        try:
-            return estimator.price([(query.circuit, query.observable, values)])
-        except PlanTooLargeError:
-            return None
 
 
 def features_of(query: Query, forecast: Forecast) -> Features:
@@ -290,14 +267,16 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
         total = short(document["shots_total"])
         click.echo(f"{counted(options.shots, 'shot')} a circuit, {total} in all")
     elif price is not None:
-        totals = [
-            f"{name} {short(getattr(price, name))}" for name in ("optimal", "neyman", "uniform")
-        ]
+        known = [("optimal", price.optimal), ("neyman", price.neyman), ("uniform", price.uniform)]
+        totals = [f"{name} {short(shots)}" for name, shots in known if shots is not None]
         click.echo(
             f"precision {options.default_precision:g}: about so many shots in all: "
             f"{', '.join(totals)}; quasi-probability bound {price.quasi_probability:.3g}"
         )
-    if forecast.refusal is None:
+        if price.neyman is None:
+            circuits = counted(price.circuits, "circuit")
+            click.echo(f"settings of wide fragments are drawn at random: {circuits} at most")
+    if forecast.memory is not None:
         limit = f"{in_bytes(forecast.limit)} (half of what is free)"
         click.echo(f"fits: takes {in_bytes(forecast.memory)} of memory, the limit is {limit}")
     else:

@@ -4,9 +4,5 @@ from .pipeline import Evaluation as Evaluation
 from .pipeline import Pipeline as Pipeline
 from .pipeline import Price as Price
 from .pipeline import Request as Request
-from .preparation import Preparation as Preparation
 from .preparation import Prepared as Prepared
-from .rounds import MemoryLimit as MemoryLimit
-from .rounds import Need as Need
-from .rounds import RoundRequest as RoundRequest
 from .rounds import in_bytes as in_bytes

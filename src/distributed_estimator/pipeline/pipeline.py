@@ -12,7 +12,8 @@ import math
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,7 @@ from ..subexperiments import (
     MOST_PILOTS,
     MOST_ROUNDS,
     Accuracy,
+    Allocation,
     Backend,
     Design,
     DrawnExperiment,
@@ -132,10 +134,10 @@ class Price:
     """What a run takes to meet a precision.
 
     Attributes:
-        circuits: Circuits of all bindings.
+        circuits: Circuits of all bindings; at most so many where settings are drawn at random.
         optimal: Shots in all, those of pilots included, as `EstimatorOptions.allocation` divides
             them; a run takes about as many.
-        neyman: The same.
+        neyman: The same; None where `optimal` draws settings, which are too many to run each.
         uniform: The same.
         quasi_probability: Shots that sampling the terms of a quasi-probability decomposition takes
             at most, by the sampling overhead of the cuts.
@@ -143,9 +145,15 @@ class Price:
 
     circuits: int
     optimal: int
-    neyman: int
-    uniform: int
+    neyman: int | None
+    uniform: int | None
     quasi_probability: float
+
+    def __add__(self, other: Price) -> Price:
+        """What both take."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        sums: Any = [None if None in pair else sum(pair) for pair in pairs]
+        return Price(*sums)
 
 
 @dataclass(eq=False)
@@ -219,23 +227,37 @@ class Pipeline:
         with _Session(self, request, self.conditions, None) as session:
             return session.num_circuits
 
+    def memory_of(self, request: Request) -> int:
+        """Bytes that a request takes, which does not run; of one with rounds, the first.
+
+        Raises:
+            InputError: It has fewer shots than can be divided.
+            PlanTooLargeError: It would not fit.
+        """
+        with _Session(self, request, self.conditions, None) as session:
+            return session.memory()
+
     def price(self, request: Request) -> Price:
         """What a request with a precision is likely to take, as pilots say, which run.
 
         Raises:
             PlanTooLargeError: They do not fit in memory.
         """
-        totals = []
-        for allocation in ("optimal", "neyman", "uniform"):
-            accuracy = replace(request.accuracy, allocation=allocation)
-            own = replace(request, accuracy=accuracy)
+
+        def planned(allocation: Allocation) -> tuple[int, _Session]:
+            own = replace(request, accuracy=replace(request.accuracy, allocation=allocation))
             with _Session(self, own, self.conditions, None) as session:
-                totals.append(session.planned_shots())
-                circuits, overhead = session.num_circuits, session.plan.sampling_overhead
+                return session.planned_shots(), session
+
+        optimal, session = planned("optimal")
+        neyman = None if session.draws else planned("neyman")[0]
+        uniform = None if session.draws else planned("uniform")[0]
+        circuits, overhead = session.num_circuits, session.plan.sampling_overhead
+        if session.draws:
+            circuits = min(circuits, optimal)
         batch = request.batch
         norms = np.abs(batch.observables.weights[batch.observable]).sum(axis=1)
         bound = overhead * float((norms**2).sum()) / request.accuracy.precision**2
-        optimal, neyman, uniform = totals
         return Price(circuits, optimal, neyman, uniform, bound)
 
 
@@ -344,9 +366,7 @@ class _Session(ExitStack):
             plan: Of the first round, or shots of every circuit; None: exact values.
         """
         accuracy, run = self.request.accuracy, self._name
-        wanted: Wanted = "values" if accuracy.exact else "errors"
-        if self.shifts is not None:
-            wanted = "environments"
+        wanted = self._wanted
         if not isinstance(plan, ShotPlan):
             return self._estimate(self._sample(run, wanted, plan))
         before = self.spent.shots_seen
@@ -380,6 +400,17 @@ class _Session(ExitStack):
             f"{best.worst:.3g}): ask for a larger precision"
         )
 
+    def memory(self) -> int:
+        """Bytes that its first round takes, which does not run."""
+        accuracy, wanted = self.request.accuracy, self._wanted
+        shots = accuracy.shots
+        if accuracy.adaptive:
+            self._draw_at_first()
+            shots, fixed = self._first_shots(knows=False)
+            shots, wanted = (shots, "environments") if fixed is None else (fixed, wanted)
+        request, most_elements = self._fitting(self._asked(self._name, wanted, shots))
+        return Need(request, self.pipeline.pool.workers).total_with(most_elements)
+
     def planned_shots(self) -> int:
         """Shots of pilots, which are taken, and of the round that they design, which is not."""
         plan = self.first_plan()
@@ -393,6 +424,18 @@ class _Session(ExitStack):
             self.prepared.priors.remember(self.request.parameters, self.rows, self._counts)
 
     @property
+    def _wanted(self) -> Wanted:
+        """What rounds are to give."""
+        if self.shifts is not None:
+            return "environments"
+        return "values" if self.request.accuracy.exact else "errors"
+
+    @property
+    def draws(self) -> bool:
+        """Whether settings of some fragment are drawn."""
+        return bool(self._draws)
+
+    @property
     def _name(self) -> str:
         return self.request.run if self.shifts is None else f"{self.request.run} gradient"
 
@@ -401,42 +444,45 @@ class _Session(ExitStack):
 
         None: exact values.
         """
-        accuracy, parameters = self.request.accuracy, self.request.parameters
-        results = len(self.request.batch.values) * max(1, len(parameters or ()))
+        accuracy = self.request.accuracy
         if not accuracy.adaptive:
             return accuracy.shots
         self._draw_at_first()
-        recalled, draws = None, bool(self._draws)
-        if accuracy.reuse and not draws:
+        recalled = None
+        if accuracy.reuse and not self.draws:
             recalled = self.prepared.priors.recall(self.request.parameters, self.rows)
-        knows, circuits = recalled is not None, self._pilot_circuits
-        pilot, fixed = first_shots(accuracy, circuits, results, knows=knows, draws=draws)
+        pilot, fixed = self._first_shots(knows=recalled is not None)
         if fixed is not None:
             return fixed
         if recalled is not None:
             self._counts = recalled
-            asked = RoundRequest(
-                self.prepared, self.conditions.policy, self.rows, 1, "environments", self._name
-            )
+            asked = self._asked(self._name, "environments", 1)
             return self._plan(accuracy, self._generate(asked)[1])
         shots, name, plan = pilot, f"{self._name} pilot", None
-        most = MOST_DRAWN_PILOTS if draws else MOST_PILOTS
-        if draws:  # what the first one saw of the environments is what settings are drawn for
+        most = MOST_DRAWN_PILOTS if self.draws else MOST_PILOTS
+        if self.draws:  # what the first one saw of the environments is what settings are drawn for
             self._draw_for(self._sample(name, "environments", pilot))
             name = f"{self._name} pilot of settings"
         for number in range(1, most + 1):
             before = self.spent.shots_seen
             seen = self._sample(name, "environments", shots)
-            enough = self.spent.shots_seen - before >= _ENOUGH * shots * circuits
-            may_pilot = number < most and (enough or draws)
+            enough = self.spent.shots_seen - before >= _ENOUGH * shots * self._pilot_circuits
+            may_pilot = number < most and (enough or self.draws)
             plan = self._plan(accuracy, seen, may_pilot=may_pilot)
             if not plan.needs_pilot:
                 break
             # As many shots as all pilots had so far, for every circuit: too little is known of
             # where shots are needed to divide them.
-            shots, name = pilot << (number - 1 + draws), f"{self._name} pilot {number + 1}"
+            shots, name = pilot << (number - 1 + self.draws), f"{self._name} pilot {number + 1}"
         self._pilot_shots = self.spent.shots
         return plan
+
+    def _first_shots(self, *, knows: bool) -> tuple[int, int | None]:
+        """Those of `first_shots`."""
+        accuracy, parameters = self.request.accuracy, self.request.parameters
+        results = len(self.request.batch.values) * max(1, len(parameters or ()))
+        circuits = self._pilot_circuits
+        return first_shots(accuracy, circuits, results, knows=knows, draws=self.draws)
 
     def _draw_at_first(self) -> None:
         """Draw settings of the fragments with too many, while nothing is known."""
@@ -588,13 +634,8 @@ class _Session(ExitStack):
         designs: Sequence[Design | None] | None = None,
     ) -> Reconstruction:
         """Generate the tasks of all fragments and run them; fold results in as they arrive."""
-        policy, clock = self.conditions.policy, self.conditions.clock
-        designed, prepared = self.request.accuracy.adaptive, self.prepared
-        if self._draws:
-            prepared, designs = self._with_draws(run, shots, designs)
-            wanted = "environments"  # covariances of tensors of many slots are too many
-        request = RoundRequest(prepared, policy, self.rows, shots, wanted, run, designs, designed)
-        round_, reconstruction = self._generate(request)
+        clock = self.conditions.clock
+        round_, reconstruction = self._generate(self._asked(run, wanted, shots, designs))
         self._lap("generate")
 
         def fold(number: int, arrays: Arrays, others_run: bool) -> None:
@@ -621,20 +662,39 @@ class _Session(ExitStack):
             self._counts = [list(map(np.add, old, own)) if old else own for old, own in both]
         return reconstruction
 
-    def _generate(self, request: RoundRequest) -> tuple[Round, Reconstruction]:
-        """The tasks of all fragments, if there is memory for them, and their reconstruction.
+    def _asked(
+        self,
+        run: str,
+        wanted: Wanted,
+        shots: int | None,
+        designs: Sequence[Design | None] | None = None,
+    ) -> RoundRequest:
+        """A round, whose settings are drawn where there are too many."""
+        policy, prepared = self.conditions.policy, self.prepared
+        if self.draws:
+            prepared, designs = self._with_draws(run, shots, designs)
+            wanted = "environments"  # covariances of tensors of many slots are too many
+        designed = self.request.accuracy.adaptive
+        return RoundRequest(prepared, policy, self.rows, shots, wanted, run, designs, designed)
+
+    def _fitting(self, request: RoundRequest) -> tuple[RoundRequest, int | None]:
+        """The round, if there is memory for it, and the numbers that its contractions may hold.
 
         Where there is none for covariances of whole tensors, errors are to first order.
         """
-        pipeline, prepared, batch = self.pipeline, self.prepared, self.request.batch
-        need = Need(request, pipeline.pool.workers)
+        need = Need(request, self.pipeline.pool.workers)
         try:
-            most_elements = pipeline.memory.check(need)
+            return request, self.pipeline.memory.check(need)
         except PlanTooLargeError:
             if not request.covariances:
                 raise
-            return self._generate(replace(request, wanted="environments"))
-        if need.total > _ONE_CORE_BYTES:
+        return self._fitting(replace(request, wanted="environments"))
+
+    def _generate(self, request: RoundRequest) -> tuple[Round, Reconstruction]:
+        """The tasks of all fragments, if there is memory for them, and their reconstruction."""
+        pipeline, prepared, batch = self.pipeline, self.prepared, self.request.batch
+        request, most_elements = self._fitting(request)
+        if Need(request, pipeline.pool.workers).total > _ONE_CORE_BYTES:
             self.enter_context(one_thread())
         queries = Queries.build(
             batch.observables, batch.observable, batch.binding, self.inverses, prepared.term_paulis

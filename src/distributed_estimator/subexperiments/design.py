@@ -624,7 +624,7 @@ class _Plan:
         planned = self._variances(shots)
         safety = float(ndtri(1 - _MISSED / max(1, int(self._pending.sum()))))
         margins = before = last = np.ones(self._count)
-        for step in range(_APPROACHES):
+        for _ in range(_APPROACHES):
             found = self._variances(shots) + safety * np.sqrt(self._doubts(shots))
             excess = np.maximum(found, 1e-9)
             power = np.ones(self._count)
