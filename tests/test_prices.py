@@ -51,6 +51,15 @@ def test_prices_of_several_circuits_add_up():
     assert estimator().price([]) == Price(0, 0, 0, 0, 0.0)
 
 
+def test_values_with_shots_of_their_own_have_their_own_price():
+    pub = CIRCUIT, ["ZZZZ", "ZZZZ"], POINT
+    shared, apart = (
+        estimator().price([pub], precision=0.05, independent=own) for own in (False, True)
+    )
+    assert apart.circuits == 2 * shared.circuits
+    assert apart.optimal >= 1.5 * shared.optimal
+
+
 @pytest.mark.parametrize("precision", [0, -1, float("nan"), "5", True])
 def test_a_price_needs_a_positive_precision(precision):
     with pytest.raises(InputError, match="precision"):

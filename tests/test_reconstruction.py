@@ -29,7 +29,7 @@ from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import PlanTooLargeError
 from distributed_estimator.execution import Assignment, TaskSpec, run_tasks
 from distributed_estimator.execution.pools import ThreadPool
-from distributed_estimator.pipeline import MemoryLimit
+from distributed_estimator.pipeline.rounds import MemoryLimit
 from distributed_estimator.reconstruction import (
     FragmentTensor,
     Network,

@@ -382,7 +382,13 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         future.add_done_callback(lambda _: self._end(stop))
         return EstimatorJob(future, stop)
 
-    def price(self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None) -> Price:
+    def price(
+        self,
+        pubs: Iterable[EstimatorPubLike],
+        *,
+        precision: float | None = None,
+        independent: bool = False,
+    ) -> Price:
         """What a run would take to meet a precision, before anything of it runs.
 
         Fragments are simulated here, without noise, to see how their outcomes scatter; the backend
@@ -391,6 +397,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         Args:
             pubs: As for `run`.
             precision: As for `run`; it must be positive.
+            independent: As for `run`.
 
         Raises:
             InputError: A PUB is not well formed, or its precision is 0.
@@ -423,7 +430,10 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             basis=self.options.setting_basis,
             memory_limit=self.options.memory_limit,
         )
-        found = (simulated.price(request) for _, request in _requests(read, accuracies, "price"))
+        requests = (request for _, request in _requests(read, accuracies, "price"))
+        if independent:
+            requests = (_apart(request) for request in requests)
+        found = (simulated.price(request) for request in requests)
         return sum(found, Price(0, 0, 0, 0, 0.0))
 
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
@@ -557,8 +567,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             metadata["covariance"] = np.zeros((ends[-1], ends[-1]))
         for members, request in _requests(pubs, accuracies, run):
             chosen, accuracy = [pubs[number] for number in members], request.accuracy
-            batch = request.batch.with_own_bindings() if independent else request.batch
-            request = replace(request, batch=batch, independent=independent, covariance=covariance)
+            request = replace(_apart(request) if independent else request, covariance=covariance)
             evaluation = self.pipeline.evaluate(request, stop, begun)
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)
@@ -594,6 +603,11 @@ def _requests(
     for place, ((_, accuracy), members) in enumerate(groups.items()):
         batch = merge([pubs[number] for number in members])
         yield members, Request(batch, accuracy, f"{run} batch {place}")
+
+
+def _apart(request: Request) -> Request:
+    """With shots of its own for every query."""
+    return replace(request, batch=request.batch.with_own_bindings(), independent=True)
 
 
 def _split(evaluation: Evaluation, pubs: Sequence[Pub], precision: float) -> Iterable[PubResult]:

@@ -147,5 +147,10 @@ def _print_text(document: dict[str, Any], *, exact: bool) -> None:
     click.echo(f"value {shown}")
     counts = [counted(record[f"num_{noun}s"], noun) for noun in ("cut", "fragment", "circuit")]
     click.echo(", ".join([*counts, counted(record["shots_total"], "shot")]))
+    drawn = (record.get("design") or {}).get("drawn") or ()
+    if drawn:
+        which = ", ".join(f"fragment {number}" for number in drawn)
+        ran = counted(record["num_subexperiments"], "circuit")
+        click.echo(f"settings of {which} drawn at random: {ran} ran, pilots included")
     print_stages(stages_of(record), medians=False)
     print_files(document["files"])

@@ -16,7 +16,7 @@ from ..records import TrainingRecord
 from ..training.config import GRADIENT_FREE, TrainingConfig
 from ..training.models import ModelConfig, feature_range
 from ..training.policies import StragglerSettings
-from ..training.runs import RunFolder, TrainingResult
+from ..training.runs import RunFolder, Scores, TrainingResult
 from ..training.workloads import ALIASES, WORKLOADS, WorkloadConfig, load_workload
 from ._options import (
     PATH,
@@ -214,7 +214,7 @@ def _watched(
                 accuracy = percent(record.metrics["test_accuracy"])
                 about = f"loss {record.loss:.4f} test {accuracy}"
                 if "step_shots" in record.metrics:
-                    about += f" {record.metrics['step_shots']:,.0f} shots"
+                    about += f" {record.metrics['step_shots']:,.0f} shots a step"
                 update(completed=min(record.epoch, config.epochs), about=about)
                 if tracker is not None:
                     tracker(record)
@@ -242,10 +242,11 @@ def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
         print_json({**result.as_dict(), "stages": stages_as_dict(rows), "files": files})
         return
     click.echo(title)
-    click.echo(
-        f"test accuracy {percent(final.test_accuracy)}, training accuracy "
-        f"{percent(final.train_accuracy)}, loss {final.loss:.4f}"
-    )
+    click.echo(_scored(final))
+    if result.config.shots_total is not None:  # of which scores get few
+        from ..training.loop import exact_scores
+
+        click.echo(f"without shots: {_scored(exact_scores(folder))}")
     click.echo(
         f"{duration(result.seconds)} for {totals.queries} values and gradients, "
         f"{totals.subexperiments} subexperiments, {totals.shots} shots"
@@ -257,3 +258,10 @@ def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
         )
     print_stages(rows, medians=True)
     print_files(files)
+
+
+def _scored(scores: Scores) -> str:
+    return (
+        f"test accuracy {percent(scores.test_accuracy)}, training accuracy "
+        f"{percent(scores.train_accuracy)}, loss {scores.loss:.4f}"
+    )

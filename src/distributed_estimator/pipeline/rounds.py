@@ -174,20 +174,26 @@ class MemoryLimit:
                 if request.covariances:
                     network.sliced(most_elements, squared=True)
             except PlanTooLargeError as error:
-                raise PlanTooLargeError(self._refusal(need)) from error
+                raise PlanTooLargeError(self._refusal(need, 8 * most)) from error
         if self.is_exceeded(need.total_with(most_elements)):
             raise PlanTooLargeError(self._refusal(need))
         return most_elements
 
-    def _refusal(self, need: Need) -> str:
-        """Why it does not fit, and what would help."""
+    def _refusal(self, need: Need, sliced: int | None = None) -> str:
+        """Why it does not fit, and what would help.
+
+        Slices of its contraction would have to fit in `sliced` bytes; None: they do.
+        """
         prepared, worst = need.request.prepared, need.fragments.index(max(need.fragments))
         plan, fragment = prepared.plan, prepared.plan.fragments[worst]
         source = "half of what is free" if self._limit is None else "`memory_limit`"
+        limit = f"the limit is {in_bytes(self.size)} ({source})"
+        if sliced is not None and need.total <= self.size:
+            limit = f"and its contraction cannot be sliced to fit in {in_bytes(sliced)}"
         return (
-            f"the plan needs {in_bytes(need.total)} of memory, the limit is {in_bytes(self.size)} "
-            f"({source}): fragment {worst} ({fragment.num_qubits} qubits, {len(fragment.slots)} "
-            f"slots, {short(fragment.num_branches)} branches) takes "
+            f"the plan needs {in_bytes(need.total)} of memory, {limit}: fragment {worst} "
+            f"({fragment.num_qubits} qubits, {len(fragment.slots)} slots, "
+            f"{short(fragment.num_branches)} branches) takes "
             f"{in_bytes(need.fragments[worst])}, the contraction {in_bytes(need.network)} (number "
             f"of cuts {plan.num_cuts}, circuits a binding {short(prepared.num_circuits)}, sampling "
             f"overhead {plan.sampling_overhead:.3g}); {', or '.join(self._remedies(need, worst))}"

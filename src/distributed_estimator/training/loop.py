@@ -26,9 +26,9 @@ from ._ml import qiskit_machine_learning, torch
 from .checkpoints import Checkpoint, RunState, restored, snapshot
 from .config import TrainingConfig
 from .models import Model, initial_weights
-from .networks import Classifier, build_classifier
+from .networks import Classifier, accuracy, build_classifier, mean_loss
 from .norm_test import NormTest
-from .runs import RunFolder, TrainingResult, write_json
+from .runs import RunFolder, Scores, TrainingResult, write_json
 from .session import Progress, Session, Stop, load_classifier
 from .sources import FloatArray
 from .workloads import Workload, load_workload
@@ -193,6 +193,16 @@ def load_trained(
     load_classifier(state, classifier, folder)
     classifier.eval()
     return Trained(config, workload, model, classifier, state.epoch, state.is_done)
+
+
+def exact_scores(folder: RunFolder) -> Scores:
+    """How well the weights of a run do without shots; raises as `load_trained` does."""
+    trained = load_trained(folder, exact=True)
+    load, loss = trained.workload, mean_loss(trained.config.loss)
+    with torch.no_grad():
+        train, test = (trained.classifier(torch.from_numpy(x)) for x in (load.x_train, load.x_test))
+    targets, unseen = torch.from_numpy(load.y_train), torch.from_numpy(load.y_test)
+    return Scores(float(loss(train, targets)), accuracy(train, targets), accuracy(test, unseen))
 
 
 def _data_of(
