@@ -200,6 +200,8 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
                 f"`weights` has shape {factors.shape}, and the PUB's values {read.shape}: give a "
                 "finite number for each"
             )
+        if not factors.size:
+            return np.zeros((*read.shape, len(places))), np.zeros(len(places))
         estimator: DistributedEstimator = self._estimator
         accuracy, run = estimator.accuracy(read.precision, shots_total), estimator.next_run()
         request = Request(merge([read]), accuracy, run, places, weights=factors.ravel())
