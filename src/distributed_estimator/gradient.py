@@ -123,7 +123,8 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
         """Expectation values of a PUB and their derivatives, from one evaluation.
 
         With shots, both come from the same ones: a product of the two is biased in the order of
-        one over the shots. Ask for values in a run of their own where that matters.
+        one over the shots. Ask for values in a run of their own where that matters. Shots
+        are divided for the derivatives alone, and values may be far less precise than these.
 
         Args:
             pub: As in `DistributedEstimator.run`.
