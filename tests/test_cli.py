@@ -25,12 +25,13 @@ from qiskit_addon_cutting.instructions import CutWire
 from study_folders import StudyFolder, trained
 
 from distributed_estimator.cli import _query
+from distributed_estimator.cli._options import FieldType
 from distributed_estimator.cli.main import dest as command
 from distributed_estimator.cli.main import main
 from distributed_estimator.cli.plan import draw_cuts
 from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import InputError
-from distributed_estimator.training.config import TrainingConfig
+from distributed_estimator.training.config import Magnitudes, TrainingConfig
 from distributed_estimator.training.models import ModelConfig
 from distributed_estimator.training.runs import RunFolder
 from distributed_estimator.training.workloads import WorkloadConfig
@@ -301,6 +302,7 @@ def test_bad_options_of_a_query(
 def test_a_number_may_begin_with_its_point(dest: Callable[..., Done], file: Path):
     short, full = (dest("estimate", file, "--precision", p, "--json") for p in (".1", "0.1"))
     assert short.document["value"] == full.document["value"]
+    assert FieldType(Magnitudes).convert(".1,0,.25", None, None) == (0.1, 0.0, 0.25)
 
 
 @pytest.mark.parametrize(

@@ -511,7 +511,8 @@ def test_a_deadline_that_does_not_come_changes_no_error():
 def test_results_that_miss_alone_get_a_further_round(monkeypatch, coarser, weights):
     """The first round is planned as if the precision were coarser.
 
-    What misses it by little keeps three quarters of its weight, and by much, none.
+    What misses it by little keeps three quarters of its weight, and by much, none. The last round
+    that is tried counts, too.
     """
     own, wanted = pipeline.plan_shots, []
 
@@ -522,6 +523,7 @@ def test_results_that_miss_alone_get_a_further_round(monkeypatch, coarser, weigh
         return own(pilots, sensitivities, accuracy, spent, variances, **keywords)
 
     monkeypatch.setattr(design, "_MISSED", 0.5)
+    monkeypatch.setattr(pipeline, "MOST_ROUNDS", 2)
     monkeypatch.setattr(pipeline, "plan_shots", plan)
     rounds, made = [], pipeline._Session._estimate
 

@@ -705,3 +705,12 @@ def test_weights_that_do_not_fit_are_refused(weights):
     pub, _, wanted = sharing()
     with pytest.raises(InputError, match=r"`weights` has shape .*: give a finite number for each"):
         make("AABB").weighted(pub, weights, wanted)
+
+
+@pytest.mark.parametrize("shots", [{"shots": 256}, {"shots_total": 60_000}, {"precision": 0}])
+def test_the_sum_of_no_values_is_known(shots):
+    circuit, observable, points = sharing()[0]
+    own = make("AABB", **{"precision": None, "seed": 6, **shots})
+    found, stderrs = own.weighted((circuit, observable, points[:0]), [])
+    assert found.shape == (0, 12)
+    assert stderrs.tolist() == [0.0] * 12

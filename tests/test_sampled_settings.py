@@ -194,6 +194,19 @@ def test_gradients_meet_the_precision():
     assert (np.abs(result.gradients[0] - np.ravel(exact)) < 4.5 * stderrs).all()
 
 
+def test_nothing_asked_takes_no_shots():
+    """No bindings, or no parameters to differentiate by."""
+    parameters = ParameterVector("p", 2)
+    pub, own = (star(5, parameters), "Z" * 6), EstimatorOptions(seed=1)
+    with DistributedEstimator(cuts=LABELS[:6], options=own) as estimator:
+        for accuracy in ({"precision": 0.1}, {"shots_total": 50_000}):
+            (result,) = estimator.run([(*pub, np.zeros((0, 2)))], **accuracy).result()
+            assert result.data.evs.shape == result.data.stds.shape == (0,)
+        gradient = FragmentGradient(estimator)
+        _, found = gradient.values_and_gradients((*pub, [0.1, 0.2]), [], shots_total=50_000)
+        assert found.shape == (0,)
+
+
 class Counting(SamplerV2):
     """Aer's sampler, which counts circuits and shots."""
 

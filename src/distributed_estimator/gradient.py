@@ -123,7 +123,8 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
         """Expectation values of a PUB and their derivatives, from one evaluation.
 
         With shots, both come from the same ones: a product of the two is biased in the order of
-        one over the shots. Ask for values in a run of their own where that matters.
+        one over the shots. Ask for values in a run of their own where that matters. Shots
+        are divided for the derivatives alone, and values may be far less precise than these.
 
         Args:
             pub: As in `DistributedEstimator.run`.
@@ -200,6 +201,8 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
                 f"`weights` has shape {factors.shape}, and the PUB's values {read.shape}: give a "
                 "finite number for each"
             )
+        if not factors.size:
+            return np.zeros((*read.shape, len(places))), np.zeros(len(places))
         estimator: DistributedEstimator = self._estimator
         accuracy, run = estimator.accuracy(read.precision, shots_total), estimator.next_run()
         request = Request(merge([read]), accuracy, run, places, weights=factors.ravel())

@@ -55,8 +55,9 @@ class FieldType(click.ParamType[Any]):
             return value
         parts = [part.strip() for part in value.split(",") if part.strip()]
         try:
-            given = f"0{value}" if self._kind is float and value.startswith(".") else value
-            found = msgspec.convert(parts if self._is_list else given, self._hint, strict=False)
+            scalar = _with_zero(value) if self._kind is float else value
+            given = [_with_zero(part) for part in parts] if self._is_list else scalar
+            found = msgspec.convert(given, self._hint, strict=False)
             if found is not None:
                 return found
         except msgspec.ValidationError:
@@ -64,6 +65,11 @@ class FieldType(click.ParamType[Any]):
         name = "" if param is None else param.opts[0]
         text = value if value.isprintable() and 0 < len(value) <= 60 else f"{value!r:.60}"
         raise click.UsageError(f"`{name}` is {text}: give {expected(self._hint, parts or ())}", ctx)
+
+
+def _with_zero(number: str) -> str:
+    """The same number where it begins with its point, which JSON's do not."""
+    return f"0{number}" if number.startswith(".") else number
 
 
 def options_of(

@@ -395,6 +395,8 @@ class _Session(ExitStack):
             if self.spent.missing > missing:
                 return best
             best = best.with_round(self._estimate(seen), kept)
+        if best.worst <= accuracy.precision:
+            return best
         raise BackendError(
             f"precision {accuracy.precision:g} was not met in {MOST_ROUNDS} rounds (standard error "
             f"{best.worst:.3g}): ask for a larger precision"

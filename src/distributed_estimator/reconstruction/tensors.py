@@ -130,7 +130,7 @@ class FragmentTensor:
         total, layout = np.zeros(len(sensitivity.rows)), self.experiment.strata
         for number, group in enumerate(self.experiment.groups if self.counts else ()):
             numbers = max(len(group.products), len(group.paulis) * layout.size)
-            step = max(1, _AT_ONCE // (layout.num_outcomes * numbers))
+            step = max(1, _AT_ONCE // max(1, layout.num_outcomes * numbers))
             for start in range(0, len(total), step):
                 part = slice(start, start + step)
                 rows = sensitivity.rows[part]

@@ -106,7 +106,7 @@ class DesignInfo:
     """How the shots of a round were divided, where they were not fixed.
 
     `allocation` is the rule. Of all shots, `pilot_shots` were taken before the first round and only
-    chose how to divide, which was `fragment_shots` for each fragment of the last round planned; the
+    chose how to divide, which was `fragment_shots` for each fragment of the first round; the
     largest standard error was to be `stderr`. `drawn` are the numbers of the fragments whose
     settings were drawn at random; none where it is left out.
     """

@@ -119,7 +119,9 @@ class DrawnSettings:
         sizes = [len(slot.chances) for slot in slots]
         operations = np.stack(np.unravel_index(distinct, sizes), axis=1)
         order = np.lexsort(measured_slots(bases, operations).T[::-1])
-        return DrawnSettings(slots, operations[order], table[:, order].reshape(*shots.shape, -1))
+        return DrawnSettings(
+            slots, operations[order], table[:, order].reshape(*shots.shape, len(order))
+        )
 
     @cached_property
     def key(self) -> str:
@@ -172,7 +174,8 @@ def _distinct_rows(matrices: Sequence[FloatArray], places: IntArray) -> tuple[Fl
     for matrix, own in zip(
         matrices, np.unravel_index(distinct, sizes) if sizes else (), strict=True
     ):
-        rows = (rows[:, :, None] * matrix[own][:, None]).reshape(len(rows), -1)
+        width = rows.shape[1] * matrix.shape[1]
+        rows = (rows[:, :, None] * matrix[own][:, None]).reshape(len(rows), width)
     return rows, where
 
 

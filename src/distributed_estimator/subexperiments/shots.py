@@ -126,7 +126,7 @@ def first_shots(
                 f"`{name}` is {limit}, too few for a fragment whose settings are drawn at random, "
                 f"being too many to run each: give at least {circuits * _GOOD}"
             )
-        return min(pilot, limit // circuits // 8), None
+        return min(pilot, limit // max(1, circuits) // 8), None
     if limit < circuits:
         raise InputError(
             f"`{name}` is {limit}, and {circuits} circuits are to run: give at least {circuits}, "

@@ -115,7 +115,7 @@ def make_tasks(
     parts: list[tuple[int, int] | None] = [None]
     sizes: list[int | IntArray | None] = [shots]
     if shots is not None:
-        sizes = _shared(shots, max(1, min(chunks, int(np.max(shots)) // _FEWEST_SHOTS)))
+        sizes = _shared(shots, max(1, min(chunks, int(np.max(shots, initial=0)) // _FEWEST_SHOTS)))
         if circuits_per_task is not None:
             last = experiment.num_circuits
             rows_per_task = min(rows_per_task, max(1, circuits_per_task // max(1, last)))
