@@ -280,3 +280,14 @@ def test_values_are_unbiased_and_covered():
     assert abs(errors.mean()) < 4 / np.sqrt(300)
     assert np.mean(np.abs(errors) < 1.96) > 0.91
     assert errors.std() > 0.75
+
+
+def test_draws_of_many_bindings_are_refused_before_they_take_the_memory():
+    circuit = star(5, ParameterVector("a", 2))
+    points = np.random.default_rng(1).uniform(-1, 1, (200, 2))
+    options = EstimatorOptions(seed=1, memory_limit=4 << 20)
+    with (
+        DistributedEstimator("ABCDEF", options=options) as estimator,
+        pytest.raises(PlanTooLargeError, match="fragment 0 at 200 bindings .* fewer bindings"),
+    ):
+        estimator.run([(circuit, "Z" * 6, points)], precision=0.01).result()

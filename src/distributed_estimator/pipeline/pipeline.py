@@ -70,7 +70,7 @@ from ..subexperiments import (
     unique_rows,
 )
 from .preparation import Preparation, Prepared
-from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent
+from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent, in_bytes
 
 _ENOUGH = 0.9
 """Part of the shots asked for that a backend has to take, for a result to be estimated again."""
@@ -516,6 +516,14 @@ class _Session(ExitStack):
             else:
                 totals = design.shots[:, :, 0]
             bases = [slot.side.basis("full") for slot in experiment.fragment.slots]
+            table = 8 * totals.size * min(int(totals.sum()), experiment.num_circuits)
+            if self.pipeline.memory.is_exceeded(table):
+                raise PlanTooLargeError(
+                    f"the settings that are drawn for fragment {number} at {len(totals)} bindings "
+                    f"take up to {in_bytes(table)} of memory, the limit is "
+                    f"{in_bytes(self.pipeline.memory.size)}: send fewer bindings a run, or ask for "
+                    "a larger precision"
+                )
             drawn = DrawnSettings.draw(bases, slots, totals, f"{run} {number} settings")
             own[number] = Design(drawn.shots, None)
             experiments[number] = DrawnExperiment(

@@ -70,7 +70,8 @@ class TrainingConfig(Config):
         adaptive_shots: Let the shots of steps, which begin with shots_total, follow the noise of
             the loss gradient: its error, averaged over recent steps, is to be this part of its
             norm, such as 0.6. Where shots are few, steps take some of the samples, at random.
-        max_shots: Shots of a step at most, where they adapt. None: 100 times shots_total.
+        max_shots: Shots of a step at most, where they adapt, if two samples with two shots a
+            circuit take no more. None: 100 times shots_total.
         optimizer: adam, sgd or lbfgs (fragment-local gradients); cobyla or spsa (none).
         epochs: Passes over the training part; for COBYLA its evaluations, for SPSA its
             iterations (maxiter), each over the whole training part.
