@@ -294,6 +294,17 @@ def test_precisions_that_take_more_shots_than_can_be_counted(precision):
         estimate(labels, (circuit, "ZZ"), precision=precision)
 
 
+@pytest.mark.parametrize("options", [{}, {"max_shots": 5000}, {"allocation": "neyman"}])
+def test_precisions_that_any_shots_meet(options):
+    """Squares of squares underflowed: there were 0/0 shots."""
+    circuit, labels = chain(1)
+    coarse, coarsest = (
+        estimate(labels, (circuit, "ZZ"), precision=own, **options)[0] for own in (1e9, 1e100)
+    )
+    assert coarsest.data.stds == coarse.data.stds
+    assert coarsest.metadata["shots_total"] < 1000
+
+
 # --- values that say little of their errors -------------------------------------------------------
 
 
