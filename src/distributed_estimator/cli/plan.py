@@ -17,10 +17,17 @@ from ..analysis.costs import LEVEL, CostModel, Features, Prediction, load_costs,
 from ..backends import StatevectorBackend
 from ..cutting import CutPlan
 from ..errors import InputError, PlanTooLargeError, named, short
-from ..estimator import DistributedEstimator
+from ..estimator import DistributedEstimator, EstimatorOptions
 from ..execution import Policy
 from ..pipeline import MemoryLimit, Need, Preparation, Prepared, Price, RoundRequest, in_bytes
-from ..subexperiments import Observables, parse
+from ..subexperiments import (
+    DRAWN_AS_CIRCUITS,
+    Accuracy,
+    Observables,
+    draws_settings,
+    first_shots,
+    parse,
+)
 from ._options import NEW_FILE, PATH, is_given
 from ._output import (
     counted,
@@ -74,6 +81,7 @@ class Forecast:
             prepared.plan.normal.angles.evaluate(np.array([query.binding()]))
         rows = [np.zeros((1, len(fragment.angles))) for fragment in prepared.plan.fragments]
         options = settings.options
+        _check_limit(options, prepared)
         exact = options.default_precision == 0
         shots = None if exact else options.shots or 1
         request = RoundRequest(prepared, Policy(), rows, shots, "values" if exact else "errors")
@@ -112,6 +120,21 @@ class Forecast:
     def num_circuits(self) -> int:
         """Circuits of all fragments."""
         return sum(each["circuits"] for each in self.fragments)
+
+
+def _check_limit(options: EstimatorOptions, prepared: Prepared) -> None:
+    """Raise `InputError` where a run would find its shots in all too few."""
+    limits = options.shots_total, options.max_shots
+    if options.default_precision == 0 or limits == (None, None):
+        return
+    accuracy = Accuracy(None, options.default_precision, options.allocation, *limits)
+    circuits, drawn = 0, False
+    for each in prepared.experiments:
+        if draws_settings(accuracy, each.num_weights):
+            circuits, drawn = circuits + DRAWN_AS_CIRCUITS * len(each.groups), True
+        elif not each.is_trivial:
+            circuits += each.num_circuits
+    first_shots(accuracy, circuits, 1, draws=drawn)
 
 
 def _price(query: Query) -> Price | None:
