@@ -194,6 +194,31 @@ def test_values_that_depend_little_on_a_fragment_have_right_errors():
         assert result.metadata["shots_total"] < 100_000
 
 
+def test_precisions_that_are_larger_than_any_error():
+    """With millionths of a shot, matrices had no inverse."""
+    circuit = QuantumCircuit(6)
+    for qubit, (y, z) in enumerate(
+        [(-0.8, -0.1), (-2.4, 0.4), (-0.7, -1.5), (0.1, -2.1), (0.1, -0.2), (1.6, -1.0)]
+    ):
+        circuit.ry(y, qubit)
+        circuit.rz(z, qubit)
+    circuit.cx(0, 1)
+    circuit.rx(-0.1, 0)
+    circuit.crx(0.5, 0, 2)
+    circuit.rx(-0.2, 0)
+    circuit.rzz(0.1, 0, 3)
+    circuit.cx(4, 0)
+    circuit.rx(0.7, 0)
+    circuit.cx(0, 5)
+    circuit.ry(0.9, 1)
+    circuit.ry(-2.4, 3)
+    observable = SparsePauliOp("YYIYXY", 1e-6)
+    with DistributedEstimator("ABBBBB", options=EstimatorOptions(seed=883629044)) as estimator:
+        (result,) = estimator.run([(circuit, observable)], precision=0.058).result()
+    exact = reference(circuit, observable)
+    assert abs(result.data.evs - exact) < 4.5 * result.data.stds < 1e-4
+
+
 def test_gradients_meet_the_precision():
     parameters = ParameterVector("t", 2)
     circuit, observable = star(5, parameters), SparsePauliOp("Z" * 6)

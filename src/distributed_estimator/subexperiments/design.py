@@ -57,7 +57,7 @@ _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
 in units of the mean, as no matrix has an inverse that is exact."""
 _SPANNED = 0.05
 """Least eigenvalue of the outcomes of settings that are kept, in units of that of all."""
-_COARSE, _FINE = 1e6, 1e-30
+_COARSE, _FINE = 1e3, 1e-30
 """Standard errors that are planned for, in units of the largest derivative: of larger ones the
 fewest shots meet each, smaller ones take more than can be counted, and powers of both overflow."""
 _MOST_VARIANCE = 1e100
