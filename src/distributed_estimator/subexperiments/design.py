@@ -215,7 +215,7 @@ class _Group:
         rounding = _ROUNDING * np.trace(covariance, axis1=-2, axis2=-1)[..., None, None] / size
         covariance = covariance + rounding * np.eye(size)
         normal = rng.standard_normal((count, *mean.shape))
-        deviations = (np.linalg.cholesky(covariance) @ normal[..., None])[..., 0]
+        deviations = (_root(covariance) @ normal[..., None])[..., 0]
         return np.concatenate([mean[None], mean + deviations])
 
     @cached_property
@@ -775,6 +775,15 @@ class _Plan:
                 break
             multipliers = multipliers * reached
         return [own * most for own in shots]
+
+
+def _root(covariance: FloatArray) -> FloatArray:
+    """Roots of covariances, which rounding may leave less than positive."""
+    try:
+        return np.asarray(np.linalg.cholesky(covariance))
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariance)
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
 
 
 def _total(shots: Shots) -> float:
