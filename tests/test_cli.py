@@ -511,6 +511,21 @@ def test_plan_refuses_what_estimate_does(
     )
 
 
+@pytest.mark.parametrize("label", ["AABB", "AAAA"])
+@pytest.mark.parametrize("option", ["--shots-total", "--max-shots"])
+def test_plan_refuses_as_few_shots_as_estimate_does(
+    dest: Callable[..., Done], file: Path, option: str, label: str
+):
+    query = [file, "--label", label]
+    circuits = dest("plan", *query, "--json").document["num_circuits"]
+    too_few = [*query, option, circuits - 1]
+    if circuits > 1:
+        planned = dest("plan", *too_few)
+        assert_refused(planned, f"`{option}` is {circuits - 1}, and {circuits} circuits are to run")
+        assert planned.err == dest("estimate", *too_few).err
+    assert dest("plan", *query, option, circuits, "--json").document["fits"]
+
+
 def test_plan_says_that_a_plan_fits(dest: Callable[..., Done], file: Path):
     query = (file, "--label", "AABB", "--exact")
     document = dest("plan", *query, "--json").document

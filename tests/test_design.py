@@ -294,6 +294,25 @@ def test_precisions_that_take_more_shots_than_can_be_counted(precision):
         estimate(labels, (circuit, "ZZ"), precision=precision)
 
 
+@pytest.mark.parametrize("options", [{}, {"max_shots": 5000}, {"allocation": "neyman"}])
+def test_precisions_that_any_shots_meet(options):
+    """Squares of squares underflowed: there were 0/0 shots."""
+    circuit, labels = chain(1)
+    coarse, coarsest = (
+        estimate(labels, (circuit, "ZZ"), precision=own, **options)[0] for own in (1e9, 1e100)
+    )
+    assert coarsest.data.stds == coarse.data.stds
+    assert coarsest.metadata["shots_total"] < 1000
+
+
+def test_covariances_that_rounding_leaves_less_than_positive_have_roots():
+    """Of two halves with five cuts and the minimal basis, NumPy refused one."""
+    exact = np.array([[2.0, 1.0], [1.0, 0.5]])
+    covariance = np.stack([exact, np.eye(2)]) - 1e-9 * np.eye(2)
+    root = design._root(covariance)
+    np.testing.assert_allclose(root @ root.swapaxes(1, 2), covariance, atol=1e-8)
+
+
 # --- values that say little of their errors -------------------------------------------------------
 
 

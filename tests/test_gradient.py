@@ -700,7 +700,7 @@ def test_shots_are_divided_for_the_sum():
     assert np.mean(everything) < (1 - 3 * 0.09) * spread.max()
 
 
-@pytest.mark.parametrize("weights", [[1.0], np.ones((6, 1)), [1, 1, 1, 1, 1, np.nan]])
+@pytest.mark.parametrize("weights", [[1.0], np.ones((6, 1)), [1, 1, 1, 1, 1, np.nan], [1e101] * 6])
 def test_weights_that_do_not_fit_are_refused(weights):
     pub, _, wanted = sharing()
     with pytest.raises(InputError, match=r"`weights` has shape .*: give a finite number for each"):
@@ -714,3 +714,19 @@ def test_the_sum_of_no_values_is_known(shots):
     found, stderrs = own.weighted((circuit, observable, points[:0]), [])
     assert found.shape == (0, 12)
     assert stderrs.tolist() == [0.0] * 12
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    pub, _, wanted = sharing()
+    with pytest.raises(InputError, match=r"`weights` is 'ab': give numbers"):
+        make("AABB").weighted(pub, "ab", wanted)
+
+
+def test_large_weights_change_nothing_but_the_scale():
+    """Their variances overflowed where they were squared."""
+    pub, weights, wanted = sharing()
+    small, large = (
+        make("AABB", precision=None, seed=6, shots_total=60_000).weighted(pub, own, wanted)[1]
+        for own in (np.asarray(weights), 1e90 * np.asarray(weights))
+    )
+    np.testing.assert_allclose(large, 1e90 * small, rtol=1e-3)

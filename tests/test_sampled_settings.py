@@ -75,7 +75,7 @@ def drawn_tensor(measured, shots=200, rows=1000):
     fragment, pauli = plan.fragments[0], ((0, "Z"),) if measured else ()
     bases = [slot.side.basis("full") for slot in fragment.slots]
     environment = np.random.default_rng(8).normal(size=(1, 4**3))
-    slots = slot_draws(bases, environment)
+    slots = slot_draws(bases, environment[None, None])
     drawn = DrawnSettings.draw(bases, slots, np.full((rows, 1), shots), "test")
     experiment = DrawnExperiment(fragment, (pauli,), "full", drawn)
     angles, limits = np.zeros((rows, len(fragment.angles))), {"rows_per_task": 100}
@@ -174,6 +174,49 @@ def test_sums_of_terms_share_measurement_groups():
     result = run(5, observable, seed=1, run_options={"precision": 0.05})
     assert result.data.stds <= 0.05
     assert abs(error_of(result, 5, observable)) < 4.5
+
+
+def test_values_that_depend_little_on_a_fragment_have_right_errors():
+    """What they need was hardly drawn: errors were 16 times those claimed, or shots 60 times."""
+    rng, circuit = np.random.default_rng(0), QuantumCircuit(7)
+    for qubit in range(7):
+        circuit.ry(rng.uniform(-1, 1), qubit)
+    for leaf in range(1, 7):
+        circuit.cx(0, leaf)
+        circuit.rx(rng.uniform(-1, 1), 0)
+    observables = ["Z" * 7, "XIIIIII", "IIIIIIZ"]
+    exact = [reference(circuit, SparsePauliOp(own)) for own in observables]
+    for seed in range(1005, 1010):
+        with DistributedEstimator(LABELS[:7], options=EstimatorOptions(seed=seed)) as estimator:
+            (result,) = estimator.run([(circuit, observables)], precision=0.05).result()
+        assert (result.data.stds <= 0.05).all()
+        assert (np.abs(result.data.evs - exact) < 4.5 * result.data.stds).all()
+        assert result.metadata["shots_total"] < 100_000
+
+
+def test_precisions_that_are_larger_than_any_error():
+    """With millionths of a shot, matrices had no inverse."""
+    circuit = QuantumCircuit(6)
+    for qubit, (y, z) in enumerate(
+        [(-0.8, -0.1), (-2.4, 0.4), (-0.7, -1.5), (0.1, -2.1), (0.1, -0.2), (1.6, -1.0)]
+    ):
+        circuit.ry(y, qubit)
+        circuit.rz(z, qubit)
+    circuit.cx(0, 1)
+    circuit.rx(-0.1, 0)
+    circuit.crx(0.5, 0, 2)
+    circuit.rx(-0.2, 0)
+    circuit.rzz(0.1, 0, 3)
+    circuit.cx(4, 0)
+    circuit.rx(0.7, 0)
+    circuit.cx(0, 5)
+    circuit.ry(0.9, 1)
+    circuit.ry(-2.4, 3)
+    observable = SparsePauliOp("YYIYXY", 1e-6)
+    with DistributedEstimator("ABBBBB", options=EstimatorOptions(seed=883629044)) as estimator:
+        (result,) = estimator.run([(circuit, observable)], precision=0.058).result()
+    exact = reference(circuit, observable)
+    assert abs(result.data.evs - exact) < 4.5 * result.data.stds < 1e-4
 
 
 def test_gradients_meet_the_precision():
@@ -288,6 +331,6 @@ def test_draws_of_many_bindings_are_refused_before_they_take_the_memory():
     options = EstimatorOptions(seed=1, memory_limit=4 << 20)
     with (
         DistributedEstimator("ABCDEF", options=options) as estimator,
-        pytest.raises(PlanTooLargeError, match="fragment 0 at 200 bindings .* fewer bindings"),
+        pytest.raises(PlanTooLargeError, match=r"fragment 0 at 200 bindings .* fewer bindings"),
     ):
         estimator.run([(circuit, "Z" * 6, points)], precision=0.01).result()

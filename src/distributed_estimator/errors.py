@@ -150,11 +150,11 @@ def short(count: int) -> str:
 
 
 def shortened(value: object) -> str:
-    """A value as a message shows it, cut off where it is long.
+    """A value as a message shows it, on one line and cut off where it is long.
 
     Example:
         >>> shortened("ZZ" * 40)
         "'ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ..."
     """
-    text = repr(value)
+    text = " ".join(line.strip() for line in repr(value).split("\n"))
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -11,7 +11,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 from qiskit.primitives import EstimatorPubLike
 
-from .checks import Fixed, check_precision, described
+from .checks import LARGEST_PRECISION, Fixed, check_precision, described
 from .cutting import FloatArray
 from .errors import InputError, MissingExtraError
 from .estimator import DistributedEstimator
@@ -195,11 +195,16 @@ class FragmentGradient(Fixed, BaseEstimatorGradient):
             ((2, 4), (4,), True)
         """
         (read,) = read_pubs([pub], self._precision)
-        places, factors = _places(read.circuit, parameters), np.asarray(weights, dtype=np.float64)
-        if factors.shape != read.shape or not np.isfinite(factors).all():
+        places = _places(read.circuit, parameters)
+        try:
+            factors = np.asarray(weights, dtype=np.float64)
+        except (ValueError, TypeError):
+            raise InputError(f"`weights` is {described(weights)}: give numbers") from None
+        fits = factors.shape == read.shape and (np.abs(factors) <= LARGEST_PRECISION).all()
+        if not fits:
             raise InputError(
                 f"`weights` has shape {factors.shape}, and the PUB's values {read.shape}: give a "
-                "finite number for each"
+                f"finite number for each, up to {LARGEST_PRECISION:g} in size"
             )
         if not factors.size:
             return np.zeros((*read.shape, len(places))), np.zeros(len(places))

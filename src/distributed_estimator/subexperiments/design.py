@@ -57,6 +57,9 @@ _SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
 in units of the mean, as no matrix has an inverse that is exact."""
 _SPANNED = 0.05
 """Least eigenvalue of the outcomes of settings that are kept, in units of that of all."""
+_COARSE, _FINE = 1e3, 1e-30
+"""Standard errors that are planned for, in units of the largest derivative: of larger ones the
+fewest shots meet each, smaller ones take more than can be counted, and powers of both overflow."""
 _MOST_VARIANCE = 1e100
 """Larger ones would overflow when squared."""
 _LEAST_KEPT = 0.5
@@ -212,7 +215,7 @@ class _Group:
         rounding = _ROUNDING * np.trace(covariance, axis1=-2, axis2=-1)[..., None, None] / size
         covariance = covariance + rounding * np.eye(size)
         normal = rng.standard_normal((count, *mean.shape))
-        deviations = (np.linalg.cholesky(covariance) @ normal[..., None])[..., 0]
+        deviations = (_root(covariance) @ normal[..., None])[..., 0]
         return np.concatenate([mean[None], mean + deviations])
 
     @cached_property
@@ -554,8 +557,11 @@ class _Plan:
         self.draws = any(group.pooled for group in self._groups)
         self._rng = np.random.default_rng(_SEED)
         self._count, found = sensitivities(self._tensors(_DRAWS, None))
-        self._units = np.broadcast_to(np.sqrt(variances), self._count)
-        self._pending = np.isfinite(self._units)
+        units = np.broadcast_to(np.sqrt(variances), self._count)
+        self._pending = np.isfinite(units)
+        largest = max((float(np.abs(own.vectors).max(initial=0.0)) for own in found), default=0.0)
+        limited = np.clip(units, _FINE * largest, _COARSE * largest) if largest else units
+        self._units = np.where(self._pending, limited, np.inf)
         self._parts: list[tuple[int, _Entries]] = []
         """Entries, and the number of their group."""
         for number, (own, group) in enumerate(self._with_groups(found)):
@@ -768,6 +774,15 @@ class _Plan:
                 break
             multipliers = multipliers * reached
         return [own * most for own in shots]
+
+
+def _root(covariance: FloatArray) -> FloatArray:
+    """Roots of covariances, which rounding may leave less than positive."""
+    try:
+        return np.asarray(np.linalg.cholesky(covariance))
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariance)
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
 
 
 def _total(shots: Shots) -> float:

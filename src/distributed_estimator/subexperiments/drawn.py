@@ -31,6 +31,10 @@ _GRID = 1 << 20
 otherwise change what is drawn."""
 _UNKNOWN = 1e-6
 """What is not known of a slot's environment at least, in units of what is."""
+_FAINT = 1e-6
+"""Norm of a result's environment from which on it counts as much as any, in units of the largest:
+where one is much smaller, what it needs would hardly be drawn, with weights that no sample shows
+the spread of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +77,12 @@ class SlotDraw:
 def slot_draws(bases: Sequence[SlotBasis], environments: FloatArray) -> tuple[SlotDraw, ...]:
     """Distributions for what a fragment's tensor is multiplied with.
 
-    Its shape is (…, product of ranks).
+    Its shape is (draws, results, paulis, product of ranks). All results count alike, however small
+    their environments are.
     """
+    norms = np.sqrt((environments**2).sum(axis=(0, 2, 3), keepdims=True))
+    least = _FAINT * norms.max(initial=0.0)
+    environments = environments / np.where(norms > 0, np.maximum(norms, least), 1.0)
     found, tensors = [], environments.reshape(-1, *(len(basis.inverse) for basis in bases))
     for axis, basis in enumerate(bases):
         unfolded = np.moveaxis(tensors, 1 + axis, 0).reshape(len(basis.inverse), -1)
