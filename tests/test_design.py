@@ -309,7 +309,7 @@ def test_covariances_that_rounding_leaves_less_than_positive_have_roots():
     """Of two halves with five cuts and the minimal basis, NumPy refused one."""
     exact = np.array([[2.0, 1.0], [1.0, 0.5]])
     covariance = np.stack([exact, np.eye(2)]) - 1e-9 * np.eye(2)
-    root = design._root(covariance)
+    root = seen._root(covariance)
     np.testing.assert_allclose(root @ root.swapaxes(1, 2), covariance, atol=1e-8)
 
 

@@ -62,6 +62,7 @@ from ..subexperiments import (
     ShotsTaken,
     SlotDraw,
     Values,
+    drawn_bases,
     draws_settings,
     environments,
     first_shots,
@@ -289,23 +290,23 @@ class _Estimate:
         new = 1 - kept
         values, gradients, covariance = self.values, self.gradients, self.covariance
         if gradients is not None and other.gradients is not None:
-            gradients = _sum((kept, gradients), (new, other.gradients))
+            gradients = _weighted_sum((kept, gradients), (new, other.gradients))
         else:
-            values = _sum((kept, values), (new, other.values))
+            values = _weighted_sum((kept, values), (new, other.values))
         if covariance is not None and other.covariance is not None:
             old = np.outer(kept, kept), covariance
-            covariance = _sum(old, (np.outer(new, new), other.covariance))
+            covariance = _weighted_sum(old, (np.outer(new, new), other.covariance))
         return replace(
             other,
             values=values,
-            stderrs=np.sqrt(_sum((kept**2, self.stderrs**2), (new**2, other.stderrs**2))),
+            stderrs=np.sqrt(_weighted_sum((kept**2, self.stderrs**2), (new**2, other.stderrs**2))),
             first_order=max(self.first_order, other.first_order),
             gradients=gradients,
             covariance=covariance,
         )
 
 
-def _sum(*parts: tuple[FloatArray, FloatArray]) -> FloatArray:
+def _weighted_sum(*parts: tuple[FloatArray, FloatArray]) -> FloatArray:
     """Numbers times weights; those without weight may be no numbers."""
     return np.asarray(sum(np.where(weights, weights * own, 0.0) for weights, own in parts))
 
@@ -325,7 +326,7 @@ class _Session(ExitStack):
         self._measured: Sequence[FloatArray] | None = None
         self._counts: list[list[FloatArray]] = []
         self._planned: ShotPlan | None = None
-        self._draws: dict[int, tuple[SlotDraw, ...]] = {}
+        self._slot_draws: dict[int, tuple[SlotDraw, ...]] = {}
         self._pilot_shots = 0
         self._mark = self._begun = conditions.clock()
         deadline = conditions.policy.deadline
@@ -422,7 +423,7 @@ class _Session(ExitStack):
 
     def remember(self) -> None:
         """Let later runs know what this one saw."""
-        if self.request.accuracy.reuse and self._counts and not self._draws:
+        if self.request.accuracy.reuse and self._counts and not self._slot_draws:
             self.prepared.priors.remember(self.request.parameters, self.rows, self._counts)
 
     @property
@@ -435,7 +436,7 @@ class _Session(ExitStack):
     @property
     def draws(self) -> bool:
         """Whether settings of some fragment are drawn."""
-        return bool(self._draws)
+        return bool(self._slot_draws)
 
     @property
     def _name(self) -> str:
@@ -490,17 +491,21 @@ class _Session(ExitStack):
         """Draw settings of the fragments with too many, while nothing is known."""
         for number, experiment in enumerate(self.prepared.experiments):
             if draws_settings(self.request.accuracy, experiment.num_weights):
-                bases = [slot.side.basis("full") for slot in experiment.fragment.slots]
-                self._draws[number] = tuple(SlotDraw.best(b, np.eye(len(b.inverse))) for b in bases)
+                bases = drawn_bases(experiment.fragment)
+                self._slot_draws[number] = tuple(
+                    SlotDraw.best(b, np.eye(len(b.inverse))) for b in bases
+                )
 
     def _draw_for(self, seen: Reconstruction) -> None:
         """Draw them for what their fragments' tensors are multiplied with."""
         found = environments(
-            self._pilots(seen), lambda values: self._drawn(seen, values), self.request.accuracy
+            self._pilots(seen),
+            lambda values: self._derivatives_at(seen, values),
+            self.request.accuracy,
         )
-        for number in self._draws:
+        for number in self._slot_draws:
             bases = seen.tensors[number].experiment.layout.bases
-            self._draws[number] = slot_draws(bases, found[number])
+            self._slot_draws[number] = slot_draws(bases, found[number])
 
     def _with_draws(
         self, run: str, shots: int | None, designs: Sequence[Design | None] | None
@@ -508,14 +513,14 @@ class _Session(ExitStack):
         """Experiments of the settings that a round draws, and shots of these."""
         experiments = list(self.prepared.experiments)
         own: list[Design | None] = list(designs or [None] * len(experiments))
-        for number, slots in self._draws.items():
+        for number, slots in self._slot_draws.items():
             experiment, design = experiments[number], own[number]
             if design is None:
                 shape = len(self.rows[number]), len(experiment.groups)
                 totals = np.full(shape, DRAWN_AS_CIRCUITS * (shots or 0))
             else:
                 totals = design.shots[:, :, 0]
-            bases = [slot.side.basis("full") for slot in experiment.fragment.slots]
+            bases = drawn_bases(experiment.fragment)
             table = 8 * totals.size * min(int(totals.sum()), experiment.num_circuits)
             if self.pipeline.memory.is_exceeded(table):
                 raise PlanTooLargeError(
@@ -539,7 +544,7 @@ class _Session(ExitStack):
             len(self.rows[n])
             * (experiment.num_circuits - DRAWN_AS_CIRCUITS * len(experiment.groups))
             for n, experiment in enumerate(self.prepared.experiments)
-            if n in self._draws
+            if n in self._slot_draws
         )
         return self.num_circuits - drawn
 
@@ -562,11 +567,11 @@ class _Session(ExitStack):
         may_pilot: bool = False,
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw; see `plan_shots`."""
-        if self._draws:
+        if self._slot_draws:
             self._draw_for(seen)
         plan = plan_shots(
             self._pilots(seen),
-            lambda values: self._drawn(seen, values),
+            lambda values: self._derivatives_at(seen, values),
             accuracy,
             self.spent.shots_seen,
             variances,
@@ -583,7 +588,9 @@ class _Session(ExitStack):
             for tensor, counts in zip(seen.tensors, self._counts, strict=True)
         ]
 
-    def _drawn(self, seen: Reconstruction, values: Values) -> tuple[int, list[Sensitivity]]:
+    def _derivatives_at(
+        self, seen: Reconstruction, values: Values
+    ) -> tuple[int, list[Sensitivity]]:
         """Number of results, and their derivatives at several draws of the tensors."""
         draws = max((len(own) for own in values if own is not None), default=1)
         filled = [
@@ -666,7 +673,7 @@ class _Session(ExitStack):
         if self.request.accuracy.adaptive:
             new = [list(tensor.counts) for tensor in round_.tensors]
             before = self._counts or [[] for _ in new]
-            for number in self._draws:  # other settings are drawn in every round
+            for number in self._slot_draws:  # other settings are drawn in every round
                 before[number] = []
             both = zip(before, new, strict=True)
             self._counts = [list(map(np.add, old, own)) if old else own for old, own in both]
@@ -830,7 +837,7 @@ class _Session(ExitStack):
         if plan is None:
             return None
         own = self.request.accuracy.allocation, self._pilot_shots
-        return DesignInfo(*own, plan.fragment_shots, plan.stderr, tuple(self._draws) or None)
+        return DesignInfo(*own, plan.fragment_shots, plan.stderr, tuple(self._slot_draws) or None)
 
     def _straggler_info(self) -> StragglerInfo:
         own, tally = self.conditions.stragglers, self.spent.tally

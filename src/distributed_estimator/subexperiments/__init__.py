@@ -1,15 +1,13 @@
 """From a plan, observables and bindings to the tasks that are run. Pure."""
 
 from .design import Design as Design
-from .design import Seen as Seen
-from .design import Sensitivity as Sensitivity
 from .design import ShotPlan as ShotPlan
-from .design import Values as Values
 from .design import environments as environments
 from .design import plan_shots as plan_shots
 from .drawn import DrawnExperiment as DrawnExperiment
 from .drawn import DrawnSettings as DrawnSettings
 from .drawn import SlotDraw as SlotDraw
+from .drawn import drawn_bases as drawn_bases
 from .drawn import slot_draws as slot_draws
 from .experiments import FamilyPart as FamilyPart
 from .experiments import FragmentExperiment as FragmentExperiment
@@ -22,6 +20,9 @@ from .observables import Observables as Observables
 from .observables import Pauli as Pauli
 from .observables import parse as parse
 from .observables import restrict as restrict
+from .seen import Seen as Seen
+from .seen import Sensitivity as Sensitivity
+from .seen import Values as Values
 from .shots import DRAWN_AS_CIRCUITS as DRAWN_AS_CIRCUITS
 from .shots import LARGEST_DENSE as LARGEST_DENSE
 from .shots import MOST_DRAWN_PILOTS as MOST_DRAWN_PILOTS

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-from scipy.linalg import qr
 from scipy.special import ndtri
 
-from ..cutting import BoolArray, FloatArray, IntArray
-from .drawn import DrawnExperiment
-from .experiments import FragmentExperiment
-from .shots import FEWEST_SHOTS, LARGEST_DENSE, Accuracy, check_countable
+from ..cutting import FloatArray, IntArray
+from .seen import SEED, Entries, Seen, SeenGroup, Sensitivity, Values, over
+from .shots import FEWEST_SHOTS, Accuracy, check_countable
 
 _STEPS = 3
 """Steps of weights for the shots, and shots for the weights; the optimum is flat."""
@@ -30,10 +27,6 @@ _SHARES_OUT = 0.0, 1 / 64, 1 / 16, 1 / 4, 1.0
 """Shots of circuits that are tried to be left out, in units of what a circuit costs besides."""
 _BALANCING, _BALANCED = 30, 0.01
 """Steps that divide shots between results, and how far from the fewest they may end."""
-_EXTRA = 0.5
-"""Shots that every outcome counts as having had besides those of the pilot, half of either sign."""
-_FITS = 3
-"""Steps that find how large a pilot's coordinates are."""
 _DRAWS, _CHECKS = 4, 8
 """Tensors drawn from what a pilot leaves open: for the design, and for its margin."""
 _MISSED = 0.05
@@ -52,49 +45,15 @@ _DRAWN_PILOT = 4.0
 environment multiplies."""
 _LEAST_SHARE = 1e-4
 """Shots of a circuit at least, in units of the mean, while they are still fractions."""
-_SURE_VARIANCE, _ROUNDING = 1e-6, 1e-6
-"""Least variance of an outcome, such as that of a circuit that does not run; and of what is drawn,
-in units of the mean, as no matrix has an inverse that is exact."""
-_SPANNED = 0.05
-"""Least eigenvalue of the outcomes of settings that are kept, in units of that of all."""
 _COARSE, _FINE = 1e3, 1e-30
 """Standard errors that are planned for, in units of the largest derivative: of larger ones the
 fewest shots meet each, smaller ones take more than can be counted, and powers of both overflow."""
 _MOST_VARIANCE = 1e100
 """Larger ones would overflow when squared."""
-_LEAST_KEPT = 0.5
-"""Part of a pilot's coordinates that counts as real where all may be noise: with none, circuits
-would get no shots that turn out to need many."""
-_HARDLY = 1e-300
-"""Frequency of drawn outcomes that were not seen, by which numbers are divided."""
-_UNEVEN = 1.01
-"""Largest of the factors that tell apart outcomes which are equally good."""
-_SEED = 20
-"""Of the draws that only choose a design: the same for all runs."""
-
 _LEAST_TOTAL, _LEAST_BY_ERROR = 64, 8.0
 """Shots that a binding takes at least, however sure its value seems; the second over the error."""
 
-Values: TypeAlias = Sequence[FloatArray | None]
-"""Tensors of every fragment, shape (draws, rows, paulis, product of ranks); None: that of one that
-does not run."""
 Shots: TypeAlias = list[FloatArray]
-
-
-@dataclass(frozen=True, eq=False)
-class Sensitivity:
-    """Derivatives of results by the tensor of one fragment.
-
-    Attributes:
-        rows: The row of the tensor, shape (entries,).
-        results: The result, shape (entries,); no two entries share both.
-        vectors: The derivative at several tensors, shape (draws, entries, paulis, product of
-            ranks).
-    """
-
-    rows: IntArray
-    results: IntArray
-    vectors: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +68,6 @@ class Design:
 
     shots: IntArray
     weights: tuple[FloatArray, ...] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What earlier rounds saw of one fragment: counts by measurement group."""
-
-    experiment: FragmentExperiment
-    counts: Sequence[FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,302 +93,6 @@ class ShotPlan:
     def fragment_shots(self) -> tuple[int, ...]:
         """Shots of each fragment."""
         return tuple(0 if own is None else int(own.shots.sum()) for own in self.designs)
-
-
-@dataclass(frozen=True, eq=False)
-class _Entries:
-    """Rows of a fragment on which as many results depend.
-
-    Attributes:
-        rows: Which, shape (r,).
-        results: Shape (r, k).
-        vectors: Their derivatives at each draw d, shape (r, p, d, k, c).
-    """
-
-    rows: IntArray
-    results: IntArray
-    vectors: FloatArray
-
-
-class _Group:
-    """The outcomes of one measurement group of a fragment, at all its rows.
-
-    Axes: r rows, p Paulis, k results of a row, d draws of their derivatives, c coordinates, j
-    outcomes, s settings. Of one setting the covariance Σ = diag(q) - m mᵀ of the signed outcomes
-    has the inverse diag(1/q) + u uᵀ / (1 - m·u), u = m/q.
-    """
-
-    def __init__(self, seen: Seen, number: int, *, best: bool) -> None:
-        experiment, counts = seen.experiment, seen.counts[number]
-        self.layout, self.group = experiment.strata, experiment.groups[number]
-        self.paulis = list(self.group.paulis)
-        self.pooled = isinstance(experiment, DrawnExperiment)
-        small = len(counts) * experiment.num_weights <= LARGEST_DENSE
-        self.dense = small and not self.pooled
-        self.best = best and self.dense
-        self.sure = np.zeros(1, dtype=bool) if self.pooled else ~experiment.all_runs[number]
-        self.of = self.layout.setting_of
-        self.rows = len(counts)
-        self._inverted: tuple[FloatArray, FloatArray] | None = None
-        self.needed = np.zeros(self.rows, dtype=bool)
-        """Rows that are to run at all."""
-        self.kept = np.broadcast_to(~self.sure, (self.rows, self.layout.num_settings))
-        """Circuits that may run."""
-        if self.pooled:
-            self.means, self.seen = experiment.means(number, counts, slice(None))
-            self.means[:, 0] = np.maximum(self.means[:, 0], _HARDLY)
-            self.seen_means = self.means[:, self.group.singles]
-        else:
-            self.seen = self.layout.by_setting(counts[:, 0])
-            shots = np.where(self.seen > 0, self.seen, 1.0)[:, None, self.of]
-            shown = counts[:, self.group.singles] / shots
-            self.seen_means = np.where(self.sure[self.of], 1.0, shown)
-            counts = counts.copy()
-            counts[:, 0] += _EXTRA
-            self.means = counts / self.layout.by_setting(counts[:, 0])[:, None, self.of]
-            self.means[:, 0, self.sure[self.of]] = 1.0
-        self.signed = self.means[:, self.group.singles]
-
-    # --- the tensor as the pilot saw it ---
-
-    def drawn(self, count: int, shots: FloatArray | None, rng: np.random.Generator) -> FloatArray:
-        """The tensor as it seems, then as it may be, or as a round with so many shots may show it.
-
-        Returns:
-            Shape (1 + count, r, p, c).
-        """
-        if not self.dense:
-            return self._roughly_drawn(count, shots, rng)
-        mean, covariance = self._fit
-        if shots is not None:
-            covariance = covariance + self._inverse(shots)
-        size = self.layout.size
-        rounding = _ROUNDING * np.trace(covariance, axis1=-2, axis2=-1)[..., None, None] / size
-        covariance = covariance + rounding * np.eye(size)
-        normal = rng.standard_normal((count, *mean.shape))
-        deviations = (_root(covariance) @ normal[..., None])[..., 0]
-        return np.concatenate([mean[None], mean + deviations])
-
-    @cached_property
-    def _fit(self) -> tuple[FloatArray, FloatArray]:
-        """Mean (r, p, c) and covariance (r, p, c, c) of the tensor after what was seen of it.
-
-        Before, its coordinates are normal, and how large they are is fitted, too.
-        """
-        size = self.layout.size
-        seen = self._counted(self.seen)
-        information = self._information(seen)
-        pulled = self._whitened @ (seen[:, None, self.of] * self.seen_means)[..., None]
-        precision = np.ones((*pulled.shape[:2], 1, 1))
-        for _ in range(_FITS):
-            covariance = np.asarray(np.linalg.inv(information + precision * np.eye(size)))
-            mean = (covariance @ pulled)[..., 0]
-            squares = (mean**2).sum(axis=-1) + np.trace(covariance, axis1=-2, axis2=-1)
-            precision = ((size + 1) / (squares + 1 / size))[..., None, None]
-        return mean, covariance
-
-    def _roughly_drawn(
-        self, count: int, shots: FloatArray | None, rng: np.random.Generator
-    ) -> FloatArray:
-        """The same with fixed weights, shrunk by what is noise in the square of all coordinates."""
-        mean = self.layout.means(self.seen_means)
-        noise = self._noise(count, 1 / np.maximum(self.seen, 1.0), rng)
-        # Of drawn settings only some directions matter, which are less noisy than all together.
-        least = 1.0 if self.pooled else _LEAST_KEPT
-        energies = ((noise**2).sum(axis=-1).mean(axis=0), (mean**2).sum(axis=-1))
-        kept = np.clip(1 - energies[0] / np.maximum(energies[1], 1e-300), least, 1.0)[..., None]
-        noise *= np.sqrt(kept)
-        if shots is not None:
-            noise += self._noise(count, 1 / np.maximum(shots, 1.0), rng)
-        return np.concatenate([(kept * mean)[None], kept * mean + noise])
-
-    def _noise(self, count: int, inverse: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Errors of a tensor with fixed weights, by one over the shots; (count, r, p, c)."""
-        roots = np.sqrt(self.means[:, :1])
-        normal = rng.standard_normal((count, *self.signed.shape))
-        along = self.layout.by_setting(self.signed / roots * normal) / (1 + np.sqrt(self._rest))
-        errors = roots * (normal - self.signed / roots * along[..., self.of])
-        errors *= np.sqrt(np.where(self.sure, 0.0, inverse))[:, None, self.of]
-        drawn = self.layout.means(errors.reshape(-1, *self.signed.shape[1:]))
-        return drawn.reshape(count, *self.signed.shape[:2], -1)
-
-    # --- variances ---
-
-    def entries(self, own: Sensitivity, vectors: FloatArray) -> list[_Entries]:
-        """Vectors of shape (d, entries, all paulis, c), by the rows that they belong to."""
-        order = np.argsort(own.rows, kind="stable")
-        rows, results = own.rows[order], own.results[order]
-        chosen = vectors[:, order][:, :, self.paulis].transpose(1, 2, 0, 3)
-        counts = np.bincount(rows, minlength=self.rows)
-        found = []
-        for count in np.unique(counts[counts > 0]).tolist():
-            own_rows = np.flatnonzero(counts == count)
-            places = np.searchsorted(rows, own_rows)[:, None] + np.arange(count)
-            found.append(
-                _Entries(own_rows, results[places], chosen[places].transpose(0, 2, 3, 1, 4))
-            )
-        return found
-
-    def spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
-        """What settings contribute to variances of all draws, times their shots, (r, k, s)."""
-        rows, layout = entries.rows, self.layout
-        if self._is_plain:
-            # Of one setting xᵀ Bᵀ Σ⁻¹ B x, where the weights are n Σ⁻¹ B x.
-            seen = self._solved(entries, shots) @ layout.outcome_rows.T
-            leaning = layout.by_setting(seen * self._tilt[rows][:, :, None])
-            found = layout.by_setting((seen**2).sum(axis=1) / self.means[rows, :1])
-            found += (leaning**2).sum(axis=1) / self._rest[rows]
-            found *= self._counted(shots)[rows, None] ** 2
-        else:
-            found = layout.spread(self.means[rows], self.group, self.weights_of(entries, shots))
-            found = found.reshape(len(rows), -1, entries.results.shape[1], found.shape[2])
-            found = found.sum(axis=1)
-        found[:, :, self.sure] = 0.0
-        return found
-
-    def variances(self, entries: _Entries, shots: FloatArray) -> FloatArray:
-        """Variances at each draw, shape (r, d, k)."""
-        rows, draws = entries.rows, entries.vectors.shape[2]
-        if self._is_plain:
-            return np.asarray((self._solved(entries, shots) * entries.vectors[:, 0]).sum(axis=3))
-        found = self.layout.spread(self.means[rows], self.group, self.weights_of(entries, shots))
-        found[:, :, self.sure] = 0.0
-        return _over(found, shots[rows]).reshape(len(rows), draws, -1)
-
-    @property
-    def _is_plain(self) -> bool:
-        """Whether weights are the best, of one Pauli."""
-        return self.best and len(self.paulis) == 1
-
-    def _solved(self, entries: _Entries, shots: FloatArray) -> FloatArray:
-        """Solutions x = M⁻¹ v, shape (r, d, k, c)."""
-        vectors = entries.vectors[:, 0]
-        flat = vectors.reshape(len(vectors), -1, self.layout.size)
-        return np.asarray(flat @ self._inverse(shots)[entries.rows, 0]).reshape(vectors.shape)
-
-    def spread_of_spread(self, entries: _Entries, shots: FloatArray) -> FloatArray:
-        """Variance of a round's and the pilot's estimates of variances, for one draw, (r, k)."""
-        weights, rows = self.weights_of(entries, shots), entries.rows
-        variances = self.layout.spread(self.means[rows], self.group, weights)
-        first = (weights * self.signed[rows, :, None]).sum(axis=1)
-        squares = np.abs(weights).sum(axis=1) ** 2
-        plain = self.means[rows, :1]
-        means = self.layout.by_setting(first)
-        fourth = self.layout.by_setting(squares**2 * plain)
-        fourth += -4 * means * self.layout.by_setting(squares * first)
-        fourth += 6 * means**2 * self.layout.by_setting(squares * plain) - 3 * means**4
-        kept = np.maximum(shots[rows], 1.0)[:, None]
-        uncertain = np.maximum(fourth - variances**2, 0.0) / kept**2
-        uncertain *= 1 / kept + 1 / (self.seen[rows, None] + 1)
-        uncertain[:, :, self.sure] = 0.0
-        return np.asarray(uncertain.sum(axis=2))
-
-    def weights_of(self, entries: _Entries, shots: FloatArray) -> FloatArray:
-        """Weights of outcomes, times shots, that estimate products with vectors, (r, p, d·k, j)."""
-        rows = entries.rows
-        vectors = entries.vectors.reshape(*entries.vectors.shape[:2], -1, self.layout.size)
-        if not self.best:
-            return self.layout.pulled_back(vectors)
-        solved = (vectors @ self._inverse(shots)[rows]) @ self._whitened[rows]
-        return np.asarray(solved * self._counted(shots)[rows][:, None, None, self.of])
-
-    def weights(self, shots: FloatArray) -> FloatArray:
-        """The best weights at these shots, shape (r, p, c, j)."""
-        unit = np.eye(self.layout.size)
-        weights = (self._inverse(shots) @ self._whitened) * (
-            self._counted(shots)[:, None, None, self.of]
-        )
-        for _ in range(2):  # steps of Newton's method, which leave but rounding of their bias
-            weights = (2 * unit - weights @ self.layout.outcome_rows) @ weights
-        return np.asarray(weights)
-
-    def _counted(self, shots: FloatArray) -> FloatArray:
-        return np.where(self.sure, 1.0, shots)
-
-    def _inverse(self, shots: FloatArray) -> FloatArray:
-        """M⁻¹ at these shots, which is often asked for several times in a row."""
-        if self._inverted is None or self._inverted[0] is not shots:
-            taken = np.where(self.needed[:, None], self._counted(shots), 1.0)
-            found = np.linalg.inv(self._information(taken))
-            self._inverted = shots, np.asarray(found)
-        return self._inverted[1]
-
-    def _information(self, shots: FloatArray) -> FloatArray:
-        """M = Σ n Bᵀ Σ⁻¹ B, shape (r, p, c, c)."""
-        plain = self._weighted_squares(shots[:, self.of] / self.means[:, 0])
-        scaled = self._leaning * (shots[:, None] / self._rest)[:, :, None]
-        return plain[:, None] + scaled @ self._leaning.swapaxes(2, 3)
-
-    def _weighted_squares(self, weights: FloatArray) -> FloatArray:
-        """Σ_j w_j B_jc B_jd, (r, j) -> (r, c, d)."""
-        outcomes = self.layout.outcome_rows
-        return np.asarray((outcomes.T * weights[:, None]) @ outcomes)
-
-    @cached_property
-    def _tilt(self) -> FloatArray:
-        """u, shape (r, p, j)."""
-        return np.asarray(self.signed / self.means[:, :1])
-
-    @cached_property
-    def _rest(self) -> FloatArray:
-        """1 - m·u, shape (r, p, s)."""
-        rest = 1.0 - self.layout.by_setting(self._tilt * self.signed)
-        return np.asarray(np.where(self.sure, _SURE_VARIANCE, np.maximum(rest, _SURE_VARIANCE)))
-
-    @cached_property
-    def _leaning(self) -> FloatArray:
-        """Bᵀ u, shape (r, p, c, s)."""
-        return self.layout.by_setting(self._tilt[:, :, None] * self.layout.outcome_rows.T)
-
-    @cached_property
-    def _whitened(self) -> FloatArray:
-        """Bᵀ Σ⁻¹, shape (r, p, c, j)."""
-        leaning = (self._leaning / self._rest[:, :, None])[..., self.of]
-        plain = self.layout.outcome_rows.T / self.means[:, :1, None]
-        return np.asarray(plain + self._tilt[:, :, None] * leaning)
-
-    # --- whole numbers ---
-
-    def rounded(self, shots: FloatArray) -> FloatArray:
-        """Whole numbers, few distinct ones; 0 for circuits that may be left out."""
-        rounded = np.exp2(np.rint(8 * np.log2(np.maximum(shots, 1e-9))) / 8)
-        rounded = np.maximum(np.rint(rounded), FEWEST_SHOTS)
-        if self.best:
-            rounded = np.where(shots * (1 + 1e-9) >= FEWEST_SHOTS, rounded, 0.0)
-        return np.asarray(rounded)
-
-    def whole(self, shots: FloatArray) -> IntArray:
-        """Those, and as many of the circuits left out as determine all coordinates."""
-        rounded = self.rounded(shots)
-        if self.best:
-            kept = self.spanning(shots, rounded > 0)
-            rounded = np.where(kept, np.maximum(rounded, FEWEST_SHOTS), 0.0)
-        return np.asarray(rounded * self.needed[:, None] * ~self.sure, dtype=np.intp)
-
-    def keep(self, shots: FloatArray, wanted: BoolArray) -> None:
-        """Leave out the circuits that are not wanted, except for those that have to be there."""
-        if self.best:
-            self.kept = self.spanning(shots, wanted) & ~self.sure
-
-    def spanning(self, shots: FloatArray, wanted: BoolArray) -> BoolArray:
-        """Some settings, and more of those with most shots until they determine all coordinates."""
-        kept = wanted | self.sure
-        least = _SPANNED * np.prod([np.linalg.norm(b.outcomes, -2) ** 2 for b in self.layout.bases])
-        grams = self._weighted_squares(kept[:, self.of].astype(np.float64))
-        for row in np.flatnonzero(self.needed & (np.linalg.eigvalsh(grams)[:, 0] < least)):
-            scales = self._uneven * np.sqrt(self._counted(shots[row]))[self.of, None]
-            scaled = self.layout.outcome_rows * scales
-            _, _, order = qr(scaled.T, mode="economic", pivoting=True)
-            kept[row, self.of[order[: self.layout.size]]] = True
-        return np.asarray(kept)
-
-    @cached_property
-    def _uneven(self) -> FloatArray:
-        """Factors that are almost one, lest rounding decide between outcomes that are equally good.
-
-        Rounding differs between processors. Shape (j, 1).
-        """
-        return np.random.default_rng(_SEED).uniform(1.0, _UNEVEN, (self.layout.num_outcomes, 1))
 
 
 def plan_shots(
@@ -495,15 +150,15 @@ def environments(
 
     As in `plan_shots`; shape (draws, entries, paulis, product of ranks) each.
     """
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     _, found = sensitivities(_tensors(_groups_of(pilots, accuracy), _DRAWS, None, rng))
     return [_with_unknown(own.vectors) for own in found]
 
 
-def _groups_of(pilots: Sequence[Seen | None], accuracy: Accuracy) -> list[list[_Group]]:
+def _groups_of(pilots: Sequence[Seen | None], accuracy: Accuracy) -> list[list[SeenGroup]]:
     best = accuracy.allocation == "optimal"
     return [
-        [_Group(seen, number, best=best) for number in range(len(seen.counts))] if seen else []
+        [SeenGroup(seen, number, best=best) for number in range(len(seen.counts))] if seen else []
         for seen in pilots
     ]
 
@@ -515,7 +170,7 @@ def _with_unknown(vectors: FloatArray) -> FloatArray:
 
 
 def _tensors(
-    fragments: Sequence[Sequence[_Group]],
+    fragments: Sequence[Sequence[SeenGroup]],
     draws: int,
     shots: Shots | None,
     rng: np.random.Generator,
@@ -546,7 +201,7 @@ class _Plan:
 
     def __init__(
         self,
-        fragments: Sequence[Sequence[_Group]],
+        fragments: Sequence[Sequence[SeenGroup]],
         sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
         variances: FloatArray,
         *,
@@ -555,14 +210,14 @@ class _Plan:
         self._fragments, self._sensitivities, self._equal = fragments, sensitivities, equal
         self._groups = [group for own in fragments for group in own]
         self.draws = any(group.pooled for group in self._groups)
-        self._rng = np.random.default_rng(_SEED)
-        self._count, found = sensitivities(self._tensors(_DRAWS, None))
+        self._rng = np.random.default_rng(SEED)
+        self._count, found = sensitivities(_tensors(fragments, _DRAWS, None, self._rng))
         units = np.broadcast_to(np.sqrt(variances), self._count)
         self._pending = np.isfinite(units)
         largest = max((float(np.abs(own.vectors).max(initial=0.0)) for own in found), default=0.0)
         limited = np.clip(units, _FINE * largest, _COARSE * largest) if largest else units
         self._units = np.where(self._pending, limited, np.inf)
-        self._parts: list[tuple[int, _Entries]] = []
+        self._parts: list[tuple[int, Entries]] = []
         """Entries, and the number of their group."""
         for number, (own, group) in enumerate(self._with_groups(found)):
             vectors = _with_unknown(own.vectors)
@@ -676,7 +331,7 @@ class _Plan:
         influences = [np.zeros(group.rows) for group in self._groups]
         for (number, entries), spread in zip(self._parts, self._spreads, strict=True):
             own = np.maximum(whole[number][entries.rows], 1.0)
-            influences[number][entries.rows] += _over(spread, own).sum(axis=1)
+            influences[number][entries.rows] += over(spread, own).sum(axis=1)
         place = 0
         designs: list[Design | None] = []
         tables: list[FloatArray] = []
@@ -698,7 +353,7 @@ class _Plan:
         largest = np.sqrt(found[self._pending]) * self._units[self._pending]
         return designs, tables, float(largest.max(initial=0.0))
 
-    def _with_groups(self, found: Sequence[Sensitivity]) -> Iterator[tuple[Sensitivity, _Group]]:
+    def _with_groups(self, found: Sequence[Sensitivity]) -> Iterator[tuple[Sensitivity, SeenGroup]]:
         """What depends on every fragment and is pending, once for each of its groups."""
         for own, groups in zip(found, self._fragments, strict=True):
             chosen = self._pending[own.results]
@@ -708,14 +363,11 @@ class _Plan:
             for group in groups:
                 yield kept, group
 
-    def _tensors(self, draws: int, shots: Shots | None) -> Values:
-        return _tensors(self._fragments, draws, shots, self._rng)
-
     def _variances(self, shots: Shots) -> FloatArray:
         """Variances of all results; 0 for those that are not pending."""
         total = np.zeros(self._count)
         for (number, entries), spread in zip(self._parts, self._spreads, strict=True):
-            own = _over(spread, shots[number][entries.rows])
+            own = over(spread, shots[number][entries.rows])
             total += _by_result(own, entries, self._count)
         return np.where(self._pending, total, 0.0)
 
@@ -730,7 +382,7 @@ class _Plan:
             np.maximum(own, FEWEST_SHOTS * group.kept)
             for own, group in zip(shots, self._groups, strict=True)
         ]
-        count, found = self._sensitivities(self._tensors(_CHECKS, shots))
+        count, found = self._sensitivities(_tensors(self._fragments, _CHECKS, shots, self._rng))
         variances, scatter = np.zeros((1 + _CHECKS, count)), np.zeros(count)
         for (own, group), shot in zip(self._with_groups(found), shots, strict=True):
             for entries in group.entries(own, own.vectors):
@@ -776,24 +428,10 @@ class _Plan:
         return [own * most for own in shots]
 
 
-def _root(covariance: FloatArray) -> FloatArray:
-    """Roots of covariances, which rounding may leave less than positive."""
-    try:
-        return np.asarray(np.linalg.cholesky(covariance))
-    except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(covariance)
-        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
-
-
 def _total(shots: Shots) -> float:
     return sum(float(own.sum()) for own in shots)
 
 
-def _over(spread: FloatArray, shots: FloatArray) -> FloatArray:
-    """Variances at some shots, (r, k, s) and (r, s) -> (r, k)."""
-    return np.asarray((spread @ (1 / np.maximum(shots, 1e-300))[:, :, None])[:, :, 0])
-
-
-def _by_result(part: FloatArray, entries: _Entries, count: int) -> FloatArray:
+def _by_result(part: FloatArray, entries: Entries, count: int) -> FloatArray:
     """Sums over what entries have, (r, k) -> (results,)."""
     return np.asarray(np.bincount(entries.results.ravel(), part.ravel(), count), dtype=np.float64)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from ..cutting import BoolArray, FloatArray, IntArray, LocalOperation, SlotBasis
+from ..cutting import BoolArray, FloatArray, Fragment, IntArray, LocalOperation, SlotBasis
 from .experiments import FragmentExperiment, SettingFamily, SettingLayout
 
 _STEPS = 30
@@ -72,6 +72,11 @@ class SlotDraw:
             chances /= chances.sum()
         chances = np.rint(chances * _GRID)
         return SlotDraw(chances / chances.sum(), np.asarray(weights, dtype=np.float64))
+
+
+def drawn_bases(fragment: Fragment) -> list[SlotBasis]:
+    """The bases whose operations are drawn: those with the least mean square of a shot."""
+    return [slot.side.basis("full") for slot in fragment.slots]
 
 
 def slot_draws(bases: Sequence[SlotBasis], environments: FloatArray) -> tuple[SlotDraw, ...]:
