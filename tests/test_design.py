@@ -32,6 +32,7 @@ from distributed_estimator.subexperiments import (
     parse,
     plan_shots,
     restrict,
+    seen,
 )
 
 ALLOCATIONS = ("optimal", "neyman", "uniform")
