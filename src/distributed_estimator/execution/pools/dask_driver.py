@@ -314,7 +314,8 @@ class Driver(child.Driver):
             await asyncio.sleep(_LOOK_SECONDS)
             silent += 1
             if ping.done():
-                silent = silent if isinstance(ping.exception(), OSError) else 0
+                failed = ping.cancelled() or ping.exception() is not None
+                silent = silent if failed else 0
                 ping = _task(self._client.scheduler.identity())
         if self._client.status == "running":
             self.tell(
