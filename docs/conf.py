@@ -44,7 +44,7 @@ nitpick_ignore_regex = [
     (
         r"py:.*",
         r"distributed_estimator\.(batch|subexperiments|cutting\.(circuit|gates)"
-        r"|training\.robustness|analysis\.study\.data|study\.config)\..*",
+        r"|pipeline\.priors|training\.robustness|analysis\.study\.data|study\.config)\..*",
     ),
 ]
 
