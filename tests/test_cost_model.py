@@ -675,3 +675,25 @@ def test_a_smoke_run_of_the_benchmark_holds_every_setup_and_stage():
         assert f"{backend}, plan at hand: every other query's total against the others'" in titles
     assert all(figure["case"] == {"configurations": 14} for figure in document["figures"])
     assert all(0 <= figure["value"] < math.inf for figure in document["figures"])
+
+
+@pytest.mark.parametrize("allocation", ["optimal", "neyman"])
+def test_features_of_a_hub_whose_settings_are_drawn(tmp_path: Path, allocation: str):
+    """Only `optimal` draws them; for the other rules every one would run, and is not simulated."""
+    hub = QuantumCircuit(9)
+    hub.h(range(9))
+    hub.cz(0, range(1, 9))
+    path = tmp_path / "hub.qasm"
+    path.write_text(qasm2.dumps(hub), "utf-8")
+    asked: dict[str, Any] = dict.fromkeys(("shots", "observable", "max_qubits", "exact"))
+    asked |= {"label": "ABCDEFGHI", "precision": 0.2, "allocation": allocation, "parameters": ()}
+    query = read_query(file=path, **asked)
+    forecast = Forecast.of(query)
+    if allocation == "optimal":
+        features = features_of(query, forecast)
+        assert forecast.price is not None
+        assert features.num_subexperiments == forecast.price.circuits < forecast.num_circuits
+        assert features.shots >= 1
+    else:
+        with pytest.raises(InputError, match="what a precision takes is not known"):
+            features_of(query, forecast)

@@ -115,10 +115,12 @@ def features_of(query: Query, forecast: Forecast) -> Features:
     Raises:
         InputError: What its precision takes cannot be found out.
     """
-    options, plan = query.settings.options, forecast.plan
-    shots: float = options.shots or (options.shots_total or 0) / max(1, forecast.num_circuits)
-    if forecast.price is not None:
-        shots = getattr(forecast.price, options.allocation) / max(1, forecast.price.circuits)
+    options, plan, circuits = query.settings.options, forecast.plan, forecast.num_circuits
+    shots: float = options.shots or (options.shots_total or 0) / max(1, circuits)
+    total = None if forecast.price is None else getattr(forecast.price, options.allocation)
+    if forecast.price is not None and total is not None:
+        circuits = forecast.price.circuits
+        shots = total / max(1, circuits)
     elif not shots and options.default_precision > 0:
         raise InputError(
             "what a precision takes is not known, as the fragments cannot be simulated here: give "
@@ -131,7 +133,7 @@ def features_of(query: Query, forecast: Forecast) -> Features:
         num_cuts=plan.num_cuts,
         num_fragments=plan.num_fragments,
         num_circuits=forecast.num_circuits,
-        num_subexperiments=forecast.num_circuits,
+        num_subexperiments=circuits,
         num_queries=1,
         shots=shots,
         workers=query.settings.workers,
@@ -273,7 +275,7 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
             f"precision {options.default_precision:g}: about so many shots in all: "
             f"{', '.join(totals)}; quasi-probability bound {price.quasi_probability:.3g}"
         )
-        if price.neyman is None:
+        if price.neyman is None and options.allocation == "optimal":
             circuits = counted(price.circuits, "circuit")
             click.echo(f"settings of wide fragments are drawn at random: {circuits} at most")
     if forecast.memory is not None:
