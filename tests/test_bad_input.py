@@ -530,8 +530,10 @@ WHOLE = "`{}` is .*: .*whole number of at least {}"
     [
         (AutoCut, "max_qubits", [0, -3, 2.5, "3", None], WHOLE.format("max_qubits", 1)),
         (AutoCut, "seed", [True, -1], "`seed` is .*: give "),
-        (AutoCut, "max_gamma", [True, math.nan], "`max_gamma` is .*: give "),
-        (AutoCut, "max_backjumps", [True, -1], "`max_backjumps` is .*: give "),
+        (AutoCut, "max_qubits", [[], [3, 0], (True,), "33"], "`max_qubits` is .*: give "),
+        (AutoCut, "max_fragments", [True, 0, 1.5], WHOLE.format("max_fragments", 1)),
+        (AutoCut, "max_price", [True, math.nan, 0], "`max_price` is .*: give "),
+        (AutoCut, "seconds", [True, -1, "5"], "`seconds` is .*: give "),
         (AutoCut, "gate_cuts", [1], "`gate_cuts` is 1: give "),
         (AutoCut, "wire_cuts", ["no"], "`wire_cuts` is 'no': give "),
         (

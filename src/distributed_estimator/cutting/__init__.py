@@ -6,17 +6,20 @@ from .gates import BoolArray as BoolArray
 from .gates import ComplexArray as ComplexArray
 from .gates import FloatArray as FloatArray
 from .gates import IntArray as IntArray
-from .plan import AutoCut, CutPlan, Labels, check_cuts
-from .rewrite import Operation
+from .plan import CutPlan, Labels, check_cuts
+from .rewrite import CutWire, Operation
+from .search import AutoCut, Prediction
 
 __all__ = [
     "AutoCut",
     "Cut",
     "CutPlan",
+    "CutWire",
     "Fragment",
     "Labels",
     "LocalOperation",
     "Operation",
+    "Prediction",
     "SettingBasis",
     "Side",
     "Slot",

@@ -33,13 +33,11 @@ from qiskit.circuit.library import (
 from qiskit.quantum_info import PauliList, SparsePauliOp
 from qiskit.synthesis import LieTrotter, MatrixExponential, SuzukiTrotter
 from qiskit.transpiler.passes import HighLevelSynthesis
-from qiskit_addon_cutting.instructions import CutWire, Move
-from qiskit_addon_cutting.qpd import BaseQPDGate
 
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import MAX_MATRIX_QUBITS, GateKernel, definition_of, kernel_of
-from .rewrite import Operation, Together, merge_rotations, relabel
+from .rewrite import Operation, Together, is_cut_wire, is_of_addon, merge_rotations, relabel
 
 # Recognised by type: a user's own gate may have any name.
 _IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)
@@ -53,12 +51,12 @@ _REFUSED: dict[type[Instruction], tuple[str, str]] = {
     ),
     Store: ("a classical store", f"{_UNITARY} split the circuit there"),
     ControlFlowOp: ("classical control (`{}`)", f"{_UNITARY} split the circuit there"),
-    BaseQPDGate: (
-        "a gate that qiskit-addon-cutting has marked as cut (`{}`)",
-        "give the circuit as it was before, and as `cuts` labels or an AutoCut; wires may be "
-        "marked with `CutWire`",
-    ),
 }
+_QPD_GATE = (
+    "a gate that qiskit-addon-cutting has marked as cut (`{}`)",
+    "give the circuit as it was before, and as `cuts` labels or an AutoCut; wires may be "
+    "marked with `CutWire`",
+)
 _MAX_NESTING = 64
 
 
@@ -107,7 +105,7 @@ def normalise(
     """Bring a circuit into normal form, with ``CX·RZ·CX`` and its kin merged to one rotation.
 
     Args:
-        circuit: Any unitary circuit, parameterised or not, with the addon's `CutWire` and `Move`.
+        circuit: Any unitary circuit, parameterised or not, with `CutWire` and the addon's `Move`.
             Final measurements, and resets of qubits that nothing has acted on, change nothing.
         together: Whether qubits have one label. A gate on more than two of unlike labels is
             decomposed to two-qubit gates.
@@ -167,7 +165,11 @@ class _Flattener:
                 continue
             if not (fresh and isinstance(operation, Initialize)):
                 _refuse(operation, where)
-            if isinstance(operation, CutWire | Move | PermutationGate):
+            if (
+                is_cut_wire(operation)
+                or is_of_addon(operation, "Move")
+                or isinstance(operation, PermutationGate)
+            ):
                 yield self._placed(Operation(operation, targets, where))
                 continue
             for angle in getattr(operation, "params", ()):
@@ -271,7 +273,9 @@ def _listed(parameters: Iterable[Parameter]) -> str:
 def _refuse(operation: Any, position: int) -> None:
     if isinstance(operation, BoxOp):
         return
-    for kind, (what, remedy) in _REFUSED.items():
-        if isinstance(operation, kind):
-            what = what.format(operation.name)
-            raise CircuitError(f"the circuit holds {what} (instruction {position}): {remedy}")
+    refused = [words for kind, words in _REFUSED.items() if isinstance(operation, kind)]
+    if is_of_addon(operation, "BaseQPDGate"):
+        refused = [_QPD_GATE]
+    for what, remedy in refused:
+        what = what.format(operation.name)
+        raise CircuitError(f"the circuit holds {what} (instruction {position}): {remedy}")

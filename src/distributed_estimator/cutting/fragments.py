@@ -161,6 +161,11 @@ class Cut:
         """γ² of the cut; for a symbolic gate its largest over multiples of π/2."""
         return 16.0 if self.kernel is None else max(map(overhead, self._samples))
 
+    @property
+    def spread(self) -> float:
+        """Sum of the gate's operator-Schmidt coefficients s, Σ s² = 1: γ = 2 (Σ s)² − 1."""
+        return float(np.sqrt((np.sqrt(self.sampling_overhead) + 1) / 2))
+
     @cached_property
     def _samples(self) -> ComplexArray:
         """The gate at angles that are multiples of π/2, none of them 0 in the first."""
@@ -201,7 +206,7 @@ def split(
         if index not in chosen:
             owner[segments[0]].add_gate(operation, segments)
             continue
-        sides, kind = _sides(operation, normal.angles), operation.kind
+        sides, kind = sides_of(operation, normal.angles), operation.kind
         content = gate_key(operation.instruction) if kind == "gate" else kind
         first, second = (
             owner[segment].add_slot(segment, side, f"{content} {end}")
@@ -299,7 +304,8 @@ class _Part:
         )
 
 
-def _sides(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
+def sides_of(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
+    """The two ends of the cut of a gate or wire."""
     kernel = operation.kernel
     if kernel is None:
         return wire_sides()

@@ -29,12 +29,39 @@ from qiskit.circuit.library import (
     SwapGate,
     U1Gate,
 )
-from qiskit_addon_cutting.instructions import Move
 
 from .gates import GateKernel, kernel_of
 
 Together = Callable[[tuple[int, ...]], bool]
 """Whether qubits have one label."""
+
+
+class CutWire(Instruction):
+    """A mark on a wire: cut it here. The one of qiskit-addon-cutting means the same.
+
+    Example:
+        >>> from qiskit import QuantumCircuit
+        >>> circuit = QuantumCircuit(3)
+        >>> _ = circuit.cx(0, 1)
+        >>> _ = circuit.append(CutWire(), [1])
+        >>> _ = circuit.cx(1, 2)
+    """
+
+    def __init__(self) -> None:
+        super().__init__("cut_wire", 1, 0, [])
+
+
+def is_of_addon(operation: Any, kind: str) -> bool:
+    """Whether an operation is of that class of qiskit-addon-cutting, which is not imported."""
+    return any(
+        base.__name__ == kind and base.__module__.startswith("qiskit_addon_cutting.")
+        for base in type(operation).__mro__
+    )
+
+
+def is_cut_wire(operation: Any) -> bool:
+    """Whether an operation marks a wire to be cut."""
+    return isinstance(operation, CutWire) or is_of_addon(operation, "CutWire")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +88,7 @@ class Operation:
         """What a circuit in normal form holds."""
         if self.kernel is not None:
             return "gate"
-        return "move" if isinstance(self.instruction, Move) else "cut_wire"
+        return "cut_wire" if is_cut_wire(self.instruction) else "move"
 
 
 def relabel(

@@ -103,7 +103,7 @@ class Preparation:
             CutError: The labels, or the search, do not fit the circuit.
         """
         with self._lock:
-            plan, cached = self._plan(circuit)
+            plan, cached = self._plan(circuit, observables)
             key = (id(plan), observables.terms)
             if key not in self._prepared:
                 cached = False
@@ -112,13 +112,15 @@ class Preparation:
                     self._prepared.popitem(last=False)
             return self._prepared[key], cached
 
-    def _plan(self, circuit: QuantumCircuit) -> tuple[CutPlan, bool]:
-        structure = [structure_of(circuit), tuple(circuit.parameters)]
+    def _plan(self, circuit: QuantumCircuit, observables: Observables) -> tuple[CutPlan, bool]:
+        # Labels say where to cut whatever is observed; a search cuts what can reach it.
+        observed = observables.support if isinstance(self._cuts, AutoCut) else None
+        structure = [structure_of(circuit), tuple(circuit.parameters), observed]
         for key, (known, plan) in reversed(self._plans.items()):
             if known == structure:
                 self._plans.move_to_end(key)
                 return plan, True
-        plan = CutPlan.build(circuit.copy(), self._cuts)
+        plan = CutPlan.build(circuit.copy(), self._cuts, observed)
         self._plans[id(plan)] = structure, plan
         if len(self._plans) > _MOST_CIRCUITS:
             forgotten, _ = self._plans.popitem(last=False)
