@@ -6,13 +6,16 @@ from .gates import BoolArray as BoolArray
 from .gates import ComplexArray as ComplexArray
 from .gates import FloatArray as FloatArray
 from .gates import IntArray as IntArray
-from .plan import AutoCut, CutPlan, Labels, check_cuts
+from .marks import CutAt
+from .plan import AutoCut, CutPlan, Cuts, Labels, check_cuts
 from .rewrite import Operation
 
 __all__ = [
     "AutoCut",
     "Cut",
+    "CutAt",
     "CutPlan",
+    "Cuts",
     "Fragment",
     "Labels",
     "LocalOperation",

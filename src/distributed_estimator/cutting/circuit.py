@@ -96,7 +96,7 @@ class NormalCircuit:
             else:
                 live.update(operation.qubits)
             kept.append(operation)
-        run = {operation.position for operation in kept}
+        run = {source for operation in kept for source in operation.sources}
         formulas = tuple(position for position in self.product_formulas if position in run)
         return replace(self, operations=tuple(reversed(kept)), product_formulas=formulas)
 

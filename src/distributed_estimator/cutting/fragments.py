@@ -169,15 +169,8 @@ class Cut:
         return self.kernel.matrices(np.array(list(product(angles, repeat=self.kernel.num_angles))))
 
 
-def split(
-    normal: NormalCircuit, cut: Iterable[int], observed: Iterable[int]
-) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
-    """Split a circuit at the operations numbered `cut`.
-
-    Fragments are the connected components of the circuit without its cuts, as far as they do
-    something or are observed. A cut whose two ends lie in one fragment separates nothing and is
-    left whole.
-    """
+def separating(normal: NormalCircuit, cut: Iterable[int]) -> frozenset[int]:
+    """The operations numbered `cut` without those whose two ends would lie in one fragment."""
     chosen = frozenset(cut)
     while True:
         wires = _Segments(normal, chosen)
@@ -185,8 +178,21 @@ def split(
         ends = {index: own for index, own in wires.events if index in chosen}
         useless = {i for i, (one, other) in ends.items() if component[one] == component[other]}
         if not useless:
-            break
+            return chosen
         chosen -= useless
+
+
+def split(
+    normal: NormalCircuit, cut: Iterable[int], observed: Iterable[int]
+) -> tuple[tuple[Fragment, ...], tuple[Cut, ...]]:
+    """Split a circuit at the operations numbered `cut`.
+
+    Fragments are the connected components of the circuit without its cuts, as far as they do
+    something or are observed. A cut may have both ends on one fragment.
+    """
+    chosen = frozenset(cut)
+    wires = _Segments(normal, chosen)
+    component = wires.components(chosen)
     final = {wires.current[normal.outputs[q]]: q for q in observed}
     used = sorted({segment for _, own in wires.events for segment in own} | set(final))
     numbers = sorted({component[segment] for segment in used})

@@ -22,11 +22,14 @@ from ..checks import check_kind, check_whole, described, from_numpy, is_number
 from ..errors import CutError, InputError
 from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
-from .fragments import Cut, Fragment, split
+from .fragments import Cut, Fragment, separating, split
 from .gates import gate_key
+from .marks import CutAt, cut_at
 from .rewrite import Operation
 
 Labels: TypeAlias = Sequence[Hashable]
+Cuts: TypeAlias = "Labels | AutoCut | CutAt | CutPlan | None"
+"""Everything that says where to cut."""
 
 _MOST_CONES = 256
 
@@ -74,7 +77,7 @@ class CutPlan:
 
     Built once from the parameterised circuit and used for every binding of its parameters.
     Fragments are the connected components of the circuit without its cuts, so one label may
-    give several fragments, and a cut that separates nothing is not made.
+    give several fragments. A cut that separates nothing is made where `CutAt` names it, only.
 
     Attributes:
         circuit: The circuit the plan was built from.
@@ -110,18 +113,19 @@ class CutPlan:
         object.__setattr__(self, "cuts", cuts)
 
     @staticmethod
-    def build(circuit: QuantumCircuit, cuts: Labels | AutoCut | CutPlan | None) -> CutPlan:
+    def build(circuit: QuantumCircuit, cuts: Cuts) -> CutPlan:
         """Plan the cuts of a circuit.
 
         Args:
             circuit: A unitary circuit, which may hold the addon's `CutWire` and `Move`, resets of
                 qubits that nothing has acted on, and final measurements, which are left out.
             cuts: A label per qubit (character i of a string labels qubit i): gates and
-                moves between labels are cut, and every `CutWire`. `AutoCut`: searched for.
-                None: nothing is cut. A plan of this very circuit: returned as it is.
+                moves between labels are cut, and every `CutWire`, as far as that separates
+                anything. `AutoCut`: searched for. `CutAt`: cut as named. None: nothing is cut. A
+                plan of this very circuit: returned as it is.
 
         Raises:
-            CutError: Labels do not fit the circuit, or the search finds nothing.
+            CutError: Labels or `CutAt` do not fit the circuit, or the search finds nothing.
             CircuitError: The circuit cannot be cut or estimated.
         """
         if isinstance(cuts, CutPlan):
@@ -131,8 +135,12 @@ class CutPlan:
         if cuts is None:
             normal = normalise(circuit, lambda qubits: True)
             return CutPlan(circuit, None, normal, frozenset(), everything)
+        if isinstance(cuts, CutAt):
+            normal = normalise(circuit, lambda qubits: True)
+            return CutPlan(circuit, None, normal, cut_at(normal, circuit, cuts), everything)
         if isinstance(cuts, AutoCut):
             normal, chosen = _find_cuts(normalise(circuit, lambda qubits: True, widest=2), cuts)
+            chosen = separating(normal, chosen)
             plan = CutPlan(circuit, None, normal, chosen, everything)
             width = max((fragment.num_qubits for fragment in plan.fragments), default=0)
             if width > cuts.max_qubits:
@@ -149,7 +157,7 @@ class CutPlan:
             if operation.kind == "cut_wire" or len({labels[q] for q in operation.qubits}) > 1
         )
         text = cuts if isinstance(cuts, str) else ",".join(map(str, labels))
-        return CutPlan(circuit, text, normal, chosen, everything)
+        return CutPlan(circuit, text, normal, separating(normal, chosen), everything)
 
     def _check_circuit(self, circuit: QuantumCircuit) -> None:
         """Raise `CutError` unless a circuit is the one the plan was built from."""
@@ -218,7 +226,7 @@ class CutPlan:
 
 def check_cuts(cuts: object) -> None:
     """Raise `InputError` for what cannot be the cuts of any circuit."""
-    if isinstance(cuts, AutoCut | CutPlan | None):
+    if isinstance(cuts, AutoCut | CutAt | CutPlan | None):
         return
     try:
         if isinstance(cuts, Mapping | Set | Iterator):
@@ -227,7 +235,7 @@ def check_cuts(cuts: object) -> None:
     except TypeError as error:
         raise InputError(
             f"`cuts` is {described(cuts)}: give one hashable label per qubit, an AutoCut, a "
-            "CutPlan or None"
+            "CutAt, a CutPlan or None"
         ) from error
 
 

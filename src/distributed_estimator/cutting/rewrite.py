@@ -48,6 +48,7 @@ class Operation:
         position: Index of the instruction of the source circuit it came from.
         kernel: The unitary of a gate; None for all others.
         angles: Columns of the angle table, one per angle of the kernel.
+        merged: Indices of all instructions it was made of, where there are several.
     """
 
     instruction: Instruction
@@ -55,6 +56,12 @@ class Operation:
     position: int
     kernel: GateKernel | None = None
     angles: tuple[int, ...] = ()
+    merged: tuple[int, ...] = ()
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Indices of the instructions of the source circuit that it stands for."""
+        return self.merged or (self.position,)
 
     @property
     def kind(self) -> Literal["gate", "cut_wire", "move"]:
@@ -196,11 +203,12 @@ def _close(
     parts = [kept[number] for number in between]
     if wires.get(other, [])[-1:] != [first] or not _fits(rule, kept[first], parts, gate):
         return False
+    sources = tuple(source for part in (kept[first], *parts, gate) for source in part.sources)
     for number in (first, *between[:-1]):
         del kept[number]
     result = rule.result(reduce(add, (part.instruction.params[0] for part in parts)))
     qubits = gate.qubits[::-1] if rule.turned else gate.qubits
-    kept[place] = Operation(result, qubits, parts[-1].position, kernel_of(result))
+    kept[place] = Operation(result, qubits, parts[-1].position, kernel_of(result), merged=sources)
     wire[-len(between) - 1 :] = [place]
     wires[other][-1] = place
     return True
