@@ -6,18 +6,35 @@ exact value of each is subtracted. All seeds are fixed.
 
 from __future__ import annotations
 
+import io
+
+import gate_catalogue as catalogue
 import numpy as np
 import pytest
 from helpers import random_paulis, reference, run
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, qpy
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.circuit.library import CXGate, PermutationGate, RZZGate
 from qiskit.primitives import StatevectorSampler
 from qiskit.quantum_info import SparsePauliOp
+from qiskit_addon_cutting import cut_gates, cut_wires
+from qiskit_addon_cutting.automated_cut_finding import (
+    DeviceConstraints,
+    OptimizationParameters,
+    find_cuts,
+)
 from qiskit_addon_cutting.instructions import CutWire, Move
+from qiskit_addon_cutting.qpd import TwoQubitQPDGate
 
-from distributed_estimator import CutAt, DistributedEstimator, EstimatorOptions, FragmentGradient
+from distributed_estimator import (
+    AutoCut,
+    CutAt,
+    DistributedEstimator,
+    EstimatorOptions,
+    FragmentGradient,
+)
 from distributed_estimator.cutting import CutPlan
+from distributed_estimator.cutting.qpd import unmarked
 from distributed_estimator.errors import CutError, InputError
 from distributed_estimator.reconstruction import Network
 
@@ -365,3 +382,107 @@ def test_cuts_out_of_sight_of_the_observable_are_not_made():
 def test_labels_leave_whole_what_separates_nothing():
     circuit, _ = layered(["cx", "cut_wire"])
     assert CutPlan.build(circuit, "AAA").num_cuts == 0
+
+
+# --- by mark --------------------------------------------------------------------------------------
+
+
+MARKABLE = [
+    name for name, state in catalogue.VARIANTS if state is None and catalogue.ANGLES[name] < 3
+]
+
+
+@pytest.mark.parametrize("name", MARKABLE)
+def test_a_gate_marked_by_the_addon_is_the_gate_it_was(name):
+    angles = [0.7, -1.3][: catalogue.ANGLES[name]]
+    gate = catalogue.make(name, angles, None)
+    found = unmarked(TwoQubitQPDGate.from_instruction(gate), 0)
+    assert abs(np.vdot(found.to_matrix(), gate.to_matrix())) == pytest.approx(4, abs=1e-12)
+    if not angles:
+        assert found.name == gate.name
+
+
+def test_circuits_marked_by_the_addon_are_taken_as_they_are():
+    """`cut_gates` and `find_cuts`, also where that separates nothing."""
+    circuit, places = periodic(4)
+    observable = random_paulis(4, 5, 1)
+    for marked, fragments in [
+        (cut_gates(circuit, [places[1], places[3]])[0], 2),
+        (cut_gates(circuit, [places[3]])[0], 1),
+        (find_cuts(circuit, OptimizationParameters(seed=1), DeviceConstraints(2))[0], 2),
+    ]:
+        result = run(marked, observable)
+        assert abs(float(result.data.evs) - reference(circuit, observable)) <= TOLERANCE
+        assert result.metadata["num_fragments"] == fragments
+        again = CutPlan.build(marked.copy(), None)
+        assert CutPlan.build(marked, again) is again
+
+
+def test_wires_marked_by_the_addon_are_taken_as_they_are():
+    """`CutWire` and `Move`, by hand and from `cut_wires`, which adds a qubit for each mark."""
+    circuit = QuantumCircuit(3)
+    rng = np.random.default_rng(5)
+    turn(circuit, rng)
+    circuit.cx(0, 1)
+    circuit.append(CutWire(), [1])
+    circuit.cx(1, 2)
+    turn(circuit, rng)
+    moved = QuantumCircuit(4)
+    moved.compose(circuit.copy_empty_like(), range(3), inplace=True)
+    places = {0: 0, 1: 1, 2: 3}
+    for item in circuit.data:
+        qubits = [places[circuit.find_bit(qubit).index] for qubit in item.qubits]
+        if item.operation.name == "cut_wire":
+            places[1] = 2
+            moved.append(Move(), [1, 2])
+        else:
+            moved.append(item.operation, qubits)
+    for marked, observable in [(circuit, "ZXY"), (moved, "ZXIY"), (cut_wires(circuit), "ZXIY")]:
+        result = run(marked, observable)
+        assert abs(float(result.data.evs) - reference(circuit, "ZXY")) <= TOLERANCE
+        assert (result.metadata["num_cuts"], result.metadata["num_fragments"]) == (1, 2)
+
+
+def test_marks_of_wires_survive_a_file():
+    """QPY keeps a name and a definition of what it does not know."""
+    circuit, _ = layered(["cut_wire", "move"])
+    file = io.BytesIO()
+    qpy.dump(circuit, file)
+    file.seek(0)
+    read = qpy.load(file)[0]
+    assert [cut.name for cut in CutPlan.build(read, None).cuts] == ["cut_wire", "move"]
+    result = run(read, "ZXZ")
+    assert abs(float(result.data.evs) - reference(circuit, "ZXZ")) <= TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "width"), [("cut_wire", 1), ("move", 2), ("qpd_2q", 2)])
+def test_a_users_gate_that_is_called_as_a_mark_is_none(name, width):
+    inner = QuantumCircuit(width, name=name)
+    inner.ry(0.3, 0)
+    circuit = QuantumCircuit(2)
+    circuit.append(inner.to_instruction(), range(width))
+    circuit.cx(0, 1)
+    assert CutPlan.build(circuit, None).num_cuts == 0
+    assert float(run(circuit, "IZ").data.evs) == pytest.approx(np.cos(0.3), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "whole"),
+    [("AAAB", 5), ("ABBA", 5), (CutAt([4, 6]), 5), (AutoCut(2), 5), ("ABCD", None)],
+)
+def test_marks_and_cuts_that_disagree(cuts, whole):
+    """Cuts may be more than the marks, never fewer."""
+    circuit, places = periodic(4)
+    marked, _ = cut_gates(circuit, [places[1]])
+    if whole is None:
+        assert CutPlan.build(marked, cuts).num_cuts == 4
+        return
+    match = rf"leaves instruction {whole} whole \(`unitary` on 1 and 2\), .*: leave out `cuts`"
+    with pytest.raises(CutError, match=match):
+        CutPlan.build(marked, cuts)
+
+
+def test_a_marked_wire_that_numbers_leave_out():
+    circuit, cuts = layered(["cut_wire", "cx"])
+    with pytest.raises(CutError, match=r"whole \(`cut_wire` on 2\), which the circuit marks"):
+        CutPlan.build(circuit, CutAt(cuts.positions[1:]))

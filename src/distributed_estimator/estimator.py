@@ -211,7 +211,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
 
     Args:
         cuts: Where to cut: a label per qubit (a string, or any sequence of hashables; character i
-            labels qubit i), an `AutoCut`, a `CutAt`, a `CutPlan`, or None for no cut.
+            labels qubit i), an `AutoCut`, a `CutAt`, a `CutPlan`, or None: at the marks in the
+            circuit, if there are any.
         backend: None: the local statevector simulator; or any `BaseSamplerV2`.
         pool: Where tasks run: "threads", "processes", "dask" or "ray" (started here, with the first
             task that needs them), a `Pool` of `distributed_estimator.execution`, or any

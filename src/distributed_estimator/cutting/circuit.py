@@ -33,12 +33,11 @@ from qiskit.circuit.library import (
 from qiskit.quantum_info import PauliList, SparsePauliOp
 from qiskit.synthesis import LieTrotter, MatrixExponential, SuzukiTrotter
 from qiskit.transpiler.passes import HighLevelSynthesis
-from qiskit_addon_cutting.instructions import CutWire, Move
-from qiskit_addon_cutting.qpd import BaseQPDGate
 
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import MAX_MATRIX_QUBITS, GateKernel, definition_of, kernel_of
+from .qpd import is_marked, is_wire, unmarked
 from .rewrite import Operation, Together, merge_rotations, relabel
 
 # Recognised by type: a user's own gate may have any name.
@@ -53,11 +52,6 @@ _REFUSED: dict[type[Instruction], tuple[str, str]] = {
     ),
     Store: ("a classical store", f"{_UNITARY} split the circuit there"),
     ControlFlowOp: ("classical control (`{}`)", f"{_UNITARY} split the circuit there"),
-    BaseQPDGate: (
-        "a gate that qiskit-addon-cutting has marked as cut (`{}`)",
-        "give the circuit as it was before, and as `cuts` labels or an AutoCut; wires may be "
-        "marked with `CutWire`",
-    ),
 }
 _MAX_NESTING = 64
 
@@ -159,6 +153,9 @@ class _Flattener:
             operation = item.operation
             where = index if position is None else position
             targets = tuple(places[bit] for bit in item.qubits)
+            marked = is_marked(operation)
+            if marked:
+                operation = unmarked(operation, where)
             fresh = self._used.isdisjoint(targets)
             if isinstance(operation, _IGNORED) or (fresh and isinstance(operation, Reset)):
                 continue
@@ -167,8 +164,8 @@ class _Flattener:
                 continue
             if not (fresh and isinstance(operation, Initialize)):
                 _refuse(operation, where)
-            if isinstance(operation, CutWire | Move | PermutationGate):
-                yield self._placed(Operation(operation, targets, where))
+            if is_wire(operation) or isinstance(operation, PermutationGate):
+                yield self._placed(Operation(operation, targets, where, marked=marked))
                 continue
             for angle in getattr(operation, "params", ()):
                 if isinstance(angle, float) and not isfinite(angle):
@@ -180,7 +177,7 @@ class _Flattener:
             if kernel is not None and (
                 len(targets) <= 2 or (len(targets) <= self._widest and self._together(targets))
             ):
-                yield self._placed(Operation(operation, targets, where, kernel))
+                yield self._placed(Operation(operation, targets, where, kernel, marked=marked))
                 continue
             if isinstance(operation, PauliEvolutionGate) and not _is_exact(operation):
                 self.product_formulas.append(where)
@@ -271,6 +268,12 @@ def _listed(parameters: Iterable[Parameter]) -> str:
 def _refuse(operation: Any, position: int) -> None:
     if isinstance(operation, BoxOp):
         return
+    if operation.name == "qpd_1q" and definition_of(operation) is None:
+        raise CircuitError(
+            f"the circuit holds one side of a gate that qiskit-addon-cutting has cut (instruction "
+            f"{position}), or of one whose decomposition a file has lost: give the circuit as it "
+            "was before, and where to cut as `cuts`"
+        )
     for kind, (what, remedy) in _REFUSED.items():
         if isinstance(operation, kind):
             what = what.format(operation.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from qiskit import QuantumCircuit
@@ -76,6 +76,30 @@ def cut_at(normal: NormalCircuit, circuit: QuantumCircuit, cuts: CutAt) -> froze
             raise _nothing_to_cut(circuit, position)
         found |= own
     return frozenset(found)
+
+
+def marks(normal: NormalCircuit) -> frozenset[int]:
+    """Numbers of the operations that the circuit itself marks as cut."""
+    return frozenset(
+        number
+        for number, operation in enumerate(normal.operations)
+        if operation.marked or operation.kind != "gate"
+    )
+
+
+def check_marks(normal: NormalCircuit, chosen: Container[int]) -> None:
+    """Raise `CutError` where a gate or wire that the circuit marks is not among those to cut.
+
+    A `Move` that is not marked is an operation like others.
+    """
+    for number, operation in enumerate(normal.operations):
+        if (operation.marked or operation.kind == "cut_wire") and number not in chosen:
+            qubits = " and ".join(map(str, operation.qubits))
+            raise CutError(
+                f"`cuts` leaves instruction {operation.position} whole (`"
+                f"{operation.instruction.name}` on {qubits}), which the circuit marks as cut: "
+                "leave out `cuts` to cut at the marks alone, or cut there, too"
+            )
 
 
 def _has_two_sides(circuit: QuantumCircuit, position: int) -> bool:

@@ -24,7 +24,7 @@ from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
 from .fragments import Cut, Fragment, separating, split
 from .gates import gate_key
-from .marks import CutAt, cut_at
+from .marks import CutAt, check_marks, cut_at, marks
 from .rewrite import Operation
 
 Labels: TypeAlias = Sequence[Hashable]
@@ -77,7 +77,8 @@ class CutPlan:
 
     Built once from the parameterised circuit and used for every binding of its parameters.
     Fragments are the connected components of the circuit without its cuts, so one label may
-    give several fragments. A cut that separates nothing is made where `CutAt` names it, only.
+    give several fragments. A cut that separates nothing is made only where `CutAt` names it, or a
+    mark in the circuit and no labels.
 
     Attributes:
         circuit: The circuit the plan was built from.
@@ -121,11 +122,14 @@ class CutPlan:
                 qubits that nothing has acted on, and final measurements, which are left out.
             cuts: A label per qubit (character i of a string labels qubit i): gates and
                 moves between labels are cut, and every `CutWire`, as far as that separates
-                anything. `AutoCut`: searched for. `CutAt`: cut as named. None: nothing is cut. A
-                plan of this very circuit: returned as it is.
+                anything. `AutoCut`: searched for. `CutAt`: cut as named. None: cut where the
+                circuit is marked, by `CutWire`, `Move`, or qiskit-addon-cutting's `cut_gates`,
+                `cut_wires` or `find_cuts`, and nowhere else. A plan of this very circuit: returned
+                as it is.
 
         Raises:
-            CutError: Labels or `CutAt` do not fit the circuit, or the search finds nothing.
+            CutError: Labels or `CutAt` do not fit the circuit or its marks, or the search finds
+                nothing.
             CircuitError: The circuit cannot be cut or estimated.
         """
         if isinstance(cuts, CutPlan):
@@ -134,12 +138,16 @@ class CutPlan:
         everything = frozenset(range(circuit.num_qubits))
         if cuts is None:
             normal = normalise(circuit, lambda qubits: True)
-            return CutPlan(circuit, None, normal, frozenset(), everything)
+            return CutPlan(circuit, None, normal, marks(normal), everything)
         if isinstance(cuts, CutAt):
             normal = normalise(circuit, lambda qubits: True)
-            return CutPlan(circuit, None, normal, cut_at(normal, circuit, cuts), everything)
+            chosen = cut_at(normal, circuit, cuts)
+            check_marks(normal, chosen)
+            return CutPlan(circuit, None, normal, chosen, everything)
         if isinstance(cuts, AutoCut):
-            normal, chosen = _find_cuts(normalise(circuit, lambda qubits: True, widest=2), cuts)
+            normal = normalise(circuit, lambda qubits: True, widest=2)
+            check_marks(normal, ())
+            normal, chosen = _find_cuts(normal, cuts)
             chosen = separating(normal, chosen)
             plan = CutPlan(circuit, None, normal, chosen, everything)
             width = max((fragment.num_qubits for fragment in plan.fragments), default=0)
@@ -156,6 +164,7 @@ class CutPlan:
             for index, operation in enumerate(normal.operations)
             if operation.kind == "cut_wire" or len({labels[q] for q in operation.qubits}) > 1
         )
+        check_marks(normal, chosen)
         text = cuts if isinstance(cuts, str) else ",".join(map(str, labels))
         return CutPlan(circuit, text, normal, separating(normal, chosen), everything)
 

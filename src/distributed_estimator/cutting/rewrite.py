@@ -29,7 +29,6 @@ from qiskit.circuit.library import (
     SwapGate,
     U1Gate,
 )
-from qiskit_addon_cutting.instructions import Move
 
 from .gates import GateKernel, kernel_of
 
@@ -49,6 +48,7 @@ class Operation:
         kernel: The unitary of a gate; None for all others.
         angles: Columns of the angle table, one per angle of the kernel.
         merged: Indices of all instructions it was made of, where there are several.
+        marked: Whether the circuit marks the gate or move as cut.
     """
 
     instruction: Instruction
@@ -57,6 +57,7 @@ class Operation:
     kernel: GateKernel | None = None
     angles: tuple[int, ...] = ()
     merged: tuple[int, ...] = ()
+    marked: bool = False
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -68,7 +69,7 @@ class Operation:
         """What a circuit in normal form holds."""
         if self.kernel is not None:
             return "gate"
-        return "move" if isinstance(self.instruction, Move) else "cut_wire"
+        return "cut_wire" if self.instruction.num_qubits == 1 else "move"
 
 
 def relabel(
@@ -203,12 +204,20 @@ def _close(
     parts = [kept[number] for number in between]
     if wires.get(other, [])[-1:] != [first] or not _fits(rule, kept[first], parts, gate):
         return False
-    sources = tuple(source for part in (kept[first], *parts, gate) for source in part.sources)
+    kept_first = kept[first]
+    sources = tuple(source for part in (kept_first, *parts, gate) for source in part.sources)
     for number in (first, *between[:-1]):
         del kept[number]
     result = rule.result(reduce(add, (part.instruction.params[0] for part in parts)))
     qubits = gate.qubits[::-1] if rule.turned else gate.qubits
-    kept[place] = Operation(result, qubits, parts[-1].position, kernel_of(result), merged=sources)
+    kept[place] = Operation(
+        result,
+        qubits,
+        parts[-1].position,
+        kernel_of(result),
+        merged=sources,
+        marked=kept_first.marked or gate.marked,
+    )
     wire[-len(between) - 1 :] = [place]
     wires[other][-1] = place
     return True
