@@ -162,7 +162,7 @@ def test_labels_of_the_wrong_type(labels, use):
         use(labels)
 
 
-@pytest.mark.parametrize("mark", [CutWire(), Move()])
+@pytest.mark.parametrize("mark", [CutWire(), Move(), TwoQubitQPDGate.from_instruction(CXGate())])
 def test_a_search_on_a_circuit_with_cut_marks(refused, mark):
     circuit = chain()
     circuit.append(mark, range(mark.num_qubits))

@@ -27,7 +27,6 @@ from qiskit_addon_cutting.instructions import CutWire, Move
 from qiskit_addon_cutting.qpd import TwoQubitQPDGate
 
 from distributed_estimator import (
-    AutoCut,
     CutAt,
     DistributedEstimator,
     EstimatorOptions,
@@ -334,13 +333,13 @@ def numbered():
     ("cuts", "names"),
     [
         ([9, 1], ["cx", "cut_wire"]),
-        ([4, 9], ["cx", "cz", "cut_wire"]),
+        ([4, 9], ["cx·cz", "cut_wire"]),
         ([5, 9], ["rzz", "cut_wire"]),
         ([np.int64(9), 7, 7], ["rzz", "cut_wire"]),
     ],
 )
 def test_numbers_are_those_of_the_circuits_instructions(cuts, names):
-    """Of all of them; several gates in one are cut one by one, those merged to one together."""
+    """Of all of them; a gate of several gates is cut at each, those merged to one together."""
     circuit = numbered()
     plan = CutPlan.build(circuit, CutAt(cuts))
     assert [cut.name for cut in plan.cuts] == names
@@ -467,8 +466,7 @@ def test_a_users_gate_that_is_called_as_a_mark_is_none(name, width):
 
 
 @pytest.mark.parametrize(
-    ("cuts", "whole"),
-    [("AAAB", 5), ("ABBA", 5), (CutAt([4, 6]), 5), (AutoCut(2), 5), ("ABCD", None)],
+    ("cuts", "whole"), [("AAAB", 5), ("ABBA", 5), (CutAt([4, 6]), 5), ("ABCD", None)]
 )
 def test_marks_and_cuts_that_disagree(cuts, whole):
     """Cuts may be more than the marks, never fewer."""
@@ -486,3 +484,114 @@ def test_a_marked_wire_that_numbers_leave_out():
     circuit, cuts = layered(["cut_wire", "cx"])
     with pytest.raises(CutError, match=r"whole \(`cut_wire` on 2\), which the circuit marks"):
         CutPlan.build(circuit, CutAt(cuts.positions[1:]))
+
+
+# --- runs of gates on one pair --------------------------------------------------------------------
+
+
+def run_of(gates, seed=2):
+    """Gates on qubits 1 and 2 of a chain of four, and gates of one qubit among them."""
+    rng = np.random.default_rng(seed)
+    circuit = QuantumCircuit(4)
+    turn(circuit, rng)
+    circuit.cx(0, 1)
+    circuit.cx(2, 3)
+    turn(circuit, rng)
+    for name, *arguments in gates:
+        getattr(circuit, name)(*arguments)
+    turn(circuit, rng)
+    circuit.cx(0, 1)
+    circuit.cx(2, 3)
+    turn(circuit, rng)
+    return circuit
+
+
+X, Y, Z = ParameterVector("x", 3)
+ANGLES = (0.4, -1.3, 2.1)
+RUNS = {
+    "around a small rotation": ([("cx", 1, 2), ("ry", 0.2, 2), ("cx", 1, 2)], 4, 2),
+    "around an angle": ([("cx", 1, 2), ("ry", X, 2), ("rz", Y, 1), ("cx", 1, 2)], 4, 9),
+    "angles that add": ([("rzz", X, 1, 2), ("rzz", 2 * Y, 2, 1)], 4, 9),
+    "the identity": ([("cz", 1, 2), ("cz", 2, 1)], 1, 1),
+    "turned, open": ([("cx", 2, 1), ("cx", 1, 2, None, 0), ("ry", 0.3, 1), ("cz", 2, 1)], 16, 49),
+    "less than its parts": ([("iswap", 1, 2), ("sx", 1), ("cp", 0.3, 2, 1), ("cx", 1, 2)], 4, 9),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_a_run_of_gates_is_one_cut(case):
+    """Of any rank, with angles inside and between: values at all bindings, and derivatives."""
+    gates, rank, most = RUNS[case]
+    circuit = run_of(gates)
+    plan = CutPlan.build(circuit, "AABB")
+    assert [cut.rank for cut in plan.cuts] == [(rank, rank)]
+    assert plan.sampling_overhead <= most + 1e-9
+    assert plan.cuts[0].position == 10
+    values = list(ANGLES[: circuit.num_parameters])
+    observable = random_paulis(4, 6, 1)
+    assert_exact(circuit, observable, "AABB", values or None)
+    if values:
+        gradients = [
+            FragmentGradient(DistributedEstimator(cuts, workers=1), 0)
+            .run([circuit], [observable], [values])
+            .result()
+            .gradients[0]
+            for cuts in ("AABB", None)
+        ]
+        assert np.abs(gradients[0] - gradients[1]).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("between", "cuts"),
+    [([("rx", 0.3, 1), ("ry", 0.2, 2)], 1), ([("cx", 0, 1)], 2), ([("cz", 2, 3)], 2)],
+)
+def test_a_run_ends_at_a_gate_with_another_qubit(between, cuts):
+    circuit = run_of([("cx", 1, 2), *between, ("cx", 1, 2)])
+    assert_exact(circuit, random_paulis(4, 5, 1), "AABB")
+    assert CutPlan.build(circuit, "AABB").num_cuts == cuts
+
+
+def test_a_run_ends_at_a_mark_and_is_left_where_it_is_no_gain():
+    """Two weak rotations about unlike axes have rank 16 together, which costs as much as both."""
+    circuit = run_of([("cx", 1, 2)])
+    circuit.append(CutWire(), [1])
+    circuit.cx(1, 2)
+    circuit.h(range(4))
+    names = [cut.name for cut in CutPlan.build(circuit, "AABB").cuts]
+    assert names == ["cx", "cut_wire", "cx"]
+    weak = run_of([("rzz", 0.3, 1, 2), ("rx", 0.3, 1), ("rx", 0.3, 2), ("rzz", 0.3, 1, 2)])
+    assert CutPlan.build(weak, "AABB").num_cuts == 2
+
+
+def test_a_run_ends_where_its_angles_are_too_many():
+    circuit = run_of(
+        [("cx", 1, 2), ("u", X, Y, Z, 2), ("cx", 1, 2), ("rx", X, 2), ("rzz", Y, 1, 2)]
+    )
+    names = [cut.name for cut in CutPlan.build(circuit, "AABB").cuts]
+    assert names == ["cx·cx", "rzz"]
+    assert_exact(circuit, random_paulis(4, 5, 1), "AABB", ANGLES)
+
+
+def test_a_run_with_both_ends_on_one_fragment():
+    circuit, places = periodic(4, "cx")
+    rest = QuantumCircuit(4)
+    rest.ry(0.2, 0)
+    rest.cx(3, 0)
+    turn(rest, np.random.default_rng(1))
+    circuit.data = circuit.data[: places[3] + 1]
+    circuit.compose(rest, inplace=True)
+    cuts = CutAt([places[3], places[3] + 2])
+    plan = CutPlan.build(circuit, cuts)
+    assert [(cut.name, cut.qubits, cut.ends) for cut in plan.cuts] == [
+        ("cx·cx", (3, 0), ((0, 0), (0, 1)))
+    ]
+    assert_exact(circuit, random_paulis(4, 5, 1), cuts)
+
+
+def test_runs_are_told_apart_by_what_is_in_them():
+    """Plans and fragments are found again by their content, which a name is not."""
+    keys = set()
+    for angle in (0.2, 0.2, 0.3, X):
+        plan = CutPlan.build(run_of([("cx", 1, 2), ("ry", angle, 2), ("cx", 1, 2)]), "AABB")
+        keys.add((plan.key, *(fragment.key for fragment in plan.fragments)))
+    assert len(keys) == 3

@@ -154,19 +154,23 @@ class Cut:
     @cached_property
     def num_terms(self) -> int:
         """Terms of its quasi-probability decomposition: 6 for CX, 34 for SWAP, 8 for a wire."""
-        return qpd_terms(None if self.kernel is None else self._samples[0])
+        return qpd_terms(None if self.kernel is None else _samples(self.kernel)[0])
 
     @cached_property
     def sampling_overhead(self) -> float:
         """γ² of the cut; for a symbolic gate its largest over multiples of π/2."""
-        return 16.0 if self.kernel is None else max(map(overhead, self._samples))
+        return 16.0 if self.kernel is None else largest_overhead(self.kernel)
 
-    @cached_property
-    def _samples(self) -> ComplexArray:
-        """The gate at angles that are multiples of π/2, none of them 0 in the first."""
-        assert self.kernel is not None, "a cut wire has no unitary"
-        angles = np.arange(1, 5) * np.pi / 2
-        return self.kernel.matrices(np.array(list(product(angles, repeat=self.kernel.num_angles))))
+
+def largest_overhead(kernel: GateKernel) -> float:
+    """Largest γ² of a cut gate over angles that are multiples of π/2."""
+    return max(map(overhead, _samples(kernel)))
+
+
+def _samples(kernel: GateKernel) -> ComplexArray:
+    """The gate at angles that are multiples of π/2, none of them 0 in the first."""
+    angles = np.arange(1, 5) * np.pi / 2
+    return kernel.matrices(np.array(list(product(angles, repeat=kernel.num_angles))))
 
 
 def separating(normal: NormalCircuit, cut: Iterable[int]) -> frozenset[int]:
@@ -207,7 +211,7 @@ def split(
         if index not in chosen:
             owner[segments[0]].add_gate(operation, segments)
             continue
-        sides, kind = _sides(operation, normal.angles), operation.kind
+        sides, kind = sides_of(operation, normal.angles), operation.kind
         content = gate_key(operation.instruction) if kind == "gate" else kind
         first, second = (
             owner[segment].add_slot(segment, side, f"{content} {end}")
@@ -305,7 +309,8 @@ class _Part:
         )
 
 
-def _sides(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
+def sides_of(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
+    """The two ends of the cut of a gate or wire."""
     kernel = operation.kernel
     if kernel is None:
         return wire_sides()

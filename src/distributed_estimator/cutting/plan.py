@@ -26,6 +26,7 @@ from .fragments import Cut, Fragment, separating, split
 from .gates import gate_key
 from .marks import CutAt, check_marks, cut_at, marks
 from .rewrite import Operation
+from .runs import merge_runs
 
 Labels: TypeAlias = Sequence[Hashable]
 Cuts: TypeAlias = "Labels | AutoCut | CutAt | CutPlan | None"
@@ -135,21 +136,23 @@ class CutPlan:
         if isinstance(cuts, CutPlan):
             cuts._check_circuit(circuit)
             return cuts
-        everything = frozenset(range(circuit.num_qubits))
         if cuts is None:
             normal = normalise(circuit, lambda qubits: True)
-            return CutPlan(circuit, None, normal, marks(normal), everything)
+            return CutPlan._of(circuit, None, normal, marks(normal))
         if isinstance(cuts, CutAt):
             normal = normalise(circuit, lambda qubits: True)
             chosen = cut_at(normal, circuit, cuts)
             check_marks(normal, chosen)
-            return CutPlan(circuit, None, normal, chosen, everything)
+            return CutPlan._of(circuit, None, normal, chosen)
         if isinstance(cuts, AutoCut):
             normal = normalise(circuit, lambda qubits: True, widest=2)
-            check_marks(normal, ())
+            if marks(normal):
+                raise CutError(
+                    "the circuit holds `CutWire` or `Move`, or gates that are marked as cut, and "
+                    "`cuts` is an AutoCut: remove the marks, or give labels instead"
+                )
             normal, chosen = _find_cuts(normal, cuts)
-            chosen = separating(normal, chosen)
-            plan = CutPlan(circuit, None, normal, chosen, everything)
+            plan = CutPlan._of(circuit, None, normal, separating(normal, chosen))
             width = max((fragment.num_qubits for fragment in plan.fragments), default=0)
             if width > cuts.max_qubits:
                 raise CutError(
@@ -166,7 +169,15 @@ class CutPlan:
         )
         check_marks(normal, chosen)
         text = cuts if isinstance(cuts, str) else ",".join(map(str, labels))
-        return CutPlan(circuit, text, normal, separating(normal, chosen), everything)
+        return CutPlan._of(circuit, text, normal, separating(normal, chosen))
+
+    @staticmethod
+    def _of(
+        circuit: QuantumCircuit, label: str | None, normal: NormalCircuit, cut: frozenset[int]
+    ) -> CutPlan:
+        """The plan that makes these cuts, with runs of gates that are cut put together."""
+        everything = frozenset(range(circuit.num_qubits))
+        return CutPlan(circuit, label, *merge_runs(normal, cut), everything)
 
     def _check_circuit(self, circuit: QuantumCircuit) -> None:
         """Raise `CutError` unless a circuit is the one the plan was built from."""
@@ -269,11 +280,6 @@ def _find_cuts(normal: NormalCircuit, search: AutoCut) -> tuple[NormalCircuit, f
     Returns:
         The circuit with the wire cuts found inserted, and the numbers of the operations to cut.
     """
-    if any(operation.kind != "gate" for operation in normal.operations):
-        raise CutError(
-            "the circuit holds `CutWire` or `Move` and `cuts` is an AutoCut: remove the marks, or "
-            "give labels instead"
-        )
     pairs = [i for i, op in enumerate(normal.operations) if len(op.qubits) == 2]
     if not pairs or normal.num_qubits <= search.max_qubits:
         return normal, frozenset()
