@@ -148,8 +148,8 @@ class CutPlan:
             normal = normalise(circuit, lambda qubits: True, widest=2)
             if marks(normal):
                 raise CutError(
-                    "the circuit holds `CutWire` or `Move`, or gates that are marked as cut, and "
-                    "`cuts` is an AutoCut: remove the marks, or give labels instead"
+                    "the circuit holds gates marked as cut, `CutWire` or `Move` and `cuts` is an "
+                    "AutoCut: remove the marks, or give labels instead"
                 )
             normal, chosen = _find_cuts(normal, cuts)
             plan = CutPlan._of(circuit, None, normal, separating(normal, chosen))
