@@ -6,15 +6,18 @@ from .gates import BoolArray as BoolArray
 from .gates import ComplexArray as ComplexArray
 from .gates import FloatArray as FloatArray
 from .gates import IntArray as IntArray
-from .plan import CutPlan, Labels, check_cuts
+from .marks import CutAt
+from .plan import CutPlan, Cuts, Labels, check_cuts
 from .rewrite import CutWire, Operation
 from .search import AutoCut, Prediction
 
 __all__ = [
     "AutoCut",
     "Cut",
+    "CutAt",
     "CutPlan",
     "CutWire",
+    "Cuts",
     "Fragment",
     "Labels",
     "LocalOperation",

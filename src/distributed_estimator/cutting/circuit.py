@@ -37,7 +37,8 @@ from qiskit.transpiler.passes import HighLevelSynthesis
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import MAX_MATRIX_QUBITS, GateKernel, definition_of, kernel_of
-from .rewrite import Operation, Together, is_cut_wire, is_of_addon, merge_rotations, relabel
+from .qpd import is_marked, is_wire, unmarked
+from .rewrite import Operation, Together, merge_rotations, relabel
 
 # Recognised by type: a user's own gate may have any name.
 _IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)
@@ -94,7 +95,7 @@ class NormalCircuit:
             else:
                 live.update(operation.qubits)
             kept.append(operation)
-        run = {operation.position for operation in kept}
+        run = {source for operation in kept for source in operation.sources}
         formulas = tuple(position for position in self.product_formulas if position in run)
         return replace(self, operations=tuple(reversed(kept)), product_formulas=formulas)
 
@@ -157,6 +158,9 @@ class _Flattener:
             operation = item.operation
             where = index if position is None else position
             targets = tuple(places[bit] for bit in item.qubits)
+            marked = is_marked(operation)
+            if marked:
+                operation = unmarked(operation, where)
             fresh = self._used.isdisjoint(targets)
             if isinstance(operation, _IGNORED) or (fresh and isinstance(operation, Reset)):
                 continue
@@ -165,12 +169,8 @@ class _Flattener:
                 continue
             if not (fresh and isinstance(operation, Initialize)):
                 _refuse(operation, where)
-            if (
-                is_cut_wire(operation)
-                or is_of_addon(operation, "Move")
-                or isinstance(operation, PermutationGate)
-            ):
-                yield self._placed(Operation(operation, targets, where))
+            if is_wire(operation) or isinstance(operation, PermutationGate):
+                yield self._placed(Operation(operation, targets, where, marked=marked))
                 continue
             for angle in getattr(operation, "params", ()):
                 if isinstance(angle, float) and not isfinite(angle):
@@ -182,7 +182,7 @@ class _Flattener:
             if kernel is not None and (
                 len(targets) <= 2 or (len(targets) <= self._widest and self._together(targets))
             ):
-                yield self._placed(Operation(operation, targets, where, kernel))
+                yield self._placed(Operation(operation, targets, where, kernel, marked=marked))
                 continue
             if isinstance(operation, PauliEvolutionGate) and not _is_exact(operation):
                 self.product_formulas.append(where)
@@ -273,9 +273,13 @@ def _listed(parameters: Iterable[Parameter]) -> str:
 def _refuse(operation: Any, position: int) -> None:
     if isinstance(operation, BoxOp):
         return
-    refused = [words for kind, words in _REFUSED.items() if isinstance(operation, kind)]
-    if is_of_addon(operation, "BaseQPDGate"):
-        refused = [_QPD_GATE]
-    for what, remedy in refused:
-        what = what.format(operation.name)
-        raise CircuitError(f"the circuit holds {what} (instruction {position}): {remedy}")
+    if operation.name == "qpd_1q" and definition_of(operation) is None:
+        raise CircuitError(
+            f"the circuit holds one side of a gate that qiskit-addon-cutting has cut (instruction "
+            f"{position}), or of one whose decomposition a file has lost: give the circuit as it "
+            "was before, and where to cut as `cuts`"
+        )
+    for kind, (what, remedy) in _REFUSED.items():
+        if isinstance(operation, kind):
+            what = what.format(operation.name)
+            raise CircuitError(f"the circuit holds {what} (instruction {position}): {remedy}")

@@ -18,11 +18,15 @@ from ..checks import described
 from ..errors import CutError, InputError
 from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
-from .fragments import Cut, Fragment, split
+from .fragments import Cut, Fragment, separating, split
 from .gates import gate_key
+from .marks import CutAt, check_marks, cut_at, marks
+from .runs import merge_runs
 from .search import AutoCut, Prediction, find_cuts, predict
 
 Labels: TypeAlias = Sequence[Hashable]
+Cuts: TypeAlias = "Labels | AutoCut | CutAt | CutPlan | None"
+"""Everything that says where to cut."""
 
 _MOST_CONES = 256
 
@@ -33,7 +37,8 @@ class CutPlan:
 
     Built once from the parameterised circuit and used for every binding of its parameters.
     Fragments are the connected components of the circuit without its cuts, so one label may
-    give several fragments, and a cut that separates nothing is not made.
+    give several fragments. A cut that separates nothing is made only where `CutAt` names it, or a
+    mark in the circuit and no labels.
 
     Attributes:
         circuit: The circuit the plan was built from.
@@ -70,9 +75,7 @@ class CutPlan:
 
     @staticmethod
     def build(
-        circuit: QuantumCircuit,
-        cuts: Labels | AutoCut | CutPlan | None,
-        observed: Iterable[int] | None = None,
+        circuit: QuantumCircuit, cuts: Cuts, observed: Iterable[int] | None = None
     ) -> CutPlan:
         """Plan the cuts of a circuit.
 
@@ -80,25 +83,38 @@ class CutPlan:
             circuit: A unitary circuit, which may hold the addon's `CutWire` and `Move`, resets of
                 qubits that nothing has acted on, and final measurements, which are left out.
             cuts: A label per qubit (character i of a string labels qubit i): gates and
-                moves between labels are cut, and every `CutWire`. `AutoCut`: searched for.
-                None: nothing is cut. A plan of this very circuit: returned as it is.
+                moves between labels are cut, and every `CutWire`, as far as that separates
+                anything. `AutoCut`: searched for. `CutAt`: cut as named. None: cut where the
+                circuit is marked, by `CutWire`, `Move`, or qiskit-addon-cutting's `cut_gates`,
+                `cut_wires` or `find_cuts`, and nowhere else. A plan of this very circuit: returned
+                as it is.
             observed: Qubits that observables act on; None: all. A search looks for the best cuts
                 of what can reach them.
 
         Raises:
-            CutError: Labels do not fit the circuit, or the search finds nothing.
+            CutError: Labels or `CutAt` do not fit the circuit or its marks, or the search finds
+                nothing.
             CircuitError: The circuit cannot be cut or estimated.
         """
         if isinstance(cuts, CutPlan):
             cuts._check_circuit(circuit)
             return cuts
-        everything = frozenset(range(circuit.num_qubits))
-        reached = everything if observed is None else frozenset(observed)
         if cuts is None:
             normal = normalise(circuit, lambda qubits: True)
-            return CutPlan(circuit, None, normal, frozenset(), everything)
+            return CutPlan._of(circuit, None, normal, marks(normal))
+        if isinstance(cuts, CutAt):
+            normal = normalise(circuit, lambda qubits: True)
+            chosen = cut_at(normal, circuit, cuts)
+            check_marks(normal, chosen)
+            return CutPlan._of(circuit, None, normal, chosen)
         if isinstance(cuts, AutoCut):
+            reached = frozenset(range(circuit.num_qubits) if observed is None else observed)
             normal = normalise(circuit, lambda qubits: True, widest=2).light_cone(reached)
+            if marks(normal):
+                raise CutError(
+                    "the circuit holds gates marked as cut, `CutWire` or `Move` and `cuts` is an "
+                    "AutoCut: remove the marks, or give labels instead"
+                )
             normal, chosen, _ = find_cuts(normal, cuts)
             return CutPlan(circuit, None, normal, chosen, reached)
         labels = _check_labels(cuts, circuit.num_qubits)
@@ -108,8 +124,17 @@ class CutPlan:
             for index, operation in enumerate(normal.operations)
             if operation.kind == "cut_wire" or len({labels[q] for q in operation.qubits}) > 1
         )
+        check_marks(normal, chosen)
         text = cuts if isinstance(cuts, str) else ",".join(map(str, labels))
-        return CutPlan(circuit, text, normal, chosen, everything)
+        return CutPlan._of(circuit, text, normal, separating(normal, chosen))
+
+    @staticmethod
+    def _of(
+        circuit: QuantumCircuit, label: str | None, normal: NormalCircuit, cut: frozenset[int]
+    ) -> CutPlan:
+        """The plan that makes these cuts, with runs of gates that are cut put together."""
+        everything = frozenset(range(circuit.num_qubits))
+        return CutPlan(circuit, label, *merge_runs(normal, cut), everything)
 
     def _check_circuit(self, circuit: QuantumCircuit) -> None:
         """Raise `CutError` unless a circuit is the one the plan was built from."""
@@ -183,7 +208,7 @@ class CutPlan:
 
 def check_cuts(cuts: object) -> None:
     """Raise `InputError` for what cannot be the cuts of any circuit."""
-    if isinstance(cuts, AutoCut | CutPlan | None):
+    if isinstance(cuts, AutoCut | CutAt | CutPlan | None):
         return
     try:
         if isinstance(cuts, Mapping | Set | Iterator):
@@ -192,7 +217,7 @@ def check_cuts(cuts: object) -> None:
     except TypeError as error:
         raise InputError(
             f"`cuts` is {described(cuts)}: give one hashable label per qubit, an AutoCut, a "
-            "CutPlan or None"
+            "CutAt, a CutPlan or None"
         ) from error
 
 

@@ -18,7 +18,7 @@ from ..checks import check_kind, check_whole, from_numpy, is_number
 from ..errors import CutError, InputError
 from .channels import wire_sides
 from .circuit import NormalCircuit
-from .fragments import Cut, Fragment, sides_of, split
+from .fragments import Cut, Fragment, separating, sides_of, split
 from .gates import gate_key
 from .partition import (
     Annealing,
@@ -37,6 +37,7 @@ from .partition import (
     tree_partition,
 )
 from .rewrite import CutWire, Operation
+from .runs import merge_runs
 
 _log = logging.getLogger(__name__)
 
@@ -181,13 +182,8 @@ def find_cuts(normal: NormalCircuit, search: AutoCut) -> Found:
     """Choose cuts for a circuit whose gates act on at most two qubits.
 
     Raises:
-        CutError: It holds marks, or no plan fits for a price that is allowed.
+        CutError: No plan fits for a price that is allowed.
     """
-    if any(operation.kind != "gate" for operation in normal.operations):
-        raise CutError(
-            "the circuit holds `CutWire` or `Move` and `cuts` is an AutoCut: remove the marks, or "
-            "give labels instead"
-        )
     end = time.monotonic() + 0.7 * search.seconds  # what is found is still to be compared
     places = _Places(normal, search)
 
@@ -366,8 +362,9 @@ class _Places:
                     chosen.add(len(operations))
             operations.append(operation)
         normal = replace(self._normal, operations=tuple(operations))
-        fragments, cuts = split(normal, chosen, range(normal.num_qubits))
-        return Found(normal, frozenset(chosen), predict(fragments, cuts))
+        normal, cut = merge_runs(normal, separating(normal, chosen))
+        fragments, cuts = split(normal, cut, range(normal.num_qubits))
+        return Found(normal, cut, predict(fragments, cuts))
 
     def least_width(self) -> int:
         """Width for which gates can be cut, qubits in order, at a price that is allowed."""

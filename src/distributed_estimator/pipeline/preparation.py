@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from qiskit import QuantumCircuit
 
-from ..cutting import AutoCut, CutPlan, IntArray, Labels, SettingBasis
+from ..cutting import AutoCut, CutPlan, Cuts, IntArray, SettingBasis
 from ..cutting.gates import structure_key, structure_of
 from ..errors import BackendError
 from ..forks import Lock
@@ -85,9 +85,7 @@ class Prepared:
 class Preparation:
     """Plans with their networks and experiments, remembered for circuits that come again."""
 
-    def __init__(
-        self, cuts: Labels | AutoCut | CutPlan | None, basis: SettingBasis, backend: Backend
-    ) -> None:
+    def __init__(self, cuts: Cuts, basis: SettingBasis, backend: Backend) -> None:
         self._cuts = cuts
         self._backend = backend
         self._basis = basis

@@ -19,7 +19,7 @@ from qiskit.quantum_info import PauliList, SparsePauliOp
 
 from ..checks import require
 from ..cutting.gates import structure_key
-from ..cutting.rewrite import is_cut_wire, is_of_addon
+from ..cutting.qpd import is_wire
 from ..errors import CircuitError, CutError, InputError
 from ..pubs import Pub
 from ..records import CircuitInfo
@@ -32,6 +32,7 @@ Spans = Callable[[tuple[int, ...]], bool]
 """Whether some of these qubits are labelled differently from others."""
 
 _STANDARD = {name: gate.base_class for name, gate in get_standard_gate_name_mapping().items()}
+_CUT_MARKS = ("cut_wire", "qpd_1q", "qpd_2q")
 
 
 def _addon() -> Any:
@@ -257,7 +258,7 @@ def _append(
             continue  # a global phase
         if _stays(operation, spans(qubits)):
             flat.append(operation, qubits)
-        elif is_of_addon(operation, "Move"):
+        elif is_wire(operation) and operation.num_qubits == 2:
             flat.compose(operation.definition, qubits, inplace=True)
         elif getattr(operation, "definition", None) is None:
             raise CircuitError(
@@ -274,7 +275,11 @@ def _stays(operation: Instruction, cut: bool) -> bool:
     kind = getattr(operation, "base_class", None)
     standard = kind is not None and kind is _STANDARD.get(operation.name)
     if cut:
-        known = standard or isinstance(operation, UnitaryGate) or is_of_addon(operation, "Move")
+        known = (
+            standard
+            or isinstance(operation, UnitaryGate)
+            or (is_wire(operation) and operation.num_qubits == 2)
+        )
         return known and bool(operation.num_qubits == 2)
     return isinstance(operation, UnitaryGate) or (standard and operation.name in _SIMULATED)
 
@@ -286,7 +291,7 @@ def _refuse(operation: Instruction, uses_clbits: bool) -> None:
             "measurement, reset or classical control: remove it (the observable says what is "
             "measured)"
         )
-    if is_cut_wire(operation) or is_of_addon(operation, "BaseQPDGate"):
+    if operation.name in _CUT_MARKS:
         raise CircuitError(
             f"the circuit holds the cut marker `{operation.name}`, and the reference cuts by "
             "labels alone: turn wire cuts into `Move` with `qiskit_addon_cutting.cut_wires`, then "
