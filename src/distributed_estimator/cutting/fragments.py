@@ -163,8 +163,8 @@ class Cut:
 
     @property
     def spread(self) -> float:
-        """Sum of the gate's operator-Schmidt coefficients s, Σ s² = 1: γ = 2 (Σ s)² − 1."""
-        return float(np.sqrt((np.sqrt(self.sampling_overhead) + 1) / 2))
+        """(Σ s)² for the gate's operator-Schmidt coefficients s, Σ s² = 1: γ = 2 (Σ s)² − 1."""
+        return float((np.sqrt(self.sampling_overhead) + 1) / 2)
 
 
 def largest_overhead(kernel: GateKernel) -> float:

@@ -3,8 +3,8 @@
 A vertex is a place on a qubit's wire where a two-qubit gate acts; an edge is such a gate, or the
 wire from one vertex to the next. Cutting an edge between two parts multiplies the costs of either
 by factors, and a cut wire begins a qubit in the part downstream. There are two costs, each a sum
-over parts of these products: circuits, of which the factors are numbers of settings, and the square
-root of the shots. Factors are kept as whole multiples of a small logarithm: these add up exactly,
+over parts of these products: circuits, of which the factors are numbers of settings, and the
+variance of a shot. Factors are kept as whole multiples of a small logarithm: these add up exactly,
 and the same on every processor.
 """
 
@@ -69,7 +69,7 @@ class Edge:
     Attributes:
         ends: The two vertices.
         circuits: What the circuits of the part at either end are multiplied by, as `log_of` has it.
-        spreads: The same of the square root of the shots.
+        spreads: The same of the variance of a shot.
         qubits: How many qubits begin in the part at either end: one downstream of a wire.
     """
 
@@ -225,7 +225,7 @@ class State:
             self._count(part)
 
     def costs(self) -> tuple[float, float]:
-        """Circuits, and the square root of the shots: sums over parts of their factors."""
+        """Circuits and the variance of a shot: sums over parts of their factors."""
         return sum(self._costs[0]), sum(self._costs[1])
 
     def _count(self, part: int) -> None:
@@ -505,7 +505,7 @@ class Annealing:
     """What is made small, and how much is searched for it.
 
     Attributes:
-        price: Of circuits and the square root of the shots.
+        price: Of circuits and the variance of a shot.
         steps: How many moves are tried.
         seed: Of their choice.
         out_of_time: When to end at once.

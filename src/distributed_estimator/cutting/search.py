@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import subprocess
 import time
 from collections import defaultdict
@@ -125,10 +124,10 @@ class Prediction:
 
     Attributes:
         circuits: Circuits of all fragments with all settings, for one measurement basis.
-        shots: For a standard error of 0.01 of an observable of norm 1, (Σ_f Π s)² / ε² with s, the
-            sum of Schmidt coefficients, of every cut at fragment f: what an optimal division takes
-            if nothing that the rest of the circuit does makes the value less sensitive. Values of
-            wide circuits are; they take fewer, in the same order.
+        shots: For a standard error ε of 0.01 of a Pauli on all qubits, Π (Σ s)² / ε² with the
+            Schmidt coefficients s of every cut at a fragment, in the mean over fragments. That is
+            the variance of a fragment's part, optimally divided; the sum of all parts is about
+            their mean, since a value is the less sensitive to a fragment the more there are.
         flops: Operations to contract the fragments of one query.
         width: Qubits of the widest fragment.
     """
@@ -146,13 +145,14 @@ class Prediction:
 
 def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
     """What a plan of these fragments and cuts is likely to cost."""
-    spreads = [[1.0] for _ in fragments]
+    spreads = [1.0 for _ in fragments]
     slots: list[list[tuple[int, int]]] = [[] for _ in fragments]
     for number, cut in enumerate(cuts):
         for (fragment, _), rank in zip(cut.ends, cut.rank, strict=True):
-            spreads[fragment].append(cut.spread)
+            spreads[fragment] *= cut.spread
             slots[fragment].append((number, rank))
-    shots = sum(math.prod(spread) for spread in spreads) ** 2 / _PRECISION**2
+    held = [spread for spread, own in zip(spreads, slots, strict=True) if own] or [1.0]
+    shots = sum(held) / len(held) / _PRECISION**2
     circuits = sum(fragment.num_settings("full") for fragment in fragments)
     width = max((fragment.num_qubits for fragment in fragments), default=0)
     return Prediction(circuits, shots, _flops([own for own in slots if own]), width)
@@ -392,4 +392,4 @@ def _edge(cut: Cut) -> Edge:
 
 
 def _price(circuits: float, spread: float) -> float:
-    return (spread / _PRECISION) ** 2 + _CIRCUIT * circuits
+    return spread / _PRECISION**2 + _CIRCUIT * circuits
