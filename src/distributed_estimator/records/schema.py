@@ -174,7 +174,7 @@ class QueryRecord:
     stderr: Summary
     stderr_first_order: int = 0
     """Queries whose standard error is to first order, as the unbiased variance was not positive or
-    there are many terms."""
+    would have taken long."""
     precision: float | None
     design: DesignInfo | None = None
     """None: shots were fixed, or there were none; such a line leaves it out."""
