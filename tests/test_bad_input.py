@@ -29,6 +29,7 @@ from qiskit.circuit.library import (
     PolynomialPauliRotationsGate,
     RVGate,
     RZZGate,
+    XGate,
 )
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 from qiskit.primitives.containers.observables_array import ObservablesArray
@@ -161,7 +162,7 @@ def test_labels_of_the_wrong_type(labels, use):
         use(labels)
 
 
-@pytest.mark.parametrize("mark", [CutWire(), Move()])
+@pytest.mark.parametrize("mark", [CutWire(), Move(), TwoQubitQPDGate.from_instruction(CXGate())])
 def test_a_search_on_a_circuit_with_cut_marks(refused, mark):
     circuit = chain()
     circuit.append(mark, range(mark.num_qubits))
@@ -247,7 +248,7 @@ def test_a_gate_without_matrix_and_definition(refused, width, cuts, angle):
 
 
 NO_GATE = r"`{}` \(instruction 2\) is not a unitary gate .*: remove it"
-MARKED = r"marked as cut \(`{}`\) \(instruction 2\): give the circuit as it was before"
+SIDE = r"one side of a gate that qiskit-addon-cutting has cut \(instruction 2\).*: give the circuit"
 
 
 @pytest.mark.parametrize(
@@ -259,10 +260,17 @@ MARKED = r"marked as cut \(`{}`\) \(instruction 2\): give the circuit as it was 
         ),
         (SaveStatevector(2), NO_GATE.format("save_statevector")),
         (Instruction("pulse", 1, 0, []), NO_GATE.format("pulse")),
-        (TwoQubitQPDGate(QPDBasis.from_instruction(RZZGate(0.3))), MARKED.format("qpd_2q")),
-        (SingleQubitQPDGate(QPDBasis.from_instruction(CXGate()), 0), MARKED.format("qpd_1q")),
+        (
+            TwoQubitQPDGate(QPDBasis.from_instruction(RZZGate(0.3)), basis_id=1),
+            r"instruction 2 \(`qpd_2q`\) is one term of .*: give the circuit as it was",
+        ),
+        (
+            TwoQubitQPDGate(QPDBasis([([XGate()], [XGate()]), ([], [])], [0.5, 0.5])),
+            r"instruction 2 \(`qpd_2q`\) decomposes something that is neither",
+        ),
+        (SingleQubitQPDGate(QPDBasis.from_instruction(CXGate()), 0), SIDE),
     ],
-    ids=["kraus", "save", "opaque", "addon, gate", "addon, side"],
+    ids=["kraus", "save", "opaque", "addon, term", "addon, channel", "addon, side"],
 )
 @pytest.mark.parametrize("cuts", [None, "AB"])
 def test_operations_that_are_no_gates(refused, operation, match, cuts):
@@ -530,8 +538,10 @@ WHOLE = "`{}` is .*: .*whole number of at least {}"
     [
         (AutoCut, "max_qubits", [0, -3, 2.5, "3", None], WHOLE.format("max_qubits", 1)),
         (AutoCut, "seed", [True, -1], "`seed` is .*: give "),
-        (AutoCut, "max_gamma", [True, math.nan], "`max_gamma` is .*: give "),
-        (AutoCut, "max_backjumps", [True, -1], "`max_backjumps` is .*: give "),
+        (AutoCut, "max_qubits", [[], [3, 0], (True,), "33"], "`max_qubits` is .*: give "),
+        (AutoCut, "max_fragments", [True, 0, 1.5], WHOLE.format("max_fragments", 1)),
+        (AutoCut, "max_price", [True, math.nan, 0], "`max_price` is .*: give "),
+        (AutoCut, "seconds", [True, -1, "5"], "`seconds` is .*: give "),
         (AutoCut, "gate_cuts", [1], "`gate_cuts` is 1: give "),
         (AutoCut, "wire_cuts", ["no"], "`wire_cuts` is 'no': give "),
         (

@@ -266,7 +266,7 @@ BAD_QUERIES = [
     (["--label", ""], "`--label` labels 0 qubits, the circuit has 4"),
     (["--max-qubits", "0"], "`--max-qubits` is 0: give a whole number of at least 1"),
     (["--max-qubits", "two"], "`--max-qubits` is two: give a whole number"),
-    (["--label", "AABB", "--max-qubits", "2"], "both say where to cut: give one of them"),
+    (["--label", "AABB", "--max-qubits", "2"], "all say where to cut: give one"),
     (["--shots", "10", "--exact"], "exclude one another: give one"),
     (["--shots", "10", "--precision", "0.1"], "exclude one another: give one"),
     (["--observable", "ZZZ"], "acts on 3 qubits, the circuit has 4"),
@@ -620,6 +620,24 @@ def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):
     assert "✂0 cut_wire" in done.out
     value = dest("estimate", tmp_path / "circuit.qpy", "--max-qubits", 3, "--exact", "--json")
     assert value.document["value"] == pytest.approx(exact(circuit, "ZZZZZ"), abs=1e-10)
+
+
+def test_plan_cuts_by_number(dest: Callable[..., Done], tmp_path: Path):
+    circuit = QuantumCircuit(4)
+    for qubit in range(4):
+        circuit.ry(0.3, qubit)
+        circuit.cx(qubit, (qubit + 1) % 4)
+    (tmp_path / "ring.qpy").write_bytes(as_qpy(circuit))
+    query = (tmp_path / "ring.qpy", "--cut-at", "7")
+    done = dest("plan", *query, "--shots", 10)
+    assert "✂0 cx" in done.out
+    document = dest("plan", *query, "--json").document
+    assert (document["num_cuts"], document["num_circuits"]) == (1, 25)
+    assert document["cuts"][0]["fragments"] == [0, 0]
+    value = dest("estimate", *query, "--exact", "--json").document["value"]
+    assert value == pytest.approx(exact(circuit, "ZZZZ"), abs=1e-10)
+    refusal = refused(dest("plan", *query[:2], "0"))
+    assert "instruction 0 (`ry`), in which there is nothing to cut" in refusal
 
 
 def test_a_mark_that_cuts_nothing_is_not_drawn():

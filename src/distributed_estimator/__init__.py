@@ -23,14 +23,14 @@ From the caller's side to the device's and back::
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .cutting import AutoCut
+from .cutting import AutoCut, CutAt
 from .estimator import DistributedEstimator, EstimatorOptions
 from .records.environment import installed
 
 if TYPE_CHECKING:
     from .gradient import FragmentGradient
 
-__all__ = ["AutoCut", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"]
+__all__ = ["AutoCut", "CutAt", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"]
 
 __version__ = installed("distributed-estimator") or "unknown (not installed)"
 

@@ -36,7 +36,7 @@ from .checks import (
     from_numpy,
     is_number,
 )
-from .cutting import AutoCut, CutPlan, Labels, SettingBasis, check_cuts
+from .cutting import Cuts, SettingBasis, check_cuts
 from .errors import InputError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
@@ -217,7 +217,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
 
     Args:
         cuts: Where to cut: a label per qubit (a string, or any sequence of hashables; character i
-            labels qubit i), a `CutPlan`, an `AutoCut`, or None for no cut.
+            labels qubit i), an `AutoCut`, a `CutAt`, a `CutPlan`, or None: at the marks in the
+            circuit, if there are any.
         backend: None: the local statevector simulator; or any `BaseSamplerV2`.
         pool: Where tasks run: "threads", "processes", "dask" or "ray" (started here, with the first
             task that needs them), a `Pool` of `distributed_estimator.execution`, or any
@@ -246,7 +247,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         1.000
     """
 
-    cuts: Labels | AutoCut | CutPlan | None
+    cuts: Cuts
     backend: Backend
     pool: str | Pool | Executor
     workers: int
@@ -257,7 +258,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
 
     def __init__(
         self,
-        cuts: Labels | AutoCut | CutPlan | None = None,
+        cuts: Cuts = None,
         backend: BaseSamplerV2 | Backend | None = None,
         pool: str | Pool | Executor = "threads",
         workers: int = 8,

@@ -24,7 +24,7 @@ from qiskit.circuit import Gate, Instruction
 from qiskit.quantum_info import SparsePauliOp
 
 from ..checks import LARGEST_PRECISION
-from ..cutting import AutoCut, SettingBasis
+from ..cutting import AutoCut, CutAt, Cuts, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
 from ..subexperiments import Allocation
@@ -68,6 +68,13 @@ class QuerySettings(Config):
     max_qubits: Annotated[
         Count | None, about("Search for cuts, into pieces of at most so many qubits.")
     ] = None
+    cut_at: Annotated[
+        tuple[Annotated[int, Meta(ge=0)], ...],
+        about(
+            "Cut these instructions, such as 3,17; every one counts, from 0. Gates on two qubits, "
+            "also where that separates nothing."
+        ),
+    ] = ()
     parameters: Annotated[
         tuple[str, ...],
         about("Value of a parameter of the circuit, in radians; once for each.", "--parameter"),
@@ -95,8 +102,8 @@ class QuerySettings(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.label is not None and self.max_qubits is not None:
-            raise InputError("`label` and `max_qubits` both say where to cut: give one of them")
+        if sum((self.label is not None, self.max_qubits is not None, bool(self.cut_at))) > 1:
+            raise InputError("`label`, `max_qubits` and `cut_at` all say where to cut: give one")
         accuracies = self.shots, self.precision, self.shots_total, self.exact or None
         if sum(given is not None for given in accuracies) > 1:
             raise InputError(
@@ -109,8 +116,10 @@ class QuerySettings(Config):
             raise InputError("`max_shots` limits what a precision takes: give one, or leave it out")
 
     @property
-    def cuts(self) -> str | AutoCut | None:
-        """Labels, a search, or None for an uncut run."""
+    def cuts(self) -> Cuts:
+        """Labels, numbers, a search, or None for an uncut run."""
+        if self.cut_at:
+            return CutAt(self.cut_at)
         if self.max_qubits is None:
             return self.label
         return AutoCut(max_qubits=self.max_qubits, seed=self.seed)

@@ -247,12 +247,12 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     rows = [
         (
             *(number, cut["kind"], cut["name"], _joined(dict.fromkeys(cut["qubits"]))),
-            *(_joined(cut["fragments"]), cut["position"], _joined(cut["rank"], "×")),
+            *(_joined(dict.fromkeys(cut["fragments"])), cut["position"], _joined(cut["rank"], "×")),
             f"{cut['sampling_overhead']:.4g}",
         )
         for number, cut in enumerate(cuts)
     ]
-    columns = ("#", "kind", "gate", "qubits", "between fragments", "instruction", "rank")
+    columns = ("#", "kind", "gate", "qubits", "on fragments", "instruction", "rank")
     if rows:
         print_table((*columns, "sampling overhead"), rows, "Cuts", left=5)
     click.echo(

@@ -33,12 +33,11 @@ from qiskit.circuit.library import (
 from qiskit.quantum_info import PauliList, SparsePauliOp
 from qiskit.synthesis import LieTrotter, MatrixExponential, SuzukiTrotter
 from qiskit.transpiler.passes import HighLevelSynthesis
-from qiskit_addon_cutting.instructions import CutWire, Move
-from qiskit_addon_cutting.qpd import BaseQPDGate
 
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import MAX_MATRIX_QUBITS, GateKernel, definition_of, kernel_of
+from .qpd import is_marked, is_wire, unmarked
 from .rewrite import Operation, Together, merge_rotations, relabel
 
 # Recognised by type: a user's own gate may have any name.
@@ -53,12 +52,12 @@ _REFUSED: dict[type[Instruction], tuple[str, str]] = {
     ),
     Store: ("a classical store", f"{_UNITARY} split the circuit there"),
     ControlFlowOp: ("classical control (`{}`)", f"{_UNITARY} split the circuit there"),
-    BaseQPDGate: (
-        "a gate that qiskit-addon-cutting has marked as cut (`{}`)",
-        "give the circuit as it was before, and as `cuts` labels or an AutoCut; wires may be "
-        "marked with `CutWire`",
-    ),
 }
+_QPD_GATE = (
+    "a gate that qiskit-addon-cutting has marked as cut (`{}`)",
+    "give the circuit as it was before, and as `cuts` labels or an AutoCut; wires may be "
+    "marked with `CutWire`",
+)
 _MAX_NESTING = 64
 
 
@@ -96,7 +95,7 @@ class NormalCircuit:
             else:
                 live.update(operation.qubits)
             kept.append(operation)
-        run = {operation.position for operation in kept}
+        run = {source for operation in kept for source in operation.sources}
         formulas = tuple(position for position in self.product_formulas if position in run)
         return replace(self, operations=tuple(reversed(kept)), product_formulas=formulas)
 
@@ -107,7 +106,7 @@ def normalise(
     """Bring a circuit into normal form, with ``CX·RZ·CX`` and its kin merged to one rotation.
 
     Args:
-        circuit: Any unitary circuit, parameterised or not, with the addon's `CutWire` and `Move`.
+        circuit: Any unitary circuit, parameterised or not, with `CutWire` and the addon's `Move`.
             Final measurements, and resets of qubits that nothing has acted on, change nothing.
         together: Whether qubits have one label. A gate on more than two of unlike labels is
             decomposed to two-qubit gates.
@@ -159,6 +158,9 @@ class _Flattener:
             operation = item.operation
             where = index if position is None else position
             targets = tuple(places[bit] for bit in item.qubits)
+            marked = is_marked(operation)
+            if marked:
+                operation = unmarked(operation, where)
             fresh = self._used.isdisjoint(targets)
             if isinstance(operation, _IGNORED) or (fresh and isinstance(operation, Reset)):
                 continue
@@ -167,8 +169,8 @@ class _Flattener:
                 continue
             if not (fresh and isinstance(operation, Initialize)):
                 _refuse(operation, where)
-            if isinstance(operation, CutWire | Move | PermutationGate):
-                yield self._placed(Operation(operation, targets, where))
+            if is_wire(operation) or isinstance(operation, PermutationGate):
+                yield self._placed(Operation(operation, targets, where, marked=marked))
                 continue
             for angle in getattr(operation, "params", ()):
                 if isinstance(angle, float) and not isfinite(angle):
@@ -180,7 +182,7 @@ class _Flattener:
             if kernel is not None and (
                 len(targets) <= 2 or (len(targets) <= self._widest and self._together(targets))
             ):
-                yield self._placed(Operation(operation, targets, where, kernel))
+                yield self._placed(Operation(operation, targets, where, kernel, marked=marked))
                 continue
             if isinstance(operation, PauliEvolutionGate) and not _is_exact(operation):
                 self.product_formulas.append(where)
@@ -271,6 +273,12 @@ def _listed(parameters: Iterable[Parameter]) -> str:
 def _refuse(operation: Any, position: int) -> None:
     if isinstance(operation, BoxOp):
         return
+    if operation.name == "qpd_1q" and definition_of(operation) is None:
+        raise CircuitError(
+            f"the circuit holds one side of a gate that qiskit-addon-cutting has cut (instruction "
+            f"{position}), or of one whose decomposition a file has lost: give the circuit as it "
+            "was before, and where to cut as `cuts`"
+        )
     for kind, (what, remedy) in _REFUSED.items():
         if isinstance(operation, kind):
             what = what.format(operation.name)

@@ -154,19 +154,41 @@ class Cut:
     @cached_property
     def num_terms(self) -> int:
         """Terms of its quasi-probability decomposition: 6 for CX, 34 for SWAP, 8 for a wire."""
-        return qpd_terms(None if self.kernel is None else self._samples[0])
+        return qpd_terms(None if self.kernel is None else _samples(self.kernel)[0])
 
     @cached_property
     def sampling_overhead(self) -> float:
         """γ² of the cut; for a symbolic gate its largest over multiples of π/2."""
-        return 16.0 if self.kernel is None else max(map(overhead, self._samples))
+        return 16.0 if self.kernel is None else largest_overhead(self.kernel)
 
-    @cached_property
-    def _samples(self) -> ComplexArray:
-        """The gate at angles that are multiples of π/2, none of them 0 in the first."""
-        assert self.kernel is not None, "a cut wire has no unitary"
-        angles = np.arange(1, 5) * np.pi / 2
-        return self.kernel.matrices(np.array(list(product(angles, repeat=self.kernel.num_angles))))
+    @property
+    def spread(self) -> float:
+        """Sum of the gate's operator-Schmidt coefficients s, Σ s² = 1: γ = 2 (Σ s)² − 1."""
+        return float(np.sqrt((np.sqrt(self.sampling_overhead) + 1) / 2))
+
+
+def largest_overhead(kernel: GateKernel) -> float:
+    """Largest γ² of a cut gate over angles that are multiples of π/2."""
+    return max(map(overhead, _samples(kernel)))
+
+
+def _samples(kernel: GateKernel) -> ComplexArray:
+    """The gate at angles that are multiples of π/2, none of them 0 in the first."""
+    angles = np.arange(1, 5) * np.pi / 2
+    return kernel.matrices(np.array(list(product(angles, repeat=kernel.num_angles))))
+
+
+def separating(normal: NormalCircuit, cut: Iterable[int]) -> frozenset[int]:
+    """The operations numbered `cut` without those whose two ends would lie in one fragment."""
+    chosen = frozenset(cut)
+    while True:
+        wires = _Segments(normal, chosen)
+        component = wires.components(chosen)
+        ends = {index: own for index, own in wires.events if index in chosen}
+        useless = {i for i, (one, other) in ends.items() if component[one] == component[other]}
+        if not useless:
+            return chosen
+        chosen -= useless
 
 
 def split(
@@ -175,18 +197,11 @@ def split(
     """Split a circuit at the operations numbered `cut`.
 
     Fragments are the connected components of the circuit without its cuts, as far as they do
-    something or are observed. A cut whose two ends lie in one fragment separates nothing and is
-    left whole.
+    something or are observed. A cut may have both ends on one fragment.
     """
     chosen = frozenset(cut)
-    while True:
-        wires = _Segments(normal, chosen)
-        component = wires.components(chosen)
-        ends = {index: own for index, own in wires.events if index in chosen}
-        useless = {i for i, (one, other) in ends.items() if component[one] == component[other]}
-        if not useless:
-            break
-        chosen -= useless
+    wires = _Segments(normal, chosen)
+    component = wires.components(chosen)
     final = {wires.current[normal.outputs[q]]: q for q in observed}
     used = sorted({segment for _, own in wires.events for segment in own} | set(final))
     numbers = sorted({component[segment] for segment in used})
@@ -201,7 +216,7 @@ def split(
         if index not in chosen:
             owner[segments[0]].add_gate(operation, segments)
             continue
-        sides, kind = _sides(operation, normal.angles), operation.kind
+        sides, kind = sides_of(operation, normal.angles), operation.kind
         content = gate_key(operation.instruction) if kind == "gate" else kind
         first, second = (
             owner[segment].add_slot(segment, side, f"{content} {end}")
@@ -299,7 +314,8 @@ class _Part:
         )
 
 
-def _sides(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
+def sides_of(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
+    """The two ends of the cut of a gate or wire."""
     kernel = operation.kernel
     if kernel is None:
         return wire_sides()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.seeds import Repetition
-from ..cutting import AutoCut, CutPlan, FloatArray, IntArray, Labels, SettingBasis
+from ..cutting import Cuts, FloatArray, IntArray, SettingBasis
 from ..errors import BackendError, DeadlineError, PlanTooLargeError, PrecisionWarning
 from ..execution import (
     Arrays,
@@ -169,7 +169,7 @@ class Pipeline:
     derive from the names of runs.
     """
 
-    cuts: Labels | AutoCut | CutPlan | None
+    cuts: Cuts
     backend: Backend
     pool: Pool
     conditions: Conditions

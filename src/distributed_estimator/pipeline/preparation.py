@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from qiskit import QuantumCircuit
 
-from ..cutting import AutoCut, CutPlan, IntArray, Labels, SettingBasis
+from ..cutting import AutoCut, CutPlan, Cuts, IntArray, SettingBasis
 from ..cutting.gates import structure_key, structure_of
 from ..errors import BackendError
 from ..forks import Lock
@@ -85,9 +85,7 @@ class Prepared:
 class Preparation:
     """Plans with their networks and experiments, remembered for circuits that come again."""
 
-    def __init__(
-        self, cuts: Labels | AutoCut | CutPlan | None, basis: SettingBasis, backend: Backend
-    ) -> None:
+    def __init__(self, cuts: Cuts, basis: SettingBasis, backend: Backend) -> None:
         self._cuts = cuts
         self._backend = backend
         self._basis = basis
@@ -103,7 +101,7 @@ class Preparation:
             CutError: The labels, or the search, do not fit the circuit.
         """
         with self._lock:
-            plan, cached = self._plan(circuit)
+            plan, cached = self._plan(circuit, observables)
             key = (id(plan), observables.terms)
             if key not in self._prepared:
                 cached = False
@@ -112,13 +110,15 @@ class Preparation:
                     self._prepared.popitem(last=False)
             return self._prepared[key], cached
 
-    def _plan(self, circuit: QuantumCircuit) -> tuple[CutPlan, bool]:
-        structure = [structure_of(circuit), tuple(circuit.parameters)]
+    def _plan(self, circuit: QuantumCircuit, observables: Observables) -> tuple[CutPlan, bool]:
+        # Labels say where to cut whatever is observed; a search cuts what can reach it.
+        observed = observables.support if isinstance(self._cuts, AutoCut) else None
+        structure = [structure_of(circuit), tuple(circuit.parameters), observed]
         for key, (known, plan) in reversed(self._plans.items()):
             if known == structure:
                 self._plans.move_to_end(key)
                 return plan, True
-        plan = CutPlan.build(circuit.copy(), self._cuts)
+        plan = CutPlan.build(circuit.copy(), self._cuts, observed)
         self._plans[id(plan)] = structure, plan
         if len(self._plans) > _MOST_CIRCUITS:
             forgotten, _ = self._plans.popitem(last=False)
