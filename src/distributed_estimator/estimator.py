@@ -44,7 +44,7 @@ from .pipeline import Evaluation, Pipeline, Price, Request
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
-from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend
+from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend, ErrorNorm, Norms
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
@@ -72,6 +72,9 @@ class EstimatorOptions:
             and the same number for every circuit.
         circuit_overhead: What a circuit costs besides its shots, in shots; the more, the fewer
             circuits run where the "optimal" allocation meets a precision.
+        error_norm: What meets a precision: "max", every standard error; "rms", the root mean square
+            of the standard errors of each PUB's values, or of each gradient's components, which
+            takes fewer shots. It is also what `shots_total` makes least.
         reuse_pilots: Whether what earlier runs of the estimator saw takes the place of a pilot,
             where they asked the same of the same circuit at nearly the same angles, as the steps of
             a training do. What a run draws then depends on those before it: runs that are to be
@@ -98,6 +101,7 @@ class EstimatorOptions:
     allocation: Allocation = "optimal"
     circuit_overhead: float = 0.0
     reuse_pilots: bool = False
+    error_norm: ErrorNorm = "max"
 
     def __post_init__(self) -> None:
         for name, least, otherwise in (
@@ -125,6 +129,8 @@ class EstimatorOptions:
             raise InputError(
                 f'`allocation` is {self.allocation!r}: use "optimal", "neyman" or "uniform"'
             )
+        if self.error_norm not in ("max", "rms"):
+            raise InputError(f'`error_norm` is {self.error_norm!r}: use "max" or "rms"')
         overhead = from_numpy(self.circuit_overhead)
         if not (is_number(overhead) and 0 <= overhead < sys.float_info.max):
             raise InputError(
@@ -347,7 +353,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         Returns:
             A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors) and the
             fields of the query record as `metadata`, with the `product_formulas`: instructions of
-            the circuit that ran as product formulas of terms not known to commute. Values of one
+            the circuit that ran as product formulas of terms not known to commute; and with the
+            `reached_precision`, the `error_norm` of the PUB's standard errors. Values of one
             `run` share noise: equal bindings of a fragment run once, so that the same query asked
             twice gives the same number twice. The standard error of every single value is right;
             for that of a sum or mean of values, ask for the `covariance`, or for `independent`
@@ -524,6 +531,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             options.max_shots,
             float(options.circuit_overhead),
             bool(options.reuse_pilots),
+            options.error_norm,
         )
 
     def next_run(self) -> str:
@@ -573,7 +581,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)
             self._pace = _kind(chosen[0].circuit, accuracy), seconds
-            parts = _split(evaluation, chosen, accuracy.precision)
+            parts = _split(evaluation, chosen, accuracy)
             results.update(zip(members, parts, strict=True))
             if evaluation.covariance is not None:
                 places = np.concatenate([np.arange(ends[n], ends[n + 1]) for n in members])
@@ -611,22 +619,26 @@ def _apart(request: Request) -> Request:
     return replace(request, batch=request.batch.with_own_bindings(), independent=True)
 
 
-def _split(evaluation: Evaluation, pubs: Sequence[Pub], precision: float) -> Iterable[PubResult]:
+def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> Iterable[PubResult]:
     """The part of a batch's results that belongs to each PUB."""
     metadata = {
         **to_dict(evaluation.record),
-        "target_precision": precision,
+        "target_precision": accuracy.precision,
+        "error_norm": accuracy.norm,
         "product_formulas": list(evaluation.product_formulas),
     }
     start = 0
     for pub in pubs:
         stop = start + pub.size
+        stderrs = evaluation.stderrs[start:stop]
         data = DataBin(
             evs=evaluation.values[start:stop].reshape(pub.shape),
-            stds=evaluation.stderrs[start:stop].reshape(pub.shape),
+            stds=stderrs.reshape(pub.shape),
             shape=pub.shape,
         )
-        yield PubResult(data, metadata=dict(metadata))
+        norms = Norms.of_groups(np.zeros(pub.size, dtype=np.intp), accuracy.norm)
+        reached = float(norms.of(stderrs).max(initial=0.0))
+        yield PubResult(data, metadata={**metadata, "reached_precision": reached})
         start = stop
 
 

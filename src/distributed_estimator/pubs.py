@@ -31,6 +31,7 @@ class Batch:
         observable: Shape (queries,): the observable each query asks for.
         binding: Shape (queries,): the row of `values` it asks at.
         values: Shape (bindings, parameters), in the order of `circuit.parameters`.
+        pub: Shape (queries,): the PUB each query belongs to.
     """
 
     circuit: QuantumCircuit
@@ -38,6 +39,7 @@ class Batch:
     observable: IntArray
     binding: IntArray
     values: FloatArray
+    pub: IntArray
 
     def with_own_bindings(self) -> Batch:
         """The same, with a binding for each query."""
@@ -154,7 +156,8 @@ def batch_of(circuit: QuantumCircuit, observables: Sequence[Any], values: FloatA
                 )
             sparse.append(array[()])
     numbers = np.array([distinct[id(observable)] for observable in observables], dtype=np.intp)
-    return Batch(circuit, Observables.gather(sparse), numbers, np.arange(len(numbers)), values)
+    own = np.arange(len(numbers))
+    return Batch(circuit, Observables.gather(sparse), numbers, own, values, own)
 
 
 def merge(pubs: Sequence[Pub]) -> Batch:
@@ -183,4 +186,5 @@ def merge(pubs: Sequence[Pub]) -> Batch:
         np.concatenate([part.reshape(-1) for part in observable]),
         np.concatenate([part.reshape(-1) for part in binding]),
         np.concatenate(values),
+        np.repeat(np.arange(len(pubs)), [pub.size for pub in pubs]),
     )

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ from ..subexperiments import (
     DrawnExperiment,
     DrawnSettings,
     FragmentWork,
+    Norms,
     Seen,
     Sensitivity,
     ShotPlan,
@@ -79,6 +81,7 @@ _KEPT = 0.75
 """Weight of a result that missed its precision, beside a further one of its own shots."""
 _STRICTER = 0.95
 """Factor of the variance that results are planned for which missed, at every miss."""
+_ERRORS = {"max": "standard error", "rms": "root mean square of a PUB's standard errors"}
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
@@ -207,11 +210,12 @@ class Pipeline:
             record = session.record(estimate)
             accuracy = request.accuracy
             promised = accuracy.adaptive and accuracy.budget is None
-            if promised and not estimate.worst <= accuracy.precision:
+            error = session.error(estimate)
+            if promised and not error <= accuracy.precision:
                 warnings.warn(
                     f"precision {accuracy.precision:g} takes more than the {record.shots_total} "
                     "shots that `max_shots`, the deadline or the backend allow: the largest "
-                    f"standard error is {estimate.worst:.3g}",
+                    f"{_ERRORS[accuracy.norm]} is {error:.3g}",
                     PrecisionWarning,
                     stacklevel=2,
                 )
@@ -257,8 +261,10 @@ class Pipeline:
         if session.draws:
             circuits = min(circuits, optimal)
         batch = request.batch
+        # Of n shots of a query its variance is the overhead times the square of its norm over n.
         norms = np.abs(batch.observables.weights[batch.observable]).sum(axis=1)
-        bound = overhead * float((norms**2).sum()) / request.accuracy.precision**2
+        roots = np.bincount(session.norms.number, norms * session.norms.scales)
+        bound = overhead * float((roots**2).sum()) / request.accuracy.precision**2
         return Price(circuits, optimal, neyman, uniform, bound)
 
 
@@ -275,11 +281,6 @@ class _Estimate:
     first_order: int = 0
     gradients: FloatArray | None = None
     covariance: FloatArray | None = None
-
-    @property
-    def worst(self) -> float:
-        """The largest standard error."""
-        return float(self.stderrs.max(initial=0.0))
 
     def with_round(self, other: _Estimate, kept: FloatArray) -> _Estimate:
         """With another round's results, these weighted by what is kept, the others by the rest.
@@ -374,7 +375,8 @@ class _Session(ExitStack):
         seen = self._sample(f"{run} round 0", wanted, designs=plan.designs)
         best = self._estimate(seen)
         for number in range(1, MOST_ROUNDS):
-            missed = ~(best.stderrs.ravel() <= accuracy.precision)
+            errors = self.norms.of(best.stderrs)
+            missed = ~(errors <= accuracy.precision)
             is_over = self.conditions.clock() >= self._end
             if accuracy.budget is not None or plan.is_short or is_over or not missed.any():
                 return best
@@ -382,7 +384,7 @@ class _Session(ExitStack):
                 return best  # to ask again until errors seem small would choose between values
             # Plans that a result misses again were too bold for it.
             aim = accuracy.precision**2 * _STRICTER**number
-            further = (aim - (_KEPT * best.stderrs.ravel()) ** 2) / (1 - _KEPT) ** 2
+            further = (aim - (_KEPT * errors) ** 2) / (1 - _KEPT) ** 2
             kept = np.where(missed, np.where(further > aim, _KEPT, 0.0), 1.0)
             variances = np.where(missed, np.where(further > aim, further, aim), np.inf)
             plan, missing = self._plan(accuracy, seen, variances), self.spent.missing
@@ -395,13 +397,33 @@ class _Session(ExitStack):
                 return best
             if self.spent.missing > missing:
                 return best
-            best = best.with_round(self._estimate(seen), kept)
-        if best.worst <= accuracy.precision:
+            best = best.with_round(self._estimate(seen), kept[self.norms.number])
+        if self.error(best) <= accuracy.precision:
             return best
         raise BackendError(
             f"precision {accuracy.precision:g} was not met in {MOST_ROUNDS} rounds (standard error "
-            f"{best.worst:.3g}): ask for a larger precision"
+            f"{self.error(best):.3g}): ask for a larger precision"
         )
+
+    def error(self, estimate: _Estimate) -> float:
+        """The largest standard error, or norm of standard errors."""
+        return float(self.norms.of(estimate.stderrs).max(initial=0.0))
+
+    @cached_property
+    def norms(self) -> Norms:
+        """Which results are to meet the precision together.
+
+        They are values of a PUB, or components of a gradient.
+        """
+        batch, parameters, norm = (
+            self.request.batch,
+            self.request.parameters,
+            self.request.accuracy.norm,
+        )
+        if parameters is None:
+            return Norms.of_groups(batch.pub, norm)
+        gradients = len(batch.pub) if self.request.weights is None else 1
+        return Norms.of_groups(np.repeat(np.arange(gradients), len(parameters)), norm)
 
     def memory(self) -> int:
         """Bytes that its first round takes, which does not run."""
@@ -591,7 +613,7 @@ class _Session(ExitStack):
     def _derivatives_at(
         self, seen: Reconstruction, values: Values
     ) -> tuple[int, list[Sensitivity]]:
-        """Number of results, and their derivatives at several draws of the tensors."""
+        """Number of norms, and derivatives of their results at several draws of the tensors."""
         draws = max((len(own) for own in values if own is not None), default=1)
         filled = [
             np.repeat(tensor.values[None], draws, axis=0) if own is None else own
@@ -607,8 +629,10 @@ class _Session(ExitStack):
             first = order[: len(order) // draws]
             blocks, rows = np.divmod(own.rows[first], draws * base)
             vectors = own.vectors[0, order].reshape(draws, -1, *own.vectors.shape[2:])
-            split.append(Sensitivity(blocks * base + rows, own.results[first], vectors))
-        return count, split
+            results = own.results[first]
+            vectors = vectors * self.norms.scales[results, None, None]
+            split.append(Sensitivity(blocks * base + rows, self.norms.number[results], vectors))
+        return int(self.norms.number.max(initial=-1)) + 1, split
 
     def _sensitivities(self, seen: Reconstruction) -> tuple[int, list[Sensitivity]]:
         """How many results there are, and how they depend on the fragments' tensors."""
@@ -836,8 +860,9 @@ class _Session(ExitStack):
         plan = self._planned
         if plan is None:
             return None
-        own = self.request.accuracy.allocation, self._pilot_shots
-        return DesignInfo(*own, plan.fragment_shots, plan.stderr, tuple(self._slot_draws) or None)
+        accuracy, drawn = self.request.accuracy, tuple(self._slot_draws) or None
+        own = accuracy.allocation, self._pilot_shots, plan.fragment_shots, plan.stderr, drawn
+        return DesignInfo(*own, None if accuracy.norm == "max" else accuracy.norm)
 
     def _straggler_info(self) -> StragglerInfo:
         own, tally = self.conditions.stragglers, self.spent.tally

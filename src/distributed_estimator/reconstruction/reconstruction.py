@@ -19,7 +19,7 @@ from ..cutting import CutPlan, FloatArray, IntArray
 from ..subexperiments import Observables, Sensitivity
 from .network import Network
 from .path import Contraction
-from .slicing import RunSlices, SlicedNetwork, run_here
+from .slicing import SECONDS_PER_PRODUCT, RunSlices, SlicedNetwork, run_here
 from .tensors import FragmentTensor
 
 Wanted: TypeAlias = Literal["values", "errors", "environments"]
@@ -28,8 +28,11 @@ standard errors, or environments and values."""
 
 _CHUNK_BYTES = 64 << 20
 _ROUNDING = 1e-13
-_MOST_PAIRS = 1000
-"""Pairs of terms of an observable up to which its variance is estimated to all orders."""
+_MOST_PAIRS, _MOST_SECONDS = 1000, 0.1
+"""Pairs of terms of an observable up to which its variance is estimated to all orders, and how long
+that may take as estimated: at cuts of rank 16 the doubled network is large."""
+_SECONDS_PER_NUMBER = 8e-9
+"""To make and copy a number of a covariance, or of a tensor of the doubled network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +174,7 @@ class Reconstruction:
         self.queries = queries
         self._cores = [cut.cores(angles) for cut in plan.cuts]
         self._ranks = [fragment.shape for fragment in plan.fragments]
-        self._wanted = wanted
+        self._wanted = "environments" if wanted == "errors" and self._is_long else wanted
         self._most_elements = most_elements
         self._run_slices = run_slices
         self._sliced = network.sliced(most_elements, squared=False)
@@ -279,11 +282,10 @@ class Reconstruction:
         """Standard errors of `values`, and for how many only the first order was left.
 
         Where few shots make the unbiased variance negative, or leave nothing of it but rounding,
-        where an observable has many terms, and where "environments" were wanted, the first-order
-        variance stands in, which is larger on average.
+        where it would take long, and where "environments" were wanted, the first-order variance
+        stands in, which is larger on average.
         """
-        many = self.queries.num_pairs > _MOST_PAIRS * self.queries.count
-        if many or self._wanted == "environments":
+        if self._wanted == "environments" or self._is_long:
             variances = self.first_order(len(values), self.sensitivities())
             return np.sqrt(variances), int(np.count_nonzero(variances))
         squares, size = self._sum_pairs(self._moments)
@@ -293,6 +295,20 @@ class Reconstruction:
             first = self.first_order(len(values), self.sensitivities())
             variances[doubtful] = first[doubtful]
         return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
+
+    @cached_property
+    def _is_long(self) -> bool:
+        """Whether variances to all orders take too many pairs of terms, or too much time."""
+        pairs, queries = self.queries.num_pairs, self.queries.count
+        if pairs > _MOST_PAIRS * queries:
+            return True
+        numbers = pairs * self.network.elements_per_query(squared=True)
+        products = pairs * self.network.path.doubled_products
+        for tensor in self.tensors:
+            own = tensor.covariance_work
+            numbers, products = numbers + own[0], products + own[1]
+        seconds = numbers * _SECONDS_PER_NUMBER + products * SECONDS_PER_PRODUCT
+        return seconds > _MOST_SECONDS * queries
 
     def covariance(self, stderrs: FloatArray) -> FloatArray:
         """Covariances of queries, which share shots where they share a fragment's binding.
@@ -391,9 +407,8 @@ class Reconstruction:
         begun: dict[bool, Contraction] = {}
         if self._sliced is None and len(self._parts(None)) == 1:
             begun[False] = Contraction(self.network.path, keep=self._wanted == "environments")
-        pairs, most = self.queries.num_pairs, _MOST_PAIRS * self.queries.count
         early = self._wanted == "errors" and self._sliced_squares is None
-        if early and 0 < pairs <= min(self._pairs_at_once, most):
+        if early and 0 < self.queries.num_pairs <= self._pairs_at_once:
             begun[True] = Contraction(self.network.path, keep=False)
         trivial = [n for n, tensor in enumerate(self.tensors) if tensor.experiment.is_trivial]
         cores = range(len(self.tensors), self.network.path.num_leaves)

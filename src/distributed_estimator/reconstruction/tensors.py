@@ -181,6 +181,14 @@ class FragmentTensor:
         """Per measurement group, shape (rows, paulis², product of ranks²), when complete."""
         return [self._covariances(*numbered) for numbered in enumerate(self.experiment.groups)]
 
+    @property
+    def covariance_work(self) -> tuple[int, int]:
+        """Numbers that `covariances` hold, and multiplications that they take at least."""
+        pairs = sum(len(group.paulis) ** 2 for group in self.experiment.groups)
+        numbers = len(self.values) * pairs * self.values.shape[2] ** 2
+        each = 1 if self._weights is None else self.experiment.layout.num_outcomes
+        return numbers, numbers * each
+
     def _covariances(self, number: int, group: MeasurementGroup) -> FloatArray:
         means, shots = self._means(number, slice(None))
         layout = self.experiment.layout

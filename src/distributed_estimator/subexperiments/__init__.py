@@ -31,6 +31,8 @@ from .shots import MOST_ROUNDS as MOST_ROUNDS
 from .shots import MOST_SHOTS as MOST_SHOTS
 from .shots import Accuracy as Accuracy
 from .shots import Allocation as Allocation
+from .shots import ErrorNorm as ErrorNorm
+from .shots import Norms as Norms
 from .shots import ShotsTaken as ShotsTaken
 from .shots import draws_settings as draws_settings
 from .shots import first_shots as first_shots
