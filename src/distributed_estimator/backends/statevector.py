@@ -26,6 +26,7 @@ from ..subexperiments import (
     SlotwiseMap,
     Task,
 )
+from .wide import NARROWEST, WideProgram
 
 _WORK_PER_TASK = 4_000_000
 _SECONDS_EXACT, _SECONDS_SAMPLED = 5e-5, 1.25e-4  # NumPy's calls, for the states and each group
@@ -82,17 +83,30 @@ class StatevectorBackend:
         # 80 rows, on one core: the sum of these is right within a factor of about two.
         sampled = task.shots is not None
         calls = (_SECONDS_SAMPLED if sampled else _SECONDS_EXACT) * (1 + len(experiment.groups))
-        row = _SECONDS_PER_AMPLITUDE * experiment.row_work
+        row = self.row_seconds(experiment)
         row += _SECONDS_PER_BYTE * experiment.table_bytes() if sampled else 0.0
         return calls + len(task.angles) * row
+
+    def row_seconds(self, experiment: FragmentExperiment) -> float:
+        """What a row takes besides NumPy's calls, without its shots."""
+        return _SECONDS_PER_AMPLITUDE * experiment.row_work
+
+    def differentiates(self, experiment: FragmentExperiment) -> bool:
+        """Whether a fragment is wide; copies of a narrow one are run all at once."""
+        return experiment.fragment.num_qubits >= NARROWEST
+
+    def gradient(
+        self, experiment: FragmentExperiment, angles: FloatArray, vector: FloatArray
+    ) -> FloatArray:
+        """Derivatives of the product of a wide fragment's tensor with a vector by its angles."""
+        program = _program_of(experiment.fragment)
+        assert isinstance(program, WideProgram), "differentiates() says which ones"
+        return program.gradient(angles, experiment.groups, vector)
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Evaluate the task's circuits; see `Backend`."""
         program = _program_of(experiment.fragment)
-        states = program.run(task.angles)
-        tensors = []
-        for group in experiment.groups:
-            tensors.append(program.coordinates(states, group))
+        tensors = program.tensors(task.angles, experiment.groups)
         if task.shots is None:
             values = np.empty((len(task.angles), len(experiment.paulis), tensors[0].shape[2]))
             for group, tensor in zip(experiment.groups, tensors, strict=True):
@@ -178,6 +192,11 @@ class Program:
             touched.update(qubits)
         self._gathers = {kernel: np.array(own) for kernel, own in columns.items()}
 
+    def tensors(self, angles: FloatArray, groups: Sequence[MeasurementGroup]) -> list[FloatArray]:
+        """The fragment tensor of each outcome of each group, see `coordinates`."""
+        states = self.run(angles)
+        return [self.coordinates(states, group) for group in groups]
+
     def run(self, angles: FloatArray) -> ComplexArray:
         """Branch states, (rows, angles) -> (branches, 2**qubits, rows)."""
         tables = {k: _table(k, columns, angles) for k, columns in self._gathers.items()}
@@ -243,15 +262,16 @@ def _fuse(
         yield fused
 
 
-_programs: dict[str, Program] = {}
+_programs: dict[str, Program | WideProgram] = {}
 _lock = Lock()
 
 
-def _program_of(fragment: Fragment) -> Program:
+def _program_of(fragment: Fragment) -> Program | WideProgram:
     """The fragment's program; fragments of the same content share one, in any process."""
     with _lock:
         if fragment.key not in _programs:
-            _programs[fragment.key] = Program(fragment)
+            make = WideProgram if fragment.num_qubits >= NARROWEST else Program
+            _programs[fragment.key] = make(fragment)
             if len(_programs) > _MOST_PROGRAMS:
                 del _programs[next(iter(_programs))]
         return _programs[fragment.key]
