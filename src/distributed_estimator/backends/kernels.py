@@ -28,16 +28,22 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
 
 
-def _compiled(*signatures: str) -> Callable[[_F], _F]:
-    """Compile a function, and keep the code for other processes where there is a place for it."""
+def _compiled(signature: str, *, within: bool = False) -> Callable[[_F], _F]:
+    """Compile a function, and keep the code for other processes where there is a place for it.
+
+    Functions called `within` others alone need not be callable from Python.
+    """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": within}
 
     def decorate(function: _F) -> _F:
+        made: _F
         try:
-            return njit(*signatures, cache=True, **options)(function)  # type: ignore[no-any-return]
-        except RuntimeError as error:  # neither the package's directory nor the user's is writable
+            made = njit(signature, cache=True, **options)(function)
+        except (RuntimeError, OSError) as error:  # no directory can be written, or a disk is full
             _log.info("compiled kernels are not kept for the next process: %s", error)
-            return njit(*signatures, **options)(function)  # type: ignore[no-any-return]
+            made = njit(signature, **options)(function)
+        return made
 
     return decorate
 
@@ -48,20 +54,21 @@ _LLVM = ir.VectorType(ir.DoubleType(), LANES)
 _FAST = ("contract",)  # a product and a sum may be rounded once
 
 
-class _Vector(types.Type):  # type: ignore[misc]
+class _Vector(types.Type):
     """`LANES` numbers in registers."""
 
     def __init__(self) -> None:
         super().__init__(name=f"vector of {LANES} float64")
 
 
-@register_model(_Vector)  # type: ignore[misc]
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _LLVM)
 
 
 _vector = _Vector()
+_instruction: Callable[[Any], Any] = intrinsic
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, number: Any) -> Any:
@@ -70,7 +77,7 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, number: Any) -> 
     return builder.bitcast(builder.gep(data, [place]), _LLVM.as_pointer())
 
 
-@intrinsic  # type: ignore[misc]
+@_instruction
 def _load(_: Any, array: Any, number: Any) -> Any:
     """The vector numbered so in an array of numbers."""
 
@@ -82,7 +89,7 @@ def _load(_: Any, array: Any, number: Any) -> Any:
     return _vector(array, types.int64), make
 
 
-@intrinsic  # type: ignore[misc]
+@_instruction
 def _store(_: Any, array: Any, number: Any, value: Any) -> Any:
     """Write a vector into an array."""
 
@@ -93,15 +100,15 @@ def _store(_: Any, array: Any, number: Any, value: Any) -> Any:
     return types.void(array, types.int64, _vector), make
 
 
-@intrinsic  # type: ignore[misc]
+@_instruction
 def _zero(_: Any) -> Any:
     """A vector of zeros."""
     return _vector(), lambda context, builder, signature, own: ir.Constant(_LLVM, None)
 
 
-@intrinsic  # type: ignore[misc]
+@_instruction
 def _add_scaled(_: Any, total: Any, factor: Any, value: Any) -> Any:
-    """total + factor · value, the factor a number."""
+    """Total + factor · value, the factor a number."""
 
     def make(context: Any, builder: Any, signature: Any, own: Any) -> Any:
         undefined = ir.Constant(_LLVM, ir.Undefined)
@@ -113,9 +120,9 @@ def _add_scaled(_: Any, total: Any, factor: Any, value: Any) -> Any:
     return _vector(_vector, types.float64, _vector), make
 
 
-@intrinsic  # type: ignore[misc]
+@_instruction
 def _add_product(_: Any, total: Any, left: Any, right: Any) -> Any:
-    """total + left · right, lane by lane."""
+    """Total + left · right, lane by lane."""
 
     def make(context: Any, builder: Any, signature: Any, own: Any) -> Any:
         return builder.fadd(own[0], builder.fmul(own[1], own[2], flags=_FAST), flags=_FAST)
@@ -126,7 +133,7 @@ def _add_product(_: Any, total: Any, left: Any, right: Any) -> Any:
 # --- gates ----------------------------------------------------------------------------------------
 
 
-@_compiled()
+@_compiled("i8(i8, i8[::1], i8, i8)", within=True)
 def _spread(number: int, bits: IntArray, first: int, count: int) -> int:
     """The number with a zero put in at each of some bits, ascending."""
     for place in range(first, first + count):
@@ -135,16 +142,17 @@ def _spread(number: int, bits: IntArray, first: int, count: int) -> int:
     return number
 
 
-@_compiled()
+@_compiled("i8(i8[:,::1], i8)", within=True)
 def _scratch(gates: IntArray, power: int) -> int:
     """Numbers that the widest gate needs at once."""
     width = 0
     for gate in range(len(gates)):
-        width = max(width, gates[gate, 0])
+        if gates[gate, 0] > width:
+            width = gates[gate, 0]
     return 2 * LANES << power * width
 
 
-@_compiled()
+@_compiled("void(c16[::1], i8, i8[::1], i8[::1], f8[::1])", within=True)
 def _gather(
     state: ComplexArray, base: int, hot: IntArray, lanes: IntArray, buffer: FloatArray
 ) -> None:
@@ -156,7 +164,7 @@ def _gather(
             buffer[imaginary + block * LANES + lane] = value.imag
 
 
-@_compiled()
+@_compiled("void(c16[::1], i8, i8[::1], i8[::1], f8[::1])", within=True)
 def _scatter(
     state: ComplexArray, base: int, hot: IntArray, lanes: IntArray, buffer: FloatArray
 ) -> None:
@@ -169,7 +177,7 @@ def _scatter(
             )
 
 
-@_compiled()
+@_compiled("void(f8[::1], i8, i8[::1], i8[::1], i8[::1], c16[::1], b1, f8[::1])", within=True)
 def _apply(
     buffer: FloatArray,
     size: int,
@@ -203,7 +211,9 @@ def _apply(
             _store(buffer, size + base + offsets[place + i], imaginary)
 
 
-@_compiled()
+@_compiled(
+    "void(f8[::1], f8[::1], i8, i8[::1], i8[::1], i8[::1], i8, f8[::1], c16[::1])", within=True
+)
 def _add_transition(
     left: FloatArray,
     right: FloatArray,
@@ -211,10 +221,14 @@ def _add_transition(
     gate: IntArray,
     bits: IntArray,
     offsets: IntArray,
+    parts: int,
     scratch: FloatArray,
     total: ComplexArray,
 ) -> None:
-    """Add the sum of conj(left) right over all other bits, by the values of a gate's in either."""
+    """Add the sum of conj(left) right over all other bits, by the values of a gate's in either.
+
+    Of its two parts the imaginary one is left out where one is wanted.
+    """
     width, bit, place, start = gate[0], gate[1], gate[2], gate[3]
     dim = 1 << width
     for number in range(2 * dim * dim * LANES):
@@ -231,6 +245,8 @@ def _add_transition(
                 element = 2 * (i * dim + j)
                 real = _add_product(_load(scratch, element), u, x)
                 _store(scratch, element, _add_product(real, v, y))
+                if parts == 1:
+                    continue
                 imaginary = _add_product(_load(scratch, element + 1), u, y)
                 _store(scratch, element + 1, _add_product(imaginary, minus_v, x))
     for element in range(dim * dim):
@@ -278,7 +294,7 @@ def apply_pass(
 
 @_compiled(
     "void(c16[::1], c16[::1], i8[::1], i8[::1], i8[::1], i8[:,::1], i8[::1], i8[::1], "
-    "c16[::1], b1[::1], c16[::1])"
+    "c16[::1], i8[::1], c16[::1])"
 )
 def pull_back_pass(
     state: ComplexArray,
@@ -290,14 +306,14 @@ def pull_back_pass(
     bits: IntArray,
     offsets: IntArray,
     matrices: ComplexArray,
-    wanted: np.ndarray[Any, np.dtype[np.bool_]],
+    wanted: IntArray,
     transitions: ComplexArray,
 ) -> None:
     """Undo the gates of a pass on a state and on the derivative by it, last gate first.
 
     Where a gate is `wanted`, the sum of conj(slope) state behind it, by the values of its bits in
-    either, is added to `transitions`, laid out as `matrices` are. The other arguments are those of
-    `apply_pass`.
+    either, is added to `transitions`, laid out as `matrices` are; of real gates, for which it is 1
+    and not 2, the real part alone. The other arguments are those of `apply_pass`.
     """
     buffer, other = np.empty(2 * hot.size * LANES), np.empty(2 * hot.size * LANES)
     scratch = np.empty(_scratch(gates, 2))
@@ -308,7 +324,9 @@ def pull_back_pass(
         for gate in range(len(gates) - 1, -1, -1):
             own = gates[gate]
             if wanted[gate]:
-                _add_transition(other, buffer, hot.size, own, bits, offsets, scratch, transitions)
+                _add_transition(
+                    other, buffer, hot.size, own, bits, offsets, wanted[gate], scratch, transitions
+                )
             _apply(buffer, hot.size, own, bits, offsets, matrices, True, scratch)
             _apply(other, hot.size, own, bits, offsets, matrices, True, scratch)
         _scatter(state, base, hot, lanes, buffer)
@@ -349,9 +367,9 @@ def fold(
                         value = 0j
                         for j in range(size):
                             row = base + offsets[place + j]
-                            value += values[begin + i * size + j] * matrices[
-                                start + row * dim + column
-                            ]
+                            value += (
+                                values[begin + i * size + j] * matrices[start + row * dim + column]
+                            )
                         scratch[i] = value
                     for i in range(size):
                         row = base + offsets[place + i]
@@ -407,10 +425,10 @@ def unfold(
 
 # --- outcomes -------------------------------------------------------------------------------------
 # The outcome of a basis state is the exclusive or of what each of its qubits adds, `parities`. It
-# is followed from one run of `LANES` basis states to the next.
+# is followed from one run of `LANES` basis states to the next; what they add within a run is `low`.
 
 
-@_compiled()
+@_compiled("i8(i8, i8, i8[::1])", within=True)
 def _next_outcome(outcome: int, run: int, parities: IntArray) -> int:
     """The outcome of the run after the one numbered so."""
     bit = 0
@@ -420,36 +438,26 @@ def _next_outcome(outcome: int, run: int, parities: IntArray) -> int:
     return outcome if LANE_BITS + bit >= parities.size else outcome ^ parities[LANE_BITS + bit]
 
 
-@_compiled()
-def _lane_outcomes(parities: IntArray) -> IntArray:
-    low = np.zeros(LANES, np.int64)
-    for lane in range(LANES):
-        for bit in range(LANE_BITS):
-            if lane >> bit & 1:
-                low[lane] ^= parities[bit]
-    return low
-
-
-@_compiled("void(c16[::1], i8[::1], f8[::1])")
+@_compiled("void(c16[::1], i8[::1], f8[:,::1])")
 def add_chances(state: ComplexArray, parities: IntArray, sums: FloatArray) -> None:
-    """Add the probability of every outcome."""
-    low, outcome = _lane_outcomes(parities), 0
-    lanes = np.zeros((sums.size, LANES))
+    """Add probabilities by outcome of the run and by lane, shape (outcomes, lanes)."""
+    outcome = 0
     for run in range(state.size // LANES):
         for lane in range(LANES):
             value = state[run * LANES + lane]
-            lanes[outcome, lane] += value.real * value.real + value.imag * value.imag
+            sums[outcome, lane] += value.real * value.real + value.imag * value.imag
         outcome = _next_outcome(outcome, run, parities)
-    for outcome in range(sums.size):
-        for lane in range(LANES):
-            sums[outcome ^ low[lane]] += lanes[outcome, lane]
 
 
-@_compiled("void(c16[:,::1], i8[::1], c16[:,:,::1])")
-def sort_by_outcome(states: ComplexArray, parities: IntArray, parts: ComplexArray) -> None:
-    """Sort the amplitudes of every branch, (branches, 2**n) -> (outcomes, branches, …)."""
-    low, outcome = _lane_outcomes(parities), 0
-    ends = np.zeros(len(parts), np.int64)
+@_compiled("void(c16[:,::1], i8[::1], i8[::1], i8[::1], c16[:,:,::1])")
+def sort_by_outcome(
+    states: ComplexArray, parities: IntArray, low: IntArray, ends: IntArray, parts: ComplexArray
+) -> None:
+    """Sort the amplitudes of every branch, (branches, 2**n) -> (outcomes, branches, …).
+
+    `ends` are how many each outcome has so far: 0.
+    """
+    outcome = 0
     for run in range(states.shape[1] // LANES):
         for lane in range(LANES):
             own = outcome ^ low[lane]
@@ -459,19 +467,24 @@ def sort_by_outcome(states: ComplexArray, parities: IntArray, parts: ComplexArra
         outcome = _next_outcome(outcome, run, parities)
 
 
-@_compiled("void(c16[:,::1], i8[::1], c16[:,:,::1], c16[:,::1])")
+@_compiled("void(c16[:,::1], i8[::1], i8[::1], c16[:,:,::1], c16[:,::1])")
 def weigh(
-    states: ComplexArray, parities: IntArray, weights: ComplexArray, result: ComplexArray
+    states: ComplexArray,
+    parities: IntArray,
+    low: IntArray,
+    weights: ComplexArray,
+    result: ComplexArray,
 ) -> None:
     """Combine branches by the weights of the outcome of each amplitude.
 
     Args:
         states: Shape (branches, 2**n).
         parities: What each qubit adds to an outcome.
+        low: What each lane of a run adds.
         weights: Shape (outcomes, branches of the result, branches).
         result: Shape (branches, 2**n); they are added to it.
     """
-    low, outcome = _lane_outcomes(parities), 0
+    outcome = 0
     for run in range(states.shape[1] // LANES):
         first = run * LANES
         for left in range(len(states)):

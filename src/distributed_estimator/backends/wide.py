@@ -12,15 +12,14 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..cutting import BoolArray, ComplexArray, FloatArray, Fragment, IntArray, Operation, Slot
+from ..cutting import ComplexArray, FloatArray, Fragment, IntArray, Slot
 from ..cutting.gates import GateKernel
 from ..subexperiments import MeasurementGroup, SlotwiseMap
 
@@ -63,13 +62,22 @@ class _Block:
     qubits: tuple[int, ...]
     factors: list[tuple[tuple[int, ...], _Part]] = field(default_factory=list)
 
+    @property
+    def parts_wanted(self) -> int:
+        """Parts of the transitions that derivatives depend on: none, the real one, or both."""
+        parts = [part for _, part in self.factors]
+        if not any(isinstance(part, tuple) for part in parts):
+            return 0
+        elements = (p[0].coefficients if isinstance(p, tuple) else p for p in parts)
+        return 2 if any(np.any(array.imag) for array in elements) else 1
+
 
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """Blocks that are applied together; `wanted` are those with angles."""
+    """Blocks that are applied together; `wanted` are the `parts_wanted` of each."""
 
     layout: tuple[IntArray, IntArray, IntArray, IntArray, IntArray, IntArray]
-    wanted: BoolArray
+    wanted: IntArray
 
 
 class _Matrices:
@@ -79,7 +87,10 @@ class _Matrices:
         self._values: list[ComplexArray] = []
         self.starts: dict[_Block, int] = {}
         self._of_kernels: dict[GateKernel, tuple[list[tuple[int, ...]], list[int]]] = {}
-        factors, offsets, layout, identities = [], [], [], []
+        factors: list[tuple[int, ...]] = []
+        offsets: list[int] = []
+        layout: list[tuple[int, ...]] = []
+        identities = []
         begin = start = 0
         for block in blocks:
             dim, first = 1 << len(block.qubits), len(factors)
@@ -159,9 +170,7 @@ class WideProgram:
         self._bits = bits
         self._rotations: dict[tuple[tuple[int, str], ...], tuple[list[_Pass], ComplexArray]] = {}
 
-    def tensors(
-        self, angles: FloatArray, groups: Sequence[MeasurementGroup]
-    ) -> list[FloatArray]:
+    def tensors(self, angles: FloatArray, groups: Sequence[MeasurementGroup]) -> list[FloatArray]:
         """The fragment tensor of each outcome of each group.
 
         Returns:
@@ -243,13 +252,16 @@ class WideProgram:
 
     def _coordinates(self, states: ComplexArray, group: MeasurementGroup) -> FloatArray:
         """The fragment tensor of each outcome of a group, (outcomes, product of ranks)."""
-        states, parities = self._rotated(states, group), self._parities(group)
+        states = self._rotated(states, group)
+        parities, low = self._parities(group)
         if len(states) == 1:
-            chances = np.zeros(group.num_outcomes)
-            kernels().add_chances(states[0], parities, chances)
-            return chances[:, None]
-        parts = np.empty((group.num_outcomes, len(states), -(-states.shape[1] // group.num_outcomes)), dtype=complex)
-        kernels().sort_by_outcome(states, parities, parts)
+            by_lane = np.zeros((group.num_outcomes, len(low)))
+            kernels().add_chances(states[0], parities, by_lane)
+            outcomes = np.arange(group.num_outcomes)[:, None] ^ low
+            return np.bincount(outcomes.ravel(), by_lane.ravel(), group.num_outcomes)[:, None]
+        ends = np.zeros(group.num_outcomes, dtype=np.int64)
+        parts = np.empty((len(ends), len(states), states.shape[1] // len(ends)), dtype=complex)
+        kernels().sort_by_outcome(states, parities, low, ends, parts)
         del states
         grams = (parts @ parts.conj().swapaxes(-1, -2)).reshape(-1, *self._pairs_shape)
         pairs = grams.transpose(0, *self._pairs_order).reshape(len(grams), -1)
@@ -271,17 +283,20 @@ class WideProgram:
             weights = np.ascontiguousarray(weights.reshape(-1, len(states), len(states)))
             weighed = np.zeros_like(states)
             rotated = self._rotated(states, group)
-            kernels().weigh(rotated, self._parities(group), weights, weighed)
+            kernels().weigh(rotated, *self._parities(group), weights, weighed)
             del rotated
             total += self._rotate(weighed, group, adjoint=True)
         return total
 
-    def _parities(self, group: MeasurementGroup) -> IntArray:
-        """What each qubit that is 1 adds to the number of an outcome, by exclusive or."""
+    def _parities(self, group: MeasurementGroup) -> tuple[IntArray, IntArray]:
+        """What each qubit that is 1 adds to an outcome, by exclusive or, and the lanes of a run."""
         parities = np.zeros(self._fragment.num_qubits, dtype=np.int64)
         for bit, qubits in enumerate(group.generators):
             parities[list(qubits)] |= 1 << bit
-        return parities
+        low = np.zeros(1, dtype=np.int64)
+        for own in parities[:_LANE_BITS]:
+            low = np.concatenate([low, low ^ own])
+        return parities, low
 
     def _rotated(self, states: ComplexArray, group: MeasurementGroup) -> ComplexArray:
         """The states in the basis of a group; a copy, unless it is the one they are in."""
@@ -320,7 +335,9 @@ def _split(states: ComplexArray, slot: Slot) -> ComplexArray:
 def _join(slopes: ComplexArray, slot: Slot) -> ComplexArray:
     """The adjoint of `_split`."""
     operators = slot.side.branches
-    parts = slopes.reshape(-1, len(operators), slopes.shape[1] >> slot.qubit + 1, 2, 1 << slot.qubit)
+    parts = slopes.reshape(
+        -1, len(operators), slopes.shape[1] >> slot.qubit + 1, 2, 1 << slot.qubit
+    )
     result = np.zeros((len(parts), *parts.shape[2:]), dtype=complex)
     for number, i, j in np.argwhere(operators):
         result[:, :, j] += operators[number, i, j].conj() * parts[:, number, :, i]
@@ -346,17 +363,18 @@ def _fuse(fragment: Fragment) -> tuple[dict[int, _Block], list[_Block | Slot]]:
             part = step.kernel, step.angles
         qubits = step.qubits
         if len(qubits) == 1 and qubits[0] not in touched:
-            block = first.setdefault(qubits[0], _Block(qubits))
-            block.factors.append((qubits, part))
+            first.setdefault(qubits[0], _Block(qubits)).factors.append((qubits, part))
             continue
-        found = {id(last.get(qubit)): last.get(qubit) for qubit in qubits}
-        (joined,) = found.values() if len(found) == 1 else (None,)
-        if joined is None or len(joined.qubits) > _MOST_FUSED:
+        before = [last.get(qubit) for qubit in qubits]
+        shared = before[0] if all(block is before[0] for block in before) else None
+        if shared is not None and len(shared.qubits) <= _MOST_FUSED:
+            joined = shared
+        else:
             joined = _Block(tuple(sorted(qubits)))
-            for block in found.values() if len(qubits) <= _MOST_FUSED else ():
-                if block is not None and len(block.qubits) == 1:
-                    joined.factors += block.factors
-                    steps[places.pop(block)] = None
+            for old in before if len(qubits) <= _MOST_FUSED else ():
+                if old is not None and len(old.qubits) == 1:
+                    joined.factors += old.factors
+                    steps[places.pop(old)] = None
             places[joined] = len(steps)
             steps.append(joined)
         joined.factors.append((qubits, part))
@@ -390,7 +408,9 @@ def _pass(
     free = (bit for bit in range(bits) if bit not in hot)
     lanes = [next(free) for _ in range(_LANE_BITS)]
     places = {bit: place for place, bit in enumerate(hot)}
-    gates, flat, offsets = [], [], []
+    gates: list[tuple[int, ...]] = []
+    flat: list[int] = []
+    offsets: list[int] = []
     for block in blocks:
         own = [places[qubit] for qubit in block.qubits]
         gates.append((len(own), len(flat), len(offsets), starts[block]))
@@ -404,8 +424,7 @@ def _pass(
         np.array(flat, np.int64),
         np.array(offsets, np.int64),
     )
-    symbolic = [any(isinstance(part, tuple) for _, part in block.factors) for block in blocks]
-    return _Pass(layout, np.array(symbolic))
+    return _Pass(layout, np.array([block.parts_wanted for block in blocks], np.int64))
 
 
 def _offsets(bits: Sequence[int]) -> list[int]:
