@@ -258,7 +258,8 @@ class WideProgram:
             by_lane = np.zeros((group.num_outcomes, len(low)))
             kernels().add_chances(states[0], parities, by_lane)
             outcomes = np.arange(group.num_outcomes)[:, None] ^ low
-            return np.bincount(outcomes.ravel(), by_lane.ravel(), group.num_outcomes)[:, None]
+            sums = np.bincount(outcomes.ravel(), by_lane.ravel(), group.num_outcomes)
+            return np.asarray(sums[:, None], dtype=np.float64)
         ends = np.zeros(group.num_outcomes, dtype=np.int64)
         parts = np.empty((len(ends), len(states), states.shape[1] // len(ends)), dtype=complex)
         kernels().sort_by_outcome(states, parities, low, ends, parts)
