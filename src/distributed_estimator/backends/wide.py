@@ -252,7 +252,8 @@ class WideProgram:
 
     def _coordinates(self, states: ComplexArray, group: MeasurementGroup) -> FloatArray:
         """The fragment tensor of each outcome of a group, (outcomes, product of ranks)."""
-        states = self._rotated(states, group)
+        if any(letter in _ROTATIONS for _, letter in group.basis):
+            states = self._rotate(states.copy(), group, adjoint=False)
         parities, low = self._parities(group)
         if len(states) == 1:
             by_lane = np.zeros((group.num_outcomes, len(low)))
@@ -272,7 +273,7 @@ class WideProgram:
         self, states: ComplexArray, groups: Sequence[MeasurementGroup], vector: FloatArray
     ) -> ComplexArray:
         """The derivative by the conjugate of the branch states, of the vector's product."""
-        total = np.zeros_like(states)
+        total: ComplexArray | None = None
         slots = len(self._fragment.slots)
         split = [k for slot in self._fragment.slots for k in 2 * [len(slot.side.branches)]]
         order = [1 + 2 * s + end for end in (1, 0) for s in range(slots)]
@@ -283,11 +284,12 @@ class WideProgram:
             weights = weights.reshape(-1, *split).transpose(0, *order)
             weights = np.ascontiguousarray(weights.reshape(-1, len(states), len(states)))
             weighed = np.zeros_like(states)
-            rotated = self._rotated(states, group)
-            kernels().weigh(rotated, *self._parities(group), weights, weighed)
-            del rotated
-            total += self._rotate(weighed, group, adjoint=True)
-        return total
+            self._rotate(states, group, adjoint=False)  # here and back: a copy takes memory
+            kernels().weigh(states, *self._parities(group), weights, weighed)
+            for own in (states, weighed):
+                self._rotate(own, group, adjoint=True)
+            total = weighed if total is None else np.add(total, weighed, out=total)
+        return np.zeros_like(states) if total is None else total
 
     def _parities(self, group: MeasurementGroup) -> tuple[IntArray, IntArray]:
         """What each qubit that is 1 adds to an outcome, by exclusive or, and the lanes of a run."""
@@ -298,12 +300,6 @@ class WideProgram:
         for own in parities[:_LANE_BITS]:
             low = np.concatenate([low, low ^ own])
         return parities, low
-
-    def _rotated(self, states: ComplexArray, group: MeasurementGroup) -> ComplexArray:
-        """The states in the basis of a group; a copy, unless it is the one they are in."""
-        if all(letter not in _ROTATIONS for _, letter in group.basis):
-            return states
-        return self._rotate(states.copy(), group, adjoint=False)
 
     def _rotate(
         self, states: ComplexArray, group: MeasurementGroup, *, adjoint: bool
