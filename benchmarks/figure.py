@@ -1,7 +1,8 @@
-"""Draw a benchmark, `query` or `shots`: `python -m benchmarks.figure query.json figure.png`.
+"""Draw a benchmark: `python -m benchmarks.figure query.json figure.png`.
 
 query: one line per way to ask one query of 4 qubits, against the number of cuts. shots: shots
-against the precision, and variance × shots against the number of cuts. Axes are logarithmic.
+against the precision, and variance × shots against the number of cuts. fragment: seconds a value
+against the width, on one and two threads. Axes are logarithmic.
 """
 
 from __future__ import annotations
@@ -40,13 +41,17 @@ _DRAWN = ("QNN, 3 cuts", "weak, 3 cut RZZ(0.3)")
 
 
 def main() -> None:
-    """Read a JSON document of `benchmarks.query` or `benchmarks.shots` and write a PNG."""
+    """Read a JSON document of one of these benchmarks and write a PNG."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("document", type=Path)
     parser.add_argument("picture", type=Path)
     arguments = parser.parse_args()
     document = json.loads(arguments.document.read_text())
-    figure = draw_shots(document) if document["benchmark"] == "shots" else draw(document["rows"])
+    if document["benchmark"] == "shots":
+        figure = draw_shots(document)
+    else:
+        draws = {"query": draw, "fragment": draw_fragments}
+        figure = draws[document["benchmark"]](document["rows"])
     figure.savefig(arguments.picture, dpi=150)
 
 
@@ -92,6 +97,32 @@ def _times(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
         name: {0: points[0]} if name.startswith("not cut") else points
         for name, points in times.items()
     }
+
+
+def draw_fragments(rows: list[dict[str, Any]]) -> Figure:
+    """Seconds a value by width, for each number of threads, from rows of `benchmarks.fragment`."""
+    times: dict[int, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        case = row["case"]
+        lines = times.setdefault(case["threads"], {})
+        ours = row["name"], row["seconds"]
+        for name, seconds in (ours, (row["counterpart"], row["counterpart_seconds"])):
+            lines.setdefault(name, {})[case["qubits"]] = seconds / case["queries"]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = figure.subplots(1, len(times), sharey=True, squeeze=False)[0]
+    for axes, (threads, lines) in zip(panels, sorted(times.items()), strict=True):
+        for (name, points), (colour, marker) in zip(sorted(lines.items()), _LOOKS, strict=False):
+            widths = sorted(points)
+            seconds = [points[width] for width in widths]
+            axes.plot(widths, seconds, color=colour, marker=marker, label=name)
+        axes.set_yscale("log")
+        axes.set_xlabel("qubits")
+        axes.set_title(f"{threads} thread{'s' if threads > 1 else ''}", loc="left", fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("seconds a value")
+    panels[0].legend(frameon=False, fontsize=8)
+    return figure
 
 
 def draw_shots(document: dict[str, Any]) -> Figure:

@@ -3,7 +3,8 @@
 Each slot splits the state into as many branches as its side has operators (two for most gates and
 wires). The inner products of the branches are the exact fragment tensor, for all settings at once;
 shots are drawn from the exact outcome distribution of each setting. A fragment is compiled once:
-gates on one qubit are fused, angles are gathered by kind of gate.
+gates on one qubit are fused, angles are gathered by kind of gate. Narrow fragments are simulated
+here, at all rows at a time, wide ones in `wide`.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from ..subexperiments import (
     SlotwiseMap,
     Task,
 )
+from .wide import NARROWEST, WideProgram
 
 _WORK_PER_TASK = 4_000_000
 _SECONDS_EXACT, _SECONDS_SAMPLED = 5e-5, 1.25e-4  # NumPy's calls, for the states and each group
 _SECONDS_PER_AMPLITUDE = 5e-9  # and gate
+_SECONDS_PER_AMPLITUDE_COMPILED = 7e-10
 _SECONDS_PER_BYTE = 3e-9  # of tables of outcomes, to draw and sum up
 _MOST_PROGRAMS = 1024
 _SMALL = 1 << 10
 """Amplitudes up to which one call that multiplies zeros too is faster than several without."""
-_SMALL_ORDER = 1 << 14
 _ZERO = np.array([[1], [0]], dtype=np.complex128)
 _TO_Z = {
     "X": np.array([[1, 1], [1, -1]], dtype=complex)[..., None] / np.sqrt(2),
@@ -49,7 +51,7 @@ _Part: TypeAlias = ComplexArray | tuple[GateKernel, int]
 
 @dataclass(frozen=True)
 class StatevectorBackend:
-    """Exact or shot-by-shot simulation of fragments with NumPy, complex128; see `Backend`.
+    """Exact or shot-by-shot simulation of fragments, complex128; see `Backend`.
 
     Example:
         >>> StatevectorBackend().name
@@ -82,17 +84,37 @@ class StatevectorBackend:
         # 80 rows, on one core: the sum of these is right within a factor of about two.
         sampled = task.shots is not None
         calls = (_SECONDS_SAMPLED if sampled else _SECONDS_EXACT) * (1 + len(experiment.groups))
-        row = _SECONDS_PER_AMPLITUDE * experiment.row_work
+        row = self.row_seconds(experiment)
         row += _SECONDS_PER_BYTE * experiment.table_bytes() if sampled else 0.0
         return calls + len(task.angles) * row
+
+    def row_seconds(self, experiment: FragmentExperiment) -> float:
+        """What a row takes besides NumPy's calls, without its shots."""
+        wide = experiment.fragment.num_qubits >= NARROWEST
+        seconds = _SECONDS_PER_AMPLITUDE_COMPILED if wide else _SECONDS_PER_AMPLITUDE
+        return seconds * experiment.row_work
+
+    def differentiates(self, experiment: FragmentExperiment) -> bool:
+        """Whether a fragment is wide; copies of a narrow one are run all at once."""
+        return experiment.fragment.num_qubits >= NARROWEST
+
+    def gradient(
+        self, experiment: FragmentExperiment, angles: FloatArray, vector: FloatArray
+    ) -> FloatArray:
+        """Derivatives of the product of a wide fragment's tensor with a vector by its angles."""
+        program = _program_of(experiment.fragment)
+        assert isinstance(program, WideProgram), "differentiates() says which ones"
+        return program.gradient(angles, experiment.groups, vector)
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Evaluate the task's circuits; see `Backend`."""
         program = _program_of(experiment.fragment)
-        states = program.run(task.angles)
-        tensors = []
-        for group in experiment.groups:
-            tensors.append(program.coordinates(states, group))
+        if isinstance(program, WideProgram):
+            tensors = program.tensors(task.angles, experiment.groups)
+        else:
+            states, tensors = program.run(task.angles), []
+            for group in experiment.groups:
+                tensors.append(program.coordinates(states, group))
         if task.shots is None:
             values = np.empty((len(task.angles), len(experiment.paulis), tensors[0].shape[2]))
             for group, tensor in zip(experiment.groups, tensors, strict=True):
@@ -243,15 +265,16 @@ def _fuse(
         yield fused
 
 
-_programs: dict[str, Program] = {}
+_programs: dict[str, Program | WideProgram] = {}
 _lock = Lock()
 
 
-def _program_of(fragment: Fragment) -> Program:
+def _program_of(fragment: Fragment) -> Program | WideProgram:
     """The fragment's program; fragments of the same content share one, in any process."""
     with _lock:
         if fragment.key not in _programs:
-            _programs[fragment.key] = Program(fragment)
+            make = WideProgram if fragment.num_qubits >= NARROWEST else Program
+            _programs[fragment.key] = make(fragment)
             if len(_programs) > _MOST_PROGRAMS:
                 del _programs[next(iter(_programs))]
         return _programs[fragment.key]
@@ -351,8 +374,7 @@ def outcome_grams(states: ComplexArray, generators: tuple[tuple[int, ...], ...])
     branches, dim, rows = states.shape
     order = None
     if generators:
-        find = _kept_outcome_order if dim <= _SMALL_ORDER else _outcome_order
-        order = find(dim.bit_length() - 1, generators)
+        order = _outcome_order(dim.bit_length() - 1, generators)
     if branches == 1:  # probabilities alone
         chances = states[0].real ** 2 + states[0].imag ** 2
         chances = chances if order is None else chances[order]
@@ -365,6 +387,7 @@ def outcome_grams(states: ComplexArray, generators: tuple[tuple[int, ...], ...])
     return np.asarray(parts @ parts.conj().swapaxes(-1, -2))
 
 
+@lru_cache(maxsize=256)
 def _outcome_order(num_qubits: int, generators: tuple[tuple[int, ...], ...]) -> IntArray:
     """Basis states sorted by their outcome, equally many for each."""
     states = np.arange(1 << num_qubits)
@@ -373,9 +396,6 @@ def _outcome_order(num_qubits: int, generators: tuple[tuple[int, ...], ...]) -> 
         mask = sum(1 << q for q in qubits)
         outcome |= (np.bitwise_count(states & mask) & 1).astype(states.dtype) << bit
     return np.argsort(outcome, kind="stable")
-
-
-_kept_outcome_order = lru_cache(maxsize=256)(_outcome_order)
 
 
 def _expose(states: NDArray[Any], qubits: Sequence[int]) -> list[NDArray[Any]]:

@@ -35,7 +35,7 @@ from ..execution import (
     run_tasks,
 )
 from ..pubs import Batch
-from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, derivatives, run_here
+from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, derivatives
 from ..records import (
     DesignInfo,
     QueryRecord,
@@ -51,6 +51,9 @@ from ..subexperiments import (
     MOST_PILOTS,
     MOST_ROUNDS,
     Accuracy,
+    AdjointBackend,
+    AdjointTask,
+    AdjointWork,
     Allocation,
     Backend,
     Design,
@@ -64,6 +67,7 @@ from ..subexperiments import (
     ShotsTaken,
     SlotDraw,
     Values,
+    adjoint_pays,
     drawn_bases,
     draws_settings,
     environments,
@@ -329,6 +333,7 @@ class _Session(ExitStack):
         self._planned: ShotPlan | None = None
         self._slot_draws: dict[int, tuple[SlotDraw, ...]] = {}
         self._pilot_shots = 0
+        self._adjoint: tuple[int, ...] = ()
         self._mark = self._begun = conditions.clock()
         deadline = conditions.policy.deadline
         began = self._begun if begun is None else begun
@@ -352,10 +357,26 @@ class _Session(ExitStack):
         self.rows, self.shifts = rows, None
         if request.parameters is not None:
             self.shifts = self.prepared.shifts(request.parameters)
-            self.rows = [s.rows(base) for s, base in zip(self.shifts, rows, strict=True)]
+            if request.accuracy.exact:
+                self._adjoint = self._where_adjoint_pays(self.shifts)
+            self.rows = [
+                base if number in self._adjoint else shifts.rows(base)
+                for number, (shifts, base) in enumerate(zip(self.shifts, rows, strict=True))
+            ]
             self.slopes = derivatives.slopes_of_angles(
                 self.plan, self.shifts, request.batch.values, request.parameters
             )
+
+    def _where_adjoint_pays(self, shifts: Sequence[derivatives.Shifts]) -> tuple[int, ...]:
+        """Fragments whose derivatives are exact and take less than all their shifted rows."""
+        products = len(self.request.batch.observable)
+        return tuple(
+            number
+            for number, (experiment, own, rows) in enumerate(
+                zip(self.prepared.experiments, shifts, self.rows, strict=True)
+            )
+            if adjoint_pays(self.pipeline.backend, experiment, own.count * len(rows), products)
+        )
 
     def estimate(self, plan: ShotPlan | int | None) -> _Estimate:
         """What was asked for, which meets the accuracy or is the best in time.
@@ -650,8 +671,9 @@ class _Session(ExitStack):
         sampled = any(tensor.counts for tensor in sample.tensors)
         stderrs, first_order, gradients = np.zeros_like(values), 0, None
         if self.shifts is not None:
+            known = self._derivatives_by_angles(sample) if self._adjoint else {}
             gradients = derivatives.gradients(
-                self.plan, sample, self.shifts, self.angles, self.slopes
+                self.plan, sample, self.shifts, self.angles, self.slopes, known
             )
             shape = gradients.shape if self.request.weights is None else gradients.shape[1:]
             stderrs = np.zeros(shape)
@@ -786,16 +808,52 @@ class _Session(ExitStack):
 
         return replace(conditions, watch=watch)
 
+    def _derivatives_by_angles(self, sample: Reconstruction) -> dict[int, FloatArray]:
+        """Of every query by the angles of the fragments where adjoint differentiation pays.
+
+        Their environments are known by now: the derivatives of a query are those of the product of
+        the fragment's tensor with one vector.
+        """
+        backend, experiments = self.pipeline.backend, self.prepared.experiments
+        assert isinstance(backend, AdjointBackend), "adjoint_pays() asked for it"
+        sensitivities = sample.sensitivities()
+        tasks = [
+            AdjointTask(number, row, self.rows[number][row], vector)
+            for number in self._adjoint
+            for row, vector in zip(
+                sensitivities[number].rows.tolist(), sensitivities[number].vectors[0], strict=True
+            )
+        ]
+        self._lap("reconstruct")
+        work = AdjointWork(backend, experiments)
+        size = max(backend.row_bytes(experiments[number], None) for number in self._adjoint)
+        specs = [
+            TaskSpec(f"{work.key} {number}", work.seconds(task), task.experiment)
+            for number, task in enumerate(tasks)
+        ]
+        results = self._run_all(Assignment(work, tasks, specs, work.check, work.describe), size)
+        self._lap("execute")
+        found = np.split(np.arange(len(tasks)), len(self._adjoint))
+        return {
+            number: np.array([results[place][0] for place in places])
+            for number, places in zip(self._adjoint, found, strict=True)
+        }
+
     def _run_slices(self, work: SliceWork, tasks: Sequence[int]) -> Sequence[Arrays]:
-        """Run slices on the pool, or here where they would not fit side by side."""
-        pool, conditions = self.pipeline.pool, self.conditions
-        if self.pipeline.memory.is_exceeded(8 * work.elements * pool.workers):
-            return list(run_here(work, tasks))
-        results: dict[int, Arrays] = {}
+        """Run slices on the pool."""
         specs = [TaskSpec(f"{work.key} {task}", work.seconds) for task in tasks]
+        assignment = Assignment(work, tasks, specs, work.check, work.describe)
+        return self._run_all(assignment, 8 * work.elements)
+
+    def _run_all(self, assignment: Assignment, size: int) -> Sequence[Arrays]:
+        """Run tasks on the pool, or here where they, of such a size, would not fit side by side."""
+        pool, conditions, tasks = self.pipeline.pool, self.conditions, assignment.tasks
+        if self.pipeline.memory.is_exceeded(size * pool.workers):
+            return [assignment.work.run(task) for task in tasks]
+        results: dict[int, Arrays] = {}
         tally = run_tasks(
             pool,
-            Assignment(work, tasks, specs, work.check, work.describe),
+            assignment,
             lambda number, arrays, _: results.update({number: arrays}),
             Conditions(
                 Policy(retry=conditions.policy.retry), stop=conditions.stop, clock=conditions.clock

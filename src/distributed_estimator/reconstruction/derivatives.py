@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -70,15 +70,18 @@ def gradients(
     shifts: Sequence[Shifts],
     angles: FloatArray,
     slopes: FloatArray,
+    known: Mapping[int, FloatArray],
 ) -> FloatArray:
     """Derivatives of every query by parameters.
 
     Args:
         plan: The plan.
-        reconstruction: Of tensors that hold base rows first, then the shifted ones.
+        reconstruction: Of tensors that hold base rows first, then the shifted ones, where the
+            derivatives by their fragments' angles are not known.
         shifts: Of each fragment.
         angles: Angles of all gates at every binding, shape (bindings, angles).
         slopes: Of the angles, as `slopes_of_angles` gives them.
+        known: By fragment, derivatives of every query by its angles, shape (queries, angles).
 
     Returns:
         Shape (queries, parameters).
@@ -87,11 +90,13 @@ def gradients(
     fragments = [
         (number, shift.columns, shift.derivatives(reconstruction.tensors[number].values))
         for number, shift in enumerate(shifts)
-        if shift.columns
+        if shift.columns and number not in known
     ]
     cores = list(_core_slopes(plan, angles, slopes))
     result = np.zeros((queries.count, angles.shape[1]))
-    for part, environments in reconstruction.environments():
+    for number, own in known.items():
+        result[:, plan.fragments[number].angles] = own
+    for part, environments in reconstruction.environments() if fragments or cores else ():
         entries = np.zeros((part.stop - part.start, result.shape[1]))
         for number, columns, own in fragments:
             chosen = own[:, queries.rows[number][part], queries.paulis[number][part]]

@@ -1,5 +1,9 @@
 """From a plan, observables and bindings to the tasks that are run. Pure."""
 
+from .adjoint import AdjointBackend as AdjointBackend
+from .adjoint import AdjointTask as AdjointTask
+from .adjoint import AdjointWork as AdjointWork
+from .adjoint import adjoint_pays as adjoint_pays
 from .design import Design as Design
 from .design import ShotPlan as ShotPlan
 from .design import environments as environments
