@@ -71,7 +71,7 @@ class StatevectorBackend:
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
         """Branch states, their inner products and tables."""
         fragment = experiment.fragment
-        states = 16 * fragment.num_branches << fragment.num_qubits
+        states = 16 * fragment.num_branches << fragment.purified.num_qubits
         outcomes = sum(group.num_outcomes for group in experiment.groups)
         grams = 16 * outcomes * fragment.num_branches**2
         return 4 * states + 3 * grams + (0 if shots is None else experiment.table_bytes())
@@ -88,7 +88,7 @@ class StatevectorBackend:
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Evaluate the task's circuits; see `Backend`."""
-        program = _program_of(experiment.fragment)
+        program = _program_of(experiment.fragment.purified)
         states = program.run(task.angles)
         tensors = []
         for group in experiment.groups:

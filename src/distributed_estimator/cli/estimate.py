@@ -89,15 +89,15 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
     """Estimate an expectation value of the circuit in FILE (OpenQASM 2, OpenQASM 3 or QPY).
 
     The circuit is cut where --label or --max-qubits says, and not at all without them. Final
-    measurements in the file are taken off. Without --shots, --precision and --exact, shots are
-    spent until the standard error is 1/64.
+    measurements in the file are taken off, the outcomes of others ignored. Without --shots,
+    --precision and --exact, shots are spent until the standard error is 1/64.
     """
     pool, address = options.pop("pool") or "threads", options.pop("address")
     check_address(pool, address)
     policy = take_policy(options).policy
     stragglers = take(StragglerSettings, options).stragglers
     query = read_query(**options)
-    pub = (query.circuit, query.observable, query.binding())
+    pub = (query.circuit, list(query.observables), query.binding())
     settings = replace(query.settings.options, policy=policy, stragglers=stragglers)
     files = {} if trace is None else {name: trace / file for name, file in _TRACES.items()}
     with (
@@ -128,12 +128,19 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
 
 
 def _as_dict(query: Query, result: Any, files: dict[str, str]) -> dict[str, Any]:
-    terms = query.observable.to_list()
+    values = [
+        {
+            "observable": [{"paulis": name, "weight": w.real} for name, w in observable.to_list()],
+            "value": float(value),
+            "stderr": float(stderr),
+        }
+        for observable, value, stderr in zip(
+            query.observables, result.data.evs, result.data.stds, strict=True
+        )
+    ]
     return {
         "file": str(query.file),
-        "observable": [{"paulis": name, "weight": float(weight.real)} for name, weight in terms],
-        "value": float(result.data.evs),
-        "stderr": float(result.data.stds),
+        **(values[0] if len(values) == 1 else {"values": values}),
         "stages": stages_as_dict(stages_of(result.metadata)),
         "record": dict(result.metadata),
         "files": files,
@@ -141,10 +148,15 @@ def _as_dict(query: Query, result: Any, files: dict[str, str]) -> dict[str, Any]
     }
 
 
+def _shown(value: float, stderr: float, exact: bool) -> str:
+    return f"{value:.12g} (exact)" if exact else with_error(value, stderr)
+
+
 def _print_text(document: dict[str, Any], *, exact: bool) -> None:
-    value, record = document["value"], document["record"]
-    shown = f"{value:.12g} (exact)" if exact else with_error(value, document["stderr"])
-    click.echo(f"value {shown}")
+    record = document["record"]
+    for number, own in enumerate(document.get("values", [document])):
+        name = f"value {number}" if "values" in document else "value"
+        click.echo(f"{name} {_shown(own['value'], own['stderr'], exact)}")
     counts = [counted(record[f"num_{noun}s"], noun) for noun in ("cut", "fragment", "circuit")]
     click.echo(", ".join([*counts, counted(record["shots_total"], "shot")]))
     drawn = (record.get("design") or {}).get("drawn") or ()

@@ -114,8 +114,9 @@ class CutPlan:
         """Plan the cuts of a circuit.
 
         Args:
-            circuit: A unitary circuit, which may hold the addon's `CutWire` and `Move`, resets of
-                qubits that nothing has acted on, and final measurements, which are left out.
+            circuit: A circuit without classical control, which may hold the addon's `CutWire` and
+                `Move`. Measurements, whose outcomes are ignored, and resets are run in the fragment
+                of their qubit; final measurements are left out.
             cuts: A label per qubit (character i of a string labels qubit i): gates and
                 moves between labels are cut, and every `CutWire`. `AutoCut`: searched for.
                 None: nothing is cut. A plan of this very circuit: returned as it is.
@@ -252,7 +253,7 @@ def _find_cuts(normal: NormalCircuit, search: AutoCut) -> tuple[NormalCircuit, f
     Returns:
         The circuit with the wire cuts found inserted, and the numbers of the operations to cut.
     """
-    if any(operation.kind != "gate" for operation in normal.operations):
+    if any(operation.is_mark for operation in normal.operations):
         raise CutError(
             "the circuit holds `CutWire` or `Move` and `cuts` is an AutoCut: remove the marks, or "
             "give labels instead"

@@ -15,7 +15,7 @@ from math import isfinite
 from operator import add
 from typing import Any, Literal
 
-from qiskit.circuit import Instruction, ParameterExpression
+from qiskit.circuit import Instruction, Measure, ParameterExpression, Reset
 from qiskit.circuit.library import (
     CXGate,
     CZGate,
@@ -39,11 +39,12 @@ Together = Callable[[tuple[int, ...]], bool]
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """A gate, wire cut or move of a circuit; a permutation on the way to normal form.
+    """A gate, measurement, reset, wire cut or move; a permutation on the way to normal form.
 
     Attributes:
-        instruction: Qiskit's gate, `CutWire` (marked by the user or found by a search), `Move` (the
-            state of the first qubit goes to the second) or `PermutationGate`.
+        instruction: Qiskit's gate, `Measure` (whose outcome is ignored), `Reset`, `CutWire` (marked
+            by the user or found by a search), `Move` (the state of the first qubit goes to the
+            second) or `PermutationGate`.
         qubits: The qubits it acts on, in the gate's own order.
         position: Index of the instruction of the source circuit it came from.
         kernel: The unitary of a gate; None for all others.
@@ -57,11 +58,18 @@ class Operation:
     angles: tuple[int, ...] = ()
 
     @property
-    def kind(self) -> Literal["gate", "cut_wire", "move"]:
+    def kind(self) -> Literal["gate", "measure", "reset", "cut_wire", "move"]:
         """What a circuit in normal form holds."""
         if self.kernel is not None:
             return "gate"
+        if isinstance(self.instruction, Measure | Reset):
+            return "measure" if isinstance(self.instruction, Measure) else "reset"
         return "move" if isinstance(self.instruction, Move) else "cut_wire"
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether it says where a wire may be cut, and does nothing else."""
+        return self.kind in ("cut_wire", "move")
 
 
 def relabel(

@@ -500,7 +500,7 @@ class FragmentExperiment:
     @cached_property
     def row_work(self) -> int:
         """Amplitudes touched per binding, over all gates."""
-        amplitudes = self.fragment.num_branches << self.fragment.num_qubits
+        amplitudes = self.fragment.num_branches << self.fragment.purified.num_qubits
         return amplitudes * (len(self.fragment.steps) + 1) + 20 * self.num_circuits
 
     def __reduce__(self) -> tuple[Any, ...]:
