@@ -408,9 +408,9 @@ def test_pickled_objects_in_a_qpy_file_are_not_loaded(
     circuit = QuantumCircuit(2)
     circuit.append(PauliEvolutionGate(SparsePauliOp("ZZ"), 0.3), [0, 1])
     save, harmful = np.save, np.array([_Harmful(tmp_path / "harm")], dtype=object)
-    monkeypatch.setattr("numpy.save", lambda stream, _: save(stream, harmful, allow_pickle=True))
-    (tmp_path / "bad.qpy").write_bytes(as_qpy(circuit))
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr("numpy.save", lambda stream, _: save(stream, harmful, allow_pickle=True))
+        (tmp_path / "bad.qpy").write_bytes(as_qpy(circuit))
     assert_refused(dest("estimate", tmp_path / "bad.qpy"), "is no readable QPY file")
     assert not (tmp_path / "harm").exists()
 
@@ -498,20 +498,27 @@ def test_files_that_are_none_or_too_long(
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "expected"),
     [
-        ("h q[0]; measure q[0] -> c[0]; h q[0];", "a measurement"),
-        ("reset q[0]; h q[0];", "a reset"),
+        ("h q[0]; measure q[0] -> c[0]; h q[0];", 0.0),
+        ("reset q[0]; rx(0.3) q[0];", math.cos(0.3)),
         ("if (c==1) h q[0];", "classical control"),
     ],
 )
-def test_circuits_that_are_not_unitary(
-    dest: Callable[..., Done], tmp_path: Path, lines: str, message: str
+def test_measurements_and_resets_in_a_file(
+    dest: Callable[..., Done], tmp_path: Path, lines: str, expected: float | str
 ):
     path = tmp_path / "circuit.qasm"
-    path.write_text(f"{HEADER_2}qreg q[2]; creg c[2]; cx q[0],q[1]; {lines}", "utf-8")
-    for verb in ("estimate", "plan"):
-        assert_refused(dest(verb, path), message)
+    text = f"{HEADER_2}qreg q[2]; creg c[2]; cx q[0],q[1]; {lines} cx q[0],q[1];"
+    path.write_text(text, "utf-8")
+    options = "--observable", "IZ", "--label", "AB"
+    if isinstance(expected, str):
+        for verb in ("estimate", "plan"):
+            assert_refused(dest(verb, path, *options), expected)
+        return
+    value = dest("estimate", path, *options, "--exact", "--json").document["value"]
+    assert value == pytest.approx(expected, abs=1e-10)
+    assert "┤ " in dest("plan", path, *options).out
 
 
 # --- dest plan

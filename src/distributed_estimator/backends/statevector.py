@@ -96,7 +96,7 @@ class StatevectorBackend:
         if task.shots is None:
             values = np.empty((len(task.angles), len(experiment.paulis), tensors[0].shape[2]))
             for group, tensor in zip(experiment.groups, tensors, strict=True):
-                values[:, group.paulis] = group.signs @ tensor
+                values[:, group.paulis] = group.means(tensor)
             return FragmentResult(values)
         rng = np.random.default_rng(task.seed)
         layout, runs = experiment.layout, experiment.runs_of(task.circuits)

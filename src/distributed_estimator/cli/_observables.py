@@ -17,6 +17,7 @@ from ..errors import ObservableError, shortened
 
 MAX_TERMS = 200_000
 _SEPARATOR = "---"
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _Terms: TypeAlias = list[tuple[str, str, Any]]
 """Of each term, its place in the file, Pauli string and coefficient."""
 
@@ -59,8 +60,9 @@ def _from_lines(text: str) -> Iterator[_Terms]:
             terms = []
         elif line:
             words = line.replace("*", " ").split()
-            # The coefficient first, but where it follows.
-            words = words[::-1] if len(words) == 2 and not words[1].strip("IXYZ") else words
+            # The coefficient may follow.
+            if len(words) == 2 and (not words[1].strip("IXYZ") or words[0].strip(_LETTERS)):
+                words.reverse()
             if not 1 <= len(words) <= 2:
                 raise ObservableError(
                     f"has `{shortened(line)}` in line {number}: give a coefficient and a Pauli "

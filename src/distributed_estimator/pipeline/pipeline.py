@@ -257,7 +257,8 @@ class Pipeline:
         if session.draws:
             circuits = min(circuits, optimal)
         batch = request.batch
-        norms = np.abs(batch.observables.weights[batch.observable]).sum(axis=1)
+        query, _, weights = batch.observables.entries(batch.observable)
+        norms = np.bincount(query, np.abs(weights), len(batch.observable))
         bound = overhead * float((norms**2).sum()) / request.accuracy.precision**2
         return Price(circuits, optimal, neyman, uniform, bound)
 

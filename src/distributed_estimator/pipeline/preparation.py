@@ -17,7 +17,15 @@ from ..forks import Lock
 from ..reconstruction import Network
 from ..reconstruction.derivatives import Shifts
 from ..records import CircuitInfo
-from ..subexperiments import Backend, FragmentExperiment, FragmentWork, Observables, Pauli, restrict
+from ..subexperiments import (
+    Backend,
+    FragmentExperiment,
+    FragmentWork,
+    Observables,
+    Outcomes,
+    Pauli,
+    restrict,
+)
 from .priors import Priors
 
 _MOST_CIRCUITS = 64
@@ -95,7 +103,9 @@ class Preparation:
         self._prepared: OrderedDict[tuple[int, tuple[Pauli, ...]], Prepared] = OrderedDict()
         self._lock = Lock()
 
-    def prepare(self, circuit: QuantumCircuit, observables: Observables) -> tuple[Prepared, bool]:
+    def prepare(
+        self, circuit: QuantumCircuit, observables: Observables | Outcomes
+    ) -> tuple[Prepared, bool]:
         """The prepared plan, and whether all of it was known already.
 
         Raises:
@@ -126,7 +136,7 @@ class Preparation:
                 del self._prepared[known_key]
         return plan, False
 
-    def _make(self, plan: CutPlan, observables: Observables) -> Prepared:
+    def _make(self, plan: CutPlan, observables: Observables | Outcomes) -> Prepared:
         cone = plan.for_observables(observables.support)
         experiments, places = [], []
         for fragment in cone.fragments:

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ..cutting import CutPlan, FloatArray, IntArray
-from ..subexperiments import Observables, Sensitivity
+from ..subexperiments import Observables, Outcomes, Sensitivity
 from .network import Network
 from .path import Contraction
 from .slicing import RunSlices, SlicedNetwork, run_here
@@ -54,7 +54,7 @@ class Queries:
 
     @staticmethod
     def build(
-        observables: Observables,
+        observables: Observables | Outcomes,
         observable: IntArray,
         binding: IntArray,
         local_rows: Sequence[IntArray],
@@ -63,31 +63,32 @@ class Queries:
         """List the terms of every query.
 
         Args:
-            observables: Weights of all observables on their common terms.
+            observables: The observables and their common terms.
             observable: Shape (queries,): which observable is asked for.
             binding: Shape (queries,): at which binding.
             local_rows: Per fragment, the row of each binding.
             term_paulis: Per fragment, the Pauli of each term.
         """
-        query, term = np.nonzero(observables.weights[observable])
+        query, term, weight = observables.entries(observable)
         where = binding[query]
         return Queries(
             len(observable),
             query,
-            observables.weights[observable[query], term],
+            weight,
             where,
             tuple(rows[where] for rows in local_rows),
             tuple(paulis[term] for paulis in term_paulis),
         )
 
     @cached_property
-    def _one_each(self) -> bool:
+    def one_each(self) -> bool:
+        """Whether every query has one entry."""
         return np.array_equal(self.query, np.arange(self.count))
 
     @cached_property
     def num_pairs(self) -> int:
         """Pairs of entries of the same query, each counted once."""
-        if self._one_each:
+        if self.one_each:
             return self.count
         counts = np.bincount(self.query, minlength=self.count)
         return int(counts @ (counts + 1)) // 2
@@ -109,7 +110,7 @@ class Queries:
     def sum(self, entries: FloatArray) -> FloatArray:
         """Weighted sums of entries, shape (entries, …) -> (queries, …)."""
         weighted = entries * self.weight.reshape(-1, *[1] * (entries.ndim - 1))
-        if self._one_each:
+        if self.one_each:
             return weighted
         result = np.zeros((self.count, *entries.shape[1:]))
         np.add.at(result, self.query, weighted)
@@ -117,7 +118,7 @@ class Queries:
 
     def pair_blocks(self, size: int) -> Iterator[tuple[IntArray, IntArray]]:
         """Pairs of entries of the same query, each once, about `size` pairs at a time."""
-        if self._one_each:
+        if self.one_each:
             for start in range(0, self.count, size):
                 yield self.query[start : start + size], self.query[start : start + size]
             return
@@ -284,13 +285,13 @@ class Reconstruction:
         """
         many = self.queries.num_pairs > _MOST_PAIRS * self.queries.count
         if many or self._wanted == "environments":
-            variances = self.first_order(len(values), self.sensitivities())
+            variances = self._first_order_of_values()
             return np.sqrt(variances), int(np.count_nonzero(variances))
         squares, size = self._sum_pairs(self._moments)
         variances = values**2 - squares
         doubtful = variances <= _ROUNDING * (values**2 + size)
         if doubtful.any():
-            first = self.first_order(len(values), self.sensitivities())
+            first = self._first_order_of_values()
             variances[doubtful] = first[doubtful]
         return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
 
@@ -315,6 +316,21 @@ class Reconstruction:
         total = np.zeros(count)
         for tensor, own in zip(self.tensors, sensitivities, strict=True):
             np.add.at(total, own.results, tensor.variances(own))
+        return total
+
+    def _first_order_of_values(self) -> FloatArray:
+        """As `first_order`, without the sensitivities where each query is of one Pauli alone."""
+        queries = self.queries
+        if not queries.one_each:
+            return self.first_order(queries.count, self.sensitivities())
+        total = np.zeros(queries.count)
+        for part, environments in self.environments():
+            for number, tensor in enumerate(self.tensors):
+                own = queries.weight[part, None] * environments[number].reshape(
+                    part.stop - part.start, -1
+                )
+                rows, paulis = queries.rows[number][part], queries.paulis[number][part]
+                total[part] += tensor.variances_of(rows, paulis, own)
         return total
 
     def _contract(

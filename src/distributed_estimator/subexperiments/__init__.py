@@ -13,11 +13,15 @@ from .experiments import FamilyPart as FamilyPart
 from .experiments import FragmentExperiment as FragmentExperiment
 from .experiments import SettingFamily as SettingFamily
 from .experiments import SlotwiseMap as SlotwiseMap
+from .experiments import above_rounding as above_rounding
 from .experiments import degrees_of as degrees_of
 from .experiments import unique_rows as unique_rows
 from .observables import MeasurementGroup as MeasurementGroup
 from .observables import Observables as Observables
+from .observables import OutcomeGroup as OutcomeGroup
+from .observables import Outcomes as Outcomes
 from .observables import Pauli as Pauli
+from .observables import PauliGroup as PauliGroup
 from .observables import parse as parse
 from .observables import restrict as restrict
 from .seen import Seen as Seen
