@@ -389,6 +389,49 @@ def test_bad_files_of_observables(dest: Callable[..., Done], file: Path, tmp_pat
     assert_refused(missing, "does not exist: name a file of observables")
 
 
+# --- probabilities
+
+
+def test_probabilities(dest: Callable[..., Done], file: Path, tmp_path: Path):
+    options = ["--label", "AABB", "--probabilities", "3,0,1"]
+    document = dest("estimate", file, *options, "--exact", "--json").document
+    expected = Statevector(chain()).probabilities([3, 0, 1])
+    assert document["probabilities"] == pytest.approx(expected, abs=1e-10)
+    assert document["nearest"] == pytest.approx(expected, abs=1e-10)
+    assert document["qubits"] == [3, 0, 1]
+    lines = dest("estimate", file, *options, "--exact").out.splitlines()
+    rows = [line.split() for line in lines if re.match(r" *[01]{3} ", line)]
+    assert [row[0] for row in rows] == [f"{outcome:03b}" for outcome in range(8)]
+    assert [float(row[1]) for row in rows] == pytest.approx(expected, abs=1e-10)
+    options += ["--precision", "0.02", "--trace", str(tmp_path / "trace"), "--json"]
+    sampled = dest("estimate", file, *options).document
+    assert 0.01 < max(sampled["stderrs"]) <= 0.02
+    assert sampled["record"]["precision"] == 0.02
+    assert set(sampled["files"]) == {"tasks", "queries", "trace"}
+
+
+def test_many_outcomes(dest: Callable[..., Done], tmp_path: Path):
+    circuit = QuantumCircuit(6)
+    circuit.ry(0.5, range(6))
+    (tmp_path / "six.qpy").write_bytes(as_qpy(circuit))
+    done = dest("estimate", tmp_path / "six.qpy", "--probabilities", "0,1,2,3,4,5", "--exact")
+    assert "note: the 32 most probable of 64 outcomes; --json has all" in done.err
+    assert sum(bool(re.match(r" *[01]{6} ", line)) for line in done.out.splitlines()) == 32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--probabilities", "4"], "`--probabilities` has 4: give numbers from 0 to 3"),
+        (["--probabilities", "1,1"], "`--probabilities` has 1 more than once"),
+        (["--probabilities", "a"], "`--probabilities` is a: give"),
+        (["--probabilities", "0", "--observable", "ZZZZ"], "both say what to estimate: give one"),
+    ],
+)
+def test_bad_probabilities(dest: Callable[..., Done], file: Path, options: list[str], message: str):
+    assert_refused(dest("estimate", file, *options), message)
+
+
 # --- files
 
 
