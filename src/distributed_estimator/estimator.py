@@ -41,7 +41,7 @@ from .errors import InputError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
 from .pipeline import Evaluation, Pipeline, Price, Request
-from .probabilities import Probabilities, estimate_probabilities, read_qubits
+from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
@@ -456,7 +456,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
                 number.
             parameter_values: As of a PUB; several bindings give several distributions.
             precision: Standard error that every probability is to meet; 0: the exact ones. None: as
-                the options say. Every circuit has the same number of shots.
+                the options say.
             shots_total: Shots in all, for this call; None: as the options say.
 
         Raises:
@@ -470,21 +470,23 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             >>> for qubit in range(3):
             ...     _ = circuit.cx(qubit, qubit + 1)
             >>> found = DistributedEstimator("AABB").probabilities(circuit, [0, 3], precision=0)
-            >>> found.values.round(6).tolist()
-            [0.5, 0.0, 0.0, 0.5]
+            >>> [f"{value:.3f}" for value in abs(found.values)]
+            ['0.500', '0.000', '0.000', '0.500']
         """
         check_kind("circuit", circuit, QuantumCircuit, "a QuantumCircuit")
         chosen = read_qubits(qubits, circuit.num_qubits)
         if precision is not None:
             check_precision(precision, "precision")
-        accuracy = self.accuracy(precision, shots_total)
+        accuracy = replace(self.accuracy(precision, shots_total), reuse=False)
+        shape, batch = batch_of_outcomes(circuit, chosen, parameter_values)
         stop = self._begin()
         try:
-            return estimate_probabilities(
-                self.pipeline, circuit, chosen, parameter_values, accuracy, self.next_run(), stop
-            )
+            request = Request(batch, accuracy, self.next_run())
+            found = self.pipeline.evaluate(request, stop)
         finally:
             self._end(stop)
+        values, stderrs = found.values.reshape(shape), found.stderrs.reshape(shape)
+        return Probabilities(chosen, values, stderrs, to_dict(found.record))
 
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.

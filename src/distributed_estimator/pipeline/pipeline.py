@@ -49,6 +49,7 @@ from ..subexperiments import (
     MOST_DRAWN_PILOTS,
     MOST_PILOTS,
     MOST_ROUNDS,
+    OUTCOME_PILOT,
     Accuracy,
     Allocation,
     Backend,
@@ -56,6 +57,7 @@ from ..subexperiments import (
     DrawnExperiment,
     DrawnSettings,
     FragmentWork,
+    Outcomes,
     Seen,
     Sensitivity,
     ShotPlan,
@@ -66,6 +68,7 @@ from ..subexperiments import (
     draws_settings,
     environments,
     first_shots,
+    plan_outcomes,
     plan_shots,
     slot_draws,
     unique_rows,
@@ -79,6 +82,8 @@ _KEPT = 0.75
 """Weight of a result that missed its precision, beside a further one of its own shots."""
 _STRICTER = 0.95
 """Factor of the variance that results are planned for which missed, at every miss."""
+_MOST_SPREADS = 1 << 24
+"""Variances of settings that shots are divided by; of probabilities, the largest."""
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
@@ -486,10 +491,16 @@ class _Session(ExitStack):
         accuracy, parameters = self.request.accuracy, self.request.parameters
         results = len(self.request.batch.values) * max(1, len(parameters or ()))
         circuits = self._pilot_circuits
-        return first_shots(accuracy, circuits, results, knows=knows, draws=self.draws)
+        pilot, fixed = first_shots(accuracy, circuits, results, knows=knows, draws=self.draws)
+        return min(pilot, OUTCOME_PILOT) if self._asks_outcomes else pilot, fixed
 
     def _draw_at_first(self) -> None:
-        """Draw settings of the fragments with too many, while nothing is known."""
+        """Draw settings of the fragments with too many, while nothing is known.
+
+        Those of probabilities are run, each.
+        """
+        if self._asks_outcomes:
+            return
         for number, experiment in enumerate(self.prepared.experiments):
             if draws_settings(self.request.accuracy, experiment.num_weights):
                 bases = drawn_bases(experiment.fragment)
@@ -568,20 +579,47 @@ class _Session(ExitStack):
         may_pilot: bool = False,
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw; see `plan_shots`."""
-        if self._slot_draws:
-            self._draw_for(seen)
-        plan = plan_shots(
-            self._pilots(seen),
-            lambda values: self._derivatives_at(seen, values),
-            accuracy,
-            self.spent.shots_seen,
-            variances,
-            may_pilot=may_pilot,
-        )
+        if self._asks_outcomes:
+            plan = self._plan_outcomes(accuracy, seen, variances, may_pilot=may_pilot)
+        else:
+            if self._slot_draws:
+                self._draw_for(seen)
+            plan = plan_shots(
+                self._pilots(seen),
+                lambda values: self._derivatives_at(seen, values),
+                accuracy,
+                self.spent.shots_seen,
+                variances,
+                may_pilot=may_pilot,
+            )
         if not plan.needs_pilot:
             self._measured, self._planned = plan.influences, self._planned or plan
         self._lap("reconstruct")
         return plan
+
+    @property
+    def _asks_outcomes(self) -> bool:
+        """Whether results are probabilities, which are too many for `plan_shots`."""
+        return isinstance(self.request.batch.observables, Outcomes)
+
+    def _plan_outcomes(
+        self,
+        accuracy: Accuracy,
+        seen: Reconstruction,
+        variances: FloatArray | None,
+        *,
+        may_pilot: bool,
+    ) -> ShotPlan:
+        """The next round for probabilities; see `plan_outcomes`."""
+        settings = sum(e.layout.num_settings for e in self.prepared.experiments)
+        most = _MOST_SPREADS // max(1, settings * len(self.request.batch.values))
+        chosen, spreads = seen.spreads(max(1, most))
+        if variances is None:
+            targets = np.full(len(chosen), accuracy.precision**2 or 1.0)
+        else:
+            targets = variances[chosen]
+        spent = self.spent.shots_seen
+        return plan_outcomes(spreads, targets, accuracy, spent, may_pilot=may_pilot)
 
     def _pilots(self, seen: Reconstruction) -> list[Seen | None]:
         return [

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ..cutting import CutPlan, FloatArray, IntArray
-from ..subexperiments import Observables, Outcomes, Sensitivity
+from ..subexperiments import Observables, Outcomes, Sensitivity, Spread
 from .network import Network
 from .path import Contraction
 from .slicing import RunSlices, SlicedNetwork, run_here
@@ -105,6 +105,17 @@ class Queries:
                 for rows in self.rows
             ),
             tuple(np.tile(paulis, times) for paulis in self.paulis),
+        )
+
+    def only(self, chosen: IntArray) -> Queries:
+        """Some of the queries, which have one entry each."""
+        return Queries(
+            len(chosen),
+            np.arange(len(chosen)),
+            self.weight[chosen],
+            self.binding[chosen],
+            tuple(rows[chosen] for rows in self.rows),
+            tuple(paulis[chosen] for paulis in self.paulis),
         )
 
     def sum(self, entries: FloatArray) -> FloatArray:
@@ -318,20 +329,68 @@ class Reconstruction:
             np.add.at(total, own.results, tensor.variances(own))
         return total
 
+    def spreads(self, most: int) -> tuple[IntArray, list[Spread | None]]:
+        """How outcomes of every fragment scatter, as queries of one entry each depend on them.
+
+        Args:
+            most: Queries of a binding to go by, those that have the largest variances.
+
+        Returns:
+            The numbers of these queries, and per fragment what is known; None where nothing ran.
+        """
+        variances = self._first_order_of_values()
+        order = np.lexsort((-variances, self.queries.binding))
+        place = np.arange(len(order)) - np.searchsorted(
+            self.queries.binding[order], self.queries.binding[order]
+        )
+        chosen = np.sort(order[place < most])
+        some = Reconstruction(
+            self.plan,
+            self.network,
+            self.tensors,
+            self.queries.only(chosen),
+            self._angles,
+            most_elements=self._most_elements,
+            run_slices=self._run_slices,
+        )
+        found = [
+            None
+            if not tensor.counts
+            else Spread(
+                some.queries.rows[number],
+                np.zeros((len(chosen), tensor.experiment.layout.num_settings)),
+                tensor.experiment.all_runs[0],
+                len(tensor.values),
+            )
+            for number, tensor in enumerate(self.tensors)
+        ]
+        for part, own in some._vectors():
+            for number, spread in enumerate(found):
+                if spread is not None:
+                    for places, variances, _ in self.tensors[number].spreads_of(*own[number]):
+                        spread.variances[part.start + places] = variances
+        return chosen, found
+
     def _first_order_of_values(self) -> FloatArray:
         """As `first_order`, without the sensitivities where each query is of one Pauli alone."""
-        queries = self.queries
-        if not queries.one_each:
-            return self.first_order(queries.count, self.sensitivities())
-        total = np.zeros(queries.count)
-        for part, environments in self.environments():
-            for number, tensor in enumerate(self.tensors):
-                own = queries.weight[part, None] * environments[number].reshape(
-                    part.stop - part.start, -1
-                )
-                rows, paulis = queries.rows[number][part], queries.paulis[number][part]
-                total[part] += tensor.variances_of(rows, paulis, own)
+        if not self.queries.one_each:
+            return self.first_order(self.queries.count, self.sensitivities())
+        total = np.zeros(self.queries.count)
+        for part, own in self._vectors():
+            for tensor, entries in zip(self.tensors, own, strict=True):
+                total[part] += tensor.variances_of(*entries)
         return total
+
+    def _vectors(self) -> Iterator[tuple[slice, list[tuple[IntArray, IntArray, FloatArray]]]]:
+        """Rows, Paulis and derivatives of queries of one entry each, per fragment."""
+        queries = self.queries
+        for part, environments in self.environments():
+            weight = queries.weight[part, None]
+            own = []
+            for number in range(len(self.tensors)):
+                vectors = weight * environments[number].reshape(len(weight), -1)
+                own.append((queries.rows[number][part], queries.paulis[number][part], vectors))
+            yield part, own
 
     def _contract(
         self, sliced: SlicedNetwork | None, leaves: Iterable[FloatArray], queries: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import prod
 
@@ -149,7 +149,20 @@ class FragmentTensor:
             paulis: The same.
             vectors: Shape (entries, product of ranks).
         """
-        total, layout = np.zeros(len(rows)), self.experiment.strata
+        total = np.zeros(len(rows))
+        for part, spread, shots in self.spreads_of(rows, paulis, vectors):
+            total[part] = (spread / degrees_of(shots)).sum(axis=1)
+        return total
+
+    def spreads_of(
+        self, rows: IntArray, paulis: IntArray, vectors: FloatArray
+    ) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
+        """The same of one shot of each setting, some entries at a time.
+
+        Yields:
+            Which entries, an array of shape (entries, settings), and the shots of these settings.
+        """
+        layout = self.experiment.strata
         numbers, places = self.experiment.group_places
         for number, group in enumerate(self.experiment.groups if self.counts else ()):
             own = np.flatnonzero(numbers[paulis] == number)
@@ -166,9 +179,7 @@ class FragmentTensor:
                         weights = weights[:, 0]
                     first = layout.by_setting(weights * means[group.singles[members]])
                     second = layout.by_setting(weights**2 * means[group.squares[members]])
-                    spread = above_rounding(second - first**2, second)
-                    total[part] = (spread / degrees_of(shots)).sum(axis=1)
-        return total
+                    yield part, above_rounding(second - first**2, second), shots
 
     def add_covariances(self, total: FloatArray, sensitivity: Sensitivity) -> None:
         """Add what the fragment adds to the covariances of results, shape (results, results)."""

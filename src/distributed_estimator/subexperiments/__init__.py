@@ -24,6 +24,9 @@ from .observables import Pauli as Pauli
 from .observables import PauliGroup as PauliGroup
 from .observables import parse as parse
 from .observables import restrict as restrict
+from .outcomes import OUTCOME_PILOT as OUTCOME_PILOT
+from .outcomes import Spread as Spread
+from .outcomes import plan_outcomes as plan_outcomes
 from .seen import Seen as Seen
 from .seen import Sensitivity as Sensitivity
 from .seen import Values as Values
