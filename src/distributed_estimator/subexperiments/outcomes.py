@@ -92,7 +92,8 @@ def plan_outcomes(
             continue
         own, whole = next(each)
         designs.append(Design(whole[:, None], None))
-        influence = np.bincount(own.rows, _contribution(own, whole), own.num_rows)
+        influence: FloatArray = np.zeros(own.num_rows)
+        np.add.at(influence, own.rows, _contribution(own, whole))
         influences.append(influence[:, None])
     return ShotPlan(designs, influences, stderr, is_short=is_short and accuracy.budget is None)
 
