@@ -138,6 +138,33 @@ def test_a_qubit_that_was_never_used_takes_no_other():
     assert fragment.purified is fragment
 
 
+@pytest.mark.parametrize("cuts", [None, "AAB"])
+def test_what_many_measurements_lose_takes_no_more_than_the_state(cuts):
+    circuit = QuantumCircuit(3, 1)
+    circuit.ry(0.4, [0, 1, 2])
+    for number in range(20):
+        circuit.cx(0, 1)
+        circuit.rx(0.1 * number, 1)
+        circuit.measure(1, 0)
+        circuit.ry(0.2, [0, 1])
+        circuit.cx(1, 0)
+        circuit.reset(1)
+        circuit.ry(0.3, 1)
+        if number == 15:
+            circuit.cx(1, 2)
+    (fragment, *_) = CutPlan.build(circuit, cuts).fragments
+    assert (fragment.num_lost, fragment.environment_qubits) == (40, 3)
+    for observable in ("ZZZ", "XXI", "YIZ"):
+        data = run(circuit, observable, cuts).data
+        assert float(data.evs) == pytest.approx(expected(circuit, observable), abs=1e-10)
+    estimator = DistributedEstimator(
+        cuts, AerSampler(seed=1), options=EstimatorOptions(shots=300, seed=3)
+    )
+    data = estimator.run([(circuit, ["ZZZ", "ZIZ"])]).result()[0].data
+    truth = [expected(circuit, observable) for observable in ("ZZZ", "ZIZ")]
+    assert (np.abs(data.evs - truth) < 4.5 * data.stds).all()
+
+
 def test_a_gradient_through_measurements():
     circuit = noisy(4, 5)
     theta = Parameter("theta")

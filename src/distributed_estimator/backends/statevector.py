@@ -3,7 +3,8 @@
 Each slot splits the state into as many branches as its side has operators (two for most gates and
 wires). The inner products of the branches are the exact fragment tensor, for all settings at once;
 shots are drawn from the exact outcome distribution of each setting. A fragment is compiled once:
-gates on one qubit are fused, angles are gathered by kind of gate.
+gates on one qubit are fused, angles are gathered by kind of gate. What measurements and resets lose
+splits states, too, into those of an environment, over which inner products are summed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ _SMALL = 1 << 10
 """Amplitudes up to which one call that multiplies zeros too is faster than several without."""
 _SMALL_ORDER = 1 << 14
 _ZERO = np.array([[1], [0]], dtype=np.complex128)
+_LOSSES = {
+    "measure": np.array([[[1, 0], [0, 0]], [[0, 0], [0, 1]]], dtype=np.complex128),
+    "reset": np.array([[[1, 0], [0, 0]], [[0, 1], [0, 0]]], dtype=np.complex128),
+}
+"""Kraus operators of what is done to a qubit without a look at the outcome."""
 _TO_Z = {
     "X": np.array([[1, 1], [1, -1]], dtype=complex)[..., None] / np.sqrt(2),
     "Y": np.array([[1, -1j], [1, 1j]])[..., None] / np.sqrt(2),
@@ -71,7 +77,7 @@ class StatevectorBackend:
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
         """Branch states, their inner products and tables."""
         fragment = experiment.fragment
-        states = 16 * fragment.num_branches << fragment.purified.num_qubits
+        states = 16 * fragment.num_branches << fragment.num_qubits + fragment.environment_qubits
         outcomes = sum(group.num_outcomes for group in experiment.groups)
         grams = 16 * outcomes * fragment.num_branches**2
         return 4 * states + 3 * grams + (0 if shots is None else experiment.table_bytes())
@@ -88,7 +94,7 @@ class StatevectorBackend:
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Evaluate the task's circuits; see `Backend`."""
-        program = _program_of(experiment.fragment.purified)
+        program = _program_of(experiment.fragment)
         states = program.run(task.angles)
         tensors = []
         for group in experiment.groups:
@@ -167,10 +173,10 @@ class Program:
         steps = list(_fuse(fragment.steps, columns))
         # One-qubit gates that come first on their qubit make a product state.
         self._first: list[_Fused | None] = [None] * fragment.num_qubits
-        self._steps: list[_Fused | Slot] = []
+        self._steps: list[_Fused | Slot | Operation] = []
         touched: set[int] = set()
         for step in steps:
-            qubits = (step.qubit,) if isinstance(step, Slot) else step.qubits
+            qubits = (step.qubit,) if isinstance(step, Slot) else tuple(step.qubits)
             if isinstance(step, _Fused) and len(qubits) == 1 and touched.isdisjoint(qubits):
                 self._first[qubits[0]] = step
             else:
@@ -179,17 +185,26 @@ class Program:
         self._gathers = {kernel: np.array(own) for kernel, own in columns.items()}
 
     def run(self, angles: FloatArray) -> ComplexArray:
-        """Branch states, (rows, angles) -> (branches, 2**qubits, rows)."""
+        """Branch states, (rows, angles) -> (branches, 2**qubits, rows).
+
+        The highest qubits are the environment, which holds what measurements and resets lose.
+        """
         tables = {k: _table(k, columns, angles) for k, columns in self._gathers.items()}
         first = [_ZERO if fused is None else fused.column(tables) for fused in self._first]
-        states = product_state(first, len(angles))
+        states, lost = product_state(first, len(angles)), 1
         for step in self._steps:
             if isinstance(step, Slot):
                 states = apply_branches(states, step.side.branches, step.qubit)
+            elif isinstance(step, Operation):
+                states, lost = lose(states, lost, _LOSSES[step.kind], step.qubits[0])
             else:
                 apply = apply_real_gate if step.is_real else apply_gate
                 states = apply(states, step.matrices(tables), step.nonzero, step.qubits)
-        return states
+        if lost == 1:
+            return states
+        branches, dim, rows = states.shape
+        whole = states.reshape(lost, -1, dim, rows).swapaxes(0, 1)
+        return whole.reshape(branches // lost, lost * dim, rows)
 
     def coordinates(self, states: ComplexArray, group: MeasurementGroup) -> FloatArray:
         """The fragment tensor of each outcome of a group, from branch states.
@@ -217,15 +232,18 @@ def _table(kernel: GateKernel, columns: IntArray, angles: FloatArray) -> Complex
 
 def _fuse(
     steps: Iterable[Operation | Slot], columns: dict[GateKernel, list[tuple[int, ...]]]
-) -> Iterator[_Fused | Slot]:
-    """Slots, and gates fused; notes the columns of the angles of every gate in `columns`."""
+) -> Iterator[_Fused | Slot | Operation]:
+    """Slots, losses, and gates fused; notes the columns of the angles of gates in `columns`."""
     open_runs: dict[int, _Fused] = {}
     for step in steps:
         if isinstance(step, Slot):
             open_runs.pop(step.qubit, None)
             yield step
             continue
-        assert step.kernel is not None, "steps are gates"
+        if step.kernel is None:
+            open_runs.pop(step.qubits[0], None)
+            yield step
+            continue
         part: _Part = np.asarray(step.kernel.coefficients[0])
         if step.angles:
             own = columns.setdefault(step.kernel, [])
@@ -336,6 +354,26 @@ def apply_branches(states: ComplexArray, operators: ComplexArray, qubit: int) ->
                 if operator[i][j]:
                     result[:, number, :, i] += operator[i][j] * split[:, :, j]
     return result.reshape(-1, dim, rows)
+
+
+def lose(
+    states: ComplexArray, lost: int, operators: ComplexArray, qubit: int
+) -> tuple[ComplexArray, int]:
+    """Apply a channel of two Kraus operators, whose number goes to the environment.
+
+    The `lost` states of the environment are the slowest part of the axis of branches. Only their
+    inner products matter, so that no more are kept than all branches have dimensions: those of the
+    triangular factor.
+    """
+    branches, dim, rows = states.shape
+    both = apply_branches(states, operators, qubit).reshape(branches, 2, dim, rows)
+    states, lost = both.swapaxes(0, 1).reshape(2 * branches, dim, rows), 2 * lost
+    size = 2 * branches // lost * dim
+    if lost > size:
+        flat = states.reshape(lost, size, rows).transpose(2, 0, 1)
+        kept: Any = np.linalg.qr(flat, mode="r")
+        states, lost = kept.transpose(1, 2, 0).reshape(-1, dim, rows), size
+    return states, lost
 
 
 def outcome_grams(states: ComplexArray, generators: tuple[tuple[int, ...], ...]) -> ComplexArray:

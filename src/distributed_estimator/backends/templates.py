@@ -69,15 +69,20 @@ class Template:
 
 
 def make_template(
-    experiment: FragmentExperiment, family: SettingFamily, target: Target | None, *, defer: bool
+    experiment: FragmentExperiment,
+    family: SettingFamily,
+    target: Target | None,
+    *,
+    defer: bool,
+    purify: bool,
 ) -> Template:
     """Build the circuit of a family, transpiled to a target where there is one.
 
-    With `defer`, measurements at gates' slots and those of the circuit itself are deferred to
-    ancilla qubits, and others take the place of qubits that are reset.
+    With `defer`, measurements at gates' slots are deferred to ancilla qubits. With `purify`, those
+    of the circuit itself are, and others take the place of qubits that are reset.
     """
     fragment, groups, settings = experiment.fragment, experiment.groups, list(family.settings())
-    if defer:
+    if purify:
         fragment = fragment.purified
     kinds = [step.kind for step in fragment.steps if isinstance(step, Operation)]
     discarded = kinds.count("measure")

@@ -85,6 +85,18 @@ class Fragment:
         return int(np.prod([len(slot.side.branches) for slot in self.slots], dtype=object))
 
     @cached_property
+    def num_lost(self) -> int:
+        """Measurements and resets, each of which leaves something of the state where none looks."""
+        return sum(
+            isinstance(step, Operation) and step.kind in ("measure", "reset") for step in self.steps
+        )
+
+    @property
+    def environment_qubits(self) -> int:
+        """Qubits that hold all that is lost; at most as many as the branches' states have."""
+        return min(self.num_lost, self.num_qubits + (self.num_branches - 1).bit_length())
+
+    @cached_property
     def purified(self) -> Fragment:
         """The same without measurements and resets, on a qubit more for each.
 
@@ -108,7 +120,7 @@ class Fragment:
             else:
                 places[step.qubits[0]] = total
             total += 1
-        if total == self.num_qubits:
+        if not self.num_lost:
             return self
         qubits = self.qubits + (-1,) * (total - self.num_qubits)
         return replace(self, qubits=qubits, steps=tuple(reversed(steps)))

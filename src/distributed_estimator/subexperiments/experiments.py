@@ -509,7 +509,8 @@ class FragmentExperiment:
     @cached_property
     def row_work(self) -> int:
         """Amplitudes touched per binding, over all gates."""
-        amplitudes = self.fragment.num_branches << self.fragment.purified.num_qubits
+        qubits = self.fragment.num_qubits + self.fragment.environment_qubits
+        amplitudes = self.fragment.num_branches << qubits
         return amplitudes * (len(self.fragment.steps) + 1) + 20 * self.num_circuits
 
     def __reduce__(self) -> tuple[Any, ...]:
