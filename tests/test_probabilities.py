@@ -38,8 +38,8 @@ def turned():
     return circuit
 
 
-@pytest.mark.parametrize("cuts", [None, "AAABBB", "ABABAB", AutoCut(3)])
-@pytest.mark.parametrize("qubits", [[4], [5, 0, 3], (2, 1), range(6), np.array([3, 5])])
+@pytest.mark.parametrize("cuts", [None, "ABBBAB", AutoCut(3)])
+@pytest.mark.parametrize("qubits", [[4], np.array([5, 0, 3]), range(6)])
 def test_exact_probabilities_are_qiskits(cuts, qubits):
     circuit = entangled(6, 3, layers=1)
     found = estimator(cuts).probabilities(circuit, qubits, precision=0)
@@ -105,8 +105,7 @@ def test_error_bars_cover():
     assert (((nearest - expected) ** 2).sum(axis=1) <= (errors**2).sum(axis=1) + 1e-12).all()
 
 
-@pytest.mark.parametrize("cuts", [None, "AABB"])
-@pytest.mark.parametrize("sampler", [False, True])
+@pytest.mark.parametrize(("cuts", "sampler"), [(None, False), ("AABB", False), ("AABB", True)])
 def test_a_precision_is_met(cuts, sampler, tmp_path):
     backend = StatevectorSampler(seed=2) if sampler else None
     log = tmp_path / "queries.jsonl"
