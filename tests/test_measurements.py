@@ -90,7 +90,18 @@ def hidden():
     return circuit
 
 
+def prepared():
+    """The state of two fresh qubits, in one fragment or two, and that of a third."""
+    circuit = QuantumCircuit(3)
+    circuit.initialize(random_statevector(4, seed=1), [0, 1])
+    circuit.initialize("1", 2)
+    circuit.cx(1, 2)
+    circuit.ry(0.3, 1)
+    return circuit
+
+
 SPECIAL = {
+    "initialized": prepared(),
     "last": plain((Measure(), [0]), (Measure(), [1])),
     "reset last": plain((Reset(), [0])),
     "measured and reset": plain((Measure(), [1]), (Reset(), [1])),
