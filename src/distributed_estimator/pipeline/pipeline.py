@@ -613,13 +613,12 @@ class _Session(ExitStack):
         """The next round for probabilities; see `plan_outcomes`."""
         settings = sum(e.layout.num_settings for e in self.prepared.experiments)
         most = _MOST_SPREADS // max(1, settings * len(self.request.batch.values))
-        chosen, spreads = seen.spreads(max(1, most))
-        if variances is None:
-            targets = np.full(len(chosen), accuracy.precision**2 or 1.0)
-        else:
-            targets = variances[chosen]
+        targets = variances
+        if targets is None:
+            targets = np.full(seen.queries.count, accuracy.precision**2)
+        chosen, spreads = seen.spreads(targets, max(1, most))
         spent = self.spent.shots_seen
-        return plan_outcomes(spreads, targets, accuracy, spent, may_pilot=may_pilot)
+        return plan_outcomes(spreads, targets[chosen], accuracy, spent, may_pilot=may_pilot)
 
     def _pilots(self, seen: Reconstruction) -> list[Seen | None]:
         return [

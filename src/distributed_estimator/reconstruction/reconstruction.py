@@ -329,21 +329,22 @@ class Reconstruction:
             np.add.at(total, own.results, tensor.variances(own))
         return total
 
-    def spreads(self, most: int) -> tuple[IntArray, list[Spread | None]]:
+    def spreads(self, targets: FloatArray, most: int) -> tuple[IntArray, list[Spread | None]]:
         """How outcomes of every fragment scatter, as queries of one entry each depend on them.
 
         Args:
-            most: Queries of a binding to go by, those that have the largest variances.
+            targets: Variances that queries are to have; infinite for those that do not count.
+            most: Queries of a binding to go by, those whose variances are the largest beside these.
 
         Returns:
             The numbers of these queries, and per fragment what is known; None where nothing ran.
         """
-        variances = self._first_order_of_values()
-        order = np.lexsort((-variances, self.queries.binding))
+        excess = self._first_order_of_values() / targets
+        order = np.lexsort((-excess, self.queries.binding))
         place = np.arange(len(order)) - np.searchsorted(
             self.queries.binding[order], self.queries.binding[order]
         )
-        chosen = np.sort(order[place < most])
+        chosen = np.sort(order[(place < most) & np.isfinite(targets[order])])
         some = Reconstruction(
             self.plan,
             self.network,
