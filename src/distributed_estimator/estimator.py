@@ -41,6 +41,7 @@ from .errors import InputError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
 from .pipeline import Evaluation, Pipeline, Price, Request
+from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
@@ -443,6 +444,57 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             requests = (_apart(request) for request in requests)
         found = (simulated.price(request) for request in requests)
         return sum(found, Price(0, 0, 0, 0, 0.0))
+
+    def probabilities(
+        self,
+        circuit: QuantumCircuit,
+        qubits: Sequence[int],
+        parameter_values: Any = None,
+        *,
+        precision: float | None = None,
+        shots_total: int | None = None,
+    ) -> Probabilities:
+        """Estimate the probabilities of all outcomes of some qubits, in this thread.
+
+        Outcomes are those of measuring the qubits at the end, all others summed over.
+
+        Args:
+            circuit: The circuit; its own final measurements are taken off.
+            qubits: Up to 12 of its qubits; `qubits[0]` is the least significant bit of an outcome's
+                number.
+            parameter_values: As of a PUB; several bindings give several distributions.
+            precision: Standard error that every probability is to meet; 0: the exact ones. None: as
+                the options say.
+            shots_total: Shots in all, for this call; None: as the options say.
+
+        Raises:
+            InputError: Qubits or values do not fit the circuit.
+            PlanTooLargeError: It does not fit in memory.
+
+        Example:
+            >>> from qiskit import QuantumCircuit
+            >>> circuit = QuantumCircuit(4)
+            >>> _ = circuit.h(0)
+            >>> for qubit in range(3):
+            ...     _ = circuit.cx(qubit, qubit + 1)
+            >>> found = DistributedEstimator("AABB").probabilities(circuit, [0, 3], precision=0)
+            >>> [f"{value:.3f}" for value in abs(found.values)]
+            ['0.500', '0.000', '0.000', '0.500']
+        """
+        check_kind("circuit", circuit, QuantumCircuit, "a QuantumCircuit")
+        chosen = read_qubits(qubits, circuit.num_qubits)
+        if precision is not None:
+            check_precision(precision, "precision")
+        accuracy = replace(self.accuracy(precision, shots_total), reuse=False)
+        shape, batch = batch_of_outcomes(circuit, chosen, parameter_values)
+        stop = self._begin()
+        try:
+            request = Request(batch, accuracy, self.next_run())
+            found = self.pipeline.evaluate(request, stop)
+        finally:
+            self._end(stop)
+        values, stderrs = found.values.reshape(shape), found.stderrs.reshape(shape)
+        return Probabilities(chosen, values, stderrs, to_dict(found.record))
 
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.

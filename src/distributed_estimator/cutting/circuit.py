@@ -1,4 +1,4 @@
-"""A circuit in normal form: gates with kernels, wire cuts and moves, nothing else."""
+"""A circuit in normal form: gates with kernels, measurements, resets, wire cuts and moves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from qiskit.circuit import (
 from qiskit.circuit.library import (
     GlobalPhaseGate,
     IGate,
-    Initialize,
     PauliEvolutionGate,
     PermutationGate,
     UnitaryGate,
@@ -42,22 +41,14 @@ from .rewrite import Operation, Together, merge_rotations, relabel
 
 # Recognised by type: a user's own gate may have any name.
 _IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)
-_UNITARY = "the estimator takes unitary circuits: remove it, or"
-_REFUSED: dict[type[Instruction], tuple[str, str]] = {
-    Measure: ("a measurement", f"{_UNITARY} measure last"),
-    Reset: ("a reset", f"{_UNITARY} reset a qubit only before anything acts on it"),
-    Initialize: (
-        "an `Initialize`, which resets its qubits",
-        f"{_UNITARY} initialize only qubits that nothing has acted on",
-    ),
-    Store: ("a classical store", f"{_UNITARY} split the circuit there"),
-    ControlFlowOp: ("classical control (`{}`)", f"{_UNITARY} split the circuit there"),
-}
-_QPD_GATE = (
-    "a gate that qiskit-addon-cutting has marked as cut (`{}`)",
-    "give the circuit as it was before, and as `cuts` labels or an AutoCut; wires may be "
-    "marked with `CutWire`",
+_NOT_CLASSICAL = (
+    "outcomes of measurements are ignored, and nothing can depend on them: remove it, or split the "
+    "circuit there; qubits may be measured and reset anywhere"
 )
+_REFUSED: dict[type[Instruction], tuple[str, str]] = {
+    Store: ("a classical store", _NOT_CLASSICAL),
+    ControlFlowOp: ("classical control (`{}`)", _NOT_CLASSICAL),
+}
 _MAX_NESTING = 64
 
 
@@ -87,7 +78,9 @@ class NormalCircuit:
         for operation in reversed(self.operations):
             if live.isdisjoint(operation.qubits):
                 continue
-            if operation.kind == "move":
+            if operation.kind == "reset":
+                live.difference_update(operation.qubits)
+            elif operation.kind == "move":
                 source, target = operation.qubits
                 if target not in live:  # only the source's reset counts: another operation, uncut
                     operation = replace(operation)
@@ -106,14 +99,15 @@ def normalise(
     """Bring a circuit into normal form, with ``CX·RZ·CX`` and its kin merged to one rotation.
 
     Args:
-        circuit: Any unitary circuit, parameterised or not, with `CutWire` and the addon's `Move`.
-            Final measurements, and resets of qubits that nothing has acted on, change nothing.
+        circuit: Any circuit without classical control, parameterised or not, with `CutWire` and
+            `Move`. The outcomes of measurements are ignored, so that one that nothing follows on
+            its qubit changes nothing, nor does a reset of a qubit in its first state.
         together: Whether qubits have one label. A gate on more than two of unlike labels is
             decomposed to two-qubit gates.
         widest: Qubits of a gate that need not be decomposed whatever its labels.
 
     Raises:
-        CircuitError: The circuit measures, resets or branches, or a gate cannot be decomposed.
+        CircuitError: The circuit branches, or a gate cannot be decomposed.
     """
     flattener = _Flattener(circuit, together, widest)
     flat = list(flattener.flatten(circuit, tuple(range(circuit.num_qubits))))
@@ -161,16 +155,20 @@ class _Flattener:
             marked = is_marked(operation)
             if marked:
                 operation = unmarked(operation, where)
-            fresh = self._used.isdisjoint(targets)
-            if isinstance(operation, _IGNORED) or (fresh and isinstance(operation, Reset)):
+            if isinstance(operation, _IGNORED):
                 continue
             if isinstance(operation, Measure):
                 self._measured.setdefault(targets[0], where)
                 continue
-            if not (fresh and isinstance(operation, Initialize)):
-                _refuse(operation, where)
+            if isinstance(operation, Reset):
+                self._measured.pop(targets[0], None)
+                if targets[0] in self._used:
+                    self._used.remove(targets[0])
+                    yield Operation(Reset(), targets, where)
+                continue
+            _refuse(operation, where)
             if is_wire(operation) or isinstance(operation, PermutationGate):
-                yield self._placed(Operation(operation, targets, where, marked=marked))
+                yield from self._placed(Operation(operation, targets, where, marked=marked))
                 continue
             for angle in getattr(operation, "params", ()):
                 if isinstance(angle, float) and not isfinite(angle):
@@ -182,7 +180,7 @@ class _Flattener:
             if kernel is not None and (
                 len(targets) <= 2 or (len(targets) <= self._widest and self._together(targets))
             ):
-                yield self._placed(Operation(operation, targets, where, kernel, marked=marked))
+                yield from self._placed(Operation(operation, targets, where, kernel, marked=marked))
                 continue
             if isinstance(operation, PauliEvolutionGate) and not _is_exact(operation):
                 self.product_formulas.append(where)
@@ -191,11 +189,12 @@ class _Flattener:
                 raise _undefined(operation, where)
             yield from self.flatten(definition, targets, where, depth + 1)
 
-    def _placed(self, gate: Operation) -> Operation:
-        """The gate, after checking that it may stand there."""
+    def _placed(self, gate: Operation) -> Iterator[Operation]:
+        """The gate, checked, after the measurements of its qubits that it makes matter."""
         for qubit in gate.qubits:
-            if qubit in self._measured:
-                _refuse(Measure(), self._measured[qubit])
+            position = self._measured.pop(qubit, None)
+            if position is not None and qubit in self._used:
+                yield Operation(Measure(), (qubit,), position)
         self._used.update(gate.qubits)
         if gate.kernel is not None and gate.kernel.num_angles:
             unknown = _symbols(gate.instruction) - self._parameters
@@ -207,7 +206,7 @@ class _Flattener:
                     "bound to it: build the gate of numbers, or `decompose` the circuit until it "
                     "counts"
                 )
-        return gate
+        yield gate
 
 
 def _is_exact(evolution: PauliEvolutionGate) -> bool:

@@ -10,6 +10,7 @@ from itertools import product
 from typing import Literal
 
 import numpy as np
+from qiskit.circuit.library import CXGate
 from rustworkx import PyGraph, connected_components
 
 from .angles import AngleTable
@@ -24,7 +25,7 @@ from .channels import (
     wire_sides,
 )
 from .circuit import NormalCircuit
-from .gates import ComplexArray, FloatArray, GateKernel, gate_key
+from .gates import ComplexArray, FloatArray, GateKernel, gate_key, kernel_of
 from .rewrite import Operation
 
 
@@ -53,7 +54,7 @@ class Fragment:
         index: Its place in the plan.
         qubits: The circuit qubit of each local qubit.
         outputs: Local qubit by circuit qubit, for those that can be observed here.
-        steps: Gates, with local qubits and angles, and slots in order.
+        steps: Gates, with local qubits and angles, measurements, resets, and slots in order.
         angles: Columns of the plan's angle table that its gates use, one per local angle.
     """
 
@@ -82,6 +83,47 @@ class Fragment:
     def num_branches(self) -> int:
         """State vectors the local simulator carries per binding."""
         return int(np.prod([len(slot.side.branches) for slot in self.slots], dtype=object))
+
+    @cached_property
+    def num_lost(self) -> int:
+        """Measurements and resets, each of which leaves something of the state where none looks."""
+        return sum(
+            isinstance(step, Operation) and step.kind in ("measure", "reset") for step in self.steps
+        )
+
+    @property
+    def environment_qubits(self) -> int:
+        """Qubits that hold all that is lost; at most as many as the branches' states have."""
+        return min(self.num_lost, self.num_qubits + (self.num_branches - 1).bit_length())
+
+    @cached_property
+    def purified(self) -> Fragment:
+        """The same without measurements and resets, on a qubit more for each.
+
+        A measurement whose outcome is ignored is a CX to a fresh qubit that nothing else acts on; a
+        reset leaves the state on such a qubit (Stinespring's dilation). Observed qubits keep their
+        numbers.
+        """
+        places, total = list(range(self.num_qubits)), self.num_qubits
+        steps: list[Operation | Slot] = []
+        for step in reversed(self.steps):
+            if isinstance(step, Slot):
+                steps.append(replace(step, qubit=places[step.qubit]))
+                continue
+            qubits = tuple(places[qubit] for qubit in step.qubits)
+            if step.kind == "gate":
+                steps.append(replace(step, qubits=qubits))
+                continue
+            if step.kind == "measure":
+                copy = kernel_of(CXGate())
+                steps.append(Operation(CXGate(), (*qubits, total), step.position, copy))
+            else:
+                places[step.qubits[0]] = total
+            total += 1
+        if not self.num_lost:
+            return self
+        qubits = self.qubits + (-1,) * (total - self.num_qubits)
+        return replace(self, qubits=qubits, steps=tuple(reversed(steps)))
 
     def num_settings(self, basis: SettingBasis) -> int:
         """Circuits to run for one measurement basis of the observables."""
@@ -261,7 +303,7 @@ class _Segments:
                 self._open(qubits[0])
             elif operation.kind == "cut_wire" and cut:
                 segments = segments[0], self._open(qubits[0])
-            if cut or operation.kind == "gate":
+            if cut or not operation.is_mark:
                 self.events.append((index, segments))
 
     def _open(self, qubit: int) -> int:

@@ -83,7 +83,7 @@ def marks(normal: NormalCircuit) -> frozenset[int]:
     return frozenset(
         number
         for number, operation in enumerate(normal.operations)
-        if operation.marked or operation.kind != "gate"
+        if operation.marked or operation.is_mark
     )
 
 

@@ -80,8 +80,9 @@ class CutPlan:
         """Plan the cuts of a circuit.
 
         Args:
-            circuit: A unitary circuit, which may hold the addon's `CutWire` and `Move`, resets of
-                qubits that nothing has acted on, and final measurements, which are left out.
+            circuit: A circuit without classical control, which may hold the addon's `CutWire` and
+                `Move`. Measurements, whose outcomes are ignored, and resets are run in the fragment
+                of their qubit; final measurements are left out.
             cuts: A label per qubit (character i of a string labels qubit i): gates and
                 moves between labels are cut, and every `CutWire`, as far as that separates
                 anything. `AutoCut`: searched for. `CutAt`: cut as named. None: cut where the

@@ -15,7 +15,7 @@ from math import isfinite
 from operator import add
 from typing import Any, Literal
 
-from qiskit.circuit import Instruction, ParameterExpression
+from qiskit.circuit import Instruction, Measure, ParameterExpression, Reset
 from qiskit.circuit.library import (
     CXGate,
     CZGate,
@@ -53,11 +53,12 @@ class CutWire(Instruction):
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """A gate, wire cut or move of a circuit; a permutation on the way to normal form.
+    """A gate, measurement, reset, wire cut or move; a permutation on the way to normal form.
 
     Attributes:
-        instruction: Qiskit's gate, `CutWire` (marked by the user or found by a search), `Move` (the
-            state of the first qubit goes to the second) or `PermutationGate`.
+        instruction: Qiskit's gate, `Measure` (whose outcome is ignored), `Reset`, `CutWire` (marked
+            by the user or found by a search), `Move` (the state of the first qubit goes to the
+            second) or `PermutationGate`.
         qubits: The qubits it acts on, in the gate's own order.
         position: Index of the instruction of the source circuit it came from.
         kernel: The unitary of a gate; None for all others.
@@ -80,11 +81,18 @@ class Operation:
         return self.merged or (self.position,)
 
     @property
-    def kind(self) -> Literal["gate", "cut_wire", "move"]:
+    def kind(self) -> Literal["gate", "measure", "reset", "cut_wire", "move"]:
         """What a circuit in normal form holds."""
         if self.kernel is not None:
             return "gate"
+        if isinstance(self.instruction, Measure | Reset):
+            return "measure" if isinstance(self.instruction, Measure) else "reset"
         return "cut_wire" if self.instruction.num_qubits == 1 else "move"
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether it says where a wire may be cut, and does nothing else."""
+        return self.kind in ("cut_wire", "move")
 
 
 def relabel(

@@ -50,6 +50,7 @@ from ..subexperiments import (
     MOST_DRAWN_PILOTS,
     MOST_PILOTS,
     MOST_ROUNDS,
+    OUTCOME_PILOT,
     Accuracy,
     AdjointBackend,
     AdjointTask,
@@ -61,6 +62,7 @@ from ..subexperiments import (
     DrawnSettings,
     FragmentWork,
     Norms,
+    Outcomes,
     Seen,
     Sensitivity,
     ShotPlan,
@@ -72,6 +74,7 @@ from ..subexperiments import (
     draws_settings,
     environments,
     first_shots,
+    plan_outcomes,
     plan_shots,
     slot_draws,
     unique_rows,
@@ -86,6 +89,8 @@ _KEPT = 0.75
 _STRICTER = 0.95
 """Factor of the variance that results are planned for which missed, at every miss."""
 _ERRORS = {"max": "standard error", "rms": "root mean square of a PUB's standard errors"}
+_MOST_SPREADS = 1 << 24
+"""Variances of settings that shots are divided by; of probabilities, the largest."""
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
@@ -265,8 +270,9 @@ class Pipeline:
         if session.draws:
             circuits = min(circuits, optimal)
         batch = request.batch
+        query, _, weights = batch.observables.entries(batch.observable)
+        norms = np.bincount(query, np.abs(weights), len(batch.observable))
         # Of n shots of a query its variance is the overhead times the square of its norm over n.
-        norms = np.abs(batch.observables.weights[batch.observable]).sum(axis=1)
         roots = np.bincount(session.norms.number, norms * session.norms.scales)
         bound = overhead * float((roots**2).sum()) / request.accuracy.precision**2
         return Price(circuits, optimal, neyman, uniform, bound)
@@ -528,10 +534,16 @@ class _Session(ExitStack):
         accuracy, parameters = self.request.accuracy, self.request.parameters
         results = len(self.request.batch.values) * max(1, len(parameters or ()))
         circuits = self._pilot_circuits
-        return first_shots(accuracy, circuits, results, knows=knows, draws=self.draws)
+        pilot, fixed = first_shots(accuracy, circuits, results, knows=knows, draws=self.draws)
+        return min(pilot, OUTCOME_PILOT) if self._asks_outcomes else pilot, fixed
 
     def _draw_at_first(self) -> None:
-        """Draw settings of the fragments with too many, while nothing is known."""
+        """Draw settings of the fragments with too many, while nothing is known.
+
+        Those of probabilities are run, each.
+        """
+        if self._asks_outcomes:
+            return
         for number, experiment in enumerate(self.prepared.experiments):
             if draws_settings(self.request.accuracy, experiment.num_weights):
                 bases = drawn_bases(experiment.fragment)
@@ -610,20 +622,46 @@ class _Session(ExitStack):
         may_pilot: bool = False,
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw; see `plan_shots`."""
-        if self._slot_draws:
-            self._draw_for(seen)
-        plan = plan_shots(
-            self._pilots(seen),
-            lambda values: self._derivatives_at(seen, values),
-            accuracy,
-            self.spent.shots_seen,
-            variances,
-            may_pilot=may_pilot,
-        )
+        if self._asks_outcomes:
+            plan = self._plan_outcomes(accuracy, seen, variances, may_pilot=may_pilot)
+        else:
+            if self._slot_draws:
+                self._draw_for(seen)
+            plan = plan_shots(
+                self._pilots(seen),
+                lambda values: self._derivatives_at(seen, values),
+                accuracy,
+                self.spent.shots_seen,
+                variances,
+                may_pilot=may_pilot,
+            )
         if not plan.needs_pilot:
             self._measured, self._planned = plan.influences, self._planned or plan
         self._lap("reconstruct")
         return plan
+
+    @property
+    def _asks_outcomes(self) -> bool:
+        """Whether results are probabilities, which are too many for `plan_shots`."""
+        return isinstance(self.request.batch.observables, Outcomes)
+
+    def _plan_outcomes(
+        self,
+        accuracy: Accuracy,
+        seen: Reconstruction,
+        variances: FloatArray | None,
+        *,
+        may_pilot: bool,
+    ) -> ShotPlan:
+        """The next round for probabilities; see `plan_outcomes`."""
+        settings = sum(e.layout.num_settings for e in self.prepared.experiments)
+        most = _MOST_SPREADS // max(1, settings * len(self.request.batch.values))
+        targets = variances
+        if targets is None:
+            targets = np.full(seen.queries.count, accuracy.precision**2)
+        chosen, spreads = seen.spreads(targets, max(1, most))
+        spent = self.spent.shots_seen
+        return plan_outcomes(spreads, targets[chosen], accuracy, spent, may_pilot=may_pilot)
 
     def _pilots(self, seen: Reconstruction) -> list[Seen | None]:
         return [

@@ -17,7 +17,15 @@ from ..forks import Lock
 from ..reconstruction import Network
 from ..reconstruction.derivatives import Shifts
 from ..records import CircuitInfo
-from ..subexperiments import Backend, FragmentExperiment, FragmentWork, Observables, Pauli, restrict
+from ..subexperiments import (
+    Backend,
+    FragmentExperiment,
+    FragmentWork,
+    Observables,
+    Outcomes,
+    Pauli,
+    restrict,
+)
 from .priors import Priors
 
 _MOST_CIRCUITS = 64
@@ -93,7 +101,9 @@ class Preparation:
         self._prepared: OrderedDict[tuple[int, tuple[Pauli, ...]], Prepared] = OrderedDict()
         self._lock = Lock()
 
-    def prepare(self, circuit: QuantumCircuit, observables: Observables) -> tuple[Prepared, bool]:
+    def prepare(
+        self, circuit: QuantumCircuit, observables: Observables | Outcomes
+    ) -> tuple[Prepared, bool]:
         """The prepared plan, and whether all of it was known already.
 
         Raises:
@@ -101,7 +111,7 @@ class Preparation:
             CutError: The labels, or the search, do not fit the circuit.
         """
         with self._lock:
-            plan, cached = self._plan(circuit, observables)
+            plan, cached = self._plan(circuit, observables.support)
             key = (id(plan), observables.terms)
             if key not in self._prepared:
                 cached = False
@@ -110,9 +120,9 @@ class Preparation:
                     self._prepared.popitem(last=False)
             return self._prepared[key], cached
 
-    def _plan(self, circuit: QuantumCircuit, observables: Observables) -> tuple[CutPlan, bool]:
+    def _plan(self, circuit: QuantumCircuit, support: frozenset[int]) -> tuple[CutPlan, bool]:
         # Labels say where to cut whatever is observed; a search cuts what can reach it.
-        observed = observables.support if isinstance(self._cuts, AutoCut) else None
+        observed = support if isinstance(self._cuts, AutoCut) else None
         structure = [structure_of(circuit), tuple(circuit.parameters), observed]
         for key, (known, plan) in reversed(self._plans.items()):
             if known == structure:
@@ -126,7 +136,7 @@ class Preparation:
                 del self._prepared[known_key]
         return plan, False
 
-    def _make(self, plan: CutPlan, observables: Observables) -> Prepared:
+    def _make(self, plan: CutPlan, observables: Observables | Outcomes) -> Prepared:
         cone = plan.for_observables(observables.support)
         experiments, places = [], []
         for fragment in cone.fragments:

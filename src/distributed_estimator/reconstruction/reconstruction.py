@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ..cutting import CutPlan, FloatArray, IntArray
-from ..subexperiments import Observables, Sensitivity
+from ..subexperiments import Observables, Outcomes, Sensitivity, Spread
 from .network import Network
 from .path import Contraction
 from .slicing import SECONDS_PER_PRODUCT, RunSlices, SlicedNetwork, run_here
@@ -57,7 +57,7 @@ class Queries:
 
     @staticmethod
     def build(
-        observables: Observables,
+        observables: Observables | Outcomes,
         observable: IntArray,
         binding: IntArray,
         local_rows: Sequence[IntArray],
@@ -66,31 +66,32 @@ class Queries:
         """List the terms of every query.
 
         Args:
-            observables: Weights of all observables on their common terms.
+            observables: The observables and their common terms.
             observable: Shape (queries,): which observable is asked for.
             binding: Shape (queries,): at which binding.
             local_rows: Per fragment, the row of each binding.
             term_paulis: Per fragment, the Pauli of each term.
         """
-        query, term = np.nonzero(observables.weights[observable])
+        query, term, weight = observables.entries(observable)
         where = binding[query]
         return Queries(
             len(observable),
             query,
-            observables.weights[observable[query], term],
+            weight,
             where,
             tuple(rows[where] for rows in local_rows),
             tuple(paulis[term] for paulis in term_paulis),
         )
 
     @cached_property
-    def _one_each(self) -> bool:
+    def one_each(self) -> bool:
+        """Whether every query has one entry."""
         return np.array_equal(self.query, np.arange(self.count))
 
     @cached_property
     def num_pairs(self) -> int:
         """Pairs of entries of the same query, each counted once."""
-        if self._one_each:
+        if self.one_each:
             return self.count
         counts = np.bincount(self.query, minlength=self.count)
         return int(counts @ (counts + 1)) // 2
@@ -109,10 +110,21 @@ class Queries:
             tuple(np.tile(paulis, times) for paulis in self.paulis),
         )
 
+    def only(self, chosen: IntArray) -> Queries:
+        """Some of the queries, which have one entry each."""
+        return Queries(
+            len(chosen),
+            np.arange(len(chosen)),
+            self.weight[chosen],
+            self.binding[chosen],
+            tuple(rows[chosen] for rows in self.rows),
+            tuple(paulis[chosen] for paulis in self.paulis),
+        )
+
     def sum(self, entries: FloatArray) -> FloatArray:
         """Weighted sums of entries, shape (entries, …) -> (queries, …)."""
         weighted = entries * self.weight.reshape(-1, *[1] * (entries.ndim - 1))
-        if self._one_each:
+        if self.one_each:
             return weighted
         result = np.zeros((self.count, *entries.shape[1:]))
         np.add.at(result, self.query, weighted)
@@ -120,7 +132,7 @@ class Queries:
 
     def pair_blocks(self, size: int) -> Iterator[tuple[IntArray, IntArray]]:
         """Pairs of entries of the same query, each once, about `size` pairs at a time."""
-        if self._one_each:
+        if self.one_each:
             for start in range(0, self.count, size):
                 yield self.query[start : start + size], self.query[start : start + size]
             return
@@ -286,13 +298,13 @@ class Reconstruction:
         stands in, which is larger on average.
         """
         if self._wanted == "environments" or self._is_long:
-            variances = self.first_order(len(values), self.sensitivities())
+            variances = self._first_order_of_values()
             return np.sqrt(variances), int(np.count_nonzero(variances))
         squares, size = self._sum_pairs(self._moments)
         variances = values**2 - squares
         doubtful = variances <= _ROUNDING * (values**2 + size)
         if doubtful.any():
-            first = self.first_order(len(values), self.sensitivities())
+            first = self._first_order_of_values()
             variances[doubtful] = first[doubtful]
         return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
 
@@ -332,6 +344,70 @@ class Reconstruction:
         for tensor, own in zip(self.tensors, sensitivities, strict=True):
             np.add.at(total, own.results, tensor.variances(own))
         return total
+
+    def spreads(self, targets: FloatArray, most: int) -> tuple[IntArray, list[Spread | None]]:
+        """How outcomes of every fragment scatter, as queries of one entry each depend on them.
+
+        Args:
+            targets: Variances that queries are to have; infinite for those that do not count.
+            most: Queries of a binding to go by, those whose variances are the largest beside these.
+
+        Returns:
+            The numbers of these queries, and per fragment what is known; None where nothing ran.
+        """
+        excess = self._first_order_of_values() / targets
+        order = np.lexsort((-excess, self.queries.binding))
+        place = np.arange(len(order)) - np.searchsorted(
+            self.queries.binding[order], self.queries.binding[order]
+        )
+        chosen = np.sort(order[(place < most) & np.isfinite(targets[order])])
+        some = Reconstruction(
+            self.plan,
+            self.network,
+            self.tensors,
+            self.queries.only(chosen),
+            self._angles,
+            most_elements=self._most_elements,
+            run_slices=self._run_slices,
+        )
+        found = [
+            None
+            if not tensor.counts
+            else Spread(
+                some.queries.rows[number],
+                np.zeros((len(chosen), tensor.experiment.layout.num_settings)),
+                tensor.experiment.all_runs[0],
+                len(tensor.values),
+            )
+            for number, tensor in enumerate(self.tensors)
+        ]
+        for part, own in some._vectors():
+            for number, spread in enumerate(found):
+                if spread is not None:
+                    for places, variances, _ in self.tensors[number].spreads_of(*own[number]):
+                        spread.variances[part.start + places] = variances
+        return chosen, found
+
+    def _first_order_of_values(self) -> FloatArray:
+        """As `first_order`, without the sensitivities where each query is of one Pauli alone."""
+        if not self.queries.one_each:
+            return self.first_order(self.queries.count, self.sensitivities())
+        total = np.zeros(self.queries.count)
+        for part, own in self._vectors():
+            for tensor, entries in zip(self.tensors, own, strict=True):
+                total[part] += tensor.variances_of(*entries)
+        return total
+
+    def _vectors(self) -> Iterator[tuple[slice, list[tuple[IntArray, IntArray, FloatArray]]]]:
+        """Rows, Paulis and derivatives of queries of one entry each, per fragment."""
+        queries = self.queries
+        for part, environments in self.environments():
+            weight = queries.weight[part, None]
+            own = []
+            for number in range(len(self.tensors)):
+                vectors = weight * environments[number].reshape(len(weight), -1)
+                own.append((queries.rows[number][part], queries.paulis[number][part], vectors))
+            yield part, own
 
     def _contract(
         self, sliced: SlicedNetwork | None, leaves: Iterable[FloatArray], queries: int
