@@ -41,7 +41,7 @@ from .runs import merge_runs
 _log = logging.getLogger(__name__)
 
 _PRECISION = 0.01
-_CIRCUIT = 1000.0  # shots that take as long as a circuit's submission
+_CIRCUIT = 300.0  # shots that take as long as it takes to begin a circuit
 _FLOPS = 250_000.0  # floating-point operations that take as long as a shot
 _COSTS: tuple[Cost, ...] = ("circuits", "shots")
 _STEPS = 20_000
@@ -80,7 +80,7 @@ class AutoCut:
     max_fragments: int | None = None
     seed: int = 0
     seconds: float = 10.0
-    max_price: float = 1e9
+    max_price: float = 5e7
 
     def __post_init__(self) -> None:
         widths: Any = self.max_qubits
@@ -125,9 +125,9 @@ class Prediction:
     Attributes:
         circuits: Circuits of all fragments with all settings, for one measurement basis.
         shots: For a standard error ε of 0.01 of a Pauli on all qubits, Π (Σ s)² / ε² with the
-            Schmidt coefficients s of every cut at a fragment, in the mean over fragments. That is
-            the variance of a fragment's part, optimally divided; the sum of all parts is about
-            their mean, since a value is the less sensitive to a fragment the more there are.
+            Schmidt coefficients s of every cut at a fragment, summed over fragments. A product is
+            about the variance of a fragment's part. Where many fragments hang together by gates
+            alone, values are small, and take fewer shots by a factor of up to their number.
         flops: Operations to contract the fragments of one query.
         width: Qubits of the widest fragment.
     """
@@ -139,7 +139,7 @@ class Prediction:
 
     @property
     def price(self) -> float:
-        """All of it in shots: a circuit as 1,000 of them, 250,000 operations as one."""
+        """All of it in shots: a circuit as 300 of them, 250,000 operations as one."""
         return self.shots + _CIRCUIT * self.circuits + self.flops / _FLOPS
 
 
@@ -151,8 +151,8 @@ def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
         for (fragment, _), rank in zip(cut.ends, cut.rank, strict=True):
             spreads[fragment] *= cut.spread
             slots[fragment].append((number, rank))
-    held = [spread for spread, own in zip(spreads, slots, strict=True) if own] or [1.0]
-    shots = sum(held) / len(held) / _PRECISION**2
+    held = [spread for spread, own in zip(spreads, slots, strict=True) if own]
+    shots = sum(held or [1.0]) / _PRECISION**2
     circuits = sum(fragment.num_settings("full") for fragment in fragments)
     width = max((fragment.num_qubits for fragment in fragments), default=0)
     return Prediction(circuits, shots, _flops([own for own in slots if own]), width)
