@@ -588,6 +588,12 @@ def test_a_run_with_both_ends_on_one_fragment():
     assert_exact(circuit, random_paulis(4, 5, 1), cuts)
 
 
+def test_a_run_of_very_many_gates():
+    circuit = run_of([("cx", 1, 2), ("ry", 0.1, 2), ("rx", 0.2, 1)] * 100)
+    assert CutPlan.build(circuit, "AABB").sampling_overhead <= 49 + 1e-9
+    assert_exact(circuit, "ZXYZ", "AABB")
+
+
 def test_runs_are_told_apart_by_what_is_in_them():
     """Plans and fragments are found again by their content, which a name is not."""
     keys = set()
