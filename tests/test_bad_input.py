@@ -719,10 +719,12 @@ def test_remedies_for_a_lack_of_memory_apply(refused, rows, options, remedy):
 
 
 def many_cuts():
-    circuit = QuantumCircuit(2)
+    """No two of them in a row on one pair of qubits, which would be one cut."""
+    circuit = QuantumCircuit(3)
     for number in range(40):
-        circuit.rx(0.1 * number, [0, 1])
-        circuit.cz(0, 1) if number % 2 else circuit.swap(0, 1)
+        circuit.rx(0.1 * number, [0, 1, 2])
+        pair = (0, 1) if number % 2 else (1, 2)
+        circuit.cz(*pair) if number % 4 > 1 else circuit.swap(*pair)
     return circuit
 
 
@@ -737,7 +739,7 @@ SIGNS = SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0) for qubit in range(4
         (chain(40), "Z" * 40, None),
         (chain(40), "Z" * 40, "A" * 40),
         (chain(40), SIGNS, None),
-        (many_cuts(), "ZZ", "AB"),
+        (many_cuts(), "ZZZ", "ABC"),
     ],
     ids=["too wide", "too wide, labelled", "too many outcomes", "too many cuts"],
 )

@@ -266,6 +266,20 @@ def test_designed_shots_meet_a_precision_on_one_fragment(allocation):
     assert_calibrated(errors, stderrs)
 
 
+@pytest.mark.soak
+def test_three_cuts_on_one_fragment_scatter_as_their_standard_errors_say():
+    """Six ends, whose settings are drawn where a precision rules."""
+    circuit, cuts = layered(["cx", "cz", "rzz"], parameters=ParameterVector("p", 6))
+    errors, stderrs, result = sample(circuit, cuts, ["ZZZ"], 12, default_precision=0.3)
+    assert result[0].metadata["design"]["drawn"] == (0,)
+    assert (stderrs <= 0.3).all()
+    assert_calibrated(errors, stderrs)
+    observable = random_paulis(3, 4, 1)
+    fixed = run(circuit, observable, cuts, [0.1] * 6, shots=1000, seed=5, precision=None)
+    exact = reference(circuit, observable, [0.1] * 6)
+    assert abs(float(fixed.data.evs) - exact) <= 4 * float(fixed.data.stds)
+
+
 def test_covariances_of_values_that_share_one_fragments_shots():
     """The mean of products of two errors is the mean covariance, to five deviations."""
     circuit, places = opened("rzz")
@@ -586,6 +600,12 @@ def test_a_run_with_both_ends_on_one_fragment():
         ("cx·cx", (3, 0), ((0, 0), (0, 1)))
     ]
     assert_exact(circuit, random_paulis(4, 5, 1), cuts)
+
+
+def test_a_run_of_very_many_gates():
+    circuit = run_of([("cx", 1, 2), ("ry", 0.1, 2), ("rx", 0.2, 1)] * 100)
+    assert CutPlan.build(circuit, "AABB").sampling_overhead <= 49 + 1e-9
+    assert_exact(circuit, "ZXYZ", "AABB")
 
 
 def test_runs_are_told_apart_by_what_is_in_them():

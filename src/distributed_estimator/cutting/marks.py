@@ -22,8 +22,8 @@ class CutAt:
 
     Attributes:
         positions: Indices into `circuit.data`, where every instruction counts, barriers and
-            gates on one qubit too: of gates on two qubits, `CutWire`s and `Move`s. In any order;
-            kept ascending.
+            gates on one qubit too. Each is a gate on two qubits, a `CutWire` or a `Move`. Kept in
+            ascending order.
 
     Raises:
         InputError: `positions` is no list of whole numbers of at least 0.

@@ -7,7 +7,7 @@ qubits between them belong to the run. Angles stay angles: the core of the cut d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -41,7 +41,8 @@ def merge_runs(normal: NormalCircuit, cut: Collection[int]) -> tuple[NormalCircu
             continue
         parts = [normal.operations[number] for number in run]
         merged = _merged(parts)
-        if 2 * _cost([merged], normal) <= _cost(parts, normal):
+        enough = 2 * next(_costs([merged], normal))
+        if any(cost >= enough for cost in _costs(parts, normal)):
             for number in run[:-1]:
                 del kept[number]
             kept[run[-1]] = merged
@@ -52,6 +53,7 @@ def merge_runs(normal: NormalCircuit, cut: Collection[int]) -> tuple[NormalCircu
 def _runs(operations: Sequence[Operation], cut: Collection[int]) -> list[list[int]]:
     """Numbers of the operations of each run, in order."""
     runs: dict[int, list[int]] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     last: dict[int, int] = {}
     between: dict[int, list[int]] = {}
     for number, operation in enumerate(operations):
@@ -61,31 +63,36 @@ def _runs(operations: Sequence[Operation], cut: Collection[int]) -> list[list[in
         if operation.kind == "gate" and number in cut:
             first, second = operation.qubits
             before, run = last.get(first, -1), [number]
+            size = _size([operation])
             if before in runs and before == last.get(second):
-                joined = [*runs[before], *sorted(between[first] + between[second]), number]
-                if _is_small([operations[part] for part in joined]):
-                    run = joined
-                    del runs[before]
-            runs[number] = run
+                own = sorted(between[first] + between[second])
+                terms, angles = _size([*(operations[part] for part in own), operation])
+                terms, angles = terms * sizes[before][0], angles + sizes[before][1]
+                if terms <= _MOST_TERMS and angles <= _MOST_ANGLES:
+                    run, size = runs.pop(before), (terms, angles)
+                    run += [*own, number]
+            runs[number], sizes[number] = run, size
         for qubit in operation.qubits:
             last[qubit], between[qubit] = number, []
     return list(runs.values())
 
 
-def _is_small(parts: Sequence[Operation]) -> bool:
+def _size(parts: Sequence[Operation]) -> tuple[int, int]:
+    """Terms of the product of gates, and angles."""
     kernels = [part.kernel for part in parts if part.kernel is not None]
     terms = prod(len(kernel.exponents) for kernel in kernels)
-    return terms <= _MOST_TERMS and sum(kernel.num_angles for kernel in kernels) <= _MOST_ANGLES
+    return terms, sum(kernel.num_angles for kernel in kernels)
 
 
-def _cost(parts: Sequence[Operation], normal: NormalCircuit) -> float:
-    """γ² times the settings of both sides, where each gate on two qubits is cut for itself."""
-    shots, settings = 1.0, np.ones(2)
+def _costs(parts: Sequence[Operation], normal: NormalCircuit) -> Iterator[float]:
+    """γ² times the settings of both sides, after each of several gates cut one by one: it rises."""
+    shots, settings = 1.0, [1.0, 1.0]
     for part in parts:
         if part.kernel is not None and len(part.qubits) == 2:
             shots *= largest_overhead(part.kernel)
-            settings *= [len(side.distinct) for side in sides_of(part, normal.angles)]
-    return shots * float(settings.sum())
+            for end, side in enumerate(sides_of(part, normal.angles)):
+                settings[end] *= len(side.distinct)
+            yield shots * sum(settings)
 
 
 def _merged(parts: Sequence[Operation]) -> Operation:
