@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (a minute or two) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		-c constraints.txt -e '.[aer,ml,data,track,ray,dask,runtime,report,analysis,study,docs,dev]'
+		-c constraints.txt -e '.[aer,reference,ml,data,track,ray,dask,runtime,report,analysis,study,docs,dev]'
 	@touch $@
 
 demo: $(STAMP) ## Train Iris with 2 cuts and, beside it, uncut; results in runs/demo-*

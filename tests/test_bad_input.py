@@ -15,20 +15,19 @@ import pytest
 from helpers import entangled
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import AnnotatedOperation, Gate, Instruction, InverseModifier, Parameter
+from qiskit.circuit.classical import expr
 from qiskit.circuit.library import (
     CXGate,
     ExactReciprocalGate,
     HamiltonianGate,
-    Initialize,
     LinearPauliRotationsGate,
     MSGate,
     PauliEvolutionGate,
-    PauliProductMeasurement,
-    PermutationGate,
     PiecewiseLinearPauliRotationsGate,
     PolynomialPauliRotationsGate,
     RVGate,
     RZZGate,
+    XGate,
 )
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 from qiskit.primitives.containers.observables_array import ObservablesArray
@@ -161,7 +160,7 @@ def test_labels_of_the_wrong_type(labels, use):
         use(labels)
 
 
-@pytest.mark.parametrize("mark", [CutWire(), Move()])
+@pytest.mark.parametrize("mark", [CutWire(), Move(), TwoQubitQPDGate.from_instruction(CXGate())])
 def test_a_search_on_a_circuit_with_cut_marks(refused, mark):
     circuit = chain()
     circuit.append(mark, range(mark.num_qubits))
@@ -185,6 +184,7 @@ def test_a_plan_of_another_circuit(refused):
 
 def with_classical(build):
     circuit = built(2, clbits=1, start=[0])
+    circuit.measure(0, 0)
     build(circuit)
     circuit.cx(0, 1)
     return circuit
@@ -200,40 +200,21 @@ def loop(circuit):
         circuit.x(1)
 
 
-def boxed(circuit):
-    body = QuantumCircuit(2, 1, name="innocent")
-    body.measure(0, 0)
-    circuit.append(body.to_instruction(), [0, 1], [0])
-
-
-def hidden_reset(circuit):
-    body, outer = QuantumCircuit(1), QuantumCircuit(1)
-    body.reset(0)
-    outer.append(body.to_instruction(), [0])
-    circuit.append(outer.to_instruction(), [0])
+def stored(circuit):
+    circuit.store(circuit.add_var("a", expr.lift(False)), expr.lift(True))
 
 
 @pytest.mark.parametrize(
     ("build", "match"),
     [
-        (lambda c: c.measure(0, 0), r"a measurement \(instruction 1\)"),
-        (lambda c: c.reset(0), r"a reset \(instruction 1\)"),
-        (conditional, r"classical control \(`if_else`\) \(instruction 1\)"),
-        (loop, r"classical control \(`for_loop`\)"),
-        (boxed, r"a measurement \(instruction 1\)"),
-        (
-            lambda c: c.append(PauliProductMeasurement(Pauli("XZ")), [0, 1], [0]),
-            r"a measurement \(instruction 1\)",
-        ),
-        (hidden_reset, r"a reset \(instruction 1\)"),
-        (lambda c: c.append(Initialize([1, 0]), [0]), "an `Initialize`"),
-        (lambda c: c.measure_all(), "a measurement"),
-        (lambda c: (c.measure(0, 0), c.append(PermutationGate([1, 0]), [0, 1])), "a measurement"),
+        (conditional, r"classical control \(`if_else`\) \(instruction 2\)"),
+        (loop, r"classical control \(`for_loop`\) \(instruction 2\)"),
+        (stored, r"a classical store \(instruction 2\)"),
     ],
 )
 @pytest.mark.parametrize("cuts", [None, "AB", AutoCut(1)])
-def test_what_is_not_unitary(refused, build, match, cuts):
-    match = f"the circuit holds .*(?:{match}).*takes unitary circuits: remove it"
+def test_what_depends_on_outcomes(refused, build, match, cuts):
+    match = f"the circuit holds .*(?:{match}): outcomes of measurements are ignored, .*: remove it"
     refused(CircuitError, match, with_classical(build), cuts=cuts)
 
 
@@ -247,7 +228,7 @@ def test_a_gate_without_matrix_and_definition(refused, width, cuts, angle):
 
 
 NO_GATE = r"`{}` \(instruction 2\) is not a unitary gate .*: remove it"
-MARKED = r"marked as cut \(`{}`\) \(instruction 2\): give the circuit as it was before"
+SIDE = r"one side of a gate that qiskit-addon-cutting has cut \(instruction 2\).*: give the circuit"
 
 
 @pytest.mark.parametrize(
@@ -259,10 +240,17 @@ MARKED = r"marked as cut \(`{}`\) \(instruction 2\): give the circuit as it was 
         ),
         (SaveStatevector(2), NO_GATE.format("save_statevector")),
         (Instruction("pulse", 1, 0, []), NO_GATE.format("pulse")),
-        (TwoQubitQPDGate(QPDBasis.from_instruction(RZZGate(0.3))), MARKED.format("qpd_2q")),
-        (SingleQubitQPDGate(QPDBasis.from_instruction(CXGate()), 0), MARKED.format("qpd_1q")),
+        (
+            TwoQubitQPDGate(QPDBasis.from_instruction(RZZGate(0.3)), basis_id=1),
+            r"instruction 2 \(`qpd_2q`\) is one term of .*: give the circuit as it was",
+        ),
+        (
+            TwoQubitQPDGate(QPDBasis([([XGate()], [XGate()]), ([], [])], [0.5, 0.5])),
+            r"instruction 2 \(`qpd_2q`\) decomposes something that is neither",
+        ),
+        (SingleQubitQPDGate(QPDBasis.from_instruction(CXGate()), 0), SIDE),
     ],
-    ids=["kraus", "save", "opaque", "addon, gate", "addon, side"],
+    ids=["kraus", "save", "opaque", "addon, term", "addon, channel", "addon, side"],
 )
 @pytest.mark.parametrize("cuts", [None, "AB"])
 def test_operations_that_are_no_gates(refused, operation, match, cuts):
@@ -530,8 +518,10 @@ WHOLE = "`{}` is .*: .*whole number of at least {}"
     [
         (AutoCut, "max_qubits", [0, -3, 2.5, "3", None], WHOLE.format("max_qubits", 1)),
         (AutoCut, "seed", [True, -1], "`seed` is .*: give "),
-        (AutoCut, "max_gamma", [True, math.nan], "`max_gamma` is .*: give "),
-        (AutoCut, "max_backjumps", [True, -1], "`max_backjumps` is .*: give "),
+        (AutoCut, "max_qubits", [[], [3, 0], (True,), "33"], "`max_qubits` is .*: give "),
+        (AutoCut, "max_fragments", [True, 0, 1.5], WHOLE.format("max_fragments", 1)),
+        (AutoCut, "max_price", [True, math.nan, 0], "`max_price` is .*: give "),
+        (AutoCut, "seconds", [True, -1, "5"], "`seconds` is .*: give "),
         (AutoCut, "gate_cuts", [1], "`gate_cuts` is 1: give "),
         (AutoCut, "wire_cuts", ["no"], "`wire_cuts` is 'no': give "),
         (

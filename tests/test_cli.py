@@ -19,7 +19,7 @@ from helpers import Done, refused, run_without
 from hostile_study import training_run
 from qiskit import QuantumCircuit, qasm2, qasm3, qpy
 from qiskit.circuit import Parameter
-from qiskit.circuit.library import UnitaryGate
+from qiskit.circuit.library import PauliEvolutionGate, UnitaryGate
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from qiskit_addon_cutting.instructions import CutWire
 from study_folders import StudyFolder, trained
@@ -246,8 +246,8 @@ def test_final_measurements_are_taken_off_with_a_note(dest: Callable[..., Done],
     path.write_text(qasm2.dumps(circuit), "utf-8")
     done = dest("estimate", path, "--exact", "--json")
     assert done.document["value"] == pytest.approx(exact(chain(), "ZZZZ"), abs=1e-10)
-    assert "note: final measurements taken off: 4" in done.err
-    assert done.document["notes"] == ["final measurements taken off: 4"]
+    assert "note: final measurements taken off, outcomes of others ignored: 4" in done.err
+    assert done.document["notes"] == ["final measurements taken off, outcomes of others ignored: 4"]
 
 
 @pytest.mark.parametrize("start", ["", "// A comment.\n/* Another. */\n", "OPENQASM 3;\n"])
@@ -258,7 +258,7 @@ def test_openqasm_3_needs_no_version(dest: Callable[..., Done], tmp_path: Path, 
     path.write_text(f"{start}{text} c = measure q;\n", "utf-8")
     done = dest("estimate", path, "--exact", "--observable", "IZ", "--label", "AB", "--json")
     assert done.document["value"] == pytest.approx(math.cos(0.7), abs=1e-10)
-    assert done.document["notes"] == ["final measurements taken off: 2"]
+    assert done.document["notes"] == ["final measurements taken off, outcomes of others ignored: 2"]
 
 
 BAD_QUERIES = [
@@ -266,7 +266,7 @@ BAD_QUERIES = [
     (["--label", ""], "`--label` labels 0 qubits, the circuit has 4"),
     (["--max-qubits", "0"], "`--max-qubits` is 0: give a whole number of at least 1"),
     (["--max-qubits", "two"], "`--max-qubits` is two: give a whole number"),
-    (["--label", "AABB", "--max-qubits", "2"], "both say where to cut: give one of them"),
+    (["--label", "AABB", "--max-qubits", "2"], "all say where to cut: give one"),
     (["--shots", "10", "--exact"], "exclude one another: give one"),
     (["--shots", "10", "--precision", "0.1"], "exclude one another: give one"),
     (["--observable", "ZZZ"], "acts on 3 qubits, the circuit has 4"),
@@ -274,7 +274,6 @@ BAD_QUERIES = [
     (["--observable", "ZZAZ"], "the observable 'ZZAZ' has `AZ` as character 3"),
     (["--observable", "1e99*ZZZZ"], "the weight 1e+99 of ('ZZZZ', [0, 1, 2, 3])"),
     (["--observable", "z_4"], "z_4 is not on the circuit's 4 qubits: name one of z_0 to z_3"),
-    (["--observable", "z_each"], "z_each stands for 4, and one is estimated: name one of them"),
     (["--parameter", "theta"], "`--parameter theta` cannot be read: give NAME=VALUE"),
     (
         ["--parameter", "x=nan"],
@@ -318,7 +317,145 @@ def test_bad_parameters(dest: Callable[..., Done], symbolic: Path, values: list[
     assert_refused(dest("estimate", symbolic, *options), message)
 
 
+# --- observables from a file
+
+FORMS = {
+    "lines": "# energy\n0.5 ZZII\n-0.25*IIXX  # hopping\n\nIIIZ 0.125\n",
+    "with complex numbers": "(0.5+0j) ZZII\n-0.25+0j IIXX\n.125 IIIZ",
+    "object": '{"ZZII": 0.5, "IIXX": -0.25, "IIIZ": 0.125}',
+    "pairs": '[["ZZII", 0.5], ["IIXX", -0.25], ["IIIZ", 0.125]]',
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_observable_from_a_file(
+    dest: Callable[..., Done], file: Path, tmp_path: Path, form: str
+):
+    (tmp_path / "energy").write_text(FORMS[form])
+    options = ["--exact", "--label", "AABB", "--json", "--observable"]
+    written = dest("estimate", file, *options, "0.5*ZZII - 0.25*IIXX + 0.125*IIIZ").document
+    read = dest("estimate", file, *options, f"@{tmp_path / 'energy'}").document
+    assert read["observable"] == written["observable"]
+    assert read["value"] == written["value"]
+
+
+@pytest.mark.parametrize(
+    "content", ["ZZII\n---\n2 IIZZ\n---\n", '[{"ZZII": 1}, [["IIZZ", 2]]]', '["ZZII", {"IIZZ": 2}]']
+)
+def test_several_observables_from_a_file(
+    dest: Callable[..., Done], file: Path, tmp_path: Path, content: str
+):
+    (tmp_path / "two").write_text(content)
+    options = ["--exact", "--observable", f"@{tmp_path / 'two'}"]
+    both = dest("estimate", file, *options, "--json").document
+    single = [
+        dest("estimate", file, "--exact", "--observable", text, "--json").document["value"]
+        for text in ("ZZII", "2*IIZZ")
+    ]
+    assert [own["value"] for own in both["values"]] == pytest.approx(single, abs=1e-12)
+    assert [own["observable"][0]["paulis"] for own in both["values"]] == ["ZZII", "IIZZ"]
+    lines = dest("estimate", file, *options).out.splitlines()
+    assert [line.split(" ")[:2] for line in lines[:2]] == [["value", "0"], ["value", "1"]]
+    assert dest("plan", file, *options, "--json").document["num_circuits"] == 1
+
+
+BAD_OBSERVABLES = {
+    "empty": ("# nothing\n", "holds no observable: give a line such as"),
+    "letters": ("0.5 ZZIA", "has the Pauli string `'ZZIA'` (line 1): give 4 letters"),
+    "width": ("ZZII\n\n0.5 ZZ", "has the Pauli string `'ZZ'` (line 3): give 4 letters"),
+    "coefficient": ("half ZZII", "has the coefficient `'half'` (line 1): give a finite real"),
+    "complex": ("1j ZZII", "has the coefficient `'1j'` (line 1)"),
+    "infinite": ("1e999 ZZII", "has the coefficient `'1e999'` (line 1)"),
+    "words": ("0.5 ZZII + XXII", "has `'0.5 ZZII + XXII'` in line 1: give a coefficient and"),
+    "zero": ("0.5 ZZII\n-0.5 ZZII", "has an observable that is zero"),
+    "binary": (b"\xff\xfe", "is no text"),
+    "json": ('{"ZZII": 0.5', "begins as JSON does and is none: Expecting ',' delimiter: line 1"),
+    "json, deep": ("[" * 100_000, "begins as JSON does and is none"),
+    "json, no pairs": ('[["ZZII"]]', "has ['ZZII'] as observable 1: give an object"),
+    "json, text": ('{"ZZII": "x"}', "has the coefficient `'x'` (observable 1)"),
+    "json, not a number": ('{"ZZII": NaN}', "has the coefficient `nan` (observable 1)"),
+    "large": (b"#" * (16 * 2**20 + 1), "holds 16.0 MiB, the most that is read is 16 MiB"),
+    "long": ("0.5 ZZII\n" * 200_001, "has an observable of 200001 terms, the most that is read"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_OBSERVABLES)
+def test_bad_files_of_observables(dest: Callable[..., Done], file: Path, tmp_path: Path, kind: str):
+    content, message = BAD_OBSERVABLES[kind]
+    path = tmp_path / "bad"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert_refused(dest("estimate", file, "--observable", f"@{path}"), message)
+    missing = dest("plan", file, "--observable", f"@{tmp_path / 'none'}")
+    assert_refused(missing, "does not exist: name a file of observables")
+
+
+# --- probabilities
+
+
+def test_probabilities(dest: Callable[..., Done], file: Path, tmp_path: Path):
+    options = ["--label", "AABB", "--probabilities", "3,0,1"]
+    document = dest("estimate", file, *options, "--exact", "--json").document
+    expected = Statevector(chain()).probabilities([3, 0, 1])
+    assert document["probabilities"] == pytest.approx(expected, abs=1e-10)
+    assert document["nearest"] == pytest.approx(expected, abs=1e-10)
+    assert document["qubits"] == [3, 0, 1]
+    lines = dest("estimate", file, *options, "--exact").out.splitlines()
+    rows = [line.split() for line in lines if re.match(r" *[01]{3} ", line)]
+    assert [row[0] for row in rows] == [f"{outcome:03b}" for outcome in range(8)]
+    assert [float(row[1]) for row in rows] == pytest.approx(expected, abs=1e-10)
+    options += ["--precision", "0.02", "--trace", str(tmp_path / "trace"), "--json"]
+    sampled = dest("estimate", file, *options).document
+    assert 0.01 < max(sampled["stderrs"]) <= 0.02
+    assert sampled["record"]["precision"] == 0.02
+    assert set(sampled["files"]) == {"tasks", "queries", "trace"}
+
+
+def test_many_outcomes(dest: Callable[..., Done], tmp_path: Path):
+    circuit = QuantumCircuit(6)
+    circuit.ry(0.5, range(6))
+    (tmp_path / "six.qpy").write_bytes(as_qpy(circuit))
+    done = dest("estimate", tmp_path / "six.qpy", "--probabilities", "0,1,2,3,4,5", "--exact")
+    assert "note: the 32 most probable of 64 outcomes; --json has all" in done.err
+    assert sum(bool(re.match(r" *[01]{6} ", line)) for line in done.out.splitlines()) == 32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--probabilities", "4"], "`--probabilities` has 4: give numbers from 0 to 3"),
+        (["--probabilities", "1,1"], "`--probabilities` has 1 more than once"),
+        (["--probabilities", "a"], "`--probabilities` is a: give"),
+        (["--probabilities", "0", "--observable", "ZZZZ"], "both say what to estimate: give one"),
+    ],
+)
+def test_bad_probabilities(dest: Callable[..., Done], file: Path, options: list[str], message: str):
+    assert_refused(dest("estimate", file, *options), message)
+
+
 # --- files
+
+
+class _Harmful:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_pickled_objects_in_a_qpy_file_are_not_loaded(
+    dest: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    circuit = QuantumCircuit(2)
+    circuit.append(PauliEvolutionGate(SparsePauliOp("ZZ"), 0.3), [0, 1])
+    save, harmful = np.save, np.array([_Harmful(tmp_path / "harm")], dtype=object)
+    with monkeypatch.context() as patched:
+        patched.setattr("numpy.save", lambda stream, _: save(stream, harmful, allow_pickle=True))
+        (tmp_path / "bad.qpy").write_bytes(as_qpy(circuit))
+    assert_refused(dest("estimate", tmp_path / "bad.qpy"), "is no readable QPY file")
+    assert not (tmp_path / "harm").exists()
 
 
 def as_qpy(*circuits: QuantumCircuit, version: int | None = None) -> bytes:
@@ -404,20 +541,27 @@ def test_files_that_are_none_or_too_long(
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "expected"),
     [
-        ("h q[0]; measure q[0] -> c[0]; h q[0];", "a measurement"),
-        ("reset q[0]; h q[0];", "a reset"),
+        ("h q[0]; measure q[0] -> c[0]; h q[0];", 0.0),
+        ("reset q[0]; rx(0.3) q[0];", math.cos(0.3)),
         ("if (c==1) h q[0];", "classical control"),
     ],
 )
-def test_circuits_that_are_not_unitary(
-    dest: Callable[..., Done], tmp_path: Path, lines: str, message: str
+def test_measurements_and_resets_in_a_file(
+    dest: Callable[..., Done], tmp_path: Path, lines: str, expected: float | str
 ):
     path = tmp_path / "circuit.qasm"
-    path.write_text(f"{HEADER_2}qreg q[2]; creg c[2]; cx q[0],q[1]; {lines}", "utf-8")
-    for verb in ("estimate", "plan"):
-        assert_refused(dest(verb, path), message)
+    text = f"{HEADER_2}qreg q[2]; creg c[2]; cx q[0],q[1]; {lines} cx q[0],q[1];"
+    path.write_text(text, "utf-8")
+    options = "--observable", "IZ", "--label", "AB"
+    if isinstance(expected, str):
+        for verb in ("estimate", "plan"):
+            assert_refused(dest(verb, path, *options), expected)
+        return
+    value = dest("estimate", path, *options, "--exact", "--json").document["value"]
+    assert value == pytest.approx(expected, abs=1e-10)
+    assert "┤ " in dest("plan", path, *options).out
 
 
 # --- dest plan
@@ -620,6 +764,24 @@ def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):
     assert "✂0 cut_wire" in done.out
     value = dest("estimate", tmp_path / "circuit.qpy", "--max-qubits", 3, "--exact", "--json")
     assert value.document["value"] == pytest.approx(exact(circuit, "ZZZZZ"), abs=1e-10)
+
+
+def test_plan_cuts_by_number(dest: Callable[..., Done], tmp_path: Path):
+    circuit = QuantumCircuit(4)
+    for qubit in range(4):
+        circuit.ry(0.3, qubit)
+        circuit.cx(qubit, (qubit + 1) % 4)
+    (tmp_path / "ring.qpy").write_bytes(as_qpy(circuit))
+    query = (tmp_path / "ring.qpy", "--cut-at", "7")
+    done = dest("plan", *query, "--shots", 10)
+    assert "✂0 cx" in done.out
+    document = dest("plan", *query, "--json").document
+    assert (document["num_cuts"], document["num_circuits"]) == (1, 25)
+    assert document["cuts"][0]["fragments"] == [0, 0]
+    value = dest("estimate", *query, "--exact", "--json").document["value"]
+    assert value == pytest.approx(exact(circuit, "ZZZZ"), abs=1e-10)
+    refusal = refused(dest("plan", *query[:2], "0"))
+    assert "instruction 0 (`ry`), in which there is nothing to cut" in refusal
 
 
 def test_a_mark_that_cuts_nothing_is_not_drawn():

@@ -21,7 +21,7 @@ from distributed_estimator.cli.main import dest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "distributed_estimator"
-PUBLIC_NAMES = {"AutoCut", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"}
+PUBLIC_NAMES = {"AutoCut", "CutAt", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"}
 
 # What the extras add to a lean installation. (The cutting addon itself brings Aer and the runtime.)
 EXTRAS = [

@@ -37,7 +37,7 @@ from distributed_estimator.reconstruction import (
     Reconstruction,
     slicing,
 )
-from distributed_estimator.reconstruction.path import Contraction
+from distributed_estimator.reconstruction.path import Contraction, Path
 from distributed_estimator.reconstruction.slicing import run_here
 from distributed_estimator.subexperiments import (
     FragmentExperiment,
@@ -201,6 +201,20 @@ def everything(reconstruction):
         *(own.vectors for own in reconstruction.sensitivities()),
         reconstruction.first_order(len(values), reconstruction.sensitivities()),
     ]
+
+
+def test_the_work_of_the_doubled_network_is_that_of_squared_axes():
+    for edges in ([(0, 1)], [(0, 1), (1, 2), (2, 0)], [(0, 1), (0, 1), (1, 2)]):
+        network = network_of(edges)
+        squared = {index: size**2 for index, size in network._sizes.items()}
+        doubled = Path.follow(network._indices, squared, network._pairs)
+        assert network.path.doubled_products == doubled.products > network.path.products
+
+
+def test_the_work_of_covariances_counts_what_they_hold():
+    for tensor in reconstruction_parts(True)[2]:
+        if tensor.counts:
+            assert tensor.covariance_work[0] == sum(own.size for own in tensor.covariances)
 
 
 WANTED = ["values", "errors", "environments"]

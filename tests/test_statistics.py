@@ -16,6 +16,7 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit_addon_cutting.instructions import CutWire
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions
+from distributed_estimator.reconstruction import reconstruction
 
 LIMIT = 0.15
 """The bar for mean z and mean z² − 1. For n = 2000 independent normal z the mean has a standard
@@ -105,6 +106,51 @@ def test_gates_of_full_rank_scatter_as_their_standard_errors_say(kind, basis):
         circuit, labels, observables(2), REPETITIONS, shots=1024, setting_basis=basis
     )
     assert_calibrated(errors, stderrs)
+
+
+def test_to_first_order_errors_of_two_fragments_are_counted_once_too_often(monkeypatch):
+    """Of variances V₁ of each fragment and V₂ of their products it counts V₁ + 2 V₂.
+
+    16 times the shots make V₁ 16 and V₂ 256 times smaller, so that V₂/(V₁ + V₂) falls by 16, but
+    for what V₂ was of the sum.
+    """
+    circuit, labels = chain("swap", 1)
+    excess = []
+    for shots in (64, 1024):
+        own = {"shots": shots, "setting_basis": "minimal"}
+        errors, stderrs, metadata = sample(circuit, labels, observables(2), 500, **own)
+        with monkeypatch.context() as patch:
+            patch.setattr(reconstruction, "_MOST_SECONDS", 0.0)
+            same, first, of_first = sample(circuit, labels, observables(2), 500, **own)
+        assert np.array_equal(errors, same)
+        assert (metadata["stderr_first_order"], of_first["stderr_first_order"]) == (0, errors.size)
+        ratio = (first**2).mean(axis=0) / (stderrs**2).mean(axis=0)
+        assert (ratio > 1).all()
+        assert (ratio < 2).all()
+        # Σ e² / Σ σ² of n errors of like size has the mean V/(V₁ + 2 V₂), and scatters by √(2/n).
+        z = (errors**2).mean(axis=0) / (first**2).mean(axis=0)
+        assert (np.abs(z * ratio - 1) < 5 * np.sqrt(2 / 500) * 1.2).all()
+        excess.append(ratio - 1)
+    assert np.allclose(excess[0] / excess[1] * (1 - excess[1]) / (1 - excess[0]), 16, rtol=0.2)
+
+
+@pytest.mark.parametrize(("kind", "first_order"), [("cx", 0), ("swap", 1)])
+def test_variances_of_many_terms_that_would_take_long_are_to_first_order(kind, first_order):
+    """Two gates between two fragments; of 34 terms SWAPs took 6 s, and with a CX beside 150."""
+    rng = np.random.default_rng(4)
+    circuit = QuantumCircuit(4)
+    for pair in [(1, 2), (0, 3)]:
+        for qubit in range(4):
+            circuit.u(*rng.uniform(-3, 3, 3), qubit)
+        circuit.cx([0, 2], [1, 3])
+        getattr(circuit, kind)(*pair)
+    circuit.cx([0, 2], [1, 3])
+    terms = {"".join(rng.choice(list("IXYZ"), 4)) for _ in range(24)}
+    observable = SparsePauliOp(sorted(terms), rng.normal(size=len(terms)))
+    found = run(circuit, observable, "AABB", precision=None, shots=400, seed=1)
+    assert found.metadata["num_cuts"] == 2
+    assert found.metadata["stderr_first_order"] == first_order
+    assert abs(found.data.evs - reference(circuit, observable)) <= 5 * found.data.stds
 
 
 def test_loops_scatter_as_their_standard_errors_say():

@@ -4,6 +4,7 @@ From the caller's side to the device's and back::
 
     estimator       DistributedEstimator: PUBs in, results and jobs out (`pubs` reads them)
     gradient        FragmentGradient: derivatives at the cost of a fragment
+    probabilities   of the outcomes of some qubits, and the nearest distribution
     pipeline        Algorithm 1 of the paper: prepare, check memory, run rounds, read the values
     cutting         which gates and wires are cut, into which fragments, joined by which cores
     subexperiments  what is run of a fragment, with how many shots, as which tasks
@@ -23,14 +24,14 @@ From the caller's side to the device's and back::
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .cutting import AutoCut
+from .cutting import AutoCut, CutAt
 from .estimator import DistributedEstimator, EstimatorOptions
 from .records.environment import installed
 
 if TYPE_CHECKING:
     from .gradient import FragmentGradient
 
-__all__ = ["AutoCut", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"]
+__all__ = ["AutoCut", "CutAt", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"]
 
 __version__ = installed("distributed-estimator") or "unknown (not installed)"
 

@@ -36,15 +36,16 @@ from .checks import (
     from_numpy,
     is_number,
 )
-from .cutting import AutoCut, CutPlan, Labels, SettingBasis, check_cuts
+from .cutting import Cuts, SettingBasis, check_cuts
 from .errors import InputError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
 from .pipeline import Evaluation, Pipeline, Price, Request
+from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
-from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend
+from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend, ErrorNorm, Norms
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
@@ -72,6 +73,9 @@ class EstimatorOptions:
             and the same number for every circuit.
         circuit_overhead: What a circuit costs besides its shots, in shots; the more, the fewer
             circuits run where the "optimal" allocation meets a precision.
+        error_norm: What meets a precision: "max", every standard error; "rms", the root mean square
+            of the standard errors of each PUB's values, or of each gradient's components, which
+            takes fewer shots. It is also what `shots_total` makes least.
         reuse_pilots: Whether what earlier runs of the estimator saw takes the place of a pilot,
             where they asked the same of the same circuit at nearly the same angles, as the steps of
             a training do. What a run draws then depends on those before it: runs that are to be
@@ -98,6 +102,7 @@ class EstimatorOptions:
     allocation: Allocation = "optimal"
     circuit_overhead: float = 0.0
     reuse_pilots: bool = False
+    error_norm: ErrorNorm = "max"
 
     def __post_init__(self) -> None:
         for name, least, otherwise in (
@@ -125,6 +130,8 @@ class EstimatorOptions:
             raise InputError(
                 f'`allocation` is {self.allocation!r}: use "optimal", "neyman" or "uniform"'
             )
+        if self.error_norm not in ("max", "rms"):
+            raise InputError(f'`error_norm` is {self.error_norm!r}: use "max" or "rms"')
         overhead = from_numpy(self.circuit_overhead)
         if not (is_number(overhead) and 0 <= overhead < sys.float_info.max):
             raise InputError(
@@ -211,7 +218,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
 
     Args:
         cuts: Where to cut: a label per qubit (a string, or any sequence of hashables; character i
-            labels qubit i), a `CutPlan`, an `AutoCut`, or None for no cut.
+            labels qubit i), an `AutoCut`, a `CutAt`, a `CutPlan`, or None: at the marks in the
+            circuit, if there are any.
         backend: None: the local statevector simulator; or any `BaseSamplerV2`.
         pool: Where tasks run: "threads", "processes", "dask" or "ray" (started here, with the first
             task that needs them), a `Pool` of `distributed_estimator.execution`, or any
@@ -240,7 +248,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         1.000
     """
 
-    cuts: Labels | AutoCut | CutPlan | None
+    cuts: Cuts
     backend: Backend
     pool: str | Pool | Executor
     workers: int
@@ -251,7 +259,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
 
     def __init__(
         self,
-        cuts: Labels | AutoCut | CutPlan | None = None,
+        cuts: Cuts = None,
         backend: BaseSamplerV2 | Backend | None = None,
         pool: str | Pool | Executor = "threads",
         workers: int = 8,
@@ -346,7 +354,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         Returns:
             A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors) and the
             fields of the query record as `metadata`, with the `product_formulas`: instructions of
-            the circuit that ran as product formulas of terms not known to commute. Values of one
+            the circuit that ran as product formulas of terms not known to commute; and with the
+            `reached_precision`, the `error_norm` of the PUB's standard errors. Values of one
             `run` share noise: equal bindings of a fragment run once, so that the same query asked
             twice gives the same number twice. The standard error of every single value is right;
             for that of a sum or mean of values, ask for the `covariance`, or for `independent`
@@ -436,6 +445,57 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         found = (simulated.price(request) for request in requests)
         return sum(found, Price(0, 0, 0, 0, 0.0))
 
+    def probabilities(
+        self,
+        circuit: QuantumCircuit,
+        qubits: Sequence[int],
+        parameter_values: Any = None,
+        *,
+        precision: float | None = None,
+        shots_total: int | None = None,
+    ) -> Probabilities:
+        """Estimate the probabilities of all outcomes of some qubits, in this thread.
+
+        Outcomes are those of measuring the qubits at the end, all others summed over.
+
+        Args:
+            circuit: The circuit; its own final measurements are taken off.
+            qubits: Up to 12 of its qubits; `qubits[0]` is the least significant bit of an outcome's
+                number.
+            parameter_values: As of a PUB; several bindings give several distributions.
+            precision: Standard error that every probability is to meet; 0: the exact ones. None: as
+                the options say.
+            shots_total: Shots in all, for this call; None: as the options say.
+
+        Raises:
+            InputError: Qubits or values do not fit the circuit.
+            PlanTooLargeError: It does not fit in memory.
+
+        Example:
+            >>> from qiskit import QuantumCircuit
+            >>> circuit = QuantumCircuit(4)
+            >>> _ = circuit.h(0)
+            >>> for qubit in range(3):
+            ...     _ = circuit.cx(qubit, qubit + 1)
+            >>> found = DistributedEstimator("AABB").probabilities(circuit, [0, 3], precision=0)
+            >>> [f"{value:.3f}" for value in abs(found.values)]
+            ['0.500', '0.000', '0.000', '0.500']
+        """
+        check_kind("circuit", circuit, QuantumCircuit, "a QuantumCircuit")
+        chosen = read_qubits(qubits, circuit.num_qubits)
+        if precision is not None:
+            check_precision(precision, "precision")
+        accuracy = replace(self.accuracy(precision, shots_total), reuse=False)
+        shape, batch = batch_of_outcomes(circuit, chosen, parameter_values)
+        stop = self._begin()
+        try:
+            request = Request(batch, accuracy, self.next_run())
+            found = self.pipeline.evaluate(request, stop)
+        finally:
+            self._end(stop)
+        values, stderrs = found.values.reshape(shape), found.stderrs.reshape(shape)
+        return Probabilities(chosen, values, stderrs, to_dict(found.record))
+
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.
 
@@ -523,6 +583,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             options.max_shots,
             float(options.circuit_overhead),
             bool(options.reuse_pilots),
+            options.error_norm,
         )
 
     def next_run(self) -> str:
@@ -572,7 +633,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)
             self._pace = _kind(chosen[0].circuit, accuracy), seconds
-            parts = _split(evaluation, chosen, accuracy.precision)
+            parts = _split(evaluation, chosen, accuracy)
             results.update(zip(members, parts, strict=True))
             if evaluation.covariance is not None:
                 places = np.concatenate([np.arange(ends[n], ends[n + 1]) for n in members])
@@ -610,22 +671,26 @@ def _apart(request: Request) -> Request:
     return replace(request, batch=request.batch.with_own_bindings(), independent=True)
 
 
-def _split(evaluation: Evaluation, pubs: Sequence[Pub], precision: float) -> Iterable[PubResult]:
+def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> Iterable[PubResult]:
     """The part of a batch's results that belongs to each PUB."""
     metadata = {
         **to_dict(evaluation.record),
-        "target_precision": precision,
+        "target_precision": accuracy.precision,
+        "error_norm": accuracy.norm,
         "product_formulas": list(evaluation.product_formulas),
     }
     start = 0
     for pub in pubs:
         stop = start + pub.size
+        stderrs = evaluation.stderrs[start:stop]
         data = DataBin(
             evs=evaluation.values[start:stop].reshape(pub.shape),
-            stds=evaluation.stderrs[start:stop].reshape(pub.shape),
+            stds=stderrs.reshape(pub.shape),
             shape=pub.shape,
         )
-        yield PubResult(data, metadata=dict(metadata))
+        norms = Norms.of_groups(np.zeros(pub.size, dtype=np.intp), accuracy.norm)
+        reached = float(norms.of(stderrs).max(initial=0.0))
+        yield PubResult(data, metadata={**metadata, "reached_precision": reached})
         start = stop
 
 

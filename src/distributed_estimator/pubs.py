@@ -18,7 +18,7 @@ from .checks import check_precision
 from .cutting import FloatArray, IntArray
 from .cutting.angles import check_values
 from .errors import InputError
-from .subexperiments import Observables, parse
+from .subexperiments import Observables, Outcomes, parse
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +27,19 @@ class Batch:
 
     Attributes:
         circuit: The circuit.
-        observables: The distinct observables.
+        observables: The distinct observables, or the outcomes of some qubits.
         observable: Shape (queries,): the observable each query asks for.
         binding: Shape (queries,): the row of `values` it asks at.
         values: Shape (bindings, parameters), in the order of `circuit.parameters`.
+        pub: Shape (queries,): the PUB each query belongs to.
     """
 
     circuit: QuantumCircuit
-    observables: Observables
+    observables: Observables | Outcomes
     observable: IntArray
     binding: IntArray
     values: FloatArray
+    pub: IntArray
 
     def with_own_bindings(self) -> Batch:
         """The same, with a binding for each query."""
@@ -102,7 +104,7 @@ def _read_pub(
         # The run goes on while its caller may change the circuit.
         known[id(circuit)] = circuit, circuit.copy(), tuple(circuit.parameters)
     (_, array), (_, own_circuit, parameters) = known[key], known[id(circuit)]
-    rows = _read_values(values, parameters)
+    rows = read_values(values, parameters)
     try:
         shape = np.broadcast_shapes(array.shape, rows.shape[:-1])
     except ValueError as error:
@@ -113,7 +115,12 @@ def _read_pub(
     return Pub(own_circuit, array, rows, precision if own is None else float(own), shape)
 
 
-def _read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
+def read_values(values: Any, parameters: tuple[Any, ...]) -> FloatArray:
+    """Parameter values of a PUB as an array, shape (*bindings shape, parameters).
+
+    Raises:
+        InputError: They are no real numbers, or do not fit the parameters.
+    """
     if values is None:
         values = np.zeros(0)
         check_values(values, parameters)
@@ -154,7 +161,8 @@ def batch_of(circuit: QuantumCircuit, observables: Sequence[Any], values: FloatA
                 )
             sparse.append(array[()])
     numbers = np.array([distinct[id(observable)] for observable in observables], dtype=np.intp)
-    return Batch(circuit, Observables.gather(sparse), numbers, np.arange(len(numbers)), values)
+    own = np.arange(len(numbers))
+    return Batch(circuit, Observables.gather(sparse), numbers, own, values, own)
 
 
 def merge(pubs: Sequence[Pub]) -> Batch:
@@ -183,4 +191,5 @@ def merge(pubs: Sequence[Pub]) -> Batch:
         np.concatenate([part.reshape(-1) for part in observable]),
         np.concatenate([part.reshape(-1) for part in binding]),
         np.concatenate(values),
+        np.repeat(np.arange(len(pubs)), [pub.size for pub in pubs]),
     )

@@ -22,6 +22,8 @@ from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 _CIRCUITS_PER_JOB = 512
 _MOST_TEMPLATES = 1024
+_MOST_ANCILLAS = 8
+"""In the place of a circuit's own measurements and resets, where Aer could run them as they are."""
 _PLAIN = "aer_simulator"
 """Aer's simulators of no device are named so, some with the method after it."""
 
@@ -36,7 +38,8 @@ class SamplerBackend:
     Args:
         sampler: Any `BaseSamplerV2`. Where it names its backend, circuits are transpiled to it.
         defer_measurements: Whether measurements inside a circuit are moved to its end by ancilla
-            qubits. None: for noiseless simulators of circuits, which are far faster so or know no
+            qubits (on Aer up to eight of the circuit's own, and of its resets; more run as they
+            are). None: for noiseless simulators of circuits, which are far faster so or know no
             other way; never where it would matter to noise, hardware or its number of
             qubits.
         circuits_per_job: Circuits (settings at bindings) a job holds at most. What simulators
@@ -196,8 +199,12 @@ class SamplerBackend:
                 if len(self._templates) >= _MOST_TEMPLATES:
                     self._templates.clear()
                 target = getattr(backend_of(self.sampler), "target", None)
+                defer, lost = self.defer_measurements, experiment.fragment.num_lost
+                is_aer = comes_from(backend_of(self.sampler), "qiskit_aer")
                 self._templates[key] = make_template(
-                    experiment, family, target, defer=self.defer_measurements
+                    *(experiment, family, target),
+                    defer=defer,
+                    purify=defer and (lost <= _MOST_ANCILLAS or not is_aer),
                 )
             return self._templates[key]
 

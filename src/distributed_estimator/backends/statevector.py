@@ -3,8 +3,9 @@
 Each slot splits the state into as many branches as its side has operators (two for most gates and
 wires). The inner products of the branches are the exact fragment tensor, for all settings at once;
 shots are drawn from the exact outcome distribution of each setting. A fragment is compiled once:
-gates on one qubit are fused, angles are gathered by kind of gate. Narrow fragments are simulated
-here, at all rows at a time, wide ones in `wide`.
+gates on one qubit are fused, angles are gathered by kind of gate. What measurements and resets lose
+splits states, too, into those of an environment, over which inner products are summed. Narrow
+fragments are simulated here, at all rows at a time, wide ones in `wide`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ _MOST_PROGRAMS = 1024
 _SMALL = 1 << 10
 """Amplitudes up to which one call that multiplies zeros too is faster than several without."""
 _ZERO = np.array([[1], [0]], dtype=np.complex128)
+_LOSSES = {
+    "measure": np.array([[[1, 0], [0, 0]], [[0, 0], [0, 1]]], dtype=np.complex128),
+    "reset": np.array([[[1, 0], [0, 0]], [[0, 1], [0, 0]]], dtype=np.complex128),
+}
+"""Kraus operators of what is done to a qubit without a look at the outcome."""
 _TO_Z = {
     "X": np.array([[1, 1], [1, -1]], dtype=complex)[..., None] / np.sqrt(2),
     "Y": np.array([[1, -1j], [1, 1j]])[..., None] / np.sqrt(2),
@@ -73,7 +79,7 @@ class StatevectorBackend:
     def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
         """Branch states, their inner products and tables."""
         fragment = experiment.fragment
-        states = 16 * fragment.num_branches << fragment.num_qubits
+        states = 16 * fragment.num_branches << fragment.num_qubits + fragment.environment_qubits
         outcomes = sum(group.num_outcomes for group in experiment.groups)
         grams = 16 * outcomes * fragment.num_branches**2
         return 4 * states + 3 * grams + (0 if shots is None else experiment.table_bytes())
@@ -90,13 +96,13 @@ class StatevectorBackend:
 
     def row_seconds(self, experiment: FragmentExperiment) -> float:
         """What a row takes besides NumPy's calls, without its shots."""
-        wide = experiment.fragment.num_qubits >= NARROWEST
+        wide = _is_wide(experiment.fragment)
         seconds = _SECONDS_PER_AMPLITUDE_COMPILED if wide else _SECONDS_PER_AMPLITUDE
         return seconds * experiment.row_work
 
     def differentiates(self, experiment: FragmentExperiment) -> bool:
         """Whether a fragment is wide; copies of a narrow one are run all at once."""
-        return experiment.fragment.num_qubits >= NARROWEST
+        return _is_wide(experiment.fragment)
 
     def gradient(
         self, experiment: FragmentExperiment, angles: FloatArray, vector: FloatArray
@@ -118,7 +124,7 @@ class StatevectorBackend:
         if task.shots is None:
             values = np.empty((len(task.angles), len(experiment.paulis), tensors[0].shape[2]))
             for group, tensor in zip(experiment.groups, tensors, strict=True):
-                values[:, group.paulis] = group.signs @ tensor
+                values[:, group.paulis] = group.means(tensor)
             return FragmentResult(values)
         rng = np.random.default_rng(task.seed)
         layout, runs = experiment.layout, experiment.runs_of(task.circuits)
@@ -189,10 +195,10 @@ class Program:
         steps = list(_fuse(fragment.steps, columns))
         # One-qubit gates that come first on their qubit make a product state.
         self._first: list[_Fused | None] = [None] * fragment.num_qubits
-        self._steps: list[_Fused | Slot] = []
+        self._steps: list[_Fused | Slot | Operation] = []
         touched: set[int] = set()
         for step in steps:
-            qubits = (step.qubit,) if isinstance(step, Slot) else step.qubits
+            qubits = (step.qubit,) if isinstance(step, Slot) else tuple(step.qubits)
             if isinstance(step, _Fused) and len(qubits) == 1 and touched.isdisjoint(qubits):
                 self._first[qubits[0]] = step
             else:
@@ -201,17 +207,26 @@ class Program:
         self._gathers = {kernel: np.array(own) for kernel, own in columns.items()}
 
     def run(self, angles: FloatArray) -> ComplexArray:
-        """Branch states, (rows, angles) -> (branches, 2**qubits, rows)."""
+        """Branch states, (rows, angles) -> (branches, 2**qubits, rows).
+
+        The highest qubits are the environment, which holds what measurements and resets lose.
+        """
         tables = {k: _table(k, columns, angles) for k, columns in self._gathers.items()}
         first = [_ZERO if fused is None else fused.column(tables) for fused in self._first]
-        states = product_state(first, len(angles))
+        states, lost = product_state(first, len(angles)), 1
         for step in self._steps:
             if isinstance(step, Slot):
                 states = apply_branches(states, step.side.branches, step.qubit)
+            elif isinstance(step, Operation):
+                states, lost = lose(states, lost, _LOSSES[step.kind], step.qubits[0])
             else:
                 apply = apply_real_gate if step.is_real else apply_gate
                 states = apply(states, step.matrices(tables), step.nonzero, step.qubits)
-        return states
+        if lost == 1:
+            return states
+        branches, dim, rows = states.shape
+        whole = states.reshape(lost, -1, dim, rows).swapaxes(0, 1)
+        return whole.reshape(branches // lost, lost * dim, rows)
 
     def coordinates(self, states: ComplexArray, group: MeasurementGroup) -> FloatArray:
         """The fragment tensor of each outcome of a group, from branch states.
@@ -239,15 +254,18 @@ def _table(kernel: GateKernel, columns: IntArray, angles: FloatArray) -> Complex
 
 def _fuse(
     steps: Iterable[Operation | Slot], columns: dict[GateKernel, list[tuple[int, ...]]]
-) -> Iterator[_Fused | Slot]:
-    """Slots, and gates fused; notes the columns of the angles of every gate in `columns`."""
+) -> Iterator[_Fused | Slot | Operation]:
+    """Slots, losses, and gates fused; notes the columns of the angles of gates in `columns`."""
     open_runs: dict[int, _Fused] = {}
     for step in steps:
         if isinstance(step, Slot):
             open_runs.pop(step.qubit, None)
             yield step
             continue
-        assert step.kernel is not None, "steps are gates"
+        if step.kernel is None:
+            open_runs.pop(step.qubits[0], None)
+            yield step
+            continue
         part: _Part = np.asarray(step.kernel.coefficients[0])
         if step.angles:
             own = columns.setdefault(step.kernel, [])
@@ -269,12 +287,17 @@ _programs: dict[str, Program | WideProgram] = {}
 _lock = Lock()
 
 
+def _is_wide(fragment: Fragment) -> bool:
+    """Whether compiled kernels take it: with a qubit for each loss, unless fewer hold them all."""
+    return fragment.num_qubits >= NARROWEST and fragment.num_lost == fragment.environment_qubits
+
+
 def _program_of(fragment: Fragment) -> Program | WideProgram:
     """The fragment's program; fragments of the same content share one, in any process."""
     with _lock:
         if fragment.key not in _programs:
-            make = WideProgram if fragment.num_qubits >= NARROWEST else Program
-            _programs[fragment.key] = make(fragment)
+            wide = _is_wide(fragment)
+            _programs[fragment.key] = WideProgram(fragment.purified) if wide else Program(fragment)
             if len(_programs) > _MOST_PROGRAMS:
                 del _programs[next(iter(_programs))]
         return _programs[fragment.key]
@@ -359,6 +382,26 @@ def apply_branches(states: ComplexArray, operators: ComplexArray, qubit: int) ->
                 if operator[i][j]:
                     result[:, number, :, i] += operator[i][j] * split[:, :, j]
     return result.reshape(-1, dim, rows)
+
+
+def lose(
+    states: ComplexArray, lost: int, operators: ComplexArray, qubit: int
+) -> tuple[ComplexArray, int]:
+    """Apply a channel of two Kraus operators, whose number goes to the environment.
+
+    The `lost` states of the environment are the slowest part of the axis of branches. Only their
+    inner products matter, so that no more are kept than all branches have dimensions: those of the
+    triangular factor.
+    """
+    branches, dim, rows = states.shape
+    both = apply_branches(states, operators, qubit).reshape(branches, 2, dim, rows)
+    states, lost = both.swapaxes(0, 1).reshape(2 * branches, dim, rows), 2 * lost
+    size = 2 * branches // lost * dim
+    if lost > size:
+        flat = states.reshape(lost, size, rows).transpose(2, 0, 1)
+        kept: Any = np.linalg.qr(flat, mode="r")
+        states, lost = kept.transpose(1, 2, 0).reshape(-1, dim, rows), size
+    return states, lost
 
 
 def outcome_grams(states: ComplexArray, generators: tuple[tuple[int, ...], ...]) -> ComplexArray:

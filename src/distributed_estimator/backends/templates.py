@@ -69,13 +69,23 @@ class Template:
 
 
 def make_template(
-    experiment: FragmentExperiment, family: SettingFamily, target: Target | None, *, defer: bool
+    experiment: FragmentExperiment,
+    family: SettingFamily,
+    target: Target | None,
+    *,
+    defer: bool,
+    purify: bool,
 ) -> Template:
     """Build the circuit of a family, transpiled to a target where there is one.
 
-    With `defer`, measurements at gates' slots are deferred to ancilla qubits.
+    With `defer`, measurements at gates' slots are deferred to ancilla qubits. With `purify`, those
+    of the circuit itself are, and others take the place of qubits that are reset.
     """
     fragment, groups, settings = experiment.fragment, experiment.groups, list(family.settings())
+    if purify:
+        fragment = fragment.purified
+    kinds = [step.kind for step in fragment.steps if isinstance(step, Operation)]
+    discarded = kinds.count("measure")
     observed = tuple(sorted({qubit for group in groups for qubit, _ in group.basis}))
     measured = sum(family.measured)
     deferred = [
@@ -86,12 +96,18 @@ def make_template(
         QuantumRegister(fragment.num_qubits + sum(deferred), "q"),
         *([ClassicalRegister(measured, SLOT_REGISTER)] if measured else []),
         *([ClassicalRegister(len(observed), MEASURE_REGISTER)] if observed else []),
+        *([ClassicalRegister(discarded, "discarded")] if discarded else []),
     )
     angles = [Parameter(f"a{i:04d}") for i in range(len(fragment.angles))]
     slots, bases = _Rotations("s", len(settings)), _Rotations("b", len(groups))
     ends: list[tuple[int, int]] = []
     ancilla, bit = count(fragment.num_qubits), count()
+    unread = count(measured + len(observed))
     for step in fragment.steps:
+        if isinstance(step, Operation) and step.kind != "gate":
+            clbits = [next(unread)] if step.kind == "measure" else []
+            circuit.append(step.instruction, step.qubits, clbits)
+            continue
         if isinstance(step, Operation):
             gate = step.instruction
             if step.angles:

@@ -278,7 +278,8 @@ class WideProgram:
         split = [k for slot in self._fragment.slots for k in 2 * [len(slot.side.branches)]]
         order = [1 + 2 * s + end for end in (1, 0) for s in range(slots)]
         for group in groups:
-            weights = self._to_pairs((group.signs.T @ vector[list(group.paulis)]).astype(complex))
+            means = group.means(np.eye(group.num_outcomes))
+            weights = self._to_pairs((means.T @ vector[list(group.paulis)]).astype(complex))
             if not weights.any():
                 continue
             weights = weights.reshape(-1, *split).transpose(0, *order)

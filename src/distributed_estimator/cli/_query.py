@@ -1,4 +1,4 @@
-"""The query of `dest plan`, `estimate` and `predict`: a circuit file, an observable, cuts, values.
+"""The query of `dest plan`, `estimate` and `predict`: a circuit file, observables, cuts, values.
 
 Circuits are OpenQASM 2, OpenQASM 3 and QPY, recognised by their content. Files come from anywhere,
 so nothing of them is run, and a short one cannot fill the memory.
@@ -24,12 +24,13 @@ from qiskit.circuit import Gate, Instruction
 from qiskit.quantum_info import SparsePauliOp
 
 from ..checks import LARGEST_PRECISION
-from ..cutting import AutoCut, SettingBasis
+from ..cutting import AutoCut, CutAt, Cuts, SettingBasis
 from ..errors import InputError, ObservableError
 from ..estimator import EstimatorOptions
 from ..subexperiments import Allocation
 from ..training.models import read_observables
 from ..training.settings import Config, Count, Shots, Workers, about
+from ._observables import parse_observables
 from ._options import PATH, json_option, options_of, take
 
 MAX_BYTES = 16 * 2**20
@@ -58,7 +59,8 @@ class QuerySettings(Config):
         str,
         about(
             "An observable such as ZZZZ, or a sum such as '0.5*ZZII - IIXX'; the rightmost letter "
-            "acts on qubit 0, as in Qiskit. Or z_all, z_one, z_<qubit>, z_mean."
+            "acts on qubit 0, as in Qiskit. Or z_all, z_one, z_<qubit>, z_mean, z_each. Or @FILE: "
+            "a line such as `0.5 ZZII` for each term, `---` between observables; or JSON."
         ),
     ] = "z_all"
     label: Annotated[
@@ -68,6 +70,13 @@ class QuerySettings(Config):
     max_qubits: Annotated[
         Count | None, about("Search for cuts, into pieces of at most so many qubits.")
     ] = None
+    cut_at: Annotated[
+        tuple[Annotated[int, Meta(ge=0)], ...],
+        about(
+            "Cut these instructions, such as 3,17; every one counts, from 0. Gates on two qubits, "
+            "also where that separates nothing."
+        ),
+    ] = ()
     parameters: Annotated[
         tuple[str, ...],
         about("Value of a parameter of the circuit, in radians; once for each.", "--parameter"),
@@ -95,8 +104,8 @@ class QuerySettings(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.label is not None and self.max_qubits is not None:
-            raise InputError("`label` and `max_qubits` both say where to cut: give one of them")
+        if sum((self.label is not None, self.max_qubits is not None, bool(self.cut_at))) > 1:
+            raise InputError("`label`, `max_qubits` and `cut_at` all say where to cut: give one")
         accuracies = self.shots, self.precision, self.shots_total, self.exact or None
         if sum(given is not None for given in accuracies) > 1:
             raise InputError(
@@ -109,8 +118,10 @@ class QuerySettings(Config):
             raise InputError("`max_shots` limits what a precision takes: give one, or leave it out")
 
     @property
-    def cuts(self) -> str | AutoCut | None:
-        """Labels, a search, or None for an uncut run."""
+    def cuts(self) -> Cuts:
+        """Labels, numbers, a search, or None for an uncut run."""
+        if self.cut_at:
+            return CutAt(self.cut_at)
         if self.max_qubits is None:
             return self.label
         return AutoCut(max_qubits=self.max_qubits, seed=self.seed)
@@ -148,7 +159,7 @@ class Query:
         file: Where the circuit comes from.
         settings: Cuts, accuracy and workers.
         circuit: The circuit, parameterised or not.
-        observable: What to measure.
+        observables: What to measure.
         values: The values given, by parameter name.
         notes: Remarks for the user.
     """
@@ -156,7 +167,7 @@ class Query:
     file: Path
     settings: QuerySettings
     circuit: QuantumCircuit
-    observable: SparsePauliOp
+    observables: tuple[SparsePauliOp, ...]
     values: dict[str, float]
     notes: tuple[str, ...]
 
@@ -189,14 +200,25 @@ def read_query(file: Path, **options: Any) -> Query:
     """
     settings = take(QuerySettings, options)
     circuit, notes = load_circuit(file)
-    observables = read_observables(settings.observable, circuit.num_qubits)
-    if len(observables) > 1:
-        raise ObservableError(
-            f"the observable {settings.observable} stands for {len(observables)}, and one is "
-            "estimated: name one of them, such as z_0, or their mean, z_mean"
-        )
+    if settings.observable.startswith("@"):
+        observables = load_observables(Path(settings.observable[1:]), circuit.num_qubits)
+    else:
+        observables = read_observables(settings.observable, circuit.num_qubits)
     values = _values(settings.parameters, sorted(each.name for each in circuit.parameters))
-    return Query(file, settings, circuit, observables[0], values, notes)
+    return Query(file, settings, circuit, observables, values, notes)
+
+
+def load_observables(path: Path, width: int) -> tuple[SparsePauliOp, ...]:
+    """Reads the observables of a file, on `width` qubits.
+
+    Raises:
+        ObservableError: If the file is missing, too large, or holds anything else.
+    """
+    try:
+        content = _read(path, "a file of observables", "one with fewer terms")
+        return parse_observables(content, width)
+    except InputError as error:
+        raise ObservableError(f"`{path}` {error}") from error
 
 
 def _values(texts: Sequence[str], known: Sequence[str]) -> dict[str, float]:
@@ -230,26 +252,27 @@ def load_circuit(path: Path) -> tuple[QuantumCircuit, tuple[str, ...]]:
     """Reads a circuit as the file has it, and remarks for the user.
 
     Most OpenQASM files end by measuring, which an expectation value has no use for: a note says
-    that the estimator takes it off. A measurement that is followed by something it refuses.
+    that outcomes of measurements are ignored.
 
     Raises:
         InputError: If the file is missing, too large, of no known format, or cannot be parsed.
     """
     try:
-        content = _read(path)
+        content = _read(path, "an OpenQASM 2, OpenQASM 3 or QPY file", "a smaller circuit")
         parse = _parse_qpy if content.startswith(_QPY_MAGIC) else _parse_qasm
         circuit = parse(content)
         _check_size(circuit)
     except InputError as error:
         raise InputError(f"`{path}` {error}") from error
     measured = circuit.count_ops().get("measure", 0)
-    return circuit, (f"final measurements taken off: {measured}",) if measured else ()
+    note = f"final measurements taken off, outcomes of others ignored: {measured}"
+    return circuit, (note,) if measured else ()
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, kind: str, smaller: str) -> bytes:
     if not path.is_file():
         problem = "is not a regular file" if path.exists() else "does not exist"
-        raise InputError(f"{problem}: name an OpenQASM 2, OpenQASM 3 or QPY file")
+        raise InputError(f"{problem}: name {kind}")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -258,7 +281,7 @@ def _read(path: Path) -> bytes:
     if len(content) > MAX_BYTES:
         raise InputError(
             f"holds {path.stat().st_size / 2**20:.1f} MiB, the most that is read is "
-            f"{MAX_BYTES // 2**20} MiB: give a smaller circuit, or use the Python interface"
+            f"{MAX_BYTES // 2**20} MiB: give {smaller}, or use the Python interface"
         )
     return content
 

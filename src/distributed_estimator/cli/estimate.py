@@ -1,4 +1,4 @@
-"""`dest estimate FILE`: one query, its value, its standard error and where the time went."""
+"""`dest estimate FILE`: values or probabilities, standard errors, and where the time went."""
 
 from __future__ import annotations
 
@@ -16,21 +16,32 @@ from ..analysis.trace import trace_files
 from ..errors import InputError, PrecisionWarning, RecordError
 from ..estimator import DistributedEstimator
 from ..execution import make_pool
+from ..probabilities import Probabilities
 from ..records import read_records
 from ..training.policies import StragglerSettings, check_address
-from ._options import PATH, policy_options, pool_options, straggler_options, take, take_policy
+from ._options import (
+    PATH,
+    FieldType,
+    policy_options,
+    pool_options,
+    straggler_options,
+    take,
+    take_policy,
+)
 from ._output import (
     counted,
     note,
     print_files,
     print_json,
     print_stages,
+    print_table,
     progress_console,
     stages_as_dict,
     with_error,
 )
 from ._query import Query, query_options, read_query
 
+MAX_OUTCOMES = 32
 _TRACES = {"tasks": "tasks.jsonl", "queries": "queries.jsonl", "trace": "trace.json"}
 
 
@@ -74,6 +85,14 @@ def traced(tasks: Path, queries: Path, trace: Path) -> Iterator[None]:
 @policy_options({"size": "--batch-size"})
 @straggler_options
 @click.option(
+    "--probabilities",
+    "qubits",
+    type=FieldType(tuple[int, ...]),
+    metavar="QUBITS",
+    help="Probabilities of the outcomes of some qubits, such as 0,3,5, in the place of an "
+    "expectation value.",
+)
+@click.option(
     "--trace",
     type=PATH,
     metavar="DIR",
@@ -85,19 +104,30 @@ def traced(tasks: Path, queries: Path, trace: Path) -> Iterator[None]:
     metavar="FILE",
     help="Keep results of tasks in FILE, so that the same command goes on after it was killed.",
 )
-def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options: Any) -> None:
+def estimate(
+    as_json: bool,
+    qubits: tuple[int, ...] | None,
+    trace: Path | None,
+    journal: Path | None,
+    **options: Any,
+) -> None:
     """Estimate an expectation value of the circuit in FILE (OpenQASM 2, OpenQASM 3 or QPY).
 
     The circuit is cut where --label or --max-qubits says, and not at all without them. Final
-    measurements in the file are taken off. Without --shots, --precision and --exact, shots are
-    spent until the standard error is 1/64.
+    measurements in the file are taken off, the outcomes of others ignored. Without --shots,
+    --precision and --exact, shots are spent until the standard error (of probabilities, every one)
+    is 1/64.
     """
     pool, address = options.pop("pool") or "threads", options.pop("address")
     check_address(pool, address)
     policy = take_policy(options).policy
     stragglers = take(StragglerSettings, options).stragglers
+    if qubits is not None and options["observable"] is not None:
+        raise InputError(
+            "`observable` and `probabilities` both say what to estimate: give one of them"
+        )
     query = read_query(**options)
-    pub = (query.circuit, query.observable, query.binding())
+    binding = query.binding()
     settings = replace(query.settings.options, policy=policy, stragglers=stragglers)
     files = {} if trace is None else {name: trace / file for name, file in _TRACES.items()}
     with (
@@ -115,36 +145,83 @@ def estimate(as_json: bool, trace: Path | None, journal: Path | None, **options:
         ) as estimator,
         warnings.catch_warnings(record=True, category=PrecisionWarning) as caught,
     ):
-        result = estimator.run([pub]).result()[0]
+        if qubits is not None:
+            found = estimator.probabilities(query.circuit, qubits, binding)
+            answer, metadata = _probabilities_as_dict(found), found.metadata
+        else:
+            pub = (query.circuit, list(query.observables), binding)
+            result = estimator.run([pub]).result()[0]
+            answer, metadata = _values_as_dict(query, result.data), dict(result.metadata)
     for text in (*query.notes, *(str(warning.message) for warning in caught)):
         note(text)
     # A query whose tasks were all in the journal ran none.
     written = {name: str(path) for name, path in files.items() if path.exists()}
-    document = _as_dict(query, result, written)
+    document = {
+        "file": str(query.file),
+        **answer,
+        "stages": stages_as_dict(stages_of(metadata)),
+        "record": metadata,
+        "files": written,
+        "notes": list(query.notes),
+    }
     if as_json:
         print_json(document)
     else:
         _print_text(document, exact=settings.default_precision == 0)
 
 
-def _as_dict(query: Query, result: Any, files: dict[str, str]) -> dict[str, Any]:
-    terms = query.observable.to_list()
+def _probabilities_as_dict(found: Probabilities) -> dict[str, Any]:
     return {
-        "file": str(query.file),
-        "observable": [{"paulis": name, "weight": float(weight.real)} for name, weight in terms],
-        "value": float(result.data.evs),
-        "stderr": float(result.data.stds),
-        "stages": stages_as_dict(stages_of(result.metadata)),
-        "record": dict(result.metadata),
-        "files": files,
-        "notes": list(query.notes),
+        "qubits": list(found.qubits),
+        "probabilities": found.values.tolist(),
+        "stderrs": found.stderrs.tolist(),
+        "nearest": found.nearest().tolist(),
     }
 
 
+def _values_as_dict(query: Query, data: Any) -> dict[str, Any]:
+    values = [
+        {
+            "observable": [{"paulis": name, "weight": w.real} for name, w in observable.to_list()],
+            "value": float(value),
+            "stderr": float(stderr),
+        }
+        for observable, value, stderr in zip(query.observables, data.evs, data.stds, strict=True)
+    ]
+    return values[0] if len(values) == 1 else {"values": values}
+
+
+def _print_probabilities(document: dict[str, Any], *, exact: bool) -> None:
+    """The most probable outcomes, in order of their numbers."""
+    qubits, values = document["qubits"], document["probabilities"]
+    order = sorted(range(len(values)), key=lambda outcome: -values[outcome])
+    shown = sorted(order[:MAX_OUTCOMES])
+    rows = [
+        (
+            f"{outcome:0{len(qubits)}b}",
+            _shown(values[outcome], document["stderrs"][outcome], exact),
+            f"{document['nearest'][outcome]:.6f}",
+        )
+        for outcome in shown
+    ]
+    title = f"Outcomes of qubits {', '.join(map(str, reversed(qubits)))}"
+    print_table(("outcome", "probability", "nearest distribution"), rows, title)
+    if len(shown) < len(values):
+        note(f"the {len(shown)} most probable of {len(values)} outcomes; --json has all")
+
+
+def _shown(value: float, stderr: float, exact: bool) -> str:
+    return f"{value:.12g} (exact)" if exact else with_error(value, stderr)
+
+
 def _print_text(document: dict[str, Any], *, exact: bool) -> None:
-    value, record = document["value"], document["record"]
-    shown = f"{value:.12g} (exact)" if exact else with_error(value, document["stderr"])
-    click.echo(f"value {shown}")
+    record = document["record"]
+    if "probabilities" in document:
+        _print_probabilities(document, exact=exact)
+    else:
+        for number, own in enumerate(document.get("values", [document])):
+            name = f"value {number}" if "values" in document else "value"
+            click.echo(f"{name} {_shown(own['value'], own['stderr'], exact)}")
     counts = [counted(record[f"num_{noun}s"], noun) for noun in ("cut", "fragment", "circuit")]
     click.echo(", ".join([*counts, counted(record["shots_total"], "shot")]))
     drawn = (record.get("design") or {}).get("drawn") or ()

@@ -67,7 +67,7 @@ class Forecast:
         rng = np.random.default_rng(settings.seed)
         names = [parameter.name for parameter in circuit.parameters]
         values = [query.values.get(name, rng.uniform(-np.pi, np.pi)) for name in names]
-        pub = circuit, query.observable, values
+        pub = circuit, list(query.observables), values
         memory, refusal, price = None, None, None
         with DistributedEstimator(
             settings.cuts, workers=settings.workers, options=settings.options
@@ -134,7 +134,7 @@ def features_of(query: Query, forecast: Forecast) -> Features:
         num_fragments=plan.num_fragments,
         num_circuits=forecast.num_circuits,
         num_subexperiments=circuits,
-        num_queries=1,
+        num_queries=len(query.observables),
         shots=shots,
         workers=query.settings.workers,
     )
@@ -198,7 +198,9 @@ def draw_cuts(plan: CutPlan) -> QuantumCircuit:
                 Gate(f"✂{number} {cut.name}", len(operation.qubits), []), operation.qubits
             )
             del upcoming[0]
-        elif operation.kernel is not None:
+        elif operation.kind == "measure":
+            drawing.append(Gate("measure", 1, []), operation.qubits)
+        elif not operation.is_mark:
             drawing.append(operation.instruction, operation.qubits)
     return drawing
 
@@ -247,12 +249,12 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     rows = [
         (
             *(number, cut["kind"], cut["name"], _joined(dict.fromkeys(cut["qubits"]))),
-            *(_joined(cut["fragments"]), cut["position"], _joined(cut["rank"], "×")),
+            *(_joined(dict.fromkeys(cut["fragments"])), cut["position"], _joined(cut["rank"], "×")),
             f"{cut['sampling_overhead']:.4g}",
         )
         for number, cut in enumerate(cuts)
     ]
-    columns = ("#", "kind", "gate", "qubits", "between fragments", "instruction", "rank")
+    columns = ("#", "kind", "gate", "qubits", "on fragments", "instruction", "rank")
     if rows:
         print_table((*columns, "sampling overhead"), rows, "Cuts", left=5)
     click.echo(

@@ -6,17 +6,23 @@ from .gates import BoolArray as BoolArray
 from .gates import ComplexArray as ComplexArray
 from .gates import FloatArray as FloatArray
 from .gates import IntArray as IntArray
-from .plan import AutoCut, CutPlan, Labels, check_cuts
-from .rewrite import Operation
+from .marks import CutAt
+from .plan import CutPlan, Cuts, Labels, check_cuts
+from .rewrite import CutWire, Operation
+from .search import AutoCut, Prediction
 
 __all__ = [
     "AutoCut",
     "Cut",
+    "CutAt",
     "CutPlan",
+    "CutWire",
+    "Cuts",
     "Fragment",
     "Labels",
     "LocalOperation",
     "Operation",
+    "Prediction",
     "SettingBasis",
     "Side",
     "Slot",

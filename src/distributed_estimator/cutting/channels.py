@@ -9,22 +9,31 @@ derives it.
 
 Sides follow from the gate. Those that need two operators (of all controlled gates and two-qubit
 rotations) are brought to a frame in which these are the projectors; others, and wires, take the
-operations that qiskit-addon-cutting decomposes SWAP and `Move` into.
+operations of the decompositions of SWAP (Mitarai and Fujii, 2021) and of a wire (Peng and others,
+2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import combinations, product
 from typing import Literal
 
 import numpy as np
-from qiskit.circuit import Instruction
-from qiskit.circuit.library import SwapGate, UnitaryGate
-from qiskit_addon_cutting.instructions import Move
-from qiskit_addon_cutting.qpd import QPDBasis
+from qiskit.circuit.library import (
+    HGate,
+    IGate,
+    RYGate,
+    SdgGate,
+    SGate,
+    SXdgGate,
+    SXGate,
+    XGate,
+    YGate,
+    ZGate,
+)
+from qiskit.synthesis import TwoQubitWeylDecomposition
 from scipy.linalg import block_diag, polar, schur
 
 from .gates import ComplexArray, FloatArray, IntArray
@@ -39,6 +48,27 @@ _MATRIX_UNITS = np.eye(4, dtype=complex).reshape(4, 2, 2)
 _PROBES = [(t, p) for t in (0.0, 0.4, 0.8, 1.2, 1.5708) for p in (1, 1j, -1, -1j)]
 _PAULIS = np.array(
     [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], dtype=complex
+)
+_ROTATIONS = {
+    gate.name: gate.to_matrix()
+    for gate in (
+        IGate(),
+        XGate(),
+        YGate(),
+        ZGate(),
+        HGate(),
+        SGate(),
+        SdgGate(),
+        SXGate(),
+        SXdgGate(),
+    )
+} | {"ry": RYGate(np.pi / 2).to_matrix(), "ry†": RYGate(-np.pi / 2).to_matrix()}
+# What is applied at a slot, one operation after the other; M measures.
+_WIRE_OUT = "id h·M sx·M M"
+_WIRE_IN = "id x h x·h sxdg x·sxdg"
+_UNIVERSAL = (
+    "id x y z h·M·h sx·M·sxdg M s·y z·s·y sx·z x·sx·z h y·h sx sxdg ry ry† s sdg "
+    "M·x h·M·h·y sx·M·sxdg·z"
 )
 PROJECTORS = np.array([[[1, 0], [0, 0]], [[0, 0], [0, 1]]], dtype=complex)
 
@@ -298,28 +328,38 @@ def _greedy_spanning(rows: list[FloatArray], rank: int) -> list[int]:
 
 def gate_sides(unitaries: ComplexArray) -> tuple[Side, Side]:
     """Both sides of a gate from its unitaries at one or several angles, shape (rows, 4, 4)."""
-    matrices = operator_schmidt(unitaries)
+    return _gate_sides(np.ascontiguousarray(unitaries, dtype=complex).tobytes())
+
+
+@lru_cache(maxsize=1024)  # a circuit has few kinds of gates, and a search splits it often
+def _gate_sides(unitaries: bytes) -> tuple[Side, Side]:
+    matrices = operator_schmidt(np.frombuffer(unitaries, dtype=complex).reshape(-1, 4, 4))
     first = _gate_side(np.concatenate(list(matrices), axis=1))
     second = _gate_side(np.concatenate(list(matrices), axis=0).T)
     return first, second
 
 
 def qpd_terms(unitary: ComplexArray | None) -> int:
-    """Terms of the addon's decomposition of a two-qubit unitary, or of a wire (None)."""
-    gate = Move() if unitary is None else UnitaryGate(unitary)
-    weights = np.abs(QPDBasis.from_instruction(gate).coeffs)
-    return int((weights > _NO_WEIGHT).sum())
+    """Terms of the decomposition of a two-qubit unitary (Mitarai and Fujii, 2021), or of a wire."""
+    if unitary is None:
+        return 8
+    weyl = TwoQubitWeylDecomposition(unitary)
+    # Eigenvalues of II, XX, YY and ZZ, a Bell state a row.
+    signs = np.array([[1, 1, -1, 1], [1, -1, 1, 1], [1, 1, 1, -1], [1, -1, -1, -1]])
+    weights = signs.T @ np.exp(1j * signs[:, 1:] @ [weyl.a, weyl.b, weyl.c]) / 4
+    products = np.array([one * other.conj() for one, other in combinations(weights, 2)])
+    counts = [(np.abs(part) > _NO_WEIGHT).sum() for part in (weights, products.real, products.imag)]
+    return int(np.dot((1, 5, 4), counts))
 
 
 @lru_cache(maxsize=1)
 def wire_sides() -> tuple[Side, Side]:
     """The end of a cut wire and the start of the wire that continues it."""
-    maps = QPDBasis.from_instruction(Move()).maps
-    out = _distinct(operations[0] for operations in maps)
-    start = _distinct(operations[1] for operations in maps)
     kets = np.zeros((2, 2, 2), dtype=complex)
     kets[[0, 1], [0, 1], 0] = 1
-    return Side("wire_out", kets.transpose(0, 2, 1), out), Side("wire_in", kets, start)
+    return Side("wire_out", kets.transpose(0, 2, 1), _operations(_WIRE_OUT)), Side(
+        "wire_in", kets, _operations(_WIRE_IN)
+    )
 
 
 def _gate_side(columns: ComplexArray) -> Side:
@@ -333,7 +373,7 @@ def _gate_side(columns: ComplexArray) -> Side:
         return Side("gate", unitary[None], (LocalOperation("U", (unitary,)),))
     frame = _common_frame(span, weights) if len(span) == 2 else None
     if frame is None:
-        return Side("gate", _MATRIX_UNITS, _universal_operations())
+        return Side("gate", _MATRIX_UNITS, _operations(_UNIVERSAL))
     after, before = frame
     # The five distinct operations of a rank-4 gate, in its own frame.
     diagonals = (("I", (1, 1)), ("Z", (1, -1)), ("S", (1, 1j)), ("S†", (1, -1j)))
@@ -391,33 +431,17 @@ def _frame_key(vector: ComplexArray) -> tuple[float, float, float]:
     return (-round(abs(vector[0]), 6), -round(cross.real, 6), -round(cross.imag, 6))
 
 
-@lru_cache(maxsize=1)
-def _universal_operations() -> tuple[LocalOperation, ...]:
-    """Operations that span every single-qubit map, from the decomposition of SWAP."""
-    maps = QPDBasis.from_instruction(SwapGate()).maps
-    return _distinct(operations[0] for operations in maps)
+@lru_cache(maxsize=3)
+def _operations(names: str) -> tuple[LocalOperation, ...]:
+    return tuple(map(_operation, names.split()))
 
 
-def _distinct(sequences: Iterable[Sequence[Instruction]]) -> tuple[LocalOperation, ...]:
-    found: list[LocalOperation] = []
-    for sequence in sequences:
-        candidate = _parse(sequence)
-        if not any(
-            candidate.measures == other.measures and np.allclose(candidate.ptm, other.ptm)
-            for other in found
-        ):
-            found.append(candidate)
-    return tuple(found)
-
-
-def _parse(sequence: Sequence[Instruction]) -> LocalOperation:
-    """A `LocalOperation` from the addon's instructions; resets at a wire's end are implied."""
-    rotations, names = [np.eye(2, dtype=complex)], []
-    for instruction in sequence:
-        if instruction.name == "qpd_measure":
-            names.append("M")
+def _operation(name: str) -> LocalOperation:
+    """The operation of parts one after the other; resets at a wire's end are implied."""
+    rotations = [np.eye(2, dtype=complex)]
+    for part in name.split("·"):
+        if part == "M":
             rotations.append(np.eye(2, dtype=complex))
-        elif instruction.name != "reset":
-            names.append(instruction.name)
-            rotations[-1] = instruction.to_matrix() @ rotations[-1]
-    return LocalOperation("·".join(names) or "I", tuple(rotations))
+        else:
+            rotations[-1] = _ROTATIONS[part] @ rotations[-1]
+    return LocalOperation("I" if name == "id" else name, tuple(rotations))

@@ -1,4 +1,4 @@
-"""A circuit in normal form: gates with kernels, wire cuts and moves, nothing else."""
+"""A circuit in normal form: gates with kernels, measurements, resets, wire cuts and moves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from qiskit.circuit import (
 from qiskit.circuit.library import (
     GlobalPhaseGate,
     IGate,
-    Initialize,
     PauliEvolutionGate,
     PermutationGate,
     UnitaryGate,
@@ -33,31 +32,22 @@ from qiskit.circuit.library import (
 from qiskit.quantum_info import PauliList, SparsePauliOp
 from qiskit.synthesis import LieTrotter, MatrixExponential, SuzukiTrotter
 from qiskit.transpiler.passes import HighLevelSynthesis
-from qiskit_addon_cutting.instructions import CutWire, Move
-from qiskit_addon_cutting.qpd import BaseQPDGate
 
 from ..errors import CircuitError
 from .angles import AngleTable
 from .gates import MAX_MATRIX_QUBITS, GateKernel, definition_of, kernel_of
+from .qpd import is_marked, is_wire, unmarked
 from .rewrite import Operation, Together, merge_rotations, relabel
 
 # Recognised by type: a user's own gate may have any name.
 _IGNORED = (Barrier, Delay, GlobalPhaseGate, IGate)
-_UNITARY = "the estimator takes unitary circuits: remove it, or"
+_NOT_CLASSICAL = (
+    "outcomes of measurements are ignored, and nothing can depend on them: remove it, or split the "
+    "circuit there; qubits may be measured and reset anywhere"
+)
 _REFUSED: dict[type[Instruction], tuple[str, str]] = {
-    Measure: ("a measurement", f"{_UNITARY} measure last"),
-    Reset: ("a reset", f"{_UNITARY} reset a qubit only before anything acts on it"),
-    Initialize: (
-        "an `Initialize`, which resets its qubits",
-        f"{_UNITARY} initialize only qubits that nothing has acted on",
-    ),
-    Store: ("a classical store", f"{_UNITARY} split the circuit there"),
-    ControlFlowOp: ("classical control (`{}`)", f"{_UNITARY} split the circuit there"),
-    BaseQPDGate: (
-        "a gate that qiskit-addon-cutting has marked as cut (`{}`)",
-        "give the circuit as it was before, and as `cuts` labels or an AutoCut; wires may be "
-        "marked with `CutWire`",
-    ),
+    Store: ("a classical store", _NOT_CLASSICAL),
+    ControlFlowOp: ("classical control (`{}`)", _NOT_CLASSICAL),
 }
 _MAX_NESTING = 64
 
@@ -88,7 +78,9 @@ class NormalCircuit:
         for operation in reversed(self.operations):
             if live.isdisjoint(operation.qubits):
                 continue
-            if operation.kind == "move":
+            if operation.kind == "reset":
+                live.difference_update(operation.qubits)
+            elif operation.kind == "move":
                 source, target = operation.qubits
                 if target not in live:  # only the source's reset counts: another operation, uncut
                     operation = replace(operation)
@@ -96,7 +88,7 @@ class NormalCircuit:
             else:
                 live.update(operation.qubits)
             kept.append(operation)
-        run = {operation.position for operation in kept}
+        run = {source for operation in kept for source in operation.sources}
         formulas = tuple(position for position in self.product_formulas if position in run)
         return replace(self, operations=tuple(reversed(kept)), product_formulas=formulas)
 
@@ -107,14 +99,15 @@ def normalise(
     """Bring a circuit into normal form, with ``CX·RZ·CX`` and its kin merged to one rotation.
 
     Args:
-        circuit: Any unitary circuit, parameterised or not, with the addon's `CutWire` and `Move`.
-            Final measurements, and resets of qubits that nothing has acted on, change nothing.
+        circuit: Any circuit without classical control, parameterised or not, with `CutWire` and
+            `Move`. The outcomes of measurements are ignored, so that one that nothing follows on
+            its qubit changes nothing, nor does a reset of a qubit in its first state.
         together: Whether qubits have one label. A gate on more than two of unlike labels is
             decomposed to two-qubit gates.
         widest: Qubits of a gate that need not be decomposed whatever its labels.
 
     Raises:
-        CircuitError: The circuit measures, resets or branches, or a gate cannot be decomposed.
+        CircuitError: The circuit branches, or a gate cannot be decomposed.
     """
     flattener = _Flattener(circuit, together, widest)
     flat = list(flattener.flatten(circuit, tuple(range(circuit.num_qubits))))
@@ -159,16 +152,23 @@ class _Flattener:
             operation = item.operation
             where = index if position is None else position
             targets = tuple(places[bit] for bit in item.qubits)
-            fresh = self._used.isdisjoint(targets)
-            if isinstance(operation, _IGNORED) or (fresh and isinstance(operation, Reset)):
+            marked = is_marked(operation)
+            if marked:
+                operation = unmarked(operation, where)
+            if isinstance(operation, _IGNORED):
                 continue
             if isinstance(operation, Measure):
                 self._measured.setdefault(targets[0], where)
                 continue
-            if not (fresh and isinstance(operation, Initialize)):
-                _refuse(operation, where)
-            if isinstance(operation, CutWire | Move | PermutationGate):
-                yield self._placed(Operation(operation, targets, where))
+            if isinstance(operation, Reset):
+                self._measured.pop(targets[0], None)
+                if targets[0] in self._used:
+                    self._used.remove(targets[0])
+                    yield Operation(Reset(), targets, where)
+                continue
+            _refuse(operation, where)
+            if is_wire(operation) or isinstance(operation, PermutationGate):
+                yield from self._placed(Operation(operation, targets, where, marked=marked))
                 continue
             for angle in getattr(operation, "params", ()):
                 if isinstance(angle, float) and not isfinite(angle):
@@ -180,7 +180,7 @@ class _Flattener:
             if kernel is not None and (
                 len(targets) <= 2 or (len(targets) <= self._widest and self._together(targets))
             ):
-                yield self._placed(Operation(operation, targets, where, kernel))
+                yield from self._placed(Operation(operation, targets, where, kernel, marked=marked))
                 continue
             if isinstance(operation, PauliEvolutionGate) and not _is_exact(operation):
                 self.product_formulas.append(where)
@@ -189,11 +189,12 @@ class _Flattener:
                 raise _undefined(operation, where)
             yield from self.flatten(definition, targets, where, depth + 1)
 
-    def _placed(self, gate: Operation) -> Operation:
-        """The gate, after checking that it may stand there."""
+    def _placed(self, gate: Operation) -> Iterator[Operation]:
+        """The gate, checked, after the measurements of its qubits that it makes matter."""
         for qubit in gate.qubits:
-            if qubit in self._measured:
-                _refuse(Measure(), self._measured[qubit])
+            position = self._measured.pop(qubit, None)
+            if position is not None and qubit in self._used:
+                yield Operation(Measure(), (qubit,), position)
         self._used.update(gate.qubits)
         if gate.kernel is not None and gate.kernel.num_angles:
             unknown = _symbols(gate.instruction) - self._parameters
@@ -205,7 +206,7 @@ class _Flattener:
                     "bound to it: build the gate of numbers, or `decompose` the circuit until it "
                     "counts"
                 )
-        return gate
+        yield gate
 
 
 def _is_exact(evolution: PauliEvolutionGate) -> bool:
@@ -271,6 +272,12 @@ def _listed(parameters: Iterable[Parameter]) -> str:
 def _refuse(operation: Any, position: int) -> None:
     if isinstance(operation, BoxOp):
         return
+    if operation.name == "qpd_1q" and definition_of(operation) is None:
+        raise CircuitError(
+            f"the circuit holds one side of a gate that qiskit-addon-cutting has cut (instruction "
+            f"{position}), or of one whose decomposition a file has lost: give the circuit as it "
+            "was before, and where to cut as `cuts`"
+        )
     for kind, (what, remedy) in _REFUSED.items():
         if isinstance(operation, kind):
             what = what.format(operation.name)

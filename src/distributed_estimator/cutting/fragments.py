@@ -10,6 +10,7 @@ from itertools import product
 from typing import Literal
 
 import numpy as np
+from qiskit.circuit.library import CXGate
 from rustworkx import PyGraph, connected_components
 
 from .angles import AngleTable
@@ -24,7 +25,7 @@ from .channels import (
     wire_sides,
 )
 from .circuit import NormalCircuit
-from .gates import ComplexArray, FloatArray, GateKernel, gate_key
+from .gates import ComplexArray, FloatArray, GateKernel, gate_key, kernel_of
 from .rewrite import Operation
 
 
@@ -53,7 +54,7 @@ class Fragment:
         index: Its place in the plan.
         qubits: The circuit qubit of each local qubit.
         outputs: Local qubit by circuit qubit, for those that can be observed here.
-        steps: Gates, with local qubits and angles, and slots in order.
+        steps: Gates, with local qubits and angles, measurements, resets, and slots in order.
         angles: Columns of the plan's angle table that its gates use, one per local angle.
     """
 
@@ -82,6 +83,47 @@ class Fragment:
     def num_branches(self) -> int:
         """State vectors the local simulator carries per binding."""
         return int(np.prod([len(slot.side.branches) for slot in self.slots], dtype=object))
+
+    @cached_property
+    def num_lost(self) -> int:
+        """Measurements and resets, each of which leaves something of the state where none looks."""
+        return sum(
+            isinstance(step, Operation) and step.kind in ("measure", "reset") for step in self.steps
+        )
+
+    @property
+    def environment_qubits(self) -> int:
+        """Qubits that hold all that is lost; at most as many as the branches' states have."""
+        return min(self.num_lost, self.num_qubits + (self.num_branches - 1).bit_length())
+
+    @cached_property
+    def purified(self) -> Fragment:
+        """The same without measurements and resets, on a qubit more for each.
+
+        A measurement whose outcome is ignored is a CX to a fresh qubit that nothing else acts on; a
+        reset leaves the state on such a qubit (Stinespring's dilation). Observed qubits keep their
+        numbers.
+        """
+        places, total = list(range(self.num_qubits)), self.num_qubits
+        steps: list[Operation | Slot] = []
+        for step in reversed(self.steps):
+            if isinstance(step, Slot):
+                steps.append(replace(step, qubit=places[step.qubit]))
+                continue
+            qubits = tuple(places[qubit] for qubit in step.qubits)
+            if step.kind == "gate":
+                steps.append(replace(step, qubits=qubits))
+                continue
+            if step.kind == "measure":
+                copy = kernel_of(CXGate())
+                steps.append(Operation(CXGate(), (*qubits, total), step.position, copy))
+            else:
+                places[step.qubits[0]] = total
+            total += 1
+        if not self.num_lost:
+            return self
+        qubits = self.qubits + (-1,) * (total - self.num_qubits)
+        return replace(self, qubits=qubits, steps=tuple(reversed(steps)))
 
     def num_settings(self, basis: SettingBasis) -> int:
         """Circuits to run for one measurement basis of the observables."""
@@ -154,19 +196,41 @@ class Cut:
     @cached_property
     def num_terms(self) -> int:
         """Terms of its quasi-probability decomposition: 6 for CX, 34 for SWAP, 8 for a wire."""
-        return qpd_terms(None if self.kernel is None else self._samples[0])
+        return qpd_terms(None if self.kernel is None else _samples(self.kernel)[0])
 
     @cached_property
     def sampling_overhead(self) -> float:
         """γ² of the cut; for a symbolic gate its largest over multiples of π/2."""
-        return 16.0 if self.kernel is None else max(map(overhead, self._samples))
+        return 16.0 if self.kernel is None else largest_overhead(self.kernel)
 
-    @cached_property
-    def _samples(self) -> ComplexArray:
-        """The gate at angles that are multiples of π/2, none of them 0 in the first."""
-        assert self.kernel is not None, "a cut wire has no unitary"
-        angles = np.arange(1, 5) * np.pi / 2
-        return self.kernel.matrices(np.array(list(product(angles, repeat=self.kernel.num_angles))))
+    @property
+    def spread(self) -> float:
+        """(Σ s)² for the gate's operator-Schmidt coefficients s, Σ s² = 1: γ = 2 (Σ s)² − 1."""
+        return float((np.sqrt(self.sampling_overhead) + 1) / 2)
+
+
+def largest_overhead(kernel: GateKernel) -> float:
+    """Largest γ² of a cut gate over angles that are multiples of π/2."""
+    return max(map(overhead, _samples(kernel)))
+
+
+def _samples(kernel: GateKernel) -> ComplexArray:
+    """The gate at angles that are multiples of π/2, none of them 0 in the first."""
+    angles = np.arange(1, 5) * np.pi / 2
+    return kernel.matrices(np.array(list(product(angles, repeat=kernel.num_angles))))
+
+
+def separating(normal: NormalCircuit, cut: Iterable[int]) -> frozenset[int]:
+    """The operations numbered `cut` without those whose two ends would lie in one fragment."""
+    chosen = frozenset(cut)
+    while True:
+        wires = _Segments(normal, chosen)
+        component = wires.components(chosen)
+        ends = {index: own for index, own in wires.events if index in chosen}
+        useless = {i for i, (one, other) in ends.items() if component[one] == component[other]}
+        if not useless:
+            return chosen
+        chosen -= useless
 
 
 def split(
@@ -175,18 +239,11 @@ def split(
     """Split a circuit at the operations numbered `cut`.
 
     Fragments are the connected components of the circuit without its cuts, as far as they do
-    something or are observed. A cut whose two ends lie in one fragment separates nothing and is
-    left whole.
+    something or are observed. A cut may have both ends on one fragment.
     """
     chosen = frozenset(cut)
-    while True:
-        wires = _Segments(normal, chosen)
-        component = wires.components(chosen)
-        ends = {index: own for index, own in wires.events if index in chosen}
-        useless = {i for i, (one, other) in ends.items() if component[one] == component[other]}
-        if not useless:
-            break
-        chosen -= useless
+    wires = _Segments(normal, chosen)
+    component = wires.components(chosen)
     final = {wires.current[normal.outputs[q]]: q for q in observed}
     used = sorted({segment for _, own in wires.events for segment in own} | set(final))
     numbers = sorted({component[segment] for segment in used})
@@ -201,7 +258,7 @@ def split(
         if index not in chosen:
             owner[segments[0]].add_gate(operation, segments)
             continue
-        sides, kind = _sides(operation, normal.angles), operation.kind
+        sides, kind = sides_of(operation, normal.angles), operation.kind
         content = gate_key(operation.instruction) if kind == "gate" else kind
         first, second = (
             owner[segment].add_slot(segment, side, f"{content} {end}")
@@ -246,7 +303,7 @@ class _Segments:
                 self._open(qubits[0])
             elif operation.kind == "cut_wire" and cut:
                 segments = segments[0], self._open(qubits[0])
-            if cut or operation.kind == "gate":
+            if cut or not operation.is_mark:
                 self.events.append((index, segments))
 
     def _open(self, qubit: int) -> int:
@@ -299,7 +356,8 @@ class _Part:
         )
 
 
-def _sides(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
+def sides_of(operation: Operation, angles: AngleTable) -> tuple[Side, Side]:
+    """The two ends of the cut of a gate or wire."""
     kernel = operation.kernel
     if kernel is None:
         return wire_sides()

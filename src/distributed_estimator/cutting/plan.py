@@ -1,71 +1,34 @@
 """The cut plan: everything that depends on a circuit's structure alone.
 
-Where to cut is labelled, or found by the search of qiskit-addon-cutting.
+Where to cut is labelled, or searched for.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import TypeAlias, cast
 
-import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit.library import UnitaryGate
-from qiskit_addon_cutting import automated_cut_finding as addon
-from qiskit_addon_cutting.instructions import CutWire
 
-from ..checks import check_kind, check_whole, described, from_numpy, is_number
+from ..checks import described
 from ..errors import CutError, InputError
 from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
-from .fragments import Cut, Fragment, split
+from .fragments import Cut, Fragment, separating, split
 from .gates import gate_key
-from .rewrite import Operation
+from .marks import CutAt, check_marks, cut_at, marks
+from .runs import merge_runs
+from .search import AutoCut, Prediction, find_cuts, predict
 
 Labels: TypeAlias = Sequence[Hashable]
+Cuts: TypeAlias = "Labels | AutoCut | CutAt | CutPlan | None"
+"""Everything that says where to cut."""
 
 _MOST_CONES = 256
-
-
-@dataclass(frozen=True)
-class AutoCut:
-    """Cuts to be found so that no fragment is wider than the device.
-
-    Attributes:
-        max_qubits: Widest fragment allowed.
-        gate_cuts: Whether gates may be cut.
-        wire_cuts: Whether wires may be cut.
-        seed: Seed of the search; the same seed finds the same cuts.
-        max_gamma: The search stops when the sampling overhead's square root exceeds it.
-        max_backjumps: Longest search, in backjumps; None: no limit.
-
-    Example:
-        >>> AutoCut(max_qubits=10).max_qubits
-        10
-    """
-
-    max_qubits: int
-    gate_cuts: bool = True
-    wire_cuts: bool = True
-    seed: int = 0
-    max_gamma: float = 1024.0
-    max_backjumps: int | None = 10_000
-
-    def __post_init__(self) -> None:
-        check_whole("max_qubits", from_numpy(self.max_qubits), 1)
-        check_whole("seed", from_numpy(self.seed), 0)
-        if self.max_backjumps is not None:
-            check_whole("max_backjumps", from_numpy(self.max_backjumps), 0, ", or None")
-        if not (is_number(from_numpy(self.max_gamma)) and self.max_gamma >= 1):
-            raise InputError(f"`max_gamma` is {self.max_gamma!r}: give a number of at least 1")
-        for name in ("gate_cuts", "wire_cuts"):
-            check_kind(name, getattr(self, name), bool, "True or False")
-        if not (self.gate_cuts or self.wire_cuts):
-            raise InputError("`gate_cuts` and `wire_cuts` are both off: allow one of them")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +37,8 @@ class CutPlan:
 
     Built once from the parameterised circuit and used for every binding of its parameters.
     Fragments are the connected components of the circuit without its cuts, so one label may
-    give several fragments, and a cut that separates nothing is not made.
+    give several fragments. A cut that separates nothing is made only where `CutAt` names it, or a
+    mark in the circuit and no labels.
 
     Attributes:
         circuit: The circuit the plan was built from.
@@ -110,37 +74,50 @@ class CutPlan:
         object.__setattr__(self, "cuts", cuts)
 
     @staticmethod
-    def build(circuit: QuantumCircuit, cuts: Labels | AutoCut | CutPlan | None) -> CutPlan:
+    def build(
+        circuit: QuantumCircuit, cuts: Cuts, observed: Iterable[int] | None = None
+    ) -> CutPlan:
         """Plan the cuts of a circuit.
 
         Args:
-            circuit: A unitary circuit, which may hold the addon's `CutWire` and `Move`, resets of
-                qubits that nothing has acted on, and final measurements, which are left out.
+            circuit: A circuit without classical control, which may hold the addon's `CutWire` and
+                `Move`. Measurements, whose outcomes are ignored, and resets are run in the fragment
+                of their qubit; final measurements are left out.
             cuts: A label per qubit (character i of a string labels qubit i): gates and
-                moves between labels are cut, and every `CutWire`. `AutoCut`: searched for.
-                None: nothing is cut. A plan of this very circuit: returned as it is.
+                moves between labels are cut, and every `CutWire`, as far as that separates
+                anything. `AutoCut`: searched for. `CutAt`: cut as named. None: cut where the
+                circuit is marked, by `CutWire`, `Move`, or qiskit-addon-cutting's `cut_gates`,
+                `cut_wires` or `find_cuts`, and nowhere else. A plan of this very circuit: returned
+                as it is.
+            observed: Qubits that observables act on; None: all. A search looks for the best cuts
+                of what can reach them.
 
         Raises:
-            CutError: Labels do not fit the circuit, or the search finds nothing.
+            CutError: Labels or `CutAt` do not fit the circuit or its marks, or the search finds
+                nothing.
             CircuitError: The circuit cannot be cut or estimated.
         """
         if isinstance(cuts, CutPlan):
             cuts._check_circuit(circuit)
             return cuts
-        everything = frozenset(range(circuit.num_qubits))
         if cuts is None:
             normal = normalise(circuit, lambda qubits: True)
-            return CutPlan(circuit, None, normal, frozenset(), everything)
+            return CutPlan._of(circuit, None, normal, marks(normal))
+        if isinstance(cuts, CutAt):
+            normal = normalise(circuit, lambda qubits: True)
+            chosen = cut_at(normal, circuit, cuts)
+            check_marks(normal, chosen)
+            return CutPlan._of(circuit, None, normal, chosen)
         if isinstance(cuts, AutoCut):
-            normal, chosen = _find_cuts(normalise(circuit, lambda qubits: True, widest=2), cuts)
-            plan = CutPlan(circuit, None, normal, chosen, everything)
-            width = max((fragment.num_qubits for fragment in plan.fragments), default=0)
-            if width > cuts.max_qubits:
+            reached = frozenset(range(circuit.num_qubits) if observed is None else observed)
+            normal = normalise(circuit, lambda qubits: True, widest=2).light_cone(reached)
+            if marks(normal):
                 raise CutError(
-                    f"no plan under `max_qubits` {cuts.max_qubits} was found, the best needs "
-                    f"{width}: allow more qubits, a larger `max_gamma` or both kinds of cut"
+                    "the circuit holds gates marked as cut, `CutWire` or `Move` and `cuts` is an "
+                    "AutoCut: remove the marks, or give labels instead"
                 )
-            return plan
+            normal, chosen, _ = find_cuts(normal, cuts)
+            return CutPlan(circuit, None, normal, chosen, reached)
         labels = _check_labels(cuts, circuit.num_qubits)
         normal = normalise(circuit, lambda qubits: len({labels[q] for q in qubits}) == 1)
         chosen = frozenset(
@@ -148,8 +125,17 @@ class CutPlan:
             for index, operation in enumerate(normal.operations)
             if operation.kind == "cut_wire" or len({labels[q] for q in operation.qubits}) > 1
         )
+        check_marks(normal, chosen)
         text = cuts if isinstance(cuts, str) else ",".join(map(str, labels))
-        return CutPlan(circuit, text, normal, chosen, everything)
+        return CutPlan._of(circuit, text, normal, separating(normal, chosen))
+
+    @staticmethod
+    def _of(
+        circuit: QuantumCircuit, label: str | None, normal: NormalCircuit, cut: frozenset[int]
+    ) -> CutPlan:
+        """The plan that makes these cuts, with runs of gates that are cut put together."""
+        everything = frozenset(range(circuit.num_qubits))
+        return CutPlan(circuit, label, *merge_runs(normal, cut), everything)
 
     def _check_circuit(self, circuit: QuantumCircuit) -> None:
         """Raise `CutError` unless a circuit is the one the plan was built from."""
@@ -198,6 +184,11 @@ class CutPlan:
         """Factor in shots over an uncut run for the same error, were terms sampled: Π γ²."""
         return prod((cut.sampling_overhead for cut in self.cuts), start=1.0)
 
+    @cached_property
+    def predicted(self) -> Prediction:
+        """What the plan is likely to cost, from its cuts alone."""
+        return predict(self.fragments, self.cuts)
+
     def settings_per_fragment(self, basis: SettingBasis = "full") -> tuple[int, ...]:
         """Circuits a fragment needs per measurement basis, one number per fragment."""
         return tuple(fragment.num_settings(basis) for fragment in self.fragments)
@@ -218,7 +209,7 @@ class CutPlan:
 
 def check_cuts(cuts: object) -> None:
     """Raise `InputError` for what cannot be the cuts of any circuit."""
-    if isinstance(cuts, AutoCut | CutPlan | None):
+    if isinstance(cuts, AutoCut | CutAt | CutPlan | None):
         return
     try:
         if isinstance(cuts, Mapping | Set | Iterator):
@@ -227,7 +218,7 @@ def check_cuts(cuts: object) -> None:
     except TypeError as error:
         raise InputError(
             f"`cuts` is {described(cuts)}: give one hashable label per qubit, an AutoCut, a "
-            "CutPlan or None"
+            "CutAt, a CutPlan or None"
         ) from error
 
 
@@ -244,78 +235,3 @@ def _check_labels(labels: Labels, num_qubits: int) -> list[Hashable]:
             f"`cuts` leaves qubit {given.index(None)} without a label: give one label per qubit"
         )
     return given
-
-
-def _find_cuts(normal: NormalCircuit, search: AutoCut) -> tuple[NormalCircuit, frozenset[int]]:
-    """Choose cuts for a circuit whose gates act on at most two qubits, if it does not fit.
-
-    Returns:
-        The circuit with the wire cuts found inserted, and the numbers of the operations to cut.
-    """
-    if any(operation.kind != "gate" for operation in normal.operations):
-        raise CutError(
-            "the circuit holds `CutWire` or `Move` and `cuts` is an AutoCut: remove the marks, or "
-            "give labels instead"
-        )
-    pairs = [i for i, op in enumerate(normal.operations) if len(op.qubits) == 2]
-    if not pairs or normal.num_qubits <= search.max_qubits:
-        return normal, frozenset()
-    marked = _search(normal, pairs, search)
-    operations: list[Operation] = []
-    cut: set[int] = set()
-    upcoming = iter(range(len(normal.operations)))
-    for item in marked.data:
-        qubits = tuple(marked.find_bit(q).index for q in item.qubits)
-        if item.operation.name == "cut_wire":
-            cut.add(len(operations))
-            operations.append(Operation(CutWire(), qubits, -1))
-            continue
-        for index in upcoming:
-            operations.append(normal.operations[index])
-            if len(normal.operations[index].qubits) == 2:
-                break
-        if item.operation.name == "qpd_2q":
-            cut.add(len(operations) - 1)
-    operations.extend(normal.operations[index] for index in upcoming)
-    return replace(normal, operations=_placed(operations)), frozenset(cut)
-
-
-def _search(normal: NormalCircuit, pairs: list[int], search: AutoCut) -> QuantumCircuit:
-    """The two-qubit gates alone, bound to where they entangle most, with cuts marked."""
-    skeleton = QuantumCircuit(normal.num_qubits)
-    for index in pairs:
-        operation = normal.operations[index]
-        kernel = operation.kernel
-        assert kernel is not None
-        angles = np.full((1, kernel.num_angles), np.pi / 2)
-        skeleton.append(UnitaryGate(kernel.matrices(angles)[0]), operation.qubits)
-    try:
-        marked, _ = addon.find_cuts(
-            skeleton,
-            addon.OptimizationParameters(
-                seed=search.seed,
-                max_gamma=search.max_gamma,
-                max_backjumps=search.max_backjumps,
-                gate_lo=search.gate_cuts,
-                wire_lo=search.wire_cuts,
-            ),
-            addon.DeviceConstraints(search.max_qubits),
-        )
-    except Exception as error:  # the addon fails in several ways where there is no solution
-        raise CutError(
-            f"no plan under `max_qubits` {search.max_qubits} was found for "
-            f"{normal.num_qubits} qubits ({error}): allow more qubits or both kinds of cut"
-        ) from error
-    return marked
-
-
-def _placed(operations: list[Operation]) -> tuple[Operation, ...]:
-    """Give each inserted wire cut the position of the operation that follows it."""
-    placed: list[Operation] = []
-    following = 0
-    for operation in reversed(operations):
-        if operation.position < 0:
-            operation = replace(operation, position=following)
-        following = operation.position
-        placed.append(operation)
-    return tuple(reversed(placed))

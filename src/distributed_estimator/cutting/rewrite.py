@@ -15,7 +15,7 @@ from math import isfinite
 from operator import add
 from typing import Any, Literal
 
-from qiskit.circuit import Instruction, ParameterExpression
+from qiskit.circuit import Instruction, Measure, ParameterExpression, Reset
 from qiskit.circuit.library import (
     CXGate,
     CZGate,
@@ -29,7 +29,6 @@ from qiskit.circuit.library import (
     SwapGate,
     U1Gate,
 )
-from qiskit_addon_cutting.instructions import Move
 
 from .gates import GateKernel, kernel_of
 
@@ -37,17 +36,35 @@ Together = Callable[[tuple[int, ...]], bool]
 """Whether qubits have one label."""
 
 
+class CutWire(Instruction):
+    """A mark on a wire: cut it here. The one of qiskit-addon-cutting means the same.
+
+    Example:
+        >>> from qiskit import QuantumCircuit
+        >>> circuit = QuantumCircuit(3)
+        >>> _ = circuit.cx(0, 1)
+        >>> _ = circuit.append(CutWire(), [1])
+        >>> _ = circuit.cx(1, 2)
+    """
+
+    def __init__(self) -> None:
+        super().__init__("cut_wire", 1, 0, [])
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """A gate, wire cut or move of a circuit; a permutation on the way to normal form.
+    """A gate, measurement, reset, wire cut or move; a permutation on the way to normal form.
 
     Attributes:
-        instruction: Qiskit's gate, `CutWire` (marked by the user or found by a search), `Move` (the
-            state of the first qubit goes to the second) or `PermutationGate`.
+        instruction: Qiskit's gate, `Measure` (whose outcome is ignored), `Reset`, `CutWire` (marked
+            by the user or found by a search), `Move` (the state of the first qubit goes to the
+            second) or `PermutationGate`.
         qubits: The qubits it acts on, in the gate's own order.
         position: Index of the instruction of the source circuit it came from.
         kernel: The unitary of a gate; None for all others.
         angles: Columns of the angle table, one per angle of the kernel.
+        merged: Indices of all instructions it was made of, where there are several.
+        marked: Whether the circuit marks the gate or move as cut.
     """
 
     instruction: Instruction
@@ -55,13 +72,27 @@ class Operation:
     position: int
     kernel: GateKernel | None = None
     angles: tuple[int, ...] = ()
+    merged: tuple[int, ...] = ()
+    marked: bool = False
 
     @property
-    def kind(self) -> Literal["gate", "cut_wire", "move"]:
+    def sources(self) -> tuple[int, ...]:
+        """Indices of the instructions of the source circuit that it stands for."""
+        return self.merged or (self.position,)
+
+    @property
+    def kind(self) -> Literal["gate", "measure", "reset", "cut_wire", "move"]:
         """What a circuit in normal form holds."""
         if self.kernel is not None:
             return "gate"
-        return "move" if isinstance(self.instruction, Move) else "cut_wire"
+        if isinstance(self.instruction, Measure | Reset):
+            return "measure" if isinstance(self.instruction, Measure) else "reset"
+        return "cut_wire" if self.instruction.num_qubits == 1 else "move"
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether it says where a wire may be cut, and does nothing else."""
+        return self.kind in ("cut_wire", "move")
 
 
 def relabel(
@@ -196,11 +227,20 @@ def _close(
     parts = [kept[number] for number in between]
     if wires.get(other, [])[-1:] != [first] or not _fits(rule, kept[first], parts, gate):
         return False
+    kept_first = kept[first]
+    sources = tuple(source for part in (kept_first, *parts, gate) for source in part.sources)
     for number in (first, *between[:-1]):
         del kept[number]
     result = rule.result(reduce(add, (part.instruction.params[0] for part in parts)))
     qubits = gate.qubits[::-1] if rule.turned else gate.qubits
-    kept[place] = Operation(result, qubits, parts[-1].position, kernel_of(result))
+    kept[place] = Operation(
+        result,
+        qubits,
+        parts[-1].position,
+        kernel_of(result),
+        merged=sources,
+        marked=kept_first.marked or gate.marked,
+    )
     wire[-len(between) - 1 :] = [place]
     wires[other][-1] = place
     return True

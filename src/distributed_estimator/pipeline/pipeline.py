@@ -13,12 +13,13 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..backends.seeds import Repetition
-from ..cutting import AutoCut, CutPlan, FloatArray, IntArray, Labels, SettingBasis
+from ..cutting import Cuts, FloatArray, IntArray, SettingBasis
 from ..errors import BackendError, DeadlineError, PlanTooLargeError, PrecisionWarning
 from ..execution import (
     Arrays,
@@ -49,6 +50,7 @@ from ..subexperiments import (
     MOST_DRAWN_PILOTS,
     MOST_PILOTS,
     MOST_ROUNDS,
+    OUTCOME_PILOT,
     Accuracy,
     AdjointBackend,
     AdjointTask,
@@ -59,6 +61,8 @@ from ..subexperiments import (
     DrawnExperiment,
     DrawnSettings,
     FragmentWork,
+    Norms,
+    Outcomes,
     Seen,
     Sensitivity,
     ShotPlan,
@@ -70,6 +74,7 @@ from ..subexperiments import (
     draws_settings,
     environments,
     first_shots,
+    plan_outcomes,
     plan_shots,
     slot_draws,
     unique_rows,
@@ -83,6 +88,9 @@ _KEPT = 0.75
 """Weight of a result that missed its precision, beside a further one of its own shots."""
 _STRICTER = 0.95
 """Factor of the variance that results are planned for which missed, at every miss."""
+_ERRORS = {"max": "standard error", "rms": "root mean square of a PUB's standard errors"}
+_MOST_SPREADS = 1 << 24
+"""Variances of settings that shots are divided by; of probabilities, the largest."""
 _ONE_CORE_BYTES = 1 << 20
 """A batch that takes more holds BLAS to one thread: with several, it adds up in another order."""
 
@@ -170,7 +178,7 @@ class Pipeline:
     derive from the names of runs.
     """
 
-    cuts: Labels | AutoCut | CutPlan | None
+    cuts: Cuts
     backend: Backend
     pool: Pool
     conditions: Conditions
@@ -211,11 +219,12 @@ class Pipeline:
             record = session.record(estimate)
             accuracy = request.accuracy
             promised = accuracy.adaptive and accuracy.budget is None
-            if promised and not estimate.worst <= accuracy.precision:
+            error = session.error(estimate)
+            if promised and not error <= accuracy.precision:
                 warnings.warn(
                     f"precision {accuracy.precision:g} takes more than the {record.shots_total} "
                     "shots that `max_shots`, the deadline or the backend allow: the largest "
-                    f"standard error is {estimate.worst:.3g}",
+                    f"{_ERRORS[accuracy.norm]} is {error:.3g}",
                     PrecisionWarning,
                     stacklevel=2,
                 )
@@ -261,8 +270,11 @@ class Pipeline:
         if session.draws:
             circuits = min(circuits, optimal)
         batch = request.batch
-        norms = np.abs(batch.observables.weights[batch.observable]).sum(axis=1)
-        bound = overhead * float((norms**2).sum()) / request.accuracy.precision**2
+        query, _, weights = batch.observables.entries(batch.observable)
+        norms = np.bincount(query, np.abs(weights), len(batch.observable))
+        # Of n shots of a query its variance is the overhead times the square of its norm over n.
+        roots = np.bincount(session.norms.number, norms * session.norms.scales)
+        bound = overhead * float((roots**2).sum()) / request.accuracy.precision**2
         return Price(circuits, optimal, neyman, uniform, bound)
 
 
@@ -279,11 +291,6 @@ class _Estimate:
     first_order: int = 0
     gradients: FloatArray | None = None
     covariance: FloatArray | None = None
-
-    @property
-    def worst(self) -> float:
-        """The largest standard error."""
-        return float(self.stderrs.max(initial=0.0))
 
     def with_round(self, other: _Estimate, kept: FloatArray) -> _Estimate:
         """With another round's results, these weighted by what is kept, the others by the rest.
@@ -395,7 +402,8 @@ class _Session(ExitStack):
         seen = self._sample(f"{run} round 0", wanted, designs=plan.designs)
         best = self._estimate(seen)
         for number in range(1, MOST_ROUNDS):
-            missed = ~(best.stderrs.ravel() <= accuracy.precision)
+            errors = self.norms.of(best.stderrs)
+            missed = ~(errors <= accuracy.precision)
             is_over = self.conditions.clock() >= self._end
             if accuracy.budget is not None or plan.is_short or is_over or not missed.any():
                 return best
@@ -403,7 +411,7 @@ class _Session(ExitStack):
                 return best  # to ask again until errors seem small would choose between values
             # Plans that a result misses again were too bold for it.
             aim = accuracy.precision**2 * _STRICTER**number
-            further = (aim - (_KEPT * best.stderrs.ravel()) ** 2) / (1 - _KEPT) ** 2
+            further = (aim - (_KEPT * errors) ** 2) / (1 - _KEPT) ** 2
             kept = np.where(missed, np.where(further > aim, _KEPT, 0.0), 1.0)
             variances = np.where(missed, np.where(further > aim, further, aim), np.inf)
             plan, missing = self._plan(accuracy, seen, variances), self.spent.missing
@@ -416,13 +424,33 @@ class _Session(ExitStack):
                 return best
             if self.spent.missing > missing:
                 return best
-            best = best.with_round(self._estimate(seen), kept)
-        if best.worst <= accuracy.precision:
+            best = best.with_round(self._estimate(seen), kept[self.norms.number])
+        if self.error(best) <= accuracy.precision:
             return best
         raise BackendError(
             f"precision {accuracy.precision:g} was not met in {MOST_ROUNDS} rounds (standard error "
-            f"{best.worst:.3g}): ask for a larger precision"
+            f"{self.error(best):.3g}): ask for a larger precision"
         )
+
+    def error(self, estimate: _Estimate) -> float:
+        """The largest standard error, or norm of standard errors."""
+        return float(self.norms.of(estimate.stderrs).max(initial=0.0))
+
+    @cached_property
+    def norms(self) -> Norms:
+        """Which results are to meet the precision together.
+
+        They are values of a PUB, or components of a gradient.
+        """
+        batch, parameters, norm = (
+            self.request.batch,
+            self.request.parameters,
+            self.request.accuracy.norm,
+        )
+        if parameters is None:
+            return Norms.of_groups(batch.pub, norm)
+        gradients = len(batch.pub) if self.request.weights is None else 1
+        return Norms.of_groups(np.repeat(np.arange(gradients), len(parameters)), norm)
 
     def memory(self) -> int:
         """Bytes that its first round takes, which does not run."""
@@ -506,10 +534,16 @@ class _Session(ExitStack):
         accuracy, parameters = self.request.accuracy, self.request.parameters
         results = len(self.request.batch.values) * max(1, len(parameters or ()))
         circuits = self._pilot_circuits
-        return first_shots(accuracy, circuits, results, knows=knows, draws=self.draws)
+        pilot, fixed = first_shots(accuracy, circuits, results, knows=knows, draws=self.draws)
+        return min(pilot, OUTCOME_PILOT) if self._asks_outcomes else pilot, fixed
 
     def _draw_at_first(self) -> None:
-        """Draw settings of the fragments with too many, while nothing is known."""
+        """Draw settings of the fragments with too many, while nothing is known.
+
+        Those of probabilities are run, each.
+        """
+        if self._asks_outcomes:
+            return
         for number, experiment in enumerate(self.prepared.experiments):
             if draws_settings(self.request.accuracy, experiment.num_weights):
                 bases = drawn_bases(experiment.fragment)
@@ -588,20 +622,46 @@ class _Session(ExitStack):
         may_pilot: bool = False,
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw; see `plan_shots`."""
-        if self._slot_draws:
-            self._draw_for(seen)
-        plan = plan_shots(
-            self._pilots(seen),
-            lambda values: self._derivatives_at(seen, values),
-            accuracy,
-            self.spent.shots_seen,
-            variances,
-            may_pilot=may_pilot,
-        )
+        if self._asks_outcomes:
+            plan = self._plan_outcomes(accuracy, seen, variances, may_pilot=may_pilot)
+        else:
+            if self._slot_draws:
+                self._draw_for(seen)
+            plan = plan_shots(
+                self._pilots(seen),
+                lambda values: self._derivatives_at(seen, values),
+                accuracy,
+                self.spent.shots_seen,
+                variances,
+                may_pilot=may_pilot,
+            )
         if not plan.needs_pilot:
             self._measured, self._planned = plan.influences, self._planned or plan
         self._lap("reconstruct")
         return plan
+
+    @property
+    def _asks_outcomes(self) -> bool:
+        """Whether results are probabilities, which are too many for `plan_shots`."""
+        return isinstance(self.request.batch.observables, Outcomes)
+
+    def _plan_outcomes(
+        self,
+        accuracy: Accuracy,
+        seen: Reconstruction,
+        variances: FloatArray | None,
+        *,
+        may_pilot: bool,
+    ) -> ShotPlan:
+        """The next round for probabilities; see `plan_outcomes`."""
+        settings = sum(e.layout.num_settings for e in self.prepared.experiments)
+        most = _MOST_SPREADS // max(1, settings * len(self.request.batch.values))
+        targets = variances
+        if targets is None:
+            targets = np.full(seen.queries.count, accuracy.precision**2)
+        chosen, spreads = seen.spreads(targets, max(1, most))
+        spent = self.spent.shots_seen
+        return plan_outcomes(spreads, targets[chosen], accuracy, spent, may_pilot=may_pilot)
 
     def _pilots(self, seen: Reconstruction) -> list[Seen | None]:
         return [
@@ -612,7 +672,7 @@ class _Session(ExitStack):
     def _derivatives_at(
         self, seen: Reconstruction, values: Values
     ) -> tuple[int, list[Sensitivity]]:
-        """Number of results, and their derivatives at several draws of the tensors."""
+        """Number of norms, and derivatives of their results at several draws of the tensors."""
         draws = max((len(own) for own in values if own is not None), default=1)
         filled = [
             np.repeat(tensor.values[None], draws, axis=0) if own is None else own
@@ -628,8 +688,10 @@ class _Session(ExitStack):
             first = order[: len(order) // draws]
             blocks, rows = np.divmod(own.rows[first], draws * base)
             vectors = own.vectors[0, order].reshape(draws, -1, *own.vectors.shape[2:])
-            split.append(Sensitivity(blocks * base + rows, own.results[first], vectors))
-        return count, split
+            results = own.results[first]
+            vectors = vectors * self.norms.scales[results, None, None]
+            split.append(Sensitivity(blocks * base + rows, self.norms.number[results], vectors))
+        return int(self.norms.number.max(initial=-1)) + 1, split
 
     def _sensitivities(self, seen: Reconstruction) -> tuple[int, list[Sensitivity]]:
         """How many results there are, and how they depend on the fragments' tensors."""
@@ -894,8 +956,9 @@ class _Session(ExitStack):
         plan = self._planned
         if plan is None:
             return None
-        own = self.request.accuracy.allocation, self._pilot_shots
-        return DesignInfo(*own, plan.fragment_shots, plan.stderr, tuple(self._slot_draws) or None)
+        accuracy, drawn = self.request.accuracy, tuple(self._slot_draws) or None
+        own = accuracy.allocation, self._pilot_shots, plan.fragment_shots, plan.stderr, drawn
+        return DesignInfo(*own, None if accuracy.norm == "max" else accuracy.norm)
 
     def _straggler_info(self) -> StragglerInfo:
         own, tally = self.conditions.stragglers, self.spent.tally

@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 from qiskit import QuantumCircuit
 
-from ..cutting import AutoCut, CutPlan, IntArray, Labels, SettingBasis
+from ..cutting import AutoCut, CutPlan, Cuts, IntArray, SettingBasis
 from ..cutting.gates import structure_key, structure_of
 from ..errors import BackendError
 from ..forks import Lock
 from ..reconstruction import Network
 from ..reconstruction.derivatives import Shifts
 from ..records import CircuitInfo
-from ..subexperiments import Backend, FragmentExperiment, FragmentWork, Observables, Pauli, restrict
+from ..subexperiments import (
+    Backend,
+    FragmentExperiment,
+    FragmentWork,
+    Observables,
+    Outcomes,
+    Pauli,
+    restrict,
+)
 from .priors import Priors
 
 _MOST_CIRCUITS = 64
@@ -85,9 +93,7 @@ class Prepared:
 class Preparation:
     """Plans with their networks and experiments, remembered for circuits that come again."""
 
-    def __init__(
-        self, cuts: Labels | AutoCut | CutPlan | None, basis: SettingBasis, backend: Backend
-    ) -> None:
+    def __init__(self, cuts: Cuts, basis: SettingBasis, backend: Backend) -> None:
         self._cuts = cuts
         self._backend = backend
         self._basis = basis
@@ -95,7 +101,9 @@ class Preparation:
         self._prepared: OrderedDict[tuple[int, tuple[Pauli, ...]], Prepared] = OrderedDict()
         self._lock = Lock()
 
-    def prepare(self, circuit: QuantumCircuit, observables: Observables) -> tuple[Prepared, bool]:
+    def prepare(
+        self, circuit: QuantumCircuit, observables: Observables | Outcomes
+    ) -> tuple[Prepared, bool]:
         """The prepared plan, and whether all of it was known already.
 
         Raises:
@@ -103,7 +111,7 @@ class Preparation:
             CutError: The labels, or the search, do not fit the circuit.
         """
         with self._lock:
-            plan, cached = self._plan(circuit)
+            plan, cached = self._plan(circuit, observables.support)
             key = (id(plan), observables.terms)
             if key not in self._prepared:
                 cached = False
@@ -112,13 +120,15 @@ class Preparation:
                     self._prepared.popitem(last=False)
             return self._prepared[key], cached
 
-    def _plan(self, circuit: QuantumCircuit) -> tuple[CutPlan, bool]:
-        structure = [structure_of(circuit), tuple(circuit.parameters)]
+    def _plan(self, circuit: QuantumCircuit, support: frozenset[int]) -> tuple[CutPlan, bool]:
+        # Labels say where to cut whatever is observed; a search cuts what can reach it.
+        observed = support if isinstance(self._cuts, AutoCut) else None
+        structure = [structure_of(circuit), tuple(circuit.parameters), observed]
         for key, (known, plan) in reversed(self._plans.items()):
             if known == structure:
                 self._plans.move_to_end(key)
                 return plan, True
-        plan = CutPlan.build(circuit.copy(), self._cuts)
+        plan = CutPlan.build(circuit.copy(), self._cuts, observed)
         self._plans[id(plan)] = structure, plan
         if len(self._plans) > _MOST_CIRCUITS:
             forgotten, _ = self._plans.popitem(last=False)
@@ -126,7 +136,7 @@ class Preparation:
                 del self._prepared[known_key]
         return plan, False
 
-    def _make(self, plan: CutPlan, observables: Observables) -> Prepared:
+    def _make(self, plan: CutPlan, observables: Observables | Outcomes) -> Prepared:
         cone = plan.for_observables(observables.support)
         experiments, places = [], []
         for fragment in cone.fragments:

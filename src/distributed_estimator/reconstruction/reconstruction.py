@@ -16,10 +16,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ..cutting import CutPlan, FloatArray, IntArray
-from ..subexperiments import Observables, Sensitivity
+from ..subexperiments import Observables, Outcomes, Sensitivity, Spread
 from .network import Network
 from .path import Contraction
-from .slicing import RunSlices, SlicedNetwork, run_here
+from .slicing import SECONDS_PER_PRODUCT, RunSlices, SlicedNetwork, run_here
 from .tensors import FragmentTensor
 
 Wanted: TypeAlias = Literal["values", "errors", "environments"]
@@ -28,8 +28,11 @@ standard errors, or environments and values."""
 
 _CHUNK_BYTES = 64 << 20
 _ROUNDING = 1e-13
-_MOST_PAIRS = 1000
-"""Pairs of terms of an observable up to which its variance is estimated to all orders."""
+_MOST_PAIRS, _MOST_SECONDS = 1000, 0.1
+"""Pairs of terms of an observable up to which its variance is estimated to all orders, and how long
+that may take as estimated: at cuts of rank 16 the doubled network is large."""
+_SECONDS_PER_NUMBER = 8e-9
+"""To make and copy a number of a covariance, or of a tensor of the doubled network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ class Queries:
 
     @staticmethod
     def build(
-        observables: Observables,
+        observables: Observables | Outcomes,
         observable: IntArray,
         binding: IntArray,
         local_rows: Sequence[IntArray],
@@ -63,31 +66,32 @@ class Queries:
         """List the terms of every query.
 
         Args:
-            observables: Weights of all observables on their common terms.
+            observables: The observables and their common terms.
             observable: Shape (queries,): which observable is asked for.
             binding: Shape (queries,): at which binding.
             local_rows: Per fragment, the row of each binding.
             term_paulis: Per fragment, the Pauli of each term.
         """
-        query, term = np.nonzero(observables.weights[observable])
+        query, term, weight = observables.entries(observable)
         where = binding[query]
         return Queries(
             len(observable),
             query,
-            observables.weights[observable[query], term],
+            weight,
             where,
             tuple(rows[where] for rows in local_rows),
             tuple(paulis[term] for paulis in term_paulis),
         )
 
     @cached_property
-    def _one_each(self) -> bool:
+    def one_each(self) -> bool:
+        """Whether every query has one entry."""
         return np.array_equal(self.query, np.arange(self.count))
 
     @cached_property
     def num_pairs(self) -> int:
         """Pairs of entries of the same query, each counted once."""
-        if self._one_each:
+        if self.one_each:
             return self.count
         counts = np.bincount(self.query, minlength=self.count)
         return int(counts @ (counts + 1)) // 2
@@ -106,10 +110,21 @@ class Queries:
             tuple(np.tile(paulis, times) for paulis in self.paulis),
         )
 
+    def only(self, chosen: IntArray) -> Queries:
+        """Some of the queries, which have one entry each."""
+        return Queries(
+            len(chosen),
+            np.arange(len(chosen)),
+            self.weight[chosen],
+            self.binding[chosen],
+            tuple(rows[chosen] for rows in self.rows),
+            tuple(paulis[chosen] for paulis in self.paulis),
+        )
+
     def sum(self, entries: FloatArray) -> FloatArray:
         """Weighted sums of entries, shape (entries, …) -> (queries, …)."""
         weighted = entries * self.weight.reshape(-1, *[1] * (entries.ndim - 1))
-        if self._one_each:
+        if self.one_each:
             return weighted
         result = np.zeros((self.count, *entries.shape[1:]))
         np.add.at(result, self.query, weighted)
@@ -117,7 +132,7 @@ class Queries:
 
     def pair_blocks(self, size: int) -> Iterator[tuple[IntArray, IntArray]]:
         """Pairs of entries of the same query, each once, about `size` pairs at a time."""
-        if self._one_each:
+        if self.one_each:
             for start in range(0, self.count, size):
                 yield self.query[start : start + size], self.query[start : start + size]
             return
@@ -171,7 +186,7 @@ class Reconstruction:
         self.queries = queries
         self._cores = [cut.cores(angles) for cut in plan.cuts]
         self._ranks = [fragment.shape for fragment in plan.fragments]
-        self._wanted = wanted
+        self._wanted = "environments" if wanted == "errors" and self._is_long else wanted
         self._most_elements = most_elements
         self._run_slices = run_slices
         self._sliced = network.sliced(most_elements, squared=False)
@@ -279,20 +294,33 @@ class Reconstruction:
         """Standard errors of `values`, and for how many only the first order was left.
 
         Where few shots make the unbiased variance negative, or leave nothing of it but rounding,
-        where an observable has many terms, and where "environments" were wanted, the first-order
-        variance stands in, which is larger on average.
+        where it would take long, and where "environments" were wanted, the first-order variance
+        stands in, which is larger on average.
         """
-        many = self.queries.num_pairs > _MOST_PAIRS * self.queries.count
-        if many or self._wanted == "environments":
-            variances = self.first_order(len(values), self.sensitivities())
+        if self._wanted == "environments" or self._is_long:
+            variances = self._first_order_of_values()
             return np.sqrt(variances), int(np.count_nonzero(variances))
         squares, size = self._sum_pairs(self._moments)
         variances = values**2 - squares
         doubtful = variances <= _ROUNDING * (values**2 + size)
         if doubtful.any():
-            first = self.first_order(len(values), self.sensitivities())
+            first = self._first_order_of_values()
             variances[doubtful] = first[doubtful]
         return np.sqrt(variances), int(np.count_nonzero(variances[doubtful]))
+
+    @cached_property
+    def _is_long(self) -> bool:
+        """Whether variances to all orders take too many pairs of terms, or too much time."""
+        pairs, queries = self.queries.num_pairs, self.queries.count
+        if pairs > _MOST_PAIRS * queries:
+            return True
+        numbers = pairs * self.network.elements_per_query(squared=True)
+        products = pairs * self.network.path.doubled_products
+        for tensor in self.tensors:
+            own = tensor.covariance_work
+            numbers, products = numbers + own[0], products + own[1]
+        seconds = numbers * _SECONDS_PER_NUMBER + products * SECONDS_PER_PRODUCT
+        return seconds > _MOST_SECONDS * queries
 
     def covariance(self, stderrs: FloatArray) -> FloatArray:
         """Covariances of queries, which share shots where they share a fragment's binding.
@@ -316,6 +344,70 @@ class Reconstruction:
         for tensor, own in zip(self.tensors, sensitivities, strict=True):
             np.add.at(total, own.results, tensor.variances(own))
         return total
+
+    def spreads(self, targets: FloatArray, most: int) -> tuple[IntArray, list[Spread | None]]:
+        """How outcomes of every fragment scatter, as queries of one entry each depend on them.
+
+        Args:
+            targets: Variances that queries are to have; infinite for those that do not count.
+            most: Queries of a binding to go by, those whose variances are the largest beside these.
+
+        Returns:
+            The numbers of these queries, and per fragment what is known; None where nothing ran.
+        """
+        excess = self._first_order_of_values() / targets
+        order = np.lexsort((-excess, self.queries.binding))
+        place = np.arange(len(order)) - np.searchsorted(
+            self.queries.binding[order], self.queries.binding[order]
+        )
+        chosen = np.sort(order[(place < most) & np.isfinite(targets[order])])
+        some = Reconstruction(
+            self.plan,
+            self.network,
+            self.tensors,
+            self.queries.only(chosen),
+            self._angles,
+            most_elements=self._most_elements,
+            run_slices=self._run_slices,
+        )
+        found = [
+            None
+            if not tensor.counts
+            else Spread(
+                some.queries.rows[number],
+                np.zeros((len(chosen), tensor.experiment.layout.num_settings)),
+                tensor.experiment.all_runs[0],
+                len(tensor.values),
+            )
+            for number, tensor in enumerate(self.tensors)
+        ]
+        for part, own in some._vectors():
+            for number, spread in enumerate(found):
+                if spread is not None:
+                    for places, variances, _ in self.tensors[number].spreads_of(*own[number]):
+                        spread.variances[part.start + places] = variances
+        return chosen, found
+
+    def _first_order_of_values(self) -> FloatArray:
+        """As `first_order`, without the sensitivities where each query is of one Pauli alone."""
+        if not self.queries.one_each:
+            return self.first_order(self.queries.count, self.sensitivities())
+        total = np.zeros(self.queries.count)
+        for part, own in self._vectors():
+            for tensor, entries in zip(self.tensors, own, strict=True):
+                total[part] += tensor.variances_of(*entries)
+        return total
+
+    def _vectors(self) -> Iterator[tuple[slice, list[tuple[IntArray, IntArray, FloatArray]]]]:
+        """Rows, Paulis and derivatives of queries of one entry each, per fragment."""
+        queries = self.queries
+        for part, environments in self.environments():
+            weight = queries.weight[part, None]
+            own = []
+            for number in range(len(self.tensors)):
+                vectors = weight * environments[number].reshape(len(weight), -1)
+                own.append((queries.rows[number][part], queries.paulis[number][part], vectors))
+            yield part, own
 
     def _contract(
         self, sliced: SlicedNetwork | None, leaves: Iterable[FloatArray], queries: int
@@ -391,9 +483,8 @@ class Reconstruction:
         begun: dict[bool, Contraction] = {}
         if self._sliced is None and len(self._parts(None)) == 1:
             begun[False] = Contraction(self.network.path, keep=self._wanted == "environments")
-        pairs, most = self.queries.num_pairs, _MOST_PAIRS * self.queries.count
         early = self._wanted == "errors" and self._sliced_squares is None
-        if early and 0 < pairs <= min(self._pairs_at_once, most):
+        if early and 0 < self.queries.num_pairs <= self._pairs_at_once:
             begun[True] = Contraction(self.network.path, keep=False)
         trivial = [n for n, tensor in enumerate(self.tensors) if tensor.experiment.is_trivial]
         cores = range(len(self.tensors), self.network.path.num_leaves)

@@ -22,7 +22,7 @@ from .path import Path
 MOST_SLICES = 1 << 20
 """Slices that a network may be cut into."""
 
-_SECONDS_PER_PRODUCT = 3e-10
+SECONDS_PER_PRODUCT = 3e-10
 _SECONDS_PER_STEP = 2e-5
 _MOST_TASKS = 64
 _LEAST_WORK = 1 << 22
@@ -60,7 +60,7 @@ class SliceWork:
     def seconds(self) -> float:
         """About how long a task takes."""
         path = self.network.path
-        products = self._queries * path.products * _SECONDS_PER_PRODUCT
+        products = self._queries * path.products * SECONDS_PER_PRODUCT
         return self.network.slices_per_task * (products + len(path.steps) * _SECONDS_PER_STEP)
 
     @property

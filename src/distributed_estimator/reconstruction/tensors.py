@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import prod
 
@@ -17,6 +17,7 @@ from ..subexperiments import (
     MeasurementGroup,
     Sensitivity,
     Task,
+    above_rounding,
     degrees_of,
 )
 
@@ -140,6 +141,46 @@ class FragmentTensor:
                 total[part] += (spread / degrees_of(shots)).sum(axis=1)
         return total
 
+    def variances_of(self, rows: IntArray, paulis: IntArray, vectors: FloatArray) -> FloatArray:
+        """Variances of products of one Pauli's tensor with a vector each, shape (entries,).
+
+        Args:
+            rows: Shape (entries,).
+            paulis: The same.
+            vectors: Shape (entries, product of ranks).
+        """
+        total = np.zeros(len(rows))
+        for part, spread, shots in self.spreads_of(rows, paulis, vectors):
+            total[part] = (spread / degrees_of(shots)).sum(axis=1)
+        return total
+
+    def spreads_of(
+        self, rows: IntArray, paulis: IntArray, vectors: FloatArray
+    ) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
+        """The same of one shot of each setting, some entries at a time.
+
+        Yields:
+            Which entries, an array of shape (entries, settings), and the shots of these settings.
+        """
+        layout = self.experiment.strata
+        numbers, places = self.experiment.group_places
+        for number, group in enumerate(self.experiment.groups if self.counts else ()):
+            own = np.flatnonzero(numbers[paulis] == number)
+            for row in np.unique(rows[own]).tolist():
+                (means,), (shots,) = self._means(number, slice(row, row + 1))
+                chosen = own[rows[own] == row]
+                step = max(1, _AT_ONCE // max(1, layout.num_outcomes))
+                for part in np.split(chosen, range(step, len(chosen), step)):
+                    members = places[paulis[part]]
+                    if self._weights is None:
+                        weights = layout.pulled_back(vectors[part])
+                    else:
+                        weights = vectors[part, None] @ self._weights[number][row, members]
+                        weights = weights[:, 0]
+                    first = layout.by_setting(weights * means[group.singles[members]])
+                    second = layout.by_setting(weights**2 * means[group.squares[members]])
+                    yield part, above_rounding(second - first**2, second), shots
+
     def add_covariances(self, total: FloatArray, sensitivity: Sensitivity) -> None:
         """Add what the fragment adds to the covariances of results, shape (results, results)."""
         layout = self.experiment.strata
@@ -178,14 +219,22 @@ class FragmentTensor:
 
     @cached_property
     def covariances(self) -> list[FloatArray]:
-        """Per measurement group, shape (rows, paulis², product of ranks²), when complete."""
+        """Per measurement group, shape (rows, pairs, product of ranks²), when complete."""
         return [self._covariances(*numbered) for numbered in enumerate(self.experiment.groups)]
+
+    @property
+    def covariance_work(self) -> tuple[int, int]:
+        """Numbers that `covariances` hold, and multiplications that they take at least."""
+        pairs = sum(len(group.paulis) ** 2 for group in self.experiment.groups)
+        numbers = len(self.values) * pairs * self.values.shape[2] ** 2
+        each = 1 if self._weights is None else self.experiment.layout.num_outcomes
+        return numbers, numbers * each
 
     def _covariances(self, number: int, group: MeasurementGroup) -> FloatArray:
         means, shots = self._means(number, slice(None))
         layout = self.experiment.layout
         if self._weights is None:
-            return layout.covariances(means[:, group.singles], means[:, group.pairs], shots)
+            return layout.covariances(means, group, shots)
         return layout.weighted_covariances(
             means[:, group.singles], means[:, group.pairs], shots, self._weights[number]
         )
@@ -204,7 +253,7 @@ class FragmentTensor:
         shared = group[first] == group[second]
         for number, covariance in enumerate(self.covariances):
             chosen = np.flatnonzero(shared & (group[first] == number))
-            width = len(self.experiment.groups[number].paulis)
-            pair = place[first[chosen]] * width + place[second[chosen]]
+            members = self.experiment.groups[number]
+            pair = members.pair(place[first[chosen]], place[second[chosen]])
             result[chosen] = covariance[rows[chosen], pair]
         return result

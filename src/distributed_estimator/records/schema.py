@@ -108,7 +108,8 @@ class DesignInfo:
     `allocation` is the rule. Of all shots, `pilot_shots` were taken before the first round and only
     chose how to divide, which was `fragment_shots` for each fragment of the first round; the
     largest standard error was to be `stderr`. `drawn` are the numbers of the fragments whose
-    settings were drawn at random; none where it is left out.
+    settings were drawn at random; none where it is left out. `norm` is that of the errors which was
+    to meet the precision; where it is left out, the largest error was.
     """
 
     allocation: str
@@ -116,6 +117,7 @@ class DesignInfo:
     fragment_shots: tuple[int, ...]
     stderr: float
     drawn: tuple[int, ...] | None = None
+    norm: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,7 @@ class QueryRecord:
     stderr: Summary
     stderr_first_order: int = 0
     """Queries whose standard error is to first order, as the unbiased variance was not positive or
-    there are many terms."""
+    would have taken long."""
     precision: float | None
     design: DesignInfo | None = None
     """None: shots were fixed, or there were none; such a line leaves it out."""
@@ -365,8 +367,8 @@ def encode(record: Record) -> bytes:
     # Hashes depend on the text of older lines.
     if fields.get("design", True) is None:
         del fields["design"]
-    elif isinstance(design := fields.get("design"), DesignInfo) and design.drawn is None:
-        fields["design"] = {name: own for name, own in vars(design).items() if name != "drawn"}
+    elif isinstance(design := fields.get("design"), DesignInfo):
+        fields["design"] = {name: own for name, own in vars(design).items() if own is not None}
     for name, words in _words(record.kind).items():
         if fields[name] not in words:
             raise RecordError(f"{name} is {fields[name]!r}: use one of {', '.join(words)}")

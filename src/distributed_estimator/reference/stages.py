@@ -16,15 +16,10 @@ from qiskit.circuit import ControlFlowOp, Instruction, QuantumCircuit
 from qiskit.circuit.library import UnitaryGate, get_standard_gate_name_mapping
 from qiskit.primitives import PrimitiveResult, SamplerPubResult
 from qiskit.quantum_info import PauliList, SparsePauliOp
-from qiskit_addon_cutting import (
-    generate_cutting_experiments,
-    partition_problem,
-    reconstruct_expectation_values,
-)
-from qiskit_addon_cutting.instructions import CutWire, Move
-from qiskit_addon_cutting.qpd import BaseQPDGate
 
+from ..checks import require
 from ..cutting.gates import structure_key
+from ..cutting.qpd import is_wire
 from ..errors import CircuitError, CutError, InputError
 from ..pubs import Pub
 from ..records import CircuitInfo
@@ -37,6 +32,15 @@ Spans = Callable[[tuple[int, ...]], bool]
 """Whether some of these qubits are labelled differently from others."""
 
 _STANDARD = {name: gate.base_class for name, gate in get_standard_gate_name_mapping().items()}
+_CUT_MARKS = ("cut_wire", "qpd_1q", "qpd_2q")
+
+
+def _addon() -> Any:
+    """The addon; raises `MissingExtraError` where it is not installed."""
+    purpose = "the reference pipeline"
+    return require("qiskit_addon_cutting", "reference", purpose, "qiskit-addon-cutting")
+
+
 # Gates of the standard library that Aer simulates under the same name.
 # fmt: off
 _SIMULATED = frozenset({
@@ -92,7 +96,7 @@ class CutStages:
             CutError: The addon cannot cut a gate, or a qubit labelled None is in use.
         """
         try:
-            return partition_problem(circuit, self.labels, paulis)
+            return _addon().partition_problem(circuit, self.labels, paulis)
         except ValueError as error:
             raise CutError(
                 f"`cuts` cannot cut this circuit by {self.labels!r}: {error} Give other labels, or "
@@ -101,7 +105,7 @@ class CutStages:
 
     def generate(self, problem: Any) -> Experiments:
         """Every term of the decomposition, for every fragment and commuting group."""
-        circuits, coefficients = generate_cutting_experiments(
+        circuits, coefficients = _addon().generate_cutting_experiments(
             problem.subcircuits, problem.subobservables, num_samples=np.inf
         )
         recipe = (coefficients, problem.subobservables)
@@ -113,7 +117,7 @@ class CutStages:
         """The addon's sum over terms, fragments and shots."""
         coefficients, observables = experiments.recipe
         by_label = {label: PrimitiveResult(of) for label, of in results.items()}
-        values = reconstruct_expectation_values(by_label, coefficients, observables)
+        values = _addon().reconstruct_expectation_values(by_label, coefficients, observables)
         return float(np.dot(weights, values)), float("nan")
 
 
@@ -254,7 +258,7 @@ def _append(
             continue  # a global phase
         if _stays(operation, spans(qubits)):
             flat.append(operation, qubits)
-        elif isinstance(operation, Move):
+        elif is_wire(operation) and operation.num_qubits == 2:
             flat.compose(operation.definition, qubits, inplace=True)
         elif getattr(operation, "definition", None) is None:
             raise CircuitError(
@@ -271,7 +275,11 @@ def _stays(operation: Instruction, cut: bool) -> bool:
     kind = getattr(operation, "base_class", None)
     standard = kind is not None and kind is _STANDARD.get(operation.name)
     if cut:
-        known = standard or isinstance(operation, UnitaryGate | Move)
+        known = (
+            standard
+            or isinstance(operation, UnitaryGate)
+            or (is_wire(operation) and operation.num_qubits == 2)
+        )
         return known and bool(operation.num_qubits == 2)
     return isinstance(operation, UnitaryGate) or (standard and operation.name in _SIMULATED)
 
@@ -283,7 +291,7 @@ def _refuse(operation: Instruction, uses_clbits: bool) -> None:
             "measurement, reset or classical control: remove it (the observable says what is "
             "measured)"
         )
-    if isinstance(operation, CutWire | BaseQPDGate):
+    if operation.name in _CUT_MARKS:
         raise CircuitError(
             f"the circuit holds the cut marker `{operation.name}`, and the reference cuts by "
             "labels alone: turn wire cuts into `Move` with `qiskit_addon_cutting.cut_wires`, then "

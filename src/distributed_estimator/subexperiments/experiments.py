@@ -246,36 +246,39 @@ class SettingLayout:
         return _apply(self._means, frequencies)
 
     def covariances(
-        self, frequencies: FloatArray, products: FloatArray, shots: FloatArray
+        self, means: FloatArray, group: MeasurementGroup, shots: FloatArray
     ) -> FloatArray:
-        """Covariances of `means`.
+        """Covariances of the tensors of a group's Paulis, pair by pair.
 
         Slot by slot, so that they can be had where the weights of all slots together are too many;
         `weighted_covariances` is for these.
 
         Args:
-            frequencies: As for `means`.
-            products: The same for the products of two Paulis, shape (rows, paulis², …).
+            means: Of every product of the group, shape (rows, products, slot outcomes).
+            group: The Paulis.
             shots: Of each setting, shape (rows, settings).
 
         Returns:
-            Shape (rows, paulis², product of ranks²); NaN where a setting has one shot, which says
+            Shape (rows, pairs, product of ranks²); NaN where a setting has one shot, which says
             nothing of its spread.
         """
-        seconds = _apply(self._seconds, products)
-        functionals = _apply(self._functionals, frequencies)
+        seconds = _apply(self._seconds, means[:, group.pairs])
+        functionals = _apply(self._functionals, means[:, group.singles])
         left, right = self._pair_places
-        both = functionals[:, :, None, left] * functionals[:, None, :, right]
-        both = both.reshape(len(frequencies), -1, len(left))
+        both = group.paired(functionals[..., left], functionals[..., right])
         degrees = degrees_of(shots)[:, None, self.setting_of[left]]
         return _apply(self._pairs, (seconds - both) / degrees)
 
     def weighted_covariances(
         self, frequencies: FloatArray, products: FloatArray, shots: FloatArray, weights: FloatArray
     ) -> FloatArray:
-        """As `covariances`, for tensors that `weights` make of the frequencies.
+        """As `covariances` of all pairs of Paulis, for tensors that `weights` make of frequencies.
 
-        Their shape is (rows, paulis, product of ranks, slot outcomes).
+        Args:
+            frequencies: As for `means`.
+            products: The same for the products of two Paulis, shape (rows, paulis², …).
+            shots: Of each setting, shape (rows, settings).
+            weights: Shape (rows, paulis, product of ranks, slot outcomes).
         """
         rows, paulis, size, outcomes = weights.shape
         degrees = degrees_of(shots)
@@ -332,9 +335,7 @@ class SettingLayout:
                 product = weights[:, left] * weights[:, right]
                 second += twice * product * means[:, pairs[left, right], None]
         squares, means = self.by_setting(second), self.by_setting(first)
-        # What n shots can show is about 1/n of the squares at least; less is rounding.
-        found = squares - means**2
-        return np.where(found > _ROUNDING * squares, found, 0.0)
+        return above_rounding(squares - means**2, squares)
 
     @cached_property
     def _pair_places(self) -> tuple[IntArray, IntArray]:
@@ -346,6 +347,14 @@ class SettingLayout:
             left = (left[:, None] * size + own_left).ravel()
             right = (right[:, None] * size + own_right).ravel()
         return left, right
+
+
+def above_rounding(variances: FloatArray, squares: FloatArray) -> FloatArray:
+    """Variances, but 0 where they are rounding of the mean squares that they were made from.
+
+    What n shots can show is about 1/n of the squares at least.
+    """
+    return np.where(variances > _ROUNDING * squares, variances, 0.0)
 
 
 def degrees_of(shots: FloatArray) -> FloatArray:
@@ -493,14 +502,15 @@ class FragmentExperiment:
 
     def covariance_bytes(self) -> int:
         """Memory for covariances of the fragment tensor and their making, per binding, in bytes."""
-        pairs = sum(len(group.paulis) ** 2 for group in self.groups)
+        pairs = sum(len(group.pairs) for group in self.groups)
         size, outcomes = prod(self.fragment.shape), self.layout.num_outcomes
         return 8 * pairs * (2 * size**2 + 4 * outcomes)
 
     @cached_property
     def row_work(self) -> int:
         """Amplitudes touched per binding, over all gates."""
-        amplitudes = self.fragment.num_branches << self.fragment.num_qubits
+        qubits = self.fragment.num_qubits + self.fragment.environment_qubits
+        amplitudes = self.fragment.num_branches << qubits
         return amplitudes * (len(self.fragment.steps) + 1) + 20 * self.num_circuits
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +17,43 @@ from ..cutting import FloatArray, Fragment, IntArray
 from ..errors import ObservableError, shortened
 
 Pauli = tuple[tuple[int, str], ...]
-"""A Pauli string as (qubit, "X" | "Y" | "Z") pairs in order of qubits; empty for the identity."""
+"""A Pauli string as (qubit, "X" | "Y" | "Z") pairs in order of qubits; empty for the identity.
 
+Of `Outcomes`, a projector onto an outcome, with the letters "0" and "1".
+"""
 
 _MOST_GENERATORS = 12
 """Independent parities a measurement group may have: its outcomes are 2 to that power."""
 _LARGEST_WEIGHT = 1e70
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """All outcomes of some qubits as observables: the projectors, whose values are probabilities.
+
+    Attributes:
+        qubits: They are distinct; bit b of an outcome's number is that of qubit b.
+    """
+
+    qubits: tuple[int, ...]
+
+    @cached_property
+    def terms(self) -> tuple[Pauli, ...]:
+        """The projectors, by number of their outcome."""
+        order = sorted(range(len(self.qubits)), key=self.qubits.__getitem__)
+        return tuple(
+            tuple((self.qubits[bit], "01"[number >> bit & 1]) for bit in order)
+            for number in range(1 << len(self.qubits))
+        )
+
+    @property
+    def support(self) -> frozenset[int]:
+        """The qubits."""
+        return frozenset(self.qubits)
+
+    def entries(self, observable: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+        """As of `Observables`: every query has one term."""
+        return np.arange(len(observable)), observable, np.ones(len(observable))
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +67,11 @@ class Observables:
 
     terms: tuple[Pauli, ...]
     weights: FloatArray
+
+    def entries(self, observable: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+        """The terms of queries for observables: number of the query, of the term, and weight."""
+        query, term = np.nonzero(self.weights[observable])
+        return query, term, self.weights[observable[query], term]
 
     @property
     def support(self) -> frozenset[int]:
@@ -137,26 +174,113 @@ def _check_weights(observable: SparseObservable) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class MeasurementGroup:
-    """Pauli strings of a fragment that commute qubit by qubit and share their shots.
+class MeasurementGroup(ABC):
+    """Observables of a fragment that are functions of the same outcomes and share their shots.
+
+    Tables of counts have a row for each of its `products`, which are those of two members as far as
+    they are needed, and the identity, which is first and counts shots.
 
     Attributes:
         basis: (local qubit, letter) of every qubit that is measured.
-        paulis: Positions in the fragment's list of Paulis.
+        paulis: Positions of the members in the fragment's list of Paulis.
         generators: The measured qubits of each generator. An outcome is the parity of every
             generator; bit b of its number is the parity of generator b.
-        combinations: Per Pauli, the generators it is the product of, as a bit mask.
     """
 
     basis: tuple[tuple[int, str], ...]
     paulis: tuple[int, ...]
     generators: tuple[tuple[int, ...], ...]
-    combinations: tuple[int, ...]
 
     @property
     def num_outcomes(self) -> int:
         """Number of distinguishable outcomes."""
         return 1 << len(self.generators)
+
+    @property
+    @abstractmethod
+    def products(self) -> IntArray:
+        """What tables of counts have a row for."""
+
+    @property
+    @abstractmethod
+    def singles(self) -> IntArray:
+        """Which of the `products` each member is, shape (members,)."""
+
+    @property
+    @abstractmethod
+    def squares(self) -> IntArray:
+        """Which of the `products` the square of each member is, shape (members,)."""
+
+    @property
+    @abstractmethod
+    def pairs(self) -> IntArray:
+        """Which of the `products` that of each pair is, shape (pairs,)."""
+
+    @abstractmethod
+    def pair(self, first: IntArray, second: IntArray) -> IntArray:
+        """Numbers of pairs of members."""
+
+    @abstractmethod
+    def paired(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """Products for all pairs, (rows, members, …) twice -> (rows, pairs, …)."""
+
+    @abstractmethod
+    def signed(self, table: FloatArray) -> FloatArray:
+        """Sums of a table over outcomes, weighted by the eigenvalues of each of the `products`.
+
+        (rows, outcomes, anything) -> (rows, products, anything).
+        """
+
+    @abstractmethod
+    def means(self, table: FloatArray) -> FloatArray:
+        """The same for each of the members, (rows, outcomes, anything) -> (rows, members, …)."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutcomeGroup(MeasurementGroup):
+    """The projectors onto all outcomes of some qubits, in order of their numbers.
+
+    Pairs are those of a projector with itself: different ones are for different queries.
+    """
+
+    @property
+    def products(self) -> IntArray:
+        """Nothing, then every projector."""
+        return np.arange(1 + self.num_outcomes)
+
+    @property
+    def singles(self) -> IntArray:
+        """Behind the identity."""
+        return np.arange(1, 1 + self.num_outcomes)
+
+    squares = pairs = singles
+
+    def pair(self, first: IntArray, second: IntArray) -> IntArray:
+        """Both are the same."""
+        return first
+
+    def paired(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """Each with itself."""
+        return left * right
+
+    def signed(self, table: FloatArray) -> FloatArray:
+        """All shots, then those with each outcome."""
+        return np.concatenate([table.sum(axis=1, keepdims=True), table], axis=1)
+
+    def means(self, table: FloatArray) -> FloatArray:
+        """The table itself."""
+        return table
+
+
+@dataclass(frozen=True, eq=False)
+class PauliGroup(MeasurementGroup):
+    """Pauli strings that commute qubit by qubit.
+
+    Attributes:
+        combinations: Per Pauli, the generators it is the product of, as a bit mask.
+    """
+
+    combinations: tuple[int, ...]
 
     @cached_property
     def signs(self) -> FloatArray:
@@ -176,17 +300,32 @@ class MeasurementGroup:
         """Which of the `products` each Pauli is, shape (paulis,)."""
         return np.searchsorted(self.products, np.array(self.combinations))
 
+    @property
+    def squares(self) -> IntArray:
+        """The identity."""
+        return np.zeros(len(self.paulis), dtype=np.intp)
+
     @cached_property
     def pairs(self) -> IntArray:
         """Which of the `products` that of two Paulis is, shape (paulis²,)."""
         own = np.array(self.combinations)
         return np.asarray(np.searchsorted(self.products, (own[:, None] ^ own).ravel()))
 
-    def signed(self, table: FloatArray) -> FloatArray:
-        """Sums of a table over outcomes, weighted by the eigenvalues of each of the `products`.
+    def pair(self, first: IntArray, second: IntArray) -> IntArray:
+        """All pairs, the second changing fastest."""
+        return first * len(self.paulis) + second
 
-        (rows, outcomes, anything) -> (rows, products, anything).
-        """
+    def paired(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """Every Pauli with every other."""
+        both = left[:, :, None] * right[:, None]
+        return both.reshape(len(left), -1, *left.shape[2:])
+
+    def means(self, table: FloatArray) -> FloatArray:
+        """Weighted by the Paulis' signs."""
+        return np.asarray(self.signs @ table)
+
+    def signed(self, table: FloatArray) -> FloatArray:
+        """As a Walsh-Hadamard transform."""
         # For all products of generators at once it is the table's Walsh-Hadamard transform.
         rows, outcomes, size = table.shape
         for bit in range(len(self.generators)):
@@ -213,8 +352,10 @@ def restrict(terms: Sequence[Pauli], fragment: Fragment) -> tuple[list[Pauli], I
 def group(paulis: Sequence[Pauli], num_qubits: int) -> tuple[MeasurementGroup, ...]:
     """Divide Pauli strings into as few groups as a greedy colouring finds.
 
-    The identity joins the first group: any setting yields it.
+    The identity joins the first group: any setting yields it. All projectors of a fragment are one.
     """
+    if any(letter in "01" for _, letter in paulis[0]):
+        return (_outcome_group(paulis),)
     proper = [i for i, pauli in enumerate(paulis) if pauli]
     identity = [i for i, pauli in enumerate(paulis) if not pauli]
     if len(proper) <= 1:
@@ -226,6 +367,18 @@ def group(paulis: Sequence[Pauli], num_qubits: int) -> tuple[MeasurementGroup, .
     members = sorted(sorted(positions[label] for label in part.to_labels()) for part in parts)
     members[0] = identity + members[0]
     return tuple(_make_group(paulis, part) for whole in members for part in _narrow(paulis, whole))
+
+
+def _outcome_group(projectors: Sequence[Pauli]) -> OutcomeGroup:
+    qubits = [qubit for qubit, _ in projectors[0]]
+    numbers = [
+        sum(1 << bit for bit, (_, letter) in enumerate(own) if letter == "1") for own in projectors
+    ]
+    return OutcomeGroup(
+        tuple((qubit, "Z") for qubit in qubits),
+        tuple(np.argsort(numbers).tolist()),
+        tuple((qubit,) for qubit in qubits),
+    )
 
 
 def _narrow(paulis: Sequence[Pauli], members: Sequence[int]) -> Iterator[list[int]]:
@@ -246,11 +399,11 @@ def _mask(pauli: Pauli) -> int:
     return sum(1 << qubit for qubit, _ in pauli)
 
 
-def _make_group(paulis: Sequence[Pauli], members: Sequence[int]) -> MeasurementGroup:
+def _make_group(paulis: Sequence[Pauli], members: Sequence[int]) -> PauliGroup:
     basis = dict(pair for i in members for pair in paulis[i])
     parities = _ParityBasis()
     combinations = [parities.express(_mask(paulis[i])) for i in members]
-    return MeasurementGroup(
+    return PauliGroup(
         tuple(sorted(basis.items())),
         tuple(members),
         tuple(tuple(q for q in sorted(basis) if g >> q & 1) for g in parities.generators),

@@ -50,7 +50,8 @@ class Sensitivity:
 
     Attributes:
         rows: The row of the tensor, shape (entries,).
-        results: The result, shape (entries,); no two entries share both.
+        results: The result, shape (entries,). Entries that share both are different directions,
+            whose variances add up in a design.
         vectors: The derivative at several tensors, shape (draws, entries, paulis, product of
             ranks).
     """
@@ -81,6 +82,19 @@ class Entries:
     rows: IntArray
     results: IntArray
     vectors: FloatArray
+
+    def together(self, variances: FloatArray) -> FloatArray:
+        """Variances that sum to those of sums over what a row adds to a result, shape (r, k).
+
+        It comes from the same shots: as if all of it were proportional, which is the most.
+        """
+        count = int(self.results.max(initial=0)) + 1
+        pairs = np.arange(len(self.rows))[:, None] * count + self.results
+        distinct, place = np.unique(pairs, return_inverse=True)
+        if len(distinct) == pairs.size:
+            return variances
+        deviations, place = np.sqrt(variances), place.reshape(pairs.shape)
+        return deviations * np.bincount(place.ravel(), deviations.ravel())[place]
 
 
 class SeenGroup:
@@ -254,7 +268,7 @@ class SeenGroup:
         uncertain = np.maximum(fourth - variances**2, 0.0) / kept**2
         uncertain *= 1 / kept + 1 / (self.seen[rows, None] + 1)
         uncertain[:, :, self.sure] = 0.0
-        return np.asarray(uncertain.sum(axis=2))
+        return entries.together(np.asarray(uncertain.sum(axis=2)))
 
     def weights_of(self, entries: Entries, shots: FloatArray) -> FloatArray:
         """Weights of outcomes, times shots, that estimate products with vectors, (r, p, d·k, j)."""

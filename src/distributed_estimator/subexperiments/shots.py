@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
+from ..cutting import FloatArray, IntArray
 from ..errors import InputError
 
 Allocation = Literal["optimal", "neyman", "uniform"]
 """optimal: shots and weights by the design. neyman: shots alone, weights fixed by the gates.
 uniform: the same number for every circuit, weights fixed by the gates."""
+
+ErrorNorm = Literal["max", "rms"]
+"""What a precision is to be met by. max: every standard error. rms: the root mean square of those
+of results that belong together."""
 
 MOST_SHOTS = 10**12
 """Shots a subexperiment can have."""
@@ -46,6 +54,7 @@ class Accuracy:
         most: Shots in all that a precision may take; None: any number.
         circuit_overhead: Shots that a circuit costs besides its own.
         reuse: Whether what earlier runs saw takes the place of a pilot.
+        norm: What the precision holds for, and what a budget makes least.
     """
 
     shots: int | None
@@ -55,6 +64,7 @@ class Accuracy:
     most: int | None = None
     circuit_overhead: float = 0.0
     reuse: bool = False
+    norm: ErrorNorm = "max"
 
     @property
     def exact(self) -> bool:
@@ -65,6 +75,38 @@ class Accuracy:
     def adaptive(self) -> bool:
         """Whether shots are divided by a design, with a pilot of its own."""
         return self.shots is None and self.precision > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Norms:
+    """Root mean squares of the standard errors of results that belong together.
+
+    Attributes:
+        number: The norm that each result counts in, shape (results,).
+    """
+
+    number: IntArray
+
+    @staticmethod
+    def of_groups(groups: IntArray, norm: ErrorNorm) -> Norms:
+        """Those of groups of results; with "max" every result is one by itself."""
+        alone = np.arange(len(groups))
+        return Norms(alone if norm == "max" else np.unique(groups, return_inverse=True)[1])
+
+    @cached_property
+    def scales(self) -> FloatArray:
+        """What standard errors count with, before they are squared, shape (results,)."""
+        return 1 / np.sqrt(np.bincount(self.number)[self.number])
+
+    def of(self, stderrs: FloatArray) -> FloatArray:
+        """The norms of standard errors, shape (norms,).
+
+        Example:
+            >>> stderrs = np.array([0.3, 0.4, 0.1])
+            >>> Norms.of_groups(np.array([0, 0, 1]), "rms").of(stderrs).round(4)
+            array([0.3536, 0.1   ])
+        """
+        return np.sqrt(np.bincount(self.number, (self.scales * stderrs.ravel()) ** 2))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,395 @@
+"""Where to cut a circuit so that its fragments fit, for the least price."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import opt_einsum
+
+from ..checks import check_kind, check_whole, from_numpy, is_number
+from ..errors import CutError, InputError
+from .channels import wire_sides
+from .circuit import NormalCircuit
+from .fragments import Cut, Fragment, separating, sides_of, split
+from .gates import gate_key
+from .partition import (
+    Annealing,
+    Cost,
+    CutGraph,
+    Edge,
+    MetisTry,
+    OutOfTime,
+    Parts,
+    Room,
+    annealed,
+    breadth_first,
+    interval_partition,
+    log_of,
+    metis_partitions,
+    tree_partition,
+)
+from .rewrite import CutWire, Operation
+from .runs import merge_runs
+
+_log = logging.getLogger(__name__)
+
+_PRECISION = 0.01
+_CIRCUIT = 1000.0  # shots that take as long as a circuit's submission
+_FLOPS = 250_000.0  # floating-point operations that take as long as a shot
+_COSTS: tuple[Cost, ...] = ("circuits", "shots")
+_STEPS = 20_000
+_STARTS = 6
+_FINALISTS = 6
+_METIS_PARTS = 4
+_METIS_IMBALANCES = (30, 200)  # per mille
+
+
+@dataclass(frozen=True)
+class AutoCut:
+    """Cuts to be found so that no fragment is wider than the device.
+
+    Of the plans that fit, the one with the lowest `Prediction.price` that the search has met is
+    taken. It is the best there is where the circuit's gates and wires between them form a tree, as
+    in a chain with one layer; elsewhere it comes from a graph partitioner and simulated annealing.
+
+    Attributes:
+        max_qubits: Widest fragment allowed. Several numbers: the widths of devices, each of which
+            takes one fragment, or several that fit side by side.
+        gate_cuts: Whether gates may be cut.
+        wire_cuts: Whether wires may be cut.
+        max_fragments: Most fragments of one width; None: any number.
+        seed: Seed of the search; the same seed finds the same cuts, unless `seconds` end it.
+        seconds: Time after which the best plan so far is taken.
+        max_price: A plan of a higher price is refused.
+
+    Example:
+        >>> AutoCut(max_qubits=10).max_qubits
+        10
+    """
+
+    max_qubits: int | Sequence[int]
+    gate_cuts: bool = True
+    wire_cuts: bool = True
+    max_fragments: int | None = None
+    seed: int = 0
+    seconds: float = 10.0
+    max_price: float = 1e9
+
+    def __post_init__(self) -> None:
+        widths: Any = self.max_qubits
+        if isinstance(widths, Sequence) and not isinstance(widths, str) and widths:
+            for width in widths:
+                check_whole("max_qubits", from_numpy(width), 1)
+            object.__setattr__(self, "max_qubits", tuple(map(int, widths)))
+            if self.max_fragments is not None:
+                raise InputError(
+                    "`max_qubits` has a width for each fragment and `max_fragments` is set as "
+                    "well: give one of them"
+                )
+        else:
+            check_whole("max_qubits", from_numpy(widths), 1)
+        check_whole("seed", from_numpy(self.seed), 0)
+        if self.max_fragments is not None:
+            check_whole("max_fragments", from_numpy(self.max_fragments), 1, ", or None")
+        for name in ("seconds", "max_price"):
+            value = getattr(self, name)
+            if not (is_number(from_numpy(value)) and value > 0):
+                raise InputError(f"`{name}` is {value!r}: give a number above 0")
+        for name in ("gate_cuts", "wire_cuts"):
+            check_kind(name, getattr(self, name), bool, "True or False")
+        if not (self.gate_cuts or self.wire_cuts):
+            raise InputError("`gate_cuts` and `wire_cuts` are both off: allow one of them")
+
+    @property
+    def room(self) -> Room:
+        """How wide fragments may be."""
+        if isinstance(self.max_qubits, Sequence):
+            devices = tuple(sorted(self.max_qubits, reverse=True))
+            return Room(devices[0], devices)
+        if self.max_fragments is not None:
+            return Room(self.max_qubits, (self.max_qubits,) * self.max_fragments)
+        return Room(self.max_qubits)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a plan is likely to cost, from its cuts alone.
+
+    Attributes:
+        circuits: Circuits of all fragments with all settings, for one measurement basis.
+        shots: For a standard error ε of 0.01 of a Pauli on all qubits, Π (Σ s)² / ε² with the
+            Schmidt coefficients s of every cut at a fragment, in the mean over fragments. That is
+            the variance of a fragment's part, optimally divided; the sum of all parts is about
+            their mean, since a value is the less sensitive to a fragment the more there are.
+        flops: Operations to contract the fragments of one query.
+        width: Qubits of the widest fragment.
+    """
+
+    circuits: int
+    shots: float
+    flops: float
+    width: int
+
+    @property
+    def price(self) -> float:
+        """All of it in shots: a circuit as 1,000 of them, 250,000 operations as one."""
+        return self.shots + _CIRCUIT * self.circuits + self.flops / _FLOPS
+
+
+def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
+    """What a plan of these fragments and cuts is likely to cost."""
+    spreads = [1.0 for _ in fragments]
+    slots: list[list[tuple[int, int]]] = [[] for _ in fragments]
+    for number, cut in enumerate(cuts):
+        for (fragment, _), rank in zip(cut.ends, cut.rank, strict=True):
+            spreads[fragment] *= cut.spread
+            slots[fragment].append((number, rank))
+    held = [spread for spread, own in zip(spreads, slots, strict=True) if own] or [1.0]
+    shots = sum(held) / len(held) / _PRECISION**2
+    circuits = sum(fragment.num_settings("full") for fragment in fragments)
+    width = max((fragment.num_qubits for fragment in fragments), default=0)
+    return Prediction(circuits, shots, _flops([own for own in slots if own]), width)
+
+
+def _flops(slots: list[list[tuple[int, int]]]) -> float:
+    """Operations to contract tensors whose axes are cuts, each with its size."""
+    if not slots:
+        return 0.0
+    letters = ["".join(opt_einsum.get_symbol(number) for number, _ in own) for own in slots]
+    shapes = [tuple(rank for _, rank in own) for own in slots]
+    _, path = opt_einsum.contract_path(
+        f"{','.join(letters)}->", *shapes, shapes=True, optimize="greedy"
+    )
+    return float(path.opt_cost)
+
+
+class Found(NamedTuple):
+    """A circuit with wire cuts put in, the numbers of its operations to cut, and what it costs."""
+
+    normal: NormalCircuit
+    chosen: frozenset[int]
+    predicted: Prediction
+
+
+def find_cuts(normal: NormalCircuit, search: AutoCut) -> Found:
+    """Choose cuts for a circuit whose gates act on at most two qubits.
+
+    Raises:
+        CutError: No plan fits for a price that is allowed.
+    """
+    end = time.monotonic() + 0.7 * search.seconds  # what is found is still to be compared
+    places = _Places(normal, search)
+
+    def out_of_time() -> bool:
+        return time.monotonic() >= end
+
+    found = places.best(out_of_time)
+    allowed = search.max_qubits
+    if found is None:
+        raise CutError(
+            f"no plan under `max_qubits` {allowed} was found for {normal.num_qubits} qubits: "
+            + _remedy(search)
+        )
+    if found.predicted.price > search.max_price:
+        raise CutError(
+            f"the best plan found under `max_qubits` {allowed} has a price of "
+            f"{found.predicted.price:.2g} ({found.predicted.circuits:.2g} circuits, "
+            f"{found.predicted.shots:.2g} shots for a standard error of 0.01, "
+            f"{found.predicted.flops:.2g} operations to contract), above `max_price` "
+            f"{search.max_price:.2g}: allow {places.least_width()} qubits, or raise `max_price`"
+        )
+    return found
+
+
+def _remedy(search: AutoCut) -> str:
+    if search.room.devices:
+        return "allow wider fragments, more of them, or both kinds of cut"
+    return "allow more qubits, which 2 are enough for, or both kinds of cut"
+
+
+class _Places:
+    """A circuit as graphs, with a vertex for either end of each two-qubit gate.
+
+    Vertices that may not be parted, as one kind of cut is not allowed, are merged.
+
+    Attributes:
+        graph: Merged vertices and what joins them.
+        groups: Vertices that may move together: those of a gate, and those of a qubit.
+    """
+
+    def __init__(self, normal: NormalCircuit, search: AutoCut) -> None:
+        self._normal = normal
+        self._search = search
+        self._gates = [i for i, op in enumerate(normal.operations) if len(op.qubits) == 2]
+        qubits = [q for i in self._gates for q in normal.operations[i].qubits]
+        self._before: list[int | None] = []
+        wires: dict[int, list[int]] = defaultdict(list)
+        for vertex, qubit in enumerate(qubits):
+            self._before.append(wires[qubit][-1] if wires[qubit] else None)
+            wires[qubit].append(vertex)
+        starts = [int(before is None) for before in self._before]
+        gates, lines = self._gate_edges(), self._wire_edges()
+        kept = ([] if search.gate_cuts else gates) + ([] if search.wire_cuts else lines)
+        self._merged = CutGraph.of(starts, kept).components()
+        self.graph = CutGraph.of(starts, [*gates, *lines]).contracted(self._merged)
+        pairs = [[2 * number, 2 * number + 1] for number in range(len(self._gates))]
+        self._wires = list(wires.values())
+        self.groups = [
+            group
+            for vertices in pairs + self._wires
+            if len(group := sorted({self._merged[vertex] for vertex in vertices})) > 1
+        ]
+
+    def _gate_edges(self) -> list[Edge]:
+        joints: dict[str, Edge] = {}
+        edges = []
+        for number, index in enumerate(self._gates):
+            operation = self._normal.operations[index]
+            key = gate_key(operation.instruction)
+            if key not in joints:
+                sides, ends = sides_of(operation, self._normal.angles), ((0, 0), (0, 1))
+                joints[key] = _edge(
+                    Cut("gate", "", (0, 1), 0, sides, ends, operation.kernel, operation.angles)
+                )
+            edges.append(replace(joints[key], ends=(2 * number, 2 * number + 1)))
+        return edges
+
+    def _wire_edges(self) -> list[Edge]:
+        joint = _edge(Cut("wire", "", (0, 0), 0, wire_sides(), ((0, 0), (0, 1)), None, ()))
+        return [
+            replace(joint, ends=(before, vertex), qubits=(0, 1))
+            for vertex, before in enumerate(self._before)
+            if before is not None
+        ]
+
+    def best(self, out_of_time: OutOfTime) -> Found | None:
+        """The plan of the lowest price that is found; None where none fits."""
+        room, graph = self._search.room, self.graph
+        whole = graph.components()
+        if not graph.state(whole, room).excess:
+            return self._found(whole)
+        if graph.least_width > room.width:
+            return None
+        starts = self._trees(graph)
+        if not starts or not graph.is_forest:
+            starts = self._starts(starts, out_of_time)
+            starts = [list(parts) for parts in dict.fromkeys(map(tuple, starts))]
+            starts.sort(key=self._order)
+            # The best, and some of all the others, as annealing leads far away.
+            chosen = [*starts[:1], *starts[1 :: max(1, -(-len(starts) // (_STARTS - 1)))]]
+            for number, start in enumerate(chosen):
+                annealing = Annealing(_price, _STEPS, self._search.seed + number, out_of_time)
+                starts.append(annealed(graph, start, room, self.groups, annealing))
+        best = sorted(set(map(tuple, starts)), key=self._order)[:_FINALISTS]
+        found = [self._found(list(s)) for s in best if not self._order(s)[0]]
+        return min(found, key=lambda f: f.predicted.price, default=None)
+
+    def _order(self, parts: Sequence[int]) -> tuple[int, float, Sequence[int]]:
+        state = self.graph.state(list(parts), self._search.room)
+        return state.excess, _price(*state.costs()), parts
+
+    def _trees(self, graph: CutGraph) -> list[Parts]:
+        """The best partitions of a forest, where any number of parts is allowed."""
+        room = self._search.room
+        if not graph.is_forest or room.devices:
+            return []
+        found = (tree_partition(graph, room.width, cost) for cost in _COSTS)
+        return [parts for parts in found if parts is not None]
+
+    def _starts(self, found: list[Parts], out_of_time: OutOfTime) -> list[Parts]:
+        """Partitions of the graph, and of that whose vertices are whole qubits."""
+        room, lifts = self._search.room, (self._whole_qubits(), range(len(self.graph.qubits)))
+        graphs = [self.graph.contracted(lift) for lift in lifts]
+        for graph, lift, divided in zip(graphs, lifts, self._metis(graphs), strict=True):
+            orders = range(len(graph.qubits)), breadth_first(graph)
+            divided += self._trees(graph)
+            found += [[parts[vertex] for vertex in lift] for parts in divided]
+            for order, cost in product(orders, _COSTS):
+                if found and out_of_time():
+                    break
+                parts = interval_partition(graph, order, room, cost)
+                found += [] if parts is None else [[parts[vertex] for vertex in lift]]
+        return found
+
+    def _whole_qubits(self) -> Parts:
+        joined = [
+            Edge((self._merged[wire[0]], self._merged[vertex]))
+            for wire in self._wires
+            for vertex in wire[1:]
+            if self._merged[wire[0]] != self._merged[vertex]
+        ]
+        return CutGraph.of(self.graph.qubits, joined).components()
+
+    def _metis(self, graphs: Sequence[CutGraph]) -> list[list[Parts]]:
+        """Partitions of about as many parts as are needed; none where METIS fails."""
+        fewest = max(2, -(-sum(self.graph.qubits) // self._search.room.width))
+        tries = [
+            MetisTry(parts, imbalance, self._search.seed)
+            for parts in range(fewest, fewest + _METIS_PARTS)
+            for imbalance in _METIS_IMBALANCES
+            if parts <= min(len(graph.qubits) for graph in graphs)
+        ]
+        try:
+            return metis_partitions(graphs, tries, self._search.seconds)
+        except (subprocess.SubprocessError, OSError, ValueError) as error:
+            _log.warning("cuts are searched for without METIS, which failed: %s", error)
+            return [[] for _ in graphs]
+
+    def _found(self, parts: Parts) -> Found:
+        """The circuit cut where a partition cuts it."""
+        of = [parts[merged] for merged in self._merged]
+        operations: list[Operation] = []
+        chosen: set[int] = set()
+        gates = {index: number for number, index in enumerate(self._gates)}
+        for index, operation in enumerate(self._normal.operations):
+            number = gates.get(index)
+            if number is not None:
+                for vertex, qubit in zip(
+                    (2 * number, 2 * number + 1), operation.qubits, strict=True
+                ):
+                    before = self._before[vertex]
+                    if before is not None and of[before] != of[vertex]:
+                        chosen.add(len(operations))
+                        operations.append(Operation(CutWire(), (qubit,), operation.position))
+                if of[2 * number] != of[2 * number + 1]:
+                    chosen.add(len(operations))
+            operations.append(operation)
+        normal = replace(self._normal, operations=tuple(operations))
+        normal, cut = merge_runs(normal, separating(normal, chosen))
+        fragments, cuts = split(normal, cut, range(normal.num_qubits))
+        return Found(normal, cut, predict(fragments, cuts))
+
+    def least_width(self) -> int:
+        """Width for which gates can be cut, qubits in order, at a price that is allowed."""
+        clusters = self._whole_qubits()
+        graph = self.graph.contracted(clusters)
+        low, high = self._search.room.width, sum(self.graph.qubits)
+        while high - low > 1:
+            middle = (low + high) // 2
+            parts = interval_partition(graph, range(len(graph.qubits)), Room(middle), "shots")
+            if parts is None or self._price_of(parts, clusters) > self._search.max_price:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _price_of(self, parts: Parts, clusters: Parts) -> float:
+        return self._found([parts[cluster] for cluster in clusters]).predicted.price
+
+
+def _edge(cut: Cut) -> Edge:
+    """What a cut multiplies at its two ends."""
+    first, second = (log_of(len(side.basis("full").operations)) for side in cut.sides)
+    spread = log_of(cut.spread)
+    return Edge((0, 1), (first, second), (spread, spread))
+
+
+def _price(circuits: float, spread: float) -> float:
+    return spread / _PRECISION**2 + _CIRCUIT * circuits
