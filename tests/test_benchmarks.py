@@ -24,7 +24,7 @@ from benchmarks._peers import Terms, addon, addon_terms, qcut, qcut_missing, qcu
 from benchmarks._report import Bar
 from benchmarks._runtime import check_same, empty_tasks, in_turns
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
-from benchmarks.figure import draw_shots
+from benchmarks.figure import draw_fragments, draw_shots
 from benchmarks.overhead import POLICIES, VirtualRun
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.execution import TaskSpec, make_pool, run_tasks
@@ -142,6 +142,18 @@ def test_a_smoke_run_of_shots_holds_every_contestant_and_circuit() -> None:
     assert all(len(entry["shots"]) == 1 for entry in document["learning"])
     *_, chain = draw_shots(document).axes
     assert {line.get_label() for line in chain.get_lines()} > ours | {"oracle", "Π γ²"}
+
+
+@pytest.mark.soak
+def test_a_smoke_run_of_fragments_holds_every_part() -> None:
+    document = smoke_run("fragment")
+    threads = [row["case"]["threads"] for row in document["rows"]]
+    assert threads.count(1) == threads.count(2) >= 2
+    assert {figure["case"].get("qubits") for figure in document["figures"]} == {8, 10, 12, 16}
+    panels = draw_fragments(document["rows"]).axes
+    names = {row["name"] for row in document["rows"]}
+    names |= {row["counterpart"] for row in document["rows"]}
+    assert [{line.get_label() for line in axes.get_lines()} for axes in panels] == [names, names]
 
 
 CUT_CIRCUITS = [
