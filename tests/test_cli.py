@@ -152,6 +152,15 @@ def test_formats_are_told_by_content_whatever_the_name(
     assert done.document["value"] == pytest.approx(exact(chain(), "ZZZZ"), abs=1e-10)
 
 
+def test_a_search_is_compared_with_those_for_other_widths(dest: Callable[..., Done], file: Path):
+    plan = ("plan", file, "--max-qubits", 2, "--precision", 0.05, "--no-draw")
+    found = dest(*plan, "--json").document["alternatives"]
+    assert [(each["width"], each["num_cuts"]) for each in found] == [(1, 3), (2, 1), (4, 0)]
+    assert found[0]["price"] > found[1]["price"] > found[2]["price"]
+    assert "Searches for other widths" in dest(*plan).out
+    assert "alternatives" not in dest("plan", file, "--label", "AABB", "--json").document
+
+
 @pytest.mark.parametrize(
     "cut", [[], ["--label", "AAAA"], ["--label", "ABCD"], ["--max-qubits", "2"]]
 )

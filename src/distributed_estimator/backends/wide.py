@@ -23,8 +23,9 @@ from ..cutting import ComplexArray, FloatArray, Fragment, IntArray, Slot
 from ..cutting.gates import GateKernel
 from ..subexperiments import MeasurementGroup, SlotwiseMap
 
-NARROWEST = 10
-"""Qubits from which compiled kernels are faster for one row than NumPy, whatever the gates."""
+NARROWEST = 12
+"""Qubits from which compiled kernels are used. They are faster from ten on, but by milliseconds a
+row, and a machine compiles them once for some seconds: pieces of ten qubits do without."""
 
 _LANE_BITS = 4
 _MOST_HOT = 8

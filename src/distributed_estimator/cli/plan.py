@@ -14,7 +14,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Gate
 
 from ..analysis.costs import LEVEL, CostModel, Features, Prediction, load_costs, write_model
-from ..cutting import CutPlan
+from ..cutting import AutoCut, CutPlan
 from ..errors import InputError, PlanTooLargeError, named, short
 from ..estimator import DistributedEstimator
 from ..pipeline import Prepared, Price, Request, in_bytes
@@ -173,6 +173,8 @@ def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: A
     for text in (*query.notes, *(() if model is None else map(printable, model.notes()))):
         note(text)
     document = _as_dict(query, forecast)
+    if isinstance(query.settings.cuts, AutoCut):
+        document["alternatives"] = _alternatives(query, query.settings.cuts, forecast.plan)
     if model is not None:
         document |= {"level": model.level, "costs": [asdict(each) for each in found]}
     if as_json:
@@ -257,6 +259,7 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     columns = ("#", "kind", "gate", "qubits", "on fragments", "instruction", "rank")
     if rows:
         print_table((*columns, "sampling overhead"), rows, "Cuts", left=5)
+    _print_alternatives(document)
     click.echo(
         f"{counted(document['num_qubits'], 'qubit')} in "
         f"{counted(document['num_fragments'], 'fragment')} of at most "
@@ -285,6 +288,28 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
         click.echo(f"fits: takes {in_bytes(forecast.memory)} of memory, the limit is {limit}")
     else:
         click.echo(printable(f"does not fit: {forecast.refusal}"))
+
+
+def _alternatives(query: Query, search: AutoCut, plan: CutPlan) -> list[dict[str, Any]]:
+    """Plans of other widths, and this one, as far as no narrower one costs less."""
+    return [
+        {
+            **asdict(each.predicted),
+            "price": each.predicted.price,
+            "num_fragments": each.num_fragments,
+            "num_cuts": each.num_cuts,
+        }
+        for each in CutPlan.alternatives(query.circuit, search, plan.observed)
+    ]
+
+
+def _print_alternatives(document: dict[str, Any]) -> None:
+    found = document.get("alternatives", [])
+    if found:
+        columns = ("width", "fragments", "cuts", "circuits", "shots", "price in shots")
+        names = ("width", "num_fragments", "num_cuts", "circuits", "shots", "price")
+        rows = ([short(round(each[name])) for name in names] for each in found)
+        print_table(columns, rows, "Searches for other widths, for a standard error of 0.01")
 
 
 def _joined(numbers: Iterable[int], between: str = " ") -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import TypeAlias, cast
@@ -136,6 +137,47 @@ class CutPlan:
         """The plan that makes these cuts, with runs of gates that are cut put together."""
         everything = frozenset(range(circuit.num_qubits))
         return CutPlan(circuit, label, *merge_runs(normal, cut), everything)
+
+    @staticmethod
+    def alternatives(
+        circuit: QuantumCircuit, search: AutoCut, observed: Iterable[int] | None = None
+    ) -> list[CutPlan]:
+        """Plans for devices of other widths: what more qubits save, and fewer cost.
+
+        Searched are half and twice `max_qubits`, one qubit more and one less, and itself.
+
+        Args:
+            circuit: As for `build`.
+            search: A search for fragments of one width.
+            observed: As for `build`.
+
+        Returns:
+            From the narrowest to the widest, each of a lower price than all before it.
+
+        Raises:
+            InputError: The search is for devices of several widths.
+            CircuitError: The circuit cannot be cut or estimated.
+
+        Example:
+            >>> from qiskit import QuantumCircuit
+            >>> circuit = QuantumCircuit(8)
+            >>> for qubit in range(7):
+            ...     _ = circuit.cx(qubit, qubit + 1)
+            >>> plans = CutPlan.alternatives(circuit, AutoCut(max_qubits=4))
+            >>> [(plan.predicted.width, plan.predicted.circuits) for plan in plans]
+            [(2, 60), (3, 35), (4, 10), (8, 1)]
+        """
+        width = search.max_qubits
+        if not isinstance(width, int):
+            raise InputError(f"`max_qubits` is {width}: give one width to compare it with others")
+        plans: list[CutPlan] = []
+        for other in sorted({max(1, width // 2), max(1, width - 1), width, width + 1, 2 * width}):
+            own = replace(search, max_qubits=other, seconds=search.seconds / 4)
+            with suppress(CutError):
+                plan = CutPlan.build(circuit, own, observed)
+                if not plans or plan.predicted.price < plans[-1].predicted.price:
+                    plans.append(plan)
+        return plans
 
     def _check_circuit(self, circuit: QuantumCircuit) -> None:
         """Raise `CutError` unless a circuit is the one the plan was built from."""
