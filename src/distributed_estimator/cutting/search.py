@@ -337,7 +337,7 @@ class _Places:
             if parts <= min(len(graph.qubits) for graph in graphs)
         ]
         try:
-            return metis_partitions(graphs, tries, self._search.seconds)
+            return metis_partitions(graphs, tries, 0.3 * self._search.seconds)
         except (subprocess.SubprocessError, OSError, ValueError) as error:
             _log.warning("cuts are searched for without METIS, which failed: %s", error)
             return [[] for _ in graphs]

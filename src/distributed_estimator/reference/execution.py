@@ -165,7 +165,7 @@ def sampler_class(purpose: str) -> type[BaseSamplerV2]:
     Raises:
         MissingExtraError: qiskit-aer is not installed.
     """
-    module = require("qiskit_aer.primitives", "aer", purpose, "qiskit-aer")
+    module = require("qiskit_aer.primitives", "reference", purpose, "qiskit-aer")
     sampler: type[BaseSamplerV2] = module.SamplerV2
     return sampler
 
