@@ -172,7 +172,7 @@ class CutPlan:
         return self.draw().svg
 
     def draw(self, basis: SettingBasis = "full") -> Drawing:
-        """The plan as a picture: the circuit in the colours of its fragments, its cuts and their graph.
+        """The plan as a picture: the circuit in its fragments' colours, and the graph of cuts.
 
         Numbers of cuts and fragments are places in `cuts` and `fragments`. Circuits of many qubits
         or gates are folded, and drawn without the names of gates.
