@@ -178,8 +178,10 @@ class _Grid:
         most = int(_WIDTH / column)
         bands = min(-(-total // most), max(1, int(_HEIGHT / (qubits * row + _GAP))))
         together = -(-total // (most * bands))
-        band = -(-total // (together * bands))
-        return _Grid(qubits, tuple(c // together for c in columns), band, column, row, named)
+        columns = [number // together for number in columns]
+        total = -(-total // together)
+        band = -(-total // -(-total // most))
+        return _Grid(qubits, tuple(columns), band, column, row, named)
 
     @property
     def num_bands(self) -> int:
