@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from qiskit.circuit import Gate
 
 from ..analysis.costs import LEVEL, CostModel, Features, Prediction, load_costs, write_model
 from ..cutting import AutoCut, CutPlan
+from ..cutting.drawing import converter, ranges
 from ..errors import InputError, PlanTooLargeError, named, short
 from ..estimator import DistributedEstimator
 from ..pipeline import Prepared, Price, Request, in_bytes
@@ -24,6 +24,7 @@ from ._output import (
     counted,
     duration,
     note,
+    print_files,
     print_json,
     print_table,
     printable,
@@ -157,7 +158,19 @@ _COSTS: dict[str, Any] = {
     default=None,
     help=f"Draw the circuit with its cuts. Default: up to {MAX_DRAWN} operations.",
 )
-def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: Any) -> None:
+@click.option(
+    "--figure",
+    type=NEW_FILE,
+    metavar="PATH",
+    help="Write a picture of the circuit, its cuts and its fragments to PATH, .svg or .png.",
+)
+def plan(
+    as_json: bool,
+    draw: bool | None,
+    costs: tuple[Path, ...],
+    figure: Path | None,
+    **options: Any,
+) -> None:
     """Show how the circuit in FILE would be cut: fragments, cuts, settings, circuits, overhead.
 
     Takes a query as `dest estimate` does and runs nothing. What cannot reach the observable is left
@@ -166,6 +179,8 @@ def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: A
     parameters without a value are given random ones. With --costs, it says what the query would
     cost, too.
     """
+    if figure is not None:
+        converter(figure)
     query = read_query(**options)
     forecast = Forecast.of(query)
     model = _model(costs, None) if costs else None
@@ -177,6 +192,9 @@ def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: A
         document["alternatives"] = _alternatives(query, query.settings.cuts, forecast.plan)
     if model is not None:
         document |= {"level": model.level, "costs": [asdict(each) for each in found]}
+    if figure is not None:
+        forecast.plan.draw(query.settings.basis).save(figure)
+        document |= {"figure": str(figure)}
     if as_json:
         print_json(document)
         return
@@ -186,6 +204,8 @@ def plan(as_json: bool, draw: bool | None, costs: tuple[Path, ...], **options: A
     if draw or (draw is None and len(forecast.plan.normal.operations) <= MAX_DRAWN):
         click.echo()
         click.echo(printable(str(draw_cuts(forecast.plan).draw("text", idle_wires=True))))
+    if figure is not None:
+        print_files({"figure": printable(str(figure))})
 
 
 def draw_cuts(plan: CutPlan) -> QuantumCircuit:
@@ -242,7 +262,7 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     print_table(
         ("#", "qubits of the circuit", "width", "cut ends", "settings", "groups", "circuits"),
         (
-            (number, _ranges(qubits), len(qubits), *map(short, counts))
+            (number, ranges(qubits), len(qubits), *map(short, counts))
             for number, (qubits, *counts) in enumerate(each.values() for each in fragments)
         ),
         "Fragments",
@@ -314,13 +334,6 @@ def _print_alternatives(document: dict[str, Any]) -> None:
 
 def _joined(numbers: Iterable[int], between: str = " ") -> str:
     return between.join(map(str, numbers))
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers as text, runs of consecutive ones shortened: 0-3, 7."""
-    places = enumerate(sorted(set(numbers)))
-    runs = [[n for _, n in run] for _, run in groupby(places, lambda pair: pair[1] - pair[0])]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 @click.command(short_help="Predict what a query costs, from records of other queries.")

@@ -1,6 +1,7 @@
 """From a circuit to a plan: which gates and wires are cut, into which fragments. Pure."""
 
 from .channels import LocalOperation, SettingBasis, Side, SlotBasis
+from .drawing import Drawing
 from .fragments import Cut, Fragment, Slot
 from .gates import BoolArray as BoolArray
 from .gates import ComplexArray as ComplexArray
@@ -18,6 +19,7 @@ __all__ = [
     "CutPlan",
     "CutWire",
     "Cuts",
+    "Drawing",
     "Fragment",
     "Labels",
     "LocalOperation",

@@ -224,7 +224,7 @@ def separating(normal: NormalCircuit, cut: Iterable[int]) -> frozenset[int]:
     """The operations numbered `cut` without those whose two ends would lie in one fragment."""
     chosen = frozenset(cut)
     while True:
-        wires = _Segments(normal, chosen)
+        wires = Segments(normal, chosen)
         component = wires.components(chosen)
         ends = {index: own for index, own in wires.events if index in chosen}
         useless = {i for i, (one, other) in ends.items() if component[one] == component[other]}
@@ -242,16 +242,14 @@ def split(
     something or are observed. A cut may have both ends on one fragment.
     """
     chosen = frozenset(cut)
-    wires = _Segments(normal, chosen)
-    component = wires.components(chosen)
+    wires = Segments(normal, chosen)
     final = {wires.current[normal.outputs[q]]: q for q in observed}
-    used = sorted({segment for _, own in wires.events for segment in own} | set(final))
-    numbers = sorted({component[segment] for segment in used})
+    numbers = wires.fragments(chosen, final)
     parts = [
-        _Part(index, [segment for segment in used if component[segment] == number])
-        for index, number in enumerate(numbers)
+        _Part(index, [segment for segment, number in numbers.items() if number == index])
+        for index in sorted(set(numbers.values()))
     ]
-    owner = {segment: part for part in parts for segment in part.segments}
+    owner = {segment: parts[number] for segment, number in numbers.items()}
     cuts: list[Cut] = []
     for index, segments in wires.events:
         operation = normal.operations[index]
@@ -279,19 +277,21 @@ def split(
     return tuple(part.fragment(wires.sources, final) for part in parts), tuple(cuts)
 
 
-class _Segments:
+class Segments:
     """Wires between cuts: what a qubit is before and after each cut on it.
 
     Attributes:
         sources: The qubit of each segment.
         current: The segment that each qubit is on at the end.
         events: Numbers of the operations that do something, and the segments they act on.
+        after: The segments on the qubits of each operation after it.
     """
 
     def __init__(self, normal: NormalCircuit, chosen: frozenset[int]) -> None:
         self.sources = list(range(normal.num_qubits))
         self.current = list(range(normal.num_qubits))
         self.events: list[tuple[int, tuple[int, ...]]] = []
+        self.after: list[tuple[int, ...]] = []
         for index, operation in enumerate(normal.operations):
             qubits, cut = operation.qubits, index in chosen
             segments = tuple(self.current[q] for q in qubits)
@@ -305,6 +305,7 @@ class _Segments:
                 segments = segments[0], self._open(qubits[0])
             if cut or not operation.is_mark:
                 self.events.append((index, segments))
+            self.after.append(tuple(self.current[q] for q in qubits))
 
     def _open(self, qubit: int) -> int:
         self.sources.append(qubit)
@@ -320,6 +321,14 @@ class _Segments:
                 graph.add_edges_from_no_data([(segments[0], s) for s in segments[1:]])
         parts = sorted(connected_components(graph), key=min)
         return {segment: number for number, part in enumerate(parts) for segment in part}
+
+    def fragments(self, chosen: frozenset[int], observed: Iterable[int]) -> dict[int, int]:
+        """The fragment of each segment, in order, that something acts on or that is observed."""
+        component = self.components(chosen)
+        used = sorted({segment for _, own in self.events for segment in own} | set(observed))
+        numbers = sorted({component[segment] for segment in used})
+        places = {number: place for place, number in enumerate(numbers)}
+        return {segment: places[component[segment]] for segment in used}
 
 
 class _Part:

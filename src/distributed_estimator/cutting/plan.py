@@ -19,6 +19,7 @@ from ..checks import described
 from ..errors import CutError, InputError
 from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
+from .drawing import Drawing, draw, summary
 from .fragments import Cut, Fragment, separating, split
 from .gates import gate_key
 from .marks import CutAt, check_marks, cut_at, marks
@@ -205,6 +206,36 @@ class CutPlan:
                 self._cones.clear()
             self._cones[qubits] = CutPlan(self.circuit, self.label, kept, numbers, qubits)
         return self._cones[qubits]
+
+    def __repr__(self) -> str:
+        return f"<CutPlan: {summary(self)}>"
+
+    def _repr_html_(self) -> str:
+        return self.draw().svg
+
+    def draw(self, basis: SettingBasis = "full") -> Drawing:
+        """The plan as a picture: the circuit in its fragments' colours, and the graph of cuts.
+
+        Numbers of cuts and fragments are places in `cuts` and `fragments`. Circuits of many qubits
+        or gates are folded, and drawn without the names of gates.
+
+        Args:
+            basis: Of the settings whose circuits are counted.
+
+        Returns:
+            An SVG, which notebooks show and `Drawing.save` writes.
+
+        Example:
+            >>> from qiskit import QuantumCircuit
+            >>> circuit = QuantumCircuit(2)
+            >>> _ = circuit.cx(0, 1)
+            >>> plan = CutPlan.build(circuit, "AB")
+            >>> plan
+            <CutPlan: 2 qubits in 2 fragments of 1, 1 gate cut, 10 circuits a measurement basis>
+            >>> plan.draw().svg[:4]
+            '<svg'
+        """
+        return draw(self, basis)
 
     @property
     def num_cuts(self) -> int:
