@@ -602,6 +602,19 @@ def test_a_run_with_both_ends_on_one_fragment():
     assert_exact(circuit, random_paulis(4, 5, 1), cuts)
 
 
+@pytest.mark.parametrize("basis", ["full", "minimal"])
+def test_a_run_that_is_a_product_of_gates_takes_no_circuits_of_what_is_not_observed(basis):
+    """Two CX are nothing: the other fragment is a factor of one, whatever shots are fixed."""
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.3, [0, 1])
+    circuit.cx(0, 1)
+    circuit.cx(0, 1)
+    result = run(circuit, "IZ", "AB", precision=None, shots=1000, seed=1, setting_basis=basis)
+    assert result.metadata["num_subexperiments"] == 1
+    assert 0 < result.data.stds < 0.02
+    assert abs(float(result.data.evs) - np.cos(0.3)) <= 4 * float(result.data.stds)
+
+
 def test_a_run_of_very_many_gates():
     circuit = run_of([("cx", 1, 2), ("ry", 0.1, 2), ("rx", 0.2, 1)] * 100)
     assert CutPlan.build(circuit, "AABB").sampling_overhead <= 49 + 1e-9

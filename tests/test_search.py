@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import entangled, reference
 from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import RXXGate, real_amplitudes
 
 from distributed_estimator import AutoCut, DistributedEstimator
@@ -115,6 +116,21 @@ def test_a_hundred_qubits_of_the_papers_model_are_cut_nine_times():
     plan = CutPlan.build(circuit, AutoCut(10))
     assert (plan.num_cuts, widths(plan)) == (9, [10] * 10)
     assert plan.predicted.circuits == 5 + 8 * 25 + 5
+
+
+def test_a_run_whose_ends_have_unlike_ranks_has_a_price():
+    """Control and target see a different number of gates at the angles that are to come."""
+    one, other = ParameterVector("t", 2)
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.4, [0, 1])
+    circuit.crx(one, 0, 1)
+    circuit.cp(other, 0, 1)
+    plan = CutPlan.build(circuit, AutoCut(1))
+    assert [cut.rank for cut in plan.cuts] == [(4, 16)]
+    assert plan.predicted.flops > 0
+    estimator = DistributedEstimator(AutoCut(1), workers=1)
+    found = estimator.run([(circuit, "XX", [0.7, -0.3])], precision=0).result()[0].data.evs
+    assert abs(float(found) - reference(circuit, "XX", [0.7, -0.3])) < 1e-10
 
 
 def test_wires_are_cut_where_that_costs_least():

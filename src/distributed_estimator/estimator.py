@@ -463,8 +463,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             qubits: Up to 12 of its qubits; `qubits[0]` is the least significant bit of an outcome's
                 number.
             parameter_values: As of a PUB; several bindings give several distributions.
-            precision: Standard error that every probability is to meet; 0: the exact ones. None: as
-                the options say.
+            precision: Standard error that every probability is to meet, whatever `error_norm` the
+                options have; 0: the exact ones. None: as the options say.
             shots_total: Shots in all, for this call; None: as the options say.
 
         Raises:
@@ -485,7 +485,8 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         chosen = read_qubits(qubits, circuit.num_qubits)
         if precision is not None:
             check_precision(precision, "precision")
-        accuracy = replace(self.accuracy(precision, shots_total), reuse=False)
+        # Whatever the options say: each probability has its own limit, and shots are divided for it.
+        accuracy = replace(self.accuracy(precision, shots_total), reuse=False, norm="max")
         shape, batch = batch_of_outcomes(circuit, chosen, parameter_values)
         stop = self._begin()
         try:

@@ -148,9 +148,9 @@ def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
     spreads = [1.0 for _ in fragments]
     slots: list[list[tuple[int, int]]] = [[] for _ in fragments]
     for number, cut in enumerate(cuts):
-        for (fragment, _), rank in zip(cut.ends, cut.rank, strict=True):
+        for fragment, _ in cut.ends:
             spreads[fragment] *= cut.spread
-            slots[fragment].append((number, rank))
+            slots[fragment].append((number, max(cut.rank)))  # as its core lies between the two
     held = [spread for spread, own in zip(spreads, slots, strict=True) if own]
     shots = sum(held or [1.0]) / _PRECISION**2
     circuits = sum(fragment.num_settings("full") for fragment in fragments)

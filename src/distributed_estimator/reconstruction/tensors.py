@@ -44,11 +44,13 @@ class FragmentTensor:
     ) -> None:
         self.experiment = experiment
         self._weights = weights
-        size = prod(experiment.fragment.shape)
-        fill = np.ones if experiment.is_trivial else np.zeros
-        self.values: FloatArray = fill((rows, len(experiment.paulis), size))
+        size, paulis = prod(experiment.fragment.shape), len(experiment.paulis)
+        self.values: FloatArray = np.zeros((rows, paulis, size))
         self.counts: list[FloatArray] = []
         drawn = rows > 0 and isinstance(experiment, DrawnExperiment)
+        if not (experiment.num_circuits or drawn):  # all outcomes are sure
+            layout = experiment.layout
+            self.values[:] = layout.means(np.ones((1, paulis, layout.num_outcomes)))
         if drawn or any(task.shots is not None for task in tasks):
             size = experiment.layout.num_outcomes
             self.counts = [np.zeros((rows, len(g.products), size)) for g in experiment.groups]
