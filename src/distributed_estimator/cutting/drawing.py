@@ -32,8 +32,8 @@ _WIDTH, _HEIGHT = 1000, 2400
 """Pixels of the circuit: wider ones are folded; beyond both, columns are put together."""
 _NAMED_QUBITS, _NAMED_BANDS = 24, 3
 """Larger circuits are drawn without the names of gates."""
-_TALL_BOXES = 24
-"""More fragments than these have one line of text each."""
+_TALL_BOXES, _LINES = 24, 60
+"""More fragments than these have one line of text each, and a small one."""
 _COLUMN, _LEFT, _PAD, _TOP, _GAP = 34.0, 40, 26, 44, 24
 _BOX, _ARC, _LABEL = 190, 50, 130
 _HALO = 'paint-order="stroke" stroke="white" stroke-width="3"'
@@ -122,7 +122,7 @@ def draw(plan: CutPlan, basis: SettingBasis) -> Drawing:
     grid, title = _Grid.of(plan), summary(plan, basis)
     spans = [abs(cut.ends[0][0] - cut.ends[1][0]) for cut in plan.cuts]
     graph_width = _BOX + (_depth(plan, max(spans)) + _LABEL if spans else 0)
-    beside = grid.width + graph_width <= 1300
+    beside = grid.width + graph_width <= 1400
     x, y = (grid.width + _GAP, _TOP) if beside else (_LEFT, grid.height + _GAP)
     width = max(x + graph_width, grid.width, 7 * len(title) + 16) + 16
     height = max(y + _pitch(plan) * plan.num_fragments, grid.height) + 16
@@ -264,13 +264,15 @@ def _piece(
 ) -> Iterator[str]:
     """A fragment in its colour, named where it begins in a band; -1: what no fragment needs."""
     tint, wire = "", ""
-    names: dict[int, tuple[float, float]] = {}
+    names: dict[object, tuple[float, float]] = {}
     for qubit, start, end in stretches:
         for left, right, column in grid.parts(start, end):
             y = grid.y(qubit, column)
             tint += f"M{left:g} {y - grid.row / 2:.5g}H{right:g}v{grid.row:.5g}H{left:g}Z"
             wire += f"M{left:g} {y:.5g}H{right:g}"
             names[column] = min(names.get(column, (left, y)), (left, y))
+            if grid.named and left > _LEFT:
+                names[left, y] = left, y
     if fragment < 0:
         yield f'<path d="{wire}" stroke="{_FAINT}"/>'
         return
@@ -279,10 +281,11 @@ def _piece(
     yield f'<path d="{tint}" fill="{colour}" fill-opacity="0.16"/>'
     yield f'<path d="{wire}" stroke="{colour}"/>'
     yield from (_boxes if grid.named else _lines)(grid, gates, colour)
-    offset = 10 - grid.row / 2 if grid.named else 3
-    for left, y in names.values():
+    offset = 8.5 - grid.row / 2 if grid.named else 3
+    sparse = grid.named or plan.num_fragments <= _TALL_BOXES
+    for left, y in sorted(place for place in set(names.values()) if sparse or place[0] == _LEFT):
         style = f'{_START} font-size="{min(11.0, grid.row):.3g}" font-weight="bold" {_HALO}'
-        yield _text(left + 3, y + offset, f"F{fragment}", style)
+        yield _text(left + (10 if left > _LEFT else 3), y + offset, f"F{fragment}", style)
     yield "</g>"
 
 
@@ -340,7 +343,8 @@ def _mark(grid: _Grid, number: int, cut: Cut, operation: Operation, column: int)
         yield f'<path d="M{x:g} {top:g}V{bottom:g}" stroke="{_INK}" stroke-width="2"{dashes}/>'
     radius = 6.5 if grid.named else 5.5
     yield f'<circle cx="{x:g}" cy="{y:g}" r="{radius}" fill="{_INK}"/>'
-    style = f'font-size="{radius + 2}" font-weight="bold" fill="white"'
+    size = min(radius + 2, 2.8 * radius / len(str(number)))
+    style = f'font-size="{size:.3g}" font-weight="bold" fill="white"'
     yield _text(x, y + 3, str(number), style) + "</g>"
 
 
@@ -349,7 +353,9 @@ def _mark(grid: _Grid, number: int, cut: Cut, operation: Operation, column: int)
 
 def _pitch(plan: CutPlan) -> int:
     """Pixels from one fragment to the next."""
-    return 60 if plan.num_fragments <= _TALL_BOXES else 22
+    if plan.num_fragments <= _TALL_BOXES:
+        return 60
+    return 22 if plan.num_fragments <= _LINES else 13
 
 
 def _depth(plan: CutPlan, span: int) -> float:
@@ -372,14 +378,15 @@ def _graph(plan: CutPlan, basis: SettingBasis) -> Iterator[str]:
         lines = [name, f"qubits {ranges(fragment.qubits)}", _counted(circuits[number], "circuit")]
         if pitch < 60:
             lines = [f"{lines[0]} · {lines[2]}"]
-        height = pitch - 4 * len(lines[:2])
+        height, size = pitch - (8 if len(lines) > 1 else 3), min(11.0, 0.6 * pitch)
         yield f'<g data-box="{number}">{_title(_fragment_name(plan, number))}'
         yield _box(0, top, _BOX, height, f'stroke="{colour}" stroke-width="2"')
         yield f'<rect x="0" y="{top}" width="8" height="{height}" rx="3" fill="{colour}"/>'
         for line, text in enumerate(lines):
             weight = "normal" if line else "bold"
-            style = f'{_START} font-weight="{weight}"'
-            yield _text(16, top + 13 + 14 * line + 2 * (pitch == 60), _short(text, 32), style)
+            style = f'{_START} font-size="{size:g}" font-weight="{weight}"'
+            y = top + (15 if len(lines) > 1 else 0.4 * size + height / 2) + 14 * line
+            yield _text(16, y, _short(text, 32), style)
         yield "</g>"
 
 
