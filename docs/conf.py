@@ -43,7 +43,7 @@ nitpick_ignore_regex = [
     # What is handed through, and made and read by nobody outside.
     (
         r"py:.*",
-        r"distributed_estimator\.(batch|subexperiments|cutting\.(circuit|gates)"
+        r"distributed_estimator\.(batch|subexperiments|cutting\.(circuit|gates|partition)"
         r"|pipeline\.priors|training\.robustness|analysis\.study\.data|study\.config)\..*",
     ),
 ]

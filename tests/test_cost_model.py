@@ -537,7 +537,7 @@ def test_a_plan_has_the_features_that_its_record_then_has(
         options=query.settings.options,
         log=tmp_path / "queries.jsonl",
     ) as estimator:
-        estimator.run([(query.circuit, query.observable, [])]).result()
+        estimator.run([(query.circuit, query.observables[0], [])]).result()
     _, record = read_records(tmp_path / "queries.jsonl")
     assert isinstance(record, QueryRecord)
     assert asdict(planned) == asdict(Features.of(record))

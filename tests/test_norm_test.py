@@ -128,8 +128,8 @@ def test_records_say_what_steps_took(task: Workload, tmp_path: Path):
     for values, gradients, shots in zip(queries[::3], queries[1::3], taken, strict=True):
         assert values.quantity == "value"
         assert gradients.quantity == "gradient"
-        # Shots are rounded to few numbers, down.
-        assert 0.8 * shots < values.shots_total + gradients.shots_total <= shots
+        # Shots are rounded to few numbers, down; which, depends on the processor.
+        assert 0.75 * shots < values.shots_total + gradients.shots_total <= shots
     document = json.loads(result.folder.summary.read_text("utf-8"))["config"]
     assert TrainingConfig.from_dict(document) == config
     assert load_trained(result.folder, exact=True).config.adaptive_shots is None

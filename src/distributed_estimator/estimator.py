@@ -485,7 +485,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         chosen = read_qubits(qubits, circuit.num_qubits)
         if precision is not None:
             check_precision(precision, "precision")
-        # Whatever the options say: each probability has its own limit, and shots are divided for it.
+        # Whatever the options say: each probability has a limit of its own.
         accuracy = replace(self.accuracy(precision, shots_total), reuse=False, norm="max")
         shape, batch = batch_of_outcomes(circuit, chosen, parameter_values)
         stop = self._begin()
