@@ -623,8 +623,12 @@ def test_the_seed_of_a_sampler_gives_way_to_those_of_tasks() -> None:
 def test_a_missing_aer_ends_in_an_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("qiskit_aer.jobs", "qiskit_aer.primitives"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtraError, match=r"reference pipeline needs `qiskit-aer`.*\[aer\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"reference pipeline needs `qiskit-aer`.*\[reference\]"
+    ):
         ReferenceEstimator("AB")
     ReferenceEstimator("AB", sampler=StatevectorSampler())
-    with pytest.raises(MissingExtraError, match=r"simulator threads needs `qiskit-aer`.*\[aer\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"simulator threads needs `qiskit-aer`.*\[reference\]"
+    ):
         lifted_limit(2).__enter__()

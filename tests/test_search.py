@@ -197,10 +197,10 @@ def test_only_what_reaches_an_observable_is_cut():
 def test_a_circuit_that_is_all_to_all_is_refused_with_the_width_that_would_do():
     edges = [(one, other) for one in range(12) for other in range(one)]
     match = (
-        r"price of .*circuits, .*shots.*, above `max_price` 5e\+07: allow 1[012] qubits, or raise"
+        r"price of .*circuits, .*shots.*, above `max_price` 1e\+06: allow 1[012] qubits, or raise"
     )
     with pytest.raises(CutError, match=match):
-        CutPlan.build(pairs(12, edges * 2), AutoCut(6, seconds=0.5))
+        CutPlan.build(pairs(12, edges * 2), AutoCut(6, seconds=0.5, max_price=1e6))
     weak = CutPlan.build(pairs(6, [e for e in edges if max(e) < 6], 0.02), AutoCut(3))
     assert max(widths(weak)) <= 3
 
@@ -219,7 +219,7 @@ def test_a_partitioner_that_fails_is_done_without(broken, monkeypatch, caplog):
 
 def test_a_search_without_time_has_a_plan_all_the_same(monkeypatch):
     monkeypatch.setattr(search.time, "monotonic", iter(range(10**6)).__next__)
-    plan = CutPlan.build(real_amplitudes(12, "linear", reps=2), AutoCut(6, seconds=0.5))
+    plan = CutPlan.build(real_amplitudes(12, "linear", reps=2), AutoCut(6, seconds=0.5, max_price=1e6))
     assert widths(plan) == [6, 6]
 
 

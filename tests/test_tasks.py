@@ -823,7 +823,7 @@ def test_what_an_experiment_derives_stays_at_home():
     assert tensor.covariances
     # The bases of slots are kept with their sides, and travel.
     assert len(pickle.dumps(used)) < 2 * len(pickle.dumps(fresh)) < 100_000
-    assert len(pickle.dumps(used.layout)) > 10 * len(pickle.dumps(used))
+    assert len(pickle.dumps(used.layout)) > 5 * len(pickle.dumps(used))
     assert pickle.loads(pickle.dumps(used)).key == fresh.key
 
 

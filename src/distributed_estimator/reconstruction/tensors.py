@@ -48,7 +48,7 @@ class FragmentTensor:
         self.values: FloatArray = np.zeros((rows, paulis, size))
         self.counts: list[FloatArray] = []
         drawn = rows > 0 and isinstance(experiment, DrawnExperiment)
-        if not (experiment.num_circuits or drawn):  # all outcomes are sure
+        if rows and not (experiment.num_circuits or drawn):  # all outcomes are sure
             layout = experiment.layout
             self.values[:] = layout.means(np.ones((1, paulis, layout.num_outcomes)))
         if drawn or any(task.shots is not None for task in tasks):
