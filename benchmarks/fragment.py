@@ -89,7 +89,7 @@ def _measure_simulators(arguments: argparse.Namespace, report: Report) -> None:
                 held = other.name == QULACS and threads == 1 and qubits in HELD
                 ratio = ours.seconds / other.seconds
                 bars = (Bar("ours / Qulacs, time", ratio, "<=", 1.0),) if held else ()
-                report.rows.append(compare(case, ours, other, bars=bars))
+                report.rows.append(compare(case, ours, other, other.values, bars))
             if _qulacs.missing() is not None:
                 report.skipped.append(Skipped(case, QULACS, _qulacs.MISSING))
 
