@@ -303,20 +303,23 @@ class Driver(child.Driver):
             self._versions[address] = {name: packages[name] for name in self._packages}
             self._versions[address]["python"] = python
 
+    async def _ping(self) -> None:
+        await self._client.scheduler.identity()  # whatever fails here, is no answer
+
     async def _watch(self) -> None:
         """Notice that the connection is lost, or that the scheduler is silent.
 
         A process that was stopped keeps its connections. Looks are counted, since a clock also
         counts while this process, or the machine, is suspended.
         """
-        silent, ping = 0, _task(self._client.scheduler.identity())
+        silent, ping = 0, _task(self._ping())
         while self._client.status == "running" and silent * _LOOK_SECONDS < self._silence:
             await asyncio.sleep(_LOOK_SECONDS)
             silent += 1
             if ping.done():
                 failed = ping.cancelled() or ping.exception() is not None
                 silent = silent if failed else 0
-                ping = _task(self._client.scheduler.identity())
+                ping = _task(self._ping())
         if self._client.status == "running":
             self.tell(
                 "gone",
