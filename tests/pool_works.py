@@ -190,26 +190,29 @@ class Inbox:
     def __init__(self):
         self.messages = queue.Queue()
         self.seen = []
+        self.ends = {}
 
     def __call__(self, message):
         self.messages.put(message)
 
+    def receive(self, limit):
+        message = self.messages.get(timeout=max(0.0, limit - time.monotonic()))
+        self.seen.append(message)
+        if isinstance(message, Finished | Lost):
+            assert message.job not in self.ends, "a job ended twice"
+            self.ends[message.job] = message
+
     def until_over(self, *jobs, timeout=30.0):
-        """Wait until these jobs are over; their last messages, in the order of `jobs`."""
-        ends = {}
+        """Wait until these jobs are over, whatever others are; their last messages, in order."""
         limit = time.monotonic() + timeout
-        while set(ends) != set(jobs):
-            message = self.messages.get(timeout=max(0.0, limit - time.monotonic()))
-            self.seen.append(message)
-            if isinstance(message, Finished | Lost):
-                assert message.job not in ends, "a job ended twice"
-                ends[message.job] = message
-        return [ends[job] for job in jobs]
+        while not set(jobs) <= self.ends.keys():
+            self.receive(limit)
+        return [self.ends.pop(job) for job in jobs]
 
     def until_started(self, job, timeout=30.0):
         limit = time.monotonic() + timeout
         while not any(isinstance(m, Started) and m.job is job for m in self.seen):
-            self.seen.append(self.messages.get(timeout=max(0.0, limit - time.monotonic())))
+            self.receive(limit)
 
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "segv": signal.SIGSEGV}

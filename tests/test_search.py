@@ -219,7 +219,9 @@ def test_a_partitioner_that_fails_is_done_without(broken, monkeypatch, caplog):
 
 def test_a_search_without_time_has_a_plan_all_the_same(monkeypatch):
     monkeypatch.setattr(search.time, "monotonic", iter(range(10**6)).__next__)
-    plan = CutPlan.build(real_amplitudes(12, "linear", reps=2), AutoCut(6, seconds=0.5, max_price=1e6))
+    plan = CutPlan.build(
+        real_amplitudes(12, "linear", reps=2), AutoCut(6, seconds=0.5, max_price=1e6)
+    )
     assert widths(plan) == [6, 6]
 
 
