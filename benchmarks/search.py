@@ -57,7 +57,6 @@ PEER_SECONDS = 120.0
 
 def _circuit(name: str, qubits: int) -> QuantumCircuit:
     random.seed(0)  # of the graph states' graphs
-    np.random.seed(0)  # noqa: NPY002
     circuit = get_benchmark(name, BenchmarkLevel.INDEP, qubits)
     circuit.remove_final_measurements()
     return circuit

@@ -156,6 +156,15 @@ def test_a_smoke_run_of_fragments_holds_every_part() -> None:
     assert [{line.get_label() for line in axes.get_lines()} for axes in panels] == [names, names]
 
 
+@pytest.mark.soak
+def test_a_smoke_run_of_searches_holds_every_part() -> None:
+    document = smoke_run("search")
+    names = {figure["name"] for figure in document["figures"]}
+    assert {"ghz: circuits", "plan", "rank correlation of prices"} <= names
+    (distance,) = (f["value"] for f in document["figures"] if f["name"].startswith("distance"))
+    assert distance <= 1e-8
+
+
 CUT_CIRCUITS = [
     cut_circuits.qnn_blocks(2, 1),
     cut_circuits.chain(2, 1),
