@@ -71,6 +71,7 @@ from ..subexperiments import (
     Values,
     adjoint_pays,
     drawn_bases,
+    drawn_together,
     draws_settings,
     environments,
     first_shots,
@@ -547,9 +548,8 @@ class _Session(ExitStack):
         for number, experiment in enumerate(self.prepared.experiments):
             if draws_settings(self.request.accuracy, experiment.num_weights):
                 bases = drawn_bases(experiment.fragment)
-                self._slot_draws[number] = tuple(
-                    SlotDraw.best(b, np.eye(len(b.inverse))) for b in bases
-                )
+                groups = drawn_together(experiment.fragment, self.plan.cuts)
+                self._slot_draws[number] = tuple(SlotDraw.best(own, bases) for own in groups)
 
     def _draw_for(self, seen: Reconstruction) -> None:
         """Draw them for what their fragments' tensors are multiplied with."""
@@ -560,7 +560,8 @@ class _Session(ExitStack):
         )
         for number in self._slot_draws:
             bases = seen.tensors[number].experiment.layout.bases
-            self._slot_draws[number] = slot_draws(bases, found[number])
+            groups = [draw.slots for draw in self._slot_draws[number]]
+            self._slot_draws[number] = slot_draws(groups, bases, found[number])
 
     def _with_draws(
         self, run: str, shots: int | None, designs: Sequence[Design | None] | None

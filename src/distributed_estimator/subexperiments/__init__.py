@@ -12,6 +12,7 @@ from .drawn import DrawnExperiment as DrawnExperiment
 from .drawn import DrawnSettings as DrawnSettings
 from .drawn import SlotDraw as SlotDraw
 from .drawn import drawn_bases as drawn_bases
+from .drawn import drawn_together as drawn_together
 from .drawn import slot_draws as slot_draws
 from .experiments import FamilyPart as FamilyPart
 from .experiments import FragmentExperiment as FragmentExperiment

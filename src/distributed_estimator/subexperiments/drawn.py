@@ -1,9 +1,10 @@
 """Settings that are drawn at random, for fragments with too many of them to run each.
 
-Every slot has a distribution of operations, p, and weights Ω of their outcomes that undo what the
-operations do. A shot takes an operation for every slot at random; its outcome weighs what the
-slots' weights over probabilities multiply to. All shots of a row and measurement group are then
-independent draws from one distribution, whose mean is the fragment tensor: as of one large setting.
+Every slot, or both ends together of a cut that has them on one fragment, has a distribution of
+operations, p, and weights Ω of their outcomes that undo what the operations do. A shot takes an
+operation for every slot at random; its outcome weighs what the weights over probabilities multiply
+to. All shots of a row and measurement group are then independent draws from one distribution, whose
+mean is the fragment tensor: as of one large setting.
 docs/mathematics.md has the estimator and its variance.
 """
 
@@ -13,13 +14,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from ..cutting import BoolArray, FloatArray, Fragment, IntArray, LocalOperation, SlotBasis
+from ..cutting import BoolArray, Cut, FloatArray, Fragment, IntArray, LocalOperation, SlotBasis
 from .experiments import FragmentExperiment, SettingFamily, SettingLayout
 
 _STEPS = 30
@@ -39,39 +41,51 @@ the spread of."""
 
 @dataclass(frozen=True, eq=False)
 class SlotDraw:
-    """The distribution of a slot's operations, and the weights of their outcomes.
+    """The distribution of the operations of slots that are drawn together.
+
+    Operations, outcomes and coordinates are products of those of the slots, the last slot's
+    running fastest.
 
     Attributes:
+        slots: Numbers of the slots.
         chances: Shape (operations,).
         weights: Coordinates from the probabilities of the outcomes of every operation, shape (rank,
             outcomes).
     """
 
+    slots: tuple[int, ...]
     chances: FloatArray
     weights: FloatArray
 
     @staticmethod
-    def best(basis: SlotBasis, moment: FloatArray) -> SlotDraw:
+    def best(
+        slots: tuple[int, ...], bases: Sequence[SlotBasis], moment: FloatArray | None = None
+    ) -> SlotDraw:
         """Those with the least mean square of a shot, in steps as a design's (14).
 
         Args:
-            basis: The slot's operations.
-            moment: Second moment of what the coordinates are multiplied with, shape (rank, rank).
+            slots: Numbers of the slots.
+            bases: The operations of all slots of the fragment.
+            moment: Second moment of what the coordinates are multiplied with, shape (rank, rank);
+                None: nothing is known of it.
         """
-        size, rows, of = len(basis.operations), basis.outcomes, _operation_of(basis)
+        rows, of = _outcomes([bases[slot] for slot in slots])
         widths = np.bincount(of)
+        size = len(widths)
+        if moment is None:
+            moment = np.eye(rows.shape[1])
         unknown = _UNKNOWN * (float(np.trace(moment)) or 1.0) / len(moment)
         moment = moment + unknown * np.eye(len(moment))
         chances = np.full(size, 1 / size)
         for _ in range(_STEPS):
             scales = (chances * widths)[of]  # outcomes of an operation as equally likely
             weights = np.linalg.solve((rows.T * scales) @ rows, rows.T * scales)
-            squares = np.einsum("rj,rs,sj->j", weights, moment, weights) / widths[of]
+            squares = np.einsum("rj,rj->j", weights, moment @ weights) / widths[of]
             roots = np.sqrt(np.bincount(of, np.maximum(squares, 0.0)))
             chances = np.maximum(roots / roots.sum(), _RARE / size)
             chances /= chances.sum()
         chances = np.rint(chances * _GRID)
-        return SlotDraw(chances / chances.sum(), np.asarray(weights, dtype=np.float64))
+        return SlotDraw(slots, chances / chances.sum(), np.asarray(weights, dtype=np.float64))
 
 
 def drawn_bases(fragment: Fragment) -> list[SlotBasis]:
@@ -79,7 +93,20 @@ def drawn_bases(fragment: Fragment) -> list[SlotBasis]:
     return [slot.side.basis("full") for slot in fragment.slots]
 
 
-def slot_draws(bases: Sequence[SlotBasis], environments: FloatArray) -> tuple[SlotDraw, ...]:
+def drawn_together(fragment: Fragment, cuts: Sequence[Cut]) -> tuple[tuple[int, ...], ...]:
+    """A fragment's slots by what is drawn together: the ends of a loop, any other alone.
+
+    Args:
+        fragment: The fragment.
+        cuts: All cuts of its plan.
+    """
+    ends = [[slot for number, slot in cut.ends if number == fragment.index] for cut in cuts]
+    return tuple(tuple(own) for own in ends if own)
+
+
+def slot_draws(
+    groups: Sequence[tuple[int, ...]], bases: Sequence[SlotBasis], environments: FloatArray
+) -> tuple[SlotDraw, ...]:
     """Distributions for what a fragment's tensor is multiplied with.
 
     Its shape is (draws, results, paulis, product of ranks). All results count alike, however small
@@ -88,10 +115,13 @@ def slot_draws(bases: Sequence[SlotBasis], environments: FloatArray) -> tuple[Sl
     norms = np.sqrt((environments**2).sum(axis=(0, 2, 3), keepdims=True))
     least = _FAINT * norms.max(initial=0.0)
     environments = environments / np.where(norms > 0, np.maximum(norms, least), 1.0)
-    found, tensors = [], environments.reshape(-1, *(len(basis.inverse) for basis in bases))
-    for axis, basis in enumerate(bases):
-        unfolded = np.moveaxis(tensors, 1 + axis, 0).reshape(len(basis.inverse), -1)
-        found.append(SlotDraw.best(basis, unfolded @ unfolded.T))
+    tensors = environments.reshape(-1, *(len(basis.inverse) for basis in bases))
+    found = []
+    for slots in groups:
+        axes = [1 + slot for slot in slots]
+        unfolded = np.moveaxis(tensors, axes, range(len(axes)))
+        unfolded = unfolded.reshape(prod(len(bases[slot].inverse) for slot in slots), -1)
+        found.append(SlotDraw.best(slots, bases, unfolded @ unfolded.T))
     return tuple(found)
 
 
@@ -129,8 +159,10 @@ class DrawnSettings:
         distinct, setting = np.unique(codes, return_inverse=True)
         table = np.zeros((shots.size, len(distinct)), dtype=np.intp)
         table[place, setting] = counts
-        sizes = [len(slot.chances) for slot in slots]
-        operations = np.stack(np.unravel_index(distinct, sizes), axis=1)
+        operations = np.empty((len(distinct), len(bases)), dtype=np.intp)
+        numbers = [number for slot in slots for number in slot.slots]
+        sizes = [len(bases[number].operations) for number in numbers]
+        operations[:, numbers] = np.stack(np.unravel_index(distinct, sizes), axis=1)
         order = np.lexsort(measured_slots(bases, operations).T[::-1])
         return DrawnSettings(
             slots, operations[order], table[:, order].reshape(*shots.shape, len(order))
@@ -279,11 +311,15 @@ class PooledLayout(SettingLayout):
     def __init__(self, layout: DrawnLayout, slots: Sequence[SlotDraw]) -> None:
         self.bases, self.size = layout.bases, layout.size
         self.num_settings, self.num_outcomes = 1, layout.num_outcomes
-        weights = [
-            slot.weights.T / slot.chances[_operation_of(basis), None]
-            for slot, basis in zip(slots, self.bases, strict=True)
-        ]
-        self._weights = SelectedMap(weights, layout.slot_outcomes)
+        self._order = [number for slot in slots for number in slot.slots]
+        weights, places = [], []
+        for slot in slots:
+            own = [self.bases[number] for number in slot.slots]
+            _, of = _outcomes(own)
+            weights.append(slot.weights.T / slot.chances[of, None])
+            outcomes = layout.slot_outcomes[:, slot.slots].T
+            places.append(np.ravel_multi_index(tuple(outcomes), [len(b.outcomes) for b in own]))
+        self._weights = SelectedMap(weights, np.stack(places, axis=1))
 
     @cached_property
     def setting_of(self) -> IntArray:
@@ -298,11 +334,17 @@ class PooledLayout(SettingLayout):
         """The fragment tensor of some Paulis from the mean of each at every slot outcome."""
         rows, paulis, size = frequencies.shape
         found = self._weights.transposed(frequencies.reshape(rows * paulis, size))
-        return found.reshape(rows, paulis, -1)
+        shape = [len(self.bases[number].inverse) for number in self._order]
+        axes = [1 + place for place in np.argsort(self._order)]
+        ordered = found.reshape(len(found), *shape).transpose(0, *axes)
+        return np.asarray(ordered.reshape(rows, paulis, -1))
 
     def pulled_back(self, vectors: FloatArray) -> FloatArray:
         """Weights of outcomes that make `means` of them products with vectors."""
-        flat = self._weights(vectors.reshape(-1, self.size))
+        ranks = [len(basis.inverse) for basis in self.bases]
+        axes = [1 + number for number in self._order]
+        ordered = vectors.reshape(-1, *ranks).transpose(0, *axes)
+        flat = self._weights(ordered.reshape(len(ordered), -1))
         return flat.reshape(*vectors.shape[:-1], self.num_outcomes)
 
 
@@ -365,10 +407,16 @@ class DrawnExperiment(FragmentExperiment):
         return type(self), (self.fragment, self.paulis, self.basis, self.drawn)
 
 
-def _operation_of(basis: SlotBasis) -> IntArray:
-    """The operation that every outcome of a slot belongs to."""
-    widths = [len(operation.rotations) for operation in basis.operations]
-    return np.repeat(np.arange(len(widths)), widths)
+def _outcomes(bases: Sequence[SlotBasis]) -> tuple[FloatArray, IntArray]:
+    """The outcomes' rows of the operations of some slots together, and each one's operation."""
+    rows: FloatArray = np.ones((1, 1))
+    of = np.zeros(1, dtype=np.intp)
+    for basis in bases:
+        widths = [len(operation.rotations) for operation in basis.operations]
+        rows = np.asarray(np.kron(rows, basis.outcomes))
+        own = np.repeat(np.arange(len(widths)), widths)
+        of = np.add.outer(of * len(widths), own).ravel()
+    return rows, of
 
 
 def measured_slots(bases: Sequence[SlotBasis], operations: IntArray) -> BoolArray:
