@@ -24,7 +24,7 @@ import numpy as np
 from mqt.bench import BenchmarkLevel, get_benchmark
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
-from qiskit.circuit.library import real_amplitudes
+from qiskit.circuit.library import efficient_su2, real_amplitudes
 from qiskit_addon_cutting.automated_cut_finding import (
     DeviceConstraints,
     OptimizationParameters,
@@ -183,6 +183,10 @@ def _to_rank(quick: bool) -> list[QuantumCircuit]:
         _layers(9, lattice, 0.2, 1),
         real_amplitudes(4, "linear", reps=3),
         real_amplitudes(8, "linear", reps=2),
+        _layers(7, [(0, 1), (0, 2), (1, 3), (1, 4), (2, 5), (2, 6)], np.pi / 2, 1),
+        _layers(10, [(q, q + 1) for q in range(9)], np.pi / 2, 1),
+        _layers(6, chain[:5], 1.0, 2),
+        efficient_su2(6, entanglement="circular", reps=1),
     ]
     return found[:2] if quick else found
 

@@ -20,6 +20,7 @@ from distributed_estimator.cutting.partition import (
     breadth_first,
     interval_partition,
     log_of,
+    shot_variance,
     tree_partition,
 )
 from distributed_estimator.errors import CutError
@@ -63,18 +64,28 @@ def cut_graph(edges, seed):
     return CutGraph.of([starts[v] for v in range(len(starts))], found)
 
 
+def cost_of(graph, parts, cost):
+    """The sum over parts of the products of their factors."""
+    products = dict.fromkeys(parts, 0)
+    for edge in graph.edges:
+        for end, factor in zip(edge.ends, getattr(edge, cost), strict=True):
+            if parts[edge.ends[0]] != parts[edge.ends[1]]:
+                products[parts[end]] += factor / log_of(np.e)
+    return float(np.exp(list(products.values())).sum())
+
+
 def best_by_trial(graph, width, cost):
     """The least cost of all choices of edges to cut."""
     least = np.inf
     for cut in product([False, True], repeat=len(graph.edges)):
         whole = [edge for edge, is_cut in zip(graph.edges, cut, strict=True) if not is_cut]
-        state = graph.state(CutGraph.of(graph.qubits, whole).components(), Room(width))
-        if not state.excess:
-            least = min(least, state.costs()[cost == "shots"])
+        parts = CutGraph.of(graph.qubits, whole).components()
+        if not graph.state(parts, Room(width)).excess:
+            least = min(least, cost_of(graph, parts, cost))
     return least
 
 
-@pytest.mark.parametrize("cost", ["circuits", "shots"])
+@pytest.mark.parametrize("cost", ["circuits", "spreads"])
 @pytest.mark.parametrize("seed", range(6))
 def test_partitions_of_trees_are_the_best_there_are(seed, cost):
     edges = list(nx.random_labeled_tree(10, seed=seed).edges)
@@ -84,8 +95,8 @@ def test_partitions_of_trees_are_the_best_there_are(seed, cost):
         parts, best = tree_partition(graph, width, cost), best_by_trial(graph, width, cost)
         assert (parts is None) == (best == np.inf)
         if parts is not None:
-            state = graph.state(parts, Room(width))
-            assert (state.excess, state.costs()[cost == "shots"]) == (0, pytest.approx(best))
+            assert graph.state(parts, Room(width)).excess == 0
+            assert cost_of(graph, parts, cost) == pytest.approx(best)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -97,6 +108,19 @@ def test_partitions_into_intervals_are_the_best_of_a_chain(seed):
     parts = interval_partition(graph, order, Room(4), "circuits")
     state = graph.state(parts, Room(4))
     assert state.costs()[0] == pytest.approx(best_by_trial(graph, 4, "circuits"))
+
+
+def test_the_variance_of_a_shot_is_that_of_its_fragments():
+    """Each has its own spread times a share of every other one: 2 · 4/5 · 3/4, and so on."""
+    assert shot_variance([]) == 1.0
+    assert shot_variance([2.0, 4.0, 3.0]) == pytest.approx(
+        2 * 4 / 5 * 3 / 4 + 4 * 2 / 3 * 3 / 4 + 3 * 2 / 3 * 4 / 5
+    )
+    edges = [Edge((v, v + 1), (log_of(5),) * 2, (log_of(2), log_of(3))) for v in range(2)]
+    graph = CutGraph.of([1, 1, 1, 1], edges)  # the last vertex hangs together with nothing
+    state = graph.state([0, 1, 2, 3], Room(1))
+    assert state.costs() == (pytest.approx(5 + 25 + 5 + 1), pytest.approx(shot_variance([2, 6, 3])))
+    assert graph.state([0, 0, 0, 3], Room(3)).costs() == (2.0, 1.0)
 
 
 def test_a_state_that_has_moved_is_that_of_its_partition():

@@ -2,10 +2,10 @@
 
 A vertex is a place on a qubit's wire where a two-qubit gate acts; an edge is such a gate, or the
 wire from one vertex to the next. Cutting an edge between two parts multiplies the costs of either
-by factors, and a cut wire begins a qubit in the part downstream. There are two costs, each a sum
-over parts of these products: circuits, of which the factors are numbers of settings, and the
-variance of a shot. Factors are kept as whole multiples of a small logarithm: these add up exactly,
-and the same on every processor.
+by factors, and a cut wire begins a qubit in the part downstream. There are two kinds of factors:
+numbers of settings, whose products sum to circuits, and spreads, whose products the variance of a
+shot grows with. Factors are kept as whole multiples of a small logarithm: these add up exactly, and
+the same on every processor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple, TypeAlias
 Parts: TypeAlias = list[int]
 """The part of each vertex."""
 OutOfTime: TypeAlias = Callable[[], bool]
-Cost = Literal["circuits", "shots"]
+Cost = Literal["circuits", "spreads"]
 
 _UNIT = 2.0**20
 _LARGEST = 600.0  # of an exponent, as sums of its powers are finite
@@ -38,6 +38,26 @@ def log_of(factor: float) -> int:
 
 def _power(log: int) -> float:
     return math.exp(min(log / _UNIT, _LARGEST))
+
+
+def shot_variance(spreads: Sequence[float]) -> float:
+    """About the variance of one shot that all fragments share as they need it.
+
+    A shot of fragment f has about the variance s_f = Π (Σ s)², with the Schmidt coefficients s of
+    every cut there, times the mean squares of what the other fragments' tensors multiply it with.
+    These are about s_g / (s_g + 1): a half for a fragment whose cuts hardly matter, as of the
+    value of a state that nothing is known of, and close to one where many terms add up.
+
+    Args:
+        spreads: s_f of all fragments that have cuts.
+    """
+    factors = [_factors(spread) for spread in spreads]
+    return math.prod(scale for _, scale in factors) * sum(own for own, _ in factors) or 1.0
+
+
+def _factors(spread: float) -> tuple[float, float]:
+    """Sum s + 1, and scale s / (s + 1): s times all other scales is the sum times all scales."""
+    return spread + 1, spread / (spread + 1)
 
 
 @dataclass(frozen=True)
@@ -220,18 +240,25 @@ class State:
                     self._circuits[part] += side.circuits
                     self._spreads[part] += side.spread
                     self.widths[part] += side.qubits
-        self._costs = [0.0] * len(numbers), [0.0] * len(numbers)
+        self._settings = [0.0] * len(numbers)
+        self._variances = [0.0] * len(numbers), [1.0] * len(numbers)
         for part in range(len(numbers)):
             self._count(part)
 
     def costs(self) -> tuple[float, float]:
-        """Circuits and the variance of a shot: sums over parts of their factors."""
-        return sum(self._costs[0]), sum(self._costs[1])
+        """Circuits, and the variance of a shot as `shot_variance` has it."""
+        sums, scales = self._variances
+        return sum(self._settings), math.prod(scales) * sum(sums) or 1.0
 
     def _count(self, part: int) -> None:
         """Bring the costs of a part that has changed up to date."""
-        for costs, logs in zip(self._costs, (self._circuits, self._spreads), strict=True):
-            costs[part] = _power(logs[part]) if self._members[part] else 0.0
+        self._settings[part] = _power(self._circuits[part]) if self._members[part] else 0.0
+        spread = _power(self._spreads[part])
+        is_cut = self._members[part] and self._spreads[part]
+        for own, factor in zip(
+            self._variances, _factors(spread) if is_cut else (0, 1), strict=True
+        ):
+            own[part] = factor
 
     @property
     def excess(self) -> int:
@@ -245,8 +272,9 @@ class State:
                 return part
         for numbers in (self._circuits, self._spreads, self.widths, self._members):
             numbers.append(0)
-        for costs in self._costs:
-            costs.append(0.0)
+        self._settings.append(0.0)
+        for own, factor in zip(self._variances, (0.0, 1.0), strict=True):
+            own.append(factor)
         return len(self._members) - 1
 
     def move(self, vertices: Sequence[int], target: int) -> None:

@@ -33,6 +33,7 @@ from .partition import (
     interval_partition,
     log_of,
     metis_partitions,
+    shot_variance,
     tree_partition,
 )
 from .rewrite import CutWire, Operation
@@ -43,7 +44,7 @@ _log = logging.getLogger(__name__)
 _PRECISION = 0.01
 _CIRCUIT = 300.0  # shots that take as long as it takes to begin a circuit
 _FLOPS = 250_000.0  # floating-point operations that take as long as a shot
-_COSTS: tuple[Cost, ...] = ("circuits", "shots")
+_COSTS: tuple[Cost, ...] = ("circuits", "spreads")
 _STEPS = 20_000
 _STARTS = 6
 _FINALISTS = 6
@@ -56,8 +57,9 @@ class AutoCut:
     """Cuts to be found so that no fragment is wider than the device.
 
     Of the plans that fit, the one with the lowest `Prediction.price` that the search has met is
-    taken. It is the best there is where the circuit's gates and wires between them form a tree, as
-    in a chain with one layer; elsewhere it comes from a graph partitioner and simulated annealing.
+    taken. Where the circuit's gates and wires between them form a tree, as in a chain with one
+    layer, none takes fewer circuits, or none fewer shots; elsewhere it comes from a graph
+    partitioner and simulated annealing.
 
     Attributes:
         max_qubits: Widest fragment allowed. Several numbers: the widths of devices, each of which
@@ -124,10 +126,8 @@ class Prediction:
 
     Attributes:
         circuits: Circuits of all fragments with all settings, for one measurement basis.
-        shots: For a standard error ε of 0.01 of a Pauli on all qubits, Π (Σ s)² / ε² with the
-            Schmidt coefficients s of every cut at a fragment, summed over fragments. A product is
-            about the variance of a fragment's part. Where many fragments hang together by gates
-            alone, values are small, and take fewer shots by a factor of up to their number.
+        shots: For a standard error of 0.01 of a Pauli on all qubits, from the Schmidt coefficients
+            of the cuts at every fragment (`cutting.partition.shot_variance`).
         flops: Operations to contract the fragments of one query.
         width: Qubits of the widest fragment.
     """
@@ -152,7 +152,7 @@ def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
             spreads[fragment] *= cut.spread
             slots[fragment].append((number, max(cut.rank)))  # as its core lies between the two
     held = [spread for spread, own in zip(spreads, slots, strict=True) if own]
-    shots = sum(held or [1.0]) / _PRECISION**2
+    shots = shot_variance(held) / _PRECISION**2
     circuits = sum(fragment.num_settings("full") for fragment in fragments)
     width = max((fragment.num_qubits for fragment in fragments), default=0)
     return Prediction(circuits, shots, _flops([own for own in slots if own]), width)
@@ -373,7 +373,7 @@ class _Places:
         low, high = self._search.room.width, sum(self.graph.qubits)
         while high - low > 1:
             middle = (low + high) // 2
-            parts = interval_partition(graph, range(len(graph.qubits)), Room(middle), "shots")
+            parts = interval_partition(graph, range(len(graph.qubits)), Room(middle), "spreads")
             if parts is None or self._price_of(parts, clusters) > self._search.max_price:
                 low = middle
             else:
