@@ -19,10 +19,9 @@ from ..errors import InputError, PlanTooLargeError, named, short
 from ..estimator import DistributedEstimator
 from ..pipeline import Prepared, Price, Request, in_bytes
 from ..pubs import merge, read_pubs
+from ..views import counted, duration
 from ._options import NEW_FILE, PATH, is_given
 from ._output import (
-    counted,
-    duration,
     note,
     print_files,
     print_json,
