@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import click
 import numpy as np
@@ -157,8 +158,33 @@ def test_a_search_is_compared_with_those_for_other_widths(dest: Callable[..., Do
     found = dest(*plan, "--json").document["alternatives"]
     assert [(each["width"], each["num_cuts"]) for each in found] == [(1, 3), (2, 1), (4, 0)]
     assert found[0]["price"] > found[1]["price"] > found[2]["price"]
-    assert "Searches for other widths" in dest(*plan).out
+    out = " ".join(dest(*plan).out.split())
+    # Of the chain's one cut CX: Σ s = √2, two ends of 5 operations, 2 fragments.
+    assert (
+        "2 qubits a fragment, 43000 shots: 40000 for a standard error of 0.01, 3000 for 10" in out
+    )
+    assert "gate cx 1 × 2 × 5" in out
+    # One qubit more, three, would change nothing.
+    assert "2 2 2 1 10 40000 43000 1 3 2 2 1 10 40000 43000 1 4 4 1 0 1 10000 10300 0.24" in out
     assert "alternatives" not in dest("plan", file, "--label", "AABB", "--json").document
+
+
+def test_the_price_of_other_widths_is_drawn(dest: Callable[..., Done], file: Path, tmp_path: Path):
+    picture = tmp_path / "front.svg"
+    plan = ("plan", file, "--shots", 10, "--no-draw", "--front", picture)
+    done = dest(*plan, "--max-qubits", 2)
+    assert done.out.splitlines()[-1] == f"front {picture}"
+    texts = {text.text for text in ElementTree.parse(picture).iter() if text.text}
+    document = dest(*plan, "--max-qubits", 2, "--json").document
+    assert document["front"] == str(picture)
+    narrow = document["alternatives"][0]["circuits"]
+    assert {f"3 cuts, {narrow} circuits", "1 cut, 10 circuits", "uncut, 1 circuit"} <= texts
+    assert "give `--max-qubits N`" in refused(dest(*plan, "--label", "AABB"))
+    nowhere = ("--front", tmp_path / "nowhere" / "front.svg")
+    assert "nowhere" in refused(dest("plan", file, "--max-qubits", 2, "--shots", 10, *nowhere))
+    pdf = tmp_path / "front.pdf"
+    message = refused(dest("plan", file, "--max-qubits", 2, "--front", pdf))
+    assert "give a file that ends in .svg or .png" in message
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from distributed_estimator.cli.main import dest
 
@@ -140,6 +141,23 @@ def test_the_python_example_of_the_readme_runs(
     assert 0 < stderr < 0.2
     assert seconds > 0
     assert (tmp_path / "runs" / "queries.jsonl").exists()
+
+
+def test_pictures_of_plans_are_what_their_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = ROOT / "docs" / "how-to" / "choose-cuts-and-shots.md"
+    (example,) = (b.text for b in blocks_of(page) if ".draw().save(" in b.text)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, page.name, "exec"), {})
+    (tmp_path / "circuit.qasm").write_text(f'OPENQASM 2.0;include "qelib1.inc";{CIRCUITS[6]}')
+    (drawn,) = re.findall(r"^dest (plan .* --figure plan.svg)$", text_of(page), re.MULTILINE)
+    assert CliRunner().invoke(dest, shlex.split(drawn)).exit_code == 0
+    made = {path.name: path.read_text("utf-8") for path in tmp_path.glob("*.svg")}
+    assert made.keys() == {"plan.svg", "plan-4-qubits.svg", "plan-20-qubits.svg"}
+    for name, svg in made.items():
+        assert svg == (ROOT / "docs" / "images" / name).read_text("utf-8")
+        assert f"(../images/{name})" in text_of(page)
 
 
 @pytest.mark.parametrize("page", ["README.md", "examples/README.md"])

@@ -33,6 +33,14 @@ EXTRAS = [
     "torch",
     "vl_convert",
 ]
+HEAVY = {
+    *("scipy.linalg", "scipy.optimize", "scipy.sparse", "scipy.special", "scipy.stats"),
+    *("cotengra", "networkx", "numba", "pymetis", "qiskit_qasm3_import"),
+    *("click", "rich", "urllib.request", "http.client", "ssl"),
+    *("altair", "duckdb", "jinja2", "matplotlib", "pandas", "polars", "pyarrow", "vl_convert"),
+    *("qiskit_addon_cutting", "qiskit_aer", "qiskit_ibm_runtime", "qiskit_machine_learning"),
+    *("dask", "distributed", "ray", "sklearn", "torch"),
+}
 WITHOUT_EXTRAS = f"""
 import sys
 
@@ -124,6 +132,22 @@ def test_an_import_has_no_effects() -> None:
         "propagate": True,
         "loaded": [],
     }
+
+
+def test_an_import_loads_nothing_heavy_besides_qiskit() -> None:
+    """SciPy's parts take a third of a second, compilers and engines more: with their first use."""
+    seen = run_python(
+        """
+        import json, sys
+        import qiskit.primitives, qiskit.quantum_info
+        before = set(sys.modules)
+        import distributed_estimator
+        print(json.dumps(sorted(set(sys.modules) - before)))
+        """
+    )
+    loaded = set(json.loads(seen))
+    assert "distributed_estimator.estimator" in loaded
+    assert loaded.isdisjoint(HEAVY)
 
 
 def test_without_extras_names_work_and_what_needs_one_says_so() -> None:

@@ -19,6 +19,7 @@ From the caller's side to the device's and back::
     analysis        tables, charts, reports and the cost model, from records alone
     cli             the command `dest`, one module a verb
     checks, errors, forks   arguments refused, the exception tree, what starts afresh in a fork
+    views           what results and estimators show of themselves
 """
 
 import logging

@@ -36,7 +36,7 @@ from .checks import (
     from_numpy,
     is_number,
 )
-from .cutting import Cuts, SettingBasis, check_cuts
+from .cutting import CutPlan, Cuts, SettingBasis, check_cuts
 from .errors import InputError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
@@ -46,6 +46,7 @@ from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
 from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend, ErrorNorm, Norms
+from .views import EstimatorPubResult, EstimatorResult, Shown, changed, changes, counted
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
@@ -213,7 +214,7 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
         return True
 
 
-class DistributedEstimator(Fixed, BaseEstimatorV2):
+class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
     """Expectation values of circuits that do not fit the device, by cutting them.
 
     Args:
@@ -291,6 +292,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
                 f"`journal` names the file of a log, {self.journal.path}: name one of its own"
             )
         self._runs = 0
+        self._shots = 0
         self._start()
 
     def _start(self) -> None:
@@ -491,7 +493,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         stop = self._begin()
         try:
             request = Request(batch, accuracy, self.next_run())
-            found = self.pipeline.evaluate(request, stop)
+            found = self._evaluate(request, stop)
         finally:
             self._end(stop)
         values, stderrs = found.values.reshape(shape), found.stderrs.reshape(shape)
@@ -512,7 +514,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         evaluations = []
         try:
             for request in requests:
-                evaluations.append(self.pipeline.evaluate(request, stop, begun))
+                evaluations.append(self._evaluate(request, stop, begun))
         finally:
             self._end(stop)
         return evaluations
@@ -532,6 +534,25 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             self.pipeline.pool.close()
         for file in filter(None, (self.journal, self.log, self.trace)):
             file.close()
+
+    def _facts(self) -> dict[str, str]:
+        cuts, pool = self.cuts, self.pipeline.pool
+        files = {name: getattr(self, name) for name in ("log", "trace", "journal")}
+        so_far = f"{counted(self._runs, 'run')}, {counted(self._shots, 'shot')}"
+        return {
+            "cuts": repr(cuts) if isinstance(cuts, CutPlan) else changed(cuts),
+            "backend": self.backend.name,
+            "pool": f"{pool.name}, {counted(pool.workers, 'worker')}",
+            "options": changes(self.options) or "defaults",
+            **{name: str(file.path) for name, file in files.items() if file is not None},
+            "so far": so_far + "; closed" * self._closed,
+        }
+
+    def _evaluate(self, request: Request, stop: Stop, begun: float | None = None) -> Evaluation:
+        evaluation = self.pipeline.evaluate(request, stop, begun)
+        with self._lock:
+            self._shots += evaluation.record.shots_total
+        return evaluation
 
     def _begin(self) -> Stop:
         with self._lock:
@@ -630,7 +651,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
         for members, request in _requests(pubs, accuracies, run):
             chosen, accuracy = [pubs[number] for number in members], request.accuracy
             request = replace(_apart(request) if independent else request, covariance=covariance)
-            evaluation = self.pipeline.evaluate(request, stop, begun)
+            evaluation = self._evaluate(request, stop, begun)
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)
             self._pace = _kind(chosen[0].circuit, accuracy), seconds
@@ -639,7 +660,7 @@ class DistributedEstimator(Fixed, BaseEstimatorV2):
             if evaluation.covariance is not None:
                 places = np.concatenate([np.arange(ends[n], ends[n + 1]) for n in members])
                 metadata["covariance"][np.ix_(places, places)] = evaluation.covariance
-        return PrimitiveResult([results[n] for n in range(len(pubs))], metadata=metadata)
+        return EstimatorResult([results[n] for n in range(len(pubs))], metadata=metadata)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -691,7 +712,7 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
         )
         norms = Norms.of_groups(np.zeros(pub.size, dtype=np.intp), accuracy.norm)
         reached = float(norms.of(stderrs).max(initial=0.0))
-        yield PubResult(data, metadata={**metadata, "reached_precision": reached})
+        yield EstimatorPubResult(data, metadata={**metadata, "reached_precision": reached})
         start = stop
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from ..checks import require
 from ..errors import InputError, MissingExtraError
 from ..records import QueryRecord, TaskRecord, TrainingRecord, atomic, given_path, plain
+from ..views import counted
 from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
 from .escape import cuts_label, natural, number, one_line
 from .load import STAGES, StageRow, stage_table
@@ -141,7 +142,7 @@ def write_picture(chart: Panel, *paths: Path) -> None:
     specification = {**_SCHEMA, **chart, "config": _CONFIG}
     for path in paths:
         with atomic(path, durable=False) as unfinished:
-            if path.suffix == ".svg":
+            if path.suffix.lower() == ".svg":
                 text = _renumbered(vl_convert.vegalite_to_svg(specification))
                 unfinished.write_text(text + "\n", "utf-8", newline="\n")
             else:
@@ -605,6 +606,49 @@ def _marks(lane: str, start: float, stop: float, task: TaskRecord) -> Iterator[R
     if delay > 0:
         slept = {"details": [f"injected delay: {number(delay)} ms", *details], "lost": False}
         yield {**place, "end": min(stop, start + delay), "key": "injected delay", **slept}
+
+
+# A picture of a plan
+
+
+def front_figure(front: Sequence[Row], chosen: Row, path: Path) -> None:
+    """Draws what plans cost by the width of their widest fragment, as a PNG or SVG.
+
+    Args:
+        front: Plans from the narrowest to the widest, each of a lower price than all before it:
+            `width`, `price`, `num_cuts`, `circuits`.
+        chosen: The same of the plan that the search has chosen, which need not be among them.
+        path: The file to write; it appears whole or not at all.
+
+    Raises:
+        MissingExtraError: vl-convert is not installed.
+        OSError: The operating system refused to write.
+    """
+    rows = [
+        {**row, "key": "chosen" if row is chosen else "other widths"}
+        | {"label": f"{cuts_label(row['num_cuts'])}, {counted(row['circuits'], 'circuit')}"}
+        for row in (*(row for row in front if row != chosen), chosen)
+    ]
+    widths = sorted({row["width"] for row in rows})
+    across = {"scale": {"zero": False, "padding": 120}, "axis": {"values": widths, "format": "d"}}
+    upright = {
+        "scale": {"type": "log", "padding": 30, "nice": False},
+        "axis": {"format": "~s", "grid": False},
+    }
+    place = {
+        "x": _field("width", "qubits of the widest fragment", **across),
+        "y": _field("price", "price in shots", **upright),
+    }
+    colours = {"chosen": CYCLE[3], "other widths": CYCLE[0]}
+    layers = [
+        _layer("line", place, interpolate="step-after", color=CYCLE[-1], strokeDash=_DASHED),
+        _layer(
+            "point", place | {"color": _key(colours, title=None)}, filled=True, size=80, opacity=1
+        ),
+        _layer("text", place | {"text": {"field": "label"}}, align="right", dx=-8, dy=10),
+    ]
+    title = "What narrower fragments cost"
+    write_picture(picture(Figure(title, (_panel("", rows, 260, layers),), colours)), path)
 
 
 # Pictures of a run

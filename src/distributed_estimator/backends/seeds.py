@@ -13,12 +13,13 @@ import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from qiskit.primitives import BackendSamplerV2, BaseSamplerV2, StatevectorSampler
-from scipy.special import comb
 
 from ..cutting import FloatArray
 from ..errors import BackendError
@@ -163,13 +164,17 @@ def _in_random_order(circuits: NDArray[np.int64]) -> bool:
     return bool(abs(changes - expected) <= min(expected / 4, 3 * math.sqrt(expected)))
 
 
-_FEWER, _MORE = np.sort(np.indices((_BLOCK + 1, _BLOCK + 1)), axis=0)
-_LOG_EVIDENCE: FloatArray = np.log((1 + comb(_BLOCK, _FEWER) / comb(_MORE, _FEWER)) / 2)
-"""Of a block where the fewer high outcomes coincide with the others, by how many both have."""
+@cache
+def _log_evidence() -> FloatArray:
+    """Of a block where the fewer high outcomes coincide with the others, by how many both have."""
+    fewer, more = np.sort(np.indices((_BLOCK + 1, _BLOCK + 1)), axis=0)
+    comb = scipy.special.comb
+    ratio: FloatArray = comb(_BLOCK, fewer) / comb(more, fewer)
+    return np.log((1 + ratio) / 2)
 
 
 def _evidence(ones: NDArray[np.int64], others: NDArray[np.int64]) -> FloatArray:
     """Logarithms of the evidence of every block."""
     one, other = np.bitwise_count(ones), np.bitwise_count(others)
     coincide = np.bitwise_count(ones & others) == np.minimum(one, other)
-    return np.where(coincide, _LOG_EVIDENCE[one, other], -math.log(2))
+    return np.where(coincide, _log_evidence()[one, other], -math.log(2))

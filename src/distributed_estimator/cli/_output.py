@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.load import StageRow
-from ..errors import short
+from ..views import duration
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -87,41 +87,9 @@ def print_stages(rows: Sequence[StageRow], *, medians: bool) -> None:
     print_table(columns[:count], (row[:count] for row in cells), "Estimator time by stage")
 
 
-def duration(seconds: float) -> str:
-    """Seconds with a unit that keeps the number readable.
-
-    Example:
-        >>> duration(0.00125), duration(3.2)
-        ('1.25 ms', '3.2 s')
-    """
-    if seconds >= 1000:
-        return f"{seconds:.0f} s"
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
-
-
 def share(fraction: float) -> str:
     """A fraction in per cent."""
     return f"{100 * fraction:.1f} %"
-
-
-def with_error(value: float, stderr: float) -> str:
-    """A value to the second digit of its standard error.
-
-    Example:
-        >>> with_error(-0.0040460, 0.01532), with_error(0.5, 0.0)
-        ('-0.004 ± 0.015', '0.5 ± 0')
-        >>> with_error(0.5, math.nan)
-        '0.5 (one shot a circuit gives no standard error)'
-    """
-    if math.isnan(stderr):
-        return f"{value:.12g} (one shot a circuit gives no standard error)"
-    if stderr == 0:
-        return f"{value:.12g} ± 0"
-    digits = max(0, 1 - math.floor(math.log10(stderr)))
-    return f"{value:.{digits}f} ± {stderr:.{digits}f}"
 
 
 def printable(text: str) -> str:
@@ -134,11 +102,6 @@ def printable(text: str) -> str:
 def plain(cell: object) -> Text:
     """A cell of a table, never Rich's own markup, which records could hold."""
     return Text(printable(str(cell)))
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: 1 cut, 2 cuts."""
-    return f"1 {noun}" if number == 1 else f"{short(number)} {noun}s"
 
 
 @contextmanager

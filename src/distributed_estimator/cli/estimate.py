@@ -19,6 +19,7 @@ from ..execution import make_pool
 from ..probabilities import Probabilities
 from ..records import read_records
 from ..training.policies import StragglerSettings, check_address
+from ..views import counted, with_error
 from ._options import (
     PATH,
     FieldType,
@@ -29,7 +30,6 @@ from ._options import (
     take_policy,
 )
 from ._output import (
-    counted,
     note,
     print_files,
     print_json,
@@ -37,7 +37,6 @@ from ._output import (
     print_table,
     progress_console,
     stages_as_dict,
-    with_error,
 )
 from ._query import Query, query_options, read_query
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -15,14 +17,15 @@ from qiskit.circuit import Gate
 from ..analysis.costs import LEVEL, CostModel, Features, Prediction, load_costs, write_model
 from ..cutting import AutoCut, CutPlan
 from ..cutting.drawing import converter, ranges
+from ..cutting.search import SHOTS_A_CIRCUIT, other_widths
 from ..errors import InputError, PlanTooLargeError, named, short
 from ..estimator import DistributedEstimator
 from ..pipeline import Prepared, Price, Request, in_bytes
 from ..pubs import merge, read_pubs
+from ..records.files import refused
+from ..views import counted, duration
 from ._options import NEW_FILE, PATH, is_given
 from ._output import (
-    counted,
-    duration,
     note,
     print_files,
     print_json,
@@ -164,11 +167,19 @@ _COSTS: dict[str, Any] = {
     metavar="PATH",
     help="Write a picture of the circuit, its cuts and its fragments to PATH, .svg or .png.",
 )
+@click.option(
+    "--front",
+    type=NEW_FILE,
+    metavar="PATH",
+    help="Write a chart of the price by the width of a fragment to PATH, .svg or .png. Needs "
+    "--max-qubits.",
+)
 def plan(
     as_json: bool,
     draw: bool | None,
     costs: tuple[Path, ...],
     figure: Path | None,
+    front: Path | None,
     **options: Any,
 ) -> None:
     """Show how the circuit in FILE would be cut: fragments, cuts, settings, circuits, overhead.
@@ -176,12 +187,17 @@ def plan(
     Takes a query as `dest estimate` does and runs nothing. What cannot reach the observable is left
     out, as it is when the circuit is run. The plan fits if it takes at most half of the memory that
     is free. With --precision, it says how many shots that takes, from a simulation of the pieces;
-    parameters without a value are given random ones. With --costs, it says what the query would
+    parameters without a value are given random ones. With --max-qubits, it says why the search
+    chose its cuts, and what other widths would cost. With --costs, it says what the query would
     cost, too.
     """
-    if figure is not None:
-        converter(figure)
+    for path in filter(None, (figure, front)):
+        converter(path)
     query = read_query(**options)
+    if front is not None:
+        if not isinstance(query.settings.cuts, AutoCut):
+            raise InputError("`--front` shows what other widths cost: give `--max-qubits N`")
+        _charts().require_charts()
     forecast = Forecast.of(query)
     model = _model(costs, None) if costs else None
     found = [] if model is None else _predictions(model, features_of(query, forecast))
@@ -195,6 +211,10 @@ def plan(
     if figure is not None:
         forecast.plan.draw(query.settings.basis).save(figure)
         document |= {"figure": str(figure)}
+    if front is not None:
+        with refused("write", front):
+            _charts().front_figure(document["alternatives"], _alternative(forecast.plan), front)
+        document |= {"front": str(front)}
     if as_json:
         print_json(document)
         return
@@ -204,8 +224,9 @@ def plan(
     if draw or (draw is None and len(forecast.plan.normal.operations) <= MAX_DRAWN):
         click.echo()
         click.echo(printable(str(draw_cuts(forecast.plan).draw("text", idle_wires=True))))
-    if figure is not None:
-        print_files({"figure": printable(str(figure))})
+    print_files(
+        {name: printable(document[name]) for name in ("figure", "front") if name in document}
+    )
 
 
 def draw_cuts(plan: CutPlan) -> QuantumCircuit:
@@ -279,7 +300,8 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     columns = ("#", "kind", "gate", "qubits", "on fragments", "instruction", "rank")
     if rows:
         print_table((*columns, "sampling overhead"), rows, "Cuts", left=5)
-    _print_alternatives(document)
+    if isinstance(query.settings.cuts, AutoCut):
+        _print_choice(document["alternatives"], query.settings.cuts, forecast.plan)
     click.echo(
         f"{counted(document['num_qubits'], 'qubit')} in "
         f"{counted(document['num_fragments'], 'fragment')} of at most "
@@ -312,24 +334,54 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
 
 def _alternatives(query: Query, search: AutoCut, plan: CutPlan) -> list[dict[str, Any]]:
     """Plans of other widths, and this one, as far as no narrower one costs less."""
-    return [
-        {
-            **asdict(each.predicted),
-            "price": each.predicted.price,
-            "num_fragments": each.num_fragments,
-            "num_cuts": each.num_cuts,
-        }
-        for each in CutPlan.alternatives(query.circuit, search, plan.observed)
-    ]
+    found = CutPlan.alternatives(query.circuit, search, plan.observed)
+    return [_alternative(each) for each in found]
 
 
-def _print_alternatives(document: dict[str, Any]) -> None:
-    found = document.get("alternatives", [])
-    if found:
-        columns = ("width", "fragments", "cuts", "circuits", "shots", "price in shots")
-        names = ("width", "num_fragments", "num_cuts", "circuits", "shots", "price")
-        rows = ([short(round(each[name])) for name in names] for each in found)
-        print_table(columns, rows, "Searches for other widths, for a standard error of 0.01")
+def _alternative(plan: CutPlan) -> dict[str, Any]:
+    counts = {"num_fragments": plan.num_fragments, "num_cuts": plan.num_cuts}
+    return asdict(plan.predicted) | {"price": plan.predicted.price} | counts
+
+
+def _print_choice(found: Sequence[dict[str, Any]], search: AutoCut, plan: CutPlan) -> None:
+    """Prints what the search has paid for, what each cut multiplies, and other widths."""
+    own, width = plan.predicted, cast(int, search.max_qubits)
+    circuits = SHOTS_A_CIRCUIT * own.circuits
+    click.echo(
+        f"Chosen: the lowest price found with at most {counted(width, 'qubit')} a fragment, "
+        f"{short(round(own.price))} shots:\n{short(round(own.shots))} for a standard error of "
+        f"0.01, {short(round(circuits))} for {counted(own.circuits, 'circuit')}, "
+        f"{short(round(own.price - own.shots - circuits))} for the contraction.\n"
+    )
+    alike = Counter(
+        (
+            *(cut.kind, cut.name, f"× {cut.spread:.3g}"),
+            "× " + _joined(dict.fromkeys(len(s.basis("full").operations) for s in cut.sides), ", "),
+        )
+        for cut in plan.cuts
+    )
+    if alike:
+        print_table(
+            ("kind", "gate", "cuts", "shots of a fragment", "circuits of a fragment"),
+            ((*key[:2], count, *key[2:]) for key, count in alike.items()),
+            "What a cut costs each fragment that it ends on",
+            left=2,
+        )
+    columns = ("at most", "width", "fragments", "cuts", "circuits", "shots", "price in shots")
+    names = ("width", "num_fragments", "num_cuts", "circuits", "shots", "price")
+    rows = (
+        (limit, *(short(round(best[name])) for name in names), f"{best['price'] / own.price:.3g}")
+        for limit in other_widths(width)
+        for best in [each for each in found if each["width"] <= limit][-1:]
+    )
+    title = "Searches for other widths, for a standard error of 0.01"
+    print_table((*columns, "× this"), rows, title)
+
+
+def _charts() -> ModuleType:
+    from ..analysis import charts  # takes the extra `report`
+
+    return charts
 
 
 def _joined(numbers: Iterable[int], between: str = " ") -> str:

@@ -16,8 +16,9 @@ from rich.console import Console
 from ..analysis.frames import Answer, Inventory, query_records, take_inventory
 from ..checks import is_number
 from ..errors import RecordError, named
+from ..views import counted
 from ._options import PATH, json_option
-from ._output import counted, note, print_json, printable, progress_console, table
+from ._output import note, print_json, printable, progress_console, table
 
 _MOST_ROWS = 1000
 _WIDEST = 100_000

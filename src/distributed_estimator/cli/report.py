@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import RecordError, named
+from ..views import counted
 from ._options import FOLDER, NEW_FILE, NEW_FOLDER, json_option
-from ._output import counted, print_json, printable
+from ._output import print_json, printable
 
 if TYPE_CHECKING:
     from ..analysis.report import StudyData

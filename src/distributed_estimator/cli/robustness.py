@@ -9,8 +9,9 @@ import click
 
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyPoint, percent
 from ..training.config import AttackConfig
+from ..views import duration
 from ._options import FOLDER, PATH, json_option, options_of, take
-from ._output import duration, print_files, print_json, print_table, progress_bar
+from ._output import print_files, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from ..training.robustness import RobustnessResult

@@ -22,6 +22,7 @@ from ..simulation import Load, SimulationResult, parse_service
 from ..simulation import simulate as simulate_run
 from ..training.policies import Seconds, StragglerSettings
 from ..training.settings import Config, Count, about
+from ..views import counted, duration
 from ._options import (
     PATH,
     json_option,
@@ -31,15 +32,7 @@ from ._options import (
     take,
     take_policy,
 )
-from ._output import (
-    counted,
-    duration,
-    note,
-    print_json,
-    print_table,
-    progress_console,
-    share,
-)
+from ._output import note, print_json, print_table, progress_console, share
 
 MOST_WORKERS = 10_000
 MOST_TASKS = 1_000_000

@@ -13,9 +13,9 @@ from msgspec import Meta
 
 from ..errors import InputError, TrainingStoppedError
 from ..training.config import Pipeline
+from ..views import counted
 from ._options import FOLDER, PATH, TEXT_PATH, FieldType, json_option
 from ._output import (
-    counted,
     note,
     print_json,
     print_table,

@@ -18,6 +18,7 @@ from ..training.models import ModelConfig, feature_range
 from ..training.policies import StragglerSettings
 from ..training.runs import RunFolder, Scores, TrainingResult
 from ..training.workloads import ALIASES, WORKLOADS, WorkloadConfig, load_workload
+from ..views import duration
 from ._options import (
     PATH,
     TEXT_PATH,
@@ -30,7 +31,6 @@ from ._options import (
     take_policy,
 )
 from ._output import (
-    duration,
     note,
     print_files,
     print_json,

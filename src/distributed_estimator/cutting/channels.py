@@ -21,6 +21,7 @@ from itertools import combinations, product
 from typing import Literal
 
 import numpy as np
+import scipy  # whose parts are imported when they are first used
 from qiskit.circuit.library import (
     HGate,
     IGate,
@@ -34,7 +35,6 @@ from qiskit.circuit.library import (
     ZGate,
 )
 from qiskit.synthesis import TwoQubitWeylDecomposition
-from scipy.linalg import block_diag, polar, schur
 
 from .gates import ComplexArray, FloatArray, IntArray
 
@@ -155,7 +155,7 @@ class SlotBasis:
     def _blocks(self, measured: FloatArray) -> FloatArray:
         alone = np.ones((1, 1))
         blocks = [measured if operation.measures else alone for operation in self.operations]
-        return np.asarray(block_diag(*blocks))
+        return np.asarray(scipy.linalg.block_diag(*blocks))
 
     @cached_property
     def pair_inverse(self) -> FloatArray:
@@ -397,9 +397,9 @@ def _common_frame(
     """
     mixtures = [span[0] * np.cos(t) + span[1] * np.sin(t) * phase for t, phase in _PROBES]
     regular = span[0] if _regularity(span[0]) > 0.3 else max(mixtures, key=_regularity)
-    unitary, _ = polar(regular)
+    unitary, _ = scipy.linalg.polar(regular)
     turned = unitary.conj().T @ span
-    _, vectors = schur(
+    _, vectors = scipy.linalg.schur(
         max(turned, key=lambda m: abs(np.subtract(*np.linalg.eigvals(m)))), "complex"
     )
     after, before = unitary @ vectors, vectors.conj().T

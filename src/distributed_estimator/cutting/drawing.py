@@ -9,9 +9,9 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 from qiskit.circuit import ControlledGate
 
@@ -449,7 +449,7 @@ def _text(x: float, y: float, text: str, style: str) -> str:
 
 def _plain(text: str) -> str:
     """Text without what SVG takes for tags, or cannot hold."""
-    return escape("".join(letter if letter.isprintable() else "�" for letter in text))
+    return escape("".join(letter if letter.isprintable() else "�" for letter in text), quote=False)
 
 
 def _box(x: float, y: float, width: float, height: float, style: str) -> str:

@@ -24,7 +24,7 @@ from .fragments import Cut, Fragment, separating, split
 from .gates import gate_key
 from .marks import CutAt, check_marks, cut_at, marks
 from .runs import merge_runs
-from .search import AutoCut, Prediction, find_cuts, predict
+from .search import AutoCut, Prediction, find_cuts, other_widths, predict
 
 Labels: TypeAlias = Sequence[Hashable]
 Cuts: TypeAlias = "Labels | AutoCut | CutAt | CutPlan | None"
@@ -172,7 +172,7 @@ class CutPlan:
         if not isinstance(width, int):
             raise InputError(f"`max_qubits` is {width}: give one width to compare it with others")
         plans: list[CutPlan] = []
-        for other in sorted({max(1, width // 2), max(1, width - 1), width, width + 1, 2 * width}):
+        for other in other_widths(width):
             own = replace(search, max_qubits=other, seconds=search.seconds / 4)
             with suppress(CutError):
                 plan = CutPlan.build(circuit, own, observed)

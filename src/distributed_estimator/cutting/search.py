@@ -42,7 +42,8 @@ from .runs import merge_runs
 _log = logging.getLogger(__name__)
 
 _PRECISION = 0.01
-_CIRCUIT = 300.0  # shots that take as long as it takes to begin a circuit
+SHOTS_A_CIRCUIT = 300.0
+"""Shots that take as long as it takes to begin a circuit."""
 _FLOPS = 250_000.0  # floating-point operations that take as long as a shot
 _COSTS: tuple[Cost, ...] = ("circuits", "spreads")
 _STEPS = 60_000
@@ -140,7 +141,7 @@ class Prediction:
     @property
     def price(self) -> float:
         """All of it in shots: a circuit as 300 of them, 250,000 operations as one."""
-        return self.shots + _CIRCUIT * self.circuits + self.flops / _FLOPS
+        return self.shots + SHOTS_A_CIRCUIT * self.circuits + self.flops / _FLOPS
 
 
 def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
@@ -168,6 +169,11 @@ def _flops(slots: list[list[tuple[int, int]]]) -> float:
         f"{','.join(letters)}->", *shapes, shapes=True, optimize="greedy"
     )
     return float(path.opt_cost)
+
+
+def other_widths(width: int) -> list[int]:
+    """Widths to compare one with: half and twice as many qubits, one more and one less, itself."""
+    return sorted({max(1, width // 2), max(1, width - 1), width, width + 1, 2 * width})
 
 
 class Found(NamedTuple):
@@ -392,4 +398,4 @@ def _edge(cut: Cut) -> Edge:
 
 
 def _price(circuits: float, spread: float) -> float:
-    return spread / _PRECISION**2 + _CIRCUIT * circuits
+    return spread / _PRECISION**2 + SHOTS_A_CIRCUIT * circuits

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
-from scipy.special import ndtri
+import scipy
 
 from ..cutting import FloatArray, IntArray
 from .seen import SEED, Entries, Seen, SeenGroup, Sensitivity, Values, over
@@ -283,7 +283,7 @@ class _Plan:
         """
         shots = self._shots
         planned = self._variances(shots)
-        safety = float(ndtri(1 - _MISSED / max(1, int(self._pending.sum()))))
+        safety = float(scipy.special.ndtri(1 - _MISSED / max(1, int(self._pending.sum()))))
         margins = before = last = np.ones(self._count)
         for _ in range(_APPROACHES):
             found = self._variances(shots) + safety * np.sqrt(self._doubts(shots))

@@ -18,8 +18,8 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from ..cutting import BoolArray, Cut, FloatArray, Fragment, IntArray, LocalOperation, SlotBasis
 from .experiments import FragmentExperiment, SettingFamily, SettingLayout
@@ -204,7 +204,10 @@ class SelectedMap:
     def transposed(self, table: NDArray[Any]) -> FloatArray:
         """Map (batch, rows) to (batch, product of ins) by the transposed matrix."""
         shape, places = (len(self._left), len(self._right)), (self._of_left, self._of_right)
-        sums = [self._left.T @ (csr_array((own, places), shape) @ self._right) for own in table]
+        sums = [
+            self._left.T @ (scipy.sparse.csr_array((own, places), shape) @ self._right)
+            for own in table
+        ]
         return np.stack(sums).reshape(len(table), -1)
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-from scipy.linalg import qr
+import scipy
 
 from ..cutting import BoolArray, FloatArray, IntArray
 from .drawn import DrawnExperiment
@@ -365,7 +365,7 @@ class SeenGroup:
         for row in np.flatnonzero(self.needed & (np.linalg.eigvalsh(grams)[:, 0] < least)):
             scales = self._uneven * np.sqrt(self._counted(shots[row]))[self.of, None]
             scaled = self.layout.outcome_rows * scales
-            _, _, order = qr(scaled.T, mode="economic", pivoting=True)
+            _, _, order = scipy.linalg.qr(scaled.T, mode="economic", pivoting=True)
             kept[row, self.of[order[: self.layout.size]]] = True
         return np.asarray(kept)
 

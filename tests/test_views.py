@@ -1,0 +1,125 @@
+"""What estimators and results show of themselves."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.primitives import PrimitiveResult, PubResult
+
+from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
+from distributed_estimator.cutting import CutPlan
+from distributed_estimator.execution import Deadline, Policy
+
+
+def chain(angle: float = 0.4) -> QuantumCircuit:
+    circuit = QuantumCircuit(4)
+    circuit.ry(angle, range(4))
+    for qubit in range(3):
+        circuit.cx(qubit, qubit + 1)
+    return circuit
+
+
+def facts(shown: Any) -> dict[str, str]:
+    """What a notebook shows, which has to be well-formed, and what the text says, too."""
+    title, table = ElementTree.fromstring(f"<div>{shown._repr_html_()}</div>")
+    assert title.text == type(shown).__name__ == repr(shown).splitlines()[0]
+    found = {row[0].text or "": row[1].text or "" for row in table}
+    lines = [line.split("  ", 1) for line in repr(shown).replace("\n  ", "\n").splitlines()[1:]]
+    assert [(name.strip(), fact.strip()) for name, fact in lines] == [
+        (name.strip(), fact) for name, fact in found.items()
+    ]
+    return {name.strip(): fact for name, fact in found.items()}
+
+
+def estimator(cuts: Any = "AABB", **options: Any) -> DistributedEstimator:
+    return DistributedEstimator(cuts, options=EstimatorOptions(seed=5, **options))
+
+
+def test_a_result_shows_values_errors_and_what_they_took():
+    own, circuit = estimator(), chain()
+    pubs = [(circuit, ["ZZZZ", "XXII"]), (circuit, "ZIIZ"), (chain(0.3), "ZZZZ")]
+    result = own.run(pubs, precision=0.02).result()
+    found = facts(result)
+    assert list(found)[:4] == ["PUB 0 [0]", "PUB 0 [1]", "PUB 1", "PUB 2"]
+    for name, pub, index in (("PUB 0 [1]", 0, 1), ("PUB 2", 2, ())):
+        value, stderr = map(float, found[name].split(" ± "))
+        assert abs(value - result[pub].data.evs[index]) <= 0.05 * stderr
+        assert stderr == pytest.approx(result[pub].data.stds[index], rel=0.05)
+    largest = max(pub.data.stds.max() for pub in result)
+    assert found["precision"] == f"0.02 met: largest standard error {largest:.2g}"
+    # The first two PUBs were evaluated together: what that took counts once.
+    shots = result[0].metadata["shots_total"] + result[2].metadata["shots_total"]
+    assert found["shots"] == str(shots)
+    assert facts(own)["so far"] == f"1 run, {shots} shots"
+    assert found["cuts"] == "1, 2 fragments of at most 2 qubits"
+    assert [part.split()[0] for part in found["time"].split(": ")[1].split(", ")] == [
+        *("partition", "generate", "execute", "reconstruct")
+    ]
+    assert next(iter(facts(result[1]))) == "value"
+    assert facts(result[1])["shots"] == str(result[0].metadata["shots_total"])
+
+
+def test_results_are_qiskits_and_survive_pickling():
+    result = estimator(shots=20).run([(chain(), ["ZZZZ", "XXII"])]).result()
+    copy = pickle.loads(pickle.dumps(result))
+    for each in (result, copy):
+        assert isinstance(each, PrimitiveResult)
+        assert isinstance(each[0], PubResult)
+    np.testing.assert_array_equal(copy[0].data.evs, result[0].data.evs)
+    assert repr(copy) == repr(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "precision", "expected"),
+    [
+        ({"max_shots": 500}, 1e-3, "0.001 not met: largest"),
+        ({"error_norm": "rms"}, 0.1, "0.1 met: root mean square"),
+        ({"shots": 50}, None, "shots were set; largest"),
+        ({"shots": 1}, None, "shots were set; largest standard error nan"),
+        ({}, 0, "exact"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::distributed_estimator.errors.PrecisionWarning")
+def test_a_result_says_whether_its_precision_was_met(
+    options: dict[str, Any], precision: float | None, expected: str
+):
+    result = estimator(**options).run([(chain(), ["ZZZZ", "XXII"])], precision=precision).result()
+    assert facts(result)["precision"].startswith(expected)
+    assert math.isnan(result[0].data.stds[0]) == (options.get("shots") == 1)
+
+
+def test_long_results_are_cut_and_empty_ones_shown():
+    result = estimator().run([(chain(), ["ZZZZ"] * 40)], precision=0).result()
+    assert facts(result)["…"] == "28 more values"
+    assert len(repr(result).splitlines()) < 25
+    assert facts(estimator().run([]).result())["shots"] == "0"
+
+
+def test_an_estimator_shows_its_cuts_and_the_options_that_were_changed(tmp_path: Path):
+    policy = Policy(deadline=Deadline(30.0))
+    own = DistributedEstimator(
+        AutoCut(max_qubits=2, seed=3),
+        workers=1,
+        options=EstimatorOptions(seed=1, shots=10, policy=policy),
+        log=tmp_path / "<log>.jsonl",
+    )
+    assert facts(own) == {
+        "cuts": "AutoCut(max_qubits=2, seed=3)",
+        "backend": "statevector",
+        "pool": "threads, 1 worker",
+        "options": "shots=10, seed=1, policy=Policy(deadline=Deadline(seconds=30.0))",
+        "log": str(tmp_path / "<log>.jsonl"),
+        "so far": "0 runs, 0 shots",
+    }
+    own.close()
+    assert facts(own)["so far"].endswith("; closed")
+    plan = CutPlan.build(chain(), "AABB")
+    assert facts(DistributedEstimator(plan))["cuts"] == repr(plan)
+    assert facts(DistributedEstimator(plan))["options"] == "defaults"
