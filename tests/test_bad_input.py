@@ -736,9 +736,9 @@ SIGNS = SparsePauliOp.from_sparse_list([("Z", [qubit], 1.0) for qubit in range(4
 @pytest.mark.parametrize(
     ("circuit", "observable", "cuts"),
     [
-        (chain(40), "Z" * 40, None),
-        (chain(40), "Z" * 40, "A" * 40),
-        (chain(40), SIGNS, None),
+        (entangled(40, 1, layers=30), "Z" * 40, None),
+        (entangled(40, 1, layers=30), "Z" * 40, "A" * 40),
+        (entangled(40, 1, layers=30), SIGNS, None),
         (many_cuts(), "ZZZ", "ABC"),
     ],
     ids=["too wide", "too wide, labelled", "too many outcomes", "too many cuts"],

@@ -639,8 +639,12 @@ def test_numbers_beyond_reading_are_shortened(dest: Callable[..., Done], star: P
 
 @pytest.fixture
 def wide(tmp_path: Path) -> Path:
-    """Forty qubits in a row."""
+    """Forty qubits in a row, all but the last five entangled as much as can be."""
     circuit = QuantumCircuit(40)
+    for layer in range(40):
+        circuit.rx(0.3, range(35))
+        for qubit in range(layer % 2, 34, 2):
+            circuit.rzz(0.4, qubit, qubit + 1)
     for qubit in range(39):
         circuit.cx(qubit, qubit + 1)
     (tmp_path / "wide.qpy").write_bytes(as_qpy(circuit))

@@ -156,8 +156,10 @@ def test_copies_are_shifted_where_going_back_takes_more():
     (broad,) = CutPlan.build(entangled(WIDTH, 1), "A" * WIDTH).fragments
     backend = StatevectorBackend()
     pays = [
-        adjoint_pays(backend, FragmentExperiment(fragment, (((0, "Z"),),), "full"), rows, products)
-        for fragment in (narrow, broad)
+        adjoint_pays(backend, experiment, np.zeros((1, 0)), rows, products)
+        for experiment in (
+            FragmentExperiment(fragment, (((0, "Z"),),), "full") for fragment in (narrow, broad)
+        )
         for rows, products in ((1000, 1), (4 * adjoint.COPIES, 4), (4 * adjoint.COPIES + 1, 4))
     ]
     assert pays == [False, False, False, True, False, True]

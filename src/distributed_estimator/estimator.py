@@ -279,7 +279,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
             raise InputError("`journal` needs a seed, as a run is found again by it: set `seed`")
         self.__dict__.update(
             cuts=cuts,
-            backend=_backend(backend),
+            backend=_backend(backend, chosen.memory_limit),
             pool=pool,
             workers=workers,
             options=chosen,
@@ -435,7 +435,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
             raise InputError("`precision` is 0, which takes no shots: give a positive one")
         simulated = Pipeline(
             self.cuts,
-            StatevectorBackend(),
+            StatevectorBackend(self.options.memory_limit),
             self.pipeline.pool,
             Conditions(),
             basis=self.options.setting_basis,
@@ -716,9 +716,9 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
         start = stop
 
 
-def _backend(backend: BaseSamplerV2 | Backend | None) -> Backend:
+def _backend(backend: BaseSamplerV2 | Backend | None, memory_limit: int | None) -> Backend:
     if backend is None:
-        return StatevectorBackend()
+        return StatevectorBackend(memory_limit)
     if isinstance(backend, BaseSamplerV2):
         from .backends.sampler import SamplerBackend
 

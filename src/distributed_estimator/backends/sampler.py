@@ -117,7 +117,9 @@ class SamplerBackend:
         """As many as a job holds, where a binding has more."""
         return self.circuits_per_job if experiment.num_circuits > self.circuits_per_job else None
 
-    def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
+    def row_bytes(
+        self, experiment: FragmentExperiment, angles: FloatArray, shots: int | None
+    ) -> int:
         """The bits of all shots, and tables of their outcomes; no state vector."""
         bits = experiment.fragment.num_qubits + len(experiment.fragment.slots)
         runs = min(experiment.num_circuits, self.circuits_per_job) * (shots or 0)

@@ -5,15 +5,16 @@ wires). The inner products of the branches are the exact fragment tensor, for al
 shots are drawn from the exact outcome distribution of each setting. A fragment is compiled once:
 gates on one qubit are fused, angles are gathered by kind of gate. What measurements and resets lose
 splits states, too, into those of an environment, over which inner products are summed. Narrow
-fragments are simulated here, at all rows at a time, wide ones in `wide`.
+fragments are simulated here, at all rows at a time, wide ones in `wide`, those that are too wide
+for state vectors in `compact`, where they are Clifford or hardly entangled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, reduce
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from ..subexperiments import (
     SlotwiseMap,
     Task,
 )
+from .compact import CompactProgram
 from .wide import NARROWEST, WideProgram
 
 _WORK_PER_TASK = 4_000_000
@@ -36,6 +38,8 @@ _SECONDS_PER_AMPLITUDE = 5e-9  # and gate
 _SECONDS_PER_AMPLITUDE_COMPILED = 7e-10
 _SECONDS_PER_BYTE = 3e-9  # of tables of outcomes, to draw and sum up
 _MOST_PROGRAMS = 1024
+_FEWEST_STATES, _MOST_STATES = 64 << 20, 1 << 30
+"""Bytes of state vectors that are always run, and that are run without another way in mind."""
 _SMALL = 1 << 10
 """Amplitudes up to which one call that multiplies zeros too is faster than several without."""
 _ZERO = np.array([[1], [0]], dtype=np.complex128)
@@ -49,15 +53,23 @@ _TO_Z = {
     "Y": np.array([[1, -1j], [1, 1j]])[..., None] / np.sqrt(2),
 }
 
+_P = TypeVar("_P")
 _Tables: TypeAlias = dict[GateKernel, ComplexArray]
 """Matrices of all occurrences of each kind of gate, shape (d, d, occurrences, rows)."""
 _Part: TypeAlias = ComplexArray | tuple[GateKernel, int]
 """A constant matrix, or a gate with angles and the number of its occurrence."""
 
 
+Method: TypeAlias = Literal["state vectors", "Paulis", "matrix product states"]
+"""How a fragment is simulated."""
+
+
 @dataclass(frozen=True)
 class StatevectorBackend:
     """Exact or shot-by-shot simulation of fragments, complex128; see `Backend`.
+
+    Attributes:
+        memory_limit: Bytes that all tasks together may take; None: not known.
 
     Example:
         >>> StatevectorBackend().name
@@ -67,6 +79,28 @@ class StatevectorBackend:
     name = identity = "statevector"
     exact = True
     max_qubits = None
+    memory_limit: int | None = None
+
+    def method(self, experiment: FragmentExperiment, angles: FloatArray) -> Method:
+        """How rows of angles are simulated.
+
+        Other than by state vectors only where these are large, and the other way is faster at any
+        angles, or all gates are Clifford at these. That shows in the last bits, and so depends on
+        configuration alone, not on what is free.
+        """
+        if self._state_bytes(experiment) <= self._most_states:
+            return "state vectors"
+        compact = _compact(experiment.fragment)
+        if compact.is_clifford(angles):
+            return "Paulis"
+        weak = compact.seconds(experiment) < self.row_seconds(experiment)
+        return "matrix product states" if weak else "state vectors"
+
+    @property
+    def _most_states(self) -> int:
+        # Of several workers, each has a share of the limit.
+        share = _MOST_STATES if self.memory_limit is None else self.memory_limit // 8
+        return min(_MOST_STATES, max(_FEWEST_STATES, share))
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As many as take about 20 ms."""
@@ -76,13 +110,22 @@ class StatevectorBackend:
         """All come from the same state: to divide them is to simulate it several times."""
         return None
 
-    def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
+    def row_bytes(
+        self, experiment: FragmentExperiment, angles: FloatArray, shots: int | None
+    ) -> int:
         """Branch states, their inner products and tables."""
-        fragment = experiment.fragment
-        states = 16 * fragment.num_branches << fragment.num_qubits + fragment.environment_qubits
+        fragment, method = experiment.fragment, self.method(experiment, angles)
+        states = self._state_bytes(experiment)
+        if method != "state vectors":
+            states = _compact(fragment).row_bytes(experiment, paulis=method == "Paulis")
         outcomes = sum(group.num_outcomes for group in experiment.groups)
         grams = 16 * outcomes * fragment.num_branches**2
-        return 4 * states + 3 * grams + (0 if shots is None else experiment.table_bytes())
+        return states + 3 * grams + (0 if shots is None else experiment.table_bytes())
+
+    @staticmethod
+    def _state_bytes(experiment: FragmentExperiment) -> int:
+        fragment = experiment.fragment
+        return 64 * fragment.num_branches << fragment.num_qubits + fragment.environment_qubits
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """What all circuits of its rows take: a task of some of them evaluates all the same."""
@@ -90,19 +133,23 @@ class StatevectorBackend:
         # 80 rows, on one core: the sum of these is right within a factor of about two.
         sampled = task.shots is not None
         calls = (_SECONDS_SAMPLED if sampled else _SECONDS_EXACT) * (1 + len(experiment.groups))
-        row = self.row_seconds(experiment)
+        method, row = self.method(experiment, task.angles), self.row_seconds(experiment)
+        if method != "state vectors":
+            compact = _compact(experiment.fragment)
+            row = compact.seconds(experiment, paulis=method == "Paulis")
         row += _SECONDS_PER_BYTE * experiment.table_bytes() if sampled else 0.0
         return calls + len(task.angles) * row
 
     def row_seconds(self, experiment: FragmentExperiment) -> float:
-        """What a row takes besides NumPy's calls, without its shots."""
+        """What a row takes as state vectors, besides NumPy's calls and without its shots."""
         wide = _is_wide(experiment.fragment)
         seconds = _SECONDS_PER_AMPLITUDE_COMPILED if wide else _SECONDS_PER_AMPLITUDE
-        return seconds * experiment.row_work
+        return seconds * min(experiment.row_work, 10**30)  # which a float can hold
 
-    def differentiates(self, experiment: FragmentExperiment) -> bool:
+    def differentiates(self, experiment: FragmentExperiment, angles: FloatArray) -> bool:
         """Whether a fragment is wide; copies of a narrow one are run all at once."""
-        return _is_wide(experiment.fragment)
+        wide = _is_wide(experiment.fragment)
+        return wide and self.method(experiment, angles) == "state vectors"
 
     def gradient(
         self, experiment: FragmentExperiment, angles: FloatArray, vector: FloatArray
@@ -114,8 +161,14 @@ class StatevectorBackend:
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Evaluate the task's circuits; see `Backend`."""
-        program = _program_of(experiment.fragment)
-        if isinstance(program, WideProgram):
+        program: Program | WideProgram | CompactProgram
+        if self.method(experiment, task.angles) == "state vectors":
+            program = _program_of(experiment.fragment)
+        else:
+            program = _compact(experiment.fragment)
+            if task.shots is None:
+                return FragmentResult(program.values(experiment, task.angles))
+        if isinstance(program, WideProgram | CompactProgram):
             tensors = program.tensors(task.angles, experiment.groups)
         else:
             states, tensors = program.run(task.angles), []
@@ -284,6 +337,7 @@ def _fuse(
 
 
 _programs: dict[str, Program | WideProgram] = {}
+_compacts: dict[str, CompactProgram] = {}
 _lock = Lock()
 
 
@@ -295,12 +349,23 @@ def _is_wide(fragment: Fragment) -> bool:
 def _program_of(fragment: Fragment) -> Program | WideProgram:
     """The fragment's program; fragments of the same content share one, in any process."""
     with _lock:
-        if fragment.key not in _programs:
-            wide = _is_wide(fragment)
-            _programs[fragment.key] = WideProgram(fragment.purified) if wide else Program(fragment)
-            if len(_programs) > _MOST_PROGRAMS:
-                del _programs[next(iter(_programs))]
-        return _programs[fragment.key]
+        wide = _is_wide(fragment)
+        make = (lambda: WideProgram(fragment.purified)) if wide else (lambda: Program(fragment))
+        return _kept(_programs, fragment.key, make)
+
+
+def _kept(programs: dict[str, _P], key: str, make: Callable[[], _P]) -> _P:
+    if key not in programs:
+        programs[key] = make()
+        if len(programs) > _MOST_PROGRAMS:
+            del programs[next(iter(programs))]
+    return programs[key]
+
+
+def _compact(fragment: Fragment) -> CompactProgram:
+    """The same for its program without state vectors."""
+    with _lock:
+        return _kept(_compacts, fragment.key, lambda: CompactProgram(fragment))
 
 
 # --- kernels --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ reconstruct values and standard errors, or gradients, from the tensors
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backends import StatevectorBackend
 from ..backends.seeds import Repetition
 from ..cutting import Cuts, FloatArray, IntArray, SettingBasis
 from ..errors import BackendError, DeadlineError, PlanTooLargeError, PrecisionWarning
@@ -83,6 +85,7 @@ from ..subexperiments import (
 from .preparation import Preparation, Prepared
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent, in_bytes
 
+_log = logging.getLogger(__name__)
 _ENOUGH = 0.9
 """Part of the shots asked for that a backend has to take, for a result to be estimated again."""
 _KEPT = 0.75
@@ -382,7 +385,9 @@ class _Session(ExitStack):
             for number, (experiment, own, rows) in enumerate(
                 zip(self.prepared.experiments, shifts, self.rows, strict=True)
             )
-            if adjoint_pays(self.pipeline.backend, experiment, own.count * len(rows), products)
+            if adjoint_pays(
+                self.pipeline.backend, experiment, rows, own.count * len(rows), products
+            )
         )
 
     def estimate(self, plan: ShotPlan | int | None) -> _Estimate:
@@ -796,6 +801,7 @@ class _Session(ExitStack):
         """The tasks of all fragments, if there is memory for them, and their reconstruction."""
         pipeline, prepared, batch = self.pipeline, self.prepared, self.request.batch
         request, most_elements = self._fitting(request)
+        self._log_methods()
         if Need(request, pipeline.pool.workers).total > _ONE_CORE_BYTES:
             self.enter_context(one_thread())
         queries = Queries.build(
@@ -820,6 +826,22 @@ class _Session(ExitStack):
             run_slices=self._run_slices,
         )
         return round_, reconstruction
+
+    def _log_methods(self) -> None:
+        """Name the fragments that the local simulator runs without state vectors, and how."""
+        backend = self.pipeline.backend
+        if not isinstance(backend, StatevectorBackend):
+            return
+        for experiment, rows in zip(self.prepared.experiments, self.rows, strict=True):
+            method, fragment = backend.method(experiment, rows), experiment.fragment
+            if method != "state vectors" and not experiment.is_trivial:
+                _log.info(
+                    "fragment %d (%d qubits, %d slots) is simulated by %s",
+                    fragment.index,
+                    fragment.num_qubits,
+                    len(fragment.slots),
+                    method,
+                )
 
     def _conditions_of(self, round_: Round) -> Conditions:
         """The conditions with the time that is left until the deadline, and the trace.
@@ -865,7 +887,10 @@ class _Session(ExitStack):
         ]
         self._lap("reconstruct")
         work = AdjointWork(backend, experiments)
-        size = max(backend.row_bytes(experiments[number], None) for number in self._adjoint)
+        size = max(
+            backend.row_bytes(experiments[number], self.rows[number], None)
+            for number in self._adjoint
+        )
         specs = [
             TaskSpec(f"{work.key} {number}", work.seconds(task), task.experiment)
             for number, task in enumerate(tasks)

@@ -114,7 +114,7 @@ class Need:
             at_once = min(len(angles), workers * request.backend.rows_per_task(experiment))
             worker = 0
             if not experiment.is_trivial:
-                worker = request.backend.row_bytes(experiment, request.mean_shots(number))
+                worker = request.backend.row_bytes(experiment, angles, request.mean_shots(number))
             result = experiment.result_bytes(sampled=request.sampled)
             if request.covariances:
                 result += experiment.covariance_bytes()

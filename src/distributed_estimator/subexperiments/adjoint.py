@@ -20,8 +20,8 @@ as much again for what these say together."""
 class AdjointBackend(Backend, Protocol):
     """A backend that also differentiates, whatever the number of angles, in a few passes."""
 
-    def differentiates(self, experiment: FragmentExperiment) -> bool:
-        """Whether it does so with this fragment."""
+    def differentiates(self, experiment: FragmentExperiment, angles: FloatArray) -> bool:
+        """Whether it does so with this fragment at rows of angles."""
 
     def row_seconds(self, experiment: FragmentExperiment) -> float:
         """About how long the exact tensor of a row takes."""
@@ -42,13 +42,20 @@ class AdjointBackend(Backend, Protocol):
 
 
 def adjoint_pays(
-    backend: Backend, experiment: FragmentExperiment, shifted_rows: int, products: int
+    backend: Backend,
+    experiment: FragmentExperiment,
+    angles: FloatArray,
+    shifted_rows: int,
+    products: int,
 ) -> bool:
-    """Whether derivatives of so many products take less work than so many rows with shifts."""
+    """Whether derivatives of so many products take less work than so many rows with shifts.
+
+    The rows without shifts are `angles`.
+    """
     return (
         COPIES * products < shifted_rows
         and isinstance(backend, AdjointBackend)
-        and backend.differentiates(experiment)
+        and backend.differentiates(experiment, angles)
     )
 
 

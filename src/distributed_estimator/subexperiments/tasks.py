@@ -182,8 +182,16 @@ class Backend(Protocol):
         None: all of them, as nothing is gained by dividing them.
         """
 
-    def row_bytes(self, experiment: FragmentExperiment, shots: int | None) -> int:
-        """Memory a worker needs at its peak per binding of a task, in bytes."""
+    def row_bytes(
+        self, experiment: FragmentExperiment, angles: FloatArray, shots: int | None
+    ) -> int:
+        """Memory a worker needs at its peak per binding of a task, in bytes.
+
+        Args:
+            experiment: What is run.
+            angles: Those of all bindings, shape (rows, angles of the fragment).
+            shots: As in `Task`, the mean of all circuits.
+        """
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """A rough guess of how long a task takes, by which short tasks are bundled."""
