@@ -1,4 +1,7 @@
-"""Circuits with their cuts, for the benchmark of shots; Z on every qubit is what they measure."""
+"""Circuits with their cuts, for the benchmarks of shots and peers.
+
+Z on every qubit is what they measure.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +66,12 @@ def _with_bindings(
 def qnn_blocks(cuts: int, count: int) -> CutCircuit:
     """The paper's QNN of 4 qubits."""
     return _with_bindings(f"QNN, {cuts} cuts", qnn(4), block_labels(4, cuts), count, seed=7)
+
+
+def halves(qubits: int, count: int) -> CutCircuit:
+    """The paper's QNN in two halves."""
+    labels = block_labels(qubits, 1)
+    return _with_bindings(f"QNN, {qubits} qubits, 1 cut", qnn(qubits), labels, count, seed=23)
 
 
 def chain(cuts: int, count: int) -> CutCircuit:

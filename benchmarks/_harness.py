@@ -188,6 +188,39 @@ def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return pool.submit(function, *args, **kwargs).result()
 
 
+class Child:
+    """A process for calls that may take too long: one that does ends it, the next has another."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    def call(
+        self, seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """What `function` returns or raises.
+
+        Raises:
+            TimeoutError: It takes longer than `seconds`.
+        """
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(max_workers=1, mp_context=context)
+            self._pool.submit(callable, function).result()  # imports what it is from
+        try:
+            return self._pool.submit(function, *args).result(seconds)
+        except TimeoutError:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._pool is not None:
+            for process in list(self._pool._processes.values()):
+                process.kill()
+            self._pool.shutdown()
+            self._pool = None
+
+
 def peak_memory() -> int:
     """Most bytes of memory this process has held at once.
 

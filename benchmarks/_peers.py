@@ -32,16 +32,14 @@ from qiskit.primitives import (
     SamplerPubResult,
 )
 from qiskit.quantum_info import Pauli, PauliList, Statevector
-from qiskit_addon_cutting import (
-    generate_cutting_experiments,
-    partition_problem,
-    reconstruct_expectation_values,
-)
 from qiskit_aer.primitives import SamplerV2
 
 from benchmarks._workload import Floats
 from distributed_estimator.reference.stages import flatten
 
+ADDON_MISSING = (
+    "qiskit-addon-cutting is not installed: pip install 'distributed-estimator[reference]'"
+)
 # With its dependencies, QCut 2.2 would put an older Aer in place of the one that is measured.
 QCUT_MISSING = "QCut is not installed: pip install --no-deps QCut pymetis"
 
@@ -52,10 +50,12 @@ class Estimate:
 
     Attributes:
         shots: Of all circuits together.
+        circuits: How many there were.
     """
 
     value: float
     shots: int
+    circuits: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +122,11 @@ class Terms:
         return np.ceil(most * self.shares)
 
 
+def addon_missing() -> str | None:
+    """Why qiskit-addon-cutting cannot be measured, or None if it can."""
+    return None if find_spec("qiskit_addon_cutting") is not None else ADDON_MISSING
+
+
 def addon(
     circuit: QuantumCircuit,
     labels: Sequence[Hashable],
@@ -140,12 +145,15 @@ def addon(
         num_samples: Of the quasi-probability distribution; infinity, as in the tutorials: every
             term with its own weight.
     """
+    from qiskit_addon_cutting import reconstruct_expectation_values
+
     np.random.seed(seed)  # noqa: NPY002  (the addon takes no generator)
     circuits, coefficients, observables = _addon_experiments(circuit, labels, num_samples)
-    sampler = _Aer(seed)
+    sampler = SeededAer(seed)
     results = {label: sampler.run(of, shots=shots).result() for label, of in circuits.items()}
     (value,) = reconstruct_expectation_values(results, coefficients, observables)
-    return Estimate(float(value), shots * sum(map(len, circuits.values())))
+    count = sum(map(len, circuits.values()))
+    return Estimate(float(value), shots * count, count)
 
 
 def addon_terms(circuit: QuantumCircuit, labels: Sequence[Hashable]) -> Terms:
@@ -159,6 +167,8 @@ def addon_terms(circuit: QuantumCircuit, labels: Sequence[Hashable]) -> Terms:
 def _addon_experiments(
     circuit: QuantumCircuit, labels: Sequence[Hashable], num_samples: float
 ) -> tuple[dict[Hashable, list[QuantumCircuit]], Any, Any]:
+    from qiskit_addon_cutting import generate_cutting_experiments, partition_problem
+
     flat = _flat(circuit, labels)
     problem = partition_problem(flat, labels, PauliList(["Z" * flat.num_qubits]))
     circuits, coefficients = generate_cutting_experiments(
@@ -167,8 +177,8 @@ def _addon_experiments(
     return circuits, coefficients, problem.subobservables
 
 
-class _Aer(BaseSamplerV2):
-    """Aer's sampler with a seed for every circuit.
+class SeededAer(BaseSamplerV2):
+    """Aer's sampler on one thread, with a seed for every circuit.
 
     With one seed, all circuits of a job and all jobs draw the same numbers, so that means which are
     multiplied are not independent, and their product is biased.
@@ -217,9 +227,9 @@ def qcut(circuit: QuantumCircuit, labels: Sequence[Hashable], shots: int, seed: 
     import QCut
 
     experiment = _qcut_experiment(circuit, labels)
-    results = QCut.run_experiments(experiment, shots=shots, backend=_Aer(seed))
+    results = QCut.run_experiments(experiment, shots=shots, backend=SeededAer(seed))
     value = float(QCut.estimate_expectation_values(results))
-    return Estimate(value, shots * experiment.num_circuits)
+    return Estimate(value, shots * experiment.num_circuits, experiment.num_circuits)
 
 
 def qcut_terms(circuit: QuantumCircuit, labels: Sequence[Hashable]) -> Terms:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._peers import Estimate
 from benchmarks._workload import Floats, Outcome, Workload
 
 MISSING = "pennylane is not installed: pip install pennylane"
@@ -67,6 +68,25 @@ def cut_query(load: Workload, cut_before: Sequence[int]) -> Callable[[], Outcome
         return Outcome(np.array(values, dtype=float).reshape(-1), stages)
 
     return call
+
+
+def cut_estimate(values: Floats, cut_before: Sequence[int], shots: int, seed: int) -> Estimate:
+    """One value of `qml.cut_circuit` with `shots` of each of its circuits.
+
+    Args:
+        values: Of one query, as a row of `Workload.bindings`.
+        cut_before: As for `cut_query`.
+        shots: Of each circuit.
+        seed: Of the device.
+    """
+    import pennylane as qml
+
+    num_qubits = len(values) // 3
+    script = _script(values, num_qubits, cut_before)
+    tapes, join = qml.cut_circuit(script, device_wires=qml.wires.Wires(range(num_qubits)))
+    device = qml.device("default.qubit", seed=seed)
+    results = qml.execute([tape.copy(shots=shots) for tape in tapes], device, diff_method=None)
+    return Estimate(float(join(results)), shots * len(tapes), len(tapes))
 
 
 def _script(row: Floats, num_qubits: int, cut_before: Sequence[int]) -> object:

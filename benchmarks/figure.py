@@ -2,13 +2,16 @@
 
 query: one line per way to ask one query of 4 qubits, against the number of cuts. shots: shots
 against the precision, and variance × shots against the number of cuts. fragment: seconds a value
-against the width, on one and two threads. Axes are logarithmic.
+against the width, on one and two threads. wide: time and memory of whole and cut circuits against
+the width. peers: circuits, seconds and variance × shots of each package. search: seconds and
+circuits of every plan against the width. Axes are logarithmic.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +50,15 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     arguments = parser.parse_args()
     document = json.loads(arguments.document.read_text())
-    if document["benchmark"] == "shots":
-        figure = draw_shots(document)
-    else:
-        draws = {"query": draw, "fragment": draw_fragments}
-        figure = draws[document["benchmark"]](document["rows"])
+    draws: dict[str, Callable[[dict[str, Any]], Figure]] = {
+        "query": lambda of: draw(of["rows"]),
+        "fragment": lambda of: draw_fragments(of["rows"]),
+        "shots": draw_shots,
+        "wide": draw_wide,
+        "peers": draw_peers,
+        "search": draw_search,
+    }
+    figure = draws[document["benchmark"]](document)
     figure.savefig(arguments.picture, dpi=150)
 
 
@@ -73,8 +80,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     axes.set_xlabel("cuts")
     axes.set_ylabel("seconds a query")
     axes.set_title("One query: 4 qubits, ZFeatureMap + RealAmplitudes, Z⊗Z⊗Z⊗Z", loc="left")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    _plain(axes)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     return figure
 
@@ -118,11 +124,95 @@ def draw_fragments(rows: list[dict[str, Any]]) -> Figure:
         axes.set_yscale("log")
         axes.set_xlabel("qubits")
         axes.set_title(f"{threads} thread{'s' if threads > 1 else ''}", loc="left", fontsize=10)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        _plain(axes)
     panels[0].set_ylabel("seconds a value")
     panels[0].legend(frameon=False, fontsize=8)
     return figure
+
+
+def draw_wide(document: dict[str, Any]) -> Figure:
+    """Seconds and memory by width, from a document of `benchmarks.wide`."""
+    seconds: dict[str, dict[int, float]] = {}
+    memory: dict[str, dict[int, float]] = {}
+    for row in document["rows"]:
+        for of in ("name", "seconds"), ("counterpart", "counterpart_seconds"):
+            name, value = (row[key] for key in of)
+            seconds.setdefault(name, {})[row["case"]["qubits"]] = value
+    for entry in document["figures"]:
+        name, _, what = entry["name"].partition(": ")
+        if what == "memory" and entry["value"] > 0:
+            memory.setdefault(name, {})[entry["case"]["qubits"]] = entry["value"] / 2**20
+    looks = dict(zip(seconds, _LOOKS, strict=False))
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, lines, what in zip(
+        figure.subplots(1, 2), (seconds, memory), ("seconds a value", "MiB"), strict=True
+    ):
+        for name, points in lines.items():
+            widths, (colour, marker) = sorted(points), looks[name]
+            values = [points[width] for width in widths]
+            axes.plot(widths, values, color=colour, marker=marker, label=name)
+        axes.set_yscale("log")
+        axes.set_xlabel("qubits")
+        axes.set_ylabel(what)
+        _plain(axes)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_peers(document: dict[str, Any]) -> Figure:
+    """Three panels from a document of `benchmarks.peers`, a column of points for each query."""
+    costs = document["costs"]
+    queries = list(dict.fromkeys(cost["circuit"] for cost in costs))
+    names = list(dict.fromkeys(cost["contestant"] for cost in costs))
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    panels = {"circuits": "circuits", "seconds": "seconds a value", "price": "variance × shots"}
+    for axes, (what, label) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for name, (colour, marker) in zip(names, _LOOKS, strict=False):
+            own = [cost for cost in costs if cost["contestant"] == name]
+            shift = 0.1 * (names.index(name) - (len(names) - 1) / 2)
+            xs = [queries.index(cost["circuit"]) + shift for cost in own]
+            bars = [cost["price_stderr"] for cost in own] if what == "price" else None
+            axes.errorbar(
+                xs, [c[what] for c in own], bars, color=colour, marker=marker, ls="", label=name
+            )
+        axes.set_yscale("log")
+        axes.set_xticks(range(len(queries)), [query.replace(", ", "\n") for query in queries])
+        axes.tick_params(axis="x", labelsize=8)
+        axes.set_ylabel(label)
+        _plain(axes)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def draw_search(document: dict[str, Any]) -> Figure:
+    """Seconds and circuits of every plan by width, from a document of `benchmarks.search`."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, (what, label) in zip(
+        figure.subplots(1, 2), {"search": "seconds", "circuits": "circuits"}.items(), strict=True
+    ):
+        points: dict[str, list[tuple[int, float]]] = {"AutoCut": [], "qiskit-addon-cutting": []}
+        for entry in document["figures"]:
+            name, _, found = entry["name"].partition(": ")
+            if found == what:
+                whose = "qiskit-addon-cutting" if "qiskit-addon-cutting" in name else "AutoCut"
+                points[whose].append((entry["case"]["qubits"], entry["value"]))
+        for (name, found_points), (colour, marker) in zip(points.items(), _LOOKS, strict=False):
+            if found_points:
+                xs, ys = zip(*found_points, strict=True)
+                axes.plot(xs, ys, color=colour, marker=marker, ls="", alpha=0.7, label=name)
+        axes.set_yscale("log")
+        axes.set_xlabel("qubits")
+        axes.set_ylabel(label)
+        _plain(axes)
+    figure.axes[0].legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_shots(document: dict[str, Any]) -> Figure:
@@ -170,8 +260,7 @@ def _lines(axes: Axes, points: dict[str, dict[float, float]]) -> None:
             ys = [points[name][x] for x in xs]
             axes.plot(xs, ys, color=colour, marker=marker, linestyle=style, label=name)
     axes.set_yscale("log")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    _plain(axes)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Wide fragments on the local simulator: against Qulacs and Aer, cut and whole, with gradients.
+"""Wide fragments on the local simulator: against Qulacs and Aer, and with gradients.
 
 ``python -m benchmarks.fragment [--json] [--quick] [--part PART]``
 
 simulators: one exact value of the workload's circuit, not cut, on one thread, and two values on
 two: ours has a worker for each, the others two threads. gradient: all derivatives of RealAmplitudes
-against its value. cut: a chain cut once against the whole, time and memory. start: the first value
-of a process, when nothing is compiled yet and when an earlier process has done it.
+against its value. start: the first value of a process, when nothing is compiled yet and when an
+earlier process has done it. Cut and whole are compared by ``benchmarks.wide``.
 
 Every case runs in processes of its own, as Qulacs reads `OMP_NUM_THREADS` when it is loaded.
 """
@@ -16,7 +16,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,9 +25,9 @@ from qiskit.circuit.library import real_amplitudes
 from qiskit.quantum_info import SparsePauliOp
 
 from benchmarks import _qulacs
-from benchmarks._harness import Contestant, Timing, in_child, peak_memory, progress, take_turns
+from benchmarks._harness import Contestant, Timing, in_child, progress, take_turns
 from benchmarks._report import Bar, Figure, Report, Skipped, compare, distance, parser, run
-from benchmarks._workload import Outcome, block_labels, workload
+from benchmarks._workload import Outcome, workload
 from distributed_estimator import DistributedEstimator
 from distributed_estimator.gradient import FragmentGradient
 
@@ -128,42 +128,6 @@ def _measure_gradient(arguments: argparse.Namespace, report: Report) -> None:
         report.figures.append(Figure(case, "value", value.seconds, "s"))
 
 
-# --- cut and whole --------------------------------------------------------------------------------
-
-
-def _chain(qubits: int, cuts: int) -> tuple[float, float, int]:
-    """Value, median seconds, and bytes beyond what a narrow circuit has taken."""
-
-    def call(width: int, labels: Sequence[int]) -> Callable[[], float]:
-        load, estimator = workload(width, 1), DistributedEstimator(labels)
-        pub = load.circuit, load.observable, load.bindings
-        return lambda: float(estimator.run([pub], precision=0).result()[0].data.evs[0])
-
-    call(12, block_labels(12, 0))()  # loads the kernels
-    before, own, seconds = peak_memory(), call(qubits, block_labels(qubits, cuts)), []
-    for _ in range(4):
-        start = time.perf_counter()
-        value = own()
-        seconds.append(time.perf_counter() - start)
-    return value, float(np.median(seconds[1:])), peak_memory() - before
-
-
-def _measure_cut(arguments: argparse.Namespace, report: Report) -> None:
-    qubits = 16 if arguments.quick else 24
-    progress(f"cut: {qubits} qubits, whole and cut once")
-    case = {"qubits": qubits, "cuts": 1}
-    with _environment(OMP_NUM_THREADS="1"):
-        whole, cut = (in_child(_chain, qubits, cuts) for cuts in (0, 1))
-    if abs(whole[0] - cut[0]) > 1e-8:
-        raise RuntimeError(f"cut {cut[0]}, whole {whole[0]}: expected the same to 1e-8")
-    for name, place in (("time", 1), ("memory", 2)):
-        ratio = cut[place] / whole[place]
-        bars = () if arguments.quick else (Bar(f"cut once / whole, {name}", ratio, "<=", 0.02),)
-        report.figures.append(Figure(case, f"cut once / whole, {name}", ratio, "", bars))
-    report.figures.append(Figure(case, "whole", whole[1], "s"))
-    report.figures.append(Figure(case, "whole, memory", whole[2], "bytes"))
-
-
 # --- the first value ------------------------------------------------------------------------------
 
 
@@ -192,7 +156,6 @@ def _measure_start(arguments: argparse.Namespace, report: Report) -> None:
 PARTS: Mapping[str, Callable[[argparse.Namespace, Report], None]] = {
     "simulators": _measure_simulators,
     "gradient": _measure_gradient,
-    "cut": _measure_cut,
     "start": _measure_start,
 }
 

@@ -1,13 +1,15 @@
 """Where circuits are cut: the search of `AutoCut`, beside that of qiskit-addon-cutting.
 
-``python -m benchmarks.search [--json] [--quick] [--part PART] [--peer]``
+``python -m benchmarks.search [--json] [--quick] [--part PART] [--qasm FOLDER] [--peer]``
 
 circuits: circuits of MQT Bench (Quetschlich, Burgholzer and Wille, 2023) into pieces of 10 qubits:
 seconds, circuits for one measurement basis with all settings, and the predicted price. The bars are
-what the addon's search finds; with --peer it is run, too, up to two minutes a circuit. hundred:
-the paper's model on 100 qubits, from nothing to its exact value, which Aer's matrix product states
-give as well. rank: what the search predicts of plans, and what was measured: shots for a standard
-error of 0.01, as pilots say, with the circuits run.
+what the addon's search finds; with --peer it is run, too. qasm: the same of every OpenQASM 2 file
+of 12 to 120 qubits in and below a folder, for example one of QASMBench (Li and others, 2023);
+what is refused is listed with the reason. A search is ended after --limit seconds. hundred: the
+paper's model on 100 qubits, from nothing to its exact value, which Aer's matrix product states give
+as well. rank: what the search predicts of plans, and what was measured: shots for a standard error
+of 0.01, as pilots say, with the circuits run.
 """
 
 from __future__ import annotations
@@ -15,16 +17,17 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from mqt.bench import BenchmarkLevel, get_benchmark
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, qasm2
 from qiskit.circuit import ParameterVector
 from qiskit.circuit.library import efficient_su2, real_amplitudes
+from qiskit.transpiler.passes import RemoveBarriers
 from qiskit_addon_cutting.automated_cut_finding import (
     DeviceConstraints,
     OptimizationParameters,
@@ -32,10 +35,11 @@ from qiskit_addon_cutting.automated_cut_finding import (
 )
 from scipy.stats import spearmanr
 
-from benchmarks._harness import in_child, progress
+from benchmarks._harness import Child, in_child, progress
 from benchmarks._report import Bar, Figure, Report, Skipped, parser, run
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
-from distributed_estimator.cutting import CutPlan
+from distributed_estimator.cutting import CutPlan, Prediction
+from distributed_estimator.reference.stages import flatten
 
 WIDTH = 10
 # Circuits that the addon's search takes for pieces of 10 qubits, for one measurement basis.
@@ -52,7 +56,10 @@ CIRCUITS: dict[tuple[str, int], int | None] = {
 }
 MOST_SECONDS, MOST_SECONDS_OF_ALL, MOST_ERROR = 5.0, 3.0, 1e-8
 LEAST_CORRELATION = 0.9
-PEER_SECONDS = 120.0
+LIMIT = 120.0  # seconds
+QASM_QUBITS = range(12, 121)
+ADDON = "qiskit-addon-cutting"
+_CHILD = Child()
 
 
 def _circuit(name: str, qubits: int) -> QuantumCircuit:
@@ -62,49 +69,82 @@ def _circuit(name: str, qubits: int) -> QuantumCircuit:
     return circuit
 
 
-def _planned(circuit: QuantumCircuit) -> tuple[CutPlan, float]:
+class _Plan(NamedTuple):
+    seconds: float
+    cuts: int
+    predicted: Prediction
+
+
+def _planned(circuit: QuantumCircuit) -> _Plan:
+    """Ours."""
     begun = time.perf_counter()
     plan = CutPlan.build(circuit, AutoCut(WIDTH))
-    return plan, time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
+    if plan.predicted.width > WIDTH:
+        raise RuntimeError(f"a fragment of {plan.predicted.width} qubits, expected up to {WIDTH}")
+    return _Plan(seconds, plan.num_cuts, plan.predicted)
 
 
-def _circuits(quick: bool, peer: bool) -> Iterator[Figure | Skipped]:
-    for (name, qubits), most in list(CIRCUITS.items())[:: 4 if quick else 1]:
-        progress(f"{name} on {qubits} qubits")
-        circuit = _circuit(name, qubits)
-        plan, seconds = _planned(circuit)
-        case = {"qubits": qubits, "cuts": plan.num_cuts}
-        figure = partial(Figure, case)
-        bar = Bar("seconds", seconds, "<=", MOST_SECONDS)
-        yield figure(f"{name}: search", seconds, "s", (bar,))
-        count = plan.predicted.circuits
-        bars = () if most is None else (Bar("circuits", count, "<=", most),)
-        yield figure(f"{name}: circuits", count, "", bars)
-        yield figure(f"{name}: predicted price", plan.predicted.price, "")
-        if peer:
-            yield from _peer(name, circuit, case)
-
-
-def _peer(name: str, circuit: QuantumCircuit, case: dict[str, int]) -> Iterator[Figure | Skipped]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        asked = pool.submit(_addon, circuit)
-        try:
-            seconds, circuits = asked.result(PEER_SECONDS)
-            yield Figure(case, f"{name}: search of qiskit-addon-cutting", seconds, "s")
-            yield Figure(case, f"{name}: circuits of its plan", circuits, "")
-        except TimeoutError:
-            for process in list(pool._processes.values()):
-                process.kill()
-            yield Skipped(case, f"{name}: qiskit-addon-cutting", f"longer than {PEER_SECONDS:g} s")
-
-
-def _addon(circuit: QuantumCircuit) -> tuple[float, int]:
-    """Seconds of the addon's search, and the circuits of its plan as ours runs it."""
+def _addon(circuit: QuantumCircuit) -> _Plan:
+    """The addon's, counted as ours runs it."""
     begun = time.perf_counter()
-    flat = circuit.decompose(["Oracle"])
+    flat = RemoveBarriers()(flatten(circuit, lambda qubits: len(qubits) > 1))
     marked, _ = find_cuts(flat, OptimizationParameters(seed=0), DeviceConstraints(WIDTH))
     seconds = time.perf_counter() - begun
-    return seconds, CutPlan.build(marked, None).predicted.circuits
+    plan = CutPlan.build(marked, None)
+    return _Plan(seconds, plan.num_cuts, plan.predicted)
+
+
+def _figures(
+    name: str, qubits: int, plan: _Plan, held: bool = False, most: int | None = None
+) -> Iterator[Figure]:
+    """What a plan costs; `held` to a time, and to `most` circuits."""
+    figure, count = partial(Figure, {"qubits": qubits, "cuts": plan.cuts}), plan.predicted.circuits
+    bars = (Bar("seconds", plan.seconds, "<=", MOST_SECONDS),) if held else ()
+    yield figure(f"{name}: search", plan.seconds, "s", bars)
+    bars = () if most is None else (Bar("circuits", count, "<=", most),)
+    yield figure(f"{name}: circuits", count, "", bars)
+    yield figure(f"{name}: predicted price", plan.predicted.price, "")
+
+
+def _tried(
+    name: str, circuit: QuantumCircuit, way: Callable[[QuantumCircuit], _Plan], limit: float
+) -> Iterator[Figure | Skipped]:
+    """The figures of a search in a process of its own, or why there are none."""
+    try:
+        yield from _figures(name, circuit.num_qubits, _CHILD.call(limit, way, circuit))
+    except TimeoutError:
+        yield Skipped({"qubits": circuit.num_qubits}, name, f"longer than {limit:g} s")
+    except ValueError as error:
+        yield Skipped({"qubits": circuit.num_qubits}, name, str(error))
+
+
+def _circuits(arguments: argparse.Namespace) -> Iterator[Figure | Skipped]:
+    for (name, qubits), most in list(CIRCUITS.items())[:: 4 if arguments.quick else 1]:
+        progress(f"{name} on {qubits} qubits")
+        circuit = _circuit(name, qubits)
+        yield from _figures(name, qubits, _planned(circuit), True, most)
+        if arguments.peer:
+            yield from _tried(f"{name}, {ADDON}", circuit, _addon, arguments.limit)
+
+
+def _qasm(arguments: argparse.Namespace) -> Iterator[Figure | Skipped]:
+    """Every file of a folder, small ones first."""
+    files = Path(arguments.qasm).rglob("*.qasm")
+    for path in sorted(files, key=lambda path: (path.stat().st_size, path)):
+        name = path.stem
+        try:
+            circuit = qasm2.load(path, custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
+        except qasm2.QASM2ParseError as error:
+            yield Skipped({}, name, str(error))
+            continue
+        if circuit.num_qubits not in QASM_QUBITS:
+            continue
+        progress(f"{name} on {circuit.num_qubits} qubits")
+        circuit.remove_final_measurements()
+        yield from _tried(name, circuit, _planned, arguments.limit)
+        if arguments.peer:
+            yield from _tried(f"{name}, {ADDON}", circuit, _addon, arguments.limit)
 
 
 # --- a hundred qubits -----------------------------------------------------------------------------
@@ -222,24 +262,40 @@ def _rank(quick: bool) -> Iterator[Figure]:
 def measure(arguments: argparse.Namespace) -> Report:
     """All figures of the parts asked for."""
     parts = {
-        "circuits": partial(_circuits, arguments.quick, arguments.peer),
+        "circuits": partial(_circuits, arguments),
+        "qasm": partial(_qasm, arguments),
         "hundred": partial(_hundred, arguments.quick),
         "rank": partial(_rank, arguments.quick),
     }
-    report = Report("search", {"quick": arguments.quick, "width": WIDTH})
+    settings = {"quick": arguments.quick, "width": WIDTH, "limit": arguments.limit}
+    report = Report("search", settings)
     for name, part in parts.items():
-        if arguments.part in (None, name):
+        if arguments.part in (None, name) and (name != "qasm" or arguments.qasm):
             for found in part():
                 (report.skipped if isinstance(found, Skipped) else report.figures).append(found)
+    _CHILD.end()
     return report
 
 
 def main() -> None:
     """Measure and print."""
     options = parser("search", __doc__.split("\n\n", maxsplit=1)[0])
-    options.add_argument("--part", choices=("circuits", "hundred", "rank"))
+    options.add_argument("--part", choices=("circuits", "qasm", "hundred", "rank"))
+    options.add_argument(
+        "--qasm", type=Path, metavar="FOLDER", help="search the OpenQASM 2 files there, too"
+    )
     options.add_argument("--peer", action="store_true", help="run the addon's search, too")
-    run(measure, options.parse_args())
+    options.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT,
+        metavar="SECONDS",
+        help=f"end a search after so long (default: {LIMIT:g})",
+    )
+    arguments = options.parse_args()
+    if arguments.part == "qasm" and arguments.qasm is None:
+        options.error("--part qasm needs --qasm FOLDER")
+    run(measure, arguments)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from benchmarks import _cut_circuits as cut_circuits
 from benchmarks._cut_circuits import CutCircuit
-from benchmarks._harness import CALLS_A_TURN, Budget, Contestant, slope, take_turns
+from benchmarks._harness import CALLS_A_TURN, Budget, Child, Contestant, slope, take_turns
 from benchmarks._learning import Cell, Score, Setting, markdown, statement
 from benchmarks._optimum import fewest
 from benchmarks._paired import holm, paired
@@ -24,7 +25,7 @@ from benchmarks._peers import Terms, addon, addon_terms, qcut, qcut_missing, qcu
 from benchmarks._report import Bar
 from benchmarks._runtime import check_same, empty_tasks, in_turns
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
-from benchmarks.figure import draw_fragments, draw_shots
+from benchmarks.figure import draw_fragments, draw_peers, draw_search, draw_shots, draw_wide
 from benchmarks.overhead import POLICIES, VirtualRun
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.execution import TaskSpec, make_pool, run_tasks
@@ -149,11 +150,84 @@ def test_a_smoke_run_of_fragments_holds_every_part() -> None:
     document = smoke_run("fragment")
     threads = [row["case"]["threads"] for row in document["rows"]]
     assert threads.count(1) == threads.count(2) >= 2
-    assert {figure["case"].get("qubits") for figure in document["figures"]} == {8, 10, 12, 16}
+    assert {figure["case"].get("qubits") for figure in document["figures"]} == {8, 10, 12}
     panels = draw_fragments(document["rows"]).axes
     names = {row["name"] for row in document["rows"]}
     names |= {row["counterpart"] for row in document["rows"]}
     assert [{line.get_label() for line in axes.get_lines()} for axes in panels] == [names, names]
+
+
+@pytest.mark.soak
+def test_a_smoke_run_of_wide_circuits_goes_on_where_the_whole_no_longer_fits() -> None:
+    document = smoke_run("wide")
+    rows = {
+        (row["case"]["qubits"], row["name"], row["counterpart"][:3]) for row in document["rows"]
+    }
+    pieces = "cut into pieces of at most 10"
+    narrow = {(14, "whole", "not"), (14, "cut once", "not"), (14, "cut once", "who")}
+    assert rows == narrow | {(40, pieces, "not")}
+    assert all(row["error"] <= 1e-8 for row in document["rows"])
+    (refused,) = document["skipped"]
+    assert refused["case"] == {"qubits": 40, "cuts": 0}
+    assert "memory" in refused["reason"]
+    times, _ = draw_wide(document).axes
+    assert len(times.get_lines()) == 4
+
+
+@pytest.mark.soak
+def test_a_smoke_run_of_peers_holds_every_package_that_is_installed() -> None:
+    document = smoke_run("peers")
+    packages = {"qiskit-addon-cutting", "QCut", "PennyLane cut_circuit, wire cuts"}
+    absent = {skip["name"] for skip in document["skipped"]}
+    measured = {cost["contestant"]: cost for cost in document["costs"]}
+    assert set(measured) == {"ours", "ours, shots by design"} | (packages - absent)
+    assert all("pip install" in skip["reason"] for skip in document["skipped"])
+    assert measured["ours"]["circuits"] == 10
+    assert measured["qiskit-addon-cutting"]["circuits"] == 12
+    for cost in document["costs"]:
+        assert cost["runs"] >= 2
+        assert cost["price_stderr"] > 0
+    assert {len(axes.containers) for axes in draw_peers(document).axes} == {len(measured)}
+
+
+CHAIN = """OPENQASM 2.0;
+include "qelib1.inc";
+qreg q[12];
+creg c[12];
+h q[0];
+"""
+
+
+@pytest.mark.soak
+def test_files_are_searched_or_listed_with_the_reason(tmp_path: Path) -> None:
+    chain = CHAIN + "".join(f"cx q[{n}],q[{n + 1}];\n" for n in range(11)) + "measure q -> c;\n"
+    files = {
+        "chain": chain,
+        "control": CHAIN + "measure q[0] -> c[0];\nif(c==1) x q[1];\n",
+        "broken": "OPENQASM 2.0;\nnonsense q;\n",
+        "narrow": chain.replace("[12]", "[11]").replace("cx q[10],q[11];", ""),
+    }
+    (tmp_path / "below").mkdir()
+    for name, text in files.items():
+        (tmp_path / "below" / f"{name}.qasm").write_text(text)
+    document = smoke_run("search", "--part", "qasm", "--qasm", str(tmp_path))
+    figures = figures_of(document)
+    assert set(figures) == {"chain: search", "chain: circuits", "chain: predicted price"}
+    assert figures["chain: circuits"] == 10
+    reasons = {skip["name"]: skip["reason"] for skip in document["skipped"]}
+    assert set(reasons) == {"control", "broken"}
+    assert "classical control" in reasons["control"]
+    assert "nonsense" in reasons["broken"]
+    seconds, _ = draw_search(document).axes
+    assert [line.get_label() for line in seconds.get_lines()] == ["AutoCut"]
+
+
+def test_a_call_that_takes_too_long_is_ended_and_the_next_has_a_process() -> None:
+    child = Child()
+    with pytest.raises(TimeoutError):
+        child.call(0.05, time.sleep, 60)
+    assert child.call(60, abs, -3) == 3
+    child.end()
 
 
 @pytest.mark.soak

@@ -139,6 +139,16 @@ def test_a_hundred_qubits_of_the_papers_model_are_cut_nine_times():
     assert plan.predicted.circuits == 5 + 8 * 25 + 5
 
 
+def test_a_price_beyond_all_floats_is_refused():
+    circuit = QuantumCircuit(3)
+    for number in range(420):
+        one, other = ((0, 1), (1, 2), (0, 2))[number % 3]
+        circuit.iswap(one, other)
+        circuit.ry(0.1 * number, [one, other])
+    with pytest.raises(CutError, match=r"price of inf \(inf circuits.*inf operations to contract"):
+        CutPlan.build(circuit, AutoCut(1, wire_cuts=False, seconds=0.5))
+
+
 def test_a_run_whose_ends_have_unlike_ranks_has_a_price():
     """Control and target see a different number of gates at the angles that are to come."""
     one, other = ParameterVector("t", 2)

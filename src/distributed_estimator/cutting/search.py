@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 import time
 from collections import defaultdict
@@ -141,7 +142,15 @@ class Prediction:
     @property
     def price(self) -> float:
         """All of it in shots: a circuit as 300 of them, 250,000 operations as one."""
-        return self.shots + SHOTS_A_CIRCUIT * self.circuits + self.flops / _FLOPS
+        return self.shots + SHOTS_A_CIRCUIT * _float(self.circuits) + self.flops / _FLOPS
+
+
+def _float(number: int) -> float:
+    """A count as a float; infinity if it is beyond them, as settings of hundreds of cuts are."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
@@ -168,7 +177,7 @@ def _flops(slots: list[list[tuple[int, int]]]) -> float:
     _, path = opt_einsum.contract_path(
         f"{','.join(letters)}->", *shapes, shapes=True, optimize="greedy"
     )
-    return float(path.opt_cost)
+    return _float(path.opt_cost)
 
 
 def other_widths(width: int) -> list[int]:
@@ -190,13 +199,17 @@ def find_cuts(normal: NormalCircuit, search: AutoCut) -> Found:
     Raises:
         CutError: No plan fits for a price that is allowed.
     """
-    end = time.monotonic() + 0.7 * search.seconds  # what is found is still to be compared
+    begun = time.monotonic()
     places = _Places(normal, search)
 
     def out_of_time() -> bool:
-        return time.monotonic() >= end
+        # What is found is still to be compared.
+        return time.monotonic() >= begun + 0.7 * search.seconds
 
-    found = places.best(out_of_time)
+    def late() -> bool:
+        return time.monotonic() >= begun + search.seconds
+
+    found = places.best(out_of_time, late)
     allowed = search.max_qubits
     if found is None:
         raise CutError(
@@ -206,10 +219,10 @@ def find_cuts(normal: NormalCircuit, search: AutoCut) -> Found:
     if found.predicted.price > search.max_price:
         raise CutError(
             f"the best plan found under `max_qubits` {allowed} has a price of "
-            f"{found.predicted.price:.2g} ({found.predicted.circuits:.2g} circuits, "
+            f"{found.predicted.price:.2g} ({_float(found.predicted.circuits):.2g} circuits, "
             f"{found.predicted.shots:.2g} shots for a standard error of 0.01, "
             f"{found.predicted.flops:.2g} operations to contract), above `max_price` "
-            f"{search.max_price:.2g}: allow {places.least_width()} qubits, or raise `max_price`"
+            f"{search.max_price:.2g}: allow {places.least_width(late)} qubits, or raise `max_price`"
         )
     return found
 
@@ -275,8 +288,12 @@ class _Places:
             if before is not None
         ]
 
-    def best(self, out_of_time: OutOfTime) -> Found | None:
-        """The plan of the lowest price that is found; None where none fits."""
+    def best(self, out_of_time: OutOfTime, late: OutOfTime) -> Found | None:
+        """The plan of the lowest price that is found; None where none fits.
+
+        Nothing is searched for when it is `out_of_time`, and no second plan priced when it is
+        `late`.
+        """
         room, graph = self._search.room, self.graph
         whole = graph.components()
         if not graph.state(whole, room).excess:
@@ -294,7 +311,10 @@ class _Places:
                 annealing = Annealing(_price, _STEPS, self._search.seed + number, out_of_time)
                 starts.append(annealed(graph, start, room, self.groups, annealing))
         best = sorted(set(map(tuple, starts)), key=self._order)[:_FINALISTS]
-        found = [self._found(list(s)) for s in best if not self._order(s)[0]]
+        found: list[Found] = []
+        for parts in best:
+            if not self._order(parts)[0] and not (found and late()):
+                found.append(self._found(list(parts)))
         return min(found, key=lambda f: f.predicted.price, default=None)
 
     def _order(self, parts: Sequence[int]) -> tuple[int, float, Sequence[int]]:
@@ -372,12 +392,15 @@ class _Places:
         fragments, cuts = split(normal, cut, range(normal.num_qubits))
         return Found(normal, cut, predict(fragments, cuts))
 
-    def least_width(self) -> int:
-        """Width for which gates can be cut, qubits in order, at a price that is allowed."""
+    def least_width(self, late: OutOfTime) -> int:
+        """Width for which gates can be cut, qubits in order, at a price that is allowed.
+
+        It is the least one unless it gets `late`.
+        """
         clusters = self._whole_qubits()
         graph = self.graph.contracted(clusters)
         low, high = self._search.room.width, sum(self.graph.qubits)
-        while high - low > 1:
+        while high - low > 1 and not late():
             middle = (low + high) // 2
             parts = interval_partition(graph, range(len(graph.qubits)), Room(middle), "spreads")
             if parts is None or self._price_of(parts, clusters) > self._search.max_price:
