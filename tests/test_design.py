@@ -61,12 +61,12 @@ def chain(cuts):
 
 
 def weakly_coupled():
-    """Two halves of three qubits, and three gates close to the identity between them."""
-    circuit = coupled(6, [(0, 1), (1, 2), (3, 4), (4, 5)])
-    for qubit in range(3):
-        circuit.rzz(0.3, qubit, qubit + 3)
+    """Two pairs of qubits, and two gates close to the identity between them."""
+    circuit = coupled(4, [(0, 1), (2, 3)])
+    for qubit in range(2):
+        circuit.rzz(0.3, qubit, qubit + 2)
     rng = np.random.default_rng(5)
-    for qubit in range(6):
+    for qubit in range(4):
         circuit.u(*rng.uniform(-3, 3, 3), qubit)
     return circuit
 
@@ -582,7 +582,7 @@ SHAPES = {
     "2 cuts between two halves": (coupled(4, [(0, 1), (2, 3), (0, 2), (1, 3)]), "AABB"),
     "star": (coupled(4, [(0, 1), (0, 2), (0, 3)]), "ABCD"),
     "ring": (coupled(4, [(0, 1), (1, 2), (2, 3), (3, 0)]), "ABCD"),
-    "weak cuts": (weakly_coupled(), "AAABBB"),
+    "weak cuts": (weakly_coupled(), "AABB"),
 }
 
 
@@ -598,7 +598,9 @@ def assert_covered(z):
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("shape", "grouped"), zip(SHAPES, itertools.cycle([True, False])))
+@pytest.mark.parametrize(
+    ("shape", "grouped"), list(zip(SHAPES, itertools.cycle([True, False]), strict=False))
+)
 def test_coverage_of_many_values(shape, grouped):
     """Values of 250 at a time, each with shots of its own."""
     circuit, labels = SHAPES[shape]
@@ -614,7 +616,7 @@ def test_coverage_of_many_values(shape, grouped):
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("shape", "precision"), [("chain of 1 cuts", 0.02), ("chain of 2 cuts", 0.1), ("ring", 0.1)]
+    ("shape", "precision"), [("chain of 1 cuts", 0.02), ("chain of 2 cuts", 0.1)]
 )
 def test_coverage_of_many_runs(shape, precision):
     """Each plans its shots by a pilot of its own, which a batch may only seem to."""
