@@ -74,7 +74,7 @@ def _simulators(qubits: int, threads: int, repeats: int, allowance: float) -> li
 
 
 def _measure_simulators(arguments: argparse.Namespace, report: Report) -> None:
-    widths = (8, 12) if arguments.quick else range(8, 25, 2)
+    widths = (12,) if arguments.quick else range(8, 25, 2)
     repeats, allowance = (2, 0.1) if arguments.quick else (15, 4.0)
     for threads in (1, 2):
         for qubits in widths:

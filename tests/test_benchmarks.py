@@ -149,7 +149,7 @@ def test_a_smoke_run_of_shots_holds_every_contestant_and_circuit() -> None:
 def test_a_smoke_run_of_fragments_holds_every_part() -> None:
     document = smoke_run("fragment")
     threads = [row["case"]["threads"] for row in document["rows"]]
-    assert threads.count(1) == threads.count(2) >= 2
+    assert threads.count(1) == threads.count(2) >= 1
     assert {figure["case"].get("qubits") for figure in document["figures"]} == {8, 10, 12}
     panels = draw_fragments(document["rows"]).axes
     names = {row["name"] for row in document["rows"]}

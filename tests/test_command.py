@@ -137,7 +137,7 @@ def test_a_training_is_interrupted_in_its_first_moments(tmp_path: Path, seconds:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("again", [None, 0.3])
-@pytest.mark.parametrize("tenths", range(0, 31, 3))
+@pytest.mark.parametrize("tenths", range(0, 31, 6))
 def test_a_training_is_interrupted_at_any_moment(
     tmp_path: Path, tenths: int, again: float | None
 ) -> None:

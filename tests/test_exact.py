@@ -230,7 +230,7 @@ def test_random_cut_circuits_equal_the_statevector(query):
 
 
 @pytest.mark.soak
-@settings(max_examples=400, suppress_health_check=SLOW_TO_DRAW)
+@settings(max_examples=200, suppress_health_check=SLOW_TO_DRAW)
 @given(queries(max_qubits=7))
 def test_very_many_random_cut_circuits_equal_the_statevector(query):
     circuit, labels, terms, values = query

@@ -71,8 +71,8 @@ ALLOWANCE = 8.0
 """Seconds that recovery may take beyond what is told of it: the machine may be busy, and Dask asks
 for 5 s for an answer that died with its worker."""
 
-ROUNDS = 5
-"""What goes wrong one time in two is seen in 31 of 32 runs of a fault, and a flaw of the dispatcher
+ROUNDS = 3
+"""What goes wrong one time in two is seen in 7 of 8 runs of a fault, and a flaw of the dispatcher
 strikes on every pool and with several faults."""
 
 VERBS = {"answers": ("raise", "throttle", "nan", "shape", "change")}
@@ -247,8 +247,7 @@ def test_every_task_is_folded_in_once_however_often_it_happens(pool, fault, tmp_
 @pytest.mark.parametrize("fault", LINES)
 @pytest.mark.parametrize("pool", ["dask", "ray"], indirect=True)
 def test_lines_that_carry_rubbish_are_survived(pool, fault, tmp_path):
-    # Ray notices by itself, and takes 10 s to start an actor.
-    for seed in range(2 if pool.name == "ray" else 4):
+    for seed in range(2):
         one_round(pool, tmp_path, fault, seed)
     gather(pool, tmp_path, WORKERS)
 
@@ -359,9 +358,7 @@ def results_in(folder):
     return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
 
 
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 4))]
-)
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_an_estimate_has_the_same_bits_where_workers_are_killed(pool, seed, tmp_path, undisturbed):
     expected, keys = undisturbed
     rng = np.random.default_rng(seed)
@@ -575,7 +572,7 @@ def stop_round(name, helper, folder, moment):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "helper", "rounds"),
-    [("dask", None, 4), ("ray", None, 4), ("ray", "gcs_server", 1), ("ray", "raylet", 1)],
+    [("dask", None, 2), ("ray", None, 2), ("ray", "gcs_server", 1), ("ray", "raylet", 1)],
 )
 def test_a_helper_that_is_stopped_at_any_moment_is_one_error(name, helper, rounds, tmp_path):
     for moment in np.random.default_rng(1).uniform(0.0, 0.5, rounds):
@@ -614,7 +611,7 @@ def script(name, folder, *more):
 
 CONTROLLERS = [
     ("processes", "threads", 0),
-    *(pytest.param(name, name, seed, marks=pytest.mark.soak) for name in POOLS for seed in (1, 2)),
+    *(pytest.param(name, name, 1, marks=pytest.mark.soak) for name in POOLS),
 ]
 
 

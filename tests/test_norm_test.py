@@ -85,7 +85,7 @@ def test_the_variance_of_the_loss_gradient_is_that_of_repeated_steps(
     config = replace(
         ADAPTIVE, shots_total=20_000, head=head, loss=loss, model=ModelConfig(observable=observable)
     )
-    rng, samples = np.random.default_rng(4), np.arange(16)
+    rng, samples = np.random.default_rng(4), np.arange(8)
     gradients, claimed = [], []
     torch.manual_seed(1)
     _, classifier = build_classifier(config, 4, None, None)

@@ -71,7 +71,7 @@ def test_dear_circuits_are_left_out_and_values_stay_unbiased():
     points = np.tile(POINT, (120, 1))
     pub = CIRCUIT, "ZZZZ", points
     plain, dear = (
-        estimator("AABC", circuit_overhead=overhead)
+        estimator(circuit_overhead=overhead)
         .run([pub], precision=0.05, independent=True)
         .result()[0]
         for overhead in (0, 1000)

@@ -337,14 +337,14 @@ def check_every_kill(task: Workload, config: TrainingConfig, folder: Path, step:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_kill_before_any_change_on_the_disk_changes_nothing(task: Workload, tmp_path: Path):
-    check_every_kill(task, replace(BASE, epochs=2, batch_size=5), tmp_path, step=3)
+    check_every_kill(task, replace(BASE, epochs=2, batch_size=5), tmp_path, step=5)
 
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["adam", "lbfgs in batches", "cobyla", "spsa", "adaptive shots"])
 def test_so_it_is_for_every_optimiser(task: Workload, tmp_path: Path, name: str):
-    check_every_kill(task, CONFIGS[name], tmp_path, step=2 if name == "adam" else 6)
+    check_every_kill(task, CONFIGS[name], tmp_path, step=3 if name == "adam" else 11)
 
 
 # --- bad input: one clear error each, and the earlier state intact
@@ -597,9 +597,8 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", [0])
-def test_a_run_that_was_killed_ten_times_ends_as_if_it_had_not(tmp_path: Path, seed: int):
-    kill_and_resume(tmp_path, kills=10, seed=seed)
+def test_a_run_that_was_killed_five_times_ends_as_if_it_had_not(tmp_path: Path):
+    kill_and_resume(tmp_path, kills=5, seed=0)
 
 
 @pytest.mark.soak

@@ -107,14 +107,14 @@ BASES = SparsePauliOp(["ZZZ", "XIX", "YYI", "IZX", "III"], [1, 0.5, -0.7, 0.3, 2
 
 
 def gates():
-    """Two cuts of random gates and a symbolic one, a parameter on each side."""
+    """A cut of a CX and of a symbolic gate, and a parameter on each side."""
     x = ParameterVector("x", 3)
     circuit = entangled(3, 1, layers=1)
     circuit.ry(x[0], 0)
     circuit.rzz(x[1], 0, 1)
     circuit.rx(x[2], 1)
     circuit.cx(1, 2)
-    return circuit.compose(entangled(3, 2, layers=1, gate="cz"))
+    return circuit.compose(entangled(3, 2, layers=0))
 
 
 def wires():
@@ -134,29 +134,28 @@ POINTS = np.array([[0.3, -0.8, 1.1], [1.3, 0.5, -0.4], [0.3, 2.2, 1.1]])
 
 # --- Every sampler --------------------------------------------------------------------------------
 
-# Three cuts of the full basis take four times the circuits: in `make test` on one sampler.
-FULL_OF_MANY = [
-    pytest.param("full", name, marks=() if name == "aer" else pytest.mark.soak) for name in SAMPLERS
-]
-
-
-@pytest.mark.parametrize(
-    ("basis", "name"), [*FULL_OF_MANY, *(("minimal", name) for name in SAMPLERS)]
+# Those on a line run shot by shot, and are slow: they have the small basis and one point alone.
+each_sampler = pytest.mark.parametrize(
+    ("basis", "name"),
+    [(b, n) for b in ("full", "minimal") for n in SAMPLERS if b == "minimal" or "line" not in n],
 )
+
+
+@each_sampler
 def test_gate_cuts(name, basis):
     observables = [[BASES], ["ZZZ"], ["XYX"]]
-    points = POINTS[:1] if "on a line" in name else POINTS  # they are shot by shot, and slow
+    points = POINTS[:1] if "line" in name else POINTS
     assert_close(
         SAMPLERS[name](), gates(), observables, "ABB", points, shots=512, setting_basis=basis
     )
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("basis", ["full", "minimal"])
+@each_sampler
 def test_wire_cuts(name, basis):
     observables = [[BASES], ["XZY"]]
+    points = POINTS[:1] if "line" in name else POINTS
     assert_close(
-        SAMPLERS[name](), wires(), observables, None, POINTS, shots=512, setting_basis=basis
+        SAMPLERS[name](), wires(), observables, None, points, shots=512, setting_basis=basis
     )
 
 
@@ -716,14 +715,6 @@ class Counted(Wrapper):
         job = PrimitiveJob(lambda: results)
         job._submit()
         return job
-
-
-@pytest.mark.soak
-@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("name", SEEDED)
-def test_errors_with_seeds_of_samplers_are_as_said(name):
-    """For 1000 the ratio has a standard deviation of √(1/2000) = 0.022: 0.1 is 4.5 of them."""
-    assert abs(spread_over_claimed(SEEDED[name](), 1000) - 1) <= 0.1
 
 
 @pytest.mark.parametrize(

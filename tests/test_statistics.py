@@ -346,10 +346,11 @@ def test_meeting_a_precision_biases_nothing_where_outcomes_are_rare(precision):
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("shots", [200, 1024])
 @pytest.mark.parametrize("basis", ["full", "minimal"])
-@pytest.mark.parametrize("cuts", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["cx", "rzz", "CutWire", "cy", "ecr"])
+@pytest.mark.parametrize("cuts", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "shots"), [("cx", 200), ("rzz", 200), ("CutWire", 200), ("cx", 1024)]
+)
 def test_coverage_of_many_runs(kind, cuts, basis, shots):
     """4,000 repetitions: mean z² is known to √(2/n) = 0.022 and mean z to 0.016, so the bar is
     tighter, 0.1, where shots are many.
@@ -375,16 +376,13 @@ def test_coverage_of_many_runs(kind, cuts, basis, shots):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("basis", ["full", "minimal"])
 @pytest.mark.parametrize("precision", [0.1, 0.02])
-@pytest.mark.parametrize("labels", [None, "ABC"])
-def test_meeting_a_precision_biases_nothing_in_many_runs(labels, precision, basis):
-    """2500 runs: the mean of z is known to 0.02, five of which are 0.1; 1200 and 0.03 are alike.
+def test_meeting_a_precision_biases_nothing_in_many_runs(precision, basis):
+    """1200 runs: the mean of z is known to 1/√1200 = 0.029, five of which are 0.15.
 
     The few shots of 0.1 with minimal settings miss it often: choosing by the standard error biases
-    the mean by 0.11 standard errors there.
+    the mean by 0.11 standard errors there, to which three of 0.029 are added.
     """
-    circuit, _ = at_zero(2)
-    errors, stderrs = to_precision(circuit, labels, "ZZZ", precision, 2500, setting_basis=basis)
-    coarse = labels is not None and precision == 0.1 and basis == "minimal"
-    assert_unbiased_at_precision(errors, stderrs, precision, 0.17 if coarse else 0.1)
-    errors, stderrs = to_precision(rare(), None, "Z", precision / 2, 1200, setting_basis=basis)
-    assert_unbiased_at_precision(errors, stderrs, precision / 2, 0.15)
+    circuit, labels = at_zero(2)
+    errors, stderrs = to_precision(circuit, labels, "ZZZ", precision, 1200, setting_basis=basis)
+    coarse = precision == 0.1 and basis == "minimal"
+    assert_unbiased_at_precision(errors, stderrs, precision, 0.2 if coarse else 0.15)

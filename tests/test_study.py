@@ -983,7 +983,7 @@ def test_a_study_survives_kills_at_random_moments(slow: tuple[Path, Path], tmp_p
     path, whole = slow
     out = tmp_path / "out"
     rng = random.Random(7)
-    for _ in range(5):
+    for _ in range(3):
         with running(path, out) as process:
             wait_for(process, (out / "study.json").exists)
             time.sleep(rng.uniform(0.5, 3.5))

@@ -47,6 +47,7 @@ SHOTS_A_CIRCUIT = 300.0
 """Shots that take as long as it takes to begin a circuit."""
 _FLOPS = 250_000.0  # floating-point operations that take as long as a shot
 _COSTS: tuple[Cost, ...] = ("circuits", "spreads")
+_TANGLED, _TANGLE_POWER = 1e6, 2 / 3  # flops from which on shots grow with this power of them
 _STEPS = 60_000
 _STARTS = 6
 _FINALISTS = 6
@@ -129,7 +130,8 @@ class Prediction:
     Attributes:
         circuits: Circuits of all fragments with all settings, for one measurement basis.
         shots: For a standard error of 0.01 of a Pauli on all qubits, from the Schmidt coefficients
-            of the cuts at every fragment (`cutting.partition.shot_variance`).
+            of the cuts at every fragment (`cutting.partition.shot_variance`); more where fragments
+            hang together in many loops, as far as the contraction tells.
         flops: Operations to contract the fragments of one query.
         width: Qubits of the widest fragment.
     """
@@ -162,10 +164,12 @@ def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
             spreads[fragment] *= cut.spread
             slots[fragment].append((number, max(cut.rank)))  # as its core lies between the two
     held = [spread for spread, own in zip(spreads, slots, strict=True) if own]
-    shots = shot_variance(held) / _PRECISION**2
+    flops = _flops([own for own in slots if own])
+    tangled = max(1.0, flops / _TANGLED) ** _TANGLE_POWER
+    shots = shot_variance(held) * tangled / _PRECISION**2
     circuits = sum(fragment.num_settings("full") for fragment in fragments)
     width = max((fragment.num_qubits for fragment in fragments), default=0)
-    return Prediction(circuits, shots, _flops([own for own in slots if own]), width)
+    return Prediction(circuits, shots, flops, width)
 
 
 def _flops(slots: list[list[tuple[int, int]]]) -> float:
