@@ -4,9 +4,9 @@
 
 One exact value of a QNN (ZFeatureMap, RealAmplitudes with linear entanglement, Z on every qubit),
 all on the local simulator and one thread: not cut, cut once, and cut into pieces of at most ten
-qubits. Every width has a process of its own, where the contestants take turns. The whole goes on
-until its time, twice as much with every qubit, would exceed what is left of --budget, or until the
-estimator refuses it for want of memory.
+qubits. Every width has a process of its own, where the contestants take turns. The whole is left
+out where its time, twice as much with every qubit, would exceed what is left of --budget. From 26
+qubits on, the local simulator takes matrix product states for it by itself.
 
 Every value is held against the same circuit not cut on Aer's matrix product states, which are exact
 here: one CX a bond. How time grows with ever more cuts of small fragments is in `benchmarks.cuts`.
