@@ -16,9 +16,8 @@ from math import prod
 from typing import TypeAlias
 
 import numpy as np
+import scipy
 from qiskit.circuit.library import CXGate, HGate, SwapGate
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ..cutting import ComplexArray, FloatArray, Fragment, IntArray, Slot
 from ..cutting.gates import GateKernel
@@ -305,10 +304,11 @@ class _Line:
         pairs = np.array(
             [(g.qubits[0], q) for g in gates for q in g.qubits[1:]], dtype=np.int32
         ).reshape(-1, 2)
-        graph = coo_array(
+        graph = scipy.sparse.coo_array(
             (np.ones(len(pairs)), tuple(pairs.T)), shape=(num_qubits, num_qubits)
         ).tocsr()
-        self._order = reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True).tolist()
+        order = scipy.sparse.csgraph.reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True)
+        self._order = order.tolist()
         self._moves: list[_Move] = []
         self._cubes = 0.0
         # Logarithms of ranks left of every place: now, at most ever, and by the gates across alone.
