@@ -171,6 +171,15 @@ def test_a_wide_ghz_state(labels, caplog):
     assert "is simulated by Paulis" in caplog.text
 
 
+def test_a_fragment_is_logged_once_in_all_rounds(caplog):
+    observable = on(40, {39: "Z"})
+    with caplog.at_level(logging.INFO, "distributed_estimator"):
+        narrow = result_of(ghz(40), observable, "A" * 20 + "B" * 20, precision=0.05)
+        wide = result_of(ghz(40), observable, "A" * 40, precision=0.05)
+    assert min(narrow.metadata["shots_total"], wide.metadata["shots_total"]) > 0
+    assert caplog.messages == ["fragment 0 (40 qubits, 0 slots) is simulated by Paulis"]
+
+
 def test_wide_clifford_plans_by_their_angles():
     """With cuts of all kinds."""
     circuit = scrambled(WIDE, angle=np.pi / 2, layers=12)

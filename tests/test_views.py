@@ -102,6 +102,16 @@ def test_long_results_are_cut_and_empty_ones_shown():
     assert facts(estimator().run([]).result())["shots"] == "0"
 
 
+def test_results_that_others_put_together_show_their_values():
+    """Programs that mitigate errors make results of their own from ours, and drop the metadata."""
+    result = estimator().run([(chain(), ["ZZZZ"] * 20)], precision=0).result()
+    own = type(result[0])(result[0].data, metadata={})
+    both = type(result)([result[0], PubResult(own.data)])
+    assert list(facts(own).items()) == list(facts(result[0]).items())[:13]
+    assert facts(both)["…"] == "28 more values"
+    assert "shots" not in facts(both)
+
+
 def test_an_estimator_shows_its_cuts_and_the_options_that_were_changed(tmp_path: Path):
     policy = Policy(deadline=Deadline(30.0))
     own = DistributedEstimator(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from html import escape
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -58,15 +59,19 @@ class EstimatorResult(Shown, PrimitiveResult[PubResult]):
 
 
 def _facts_of(results: Mapping[str, PubResult]) -> dict[str, str]:
-    pubs = list(results.values())
-    values = [
+    values = (
         (f"{name} {list(index) or ''}", with_error(value, pub.data.stds[index]))
         for name, pub in results.items()
         for index, value in np.ndenumerate(pub.data.evs)
-    ]
-    facts = dict(values[:_MOST_VALUES])
-    if len(values) > _MOST_VALUES:
-        facts["…"] = f"{len(values) - _MOST_VALUES} more values"
+    )
+    facts = dict(islice(values, _MOST_VALUES))
+    more = sum(np.size(pub.data.evs) for pub in results.values()) - len(facts)
+    if more:
+        facts["…"] = f"{more} more values"
+    # Programs that put results together themselves may leave out what these took.
+    pubs = [pub for pub in results.values() if "query_id" in pub.metadata]
+    if len(pubs) < len(results):
+        return facts
     # PUBs on one circuit are evaluated together, and share what that took.
     batches = list({pub.metadata["query_id"]: pub.metadata for pub in pubs}.values())
     total = {key: sum(batch[key] for batch in batches) for key in _TOTALS}

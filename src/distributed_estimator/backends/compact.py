@@ -16,9 +16,8 @@ from math import prod
 from typing import TypeAlias
 
 import numpy as np
+import scipy
 from qiskit.circuit.library import CXGate, HGate, SwapGate
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ..cutting import ComplexArray, FloatArray, Fragment, IntArray, Slot
 from ..cutting.gates import GateKernel
@@ -41,6 +40,8 @@ _SECONDS_A_LETTER, _SECONDS_A_PRODUCT = 1e-7, 5e-9
 
 _Means: TypeAlias = Callable[[IntArray], FloatArray]
 """Expectation values of strings, (strings, qubits) -> (strings,); letters are 0 to 3."""
+_Image: TypeAlias = tuple[IntArray, IntArray]
+"""What a gate makes of every Pauli, and its sign."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,13 @@ class _Gate:
         kernel, columns = self.part
         own = np.sqrt(2.0 + np.arange(len(columns))) if angles is None else angles[list(columns)]
         return np.asarray(kernel.matrices(own[None])[0])
+
+    def image(self, angles: FloatArray) -> _Image | None:
+        """What it makes of Paulis at a row of angles; None if it makes several of one."""
+        if not isinstance(self.part, tuple):
+            return _image(self.part.tobytes(), len(self.part))
+        kernel, columns = self.part
+        return _image_at(kernel, *angles[list(columns)].tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +205,7 @@ class CompactProgram:
         """What every gate makes of Paulis; None if one makes several of one."""
         images = []
         for gate in self._gates:
-            matrix = gate.matrix(row)
-            image = _image(matrix.tobytes(), len(matrix))
+            image = gate.image(row)
             if image is None:
                 return None
             images.append((gate.qubits, *image))
@@ -239,7 +246,7 @@ def _paulis(width: int) -> ComplexArray:
 
 
 @lru_cache(maxsize=4096)
-def _image(matrix: bytes, size: int) -> tuple[IntArray, IntArray] | None:
+def _image(matrix: bytes, size: int) -> _Image | None:
     """What U†PU is for every Pauli, and its sign; None where it is no Pauli."""
     width = size.bit_length() - 1
     if width > _WIDEST_CLIFFORD:
@@ -253,6 +260,12 @@ def _image(matrix: bytes, size: int) -> tuple[IntArray, IntArray] | None:
     if np.abs(weights).max() > _ROUNDING or not signs.all():
         return None
     return image, signs.astype(np.int8)
+
+
+@lru_cache(maxsize=4096)  # as whether gates are Clifford is asked for several times
+def _image_at(kernel: GateKernel, *angles: float) -> _Image | None:
+    matrix = kernel.matrices(np.array([angles]))[0]
+    return _image(matrix.tobytes(), len(matrix))
 
 
 def _clifford_means(
@@ -291,10 +304,11 @@ class _Line:
         pairs = np.array(
             [(g.qubits[0], q) for g in gates for q in g.qubits[1:]], dtype=np.int32
         ).reshape(-1, 2)
-        graph = coo_array(
+        graph = scipy.sparse.coo_array(
             (np.ones(len(pairs)), tuple(pairs.T)), shape=(num_qubits, num_qubits)
         ).tocsr()
-        self._order = reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True).tolist()
+        order = scipy.sparse.csgraph.reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True)
+        self._order = order.tolist()
         self._moves: list[_Move] = []
         self._cubes = 0.0
         # Logarithms of ranks left of every place: now, at most ever, and by the gates across alone.

@@ -218,6 +218,7 @@ class Pipeline:
                 "positive precision, set `shots`, or use the statevector backend (backend=None)"
             )
         with _Session(self, request, replace(self.conditions, stop=stop), begun) as session:
+            session.log_methods()
             estimate = session.estimate(session.first_plan())
             session.remember()
             record = session.record(estimate)
@@ -801,7 +802,6 @@ class _Session(ExitStack):
         """The tasks of all fragments, if there is memory for them, and their reconstruction."""
         pipeline, prepared, batch = self.pipeline, self.prepared, self.request.batch
         request, most_elements = self._fitting(request)
-        self._log_methods()
         if Need(request, pipeline.pool.workers).total > _ONE_CORE_BYTES:
             self.enter_context(one_thread())
         queries = Queries.build(
@@ -827,10 +827,10 @@ class _Session(ExitStack):
         )
         return round_, reconstruction
 
-    def _log_methods(self) -> None:
+    def log_methods(self) -> None:
         """Name the fragments that the local simulator runs without state vectors, and how."""
         backend = self.pipeline.backend
-        if not isinstance(backend, StatevectorBackend):
+        if not (isinstance(backend, StatevectorBackend) and _log.isEnabledFor(logging.INFO)):
             return
         for experiment, rows in zip(self.prepared.experiments, self.rows, strict=True):
             method, fragment = backend.method(experiment, rows), experiment.fragment

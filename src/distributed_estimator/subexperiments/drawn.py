@@ -96,6 +96,8 @@ def drawn_bases(fragment: Fragment) -> list[SlotBasis]:
 def drawn_together(fragment: Fragment, cuts: Sequence[Cut]) -> tuple[tuple[int, ...], ...]:
     """A fragment's slots by what is drawn together: the ends of a loop, any other alone.
 
+    Slots are numbered in the order of their cuts, so that the groups hold them in this order, too.
+
     Args:
         fragment: The fragment.
         cuts: All cuts of its plan.
@@ -130,7 +132,7 @@ class DrawnSettings:
     """Settings of a fragment that were drawn, and how often.
 
     Attributes:
-        slots: What they were drawn from.
+        slots: What they were drawn from, in the order of the slots' numbers.
         operations: The number of the operation at every slot, shape (settings, slots). Settings
             that measure at the same slots follow each other.
         shots: How often each was drawn, shape (rows, measurement groups, settings).
@@ -159,10 +161,8 @@ class DrawnSettings:
         distinct, setting = np.unique(codes, return_inverse=True)
         table = np.zeros((shots.size, len(distinct)), dtype=np.intp)
         table[place, setting] = counts
-        operations = np.empty((len(distinct), len(bases)), dtype=np.intp)
-        numbers = [number for slot in slots for number in slot.slots]
-        sizes = [len(bases[number].operations) for number in numbers]
-        operations[:, numbers] = np.stack(np.unravel_index(distinct, sizes), axis=1)
+        sizes = [len(basis.operations) for basis in bases]
+        operations = np.stack(np.unravel_index(distinct, sizes), axis=1)
         order = np.lexsort(measured_slots(bases, operations).T[::-1])
         return DrawnSettings(
             slots, operations[order], table[:, order].reshape(*shots.shape, len(order))
@@ -314,7 +314,6 @@ class PooledLayout(SettingLayout):
     def __init__(self, layout: DrawnLayout, slots: Sequence[SlotDraw]) -> None:
         self.bases, self.size = layout.bases, layout.size
         self.num_settings, self.num_outcomes = 1, layout.num_outcomes
-        self._order = [number for slot in slots for number in slot.slots]
         weights, places = [], []
         for slot in slots:
             own = [self.bases[number] for number in slot.slots]
@@ -337,17 +336,11 @@ class PooledLayout(SettingLayout):
         """The fragment tensor of some Paulis from the mean of each at every slot outcome."""
         rows, paulis, size = frequencies.shape
         found = self._weights.transposed(frequencies.reshape(rows * paulis, size))
-        shape = [len(self.bases[number].inverse) for number in self._order]
-        axes = [1 + place for place in np.argsort(self._order)]
-        ordered = found.reshape(len(found), *shape).transpose(0, *axes)
-        return np.asarray(ordered.reshape(rows, paulis, -1))
+        return found.reshape(rows, paulis, -1)
 
     def pulled_back(self, vectors: FloatArray) -> FloatArray:
         """Weights of outcomes that make `means` of them products with vectors."""
-        ranks = [len(basis.inverse) for basis in self.bases]
-        axes = [1 + number for number in self._order]
-        ordered = vectors.reshape(-1, *ranks).transpose(0, *axes)
-        flat = self._weights(ordered.reshape(len(ordered), -1))
+        flat = self._weights(vectors.reshape(-1, self.size))
         return flat.reshape(*vectors.shape[:-1], self.num_outcomes)
 
 
