@@ -158,11 +158,16 @@ def _float(number: int) -> float:
 def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
     """What a plan of these fragments and cuts is likely to cost."""
     spreads = [1.0 for _ in fragments]
-    slots: list[list[tuple[int, int]]] = [[] for _ in fragments]
-    for number, cut in enumerate(cuts):
-        for fragment, _ in cut.ends:
+    joints: dict[tuple[int, ...], int] = {}  # by the fragments that cuts join, of all these as one
+    for cut in cuts:
+        ends = tuple(sorted(fragment for fragment, _ in cut.ends))
+        joints[ends] = joints.get(ends, 1) * max(cut.rank)  # as its core lies between the two
+        for fragment in ends:
             spreads[fragment] *= cut.spread
-            slots[fragment].append((number, max(cut.rank)))  # as its core lies between the two
+    slots: list[list[tuple[int, int]]] = [[] for _ in fragments]
+    for number, (ends, rank) in enumerate(joints.items()):
+        for fragment in ends:
+            slots[fragment].append((number, rank))
     held = [spread for spread, own in zip(spreads, slots, strict=True) if own]
     flops = _flops([own for own in slots if own])
     tangled = max(1.0, flops / _TANGLED) ** _TANGLE_POWER
@@ -173,7 +178,7 @@ def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
 
 
 def _flops(slots: list[list[tuple[int, int]]]) -> float:
-    """Operations to contract tensors whose axes are cuts, each with its size."""
+    """Operations to contract tensors whose axes are cuts, each with its number and size."""
     if not slots:
         return 0.0
     letters = ["".join(opt_einsum.get_symbol(number) for number, _ in own) for own in slots]
