@@ -159,13 +159,13 @@ def test_a_search_is_compared_with_those_for_other_widths(dest: Callable[..., Do
     assert [(each["width"], each["num_cuts"]) for each in found] == [(1, 3), (2, 1), (4, 0)]
     assert found[0]["price"] > found[1]["price"] > found[2]["price"]
     out = " ".join(dest(*plan).out.split())
-    # Of the chain's one cut CX: Σ s = √2, two ends of 5 operations, 2 fragments.
+    # Of the chain's one cut CX: Σ s = √2, two ends of 5 operations, 2 fragments: 2 · 2 / 2^(3/4).
     assert (
-        "2 qubits a fragment, 43000 shots: 40000 for a standard error of 0.01, 3000 for 10" in out
+        "2 qubits a fragment, 26784 shots: 23784 for a standard error of 0.01, 3000 for 10" in out
     )
     assert "gate cx 1 × 2 × 5" in out
     # One qubit more, three, would change nothing.
-    assert "2 2 2 1 10 40000 43000 1 3 2 2 1 10 40000 43000 1 4 4 1 0 1 10000 10300 0.24" in out
+    assert "2 2 2 1 10 23784 26784 1 3 2 2 1 10 23784 26784 1 4 4 1 0 1 10000 10300 0.385" in out
     assert "alternatives" not in dest("plan", file, "--label", "AABB", "--json").document
 
 
@@ -180,6 +180,8 @@ def test_the_price_of_other_widths_is_drawn(dest: Callable[..., Done], file: Pat
     narrow = document["alternatives"][0]["circuits"]
     assert {f"3 cuts, {narrow} circuits", "1 cut, 10 circuits", "uncut, 1 circuit"} <= texts
     assert "give `--max-qubits N`" in refused(dest(*plan, "--label", "AABB"))
+    both = ("--max-qubits", 2, "--front", picture, "--figure", picture)
+    assert "both name" in refused(dest(*plan[:2], *both))
     nowhere = ("--front", tmp_path / "nowhere" / "front.svg")
     assert "nowhere" in refused(dest("plan", file, "--max-qubits", 2, "--shots", 10, *nowhere))
     pdf = tmp_path / "front.pdf"
@@ -405,6 +407,7 @@ BAD_OBSERVABLES = {
     "zero": ("0.5 ZZII\n-0.5 ZZII", "has an observable that is zero"),
     "binary": (b"\xff\xfe", "is no text"),
     "json": ('{"ZZII": 0.5', "begins as JSON does and is none: Expecting ',' delimiter: line 1"),
+    "json, twice": ('{"ZZII": 0.5, "ZZII": 1}', "has 'ZZII' more than once in an object: add its"),
     "json, deep": ("[" * 100_000, "begins as JSON does and is none"),
     "json, no pairs": ('[["ZZII"]]', "has ['ZZII'] as observable 1: give an object"),
     "json, text": ('{"ZZII": "x"}', "has the coefficient `'x'` (observable 1)"),
@@ -538,6 +541,9 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "no qubits": ("OPENQASM 2.0;\n", "without qubits"),
     "too wide 2": ("OPENQASM 2.0; qreg q[99999999999];", "declares 99999999999 bits"),
     "too wide 3": ("OPENQASM 3.0; qubit[99999999999] q;", "declares 99999999999 bits"),
+    "too wide, a product": ("OPENQASM 3.0; qubit[9999 * 9999] q;", "declares '9999 * 9999' bits"),
+    "too wide, a comment": ("OPENQASM 3.0; qubit[/**/99999] q;", "declares 99999 bits"),
+    "too wide, hexadecimal": ("OPENQASM 3.0; bit[0xFFFF] c;", "declares 65535 bits"),
     "include": ('OPENQASM 2.0; include "/etc/hosts"; qreg q[1];', "no readable OpenQASM 2"),
     "include 3": ('OPENQASM 3.0; include "/etc/hosts"; qubit q;', "no readable OpenQASM 3"),
     "doubled 2": (f"{HEADER_2}{DOUBLED} qreg q[1]; g40 q[0];", WRITTEN_OUT),

@@ -145,7 +145,10 @@ def test_a_price_beyond_all_floats_is_refused():
         one, other = ((0, 1), (1, 2), (0, 2))[number % 3]
         circuit.iswap(one, other)
         circuit.ry(0.1 * number, [one, other])
-    with pytest.raises(CutError, match=r"price of inf \(inf circuits.*inf operations to contract"):
+    with pytest.raises(
+        CutError,
+        match=r"price of inf \(inf circuits.*inf operations to contract.*: allow 3 qubits$",
+    ):
         CutPlan.build(circuit, AutoCut(1, wire_cuts=False, seconds=0.5))
 
 
@@ -203,15 +206,27 @@ def test_fragments_fit_devices_of_unlike_width():
     plan = CutPlan.build(circuit, AutoCut([4, 8]))
     assert widths(plan) == [8, 4]
     assert plan.num_cuts == 2
-    with pytest.raises(CutError, match=r"no plan under `max_qubits` \(4, 7\) .*: allow wider"):
+    with pytest.raises(CutError, match=r"\(4, 7\) .*: 2 fragments hold 11 qubits, .* allow 1 more"):
         CutPlan.build(circuit, AutoCut([4, 7]))
 
 
 def test_there_are_no_more_fragments_than_allowed():
     circuit = pairs(8, [(leaf, 7) for leaf in range(7)])
     assert CutPlan.build(circuit, AutoCut(6, max_fragments=2)).num_fragments == 2
-    with pytest.raises(CutError, match="allow wider fragments, more of them, or both kinds"):
+    with pytest.raises(CutError, match="2 fragments hold 6 qubits, and gates join 8: allow 2 more"):
         CutPlan.build(circuit, AutoCut(3, max_fragments=2, wire_cuts=False))
+    with pytest.raises(CutError, match="or more of them, or set `gate_cuts` to True"):
+        CutPlan.build(circuit, AutoCut(4, max_fragments=2, gate_cuts=False))
+    with pytest.raises(CutError, match="allow 2 qubits, which are enough, or set `gate_cuts`"):
+        CutPlan.build(circuit, AutoCut(1, gate_cuts=False))
+
+
+def test_a_price_that_is_too_high_is_named_as_one_to_allow():
+    circuit = pairs(6, [(q, q + 1) for q in range(5)])
+    with pytest.raises(CutError, match="above `max_price` 1: raise `max_price` to") as refused:
+        CutPlan.build(circuit, AutoCut(3, max_price=1))  # not even the whole circuit is as cheap
+    named = float(str(refused.value).rpartition(" ")[2])
+    assert CutPlan.build(circuit, AutoCut(3, max_price=named)).predicted.price <= named
 
 
 def test_only_what_reaches_an_observable_is_cut():
@@ -238,7 +253,15 @@ def test_a_circuit_that_is_all_to_all_is_refused_with_the_width_that_would_do():
 
 @pytest.mark.parametrize(
     "broken",
-    ["raise SystemExit(1)", "import os; os.abort()", "import time; time.sleep(60)", "print('[')"],
+    [
+        "raise SystemExit(1)",
+        "import os; os.abort()",
+        "import time; time.sleep(60)",
+        "print('[')",
+        "print('null')",
+        "print('[3]')",
+        "print('[[0]]')",
+    ],
 )
 def test_a_partitioner_that_fails_is_done_without(broken, monkeypatch, caplog):
     monkeypatch.setattr(partition, "_METIS", broken)
@@ -246,6 +269,7 @@ def test_a_partitioner_that_fails_is_done_without(broken, monkeypatch, caplog):
     plan = CutPlan.build(circuit, AutoCut(4, seconds=1))
     assert max(widths(plan)) <= 4
     assert "searched for without METIS, which failed" in caplog.text
+    assert broken not in caplog.text
 
 
 def test_a_search_without_time_has_a_plan_all_the_same(monkeypatch):
@@ -254,6 +278,19 @@ def test_a_search_without_time_has_a_plan_all_the_same(monkeypatch):
         real_amplitudes(12, "linear", reps=2), AutoCut(6, seconds=0.5, max_price=1e6)
     )
     assert widths(plan) == [6, 6]
+
+
+def test_plans_are_compared_only_while_there_is_time(monkeypatch):
+    compared = []
+    found = search._Places._found
+    monkeypatch.setattr(search._Places, "_found", lambda *a: compared.append(a) or found(*a))
+    circuit = real_amplitudes(12, "circular", reps=2)
+    CutPlan.build(circuit, AutoCut(6))
+    assert len(compared) > 1
+    compared.clear()
+    monkeypatch.setattr(search.time, "monotonic", iter(range(0, 10**8, 100)).__next__)
+    CutPlan.build(circuit, AutoCut(6))
+    assert len(compared) == 1
 
 
 def test_partitions_come_from_a_process_of_its_own():

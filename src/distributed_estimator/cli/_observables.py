@@ -7,6 +7,7 @@ The forms are those in which people have Pauli sums: a coefficient and a Pauli s
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any, TypeAlias
@@ -75,7 +76,9 @@ def _from_lines(text: str) -> Iterator[_Terms]:
 
 def _from_json(text: str) -> Iterator[_Terms]:
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_once)
+    except ObservableError:
+        raise
     except (ValueError, RecursionError) as error:
         raise ObservableError(f"begins as JSON does and is none: {error}") from error
     several = isinstance(document, list) and not all(map(_is_pair, document))
@@ -92,6 +95,18 @@ def _from_json(text: str) -> Iterator[_Terms]:
                 f"has {shortened(entry)} as {place}: give an object of coefficients by Pauli "
                 'string, {"ZZII": 0.5}, or a list of pairs, [["ZZII", 0.5]]'
             )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of coefficients of one string, `json` would keep the last alone."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ObservableError(
+            f"has {shortened(twice)} more than once in an object: add its coefficients up, or give "
+            "a list of pairs"
+        )
+    return found
 
 
 def _is_pair(entry: Any) -> bool:

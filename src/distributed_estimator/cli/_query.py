@@ -25,7 +25,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 from ..checks import LARGEST_PRECISION
 from ..cutting import AutoCut, CutAt, Cuts, SettingBasis
-from ..errors import InputError, ObservableError
+from ..errors import InputError, ObservableError, shortened
 from ..estimator import EstimatorOptions
 from ..subexperiments import Allocation
 from ..training.models import read_observables
@@ -48,7 +48,8 @@ _VERSION = re.compile(
 _PLACE = re.compile(r"(?:<input>:|L)?(\d+)[,:]C?(\d+): ")
 _DEFINITION = re.compile(r"\bgate\s+(\w+)[^{}]*\{([^{}]*)\}")
 _NAME = re.compile(r"\s*(\w+)")
-_REGISTER = re.compile(r"\b(?:(?:qreg|creg)\s+\w+|qubit|bit)\s*\[\s*(\d+)\s*\]")
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_REGISTER = re.compile(r"\b(?:(?:qreg|creg)\s+\w+|qubit|bit)\s*\[([^\]]*)\]")
 
 
 @dataclass(frozen=True)
@@ -320,7 +321,8 @@ def _parse_qasm(content: bytes) -> QuantumCircuit:
     if version not in ("2", "3"):
         raise InputError(f"is OpenQASM {version}: versions 2 and 3 are read")
     # The parsers make every declared bit before they look further: 30 bytes can fill the memory.
-    declared = sum(int(size) for size in _REGISTER.findall(text))
+    # That of OpenQASM 3 knows sums and products, too.
+    declared = sum(map(_size, _REGISTER.findall(_COMMENT.sub(" ", text))))
     if declared > MAX_BITS:
         raise InputError(f"declares {declared} bits, the most that is read is {MAX_BITS}")
     # That of OpenQASM 3 writes gates out at once.
@@ -341,6 +343,17 @@ def _parse_qasm(content: bytes) -> QuantumCircuit:
         guessed = "" if match[1] else ", which a file that names no version is taken for"
         raise InputError(
             f"is no readable OpenQASM {version}{guessed}: {_complaint(error)}"
+        ) from error
+
+
+def _size(text: str) -> int:
+    """The size of a register, as a declaration writes it."""
+    digits = text.strip()
+    try:
+        return int(digits, 10 if digits.isdecimal() else 0)
+    except ValueError as error:
+        raise InputError(
+            f"declares {shortened(digits)} bits: give sizes as whole numbers, such as 5"
         ) from error
 
 

@@ -193,6 +193,8 @@ def plan(
     """
     for path in filter(None, (figure, front)):
         converter(path)
+    if figure is not None and front is not None and figure.resolve() == front.resolve():
+        raise InputError(f"`--figure` and `--front` both name `{front}`: give a file for each")
     query = read_query(**options)
     if front is not None:
         if not isinstance(query.settings.cuts, AutoCut):

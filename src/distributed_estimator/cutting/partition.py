@@ -22,6 +22,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Literal, NamedTuple, TypeAlias
 
+from ..checks import is_whole
+
 Parts: TypeAlias = list[int]
 """The part of each vertex."""
 OutOfTime: TypeAlias = Callable[[], bool]
@@ -628,8 +630,16 @@ def metis_partitions(
         timeout=seconds,
         check=True,
     )
-    found = iter(json.loads(answer.stdout))
-    return [[next(found) for _ in tries] for _ in graphs]
+    found = json.loads(answer.stdout)
+    sizes = [len(graph.qubits) for graph in graphs for _ in tries]
+    if not (
+        isinstance(found, list)
+        and [isinstance(parts, list) and len(parts) for parts in found] == sizes
+        and all(is_whole(part) for parts in found for part in parts)
+    ):
+        raise ValueError("it returned something else than a part for each vertex")
+    divided = iter(found)
+    return [[next(divided) for _ in tries] for _ in graphs]
 
 
 def _adjacency(graph: CutGraph) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -158,11 +158,16 @@ def _float(number: int) -> float:
 def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
     """What a plan of these fragments and cuts is likely to cost."""
     spreads = [1.0 for _ in fragments]
-    slots: list[list[tuple[int, int]]] = [[] for _ in fragments]
-    for number, cut in enumerate(cuts):
-        for fragment, _ in cut.ends:
+    joints: dict[tuple[int, ...], int] = {}  # by the fragments that cuts join, of all these as one
+    for cut in cuts:
+        ends = tuple(sorted(fragment for fragment, _ in cut.ends))
+        joints[ends] = joints.get(ends, 1) * max(cut.rank)  # as its core lies between the two
+        for fragment in ends:
             spreads[fragment] *= cut.spread
-            slots[fragment].append((number, max(cut.rank)))  # as its core lies between the two
+    slots: list[list[tuple[int, int]]] = [[] for _ in fragments]
+    for number, (ends, rank) in enumerate(joints.items()):
+        for fragment in ends:
+            slots[fragment].append((number, rank))
     held = [spread for spread, own in zip(spreads, slots, strict=True) if own]
     flops = _flops([own for own in slots if own])
     tangled = max(1.0, flops / _TANGLED) ** _TANGLE_POWER
@@ -173,7 +178,7 @@ def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
 
 
 def _flops(slots: list[list[tuple[int, int]]]) -> float:
-    """Operations to contract tensors whose axes are cuts, each with its size."""
+    """Operations to contract tensors whose axes are cuts, each with its number and size."""
     if not slots:
         return 0.0
     letters = ["".join(opt_einsum.get_symbol(number) for number, _ in own) for own in slots]
@@ -218,7 +223,7 @@ def find_cuts(normal: NormalCircuit, search: AutoCut) -> Found:
     if found is None:
         raise CutError(
             f"no plan under `max_qubits` {allowed} was found for {normal.num_qubits} qubits: "
-            + _remedy(search)
+            + places.remedy()
         )
     if found.predicted.price > search.max_price:
         raise CutError(
@@ -226,15 +231,9 @@ def find_cuts(normal: NormalCircuit, search: AutoCut) -> Found:
             f"{found.predicted.price:.2g} ({_float(found.predicted.circuits):.2g} circuits, "
             f"{found.predicted.shots:.2g} shots for a standard error of 0.01, "
             f"{found.predicted.flops:.2g} operations to contract), above `max_price` "
-            f"{search.max_price:.2g}: allow {places.least_width(late)} qubits, or raise `max_price`"
+            f"{search.max_price:.2g}: " + places.price_remedy(found, late)
         )
     return found
-
-
-def _remedy(search: AutoCut) -> str:
-    if search.room.devices:
-        return "allow wider fragments, more of them, or both kinds of cut"
-    return "allow more qubits, which 2 are enough for, or both kinds of cut"
 
 
 class _Places:
@@ -369,7 +368,7 @@ class _Places:
         try:
             return metis_partitions(graphs, tries, 0.3 * self._search.seconds)
         except (subprocess.SubprocessError, OSError, ValueError) as error:
-            _log.warning("cuts are searched for without METIS, which failed: %s", error)
+            _log.warning("cuts are searched for without METIS, which failed: %s", _reason(error))
             return [[] for _ in graphs]
 
     def _found(self, parts: Parts) -> Found:
@@ -396,18 +395,47 @@ class _Places:
         fragments, cuts = split(normal, cut, range(normal.num_qubits))
         return Found(normal, cut, predict(fragments, cuts))
 
-    def least_width(self, late: OutOfTime) -> int:
-        """Width for which gates can be cut, qubits in order, at a price that is allowed.
+    def remedy(self) -> str:
+        """The least that would give a plan, where there is none."""
+        search, devices, needed = self._search, self._search.room.devices, sum(self.graph.qubits)
+        if devices is None:  # gates are not cut, and one of them needs more
+            return (
+                f"allow {self.graph.least_width} qubits, which are enough, or set `gate_cuts` to "
+                "True"
+            )
+        if sum(devices) < needed:
+            more = needed - sum(devices)
+            return (
+                f"{len(devices)} fragments hold {sum(devices)} qubits, and gates join {needed}: "
+                f"allow {more} more, in wider fragments or more of them"
+            )
+        off = [name for name in ("gate_cuts", "wire_cuts") if not getattr(search, name)]
+        also = f", or set `{off[0]}` to True" if off else ", or raise `seconds`"
+        return "allow wider fragments, or more of them" + also
+
+    def price_remedy(self, found: Found, late: OutOfTime) -> str:
+        """What would give a plan whose price is allowed, where the best found has a higher one."""
+        price = found.predicted.price
+        higher = []
+        if price < math.inf:  # two digits, and not below the price
+            higher = [f"raise `max_price` to {1.05 * price:.2g}"]
+        width = self._least_width(late)
+        return ", or ".join([f"allow {width} qubits"] * (width is not None) + higher)
+
+    def _least_width(self, late: OutOfTime) -> int | None:
+        """Width for which gates can be cut, qubits in order, at a price that is allowed, if any.
 
         It is the least one unless it gets `late`.
         """
-        clusters = self._whole_qubits()
+        clusters, most = self._whole_qubits(), self._search.max_price
+        if self._found(self.graph.components()).predicted.price > most:
+            return None
         graph = self.graph.contracted(clusters)
         low, high = self._search.room.width, sum(self.graph.qubits)
         while high - low > 1 and not late():
             middle = (low + high) // 2
             parts = interval_partition(graph, range(len(graph.qubits)), Room(middle), "spreads")
-            if parts is None or self._price_of(parts, clusters) > self._search.max_price:
+            if parts is None or self._price_of(parts, clusters) > most:
                 low = middle
             else:
                 high = middle
@@ -415,6 +443,16 @@ class _Places:
 
     def _price_of(self, parts: Parts, clusters: Parts) -> float:
         return self._found([parts[cluster] for cluster in clusters]).predicted.price
+
+
+def _reason(error: Exception) -> str:
+    """Why METIS failed, without the script that calls it."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"it took longer than {error.timeout:.2g} seconds"
+    if isinstance(error, subprocess.CalledProcessError):
+        last = str(error.stderr or "").strip().rpartition("\n")[2]
+        return f"its process ended with code {error.returncode}" + (f", {last}" if last else "")
+    return str(error)
 
 
 def _edge(cut: Cut) -> Edge:
