@@ -16,9 +16,8 @@ from math import prod
 from typing import TypeAlias
 
 import numpy as np
+import scipy  # whose parts are imported when they are first used
 from qiskit.circuit.library import CXGate, HGate, SwapGate
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ..cutting import ComplexArray, FloatArray, Fragment, IntArray, Slot
 from ..cutting.gates import GateKernel
@@ -291,10 +290,12 @@ class _Line:
         pairs = np.array(
             [(g.qubits[0], q) for g in gates for q in g.qubits[1:]], dtype=np.int32
         ).reshape(-1, 2)
-        graph = coo_array(
+        graph = scipy.sparse.coo_array(
             (np.ones(len(pairs)), tuple(pairs.T)), shape=(num_qubits, num_qubits)
         ).tocsr()
-        self._order = reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True).tolist()
+        self._order = scipy.sparse.csgraph.reverse_cuthill_mckee(
+            graph + graph.T, symmetric_mode=True
+        ).tolist()
         self._moves: list[_Move] = []
         self._cubes = 0.0
         # Logarithms of ranks left of every place: now, at most ever, and by the gates across alone.
