@@ -159,13 +159,13 @@ def test_a_search_is_compared_with_those_for_other_widths(dest: Callable[..., Do
     assert [(each["width"], each["num_cuts"]) for each in found] == [(1, 3), (2, 1), (4, 0)]
     assert found[0]["price"] > found[1]["price"] > found[2]["price"]
     out = " ".join(dest(*plan).out.split())
-    # Of the chain's one cut CX: Σ s = √2, two ends of 5 operations, 2 fragments.
+    # Its one cut CX: (Σ s)² = 2 and 5 operations at both ends, 4 / 2^(3/4) / 0.01² shots.
     assert (
-        "2 qubits a fragment, 43000 shots: 40000 for a standard error of 0.01, 3000 for 10" in out
+        "2 qubits a fragment, 26784 shots: 23784 for a standard error of 0.01, 3000 for 10" in out
     )
     assert "gate cx 1 × 2 × 5" in out
     # One qubit more, three, would change nothing.
-    assert "2 2 2 1 10 40000 43000 1 3 2 2 1 10 40000 43000 1 4 4 1 0 1 10000 10300 0.24" in out
+    assert "2 2 2 1 10 23784 26784 1 3 2 2 1 10 23784 26784 1 4 4 1 0 1 10000 10300 0.385" in out
     assert "alternatives" not in dest("plan", file, "--label", "AABB", "--json").document
 
 
@@ -790,6 +790,12 @@ def test_plan_text_has_tables_and_a_drawing_with_the_cuts(
     monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN", 2)
     assert "✂" not in dest("plan", file, "--label", "AABB").out
     assert "✂" in dest("plan", file, "--label", "AABB", "--draw").out
+    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN", 500)
+    query = ("plan", file, "--label", "AABB", "--figure", file.with_suffix(".svg"))
+    assert "✂" not in dest(*query).out
+    assert "✂" in dest(*query, "--draw").out
+    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN_QUBITS", 3)
+    assert "✂" not in dest("plan", file, "--label", "AABB").out
 
 
 def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):
