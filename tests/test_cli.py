@@ -796,6 +796,12 @@ def test_plan_text_has_tables_and_a_drawing_with_the_cuts(
     monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN", 2)
     assert "✂" not in dest("plan", file, "--label", "AABB").out
     assert "✂" in dest("plan", file, "--label", "AABB", "--draw").out
+    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN", 500)
+    query = ("plan", file, "--label", "AABB", "--figure", file.with_suffix(".svg"))
+    assert "✂" not in dest(*query).out
+    assert "✂" in dest(*query, "--draw").out
+    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN_QUBITS", 3)
+    assert "✂" not in dest("plan", file, "--label", "AABB").out
 
 
 def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):

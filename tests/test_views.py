@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
 from qiskit.primitives import PrimitiveResult, PubResult
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
@@ -133,3 +134,23 @@ def test_an_estimator_shows_its_cuts_and_the_options_that_were_changed(tmp_path:
     plan = CutPlan.build(chain(), "AABB")
     assert facts(DistributedEstimator(plan))["cuts"] == repr(plan)
     assert facts(DistributedEstimator(plan))["options"] == "defaults"
+
+
+def test_probabilities_show_the_likeliest_outcomes_as_qiskit_writes_them():
+    circuit = QuantumCircuit(6)
+    circuit.x([1, 5])
+    circuit.ry(1.0, [0, 2, 3, 4])
+    found = estimator("AAABBB").probabilities(circuit, [5, 0], precision=0.02)
+    value, stderr = map(float, facts(found).pop("01").split(" ± "))  # qubit 5 is on the right
+    assert abs(value - np.cos(0.5) ** 2) <= 5 * stderr <= 0.1
+    assert facts(found)["qubits"] == "0, 5"
+    shown = facts(estimator("AAABBB").probabilities(circuit, range(6), precision=0))
+    assert shown["…"] == "48 less likely outcomes"
+    assert all(name[0] == "1" and name[4] == "1" for name in list(shown)[1:-1])
+
+
+def test_probabilities_of_several_bindings_show_their_shape():
+    circuit = QuantumCircuit(2)
+    circuit.ry(Parameter("a"), [0, 1])
+    found = estimator("AB").probabilities(circuit, [0, 1], [[0.1], [0.2], [0.3]], precision=0)
+    assert facts(found)["values"] == "an array of shape (3, 4)"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ from .cutting import FloatArray
 from .errors import InputError
 from .pubs import Batch, read_values
 from .subexperiments import Outcomes
+from .views import Shown, with_error
 
 MOST_QUBITS = 12
 """Their outcomes are 2 to that power."""
+_MOST_SHOWN = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Probabilities:
+@dataclass(frozen=True, eq=False, repr=False)
+class Probabilities(Shown):
     """Estimated probabilities of the outcomes of some qubits.
 
     Attributes:
@@ -29,15 +31,16 @@ class Probabilities:
         values: Unbiased estimates, shape (*bindings, 2**number of qubits). Each scatters by itself:
             they may be negative, and their sum is 1 up to its own error.
         stderrs: Their standard errors, in the same shape; 0 where they are exact, and where no shot
-            had the outcome in a circuit that is not cut. Probabilities come from the same shots and
-            are correlated, so errors of their sums do not add in quadrature.
+            of any circuit had the outcome, which does not make it impossible. Probabilities come
+            from the same shots and are correlated, so errors of their sums do not add in
+            quadrature.
         metadata: The fields of the query record.
     """
 
     qubits: tuple[int, ...]
     values: FloatArray
     stderrs: FloatArray
-    metadata: dict[str, Any] = field(repr=False)
+    metadata: dict[str, Any]
 
     def nearest(self) -> FloatArray:
         """The distributions with the least sum of squared differences to the estimates.
@@ -60,6 +63,19 @@ class Probabilities:
         kept = np.count_nonzero(ordered > excess, axis=-1, keepdims=True)
         taken = np.take_along_axis(excess, np.maximum(kept, 1) - 1, axis=-1)
         return np.maximum(self.values - taken, 0.0)
+
+    def _facts(self) -> Mapping[str, str]:
+        """The likeliest outcomes, the last of the qubits on the left as in Qiskit's bit strings."""
+        facts = {"qubits": ", ".join(map(str, reversed(self.qubits)))}
+        if self.values.ndim > 1:
+            return facts | {"values": f"an array of shape {self.values.shape}"}
+        likeliest = np.sort(np.argsort(-self.values, kind="stable")[:_MOST_SHOWN])
+        for outcome in likeliest:
+            shown = with_error(self.values[outcome], self.stderrs[outcome])
+            facts[f"{outcome:0{len(self.qubits)}b}"] = shown
+        if likeliest.size < self.values.size:
+            facts["…"] = f"{self.values.size - likeliest.size} less likely outcomes"
+        return facts
 
 
 def read_qubits(qubits: Any, num_qubits: int) -> tuple[int, ...]:

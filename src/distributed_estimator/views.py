@@ -77,8 +77,8 @@ def _facts_of(results: Mapping[str, PubResult]) -> dict[str, str]:
     total = {key: sum(batch[key] for batch in batches) for key in _TOTALS}
     facts["precision"] = "; ".join(_precisions(pubs))
     facts["shots"] = short(total["shots_total"])
-    facts["circuits"] = f"{short(total['num_circuits'])}; "
-    facts["circuits"] += f"{short(total['num_subexperiments'])} with all bindings"
+    facts["circuits"] = f"{short(total['num_circuits'])} a binding; "
+    facts["circuits"] += f"{short(total['num_subexperiments'])} runs in all rounds"
     facts["cuts"] = "; ".join(dict.fromkeys(map(_cuts, batches)))
     stages = (f"{name[2:]} {duration(total[name])}" for name in _STAGES)
     facts["time"] = f"{duration(total['t_total'])}: {', '.join(stages)}"

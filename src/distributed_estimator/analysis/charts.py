@@ -645,7 +645,8 @@ def front_figure(front: Sequence[Row], chosen: Row, path: Path) -> None:
         _layer(
             "point", place | {"color": _key(colours, title=None)}, filled=True, size=80, opacity=1
         ),
-        _layer("text", place | {"text": {"field": "label"}}, align="right", dx=-8, dy=10),
+        # Slanted, as points of nearly the same price would have their labels on each other.
+        _layer("text", place | {"text": {"field": "label"}}, align="left", angle=-25, dx=9, dy=-4),
     ]
     title = "What narrower fragments cost"
     write_picture(picture(Figure(title, (_panel("", rows, 260, layers),), colours)), path)

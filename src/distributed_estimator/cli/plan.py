@@ -37,8 +37,9 @@ from ._output import (
 from ._query import Query, query_options, query_settings, read_query
 
 MAX_DRAWN = 500
-"""Larger circuits are drawn only when asked: a drawing takes longer to make, and far longer to
-read, than the tables."""
+MAX_DRAWN_QUBITS = 24
+"""Circuits with more operations or qubits are drawn only when asked: a drawing takes longer to
+make, and far longer to read, than the tables."""
 _CUT = ("kind", "name", "qubits", "position", "rank", "sampling_overhead")
 
 
@@ -159,7 +160,8 @@ _COSTS: dict[str, Any] = {
 @click.option(
     "--draw/--no-draw",
     default=None,
-    help=f"Draw the circuit with its cuts. Default: up to {MAX_DRAWN} operations.",
+    help=f"Draw the circuit with its cuts as text. Default: up to {MAX_DRAWN_QUBITS} qubits and "
+    f"{MAX_DRAWN} operations, without --figure.",
 )
 @click.option(
     "--figure",
@@ -223,12 +225,17 @@ def plan(
     _print_plan(document, query, forecast)
     if model is not None:
         _print_predictions(found, model.level)
-    if draw or (draw is None and len(forecast.plan.normal.operations) <= MAX_DRAWN):
+    if (figure is None and _is_small(forecast.plan)) if draw is None else draw:
         click.echo()
         click.echo(printable(str(draw_cuts(forecast.plan).draw("text", idle_wires=True))))
     print_files(
         {name: printable(document[name]) for name in ("figure", "front") if name in document}
     )
+
+
+def _is_small(plan: CutPlan) -> bool:
+    operations, qubits = len(plan.normal.operations), plan.circuit.num_qubits
+    return operations <= MAX_DRAWN and qubits <= MAX_DRAWN_QUBITS
 
 
 def draw_cuts(plan: CutPlan) -> QuantumCircuit:
@@ -352,7 +359,8 @@ def _print_choice(found: Sequence[dict[str, Any]], search: AutoCut, plan: CutPla
     click.echo(
         f"Chosen: the lowest price found with at most {counted(width, 'qubit')} a fragment, "
         f"{short(round(own.price))} shots:\n{short(round(own.shots))} for a standard error of "
-        f"0.01, {short(round(circuits))} for {counted(own.circuits, 'circuit')}, "
+        f"0.01, {short(round(circuits))} for {counted(own.circuits, 'circuit')} "
+        f"(as long as {SHOTS_A_CIRCUIT:g} shots each), "
         f"{short(round(own.price - own.shots - circuits))} for the contraction.\n"
     )
     alike = Counter(

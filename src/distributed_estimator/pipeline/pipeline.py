@@ -436,7 +436,7 @@ class _Session(ExitStack):
             return best
         raise BackendError(
             f"precision {accuracy.precision:g} was not met in {MOST_ROUNDS} rounds (standard error "
-            f"{self.error(best):.3g}): ask for a larger precision"
+            f"{self.error(best):.3g}): ask for a larger precision, or for fewer cuts"
         )
 
     def error(self, estimate: _Estimate) -> float:
