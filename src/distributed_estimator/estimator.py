@@ -493,7 +493,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         stop = self._begin()
         try:
             request = Request(batch, accuracy, self.next_run())
-            found = self._evaluate(request, stop)
+            found = self.pipeline.evaluate(request, stop)
+            self._count(found)
         finally:
             self._end(stop)
         values, stderrs = found.values.reshape(shape), found.stderrs.reshape(shape)
@@ -514,7 +515,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         evaluations = []
         try:
             for request in requests:
-                evaluations.append(self._evaluate(request, stop, begun))
+                evaluations.append(self.pipeline.evaluate(request, stop, begun))
+                self._count(evaluations[-1])
         finally:
             self._end(stop)
         return evaluations
@@ -548,11 +550,9 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
             "so far": so_far + "; closed" * self._closed,
         }
 
-    def _evaluate(self, request: Request, stop: Stop, begun: float | None = None) -> Evaluation:
-        evaluation = self.pipeline.evaluate(request, stop, begun)
+    def _count(self, evaluation: Evaluation) -> None:
         with self._lock:
             self._shots += evaluation.record.shots_total
-        return evaluation
 
     def _begin(self) -> Stop:
         with self._lock:
@@ -651,7 +651,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         for members, request in _requests(pubs, accuracies, run):
             chosen, accuracy = [pubs[number] for number in members], request.accuracy
             request = replace(_apart(request) if independent else request, covariance=covariance)
-            evaluation = self._evaluate(request, stop, begun)
+            evaluation = self.pipeline.evaluate(request, stop, begun)
+            self._count(evaluation)
             record = evaluation.record
             seconds = record.t_total / max(1, record.num_queries)
             self._pace = _kind(chosen[0].circuit, accuracy), seconds
