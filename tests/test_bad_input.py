@@ -143,7 +143,7 @@ LABELS = r"`cuts` labels {} qubits, the circuit has 4: give one label per qubit"
         # Wires alone cannot part a two-qubit gate.
         (
             AutoCut(1, gate_cuts=False),
-            "no plan under `max_qubits` 1 .*: allow more qubits.*both kinds of cut",
+            "no plan under `max_qubits` 1 .*: allow 2 qubits, .* or set `gate_cuts`",
         ),
     ],
 )
