@@ -24,6 +24,7 @@ from distributed_estimator.errors import DeadlineError, InputError, PrecisionWar
 from distributed_estimator.execution import Deadline, Policy
 from distributed_estimator.pipeline import pipeline
 from distributed_estimator.subexperiments import (
+    FEWEST_SHOTS,
     Accuracy,
     FragmentExperiment,
     Observables,
@@ -656,3 +657,28 @@ def test_coverage_of_many_means_of_values_that_share_shots():
             error = np.sqrt(result.metadata["covariance"].sum()) / len(points)
             z.append((result[0].data.evs.mean() - exact) / error)
     assert_covered(np.array(z))
+
+
+def test_rounds_that_miss_by_far_give_every_circuit_more_shots(monkeypatch):
+    """The noise of many fragments multiplies, which a design does not see.
+
+    The first round is planned as if it were thrice as good as it will be.
+    """
+    own, asked, plans = pipeline.plan_shots, [], []
+
+    def plan(pilots, sensitivities, accuracy, spent, variances=None, *, fewest=0, **keywords):
+        asked.append(fewest)
+        if variances is None:
+            accuracy = replace(accuracy, precision=3 * accuracy.precision)
+        made = own(pilots, sensitivities, accuracy, spent, variances, fewest=fewest, **keywords)
+        plans.append(replace(made, stderr=made.stderr / 3) if len(asked) == 1 else made)
+        return plans[-1]
+
+    monkeypatch.setattr(pipeline, "plan_shots", plan)
+    circuit, labels = chain(3)
+    (result,) = estimate(labels, (circuit, "ZZZZ"), precision=0.2)
+    assert asked[:2] == [0, 4 * FEWEST_SHOTS]
+    shots = [d.shots for d in plans[1].designs if d is not None]
+    assert all(own[own > 0].min() >= 4 * FEWEST_SHOTS for own in shots)
+    assert min(own[own > 0].min() for d in plans[0].designs if d for own in [d.shots]) < 16
+    assert 0 < result.data.stds <= 0.2

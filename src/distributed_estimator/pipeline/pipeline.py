@@ -49,6 +49,7 @@ from ..records import (
 )
 from ..subexperiments import (
     DRAWN_AS_CIRCUITS,
+    FEWEST_SHOTS,
     MOST_DRAWN_PILOTS,
     MOST_PILOTS,
     MOST_ROUNDS,
@@ -92,6 +93,9 @@ _KEPT = 0.75
 """Weight of a result that missed its precision, beside a further one of its own shots."""
 _STRICTER = 0.95
 """Factor of the variance that results are planned for which missed, at every miss."""
+_BOLD, _MORE = 2.0, 4
+"""An error so many times the planned one tells that the noise of many fragments multiplies, which a
+design does not see: every circuit of the next round has so many times as many shots at least."""
 _ERRORS = {"max": "standard error", "rms": "root mean square of a PUB's standard errors"}
 _MOST_SPREADS = 1 << 24
 """Variances of settings that shots are divided by; of probabilities, the largest."""
@@ -405,9 +409,10 @@ class _Session(ExitStack):
         wanted = self._wanted
         if not isinstance(plan, ShotPlan):
             return self._estimate(self._sample(run, wanted, plan))
-        before = self.spent.shots_seen
+        before, fewest = self.spent.shots_seen, 0
         seen = self._sample(f"{run} round 0", wanted, designs=plan.designs)
         best = self._estimate(seen)
+        reached = self.error(best)
         for number in range(1, MOST_ROUNDS):
             errors = self.norms.of(best.stderrs)
             missed = ~(errors <= accuracy.precision)
@@ -421,7 +426,10 @@ class _Session(ExitStack):
             further = (aim - (_KEPT * errors) ** 2) / (1 - _KEPT) ** 2
             kept = np.where(missed, np.where(further > aim, _KEPT, 0.0), 1.0)
             variances = np.where(missed, np.where(further > aim, further, aim), np.inf)
-            plan, missing = self._plan(accuracy, seen, variances), self.spent.missing
+            if reached > _BOLD * plan.stderr:
+                fewest = _MORE * max(fewest, FEWEST_SHOTS)
+            plan = self._plan(accuracy, seen, variances, fewest=fewest)
+            missing = self.spent.missing
             before = self.spent.shots_seen
             if plan.is_short:
                 return best
@@ -431,7 +439,9 @@ class _Session(ExitStack):
                 return best
             if self.spent.missing > missing:
                 return best
-            best = best.with_round(self._estimate(seen), kept[self.norms.number])
+            further_round = self._estimate(seen)
+            reached = float(self.norms.of(further_round.stderrs)[missed].max())
+            best = best.with_round(further_round, kept[self.norms.number])
         if self.error(best) <= accuracy.precision:
             return best
         raise BackendError(
@@ -627,10 +637,13 @@ class _Session(ExitStack):
         variances: FloatArray | None = None,
         *,
         may_pilot: bool = False,
+        fewest: int = 0,
     ) -> ShotPlan:
         """The next round, from what all earlier ones saw; see `plan_shots`."""
         if self._asks_outcomes:
-            plan = self._plan_outcomes(accuracy, seen, variances, may_pilot=may_pilot)
+            plan = self._plan_outcomes(
+                accuracy, seen, variances, may_pilot=may_pilot, fewest=fewest
+            )
         else:
             if self._slot_draws:
                 self._draw_for(seen)
@@ -641,6 +654,7 @@ class _Session(ExitStack):
                 self.spent.shots_seen,
                 variances,
                 may_pilot=may_pilot,
+                fewest=fewest,
             )
         if not plan.needs_pilot:
             self._measured, self._planned = plan.influences, self._planned or plan
@@ -659,6 +673,7 @@ class _Session(ExitStack):
         variances: FloatArray | None,
         *,
         may_pilot: bool,
+        fewest: int,
     ) -> ShotPlan:
         """The next round for probabilities; see `plan_outcomes`."""
         settings = sum(e.layout.num_settings for e in self.prepared.experiments)
@@ -668,7 +683,9 @@ class _Session(ExitStack):
             targets = np.full(seen.queries.count, accuracy.precision**2)
         chosen, spreads = seen.spreads(targets, max(1, most))
         spent = self.spent.shots_seen
-        return plan_outcomes(spreads, targets[chosen], accuracy, spent, may_pilot=may_pilot)
+        return plan_outcomes(
+            spreads, targets[chosen], accuracy, spent, may_pilot=may_pilot, fewest=fewest
+        )
 
     def _pilots(self, seen: Reconstruction) -> list[Seen | None]:
         return [

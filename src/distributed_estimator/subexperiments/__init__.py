@@ -36,6 +36,7 @@ from .seen import Seen as Seen
 from .seen import Sensitivity as Sensitivity
 from .seen import Values as Values
 from .shots import DRAWN_AS_CIRCUITS as DRAWN_AS_CIRCUITS
+from .shots import FEWEST_SHOTS as FEWEST_SHOTS
 from .shots import LARGEST_DENSE as LARGEST_DENSE
 from .shots import MOST_DRAWN_PILOTS as MOST_DRAWN_PILOTS
 from .shots import MOST_PILOTS as MOST_PILOTS

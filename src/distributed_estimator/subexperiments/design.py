@@ -103,6 +103,7 @@ def plan_shots(
     variances: FloatArray | None = None,
     *,
     may_pilot: bool = False,
+    fewest: int = 0,
 ) -> ShotPlan:
     """Divide shots between the circuits of all fragments.
 
@@ -114,6 +115,7 @@ def plan_shots(
         variances: What results are to have, shape (results,), infinite for those that the round is
             not for; None: as the precision says.
         may_pilot: Whether the round may be a further pilot.
+        fewest: Shots of every circuit at least, where a precision rules.
 
     Raises:
         InputError: A circuit takes more shots than can be counted.
@@ -131,7 +133,7 @@ def plan_shots(
     planned = plan.total
     if may_pilot and plan.draws and planned > _DRAWN_PILOT * spent:
         return ShotPlan([], [], np.inf, needs_pilot=True)
-    shots = plan.meeting(accuracy.precision)
+    shots = plan.meeting(accuracy.precision, fewest)
     if may_pilot and _total(shots) - planned > _DOUBTFUL * spent:
         return ShotPlan([], [], np.inf, needs_pilot=True)
     if left is not None and not plan.fits(shots, left):
@@ -275,7 +277,7 @@ class _Plan:
     def _whole(self, shots: Shots) -> list[IntArray]:
         return [group.whole(own) for group, own in zip(self._groups, shots, strict=True)]
 
-    def meeting(self, precision: float = np.inf) -> Shots:
+    def meeting(self, precision: float = np.inf, fewest: int = 0) -> Shots:
         """So many that a variance hardly ever comes out larger than it may be.
 
         What is not known of a variance falls faster than that where the noise of several fragments
@@ -300,7 +302,10 @@ class _Plan:
                 break
         total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
         least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / precision)
-        shots = [own * max(1.0, least / total if total else 0.0) for own in shots]
+        shots = [
+            np.maximum(own * max(1.0, least / total if total else 0.0), fewest * group.kept)
+            for own, group in zip(shots, self._groups, strict=True)
+        ]
         return self._more_than_rounding(shots)
 
     def _more_than_rounding(self, shots: Shots) -> Shots:

@@ -57,6 +57,7 @@ def plan_outcomes(
     spent: int,
     *,
     may_pilot: bool = False,
+    fewest: int = 0,
 ) -> ShotPlan:
     """Divide shots between the settings of all fragments.
 
@@ -66,12 +67,14 @@ def plan_outcomes(
         accuracy: The precision, the budget, or the limit.
         spent: Shots that earlier rounds took.
         may_pilot: Whether the round may be a further pilot.
+        fewest: Shots of every circuit at least, where a precision rules.
 
     Raises:
         InputError: A circuit takes more shots than can be counted.
     """
     found = [own for own in fragments if own is not None]
     shots = _divide(found, targets / _MARGIN, equal=accuracy.allocation == "uniform")
+    shots = _at_least(shots, [fewest * _asked(own) for own in found])
     limit = accuracy.most if accuracy.budget is None else accuracy.budget
     if may_pilot and limit is None and _taken(shots) > _FURTHER * spent:
         return ShotPlan([], [], np.inf, needs_pilot=True)
