@@ -21,7 +21,15 @@ from distributed_estimator.cli.main import dest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "distributed_estimator"
-PUBLIC_NAMES = {"AutoCut", "CutAt", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"}
+PUBLIC_NAMES = {
+    "AutoCut",
+    "CutAt",
+    "DistributedEstimator",
+    "EstimatorOptions",
+    "FragmentGradient",
+    "Mitigation",
+    "Zne",
+}
 
 # What the extras add to a lean installation. (The cutting addon itself brings Aer and the runtime.)
 EXTRAS = [

@@ -28,11 +28,20 @@ from typing import TYPE_CHECKING, Any
 from .cutting import AutoCut, CutAt
 from .estimator import DistributedEstimator, EstimatorOptions
 from .records.environment import installed
+from .subexperiments import Mitigation, Zne
 
 if TYPE_CHECKING:
     from .gradient import FragmentGradient
 
-__all__ = ["AutoCut", "CutAt", "DistributedEstimator", "EstimatorOptions", "FragmentGradient"]
+__all__ = [
+    "AutoCut",
+    "CutAt",
+    "DistributedEstimator",
+    "EstimatorOptions",
+    "FragmentGradient",
+    "Mitigation",
+    "Zne",
+]
 
 __version__ = installed("distributed-estimator") or "unknown (not installed)"
 

@@ -45,7 +45,7 @@ from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
-from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend, ErrorNorm, Norms
+from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend, ErrorNorm, Mitigation, Norms
 from .views import EstimatorPubResult, EstimatorResult, Shown, changed, changes, counted
 
 _JOBS_AT_A_TIME = 32
@@ -89,6 +89,7 @@ class EstimatorOptions:
             refused before any is taken.
         policy: Order, batches, speculation, retries and deadline of tasks.
         stragglers: Delays to inject into tasks, for experiments; None: none.
+        mitigation: What is done about the noise of the backend; None: nothing.
     """
 
     shots: int | None = None
@@ -104,6 +105,7 @@ class EstimatorOptions:
     circuit_overhead: float = 0.0
     reuse_pilots: bool = False
     error_norm: ErrorNorm = "max"
+    mitigation: Mitigation | None = None
 
     def __post_init__(self) -> None:
         for name, least, otherwise in (
@@ -144,6 +146,8 @@ class EstimatorOptions:
         check_kind("reuse_pilots", self.reuse_pilots, bool, "True or False")
         check_kind("policy", self.policy, Policy, "a Policy, such as Policy()")
         check_kind("stragglers", self.stragglers, Stragglers | None, "Stragglers, or None")
+        expected = "a Mitigation, such as Mitigation(readout=True), or None"
+        check_kind("mitigation", self.mitigation, Mitigation | None, expected)
 
 
 class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):

@@ -120,6 +120,24 @@ class DesignInfo:
     norm: str | None = None
 
 
+@dataclass(frozen=True)
+class MitigationInfo:
+    """What was done about the noise of the backend.
+
+    Each circuit ran as `twirling` copies (0: as it is), with two-qubit gates `factors` times over;
+    the `extrapolator` made one value of those at all factors (None: there is one). Where `readout`
+    errors were taken out, `readout_stderr` is the largest part of a standard error that their
+    calibration causes, and `calibrated_at` the time of the oldest calibration, ISO-8601, UTC.
+    """
+
+    readout: bool
+    twirling: int
+    factors: tuple[int, ...]
+    extrapolator: str | None = None
+    readout_stderr: float | None = None
+    calibrated_at: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueryRecord:
     """One query, or one batch of queries evaluated together (paper §III, Eq. 1).
@@ -178,6 +196,8 @@ class QueryRecord:
     precision: float | None
     design: DesignInfo | None = None
     """None: shots were fixed, or there were none; such a line leaves it out."""
+    mitigation: MitigationInfo | None = None
+    """None: nothing; such a line leaves it out."""
     seed: int | None
     schema_version: _Version = SCHEMA_VERSION
 
@@ -240,7 +260,10 @@ class TaskRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceRecord:
-    """A job on a simulated device. Times are seconds on the fleet's clock."""
+    """A job on a device, real or simulated. Times are seconds on the clock of the run.
+
+    Of a real device, times that its service does not tell are those that the client saw.
+    """
 
     kind: ClassVar[str] = "device"
 
@@ -262,6 +285,14 @@ class DeviceRecord:
     """When the caller had the result."""
     status: str
     """"done" or "failed"."""
+    service_job: str | None = None
+    """The id that the service gave it; None: it is simulated, as for the fields that follow."""
+    calibrated_at: str | None = None
+    """When the device was calibrated, ISO-8601, UTC; None: the service does not say."""
+    charged_seconds: float | None = None
+    """Seconds of the device that the service charged for."""
+    options: str | None = None
+    """Options of the sampler other than its defaults, as text, without accounts and addresses."""
     schema_version: _Version = SCHEMA_VERSION
 
 

@@ -21,6 +21,11 @@ from .experiments import SlotwiseMap as SlotwiseMap
 from .experiments import above_rounding as above_rounding
 from .experiments import degrees_of as degrees_of
 from .experiments import unique_rows as unique_rows
+from .mitigation import Extrapolator as Extrapolator
+from .mitigation import Mitigation as Mitigation
+from .mitigation import NoisyBackend as NoisyBackend
+from .mitigation import Readout as Readout
+from .mitigation import Zne as Zne
 from .observables import MeasurementGroup as MeasurementGroup
 from .observables import Observables as Observables
 from .observables import OutcomeGroup as OutcomeGroup
@@ -54,6 +59,8 @@ from .tasks import Backend as Backend
 from .tasks import Expected as Expected
 from .tasks import FragmentResult as FragmentResult
 from .tasks import FragmentWork as FragmentWork
+from .tasks import JobBook as JobBook
 from .tasks import Task as Task
 from .tasks import check_arrays as check_arrays
+from .tasks import kept_as as kept_as
 from .tasks import make_tasks as make_tasks

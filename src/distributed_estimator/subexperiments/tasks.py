@@ -150,6 +150,30 @@ def _shared(shots: int | IntArray, chunks: int) -> list[int | IntArray | None]:
     return [int(size) if isinstance(shots, int) else size for size in sizes]
 
 
+class JobBook(Protocol):
+    """Remembers the jobs that were sent to a service, so that none is paid for twice.
+
+    A task is named by all that determines its result; see `kept_as`.
+    """
+
+    def intend(self, name: str) -> None:
+        """Note that a job for a task is about to be sent; it is on the disk on return."""
+
+    def sent(self, name: str, jobs: Sequence[str], device: str) -> None:
+        """Note the ids of the jobs that a task was sent as."""
+
+    def ended(self, name: str, cause: str) -> None:
+        """Note that a task's jobs ended without a result, so that others may be sent."""
+
+    def jobs(self, name: str) -> tuple[str, ...] | None:
+        """Ids of a task's jobs that have not ended so; empty: intended; None: never sent."""
+
+
+def kept_as(origin: str, content: str, task: Task) -> str:
+    """The name of a task's result among all there ever are."""
+    return f"{origin} {content} {task.key}"
+
+
 class Backend(Protocol):
     """Evaluates the subexperiments of a task.
 
