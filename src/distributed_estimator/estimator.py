@@ -153,13 +153,20 @@ class EstimatorOptions:
 class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
     """A run of the estimator as Qiskit's job; `stop` ends it early."""
 
-    def __init__(self, future: Future[PrimitiveResult[PubResult]], stop: Stop) -> None:
+    def __init__(
+        self, future: Future[PrimitiveResult[PubResult]], stop: Stop, num_pubs: int
+    ) -> None:
         super().__init__(str(uuid4()))
         self._future = future
         self._stop = stop
+        self._num_pubs = num_pubs
         over = self._over = Event()
         future.add_done_callback(lambda _: over.set())
         register(self)
+
+    def __repr__(self) -> str:
+        pubs, status = counted(self._num_pubs, "PUB"), self.status().name
+        return f"<EstimatorJob: {pubs}, {status}, {self.job_id()}>"
 
     def _renew_in_fork(self) -> None:
         """A run that is not over goes on in the parent alone."""
@@ -395,7 +402,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
                     raise PoolError(_ALREADY_CLOSED) from None
                 raise
         future.add_done_callback(lambda _: self._end(stop))
-        return EstimatorJob(future, stop)
+        return EstimatorJob(future, stop, len(read))
 
     def price(
         self,
