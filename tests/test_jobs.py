@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -324,7 +325,7 @@ def test_threads_that_ask_for_a_job_get_the_same(tmp_path: Path):
     request = jobs.JobRequest("a name", "a task", [(one, None, 10)])
     own = jobs.Jobs()
     with ThreadPoolExecutor(8) as threads:
-        sent = list(threads.map(lambda _: own.send(sampler, device, request), range(8)))
+        sent = list(threads.map(lambda _: own.send(lambda: sampler, device, request), range(8)))
         results = list(threads.map(lambda job: own.results(job, device.name), sent))
     assert len({job.id for job in sent}) == len(device.service.ids()) == 1
     assert [result[0].data.c.get_counts() for result in results] == [{"0": 10}] * 8
@@ -337,13 +338,13 @@ def test_threads_that_find_a_job_failed_send_it_again_once(tmp_path: Path):
     one.measure(0, 0)
     request = jobs.JobRequest("a name", "a task", [(one, None, 10)])
     own = jobs.Jobs()
-    first, late = (own.send(sampler, device, request) for _ in range(2))
+    first, late = (own.send(lambda: sampler, device, request) for _ in range(2))
     with pytest.raises(BackendError, match="was cancelled"):
         own.results(first, device.name)
-    again = own.send(sampler, device, request)
+    again = own.send(lambda: sampler, device, request)
     with pytest.raises(BackendError, match="was cancelled"):
         own.results(late, device.name)
-    assert own.send(sampler, device, request).id == again.id
+    assert own.send(lambda: sampler, device, request).id == again.id
     assert len(device.service.ids()) == 2
 
 
@@ -433,6 +434,55 @@ def test_local_simulators_write_none(tmp_path: Path):
     assert '"jobs"' not in journal.read_text("ascii")
 
 
+# --- the client of the runtime -------------------------------------------------------------------
+
+
+def test_samplers_of_the_runtime_send_the_tag(monkeypatch: pytest.MonkeyPatch):
+    """Its own samplers and job, on a device of its own class, as far as the network."""
+    runtime = pytest.importorskip("qiskit_ibm_runtime")
+    from qiskit_ibm_runtime.executor_sampler import Sampler
+    from qiskit_ibm_runtime.fake_provider import FakeManilaV2
+
+    fake, sent = FakeManilaV2(), []
+
+    class OwnService(runtime.QiskitRuntimeService):
+        def __new__(cls):
+            return object.__new__(cls)
+
+        def __init__(self):
+            pass
+
+        def _run(self, *, program_id, options, **_):
+            sent.append(options["job_tags"])
+            device = options["backend"]
+            return runtime.RuntimeJobV2(device, None, f"id {len(sent)}", program_id, self)
+
+    class OwnBackend(runtime.IBMBackend):
+        target = fake.target
+
+        def check_faulty(self, circuit):
+            pass
+
+    device = OwnBackend(fake.configuration(), OwnService(), None, INSTANCE)
+    one = QuantumCircuit(1, 1)
+    one.measure(0, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        samplers = [Sampler(mode=device), runtime.SamplerV2(mode=device)]
+    for count, sampler in enumerate(samplers, start=1):
+        sampler.options.environment.job_tags = ["mine"]
+        sampler.options.dynamical_decoupling.enable = True
+        backend = SamplerBackend(sampler)
+        assert backend.has_service
+        request = jobs.JobRequest("a name", f"task {count}", [(one, None, 10)])
+        job = jobs.Jobs().send(lambda own=sampler: own, device, request)
+        assert job.id == f"id {count}"
+        assert sent[-1] == ["mine", request.tag]
+        assert sampler.options.environment.job_tags == ["mine"]
+        assert jobs.options_text(sampler) == '{"dynamical_decoupling": {"enable": true}}'
+    assert not SamplerBackend(Sampler(mode=fake)).has_service
+
+
 # --- what does not travel -------------------------------------------------------------------------
 
 
@@ -497,6 +547,28 @@ def test_a_batch_is_opened_once_and_closed_with_the_estimator(tmp_path: Path, mo
         assert not any(one._active for one in opened)
     assert len(set(used)) == 2
     assert sampler.mode is None
+
+
+def test_a_batch_is_not_opened_for_jobs_that_were_sent_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = EstimatorOptions(shots=100, seed=7, policy=ONCE)
+    opened = []
+    monkeypatch.setattr(jobs, "_opened", lambda kind, backend: opened.append(kind) or "a batch")
+
+    def run_it(faults: Faults) -> None:
+        backend = SamplerBackend(sampler_of(tmp_path / "jobs", faults=faults), mode="batch")
+        monkeypatch.setattr(backend, "close", lambda: None)
+        journal = tmp_path / "run.journal"
+        with DistributedEstimator("AABBCC", backend, options=options, journal=journal) as own:
+            own.pipeline.backend._mode.close = lambda: None
+            own.run([(circuit(), "ZZZZZZ")]).result()
+
+    with pytest.raises(TaskFailedError):
+        run_it(Faults(lost_results=99))
+    assert opened == ["batch"]
+    run_it(Faults())
+    assert opened == ["batch"]
 
 
 def test_modes_that_cannot_be():

@@ -244,11 +244,13 @@ class Jobs:
         """The book is the parent's, as a journal is."""
         self._book = Remembered()
 
-    def send(self, sampler: BaseSamplerV2, backend: Any, request: JobRequest) -> SentJob:
+    def send(
+        self, sampler: Callable[[], BaseSamplerV2], backend: Any, request: JobRequest
+    ) -> SentJob:
         """Find a job at the service, or send it.
 
         Args:
-            sampler: Sends it.
+            sampler: Gives what sends it; called only where that has to be done.
             backend: The device, with its service.
             request: What is sent.
 
@@ -266,7 +268,7 @@ class Jobs:
                 if job is not None:
                     return SentJob(job, job.job_id(), request, None)
             submitted = self._clock()
-            job = _run(_tagged(sampler, request.tag), request, backend)
+            job = _run(_tagged(sampler(), request.tag), request, backend)
             self._book.sent(request.name, (job.job_id(),), backend.name)
             return SentJob(job, job.job_id(), request, submitted)
 

@@ -232,15 +232,19 @@ class SamplerBackend:
         """
         place, shots = part or (0, None)
         backend, contents = backend_of(self.sampler), [pub.content for pub in pubs]
-        sampler = _on_one_thread(reseeded(self.sampler, task.seed + place))
-        sampler = self._mode.applied(sampler, backend)
+
+        def own_sampler() -> BaseSamplerV2:
+            own = _on_one_thread(reseeded(self.sampler, task.seed + place))
+            return self._mode.applied(own, backend)
+
         if not self.has_service:
+            sampler = own_sampler()
             job = sampler.run(contents) if shots is None else sampler.run(contents, shots=shots)
             return lambda: list(job.result())
         name = kept_as(self.identity, content_of(experiment, task), task)
         name += "" if part is None else f" with {shots} shots"
         request = JobRequest(name, task.key, contents, shots, options_text(self.sampler))
-        sent = self._jobs.send(sampler, backend, request)
+        sent = self._jobs.send(own_sampler, backend, request)
         return lambda: self._jobs.results(sent, backend.name)
 
     def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[_Pub]:
