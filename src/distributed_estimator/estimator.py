@@ -45,7 +45,16 @@ from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
-from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend, ErrorNorm, Mitigation, Norms
+from .subexperiments import (
+    MOST_SHOTS,
+    Accuracy,
+    Allocation,
+    Backend,
+    ErrorNorm,
+    Mitigation,
+    Norms,
+    ServiceBackend,
+)
 from .views import EstimatorPubResult, EstimatorResult, Shown, changed, changes, counted
 
 _JOBS_AT_A_TIME = 32
@@ -309,11 +318,19 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
     def _start(self) -> None:
         self._closed = False
         self._pace: tuple[Any, float] = None, float("inf")
+        pool, waits = make_pool(self.pool, self.workers), _has_service(self.backend)
+        if waits and not pool.in_process:
+            raise InputError(
+                f"`pool` is {pool.name!r}, and the connection to the service of "
+                f'{self.backend.name} travels to no other process: use pool="threads"; its threads '
+                "wait for the service, and take no processor"
+            )
+        options = self.options
         self.pipeline = Pipeline(
             self.cuts,
-            self.backend,
-            make_pool(self.pool, self.workers),
-            Conditions(self.options.policy, self.options.stragglers, self.journal),
+            _connected(self.backend, self.journal, self.trace),
+            pool,
+            Conditions(options.policy, options.stragglers, self.journal, patient=waits),
             basis=self.options.setting_basis,
             memory_limit=self.options.memory_limit,
             log=self.log,
@@ -545,6 +562,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         self._jobs.shutdown(wait=False)
         if not isinstance(self.pool, Pool | Executor):
             self.pipeline.pool.close()
+        if isinstance(self.pipeline.backend, ServiceBackend):
+            self.pipeline.backend.close()
         for file in filter(None, (self.journal, self.log, self.trace)):
             file.close()
 
@@ -741,6 +760,15 @@ def _backend(backend: BaseSamplerV2 | Backend | None, memory_limit: int | None) 
             "instance of any Qiskit BaseSamplerV2"
         )
     return backend
+
+
+def _has_service(backend: Backend) -> bool:
+    return isinstance(backend, ServiceBackend) and backend.has_service
+
+
+def _connected(backend: Backend, book: Journal | None, log: RecordWriter | None) -> Backend:
+    """The backend with its jobs in a journal, where it has any."""
+    return backend.with_jobs(book, log) if isinstance(backend, ServiceBackend) else backend
 
 
 def _kind(circuit: QuantumCircuit, accuracy: Accuracy) -> tuple[int, int, Accuracy]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from math import prod
-from typing import Any
+from typing import Any, Self, get_args
 
 import numpy as np
 from qiskit.circuit import pauli_twirl_2q_gates
@@ -18,13 +18,17 @@ from ..checks import check_kind, check_whole, from_numpy
 from ..cutting import BoolArray, FloatArray, IntArray
 from ..errors import BackendError, DistributedEstimatorError, InputError
 from ..forks import Lock
+from ..records import RecordWriter
 from ..subexperiments import (
     FragmentExperiment,
     FragmentResult,
+    JobBook,
     Mitigation,
     Readout,
     SettingFamily,
     Task,
+    content_of,
+    kept_as,
 )
 from .calibration import (
     READOUT_REGISTER,
@@ -33,6 +37,7 @@ from .calibration import (
     calibration_circuits,
     misread,
 )
+from .jobs import ExecutionMode, JobRequest, Jobs, Mode, options_text, service_of
 from .seeds import comes_from, draws_of, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
@@ -66,9 +71,12 @@ class SamplerBackend:
             draw depends on it.
         shots_per_circuit: Shots a circuit takes at most; one that needs more is sent several times.
             None: as many as the backend says (`max_shots`), or any number.
+        mode: "batch" or "session": jobs of a sampler of `qiskit-ibm-runtime` are sent in one, which
+            is opened with the first job and closed with the estimator. None: as the sampler is.
 
     Raises:
-        InputError: `sampler` is none, or a number is not a positive whole number.
+        InputError: `sampler` is none, a number is not a positive whole number, or the sampler
+            cannot send its jobs in this mode.
     """
 
     exact = False
@@ -79,6 +87,7 @@ class SamplerBackend:
         defer_measurements: bool | None = None,
         circuits_per_job: int = _CIRCUITS_PER_JOB,
         shots_per_circuit: int | None = None,
+        mode: ExecutionMode | None = None,
     ) -> None:
         check_kind("sampler", sampler, BaseSamplerV2, "an instance of any Qiskit BaseSamplerV2")
         self.sampler = sampler
@@ -96,10 +105,12 @@ class SamplerBackend:
             if defer_measurements is None
             else defer_measurements
         )
+        self.mode = _checked_mode(mode, sampler)
         self._mitigation, self._factor = Mitigation(), 1
         self._templates: dict[tuple[object, ...], Template] = {}
         self._lock = Lock()
         self._calibrations = Calibrations(self._device, keep=_is_real(device_of(sampler)))
+        self._mode, self._jobs = Mode(mode), Jobs()
 
     @property
     def name(self) -> str:
@@ -262,7 +273,7 @@ class SamplerBackend:
         """
         try:
             pubs = list(self._pubs(experiment, task))
-            results = self._results(pubs, task.seed)
+            results = self._results(experiment, task, pubs)
             tables = [
                 np.zeros((len(task.angles), group.num_outcomes, experiment.layout.num_outcomes))
                 for group in experiment.groups
@@ -281,24 +292,80 @@ class SamplerBackend:
                 "backend=SamplerBackend(sampler, defer_measurements=True)"
             ) from error
 
-    def _results(self, pubs: Sequence[_Pub], seed: int) -> list[Any]:
+    @property
+    def has_service(self) -> bool:
+        """Whether jobs go to a service that keeps them; see `ServiceBackend`."""
+        return service_of(self.sampler, backend_of(self.sampler)) is not None
+
+    def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Self:
+        """The same with jobs in a book of the caller's; see `ServiceBackend`."""
+        if not self.has_service:
+            return self
+        fresh = object.__new__(type(self))
+        fresh.__dict__.update(self.__dict__)  # templates are the same
+        fresh._mode, fresh._jobs = Mode(self.mode), Jobs(book, log)
+        return fresh
+
+    def close(self) -> None:
+        """Close the batch or session that was opened; the next job opens another."""
+        self._mode.close()
+
+    def _results(
+        self, experiment: FragmentExperiment, task: Task, pubs: Sequence[_Pub]
+    ) -> list[Any]:
         """Results of one job, or of one for each number of shots if the sampler refuses that."""
         if not pubs:
             return []
-        sampler = _on_one_thread(reseeded(self.sampler, seed))
         numbers = sorted({pub.shots for pub in pubs})
         try:
-            return list(sampler.run([pub.content for pub in pubs]).result())
-        except Exception as error:
+            wait = self._sent(experiment, task, pubs)
+        except ValueError as error:  # not of what came back: that has been paid for
             if len(numbers) == 1 or "shots" not in str(error).lower():
                 raise
+        else:
+            return wait()
+        places = [[n for n, pub in enumerate(pubs) if pub.shots == number] for number in numbers]
+        waits = [
+            self._sent(experiment, task, [pubs[n] for n in own], (place, number))
+            for place, (own, number) in enumerate(zip(places, numbers, strict=True))
+        ]
         found: dict[int, Any] = {}
-        for place, number in enumerate(numbers):
-            sampler = _on_one_thread(reseeded(self.sampler, seed + place))
-            own = [n for n, pub in enumerate(pubs) if pub.shots == number]
-            job = sampler.run([pubs[n].content for n in own], shots=number)
-            found.update(zip(own, job.result(), strict=True))
+        for own, wait in zip(places, waits, strict=True):
+            found.update(zip(own, wait(), strict=True))
         return [found[n] for n in range(len(pubs))]
+
+    def _sent(
+        self,
+        experiment: FragmentExperiment,
+        task: Task,
+        pubs: Sequence[_Pub],
+        part: tuple[int, int] | None = None,
+    ) -> Callable[[], list[Any]]:
+        """Send a job; what is returned waits for its results.
+
+        Args:
+            experiment: What is run.
+            task: Of which the job is one.
+            pubs: The job's circuits.
+            part: Number of the job among those of the task, and shots of all its circuits. None:
+                there is no other, and each has its own.
+        """
+        place, shots = part or (0, None)
+        backend, contents = backend_of(self.sampler), [pub.content for pub in pubs]
+
+        def own_sampler() -> BaseSamplerV2:
+            own = _on_one_thread(reseeded(self.sampler, task.seed + place))
+            return self._mode.applied(own, backend)
+
+        if not self.has_service:
+            sampler = own_sampler()
+            job = sampler.run(contents) if shots is None else sampler.run(contents, shots=shots)
+            return lambda: list(job.result())
+        name = kept_as(self.identity, content_of(experiment, task), task)
+        name += "" if part is None else f" with {shots} shots"
+        request = JobRequest(name, task.key, contents, shots, options_text(self.sampler))
+        sent = self._jobs.send(own_sampler, backend, request)
+        return lambda: self._jobs.results(sent, backend.name)
 
     def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[_Pub]:
         """Circuits of one family with as many shots each; one by one if they have no parameters."""
@@ -372,7 +439,7 @@ class SamplerBackend:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Templates are made where they are used.
-        options = self.defer_measurements, self.circuits_per_job, self.shots_per_circuit
+        options = self.defer_measurements, self.circuits_per_job, self.shots_per_circuit, self.mode
         state = {"_mitigation": self._mitigation, "_factor": self._factor}
         return type(self), (self.sampler, *options), state
 
@@ -508,6 +575,24 @@ def _is_real(device: Any) -> bool:
     return not any("fake_provider" in kind.__module__ for kind in type(device).__mro__)
 
 
+def _checked_mode(mode: ExecutionMode | None, sampler: BaseSamplerV2) -> ExecutionMode | None:
+    if mode is None:
+        return None
+    if mode not in get_args(ExecutionMode):
+        raise InputError(f'`mode` is {mode!r}: use "batch", "session" or None')
+    if not hasattr(sampler, "_mode"):
+        raise InputError(
+            f"`mode` is {mode!r}, and {name_of(sampler)} sends its jobs in none: give a sampler of "
+            "`qiskit-ibm-runtime`, or mode=None"
+        )
+    if sampler._mode is not None:
+        raise InputError(
+            f"`mode` is {mode!r}, and the sampler has a batch or session of its own: give "
+            "mode=None, or a sampler made with the device, Sampler(mode=device)"
+        )
+    return mode
+
+
 def _is_noiseless(sampler: BaseSamplerV2) -> bool:
     if isinstance(sampler, StatevectorSampler):
         return True
@@ -576,8 +661,9 @@ def _as_text(value: Any) -> str:
     if not isinstance(value, Mapping) and hasattr(value, "_fields"):  # options of a Qiskit backend
         value = dict(value._fields)
     if isinstance(value, Mapping):
-        # Aer gives each error of a noise model a number that no other has.
-        names = sorted((key for key in value if key != "id"), key=str)
+        # Aer gives each error of a noise model a number that no other has, and the environment of
+        # a job (its tags, how much is logged) changes no result.
+        names = sorted((key for key in value if key not in ("id", "environment")), key=str)
         return f"{{{', '.join(f'{name}: {_as_text(value[name])}' for name in names)}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_as_text, value))}]"
