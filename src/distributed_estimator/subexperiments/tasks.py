@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 from uuid import uuid4
 
 import numpy as np
@@ -226,6 +226,14 @@ class Backend(Protocol):
         A backend may take another number of shots than it was asked to. A fragment's sure circuits
         (`FragmentExperiment.all_runs`) count as none.
         """
+
+
+@runtime_checkable
+class PlacingBackend(Protocol):
+    """A backend that runs the fragments of a plan in different places."""
+
+    def placed(self, experiments: Sequence[FragmentExperiment]) -> Backend:
+        """The same backend, which knows where each fragment of a plan runs."""
 
 
 @dataclass(frozen=True, slots=True)
