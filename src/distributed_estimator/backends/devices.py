@@ -407,13 +407,15 @@ class Devices:
             str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
         )
         classes = {kind.__name__ for own in _chain(error) for kind in type(own).__mro__}
-        unreachable = not _UNREACHABLE.isdisjoint(classes)
-        if not unreachable and _is_offline(self.devices[number]):
-            unreachable, cause = True, f"it is offline ({cause})"
+        lost = sorted(_UNREACHABLE & classes)
+        if lost:  # without its text, which may hold addresses of an account
+            cause = f"it cannot be reached ({', '.join(lost)})"
+        elif _is_offline(self.devices[number]):
+            lost, cause = ["offline"], f"it is offline ({cause})"
         with self._state.lock:
             causes = self._state.failures.setdefault((number, experiment.fragment.key), [])
             causes.append(cause)
-            if unreachable and number not in self._state.gone:
+            if lost and number not in self._state.gone:
                 self._state.gone[number] = cause
                 _log.warning("the device %s is lost: %s", self.names[number], cause)
 
