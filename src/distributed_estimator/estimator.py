@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from threading import Event
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -24,7 +24,7 @@ from qiskit.primitives import (
     PrimitiveResult,
     PubResult,
 )
-from qiskit.providers import JobStatus
+from qiskit.providers import BackendV2, JobStatus
 
 from .backends import StatevectorBackend
 from .checks import (
@@ -32,7 +32,6 @@ from .checks import (
     check_kind,
     check_precision,
     check_whole,
-    described,
     from_numpy,
     is_number,
 )
@@ -56,6 +55,9 @@ from .subexperiments import (
     ServiceBackend,
 )
 from .views import EstimatorPubResult, EstimatorResult, Shown, changed, changes, counted
+
+AnyBackend: TypeAlias = BaseSamplerV2 | Backend | BackendV2
+"""What `backend` may be, or a list of it may hold."""
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
@@ -241,7 +243,9 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         cuts: Where to cut: a label per qubit (a string, or any sequence of hashables; character i
             labels qubit i), an `AutoCut`, a `CutAt`, a `CutPlan`, or None: at the marks in the
             circuit, if there are any.
-        backend: None: the local statevector simulator; or any `BaseSamplerV2`.
+        backend: None: the local statevector simulator; or any `BaseSamplerV2`, or backend of
+            Qiskit; or a list of these, whose items share the fragments of a circuit: see
+            `distributed_estimator.backends.devices.Devices`.
         pool: Where tasks run: "threads", "processes", "dask" or "ray" (started here, with the first
             task that needs them), a `Pool` of `distributed_estimator.execution`, or any
             `concurrent.futures.Executor`. What is given as an object is not closed here.
@@ -281,7 +285,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
     def __init__(
         self,
         cuts: Cuts = None,
-        backend: BaseSamplerV2 | Backend | None = None,
+        backend: AnyBackend | Sequence[AnyBackend] | None = None,
         pool: str | Pool | Executor = "threads",
         workers: int = 8,
         options: EstimatorOptions | None = None,
@@ -747,19 +751,20 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
         start = stop
 
 
-def _backend(backend: BaseSamplerV2 | Backend | None, memory_limit: int | None) -> Backend:
+def _backend(backend: AnyBackend | Sequence[AnyBackend] | None, limit: int | None) -> Backend:
     if backend is None:
-        return StatevectorBackend(memory_limit)
+        return StatevectorBackend(limit)
     if isinstance(backend, BaseSamplerV2):
         from .backends.sampler import SamplerBackend
 
         return SamplerBackend(backend)
-    if isinstance(backend, type) or not hasattr(backend, "expected_seconds"):
-        raise InputError(
-            f"`backend` is {described(backend)}: give None for the statevector simulator, or an "
-            "instance of any Qiskit BaseSamplerV2"
-        )
-    return backend
+    if isinstance(backend, list | tuple):
+        from .backends.devices import Devices
+
+        return Devices(backend)
+    from .backends.devices import backend_from
+
+    return backend_from(backend)
 
 
 def _has_service(backend: Backend) -> bool:

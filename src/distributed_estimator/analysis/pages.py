@@ -23,6 +23,7 @@ import msgspec
 from ..checks import require
 from ..errors import RecordError
 from ..records import (
+    DeviceRecord,
     Header,
     QueryRecord,
     TaskRecord,
@@ -343,6 +344,7 @@ def _run_page(folder: Path, records_href: str, command: str) -> str:
             )
             for key, (title, figure, rows, missing) in sections.items()
         },
+        shares=_shares(folder),
         facts=facts(begun, _settings(summary), headers),
         command=one_line(command, 400),
     )
@@ -402,3 +404,26 @@ def _points(curves: Sequence[AccuracyCurve]) -> Rows:
         for curve in curves
         for point in curve.points
     ]
+
+
+def _shares(folder: Path) -> Rows:
+    """What each device did, real or simulated, as far as it was recorded."""
+    names = [f"{name}.jsonl{end}" for name in ("tasks", "devices") for end in ("", ".gz")]
+    logs = [folder / name for name in names if (folder / name).is_file()]
+    shares: dict[str, dict[str, Any]] = {}
+    for job in read_records(*logs) if logs else ():
+        if not isinstance(job, DeviceRecord):
+            continue
+        row = shares.setdefault(
+            job.device,
+            {"device": one_line(job.device, 80)}
+            | dict.fromkeys(("jobs", "failed", "circuits", "shots", "busy_s"), 0),
+        )
+        row["jobs"] += 1
+        row["busy_s"] += job.finished - job.started
+        if job.status == "done":
+            row["circuits"] += job.circuits
+            row["shots"] += job.circuits * job.shots
+        else:
+            row["failed"] += 1
+    return list(shares.values())

@@ -258,6 +258,14 @@ class ServiceBackend(Backend, Protocol):
         """Close what it has opened at the service; it opens it again when it needs to."""
 
 
+@runtime_checkable
+class PlacingBackend(Protocol):
+    """A backend that runs the fragments of a plan in different places."""
+
+    def placed(self, experiments: Sequence[FragmentExperiment]) -> Backend:
+        """The same backend, which knows where each fragment of a plan runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """Name (in the plural) and shape of an array of a result."""
