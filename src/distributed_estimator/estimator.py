@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from threading import Event
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -36,10 +36,10 @@ from .checks import (
     is_number,
 )
 from .cutting import CutPlan, Cuts, SettingBasis, check_cuts
-from .errors import InputError, PoolError, RunCancelledError
+from .errors import InputError, PlanTooLargeError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
-from .pipeline import Evaluation, Pipeline, Price, Request
+from .pipeline import Evaluation, Pipeline, Prepared, Price, Request
 from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
@@ -56,11 +56,17 @@ from .subexperiments import (
 )
 from .views import EstimatorPubResult, EstimatorResult, Shown, changed, changes, counted
 
+if TYPE_CHECKING:
+    from .backends.noise import NoisePrice
+
 AnyBackend: TypeAlias = BaseSamplerV2 | Backend | BackendV2
 """What `backend` may be, or a list of it may hold."""
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
+_NOISE_PRECISION = 0.01
+_SIMULATED = 20
+"""Qubits of a fragment up to which what noise costs is told from a simulation without it."""
 _ALREADY_CLOSED = "the estimator is closed: make a new one"
 _CLOSED = (
     "the estimator was closed before the run was complete: ask for its result inside the `with` "
@@ -478,6 +484,77 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
             requests = (_apart(request) for request in requests)
         found = (simulated.price(request) for request in requests)
         return sum(found, Price(0, 0, 0, 0, 0.0))
+
+    def noise(self, pub: EstimatorPubLike, device: Any, *, shots: int = 100_000) -> NoisePrice:
+        """What a device's noise is expected to cost, whole and cut, before anything runs.
+
+        Errors are those that the device reports of its gates and its readout; see
+        `distributed_estimator.backends.noise` for what follows, and what is left out. Fragments of
+        up to 20 qubits are simulated here, for the size of the value and the spread of outcomes;
+        of others the largest value and spread are taken that the observable may have.
+
+        Args:
+            pub: A PUB as for `run`; of several values the largest counts.
+            device: A Qiskit backend, or a `Target`.
+            shots: Shots of each way, in all.
+
+        Raises:
+            BackendError: A fragment is wider than the device.
+            InputError: The PUB is not well formed, or nothing is known of the device's errors.
+
+        Example:
+            >>> from qiskit import QuantumCircuit
+            >>> from qiskit.providers.fake_provider import GenericBackendV2
+            >>> device = GenericBackendV2(3, noise_info=True, seed=1)
+            >>> circuit = QuantumCircuit(4)
+            >>> _ = circuit.ry(0.4, range(4))
+            >>> for qubit in range(3):
+            ...     _ = circuit.cx(qubit, qubit + 1)
+            >>> found = DistributedEstimator("AABB").noise((circuit, "ZZZZ"), device)
+            >>> found.whole is None, found.cut.qubits, 0 < found.cut.infidelity < 0.2
+            (True, 2, True)
+        """
+        from .backends import noise
+
+        target = noise.target_of(device)
+        total = check_whole("shots", from_numpy(shots))
+        (read,) = read_pubs([pub], _NOISE_PRECISION)
+        uncut = replace(read, circuit=noise.without_marks(read.circuit))
+        own, spread, value = self._foretold(self.cuts, read)
+        same, uncut_spread, _ = self._foretold("A" * read.circuit.num_qubits, uncut)
+        fits = target.num_qubits is None or same.max_qubits <= target.num_qubits
+        parts = [noise.fragment_noise(each, target) for each in same.experiments if fits]
+        return noise.noise_price(
+            noise.CircuitNoise.of_all(parts) if fits else None,
+            [noise.fragment_noise(each, target) for each in own.experiments],
+            shots=total,
+            value=value,
+            spreads=(uncut_spread, spread),
+        )
+
+    def _foretold(self, cuts: Cuts, pub: Pub) -> tuple[Prepared, float, float]:
+        """A plan, variance times shots of its values, and their size, without noise."""
+        options = EstimatorOptions(
+            seed=self.options.seed,
+            setting_basis=self.options.setting_basis,
+            memory_limit=self.options.memory_limit,
+        )
+        with DistributedEstimator(cuts, workers=self.workers, options=options) as simulated:
+            batch = merge([pub])
+            observables = batch.observables
+            prepared, _ = simulated.pipeline.preparation.prepare(batch.circuit, observables)
+            if prepared.max_qubits <= _SIMULATED:
+                asked = pub.circuit, pub.observables, pub.values
+                try:
+                    price = simulated.price([asked], precision=_NOISE_PRECISION)
+                    exact = simulated.run([asked], precision=0).result()[0].data.evs
+                    spread = price.optimal * _NOISE_PRECISION**2
+                    return prepared, spread, float(np.abs(exact).max(initial=0.0))
+                except PlanTooLargeError:
+                    pass
+        query, _, weights = observables.entries(batch.observable)
+        norm = float(np.bincount(query, np.abs(weights), 1).max())
+        return prepared, prepared.plan.sampling_overhead * norm**2, norm
 
     def probabilities(
         self,

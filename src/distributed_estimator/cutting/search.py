@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import opt_einsum
 
@@ -57,6 +57,14 @@ _MANY = 1000
 """Pairs of joined fragments from which on it takes long to plan a contraction: half a second."""
 
 
+class SizedDevice(Protocol):
+    """What has a number of qubits, such as a Qiskit backend or a `Target`."""
+
+    @property
+    def num_qubits(self) -> int | None:
+        """How many."""
+
+
 @dataclass(frozen=True)
 class AutoCut:
     """Cuts to be found so that no fragment is wider than the device.
@@ -68,7 +76,8 @@ class AutoCut:
 
     Attributes:
         max_qubits: Widest fragment allowed. Several numbers: the widths of devices, each of which
-            takes one fragment, or several that fit side by side.
+            takes one fragment, or several that fit side by side. In the place of a number, a device
+            (a Qiskit backend, or a `Target`) gives its width.
         gate_cuts: Whether gates may be cut.
         wire_cuts: Whether wires may be cut.
         max_fragments: Most fragments of one width; None: any number.
@@ -81,7 +90,7 @@ class AutoCut:
         10
     """
 
-    max_qubits: int | Sequence[int]
+    max_qubits: int | SizedDevice | Sequence[int | SizedDevice]
     gate_cuts: bool = True
     wire_cuts: bool = True
     max_fragments: int | None = None
@@ -90,8 +99,9 @@ class AutoCut:
     max_price: float = 5e7
 
     def __post_init__(self) -> None:
-        widths: Any = self.max_qubits
+        widths: Any = getattr(self.max_qubits, "num_qubits", self.max_qubits)
         if isinstance(widths, Sequence) and not isinstance(widths, str) and widths:
+            widths = [getattr(width, "num_qubits", width) for width in widths]
             for width in widths:
                 check_whole("max_qubits", from_numpy(width), 1)
             object.__setattr__(self, "max_qubits", tuple(map(int, widths)))
@@ -102,6 +112,7 @@ class AutoCut:
                 )
         else:
             check_whole("max_qubits", from_numpy(widths), 1)
+            object.__setattr__(self, "max_qubits", widths)
         check_whole("seed", from_numpy(self.seed), 0)
         if self.max_fragments is not None:
             check_whole("max_fragments", from_numpy(self.max_fragments), 1, ", or None")
@@ -117,12 +128,13 @@ class AutoCut:
     @property
     def room(self) -> Room:
         """How wide fragments may be."""
-        if isinstance(self.max_qubits, Sequence):
-            devices = tuple(sorted(self.max_qubits, reverse=True))
+        widths: Any = self.max_qubits  # numbers, once checked
+        if isinstance(widths, Sequence):
+            devices = tuple(sorted(widths, reverse=True))
             return Room(devices[0], devices)
         if self.max_fragments is not None:
-            return Room(self.max_qubits, (self.max_qubits,) * self.max_fragments)
-        return Room(self.max_qubits)
+            return Room(widths, (widths,) * self.max_fragments)
+        return Room(widths)
 
 
 @dataclass(frozen=True)
