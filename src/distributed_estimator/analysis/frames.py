@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from ..checks import require
 from ..errors import InputError, RecordError
@@ -95,14 +95,9 @@ def to_polars(path: str | os.PathLike[str], kind: str = "query") -> polars.DataF
 def read_tables(
     path: str | os.PathLike[str], kinds: Sequence[str] = tuple(KINDS)
 ) -> dict[str, Any]:
-    """Reads a file or a folder of them, and makes a `pyarrow.Table` for each kind.
+    """A `pyarrow.Table` for each kind, of a file or a folder of them; raises as `to_pandas` does.
 
     Every table begins with the columns `file`, `study_run_id` and `experiment`.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-        RecordError: Nothing can be read there, a file is damaged or of a newer schema, or a kind is
-            unknown.
     """
     for kind in kinds:
         if kind not in KINDS:
@@ -228,8 +223,8 @@ class Inventory:
             "files": self.files,
             "records": dict(self.counts),
             "runs": len(self.runs),
-            "first": None if self.first is None else self.first.isoformat(),
-            "last": None if self.last is None else self.last.isoformat(),
+            "first": self.first and self.first.isoformat(),
+            "last": self.last and self.last.isoformat(),
             "versions": {name: _sorted(found) for name, found in self.versions.items()},
             "processors": _sorted(self.processors),
             "commits": _sorted(self.commits),
@@ -241,10 +236,10 @@ class Inventory:
         if isinstance(record, Header):
             for name, version in record.versions.items():
                 self.versions.setdefault(name, set()).add(version)
-            self.processors |= {record.processor} if record.processor is not None else set()
-            self.commits |= (
-                {record.commit + "+" * bool(record.dirty)} if record.commit is not None else set()
-            )
+            if record.processor is not None:
+                self.processors.add(record.processor)
+            if record.commit is not None:
+                self.commits.add(record.commit + "+" * bool(record.dirty))
         elif not isinstance(record, DeviceRecord):
             self.runs.add(record.run_id)
         began = time_of(record.started_at) if isinstance(record, QueryRecord) else None
@@ -254,11 +249,7 @@ class Inventory:
 
 
 def take_inventory(path: str | os.PathLike[str]) -> Inventory:
-    """Reads all records of a file or a folder, and goes on after a file that is damaged.
-
-    Raises:
-        RecordError: There is nothing at the path, or no record file.
-    """
+    """Reads all records of a file or a folder, and goes on after a file that is damaged."""
     inventory = Inventory()
     for file in record_files(path):
         inventory.files += 1
@@ -277,8 +268,7 @@ def _sorted(found: set[Any]) -> list[Any]:
 # SQL
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The result of a query: names of columns, and rows of Python values."""
 
     columns: tuple[str, ...]

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -84,16 +85,9 @@ def environment(**options: Any) -> Environment:
 def page(template: str, drawn: Mapping[str, Figure | Choices], **values: Any) -> str:
     """A page as one HTML file with its styles, scripts and data.
 
-    Scripts and styles other than the page's own are refused by the browser: the page's content
-    security policy names the hashes of its own.
-
-    Args:
-        template: Its name.
-        drawn: By the id of their element, a figure, or several to choose from.
-        values: Whatever else the template needs.
-
-    Raises:
-        MissingExtraError: Jinja2 or vl-convert is not installed.
+    It shows figures, or several to choose from, by the id of their element. Scripts and styles
+    other than the page's own are refused by the browser: the page's content security policy names
+    the hashes of its own.
     """
     require_pages()
     from markupsafe import Markup
@@ -198,17 +192,15 @@ def href(target: Path, place: Path) -> str:
 
 
 def entry(
-    title: str,
-    rows: Any,
-    *,
-    drawn: bool,
-    missing: str = "",
-    notes: Sequence[str] = (),
-    links: Sequence[tuple[str, str]] = (),
+    title: str, rows: Any, figure: Any, missing: str = "", **more: Sequence[Any]
 ) -> dict[str, Any]:
-    """A figure and its table as the page's template takes them; `missing`: why there is none."""
-    shown = {"title": title, "rows": plain(rows), "drawn": drawn, "missing": missing}
-    return {**shown, "notes": notes, "links": links}
+    """A figure and its table as a page's template takes them, with `notes` and `links`.
+
+    Without a figure, `missing` says why there is none.
+    """
+    missing = "" if figure else missing
+    entry = {"title": title, "rows": plain(rows), "drawn": bool(figure), "missing": missing}
+    return {**entry, "notes": (), "links": (), **more}
 
 
 def timelines(queries: Iterable[tuple[str, PlacedQuery]]) -> tuple[Choices, Rows]:
@@ -228,7 +220,6 @@ class _Point(msgspec.Struct):
     accuracy: float
     low: float
     high: float
-    loss: float | None = None
 
 
 class _Curve(msgspec.Struct):
@@ -272,11 +263,9 @@ def write_run_report(
 def _run_page(folder: Path, records_href: str, command: str) -> str:
     if (folder / "study.json").is_file():
         raise RecordError(f"{folder} is a study: report it with `dest study report {folder}`")
-    names = [
-        f"{name}.jsonl{end}" for name in ("queries", "training", "tasks") for end in ("", ".gz")
-    ]
-    logs = [folder / name for name in names if (folder / name).is_file()]
-    records = list(read_records(*logs))
+    names = product(("queries", "training", "tasks"), ("", ".gz"))
+    logs = [folder / f"{name}.jsonl{end}" for name, end in names]
+    records = list(read_records(*(log for log in logs if log.is_file())))
     training = [record for record in records if isinstance(record, TrainingRecord)]
     if not training:
         raise RecordError(
@@ -289,26 +278,21 @@ def _run_page(folder: Path, records_href: str, command: str) -> str:
     placed = by_time(tasks, queries)
     places = {"median query": (len(placed) - 1) // 2, "slowest query": -1} if placed else {}
     choices, numbers = timelines((label, placed[place]) for label, place in places.items())
+    drawn: dict[str, Figure | Choices | None] = {
+        "loss": charts.loss(training),
+        "accuracy": charts.accuracy(training),
+        "stages": charts.run_stages(stages) if stages else None,
+        "perturbed": charts.robustness(None, curves) if curves else None,
+        "timeline": choices or None,
+    }
     measure = f"Not measured: `dest robustness {one_line(str(folder), 400)}` does it."
-    sections: dict[str, tuple[str, Figure | Choices | None, Rows, str]] = {
-        "loss": ("Training loss", charts.loss(training), _steps(training), "Not measured."),
-        "accuracy": ("Accuracy", charts.accuracy(training), [], "Not measured."),
-        "stages": (
-            "Estimator time by stage",
-            charts.run_stages(stages) if stages else None,
-            [asdict(row) for row in stages],
-            "Not measured.",
-        ),
-        "perturbed": (
-            "Accuracy on perturbed test samples",
-            charts.robustness(None, curves) if curves else None,
-            _points(curves),
-            measure,
-        ),
+    tables: dict[str, tuple[str, Rows, str]] = {
+        "loss": ("Training loss", _steps(training), "Not measured."),
+        "accuracy": ("Accuracy", [], "Not measured."),
+        "stages": ("Estimator time by stage", [asdict(row) for row in stages], "Not measured."),
+        "perturbed": ("Accuracy on perturbed test samples", _points(curves), measure),
         "timeline": (
-            "Tasks of single queries, by worker",
-            choices or None,
-            numbers,
+            *("Tasks of single queries, by worker", numbers),
             "Not recorded: train with `--trace`.",
         ),
     }
@@ -320,7 +304,7 @@ def _run_page(folder: Path, records_href: str, command: str) -> str:
     begun = min((record.started_at for record in queries), default="not known")
     return page(
         "run.html.jinja",
-        {key: figure for key, (_, figure, _, _) in sections.items() if figure is not None},
+        {key: figure for key, figure in drawn.items() if figure},
         title=f"Training run {one_line(name)}",
         steps=last.step,
         records=len(queries),
@@ -334,14 +318,8 @@ def _run_page(folder: Path, records_href: str, command: str) -> str:
             },
         },
         figures={
-            key: entry(
-                title,
-                rows,
-                drawn=figure is not None,
-                missing="" if figure is not None else missing,
-                links=[("Records", records_href)],
-            )
-            for key, (title, figure, rows, missing) in sections.items()
+            key: entry(title, rows, drawn[key], missing, links=[("Records", records_href)])
+            for key, (title, rows, missing) in tables.items()
         },
         facts=facts(begun, _settings(summary), headers),
         command=one_line(command, 400),

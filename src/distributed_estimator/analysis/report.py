@@ -545,17 +545,18 @@ def study_page(data: StudyData, place: Path, command: str) -> str:
         name.replace("_", "-"): figure for name, figure in data.figures.items()
     }
     choices, rows, kinds = _timelines(data.study)
-    notes, missing = [], "No run of this study recorded its tasks: not measured."
+    notes = []
     if rows:
-        notes, missing = ["Of each run, the query whose time is the median."], ""
+        notes = ["Of each run, the query whose time is the median."]
         notes += [f"{len(rows)} of {kinds} kinds are shown."] if len(rows) < kinds else []
         figures["timeline"] = choices
+    untraced = "No run of this study recorded its tasks: not measured."
     return page(
         "study.html.jinja",
         figures,
         title=f"Study {one_line(data.study.name)}, scale {one_line(data.study.scale)}",
         figures=sections,
-        timeline=entry("Tasks by worker", rows, drawn=bool(rows), missing=missing, notes=notes),
+        timeline=entry("Tasks by worker", rows, choices, untraced, notes=notes),
         **_shared(data, command),
     )
 
@@ -565,12 +566,11 @@ def _entry(data: StudyData, name: str, place: Path) -> dict[str, Any]:
     title = figure.title if figure else table.title
     if table.rows.empty:
         remedy = f"Not measured. To run what is missing: {data.how_to_go_on}"
-        return entry(title, [], drawn=False, missing=remedy)
+        return entry(title, [], None, remedy)
     links = [("CSV", f"tables/{table.name}.csv")]
     links += [(k.upper(), f"figures/{name}.{k}") for k in ("svg", "png") if figure]
     links.append(("Records", href(data.study.folder, place)))
-    drawn = figure is not None
-    return entry(title, table_rows(table), drawn=drawn, notes=table.notes, links=links)
+    return entry(title, table_rows(table), figure, notes=table.notes, links=links)
 
 
 def _timelines(study: Study) -> tuple[list[tuple[str, Figure]], Rows, int]:
