@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from ..checks import require
 from ..errors import InputError, RecordError
@@ -192,19 +192,12 @@ def _held(value: Any) -> Any:
 
 @dataclass
 class Inventory:
-    """What record files hold.
+    """What record files hold: records by kind, run ids, and what wrote them.
 
-    Attributes:
-        files: How many files.
-        counts: Records by kind.
-        runs: Run ids of the records.
-        first: When the first query began, in UTC; None: there is no query.
-        last: When the last query began.
-        versions: By package, the versions that wrote the records; None: not installed.
-        processors: Models of the processors that they were made on.
-        commits: Of the source checkouts, with "+" where the source differed from the commit.
-        unreadable: What is wrong with each file that is damaged or newer than this release; its
-            records up to there count.
+    The `first` and `last` query began then, in UTC. `versions` are by package, None for one that
+    was not installed; `commits` have a "+" where the source differed from them. `unreadable` says
+    what is wrong with each file that is damaged or newer than this release, whose records up to
+    there count.
     """
 
     files: int = 0
@@ -268,7 +261,8 @@ def _sorted(found: set[Any]) -> list[Any]:
 # SQL
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True)
+class Answer:
     """The result of a query: names of columns, and rows of Python values."""
 
     columns: tuple[str, ...]

@@ -156,10 +156,8 @@ def check_page(path: Path, mark: str = _GENERATOR) -> None:
 
 def facts(begun: str, configuration: str, headers: Iterable[Mapping[str, Any]]) -> Rows:
     """What some records were made from, and the machines and versions that made them, each once."""
-    found: dict[str, dict[str, None]] = {
-        "Begun": {one_line(begun, 40): None},
-        "Configuration": {configuration: None},
-    }
+    found: dict[str, list[str]] = {"Begun": [one_line(begun, 40)], "Configuration": [configuration]}
+    found |= {name: [] for name in ("Machine", "Threads", "Versions", "Commit")}
     for one in headers:
         machine, commit = one.get("machine") or {}, one.get("commit")
         count, memory = machine.get("cpu_count"), machine.get("memory_bytes")
@@ -177,13 +175,9 @@ def facts(begun: str, configuration: str, headers: Iterable[Mapping[str, Any]]) 
             else [],
         }
         for name, texts in parts.items():
-            found.setdefault(name, {})[", ".join(str(text) for text in texts if text)] = None
-    for name in ("Machine", "Threads", "Versions", "Commit"):
-        found.setdefault(name, {})
-    return [
-        {"what": name, "which": one_line("; ".join(filter(None, texts)), 600) or "not known"}
-        for name, texts in found.items()
-    ]
+            found[name].append(", ".join(str(text) for text in texts if text))
+    shown = {name: "; ".join(filter(None, dict.fromkeys(texts))) for name, texts in found.items()}
+    return [{"what": name, "which": one_line(t, 600) or "not known"} for name, t in shown.items()]
 
 
 def href(target: Path, place: Path) -> str:
@@ -205,11 +199,11 @@ def entry(
 
 def timelines(queries: Iterable[tuple[str, PlacedQuery]]) -> tuple[Choices, Rows]:
     """Timelines of labelled queries, and a row of numbers for each."""
-    found = [
-        ((label, charts.timeline(label, query)), {"query": label, **timeline_numbers(query)})
-        for label, query in queries
-    ]
-    return [figure for figure, _ in found], [row for _, row in found]
+    found = list(queries)
+    return (
+        [(label, charts.timeline(label, query)) for label, query in found],
+        [{"query": label, **timeline_numbers(query)} for label, query in found],
+    )
 
 
 # The page of a run

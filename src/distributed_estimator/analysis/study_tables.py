@@ -171,13 +171,10 @@ def series(runs: pd.DataFrame, compared: Collection[str] = ()) -> list[str]:
 
 def _varies(configs: Sequence[tuple[str, Mapping[str, Any]]], key: str) -> bool:
     """Whether a key has two values where runs would share a bar."""
-    seen: dict[str, str] = {}
-    for pipeline, config in configs:
-        shared = [pipeline, *(config.get(name) for name in ("dataset", *_FOLLOWS.get(key, ())))]
-        value = canonical(config.get(key))
-        if seen.setdefault(canonical(shared), value) != value:
-            return True
-    return False
+    names = ("dataset", *_FOLLOWS.get(key, ()))
+    bars = [canonical([pipeline, *map(config.get, names)]) for pipeline, config in configs]
+    values = [canonical(config.get(key)) for _, config in configs]
+    return len(set(zip(bars, values, strict=True))) > len(set(bars))
 
 
 def _value_label(key: str, value: Any) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Annotated, Any, ClassVar, Literal
@@ -249,9 +249,13 @@ def _experiment_problems(
         yield from _query_problems(experiment)
 
 
-def _again(values: tuple[Any, ...]) -> list[tuple[int, Any]]:
+def _again(values: tuple[Hashable, ...]) -> Iterator[tuple[int, Hashable]]:
     """Values that were there before, with their places: they would be the same run twice."""
-    return [(i, value) for i, value in enumerate(values) if value in values[:i]]
+    seen: set[Hashable] = set()
+    for number, value in enumerate(values):
+        if value in seen:
+            yield number, value
+        seen.add(value)
 
 
 def _most_qubits(dataset: str) -> int:
