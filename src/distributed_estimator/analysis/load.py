@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import reprlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -260,11 +260,7 @@ class RunFolders:
 
     def traced(self, *names: str) -> dict[str, int]:
         """How many of these logs each run has that has any."""
-        counts = {
-            run_id: sum(self._place(run_id, name) is not None for name in names)
-            for run_id in self.run_ids()
-        }
-        return {run_id: count for run_id, count in counts.items() if count}
+        return Counter(run for run in self.run_ids() for name in names if self._place(run, name))
 
     def _place(self, run_id: str, name: str) -> Path | None:
         places = (self.folder / "runs" / run_id / f"{name}{ending}" for ending in ("", ".gz"))
@@ -290,10 +286,10 @@ class Packed:
     def _of_kind(self, kind: str) -> dict[tuple[str, str], list[Record]]:
         """Records by run and log."""
         if kind not in self._logs:
-            found: dict[tuple[str, str], list[Record]] = defaultdict(list)
+            found: dict[tuple[str, str], list[Record]] = {}
             for run_id, file, record in self._records(kind):
-                found[run_id, file].append(record)
-            self._logs[kind] = dict(found)
+                found.setdefault((run_id, file), []).append(record)
+            self._logs[kind] = found
         return self._logs[kind]
 
     def _records(self, kind: str) -> Iterator[tuple[str, str, Record]]:

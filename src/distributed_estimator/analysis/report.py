@@ -59,6 +59,7 @@ _DESCRIPTION = [
     *("experiment", "pipeline", "dataset", "cuts", "seed", "workers", "policy", "straggler_p"),
     *("attempts", "cause"),
 ]
+_FIGURES = [name for section in WORDS["sections"].values() for name in section]
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -269,9 +270,8 @@ class StudyData:
     @cached_property
     def figures(self) -> dict[str, Figure]:
         """Every figure by name, in the order of a page; measured ones alone."""
-        names = [name for section in WORDS["sections"].values() for name in section]
-        drawn = ((name, _figure(name, self.table_of(name))) for name in names)
-        return {name: figure for name, figure in drawn if figure is not None}
+        drawn = {name: _figure(name, self.table_of(name)) for name in _FIGURES}
+        return {name: figure for name, figure in drawn.items() if figure is not None}
 
     def table_of(self, name: str) -> Table:
         """The table that holds the numbers of a figure."""
@@ -407,12 +407,11 @@ def write_report(
     check_page(place / "report.html")
     if command is None:
         command = shlex.join(["dest", "study", "report", str(folder)])
-    names = [name for section in WORDS["sections"].values() for name in section]
     tables = {name: f"tables/{name}.csv" for name in WORDS["tables"]}
-    known = [*tables.values(), *(f"figures/{n}.{kind}" for n in names for kind in ("png", "svg"))]
+    known = [*tables.values(), *(f"figures/{n}.{end}" for n in _FIGURES for end in ("png", "svg"))]
     # Of reports before `README.md` held all text.
     known += ["summary.md", "explanation.md", "deviations.md"]
-    known += [old for n in names for old in (f"tables/{n}.md", f"figures/{n}.json")]
+    known += [old for n in _FIGURES for old in (f"tables/{n}.md", f"figures/{n}.json")]
 
     def fill(data: StudyData, new: Path) -> str:
         (new / "figures").mkdir()

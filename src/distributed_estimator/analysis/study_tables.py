@@ -330,12 +330,14 @@ def _extrapolated(study: Study) -> Made:
     asked = trainings[(trainings.pipeline != "reference") & ~trainings["query"].isin(whole)]
     measured = asked["query"].isin(shares["query"])
     counted = asked.reference_queries > 0
-    why = "its time cannot be extrapolated: no"
+    why = {
+        "no reference query measured of its circuit": ~measured,
+        "no number of reference queries": measured & ~counted,
+    }
     alone = [
-        (run, f"{why} reference query measured of its circuit") for run in asked.run_id[~measured]
-    ]
-    alone += [
-        (run, f"{why} number of reference queries") for run in asked.run_id[measured & ~counted]
+        (run_id, f"its time cannot be extrapolated: {reason}")
+        for reason, chosen in why.items()
+        for run_id in asked.run_id[chosen]
     ]
     rows = []
     for (query, name), part in asked[measured & counted].groupby(["query", "series"]):
@@ -528,14 +530,8 @@ def causes(study: Study) -> pd.DataFrame:
     """Stages of a query of the paper's pipeline under each variation."""
 
     def row(part: pd.DataFrame) -> dict[str, Any]:
-        spreads = {
-            name: spread(part[column])
-            for name, column in (
-                ("t_exec", "t_execute"),
-                ("t_rec", "t_reconstruct"),
-                ("share", "share"),
-            )
-        }
+        columns = {"t_exec": part.t_execute, "t_rec": part.t_reconstruct, "share": part.share}
+        spreads = {name: spread(column) for name, column in columns.items()}
         first = part.iloc[0]
         return {
             "variant": first.variant,
