@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -22,7 +22,7 @@ from ..errors import InputError, RecordError
 from ..records import KINDS, DeviceRecord, Header, QueryRecord, Record
 from ..records.environment import THREAD_VARIABLES
 from ..records.schema import PACKAGES
-from .load import Source, record_files, records_of
+from .load import Source, record_files, records_of, time_of
 
 if TYPE_CHECKING:
     import pandas
@@ -108,15 +108,6 @@ def read_tables(
             if record.kind in rows:
                 rows[record.kind].append((source, record))
     return {kind: _table(KINDS[kind], found) for kind, found in rows.items()}
-
-
-def time_of(text: str) -> datetime | None:
-    """A time in a record as one in UTC; None: it cannot be read."""
-    try:
-        time = datetime.fromisoformat(text)
-        return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _table(kind: type[Record], rows: Sequence[tuple[Source, Record]]) -> Any:

@@ -13,6 +13,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -171,6 +172,15 @@ def check_record(record: QueryRecord) -> None:
                 f"`{name}` of query {record.query_id} (run {record.run_id}) is "
                 f"{reprlib.repr(value)}, expected {expected}: restore the records, or take it out"
             )
+
+
+def time_of(text: str) -> datetime | None:
+    """A time in a record as one in UTC; None: it cannot be read."""
+    try:
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 # Documents

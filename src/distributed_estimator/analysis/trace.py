@@ -13,13 +13,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import RecordError
 from ..records import DeviceRecord, QueryRecord, TaskRecord, atomic, given_path, plain, read_records
 from ..records.files import refused
 from .escape import natural
+from .load import time_of
 
 Event = dict[str, Any]
 SliceT = TypeVar("SliceT")
@@ -138,14 +138,12 @@ def place_queries(
 
 
 def _started(record: QueryRecord) -> int:
-    try:
-        moment = datetime.fromisoformat(record.started_at)
-    except ValueError as error:
+    moment = time_of(record.started_at)
+    if moment is None:
         raise RecordError(
             f"query {record.query_id} has `started_at` {record.started_at!r}: a trace needs a time "
             "in ISO 8601"
-        ) from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        )
     return nanoseconds(moment.timestamp(), f"query {record.query_id}")
 
 
