@@ -256,13 +256,7 @@ def _events(
             pid += 1
             yield from _named(pid, name)
             yield from _run_events(pid, row)
-    jobs = [
-        _attempt(
-            *(job, job.device, job.queued, 0, f"job {job.job} of device {job.device}"),
-            {"name": f"job {job.job}", "cat": "device"},
-        )
-        for job in devices
-    ]
+    jobs = [_attempt(job) for job in devices]
     if jobs:
         yield from _named(pid + 1, "devices")
         yield from _attempt_events(pid + 1, jobs, 1, "jobs")
@@ -277,14 +271,7 @@ def _run_events(pid: int, queries: Sequence[PlacedQuery]) -> Iterator[Event]:
         args = plain({"tasks": len(query.tasks), **args})
         fields = {"name": f"query {query.query_id}", "cat": "query", "args": args}
         yield _slice(pid, _QUERIES, query.begin, query.end, fields)
-        own = [
-            _attempt(
-                *(task, f"worker {task.worker}", task.submitted, query.begin),
-                f"task {task.key} of query {query.query_id}",
-                {"name": f"fragment {task.fragment}", "cat": "task"},
-            )
-            for task in query.tasks
-        ]
+        own = [_attempt(task, query.begin) for task in query.tasks]
         jobs = Counter(
             (attempt.submitted, task.job, task.purpose)
             for attempt, task in zip(own, query.tasks, strict=True)
@@ -300,20 +287,25 @@ def _run_events(pid: int, queries: Sequence[PlacedQuery]) -> Iterator[Event]:
     yield from _attempt_events(pid, attempts, _FIRST_WORKER, "tasks")
 
 
-def _attempt(
-    record: TaskRecord | DeviceRecord,
-    thread: str,
-    submitted: float,
-    origin: int,
-    what: str,
-    fields: Event,
-) -> _Attempt:
-    submitted, finished = (origin + nanoseconds(at, what) for at in (submitted, record.finished))
+def _attempt(record: TaskRecord | DeviceRecord, origin: int = 0) -> _Attempt:
+    """A task on the clock of its query, which began at `origin`, or a job of a device."""
+    if isinstance(record, TaskRecord):
+        name, thread, waits = (
+            f"fragment {record.fragment}",
+            f"worker {record.worker}",
+            record.submitted,
+        )
+        what = f"task {record.key} of query {record.query_id}"
+    else:
+        name, thread, waits = f"job {record.job}", record.device, record.queued
+        what = f"{name} of device {thread}"
+    submitted, finished = (origin + nanoseconds(at, what) for at in (waits, record.finished))
     begun = None if record.started is None else origin + nanoseconds(record.started, what)
     ended = finished if begun is None else max(begun, finished)
     args = {k: v for k, v in vars(record).items() if k not in _PLACED[record.kind]}
     colour = {"cname": _COLOURS[record.status]} if record.status in _COLOURS else {}
-    return _Attempt(thread, submitted, begun, ended, {**fields, **colour, "args": plain(args)})
+    fields = {"name": name, "cat": record.kind, **colour, "args": plain(args)}
+    return _Attempt(thread, submitted, begun, ended, fields)
 
 
 def _attempt_events(
