@@ -79,9 +79,9 @@ class Figure:
 # Pictures and specifications
 
 
-def require_charts() -> None:
-    """Raises MissingExtraError, with the install command, if charts cannot be drawn."""
-    require("vl_convert", "report", "a chart", "vl-convert-python")
+def require_charts() -> Any:
+    """What draws charts; raises MissingExtraError, with the install command, if it is missing."""
+    return require("vl_convert", "report", "a chart", "vl-convert-python")
 
 
 def _panel(title: str, rows: Sequence[Row], height: int, layers: Sequence[Layer]) -> Panel:
@@ -129,7 +129,7 @@ def _independent(*channels: str) -> Panel:
 
 def write_picture(chart: Panel, *paths: Path) -> None:
     """Writes a chart as PNG or SVG, by the ending of each path, whole or not at all."""
-    vl_convert = require("vl_convert", "report", "a chart", "vl-convert-python")
+    vl_convert = require_charts()
     specification = {**_SCHEMA, **chart, "config": _CONFIG}
     for path in paths:
         with atomic(path, durable=False) as unfinished:

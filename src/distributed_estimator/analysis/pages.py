@@ -109,9 +109,7 @@ def _asset(name: str) -> str:
 @cache
 def _library() -> str:
     """Vega with all it needs, as one script."""
-    from vl_convert import javascript_bundle
-
-    return javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return str(charts.require_charts().javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _document(figure: Figure | Choices) -> dict[str, Any]:
