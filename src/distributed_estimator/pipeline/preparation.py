@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,6 +75,19 @@ class Prepared:
     def priors(self) -> Priors:
         """What runs saw, for those that reuse it."""
         return Priors()
+
+    def on(self, backend: Backend) -> Prepared:
+        """The same on another backend, with a memory of its own; remembered."""
+        if backend is self.work.backend:
+            return self
+        if backend.identity not in self._elsewhere:
+            work = FragmentWork(backend, self.experiments)
+            self._elsewhere[backend.identity] = replace(self, work=work)
+        return self._elsewhere[backend.identity]
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, Prepared]:
+        return {}
 
     def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
         """Per fragment, the angles that depend on the parameters numbered so."""
