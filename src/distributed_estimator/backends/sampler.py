@@ -13,6 +13,7 @@ from typing import Any, Self, get_args
 import numpy as np
 from qiskit.circuit import pauli_twirl_2q_gates
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
+from qiskit.transpiler.exceptions import TranspilerError
 
 from ..checks import check_kind, check_whole, from_numpy
 from ..cutting import BoolArray, FloatArray, IntArray
@@ -421,15 +422,22 @@ class SamplerBackend:
             if len(known) >= _MOST_TEMPLATES:
                 known.clear()
             if (*key, 1) not in known:
-                defer, lost = self.defer_measurements, experiment.fragment.num_lost
+                defer, fragment = self.defer_measurements, experiment.fragment
                 is_aer = comes_from(backend_of(self.sampler), "qiskit_aer")
-                known[*key, 1] = make_template(
-                    *(experiment, family, self._target),
-                    defer=defer,
-                    purify=defer and (lost <= _MOST_ANCILLAS or not is_aer),
-                    twirled=self._copies > 0,
-                    layout=layout,
-                )
+                try:
+                    known[*key, 1] = make_template(
+                        *(experiment, family, self._target),
+                        defer=defer,
+                        purify=defer and (fragment.num_lost <= _MOST_ANCILLAS or not is_aer),
+                        twirled=self._copies > 0,
+                        layout=layout,
+                    )
+                except TranspilerError as error:
+                    raise BackendError(
+                        f"fragment {fragment.index} ({fragment.num_qubits} qubits) does not fit "
+                        f"{self._device}, whose qubits and couplings that work are too few: "
+                        f"{error.message}. Cut more, or take another device"
+                    ) from error
             known[*key, self._factor] = known[*key, 1].folded(self._factor, self._target)
         return known[*key, self._factor]
 
