@@ -27,7 +27,12 @@ from standin import ADDRESS, INSTANCE, TOKEN, Faults, Options, Service, Twirling
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends import jobs
 from distributed_estimator.backends.sampler import SamplerBackend
-from distributed_estimator.errors import BackendError, InputError, TaskFailedError
+from distributed_estimator.errors import (
+    BackendError,
+    InputError,
+    TaskFailedError,
+    UnreachableError,
+)
 from distributed_estimator.execution import Journal, Policy, Retry, Speculation
 from distributed_estimator.records import DeviceRecord, TaskRecord, read_records
 
@@ -204,6 +209,7 @@ def test_an_account_is_never_printed(tmp_path: Path):
     message = r"the service refused the account \(AccountNotFoundError\): see that it is saved"
     with pytest.raises(TaskFailedError, match=message) as raised:
         run(tmp_path, policy=ONCE, faults=Faults(account=True))
+    assert isinstance(raised.value.__cause__, UnreachableError)
     assert_silent(tmp_path, printed(raised.value))
 
 
@@ -237,6 +243,32 @@ def test_ids_that_the_service_does_not_know_are_sent_again(tmp_path: Path, whole
     causes = [task.cause for task in found.tasks if task.cause and "not know" in task.cause]
     assert len(causes) == 1
     assert "it has expired, or is another account's" in causes[0]
+
+
+def test_whether_a_job_was_sent_is_known(tmp_path: Path):
+    """By which several devices leave a task where it is."""
+    found = []
+
+    class Asking(SamplerBackend):
+        def run(self, experiment, task):
+            before = self.has_job(experiment, task)
+            try:
+                return super().run(experiment, task)
+            finally:
+                found.append((before, self.has_job(experiment, task)))
+
+    options = EstimatorOptions(shots=100, seed=7, policy=ONCE)
+    for faults in (Faults(lost_results=3), Faults()):
+        backend = Asking(sampler_of(tmp_path / "jobs", faults=faults))
+        journal = tmp_path / "run.journal"
+        with DistributedEstimator("AABBCC", backend, options=options, journal=journal) as own:
+            job = own.run([(circuit(), "ZZZZZZ")])
+            if faults.lost_results:
+                with pytest.raises(TaskFailedError):
+                    job.result()
+            else:
+                job.result()
+    assert found == [(False, True)] * 3 + [(True, True)] * 3
 
 
 def test_of_two_jobs_with_a_tag_the_one_that_did_not_fail_is_taken(tmp_path: Path, whole: Found):
