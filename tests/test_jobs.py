@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
 import re
@@ -288,6 +289,14 @@ def test_of_two_jobs_with_a_tag_the_one_that_did_not_fail_is_taken(tmp_path: Pat
     assert again.service.asked["run"] == 0
 
 
+def test_circuits_that_are_refused_are_not_sent(tmp_path: Path):
+    message = r"failed on fragment \d \(2 qubits\): the gate `foo` is unknown.*transpile the"
+    with pytest.raises(TaskFailedError, match=message) as raised:
+        run(tmp_path, policy=ONCE, faults=Faults(refused=99))
+    assert_silent(tmp_path, printed(raised.value))
+    assert not Service(tmp_path / "jobs").ids()
+
+
 # --- one number of shots a job --------------------------------------------------------------------
 
 
@@ -306,6 +315,23 @@ def test_a_sampler_that_takes_one_number_of_shots_gets_a_job_for_each(tmp_path: 
     assert_same(again, found)
     assert again.service.tags() == tags
     assert len(again.devices) == len(tags)
+
+
+def test_of_several_jobs_of_a_task_those_that_are_missing_are_sent(tmp_path: Path):
+    steps = itertools.count(1)
+
+    def died(step: str) -> None:
+        if step == "sending" and next(steps) > 4:
+            raise RuntimeError("the client is gone")
+
+    with pytest.raises(TaskFailedError):
+        run(tmp_path, policy=ONCE, died=died, faults=Faults(one_number=True))
+    before = Service(tmp_path / "jobs").tags()
+    found = run(tmp_path, faults=Faults(one_number=True))
+    tags = found.service.tags()
+    assert len(before) == 4 < len(tags)
+    assert set(tags.values()) == {1}
+    assert before.keys() < tags.keys()
 
 
 def test_a_job_that_fails_for_its_shots_is_not_divided(tmp_path: Path):

@@ -399,7 +399,7 @@ def _run(sampler: BaseSamplerV2, request: JobRequest, backend: Any) -> Any:
         if _names(error) & _SILENT:
             failure = _unreachable(error, f"a job could not be sent to {backend.name}", _FOUND)
         else:
-            failure = ValueError(without_secrets(error))
+            failure = ValueError(without_secrets(getattr(error, "message", error)))
     raise failure  # not above: a traceback would show the texts of what is handled there
 
 
