@@ -102,8 +102,8 @@ class Calibrations:
         qubits: Sequence[int],
         hours: float,
         calibrate: Callable[[Sequence[int], int], ReadoutCalibration],
-    ) -> tuple[FloatArray, FloatArray]:
-        """How likely each of some qubits is misread, and standard errors.
+    ) -> tuple[FloatArray, FloatArray, str | None]:
+        """How likely each of some qubits is misread, standard errors, and when the oldest was known.
 
         Args:
             qubits: Physical qubits.
@@ -140,7 +140,8 @@ class Calibrations:
                     "next to nothing is known of its outcome: take another device, or fewer qubits "
                     "a fragment so that it is avoided"
                 )
-        return found[:, 0], found[:, 1]
+        oldest = min((newest[qubit].taken_at for qubit in qubits), default=None)
+        return found[:, 0], found[:, 1], oldest and oldest.isoformat(timespec="milliseconds")
 
     def _newest(self, hours: float) -> dict[int, ReadoutCalibration]:
         """The last calibration of every qubit, if it is young enough."""

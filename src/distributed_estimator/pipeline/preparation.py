@@ -84,9 +84,9 @@ class Prepared:
 
         It is remembered, but for several devices, of which one may be gone since.
         """
-        backend, key = self.work.backend, (mitigation, factor)
         if mitigation is None:
             return self
+        backend, key = self.work.backend, (mitigation, factor)
         if key not in self._mitigated or isinstance(backend, PlacingBackend):
             assert isinstance(backend, NoisyBackend), "the pipeline has checked it"
             work = FragmentWork(backend.mitigated(mitigation, factor), self.experiments)
