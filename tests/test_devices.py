@@ -522,16 +522,40 @@ def test_shares_add_up_to_what_ran(tmp_path):
     assert sum(share.failed for share in shares) == 0
 
 
+def test_a_journal_has_what_was_done_before_all_devices_were_lost(tmp_path):
+    circuit, observable = chain()
+    options = EstimatorOptions(shots=SHOTS, seed=3)
+
+    def value(devices, journal=None):
+        with DistributedEstimator(
+            "AABBCC", devices, workers=2, options=options, journal=journal
+        ) as estimator:
+            return float(estimator.run([(circuit, observable)]).result()[0].data.evs)
+
+    first = [Device("a", lives=3), Device("b", lives=2)]
+    with pytest.raises(TaskFailedError, match="no device is left"):
+        value(first, tmp_path / "run.journal")
+    second, undisturbed = ([Device("a"), Device("b")] for _ in range(2))
+    assert value(second, tmp_path / "run.journal") == value(undisturbed)
+    every = {key for device in undisturbed for _, key in device.ran}
+    done = {key for device in first for _, key in device.ran}
+    assert len(done) == 5
+    assert {key for device in second for _, key in device.ran} == every - done
+
+
 def test_devices_work_in_other_processes_and_what_cannot_be_sent_is_named():
     circuit, observable = chain()
     values = []
     for pool in ("threads", "processes"):
         options = EstimatorOptions(shots=SHOTS, seed=2, policy=Policy())
         with DistributedEstimator(
-            *("AABBCC", [Device("a"), Device("b")], pool), workers=2, options=options
+            *("AABBCC", [Device("dead", lives=0), Device("b"), Device("c")], pool),
+            workers=2,
+            options=options,
         ) as estimator:
-            values.append(float(estimator.run([(circuit, observable)]).result()[0].data.evs))
-    assert values[0] == values[1]
+            values.append(estimator.run([(circuit, observable)]).result()[0].data)
+    agrees(values[0])
+    assert values[0].evs == values[1].evs
     devices = Devices([Device("a"), Device("b")])
     again = pickle.loads(pickle.dumps(devices))
     assert (again.names, again.identity) == (devices.names, devices.identity)

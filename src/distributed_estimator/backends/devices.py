@@ -70,10 +70,10 @@ class Server(Protocol):
         """When a job that is sent now should be back."""
 
 
-S = TypeVar("S", bound=Server)
+ServerT = TypeVar("ServerT", bound=Server)
 
 
-def soonest(devices: Iterable[S], circuits: int, shots: int, now: float) -> S | None:
+def soonest(devices: Iterable[ServerT], circuits: int, shots: int, now: float) -> ServerT | None:
     """The device that should have a job back first; None: none takes it.
 
     Of several that should have it back at the same time, it is the first.
@@ -187,8 +187,7 @@ class Devices:
         self._plan: dict[int, FragmentExperiment] = {}
         self._places: dict[int, int] = {}
         self._kept = False
-        """Whether a fragment must stay where it was placed, as its weights are for that device."""
-        self._read: dict[int, int] = {}
+        """Whether fragments must stay where they are, as weights and factors are for one device."""
 
     # --- what they are, together ------------------------------------------------------------------
 
@@ -384,7 +383,6 @@ class Devices:
         while True:
             with self._state.lock:
                 number = self._place(experiment)
-                self._check_read(number, experiment)
                 self._state.under_way[number] += 1
             begun, done = self._clock(), False
             try:
@@ -506,29 +504,13 @@ class Devices:
         while True:
             with self._state.lock:
                 number = self._place(experiment)
-                self._check_read(number, experiment)
             device = self.devices[number]
+            if not isinstance(device, NoisyBackend):
+                return _perfect_readout(self.names[number], experiment)
             try:
-                if isinstance(device, NoisyBackend):
-                    found = device.readout(experiment)
-                else:
-                    found = _perfect_readout(self.names[number], experiment)
+                return device.readout(experiment)
             except Exception as error:
                 self._fail(number, experiment, error)
-                continue
-            with self._state.lock:
-                self._read[experiment.fragment.index] = number
-            return found
-
-    def _check_read(self, number: int, experiment: FragmentExperiment) -> None:
-        """Raises where the weights of a fragment are those of another device's readout."""
-        index = experiment.fragment.index
-        read = self._read.get(index, number)
-        if read != number:
-            raise DeviceLostError(
-                f"the readout of fragment {index} was calibrated on {self.names[read]}, and it "
-                f"would run on {self.names[number]} now: run again, which calibrates that one"
-            )
 
     def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Devices:
         """The same devices with a log, and those with a service with a book of their jobs.
@@ -559,7 +541,7 @@ class Devices:
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         with self._state.lock:
-            view._places, view._read = dict(self._places), {}
+            view._places = dict(self._places)
         return view
 
     def __getstate__(self) -> dict[str, Any]:
@@ -585,8 +567,10 @@ class Devices:
 # --- devices --------------------------------------------------------------------------------------
 
 
-def backend_from(item: object) -> Backend:
+def backend_from(item: object, what: str = "`backend` is") -> Backend:
     """A backend of this package from a sampler, a backend of Qiskit, or one of this package.
+
+    Errors begin with `what` the item is.
 
     Raises:
         InputError: It is none of them.
@@ -597,9 +581,9 @@ def backend_from(item: object) -> Backend:
         return SamplerBackend(_sampler_of(item))
     if isinstance(item, type) or not hasattr(item, "expected_seconds"):
         raise InputError(
-            f"`backend` is or holds {described(item)}: give None for the statevector simulator, an "
-            "instance of any Qiskit BaseSamplerV2, or a list of these, with StatevectorBackend() "
-            "for the simulator"
+            f"{what} {described(item)}: give None for the statevector simulator, or an instance of "
+            "any Qiskit BaseSamplerV2; or a list of these, with StatevectorBackend() for the "
+            "simulator"
         )
     found: Any = item
     return cast(Backend, found)
@@ -620,7 +604,7 @@ def _devices(items: object) -> tuple[Backend, ...]:
     found: list[Backend] = []
     seen: list[object] = []
     for item in items:
-        device = backend_from(item)
+        device = backend_from(item, "the list of devices holds")
         inner = getattr(device, "sampler", device)
         if any(inner is other or item is other for other in seen):
             raise InputError(
