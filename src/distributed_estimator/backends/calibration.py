@@ -103,7 +103,7 @@ class Calibrations:
         hours: float,
         calibrate: Callable[[Sequence[int], int], ReadoutCalibration],
     ) -> tuple[FloatArray, FloatArray, str | None]:
-        """How likely each of some qubits is misread, standard errors, and when the oldest was known.
+        """How likely some qubits are misread, standard errors, and the time of the oldest of them.
 
         Args:
             qubits: Physical qubits.
@@ -141,7 +141,8 @@ class Calibrations:
                     "a fragment so that it is avoided"
                 )
         oldest = min((newest[qubit].taken_at for qubit in qubits), default=None)
-        return found[:, 0], found[:, 1], oldest and oldest.isoformat(timespec="milliseconds")
+        at = None if oldest is None else oldest.isoformat(timespec="milliseconds")
+        return found[:, 0], found[:, 1], at
 
     def _newest(self, hours: float) -> dict[int, ReadoutCalibration]:
         """The last calibration of every qubit, if it is young enough."""
