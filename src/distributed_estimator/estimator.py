@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from threading import Event
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -24,7 +24,7 @@ from qiskit.primitives import (
     PrimitiveResult,
     PubResult,
 )
-from qiskit.providers import JobStatus
+from qiskit.providers import BackendV2, JobStatus
 
 from .backends import StatevectorBackend
 from .checks import (
@@ -32,7 +32,6 @@ from .checks import (
     check_kind,
     check_precision,
     check_whole,
-    described,
     from_numpy,
     is_number,
 )
@@ -45,11 +44,23 @@ from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
-from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend, ErrorNorm, Mitigation, Norms
+from .subexperiments import (
+    MOST_SHOTS,
+    Accuracy,
+    Allocation,
+    Backend,
+    ErrorNorm,
+    Mitigation,
+    Norms,
+    ServiceBackend,
+)
 from .views import EstimatorPubResult, EstimatorResult, Shown, changed, changes, counted
 
 if TYPE_CHECKING:
     from .backends.noise import NoisePrice
+
+AnyBackend: TypeAlias = BaseSamplerV2 | Backend | BackendV2
+"""What `backend` may be, or a list of it may hold."""
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
@@ -159,13 +170,20 @@ class EstimatorOptions:
 class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
     """A run of the estimator as Qiskit's job; `stop` ends it early."""
 
-    def __init__(self, future: Future[PrimitiveResult[PubResult]], stop: Stop) -> None:
+    def __init__(
+        self, future: Future[PrimitiveResult[PubResult]], stop: Stop, num_pubs: int
+    ) -> None:
         super().__init__(str(uuid4()))
         self._future = future
         self._stop = stop
+        self._num_pubs = num_pubs
         over = self._over = Event()
         future.add_done_callback(lambda _: over.set())
         register(self)
+
+    def __repr__(self) -> str:
+        pubs, status = counted(self._num_pubs, "PUB"), self.status().name
+        return f"<EstimatorJob: {pubs}, {status}, {self.job_id()}>"
 
     def _renew_in_fork(self) -> None:
         """A run that is not over goes on in the parent alone."""
@@ -231,7 +249,9 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         cuts: Where to cut: a label per qubit (a string, or any sequence of hashables; character i
             labels qubit i), an `AutoCut`, a `CutAt`, a `CutPlan`, or None: at the marks in the
             circuit, if there are any.
-        backend: None: the local statevector simulator; or any `BaseSamplerV2`.
+        backend: None: the local statevector simulator; or any `BaseSamplerV2`, or backend of
+            Qiskit; or a list of these, whose items share the fragments of a circuit: see
+            `distributed_estimator.backends.devices.Devices`.
         pool: Where tasks run: "threads", "processes", "dask" or "ray" (started here, with the first
             task that needs them), a `Pool` of `distributed_estimator.execution`, or any
             `concurrent.futures.Executor`. What is given as an object is not closed here.
@@ -271,7 +291,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
     def __init__(
         self,
         cuts: Cuts = None,
-        backend: BaseSamplerV2 | Backend | None = None,
+        backend: AnyBackend | Sequence[AnyBackend] | None = None,
         pool: str | Pool | Executor = "threads",
         workers: int = 8,
         options: EstimatorOptions | None = None,
@@ -308,11 +328,19 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
     def _start(self) -> None:
         self._closed = False
         self._pace: tuple[Any, float] = None, float("inf")
+        pool, waits = make_pool(self.pool, self.workers), _has_service(self.backend)
+        if waits and not pool.in_process:
+            raise InputError(
+                f"`pool` is {pool.name!r}, and the connection to the service of "
+                f'{self.backend.name} travels to no other process: use pool="threads"; its threads '
+                "wait for the service, and take no processor"
+            )
+        options = self.options
         self.pipeline = Pipeline(
             self.cuts,
-            self.backend,
-            make_pool(self.pool, self.workers),
-            Conditions(self.options.policy, self.options.stragglers, self.journal),
+            _connected(self.backend, self.journal, self.trace),
+            pool,
+            Conditions(options.policy, options.stragglers, self.journal, patient=waits),
             basis=self.options.setting_basis,
             memory_limit=self.options.memory_limit,
             log=self.log,
@@ -401,7 +429,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
                     raise PoolError(_ALREADY_CLOSED) from None
                 raise
         future.add_done_callback(lambda _: self._end(stop))
-        return EstimatorJob(future, stop)
+        return EstimatorJob(future, stop, len(read))
 
     def price(
         self,
@@ -615,6 +643,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         self._jobs.shutdown(wait=False)
         if not isinstance(self.pool, Pool | Executor):
             self.pipeline.pool.close()
+        if isinstance(self.pipeline.backend, ServiceBackend):
+            self.pipeline.backend.close()
         for file in filter(None, (self.journal, self.log, self.trace)):
             file.close()
 
@@ -798,19 +828,29 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
         start = stop
 
 
-def _backend(backend: BaseSamplerV2 | Backend | None, memory_limit: int | None) -> Backend:
+def _backend(backend: AnyBackend | Sequence[AnyBackend] | None, limit: int | None) -> Backend:
     if backend is None:
-        return StatevectorBackend(memory_limit)
+        return StatevectorBackend(limit)
     if isinstance(backend, BaseSamplerV2):
         from .backends.sampler import SamplerBackend
 
         return SamplerBackend(backend)
-    if isinstance(backend, type) or not hasattr(backend, "expected_seconds"):
-        raise InputError(
-            f"`backend` is {described(backend)}: give None for the statevector simulator, or an "
-            "instance of any Qiskit BaseSamplerV2"
-        )
-    return backend
+    if isinstance(backend, list | tuple):
+        from .backends.devices import Devices
+
+        return Devices(backend)
+    from .backends.devices import backend_from
+
+    return backend_from(backend)
+
+
+def _has_service(backend: Backend) -> bool:
+    return isinstance(backend, ServiceBackend) and backend.has_service
+
+
+def _connected(backend: Backend, book: Journal | None, log: RecordWriter | None) -> Backend:
+    """The backend with its jobs in a journal, where it has any."""
+    return backend.with_jobs(book, log) if isinstance(backend, ServiceBackend) else backend
 
 
 def _kind(circuit: QuantumCircuit, accuracy: Accuracy) -> tuple[int, int, Accuracy]:

@@ -41,6 +41,8 @@ MAX_DRAWN = 500
 MAX_DRAWN_QUBITS = 24
 """Circuits with more operations or qubits are drawn only when asked: a drawing takes longer to
 make, and far longer to read, than the tables."""
+_SEARCHED = 0.01
+"""The standard error that `cutting.search.Prediction` has the shots of."""
 DEFAULT_SHOTS = 100_000
 """For what noise costs, where neither a number of shots nor a precision is given."""
 _CUT = ("kind", "name", "qubits", "position", "rank", "sampling_overhead")
@@ -323,7 +325,7 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     if rows:
         print_table((*columns, "sampling overhead"), rows, "Cuts", left=5)
     if isinstance(query.settings.cuts, AutoCut):
-        _print_choice(document["alternatives"], query.settings.cuts, forecast.plan)
+        _print_choice(document["alternatives"], query, forecast)
     click.echo(
         f"{counted(document['num_qubits'], 'qubit')} in "
         f"{counted(document['num_fragments'], 'fragment')} of at most "
@@ -340,8 +342,9 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     elif price is not None:
         known = [("optimal", price.optimal), ("neyman", price.neyman), ("uniform", price.uniform)]
         totals = [f"{name} {short(shots)}" for name, shots in known if shots is not None]
+        default = " (the default)" if query.settings.precision is None else ""
         click.echo(
-            f"precision {options.default_precision:g}: about so many shots in all: "
+            f"precision {options.default_precision:g}{default}: about so many shots in all: "
             f"{', '.join(totals)}; quasi-probability bound {price.quasi_probability:.3g}"
         )
         if price.neyman is None and options.allocation == "optimal":
@@ -365,17 +368,26 @@ def _alternative(plan: CutPlan) -> dict[str, Any]:
     return asdict(plan.predicted) | {"price": plan.predicted.price} | counts
 
 
-def _print_choice(found: Sequence[dict[str, Any]], search: AutoCut, plan: CutPlan) -> None:
+def _print_choice(found: Sequence[dict[str, Any]], query: Query, forecast: Forecast) -> None:
     """Prints what the search has paid for, what each cut multiplies, and other widths."""
-    own, width = plan.predicted, cast(int, search.max_qubits)
+    plan, precision = forecast.plan, query.settings.options.default_precision
+    own, width = plan.predicted, cast(int, cast(AutoCut, query.settings.cuts).max_qubits)
     circuits = SHOTS_A_CIRCUIT * own.circuits
     click.echo(
         f"Chosen: the lowest price found with at most {counted(width, 'qubit')} a fragment, "
         f"{short(round(own.price))} shots:\n{short(round(own.shots))} for a standard error of "
-        f"0.01, {short(round(circuits))} for {counted(own.circuits, 'circuit')} "
+        f"{_SEARCHED}, {short(round(circuits))} for {counted(own.circuits, 'circuit')} "
         f"(as long as {SHOTS_A_CIRCUIT:g} shots each), "
         f"{short(round(own.price - own.shots - circuits))} for the contraction.\n"
+        f"Searches price a standard error of {_SEARCHED}, whatever precision is asked for."
     )
+    if forecast.price is not None and precision != _SEARCHED:
+        scaled = own.shots * (_SEARCHED / precision) ** 2
+        click.echo(
+            f"Shots go with its inverse square: {short(round(scaled))} for {precision:g}, which "
+            "the line on precision below has from a simulation."
+        )
+    click.echo()
     alike = Counter(
         (
             *(cut.kind, cut.name, f"× {cut.spread:.3g}"),
@@ -397,7 +409,7 @@ def _print_choice(found: Sequence[dict[str, Any]], search: AutoCut, plan: CutPla
         for limit in other_widths(width)
         for best in [each for each in found if each["width"] <= limit][-1:]
     )
-    title = "Searches for other widths, for a standard error of 0.01"
+    title = f"Searches for other widths, for a standard error of {_SEARCHED}"
     print_table((*columns, "× this"), rows, title)
 
 

@@ -53,6 +53,8 @@ _STARTS = 6
 _FINALISTS = 6
 _METIS_PARTS = 4
 _METIS_IMBALANCES = (30, 200)  # per mille
+_MANY = 1000
+"""Pairs of joined fragments from which on it takes long to plan a contraction: half a second."""
 
 
 class SizedDevice(Protocol):
@@ -144,7 +146,8 @@ class Prediction:
         shots: For a standard error of 0.01 of a Pauli on all qubits, from the Schmidt coefficients
             of the cuts at every fragment (`cutting.partition.shot_variance`); more where fragments
             hang together in many loops, as far as the contraction tells.
-        flops: Operations to contract the fragments of one query.
+        flops: Operations to contract the fragments of one query; infinite where a search has met
+            many fragments whose circuits and shots alone are above its `max_price`.
         width: Qubits of the widest fragment.
     """
 
@@ -156,7 +159,12 @@ class Prediction:
     @property
     def price(self) -> float:
         """All of it in shots: a circuit as 300 of them, 250,000 operations as one."""
-        return self.shots + SHOTS_A_CIRCUIT * _float(self.circuits) + self.flops / _FLOPS
+        return self.least + self.flops / _FLOPS
+
+    @property
+    def least(self) -> float:
+        """The price without the contraction."""
+        return self.shots + SHOTS_A_CIRCUIT * _float(self.circuits)
 
 
 def _float(number: int) -> float:
@@ -167,8 +175,14 @@ def _float(number: int) -> float:
         return math.inf
 
 
-def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
-    """What a plan of these fragments and cuts is likely to cost."""
+def predict(
+    fragments: Sequence[Fragment], cuts: Sequence[Cut], most: float = math.inf
+) -> Prediction:
+    """What a plan of these fragments and cuts is likely to cost.
+
+    Where circuits and shots alone cost more than `most`, no contraction of many fragments is looked
+    for, which takes longer than all of the search.
+    """
     spreads = [1.0 for _ in fragments]
     joints: dict[tuple[int, ...], int] = {}  # by the fragments that cuts join, of all these as one
     for cut in cuts:
@@ -181,11 +195,14 @@ def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
         for fragment in ends:
             slots[fragment].append((number, rank))
     held = [spread for spread, own in zip(spreads, slots, strict=True) if own]
+    circuits = sum(fragment.num_settings("full") for fragment in fragments)
+    width = max((fragment.num_qubits for fragment in fragments), default=0)
+    untangled = Prediction(circuits, shot_variance(held) / _PRECISION**2, math.inf, width)
+    if untangled.least > most and len(joints) > _MANY:
+        return untangled
     flops = _flops([own for own in slots if own])
     tangled = max(1.0, flops / _TANGLED) ** _TANGLE_POWER
     shots = shot_variance(held) * tangled / _PRECISION**2
-    circuits = sum(fragment.num_settings("full") for fragment in fragments)
-    width = max((fragment.num_qubits for fragment in fragments), default=0)
     return Prediction(circuits, shots, flops, width)
 
 
@@ -238,11 +255,14 @@ def find_cuts(normal: NormalCircuit, search: AutoCut) -> Found:
             + places.remedy()
         )
     if found.predicted.price > search.max_price:
+        predicted = found.predicted
+        price, contraction = f"{predicted.price:.2g}", f"{predicted.flops:.2g} operations"
+        if predicted.flops == math.inf > predicted.least:
+            price, contraction = f"more than {predicted.least:.2g}", "and uncounted operations"
         raise CutError(
-            f"the best plan found under `max_qubits` {allowed} has a price of "
-            f"{found.predicted.price:.2g} ({_float(found.predicted.circuits):.2g} circuits, "
-            f"{found.predicted.shots:.2g} shots for a standard error of 0.01, "
-            f"{found.predicted.flops:.2g} operations to contract), above `max_price` "
+            f"the best plan found under `max_qubits` {allowed} has a price of {price} "
+            f"({_float(predicted.circuits):.2g} circuits, {predicted.shots:.2g} shots for a "
+            f"standard error of 0.01, {contraction} to contract), above `max_price` "
             f"{search.max_price:.2g}: " + places.price_remedy(found, late)
         )
     return found
@@ -405,7 +425,7 @@ class _Places:
         normal = replace(self._normal, operations=tuple(operations))
         normal, cut = merge_runs(normal, separating(normal, chosen))
         fragments, cuts = split(normal, cut, range(normal.num_qubits))
-        return Found(normal, cut, predict(fragments, cuts))
+        return Found(normal, cut, predict(fragments, cuts, self._search.max_price))
 
     def remedy(self) -> str:
         """The least that would give a plan, where there is none."""

@@ -606,7 +606,7 @@ class _Session(ExitStack):
             experiments[number] = DrawnExperiment(
                 experiment.fragment, experiment.paulis, "full", drawn
             )
-        work = FragmentWork(self.pipeline.backend, tuple(experiments))
+        work = FragmentWork(self.prepared.work.backend, tuple(experiments))
         return replace(self.prepared, experiments=work.experiments, work=work), own
 
     @property

@@ -24,6 +24,7 @@ from ..subexperiments import (
     Observables,
     Outcomes,
     Pauli,
+    PlacingBackend,
     restrict,
 )
 from .priors import Priors
@@ -143,7 +144,10 @@ class Preparation:
             paulis, index = restrict(observables.terms, fragment)
             experiments.append(FragmentExperiment(fragment, tuple(paulis), self._basis))
             places.append(index)
-        work = FragmentWork(self._backend, tuple(experiments))
+        backend = self._backend
+        if isinstance(backend, PlacingBackend):
+            backend = backend.placed(experiments)
+        work = FragmentWork(backend, tuple(experiments))
         prepared = Prepared(cone, Network(cone), work.experiments, tuple(places), work)
         widest, most = prepared.max_qubits, self._backend.max_qubits
         if most is not None and widest > most:
