@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
@@ -214,8 +214,6 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self.levels = [Level()]
-        self.backends = [self.backend]
-        """That of each level."""
         if self.mitigation is not None:
             if not isinstance(self.backend, NoisyBackend):
                 raise InputError(
@@ -224,9 +222,8 @@ class Pipeline:
                     "`backend`"
                 )
             self.levels = self.mitigation.levels()
-            self.backends = [
-                self.backend.mitigated(self.mitigation, level.factor) for level in self.levels
-            ]
+            for level in self.levels:  # runs ask it for the same; what it cannot do is refused now
+                self.backend.mitigated(self.mitigation, level.factor)
         self.preparation = Preparation(self.cuts, self.basis, self.backend)
         self.memory = MemoryLimit(self.memory_limit)
         self.repetition = Repetition()
@@ -359,7 +356,7 @@ class _Session(ExitStack):
         number: int = 0,
     ) -> None:
         super().__init__()
-        self.level, self.backend = pipeline.levels[number], pipeline.backends[number]
+        self.level = pipeline.levels[number]
         if len(pipeline.levels) > 1:
             run, accuracy = f"{request.run} noise {self.level.factor}", request.accuracy
             request = replace(request, run=run, accuracy=self.level.accuracy(accuracy))
@@ -381,10 +378,9 @@ class _Session(ExitStack):
         deadline = conditions.policy.deadline
         began = self._begun if begun is None else begun
         self._end = math.inf if deadline is None else began + self.level.end * deadline.seconds
-        prepared, self.plan_cached = pipeline.preparation.prepare(
+        self.prepared, self.plan_cached = pipeline.preparation.prepare(
             request.batch.circuit, request.batch.observables
         )
-        self.prepared = prepared.on(self.backend)
         self.plan = self.prepared.plan
         self._lap("partition")
         self.angles = self.plan.normal.angles.evaluate(request.batch.values)
@@ -410,6 +406,28 @@ class _Session(ExitStack):
             self.slopes = derivatives.slopes_of_angles(
                 self.plan, self.shifts, request.batch.values, request.parameters
             )
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What evaluates tasks: the pipeline's, which does what it can about noise."""
+        backend, mitigation = self.prepared.work.backend, self.pipeline.mitigation
+        if mitigation is None:
+            return backend
+        assert isinstance(backend, NoisyBackend)
+        return backend.mitigated(mitigation, self.level.factor)
+
+    @cached_property
+    def _running(self) -> Prepared:
+        """What is prepared, on that backend."""
+        if self.pipeline.mitigation is None:
+            return self.prepared
+        return self.prepared.on(self.backend)
+
+    @property
+    def _known_as(self) -> Hashable:
+        """What pilots that may be used again have in common."""
+        parameters, several = self.request.parameters, len(self.pipeline.levels) > 1
+        return (parameters, self.level.factor) if several else parameters
 
     def _where_adjoint_pays(self, shifts: Sequence[derivatives.Shifts]) -> tuple[int, ...]:
         """Fragments whose derivatives are exact and take less than all their shifted rows."""
@@ -530,7 +548,7 @@ class _Session(ExitStack):
     def remember(self) -> None:
         """Let later runs know what this one saw."""
         if self.request.accuracy.reuse and self._counts and not self._slot_draws:
-            self.prepared.priors.remember(self.request.parameters, self.rows, self._counts)
+            self.prepared.priors.remember(self._known_as, self.rows, self._counts)
 
     @property
     def _wanted(self) -> Wanted:
@@ -559,7 +577,7 @@ class _Session(ExitStack):
         self._draw_at_first()
         recalled = None
         if accuracy.reuse and not self.draws:
-            recalled = self.prepared.priors.recall(self.request.parameters, self.rows)
+            recalled = self.prepared.priors.recall(self._known_as, self.rows)
         pilot, fixed = self._first_shots(knows=recalled is not None)
         if fixed is not None:
             return fixed
@@ -847,7 +865,7 @@ class _Session(ExitStack):
         designs: Sequence[Design | None] | None = None,
     ) -> RoundRequest:
         """A round, whose settings are drawn where there are too many."""
-        policy, prepared = self.conditions.policy, self.prepared
+        policy, prepared = self.conditions.policy, self._running
         if self.draws:
             prepared, designs = self._with_draws(run, shots, designs)
             wanted = "environments"  # covariances of tensors of many slots are too many

@@ -77,17 +77,8 @@ class Prepared:
         return Priors()
 
     def on(self, backend: Backend) -> Prepared:
-        """The same on another backend, with a memory of its own; remembered."""
-        if backend is self.work.backend:
-            return self
-        if backend.identity not in self._elsewhere:
-            work = FragmentWork(backend, self.experiments)
-            self._elsewhere[backend.identity] = replace(self, work=work)
-        return self._elsewhere[backend.identity]
-
-    @cached_property
-    def _elsewhere(self) -> dict[str, Prepared]:
-        return {}
+        """The same on another backend, which remembers nothing."""
+        return replace(self, work=FragmentWork(backend, self.experiments))
 
     def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
         """Per fragment, the angles that depend on the parameters numbered so."""
