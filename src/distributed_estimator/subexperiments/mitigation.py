@@ -41,6 +41,8 @@ _FITTING, _FITTED = 50, 1e-10
 class Zne:
     """Zero-noise extrapolation: two-qubit gates run several times over, values are extrapolated.
 
+    The factors share all shots that options and `run` ask for, and meet a precision together.
+
     Attributes:
         factors: How many times each gate runs, itself and its inverse in turns: odd numbers from 1
             on, rising.
