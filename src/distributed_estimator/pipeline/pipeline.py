@@ -107,6 +107,9 @@ _LEAST_OPEN, _UNEVEN_READOUT = 1 / 4, 2.0
 """Part of a variance that a calibration of readout leaves for shots at least: one that leaves less
 is too coarse. And the square of what it adds to an extrapolated value at most, in units of that of
 what it adds at one noise factor."""
+_ROUGH, _ROUGH_PART, _STEEPER = 3.0, 1 / 8, 1.1
+"""Of a pilot for exponentials, its precision in units of that wanted, and its part of a limit of
+shots, or of time, at most; and the margin for how values depend on those at noise factors."""
 _ERRORS = {"max": "standard error", "rms": "root mean square of a PUB's standard errors"}
 _MOST_SPREADS = 1 << 24
 """Variances of settings that shots are divided by; of probabilities, the largest."""
@@ -136,6 +139,11 @@ class Request:
     independent: bool = False
     covariance: bool = False
     weights: FloatArray | None = None
+
+    def less(self, shots: int) -> Request:
+        """With so many shots less in a limit."""
+        most = self.accuracy.most and max(1, self.accuracy.most - shots)
+        return replace(self, accuracy=replace(self.accuracy, most=most))
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,20 +262,16 @@ class Pipeline:
             )
         conditions = replace(self.conditions, stop=stop)
         begun = conditions.clock() if begun is None else begun
-        sessions, estimates = [], []
-        for level in range(len(self.levels)):
-            with _Session(self, request, conditions, begun, level) as session:
-                session.log_methods()
-                estimates.append(session.estimate(session.first_plan()))
-                session.remember()
-            sessions.append(session)
+        levels = self.levels
+        pilots: list[_Session] = []
+        if self._is_exponential and request.accuracy.promises:
+            levels, pilots = self._levels_of(request, conditions, begun)
+            request = request.less(sum(session.spent.shots for session in pilots))
+        sessions, estimates = self._at(levels, request, conditions, begun)
         first, estimate = sessions[0], estimates[0]
-        if len(self.levels) > 1:
-            assert self.mitigation is not None
-            assert isinstance(self.mitigation.zne, Zne)
-            estimate = without_noise(self.mitigation.zne, estimates, request.weights)
-            for session in sessions[1:]:
-                first.add(session)
+        if len(levels) > 1:
+            estimate, _ = without_noise(self._zne, estimates, request.weights)
+        first.add(sessions[1:], pilots)
         record = first.record(estimate)
         self._warn(request.accuracy, first.norms, estimate, record)
         if self.log is not None:
@@ -278,13 +282,50 @@ class Pipeline:
             *(estimate.gradients, formulas, estimate.whole_covariance),
         )
 
+    def _at(
+        self, levels: Sequence[Level], request: Request, conditions: Conditions, begun: float
+    ) -> tuple[list[_Session], list[Estimate]]:
+        """What was asked for at every noise factor."""
+        sessions, estimates = [], []
+        for level in levels:
+            with _Session(self, request, conditions, begun, level) as session:
+                session.log_methods()
+                estimates.append(session.estimate(session.first_plan()))
+                session.remember()
+            sessions.append(session)
+        return sessions, estimates
+
+    def _levels_of(
+        self, request: Request, conditions: Conditions, begun: float
+    ) -> tuple[list[Level], list[_Session]]:
+        """How factors share shots where that depends on the values, which a pilot is for."""
+        accuracy = request.accuracy
+        most = accuracy.most and max(1, int(_ROUGH_PART * accuracy.most))
+        rough = replace(accuracy, precision=_ROUGH * accuracy.precision, most=most, reuse=False)
+        levels = [replace(own, end=_ROUGH_PART * own.end) for own in self.levels]
+        request = replace(request, accuracy=rough, run=f"{request.run} pilot", covariance=False)
+        sessions, estimates = self._at(levels, request, conditions, begun)
+        _, slopes = without_noise(self._zne, estimates, request.weights)
+        sizes = np.abs(slopes).reshape(len(levels), -1).max(axis=1, initial=0.0)
+        assert self.mitigation is not None
+        return self.mitigation.levels(_STEEPER * sizes), sessions
+
+    @property
+    def _zne(self) -> Zne:
+        assert self.mitigation is not None
+        assert isinstance(self.mitigation.zne, Zne)
+        return self.mitigation.zne
+
+    @property
+    def _is_exponential(self) -> bool:
+        return len(self.levels) > 1 and self._zne.extrapolator == "exponential"
+
     def _warn(
         self, accuracy: Accuracy, norms: Norms, estimate: Estimate, record: QueryRecord
     ) -> None:
         """Say so where a precision was not met."""
         error = float(norms.of(estimate.whole_stderrs).max(initial=0.0))
-        met = not (accuracy.adaptive and accuracy.budget is None) or error <= accuracy.precision
-        if met:
+        if not accuracy.promises or error <= accuracy.precision:
             return
         largest = f"the largest {_ERRORS[accuracy.norm]} is {error:.3g}"
         readout = float(norms.of(estimate.readout_stderrs).max(initial=0.0))
@@ -353,10 +394,10 @@ class _Session(ExitStack):
         request: Request,
         conditions: Conditions,
         begun: float | None,
-        number: int = 0,
+        level: Level | None = None,
     ) -> None:
         super().__init__()
-        self.level = pipeline.levels[number]
+        self.level = pipeline.levels[0] if level is None else level
         if len(pipeline.levels) > 1:
             run, accuracy = f"{request.run} noise {self.level.factor}", request.accuracy
             request = replace(request, run=run, accuracy=self.level.accuracy(accuracy))
@@ -1094,12 +1135,14 @@ class _Session(ExitStack):
             seed=pipeline.seed,
         )
 
-    def add(self, other: _Session) -> None:
-        """Count what another noise factor took in the record."""
-        self._all.append(other)
-        self.spent.add(other.spent)
-        for stage, seconds in other.times.items():
-            self.times[stage] += seconds
+    def add(self, others: Sequence[_Session], pilots: Sequence[_Session]) -> None:
+        """Count what other noise factors took in the record, and pilots of all of them."""
+        self._all += others
+        self._pilot_shots += sum(own.spent.shots for own in pilots)
+        for other in (*others, *pilots):
+            self.spent.add(other.spent)
+            for stage, seconds in other.times.items():
+                self.times[stage] += seconds
 
     def _mitigation_info(self, estimate: Estimate) -> MitigationInfo | None:
         own = self.pipeline.mitigation
