@@ -228,6 +228,18 @@ def test_circuits_and_shots_of_all_noise_factors_are_counted(tmp_path):
     assert sorted({task.shots for task in tasks}) == [200, 250, 650]
     assert record.shots_total == 1100 * 10
     assert len({task.key for task in tasks}) == len(tasks)
+    assert {task.query_id for task in tasks} == {record.query_id}
+
+
+def test_probabilities_are_extrapolated():
+    """Of the first qubit, which is read once: noise leaves a share of its deviation from 1/2."""
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.9, 0)
+    circuit.cx(0, 1)
+    own = estimator("AB", noise=Misread(kept=law("linear"), drawn=False), shots=MOST)
+    found = own.probabilities(circuit, [0])
+    exact = DistributedEstimator("AB").probabilities(circuit, [0], precision=0)
+    assert np.allclose(found.values, exact.values, atol=1e-9)
 
 
 def test_the_same_seed_gives_the_same_bits():

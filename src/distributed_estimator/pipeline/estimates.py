@@ -91,11 +91,11 @@ def without_noise(
 def _sum(parts: Sequence[tuple[FloatArray, Estimate]]) -> Estimate:
     """The sum of independent estimates, each times weights in the shape of its errors."""
     weights, estimates = zip(*parts, strict=True)
-    last: Estimate = estimates[-1]
+    first, last = estimates[0], estimates[-1]
     if last.gradients is None:
         values, gradients = _weighted_sum(weights, [own.values for own in estimates]), None
     else:
-        values = last.values
+        values = first.values
         gradients = _weighted_sum(weights, [own.gradients for own in estimates])
     covariance = None
     if last.covariance is not None:

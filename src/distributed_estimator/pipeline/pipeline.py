@@ -260,14 +260,13 @@ class Pipeline:
                 "`precision` is 0, and exact values have no noise: ask for a positive precision, "
                 "or leave `mitigation` out"
             )
-        conditions = replace(self.conditions, stop=stop)
-        begun = conditions.clock() if begun is None else begun
+        call = _Call(replace(self.conditions, stop=stop), begun)
         levels = self.levels
         pilots: list[_Session] = []
         if self._is_exponential and request.accuracy.promises:
-            levels, pilots = self._levels_of(request, conditions, begun)
+            levels, pilots = self._levels_of(request, call)
             request = request.less(sum(session.spent.shots for session in pilots))
-        sessions, estimates = self._at(levels, request, conditions, begun)
+        sessions, estimates = self._at(levels, request, call)
         first, estimate = sessions[0], estimates[0]
         if len(levels) > 1:
             estimate, _ = without_noise(self._zne, estimates, request.weights)
@@ -283,28 +282,26 @@ class Pipeline:
         )
 
     def _at(
-        self, levels: Sequence[Level], request: Request, conditions: Conditions, begun: float
+        self, levels: Sequence[Level], request: Request, call: _Call
     ) -> tuple[list[_Session], list[Estimate]]:
         """What was asked for at every noise factor."""
         sessions, estimates = [], []
         for level in levels:
-            with _Session(self, request, conditions, begun, level) as session:
+            with _Session(self, request, call, level) as session:
                 session.log_methods()
                 estimates.append(session.estimate(session.first_plan()))
                 session.remember()
             sessions.append(session)
         return sessions, estimates
 
-    def _levels_of(
-        self, request: Request, conditions: Conditions, begun: float
-    ) -> tuple[list[Level], list[_Session]]:
+    def _levels_of(self, request: Request, call: _Call) -> tuple[list[Level], list[_Session]]:
         """How factors share shots where that depends on the values, which a pilot is for."""
         accuracy = request.accuracy
         most = accuracy.most and max(1, int(_ROUGH_PART * accuracy.most))
         rough = replace(accuracy, precision=_ROUGH * accuracy.precision, most=most, reuse=False)
         levels = [replace(own, end=_ROUGH_PART * own.end) for own in self.levels]
         request = replace(request, accuracy=rough, run=f"{request.run} pilot", covariance=False)
-        sessions, estimates = self._at(levels, request, conditions, begun)
+        sessions, estimates = self._at(levels, request, call)
         _, slopes = without_noise(self._zne, estimates, request.weights)
         sizes = np.abs(slopes).reshape(len(levels), -1).max(axis=1, initial=0.0)
         assert self.mitigation is not None
@@ -345,7 +342,7 @@ class Pipeline:
 
     def num_circuits(self, request: Request) -> int:
         """Circuits of a request, which does not run."""
-        with _Session(self, request, self.conditions, None) as session:
+        with _Session(self, request, _Call(self.conditions)) as session:
             return session.num_circuits * len(self.levels)
 
     def memory_of(self, request: Request) -> int:
@@ -355,7 +352,7 @@ class Pipeline:
             InputError: It has fewer shots than can be divided.
             PlanTooLargeError: It would not fit.
         """
-        with _Session(self, request, self.conditions, None) as session:
+        with _Session(self, request, _Call(self.conditions)) as session:
             return session.memory()
 
     def price(self, request: Request) -> Price:
@@ -367,7 +364,7 @@ class Pipeline:
 
         def planned(allocation: Allocation) -> tuple[int, _Session]:
             own = replace(request, accuracy=replace(request.accuracy, allocation=allocation))
-            with _Session(self, own, self.conditions, None) as session:
+            with _Session(self, own, _Call(self.conditions)) as session:
                 return session.planned_shots(), session
 
         optimal, session = planned("optimal")
@@ -385,24 +382,32 @@ class Pipeline:
         return Price(circuits, optimal, neyman, uniform, bound)
 
 
+class _Call:
+    """What all sessions of an evaluation share.
+
+    Args:
+        conditions: Those of its tasks.
+        begun: When the run that has the deadline began, on the conditions' clock; None: now.
+    """
+
+    def __init__(self, conditions: Conditions, begun: float | None = None) -> None:
+        self.conditions, self.begun = conditions, begun
+        self.start, self.query_id = conditions.clock(), new_run_id()
+
+
 class _Session(ExitStack):
     """One batch on its way through the stages; what it holds meanwhile is freed at the end."""
 
     def __init__(
-        self,
-        pipeline: Pipeline,
-        request: Request,
-        conditions: Conditions,
-        begun: float | None,
-        level: Level | None = None,
+        self, pipeline: Pipeline, request: Request, call: _Call, level: Level | None = None
     ) -> None:
         super().__init__()
         self.level = pipeline.levels[0] if level is None else level
         if len(pipeline.levels) > 1:
             run, accuracy = f"{request.run} noise {self.level.factor}", request.accuracy
             request = replace(request, run=run, accuracy=self.level.accuracy(accuracy))
-        self.pipeline, self.request, self.conditions = pipeline, request, conditions
-        self.query_id, self.started_at = new_run_id(), utc_now()
+        self.pipeline, self.request, self.conditions = pipeline, request, call.conditions
+        self.query_id, self.started_at = call.query_id, utc_now()
         self.times = dict.fromkeys(("partition", "generate", "execute", "reconstruct"), 0.0)
         self.shots_taken = ShotsTaken()
         self.spent = Spent()
@@ -415,9 +420,9 @@ class _Session(ExitStack):
         self._known: dict[str, Readout] = {}
         self._all = [self]
         """This one, and those of further noise factors that the record counts."""
-        self._mark = self._begun = conditions.clock()
-        deadline = conditions.policy.deadline
-        began = self._begun if begun is None else begun
+        self._mark, self._begun = call.conditions.clock(), call.start
+        deadline = call.conditions.policy.deadline
+        began = call.start if call.begun is None else call.begun
         self._end = math.inf if deadline is None else began + self.level.end * deadline.seconds
         self.prepared, self.plan_cached = pipeline.preparation.prepare(
             request.batch.circuit, request.batch.observables
