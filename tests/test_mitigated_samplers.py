@@ -78,7 +78,7 @@ def test_tensors_stay_unbiased(name, mitigation, factor):
     angles = angles_of(experiment)
     backend = mitigated(SamplerV2(), mitigation, factor)
     # Outcomes of a hundredth are seen a few times.
-    shots = {"observed": 300, "silent": 2000}[name]
+    shots = {"observed": 200, "silent": 1600}[name]
     tasks = tasks_of(experiment, angles, shots, most=backend.circuits_per_task(experiment))
     results = results_of(backend, experiment, tasks)
     assert_unbiased(experiment, angles, tensor_of(experiment, angles, tasks, results))
@@ -146,17 +146,18 @@ def test_flips_make_misreading_zeros_and_ones_alike():
 
 
 def test_errors_of_flipped_bits_are_as_said():
-    """Copies have unlike means; flips in half of them cancel that. Mean z² of 100 is 1 within
-    √(2/100) = 0.14, of which 0.7 is five. Were flips drawn for each of 10 copies by itself, four
-    bits would add a scatter of 0.14 · 0.8³ · √4 / √10 = 0.045 to that of 1000 shots, 0.03."""
+    """Copies have unlike means; flips in half of them cancel that. Mean z² of 60 is 1 within
+    √(2/60) = 0.18, of which 0.9 is five. Were flips drawn for each of 10 copies by itself, four
+    bits would add a scatter of 0.14 · 0.8³ · √4 / √10 = 0.045 to that of 1000 shots, 0.03:
+    mean z² would be 3."""
     x = Parameter("x")
     circuit = QuantumCircuit(4)
     circuit.ry(x, range(4))
-    points = np.linspace(0.3, 0.5, 100)
+    points = np.linspace(0.3, 0.5, 60)
     backend = mitigated(Misreading(0.01, 0.15), circuits_per_job=10**5)
     data = estimate(backend, circuit, "ZZZZ", None, points[:, None], shots=1000).data
     z = (data.evs - (0.84 * np.cos(points)) ** 4) / data.stds
-    assert abs((z**2).mean() - 1) <= 0.7
+    assert abs((z**2).mean() - 1) <= 0.9
 
 
 def test_flips_are_as_many_as_not_and_independent():
@@ -444,7 +445,7 @@ def transpiled(monkeypatch):
 
 
 def test_each_template_is_transpiled_once_for_all_runs_and_factors(transpiled):
-    backend = SamplerBackend(SamplerV2.from_backend(FakeManilaV2()))
+    backend = SamplerBackend(SamplerV2.from_backend(AerSimulator.from_backend(device())))
     options = EstimatorOptions(shots=2, seed=1, setting_basis="minimal")
     experiments = experiments_of(gates(), "ABB", ["ZZZ"], "minimal")
     families = sum(len(own.layout.families) for own in experiments)
