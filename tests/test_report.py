@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import file_size_limit
 from hostile_study import HOSTILE, hostile_study, task, traced_study, training_run, write_tasks
-from study_folders import StudyFolder, trained
+from study_folders import StudyFolder, small, trained
 
 from distributed_estimator.analysis import report
 from distributed_estimator.analysis.archive import (
@@ -105,14 +105,6 @@ def contents(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def small(tmp_path, **more):
-    """A study with one pair of trainings."""
-    study = StudyFolder(tmp_path / "study", **more)
-    study.add("training", "train", trained(2.0))
-    study.add("training", "train", trained(3.0), cuts=3)
-    return study
 
 
 @pytest.fixture(scope="module", autouse=True)

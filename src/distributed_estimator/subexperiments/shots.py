@@ -172,8 +172,7 @@ def first_shots(
     if limit < circuits:
         raise InputError(
             f"`{name}` is {limit}, and {circuits} circuits are to run: give at least {circuits}, "
-            f"one shot each; {2 * circuits} give standard errors, and from {circuits * _GOOD} on "
-            "they are divided well"
+            f"one shot each; from {circuits * _GOOD} on they are divided well"
         )
     each = limit // max(1, circuits)
     return min(pilot, each // 4), each if each < (FEWEST_SHOTS if knows else _GOOD) else None
