@@ -272,6 +272,33 @@ def test_whether_a_job_was_sent_is_known(tmp_path: Path):
     assert found == [(False, True)] * 3 + [(True, True)] * 3
 
 
+def test_several_devices_leave_jobs_where_they_are(tmp_path: Path):
+    """Whatever the order of devices is in the run that goes on, and so where it would place."""
+
+    def died(step: str) -> None:
+        if step == "waiting":
+            raise SystemExit  # no error of a device, which another one would take over
+
+    def samplers(**service: Any) -> list[Any]:
+        return [sampler_of(tmp_path / name, name=name, **service) for name in ("east", "west")]
+
+    def values(backends: list[Any]) -> None:
+        options = EstimatorOptions(shots=200, seed=7, policy=ONCE)
+        with DistributedEstimator(
+            "AABBCC", backends, options=options, journal=tmp_path / "run.journal"
+        ) as estimator:
+            estimator.run([(circuit(), "ZZZZZZ")]).result()
+
+    with pytest.raises(TaskFailedError):
+        values(samplers(died=died))
+    again = samplers()
+    before = [sampler.backend().service.ids() for sampler in again]
+    assert all(before)
+    values(again[::-1])
+    assert [sampler.backend().service.ids() for sampler in again] == before
+    assert sum(sampler.backend().service.asked["job"] for sampler in again) == 3
+
+
 def test_of_two_jobs_with_a_tag_the_one_that_did_not_fail_is_taken(tmp_path: Path, whole: Found):
     """As of a client that was killed while it sent again what had failed."""
     with pytest.raises(TaskFailedError):
