@@ -25,7 +25,7 @@ from qiskit.primitives import PrimitiveJob, StatevectorSampler
 from qiskit_aer.primitives import SamplerV2
 from standin import ADDRESS, INSTANCE, TOKEN, Faults, Options, Service, Twirling, sampler_of
 
-from distributed_estimator import DistributedEstimator, EstimatorOptions
+from distributed_estimator import DistributedEstimator, EstimatorOptions, Mitigation
 from distributed_estimator.backends import jobs
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import (
@@ -322,6 +322,28 @@ def test_circuits_that_are_refused_are_not_sent(tmp_path: Path):
         run(tmp_path, policy=ONCE, faults=Faults(refused=99))
     assert_silent(tmp_path, printed(raised.value))
     assert not Service(tmp_path / "jobs").ids()
+
+
+def test_a_calibration_is_paid_for_once(tmp_path: Path):
+    """The first job of a run whose readout is mitigated."""
+    mitigation = Mitigation(readout=True, twirling=2)
+    options = EstimatorOptions(shots=200, seed=7, policy=ONCE, mitigation=mitigation)
+
+    def value(faults: Faults) -> float:
+        sampler, journal = sampler_of(tmp_path / "jobs", faults=faults), tmp_path / "run.journal"
+        with DistributedEstimator(
+            "AABB", sampler, options=options, workers=1, journal=journal
+        ) as estimator:
+            return float(estimator.run([(circuit(4), "ZZZZ")]).result()[0].data.evs)
+
+    with pytest.raises(BackendError, match="The service keeps the job") as raised:
+        value(Faults(lost_results=1))
+    assert_silent(tmp_path, printed(raised.value))
+    value(Faults())
+    service = Service(tmp_path / "jobs")
+    sizes = [len(service.content(job)["pubs"]) for job in service.ids()]
+    assert sizes.count(2) == 1  # nothing measured, and every qubit turned first
+    assert set(service.tags().values()) == {1}
 
 
 # --- one number of shots a job --------------------------------------------------------------------
