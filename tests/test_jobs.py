@@ -21,7 +21,13 @@ import numpy as np
 import pytest
 from killed_client import OPTIONS, circuit
 from qiskit import QuantumCircuit
-from qiskit.primitives import PrimitiveJob, StatevectorSampler
+from qiskit.primitives import (
+    BitArray,
+    DataBin,
+    PrimitiveJob,
+    SamplerPubResult,
+    StatevectorSampler,
+)
 from qiskit_aer.primitives import SamplerV2
 from standin import ADDRESS, INSTANCE, TOKEN, Faults, Options, Service, Twirling, sampler_of
 
@@ -346,6 +352,23 @@ def test_a_calibration_is_paid_for_once(tmp_path: Path):
     assert set(service.tags().values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("shape", "shots", "fault"),
+    [
+        ((3,), 4, None),
+        ((3,), 1, None),  # fewer shots than the ten that were asked for
+        ((2,), 4, "returned 2 of 3 bindings of circuit 0"),
+        ((3,), 0, "returned no shots of circuit 0"),
+    ],
+)
+def test_results_that_are_not_those_of_a_job(shape: tuple[int], shots: int, fault: str | None):
+    bits = BitArray(np.zeros((*shape, shots, 1), dtype=np.uint8), 1)
+    result = SamplerPubResult(DataBin(c=bits, shape=shape))
+    request = jobs.JobRequest("a name", "a task", [(None, np.zeros((3, 1)), 10)])
+    assert request.fault_of([result]) == fault
+    assert request.fault_of([result] * 2) == "returned 2 results for 1 circuits"
+
+
 # --- one number of shots a job --------------------------------------------------------------------
 
 
@@ -509,6 +532,40 @@ def test_times_that_make_no_sense_are_the_clients(tmp_path: Path):
     (record, *_) = run(tmp_path, seconds=0.0).devices  # created, running and finished at once
     assert record.submitted == record.queued == record.started
     assert record.finished == record.returned
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        None,
+        {},
+        {"created": "2026-12-01T00:00:00Z", "running": None, "finished": None},
+        {"created": "soon", "running": "later", "finished": "at last"},
+        dict.fromkeys(("created", "running", "finished"), "2026-12-01T00:00:00Z"),
+        {
+            "created": "2026-12-01T00:00:00Z",
+            "running": "2026-12-01T00:00:02Z",
+            "finished": "2026-12-01T00:00:01Z",
+        },
+    ],
+)
+def test_what_a_service_does_not_tell_is_left_out(stamps: Any):
+    assert jobs._times({"timestamps": stamps}) is None
+    assert jobs._charged_seconds({"timestamps": stamps}) is None
+
+
+def test_a_service_that_tells_nothing_does_no_harm(
+    tmp_path: Path, whole: Found, monkeypatch: pytest.MonkeyPatch
+):
+    def silent(job: object) -> None:
+        raise RuntimeError(TOKEN)
+
+    monkeypatch.setattr("standin.Job.metrics", silent)
+    monkeypatch.setattr("standin.Job.properties", silent)
+    found = run(tmp_path)
+    assert_same(found, whole)
+    assert len(found.devices) == 6
+    assert {(r.calibrated_at, r.charged_seconds) for r in found.devices} == {(None, None)}
 
 
 def test_a_job_of_an_earlier_client_began_before_this_run(tmp_path: Path):
