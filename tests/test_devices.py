@@ -376,6 +376,57 @@ def test_a_device_that_reports_to_be_offline_is_left_at_once():
     assert share.failed <= 4, "once for each worker that had a job there"
 
 
+class Service(Device):
+    """A device whose jobs go to a service, whose connection is lost once a job was sent."""
+
+    has_service = True
+    book = log = None
+    sent = ()
+    closed = 0
+
+    def with_jobs(self, book, log):
+        self.book, self.log = book, log
+        return self
+
+    def close(self):
+        self.closed += 1
+
+    def has_job(self, experiment, task):
+        return task.key in self.sent
+
+    def run(self, experiment, task):
+        self.sent = [*self.sent, task.key]
+        return super().run(experiment, task)
+
+
+def test_a_job_that_a_lost_device_has_is_not_paid_for_twice_where_a_journal_has_it(caplog):
+    service, other = Service("service", lives=1), Device("other")
+    journal, log = object(), object()
+    backend = Devices([service, other])
+    view, experiments, _ = placed(backend)
+    backend.with_jobs(journal, log)
+    assert (service.book, service.log, backend.has_service) == (journal, log, True)
+    view = view.with_jobs(journal, None)
+    mine = next(e for e in experiments if view.device_of(e) == "service")
+    tasks = list(
+        make_tasks(
+            *(0, mine, np.zeros((1, len(mine.fragment.angles))), 10, "run"),
+            **{"rows_per_task": 1, "circuits_per_task": 1, "chunks": 1},
+        )
+    )
+    view.run(mine, tasks[0])
+    with pytest.raises(DeviceLostError, match=r"was sent to service.*which fetches the job; or"):
+        view.run(mine, tasks[1])
+    view.run(mine, tasks[2])  # which was never sent
+    assert other.ran == [(mine.fragment.index, tasks[2].key)]
+    # Without a journal nothing could fetch it.
+    view.with_jobs(None, None).run(mine, tasks[1])
+    assert other.ran[-1] == (mine.fragment.index, tasks[1].key)
+    assert "may be charged: other has it now" in caplog.text
+    view.close()
+    assert service.closed == 1
+
+
 # -- mitigation ------------------------------------------------------------------------------------
 
 

@@ -197,6 +197,7 @@ class Devices:
         self._clock, self._origin = clock, clock()
         self._state = _State()
         self._places: _Places = {}
+        self._keeps_jobs = False
         self._pins: _Places = {}
         """Places in runs with mitigation, where fragments must stay: noise is one device's."""
 
@@ -402,8 +403,9 @@ class Devices:
             DeviceLostError: No device is left, or a fragment may not change to another.
         """
         while True:
+            number = self._place_of(experiment, task)
+            self._look_for_job(number, experiment, task)
             with self._state.lock:
-                number = self._place(experiment)
                 self._state.under_way[number] += 1
             begun, done = self._clock(), False
             try:
@@ -418,6 +420,42 @@ class Devices:
                     self._state.failures.pop((number, experiment.fragment.key), None)
                 return result
 
+    def _place_of(self, experiment: FragmentExperiment, task: Task) -> int:
+        """The number of the device of a task: where its job is, or else that of its fragment.
+
+        A run that was lost, and is repeated, may place fragments elsewhere: calibrations change.
+        """
+        each = range(len(self.devices))
+        sent = [number for number in each if self._has_job(number, experiment, task)]
+        with self._state.lock:
+            place = self._place(experiment)
+            if self._is_pinned:
+                return place
+            return next((n for n in sent if not self._cause(n, experiment)), place)
+
+    def _has_job(self, number: int, experiment: FragmentExperiment, task: Task) -> bool:
+        """Whether the service of a device has a job of a task."""
+        has_job = getattr(self.devices[number], "has_job", None)
+        return has_job is not None and bool(has_job(experiment, task))
+
+    def _look_for_job(self, number: int, experiment: FragmentExperiment, task: Task) -> None:
+        """See to it that a task whose job a lost device has is not paid for twice unasked.
+
+        Raises:
+            DeviceLostError: The job is in a journal, from which it can be fetched later.
+        """
+        for other, cause in list(self._state.gone.items()):
+            if other == number or not self._has_job(other, experiment, task):
+                continue
+            what = f"a job of fragment {experiment.fragment.index} was sent to {self.names[other]}"
+            if self._keeps_jobs:
+                raise DeviceLostError(
+                    f"{what}, which was lost ({cause}): run again with the same seed and journal "
+                    "once it is back, which fetches the job; or with a list without that device, "
+                    "which pays for it a second time"
+                )
+            _log.warning("%s, and may be charged: %s has it now", what, self.names[number])
+
     def _fail(self, number: int, experiment: FragmentExperiment, error: Exception) -> None:
         """Note that a device failed; raises errors that are none of its own."""
         if isinstance(error, InputError | ThrottledError) or _is_short(error):
@@ -427,7 +465,9 @@ class Devices:
         )
         classes = {kind.__name__ for own in _chain(error) for kind in type(own).__mro__}
         lost = sorted(_UNREACHABLE & classes)
-        if lost:  # without its text, which may hold addresses of an account
+        if "UnreachableError" in lost:
+            pass  # which says it without secrets
+        elif lost:  # without its text, which may hold addresses of an account
             cause = f"it cannot be reached ({', '.join(lost)})"
         elif _is_offline(self.devices[number]):
             lost, cause = ["offline"], f"it is offline ({cause})"
@@ -545,6 +585,7 @@ class Devices:
             device.with_jobs(book, log) if _has_service(device) else device for device in each
         )
         view.log = log or self.log
+        view._keeps_jobs = book is not None
         return view
 
     @property
