@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod, sqrt
+from math import sqrt
 
 import numpy as np
 import pytest
@@ -71,6 +71,8 @@ def test_errors_of_a_circuit_multiply():
     assert found.readout == pytest.approx(1 - 0.98 * 0.9)
     assert found.kept == pytest.approx((1 - 0.002) * (1 - 0.04) * (1 - 0.2 / 3))
     assert found.readout_kept == pytest.approx(0.96 * 0.8)
+    # Of circuits like this one, each second measures its first bit.
+    assert circuit_noise(circuit, target(), {0: 0.5}).readout_kept == pytest.approx(0.98 * 0.8)
 
 
 def test_what_a_broken_gate_keeps_is_nothing():
@@ -183,6 +185,9 @@ def test_shots_from_which_on_cutting_is_better():
 
 def test_an_estimator_tells_what_noise_costs_whole_and_cut():
     device = GenericBackendV2(4, noise_info=True, coupling_map=[[0, 1], [1, 2], [2, 3]], seed=1)
+    for qubit in range(4):  # wherever circuits are laid out
+        read = InstructionProperties(error=0.05)
+        device.target.update_instruction_properties("measure", (qubit,), read)
     options = EstimatorOptions(seed=1)
     circuit = chain(4)
     found = DistributedEstimator("AABB", options=options).noise((circuit, "ZZZZ"), device)
@@ -190,15 +195,17 @@ def test_an_estimator_tells_what_noise_costs_whole_and_cut():
     assert (found.whole.qubits, found.whole.gates, found.whole.depth) == (4, 3, 3)
     assert found.cut.qubits == 2
     assert found.cut.gates == 2
+    # Each half measures two qubits, and in one of five settings the end of the cut.
+    for each in found.fragments:
+        assert (each.qubits, each.depth) == (2, 1)
+        assert each.readout == pytest.approx(1 - 0.95**3)
+        assert each.readout_kept == pytest.approx(0.9**2 * (1 - 0.1 / 5))
     assert found.value == pytest.approx(
         abs(
             DistributedEstimator("A" * 4).run([(circuit, "ZZZZ")], precision=0).result()[0].data.evs
         )
     )
-    errors = device.target["measure"]
-    assert found.whole.readout == pytest.approx(
-        1 - prod(1 - errors[qubit,].error for qubit in range(4))
-    )
+    assert found.whole.readout == pytest.approx(1 - 0.95**4)
     whole, cut = (next(o for o in found.outlooks if o.way == way) for way in ("whole", "cut"))
     assert 0.5 / sqrt(found.shots) < whole.stderr < 1.2 / sqrt(found.shots)
     assert whole.stderr < cut.stderr < 4 * whole.stderr

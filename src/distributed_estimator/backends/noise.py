@@ -8,12 +8,13 @@ multiplied, so that a cut circuit keeps the product of what its fragments do.
 
 Left out are qubits that decohere while they wait, crosstalk, and errors that are coherent, which
 add up otherwise. Faults count as if each reached every value, and of a fragment's circuits those
-that measure at most slots count for all, so that figures are rather too large for cut circuits.
+that measure at most slots count for all, but for what their readout keeps, which is a mean over
+settings. So figures are rather too large, those of cut circuits more so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, inf, prod, sqrt
@@ -73,10 +74,17 @@ class CircuitNoise:
         )
 
 
-def circuit_noise(circuit: QuantumCircuit, target: Target) -> CircuitNoise:
+def circuit_noise(
+    circuit: QuantumCircuit, target: Target, measured: Mapping[int, float] | None = None
+) -> CircuitNoise:
     """What a device does to a circuit that is transpiled to it.
 
     An instruction counts as free of errors where the target has none for it.
+
+    Args:
+        circuit: The circuit.
+        target: The device's.
+        measured: Of some classical bits, the part of circuits like this one that measure them.
 
     Example:
         >>> from qiskit.circuit.library import CXGate
@@ -92,7 +100,7 @@ def circuit_noise(circuit: QuantumCircuit, target: Target) -> CircuitNoise:
     """
     gates, bits, pairs = [], [], 0
     used: set[int] = set()
-    kept = 1.0
+    kept = readout_kept = 1.0
     for item in circuit.data:
         places = tuple(circuit.find_bit(qubit).index for qubit in item.qubits)
         if item.operation.name in ("barrier", "delay"):
@@ -101,6 +109,8 @@ def circuit_noise(circuit: QuantumCircuit, target: Target) -> CircuitNoise:
         error = _error(target, item.operation.name, places)
         if item.operation.name == "measure":
             bits.append(error)
+            part = (measured or {}).get(circuit.find_bit(item.clbits[0]).index, 1.0)
+            readout_kept *= max(0.0, 1 - 2 * error * part)
             continue
         pairs += len(places) == 2
         dimension = 2 ** len(places)
@@ -113,7 +123,7 @@ def circuit_noise(circuit: QuantumCircuit, target: Target) -> CircuitNoise:
         1 - prod(1 - error for error in gates),
         1 - prod(1 - error for error in bits),
         kept,
-        prod(max(0.0, 1 - 2 * error) for error in bits),
+        readout_kept,
     )
 
 
@@ -141,7 +151,13 @@ def fragment_noise(experiment: FragmentExperiment, target: Target) -> CircuitNoi
             "noise to be foretold: leave the device out"
         )
     template = make_template(experiment, family, target, defer=False, purify=False)
-    return circuit_noise(template.circuit, target)
+    # Slots' bits are the first, in order.
+    parts = [
+        sum(own.measures for own in basis.operations) / len(basis.operations)
+        for basis, own in zip(bases, measured, strict=True)
+        if own
+    ]
+    return circuit_noise(template.circuit, target, dict(enumerate(parts)))
 
 
 def target_of(device: Any) -> Target:
