@@ -473,6 +473,21 @@ def test_a_fragment_does_not_move_once_its_weights_are_for_a_device():
     assert b.ran[-1][0] == mine.fragment.index
 
 
+def test_a_device_that_is_gone_before_it_did_anything_costs_no_mitigated_run():
+    class Uncalibrated(Noisy):
+        def readout(self, experiment):
+            raise BackendError("qubit 2 is misread too often")
+
+    for gone in (Uncalibrated("a"), Noisy("a", lives=0)):
+        devices, experiments, mitigation = placed([gone, Noisy("b")])
+        view = devices.mitigated(mitigation).placed(experiments)
+        for own in experiments:
+            if not isinstance(gone, Uncalibrated):
+                view.run(own, task_of(own))
+            assert view.readout(own).device == "b"
+        assert not gone.ran
+
+
 def test_noise_factors_of_a_run_are_those_of_one_device():
     a, b = Noisy("a"), Noisy("b")
     devices, experiments, mitigation = placed([a, b], zne=True)

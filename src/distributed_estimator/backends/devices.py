@@ -123,13 +123,15 @@ class _State:
     gone: dict[int, str] = field(default_factory=dict)
     failures: dict[tuple[int, str], list[str]] = field(default_factory=dict)
     """Causes of the failures in a row of a fragment on a device."""
+    bound: set[tuple[int, str]] = field(default_factory=set)
+    """Fragments for which something was done with mitigation, by number and content."""
     jobs: Counter[int] = field(default_factory=Counter)
     under_way: Counter[int] = field(default_factory=Counter)
     shares: dict[int, DeviceShare] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _State, (self.gone, self.failures)
+        return _State, (self.gone, self.failures, self.bound)
 
 
 @dataclass(frozen=True)
@@ -337,7 +339,7 @@ class Devices:
         if before is not None and cause is None:
             return before
         index = experiment.fragment.index
-        if before is not None and self._is_pinned:
+        if before is not None and self._is_pinned and _key(experiment) in self._state.bound:
             raise DeviceLostError(
                 f"the device {self.names[before]} was lost ({cause}), and the mitigation of "
                 f"fragment {index} is made for it, so that results of another device would bias "
@@ -418,10 +420,23 @@ class Devices:
                 self._fail(number, experiment, error)
             finally:
                 self._note(number, experiment, task, begun, done)
-            if done:
-                with self._state.lock:
-                    self._state.failures.pop((number, experiment.fragment.key), None)
+            if done and self._keep(number, experiment):
                 return result
+
+    def _keep(self, number: int, experiment: FragmentExperiment) -> bool:
+        """Note that a device did something for a fragment; whether that is of use.
+
+        It is not where fragments stay where they are, and another thread has moved this one before
+        anything was done for it.
+        """
+        key = _key(experiment)
+        with self._state.lock:
+            self._state.failures.pop((number, experiment.fragment.key), None)
+            if self._is_pinned:
+                if self._places[key][0] != number:
+                    return False
+                self._state.bound.add(key)
+        return True
 
     def _look_for_job(self, number: int, experiment: FragmentExperiment, task: Task) -> None:
         """See to it that a task whose job a lost device has is not paid for twice unasked.
@@ -553,12 +568,15 @@ class Devices:
             with self._state.lock:
                 number = self._place(experiment)
             device = self.devices[number]
-            if not isinstance(device, NoisyBackend):
+            if not isinstance(device, NoisyBackend):  # which cannot fail
                 return _perfect_readout(self.names[number], experiment)
             try:
-                return replace(device.readout(experiment), device=self.names[number])
+                found = replace(device.readout(experiment), device=self.names[number])
             except Exception as error:
                 self._fail(number, experiment, error)
+                continue
+            if self._keep(number, experiment):
+                return found
 
     def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Devices:
         """The same devices with a log, and those with a service with a book of their jobs.
@@ -607,7 +625,9 @@ class Devices:
             copies = {
                 "_places": dict(self._places),
                 "_pins": dict(self._pins),
-                "_state": _State(dict(self._state.gone), dict(self._state.failures)),
+                "_state": _State(
+                    *(dict(self._state.gone), dict(self._state.failures)), set(self._state.bound)
+                ),
             }
         if self._is_pinned:
             copies["_places"] = copies["_pins"]
