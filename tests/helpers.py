@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,10 @@ from qiskit.primitives.containers.observables_array import ObservablesArray
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from qiskit_addon_cutting.instructions import CutWire, Move
 
-from distributed_estimator import DistributedEstimator, EstimatorOptions
+from distributed_estimator import DistributedEstimator, EstimatorOptions, Mitigation
+from distributed_estimator.backends import StatevectorBackend
+from distributed_estimator.backends.statevector import _program_of
+from distributed_estimator.subexperiments import FragmentExperiment, FragmentResult, Readout, Task
 from distributed_estimator.training.workloads import (
     FEATURE_RANGE,
     Workload,
@@ -203,3 +207,96 @@ def bits(kinds: Sequence[str]) -> dict[str, list[object]]:
 def rows_of(x: np.ndarray) -> list[int]:
     """The rows of `bits` that some features belong to."""
     return ((x > FEATURE_RANGE[1] / 2) @ 2 ** np.arange(x.shape[1])).tolist()
+
+
+@dataclass(frozen=True)
+class Misread(StatevectorBackend):
+    """A simulator that misreads bits, and whose gates have noise; see `NoisyBackend`.
+
+    Local qubits and slots are measured on physical qubits that change with the setting, the same
+    ones in all fragments.
+
+    Attributes:
+        flips: How likely each physical qubit is misread.
+        calibration: Shots by which that is known; None: it is known exactly.
+        seeds: That of the calibration, alone, which may be changed between runs.
+        drawn: Whether shots are drawn; False: counts are what is expected, rounded.
+        kept: What noise of gates leaves of every bit at each noise factor, which is not calibrated.
+        factor: The noise factor.
+    """
+
+    flips: tuple[float, ...] = (0.0,)
+    calibration: int | None = None
+    seeds: list[int] = field(default_factory=lambda: [0], compare=False)
+    drawn: bool = True
+    kept: tuple[tuple[int, float], ...] = ((1, 1.0),)
+    factor: int = 1
+
+    name = "misread"
+    exact = False
+
+    @property
+    def identity(self) -> str:
+        return repr(self)
+
+    def mitigated(self, mitigation: Mitigation, factor: int = 1) -> Misread:
+        return replace(self, factor=factor)
+
+    def places(self, experiment: FragmentExperiment) -> tuple[np.ndarray, np.ndarray]:
+        """Physical qubits of local qubits and slots in every setting; -1: not measured."""
+        numbers = np.arange(experiment.layout.num_settings)[:, None]
+        qubits = np.arange(experiment.fragment.num_qubits)
+        measured = {qubit for group in experiment.groups for qubit, _ in group.basis}
+        observed = (numbers + qubits) % len(self.flips)
+        observed[:, [qubit not in measured for qubit in qubits]] = -1
+        slots = (numbers + 1 + np.arange(len(experiment.fragment.slots))) % len(self.flips)
+        for family in experiment.layout.families:
+            slots[np.ix_(family.numbers, ~np.array(family.measured, dtype=bool))] = -1
+        return observed, slots
+
+    def readout(self, experiment: FragmentExperiment) -> Readout:
+        found, stderrs = np.array(self.flips), np.zeros(len(self.flips))
+        if self.calibration is not None:
+            rng = np.random.default_rng(self.seeds)
+            found = rng.binomial(self.calibration, found) / self.calibration
+            stderrs = np.sqrt(found * (1 - found) / self.calibration)
+        qubits = np.arange(len(found))
+        return Readout("device", qubits, found, stderrs, *self.places(experiment))
+
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
+        program = _program_of(experiment.fragment)
+        states, layout = program.run(task.angles), experiment.layout
+        runs = experiment.runs_of(task.circuits)
+        shots = np.broadcast_to(task.shots, (len(task.angles), *runs.shape))
+        rng, counts = np.random.default_rng(task.seed), []
+        for number, group in enumerate(experiment.groups):
+            table = layout.probabilities(program.coordinates(states, group))
+            table = self.misread(experiment, number, table)
+            own = shots[:, number]
+            if self.drawn:
+                table = layout.draw(table, own, rng)
+            else:
+                table = np.rint(table * own[:, None, layout.setting_of])
+            counts.append(group.signed(table * runs[number, layout.setting_of]))
+        return FragmentResult(None, tuple(counts))
+
+    def misread(self, experiment: FragmentExperiment, number: int, table: np.ndarray) -> np.ndarray:
+        """Probabilities of outcomes, of parities of bits that are flipped, and of slots."""
+        group, layout = experiment.groups[number], experiment.layout
+        observed, slots = self.places(experiment)
+        flips = np.array(self.flips)
+        noise = (1 - dict(self.kept).get(self.factor, 1.0)) / 2
+        for qubit, _ in group.basis:
+            parities = sum(1 << bit for bit, own in enumerate(group.generators) if qubit in own)
+            own = flips[observed[:, qubit]][layout.setting_of]
+            own = own + noise - 2 * own * noise
+            table = (1 - own) * table + own * table[:, np.arange(table.shape[1]) ^ parities]
+        for family in layout.families:
+            measured = np.flatnonzero(family.measured)
+            part = table[..., family.places]
+            for axis, slot in enumerate(measured):
+                own = flips[slots[family.numbers, slot]][:, None]
+                other = np.arange(part.shape[-1]) ^ (1 << (len(measured) - 1 - axis))
+                part = (1 - own) * part + own * part[..., other]
+            table[..., family.places] = part
+        return table

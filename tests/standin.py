@@ -48,6 +48,7 @@ class Faults:
         one_number: The sampler takes one number of shots a job.
         offline: Nothing is reached.
         account: Nothing is allowed.
+        refused: The sampler finds fault with the circuits, before they are sent.
         lost_answers: Jobs arrive, and the sampler raises all the same.
     """
 
@@ -62,6 +63,7 @@ class Faults:
     one_number: bool = False
     offline: bool = False
     account: bool = False
+    refused: int = 0
     lost_answers: int = 0
 
 
@@ -315,6 +317,8 @@ class Sampler(BaseSamplerV2):
         service = self._backend.service
         if service.faults.one_number and len({pub.shots for pub in coerced}) > 1:
             raise raised("IBMInputValueError", "all pubs must have the same number of shots")
+        if service.meets("refused"):
+            raise raised("IBMInputValueError", f"the gate `foo` is unknown, see {SECRETS}")
         return service.keep(self._backend, coerced, self._options.environment.job_tags or [])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
 import re
@@ -27,7 +28,12 @@ from standin import ADDRESS, INSTANCE, TOKEN, Faults, Options, Service, Twirling
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.backends import jobs
 from distributed_estimator.backends.sampler import SamplerBackend
-from distributed_estimator.errors import BackendError, InputError, TaskFailedError
+from distributed_estimator.errors import (
+    BackendError,
+    InputError,
+    TaskFailedError,
+    UnreachableError,
+)
 from distributed_estimator.execution import Journal, Policy, Retry, Speculation
 from distributed_estimator.records import DeviceRecord, TaskRecord, read_records
 
@@ -204,6 +210,7 @@ def test_an_account_is_never_printed(tmp_path: Path):
     message = r"the service refused the account \(AccountNotFoundError\): see that it is saved"
     with pytest.raises(TaskFailedError, match=message) as raised:
         run(tmp_path, policy=ONCE, faults=Faults(account=True))
+    assert isinstance(raised.value.__cause__, UnreachableError)
     assert_silent(tmp_path, printed(raised.value))
 
 
@@ -239,6 +246,32 @@ def test_ids_that_the_service_does_not_know_are_sent_again(tmp_path: Path, whole
     assert "it has expired, or is another account's" in causes[0]
 
 
+def test_whether_a_job_was_sent_is_known(tmp_path: Path):
+    """By which several devices leave a task where it is."""
+    found = []
+
+    class Asking(SamplerBackend):
+        def run(self, experiment, task):
+            before = self.has_job(experiment, task)
+            try:
+                return super().run(experiment, task)
+            finally:
+                found.append((before, self.has_job(experiment, task)))
+
+    options = EstimatorOptions(shots=100, seed=7, policy=ONCE)
+    for faults in (Faults(lost_results=3), Faults()):
+        backend = Asking(sampler_of(tmp_path / "jobs", faults=faults))
+        journal = tmp_path / "run.journal"
+        with DistributedEstimator("AABBCC", backend, options=options, journal=journal) as own:
+            job = own.run([(circuit(), "ZZZZZZ")])
+            if faults.lost_results:
+                with pytest.raises(TaskFailedError):
+                    job.result()
+            else:
+                job.result()
+    assert found == [(False, True)] * 3 + [(True, True)] * 3
+
+
 def test_of_two_jobs_with_a_tag_the_one_that_did_not_fail_is_taken(tmp_path: Path, whole: Found):
     """As of a client that was killed while it sent again what had failed."""
     with pytest.raises(TaskFailedError):
@@ -254,6 +287,14 @@ def test_of_two_jobs_with_a_tag_the_one_that_did_not_fail_is_taken(tmp_path: Pat
     assert_same(again, whole)
     assert len(again.service.ids()) == 7
     assert again.service.asked["run"] == 0
+
+
+def test_circuits_that_are_refused_are_not_sent(tmp_path: Path):
+    message = r"failed on fragment \d \(2 qubits\): the gate `foo` is unknown.*transpile the"
+    with pytest.raises(TaskFailedError, match=message) as raised:
+        run(tmp_path, policy=ONCE, faults=Faults(refused=99))
+    assert_silent(tmp_path, printed(raised.value))
+    assert not Service(tmp_path / "jobs").ids()
 
 
 # --- one number of shots a job --------------------------------------------------------------------
@@ -274,6 +315,23 @@ def test_a_sampler_that_takes_one_number_of_shots_gets_a_job_for_each(tmp_path: 
     assert_same(again, found)
     assert again.service.tags() == tags
     assert len(again.devices) == len(tags)
+
+
+def test_of_several_jobs_of_a_task_those_that_are_missing_are_sent(tmp_path: Path):
+    steps = itertools.count(1)
+
+    def died(step: str) -> None:
+        if step == "sending" and next(steps) > 4:
+            raise RuntimeError("the client is gone")
+
+    with pytest.raises(TaskFailedError):
+        run(tmp_path, policy=ONCE, died=died, faults=Faults(one_number=True))
+    before = Service(tmp_path / "jobs").tags()
+    found = run(tmp_path, faults=Faults(one_number=True))
+    tags = found.service.tags()
+    assert len(before) == 4 < len(tags)
+    assert set(tags.values()) == {1}
+    assert before.keys() < tags.keys()
 
 
 def test_a_job_that_fails_for_its_shots_is_not_divided(tmp_path: Path):

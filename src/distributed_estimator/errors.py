@@ -11,6 +11,7 @@
     ├── BackendError (RuntimeError)    a simulator or sampler failed or refused a circuit
     │   ├── ThrottledError             a device asks to come again later
     │   ├── DeviceLostError            a device is gone, and no other can do its work
+    │   ├── UnreachableError           a service cannot be reached, or refuses the account
     │   ├── TaskFailedError            tasks failed as often as they may, all others completed
     │   └── DeadlineError              too little had arrived when the deadline came
     ├── PoolError (RuntimeError)       workers or a cluster that cannot be started or reached
@@ -79,6 +80,10 @@ class ThrottledError(BackendError):
 
 class DeviceLostError(BackendError):
     """A device is gone, and no other can take what it had to do; the message names the causes."""
+
+
+class UnreachableError(BackendError):
+    """A service cannot be reached, or refuses the account; jobs that it has are found again."""
 
 
 class TaskFailedError(BackendError):

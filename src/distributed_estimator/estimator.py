@@ -346,6 +346,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
             log=self.log,
             trace=self.trace,
             seed=self.options.seed,
+            mitigation=self.options.mitigation,
         )
         self._begin_afresh()
         register(self)

@@ -102,8 +102,8 @@ class Calibrations:
         qubits: Sequence[int],
         hours: float,
         calibrate: Callable[[Sequence[int], int], ReadoutCalibration],
-    ) -> tuple[FloatArray, FloatArray]:
-        """How likely each of some qubits is misread, and standard errors.
+    ) -> tuple[FloatArray, FloatArray, str | None]:
+        """How likely some qubits are misread, standard errors, and the time of the oldest of them.
 
         Args:
             qubits: Physical qubits.
@@ -140,7 +140,9 @@ class Calibrations:
                     "next to nothing is known of its outcome: take another device, or fewer qubits "
                     "a fragment so that it is avoided"
                 )
-        return found[:, 0], found[:, 1]
+        oldest = min((newest[qubit].taken_at for qubit in qubits), default=None)
+        at = None if oldest is None else oldest.isoformat(timespec="milliseconds")
+        return found[:, 0], found[:, 1], at
 
     def _newest(self, hours: float) -> dict[int, ReadoutCalibration]:
         """The last calibration of every qubit, if it is young enough."""

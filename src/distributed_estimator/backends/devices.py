@@ -16,8 +16,8 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from qiskit.primitives import BackendSamplerV2, BaseSamplerV2
@@ -26,7 +26,7 @@ from qiskit.transpiler import Target
 
 from ..checks import check_kind, check_whole, described
 from ..cutting import FloatArray, Operation
-from ..errors import BackendError, DeviceLostError, InputError, ThrottledError
+from ..errors import BackendError, DeviceLostError, InputError, RecordError, ThrottledError
 from ..forks import Lock
 from ..records import DeviceRecord, RecordWriter
 from ..records.files import writer_of
@@ -54,7 +54,12 @@ _MOST_CIRCUITS = 1e100
 """Circuits that are told apart; sums of them are still numbers."""
 _TWO_QUBIT_GATES = {2: 1, 3: 6}
 """Of an operation on so many qubits, as a device has it."""
-_UNREACHABLE = {"ConnectionError", "AccountNotFoundError", "IBMNotAuthorizedError"}
+_UNREACHABLE = {
+    "UnreachableError",
+    "ConnectionError",
+    "AccountNotFoundError",
+    "IBMNotAuthorizedError",
+}
 """Names of classes of errors that say so, Python's and those of libraries that may be missing."""
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN}
 _DEEPEST = 16
@@ -70,10 +75,10 @@ class Server(Protocol):
         """When a job that is sent now should be back."""
 
 
-S = TypeVar("S", bound=Server)
+ServerT = TypeVar("ServerT", bound=Server)
 
 
-def soonest(devices: Iterable[S], circuits: int, shots: int, now: float) -> S | None:
+def soonest(devices: Iterable[ServerT], circuits: int, shots: int, now: float) -> ServerT | None:
     """The device that should have a job back first; None: none takes it.
 
     Of several that should have it back at the same time, it is the first.
@@ -105,6 +110,10 @@ class DeviceShare:
     gone: str | None = None
 
 
+_Places: TypeAlias = dict[tuple[int, str], tuple[int, float]]
+"""By number and content of a fragment, the number of its device, and the load it is there."""
+
+
 @dataclass
 class _State:
     """What is known of the devices, by number; shared by all views of them."""
@@ -116,6 +125,9 @@ class _State:
     under_way: Counter[int] = field(default_factory=Counter)
     shares: dict[int, DeviceShare] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _State, (self.gone, self.failures)
 
 
 @dataclass(frozen=True)
@@ -146,7 +158,7 @@ class Devices:
     left for good; so it is for a fragment whose jobs failed there `failures` times in a row. What
     was not done then goes to the next best device, with a warning in the log; results that are
     there are kept. Where noise is mitigated, results of two devices may not be mixed, and the run
-    ends with a `DeviceLostError` instead; the next one does without the device.
+    ends with a `DeviceLostError` instead.
 
     Args:
         devices: Samplers, backends of this package (`StatevectorBackend()` for the local
@@ -184,11 +196,9 @@ class Devices:
         self.log = writer_of("log", log)
         self._clock, self._origin = clock, clock()
         self._state = _State()
-        self._plan: dict[int, FragmentExperiment] = {}
-        self._places: dict[int, int] = {}
-        self._kept = False
-        """Whether a fragment must stay where it was placed, as its weights are for that device."""
-        self._read: dict[int, int] = {}
+        self._places: _Places = {}
+        self._pins: _Places = {}
+        """Places in runs with mitigation, where fragments must stay: noise is one device's."""
 
     # --- what they are, together ------------------------------------------------------------------
 
@@ -251,16 +261,17 @@ class Devices:
             DeviceLostError: No device is left that takes it.
         """
         view = self._view()
+        if not view._is_pinned:
+            view._places = {}
         own = [experiment for experiment in experiments if not experiment.is_trivial]
         most = max((experiment.num_circuits for experiment in own), default=0)
-        loads = [_work(most * jobs, 0.0) for jobs in self._waiting()]
+        waiting = [_work(most * jobs, 0.0) for jobs in self._waiting()]
         with self._state.lock:
             for experiment in sorted(own, key=self._urgency):
-                number = self._choose(experiment, loads)
-                view._places[experiment.fragment.index] = number
-                loads[number] += self._load(number, experiment)
-        view._plan = {experiment.fragment.index: experiment for experiment in own}
-        for index, number in sorted(view._places.items()):
+                if _key(experiment) not in view._places:
+                    view._settle(experiment, waiting)
+        for experiment in own:
+            index, (number, _) = experiment.fragment.index, view._places[_key(experiment)]
             _log.info("fragment %d runs on %s", index, self.names[number])
         return view
 
@@ -279,8 +290,16 @@ class Devices:
         takers = sum(self._able(number, experiment) for number in range(len(self.devices)))
         return takers, -experiment.num_circuits, experiment.fragment.index
 
+    def _settle(self, experiment: FragmentExperiment, waiting: Sequence[float]) -> int:
+        """Place a fragment on the device that would be through with it first; gives its number."""
+        key, loads = _key(experiment), list(waiting)
+        for other, (number, load) in self._places.items():
+            loads[number] += load if other != key else 0.0
+        number = self._choose(experiment, loads)
+        self._places[key] = number, self._load(number, experiment)
+        return number
+
     def _choose(self, experiment: FragmentExperiment, loads: Sequence[float]) -> int:
-        """The number of the device that would be through with a fragment first."""
         numbers = range(len(self.devices))
         able = [self._able(number, experiment) for number in numbers]
         if not any(able):
@@ -310,27 +329,28 @@ class Devices:
 
     def _place(self, experiment: FragmentExperiment) -> int:
         """The number of the device of a fragment; another one where the one it had is gone."""
-        index = experiment.fragment.index
-        before = self._places.get(index)
-        if before is not None and not self._cause(before, experiment):
+        before, _ = self._places.get(_key(experiment), (None, 0.0))
+        cause = None if before is None else self._cause(before, experiment)
+        if before is not None and cause is None:
             return before
-        if before is not None and self._kept:
+        index = experiment.fragment.index
+        if before is not None and self._is_pinned:
             raise DeviceLostError(
-                f"the device {self.names[before]} was lost ({self._cause(before, experiment)}) in "
-                f"the middle of a run whose mitigation is made for it, and results of fragment "
-                f"{index} from another device would bias the value: run again, which does without "
-                "that device"
+                f"the device {self.names[before]} was lost ({cause}), and the mitigation of "
+                f"fragment {index} is made for it, so that results of another device would bias "
+                "the value: run again with a new estimator whose list leaves that device out"
             )
-        loads = [0.0] * len(self.devices)
-        for place, number in self._places.items():
-            if place != index:
-                loads[number] += self._load(number, self._plan.get(place, experiment))
-        after = self._places[index] = self._choose(experiment, loads)
+        after = self._settle(experiment, [0.0] * len(self.devices))
         if before is not None:
-            cause = self._cause(before, experiment)
-            names = self.names[before], self.names[after]
-            _log.warning("fragment %d leaves %s for %s: %s", index, *names, cause)
+            _log.warning(
+                "fragment %d leaves %s for %s: %s",
+                *(index, self.names[before], self.names[after], cause),
+            )
         return after
+
+    @property
+    def _is_pinned(self) -> bool:
+        return self._places is self._pins
 
     def _load(self, number: int, experiment: FragmentExperiment) -> float:
         """How long a fragment takes on a device."""
@@ -384,7 +404,6 @@ class Devices:
         while True:
             with self._state.lock:
                 number = self._place(experiment)
-                self._check_read(number, experiment)
                 self._state.under_way[number] += 1
             begun, done = self._clock(), False
             try:
@@ -448,21 +467,23 @@ class Devices:
         if self.log is None or _has_service(self.devices[number]):
             return  # what has a service records its jobs itself
         begun, ended = begun - self._origin, ended - self._origin
-        self.log.write(
-            DeviceRecord(
-                device=self.names[number],
-                job=job,
-                task=task.key,
-                circuits=circuits,
-                shots=-(-total // max(1, circuits)),
-                submitted=begun,
-                queued=begun,
-                started=begun,
-                finished=ended,
-                returned=ended,
-                status="done" if done else "failed",
-            )
+        record = DeviceRecord(
+            device=self.names[number],
+            job=job,
+            task=task.key,
+            circuits=circuits,
+            shots=-(-total // max(1, circuits)),
+            submitted=begun,
+            queued=begun,
+            started=begun,
+            finished=ended,
+            returned=ended,
+            status="done" if done else "failed",
         )
+        try:
+            self.log.write(record)
+        except RecordError as error:  # the result has been paid for
+            _log.warning("a job on %s is not recorded: %s", self.names[number], error)
 
     def _share(self, number: int) -> DeviceShare:
         state, name = self._state, self.names[number]
@@ -477,24 +498,23 @@ class Devices:
     def mitigated(self, mitigation: Mitigation, factor: int = 1) -> Devices:
         """The same devices, each mitigated; the local simulator as it is, which has no noise.
 
-        Fragments stay where they are then, at all factors: a device whose noise is another's would
-        bias the value.
+        Where readout or noise factors are, fragments stay where they are first placed, at all
+        factors: the noise of another device would bias the value.
 
         Raises:
             InputError: A device cannot do what is asked.
-            DeviceLostError: At a factor above 1, a device was lost since the first.
         """
         view = self._view()
         view.devices = tuple(
             _mitigated(name, device, mitigation, factor)
             for name, device in zip(self.names, self.devices, strict=True)
         )
-        view._kept = mitigation.readout or len(mitigation.factors) > 1
-        if view._kept and factor == 1:
-            with self._state.lock:  # a new run, which may do without devices that are gone
-                for experiment in self._plan.values():
-                    self._place(experiment)
-                view._places = dict(self._places)
+        if mitigation.readout or len(mitigation.factors) > 1:
+            with self._state.lock:
+                for key, place in self._places.items():
+                    if place[0] not in self._state.gone:
+                        self._pins.setdefault(key, place)
+            view._places = self._pins
         return view
 
     def readout(self, experiment: FragmentExperiment) -> Readout:
@@ -506,29 +526,13 @@ class Devices:
         while True:
             with self._state.lock:
                 number = self._place(experiment)
-                self._check_read(number, experiment)
             device = self.devices[number]
+            if not isinstance(device, NoisyBackend):
+                return _perfect_readout(self.names[number], experiment)
             try:
-                if isinstance(device, NoisyBackend):
-                    found = device.readout(experiment)
-                else:
-                    found = _perfect_readout(self.names[number], experiment)
+                return replace(device.readout(experiment), device=self.names[number])
             except Exception as error:
                 self._fail(number, experiment, error)
-                continue
-            with self._state.lock:
-                self._read[experiment.fragment.index] = number
-            return found
-
-    def _check_read(self, number: int, experiment: FragmentExperiment) -> None:
-        """Raises where the weights of a fragment are those of another device's readout."""
-        index = experiment.fragment.index
-        read = self._read.get(index, number)
-        if read != number:
-            raise DeviceLostError(
-                f"the readout of fragment {index} was calibrated on {self.names[read]}, and it "
-                f"would run on {self.names[number]} now: run again, which calibrates that one"
-            )
 
     def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Devices:
         """The same devices with a log, and those with a service with a book of their jobs.
@@ -558,8 +562,9 @@ class Devices:
         """The same devices with places of their own."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
-        with self._state.lock:
-            view._places, view._read = dict(self._places), {}
+        if not self._is_pinned:
+            with self._state.lock:
+                view._places = dict(self._places)
         return view
 
     def __getstate__(self) -> dict[str, Any]:
@@ -572,21 +577,27 @@ class Devices:
                     'pool="threads"'
                 ) from error
         with self._state.lock:
-            known = dict(self._state.gone), dict(self._state.failures), dict(self._places)
-        state = {name: own for name, own in vars(self).items() if name not in ("log", "_state")}
-        return {**state, "_known": known}
+            copies = {
+                "_places": dict(self._places),
+                "_pins": dict(self._pins),
+                "_state": _State(dict(self._state.gone), dict(self._state.failures)),
+            }
+        if self._is_pinned:
+            copies["_places"] = copies["_pins"]
+        return {**vars(self), **copies, "log": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        gone, failures, places = state.pop("_known")
-        self.__dict__.update(state, log=None, _state=_State(gone, failures), _places=places)
+        self.__dict__.update(state)
         self._origin = self._clock()
 
 
 # --- devices --------------------------------------------------------------------------------------
 
 
-def backend_from(item: object) -> Backend:
+def backend_from(item: object, what: str = "`backend` is") -> Backend:
     """A backend of this package from a sampler, a backend of Qiskit, or one of this package.
+
+    Errors begin with `what` the item is.
 
     Raises:
         InputError: It is none of them.
@@ -597,9 +608,9 @@ def backend_from(item: object) -> Backend:
         return SamplerBackend(_sampler_of(item))
     if isinstance(item, type) or not hasattr(item, "expected_seconds"):
         raise InputError(
-            f"`backend` is or holds {described(item)}: give None for the statevector simulator, an "
-            "instance of any Qiskit BaseSamplerV2, or a list of these, with StatevectorBackend() "
-            "for the simulator"
+            f"{what} {described(item)}: give None for the statevector simulator, or an instance of "
+            "any Qiskit BaseSamplerV2; or a list of these, with StatevectorBackend() for the "
+            "simulator"
         )
     found: Any = item
     return cast(Backend, found)
@@ -620,7 +631,7 @@ def _devices(items: object) -> tuple[Backend, ...]:
     found: list[Backend] = []
     seen: list[object] = []
     for item in items:
-        device = backend_from(item)
+        device = backend_from(item, "the list of devices holds")
         inner = getattr(device, "sampler", device)
         if any(inner is other or item is other for other in seen):
             raise InputError(
@@ -666,6 +677,10 @@ def _perfect_readout(name: str, experiment: FragmentExperiment) -> Readout:
         observed=np.tile(qubits, (settings, 1)),
         slots=np.tile(slots, (settings, 1)),
     )
+
+
+def _key(experiment: FragmentExperiment) -> tuple[int, str]:
+    return experiment.fragment.index, experiment.fragment.key
 
 
 def _has_service(device: Any) -> bool:

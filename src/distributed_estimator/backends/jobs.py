@@ -25,7 +25,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from qiskit.primitives import BaseSamplerV2
 
-from ..errors import BackendError, ThrottledError
+from ..errors import BackendError, ThrottledError, UnreachableError
 from ..forks import Lock, register
 from ..records import DeviceRecord, RecordWriter
 from ..subexperiments import JobBook
@@ -216,7 +216,7 @@ class SentJob:
 class Jobs:
     """The jobs of a run at a service.
 
-    Threads that ask for the same job wait for the same one. A second process may not use the book.
+    Threads that ask for the same job wait for the same one.
 
     Args:
         book: Remembers which jobs were sent; None: they are remembered as long as this lives.
@@ -255,8 +255,9 @@ class Jobs:
             request: What is sent.
 
         Raises:
-            BackendError: The service cannot be reached, and nothing was sent; or a job that was
-                sent before has ended without a result, and the next call sends it again.
+            UnreachableError: The service cannot be reached, and nothing was sent.
+            BackendError: A job that was sent before is not known to the service, and the next call
+                sends it again.
             ValueError: The sampler itself refused the circuits; nothing was sent.
         """
         with self._alone(request.name):
@@ -271,6 +272,10 @@ class Jobs:
             job = _run(_tagged(sampler(), request.tag), request, backend)
             self._book.sent(request.name, (job.job_id(),), backend.name)
             return SentJob(job, job.job_id(), request, submitted)
+
+    def has(self, name: str) -> bool:
+        """Whether a job of that name was sent, or may have been, and has not failed."""
+        return self._book.jobs(name) is not None
 
     def _found(self, backend: Any, request: JobRequest, known: Sequence[str]) -> Any:
         """A job that was sent before; None: none was."""
@@ -301,8 +306,8 @@ class Jobs:
             What it gave for each PUB.
 
         Raises:
-            BackendError: It ended without results, and the next `send` sends it again; or the
-                service cannot be reached, and the next one finds it.
+            UnreachableError: The service cannot be reached, and the next `send` finds the job.
+            BackendError: It ended without results, and the next `send` sends it again.
         """
         what = f"job {sent.id} on {device}"
         failure: BackendError | None = None
@@ -382,8 +387,8 @@ def _run(sampler: BaseSamplerV2, request: JobRequest, backend: Any) -> Any:
     """Send a job.
 
     Raises:
-        BackendError: The service cannot be reached, or refuses the account.
-        ValueError: The circuits are refused, here or there.
+        UnreachableError: The service cannot be reached, or refuses the account.
+        ValueError: The circuits are refused.
     """
     failure: Exception
     try:
@@ -394,7 +399,7 @@ def _run(sampler: BaseSamplerV2, request: JobRequest, backend: Any) -> Any:
         if _names(error) & _SILENT:
             failure = _unreachable(error, f"a job could not be sent to {backend.name}", _FOUND)
         else:
-            failure = ValueError(without_secrets(error))
+            failure = ValueError(without_secrets(getattr(error, "message", error)))
     raise failure  # not above: a traceback would show the texts of what is handled there
 
 
@@ -479,13 +484,13 @@ def _unreachable(error: Exception, what: str, remedy: str) -> BackendError:
     if getattr(error, "status_code", None) == _TOO_MANY:
         return ThrottledError(f"{what}, as the service is asked too often ({kind})")
     if _names(error) & _ACCOUNT:
-        return BackendError(
+        return UnreachableError(
             f"{what}, as the service refused the account ({kind}): see that it is saved, has not "
             f"expired and may use the device. {remedy}"
         )
     said = _MESSAGE.search(str(error))
     reason = "its text may name the account" if said is None else without_secrets(said[1])
-    return BackendError(
+    return UnreachableError(
         f"{what}, as the service cannot be reached, or gave no good answer ({kind}: {reason}). "
         f"{remedy}"
     )

@@ -13,6 +13,7 @@ from typing import Any, Self, get_args
 import numpy as np
 from qiskit.circuit import pauli_twirl_2q_gates
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
+from qiskit.transpiler.exceptions import TranspilerError
 
 from ..checks import check_kind, check_whole, from_numpy
 from ..cutting import BoolArray, FloatArray, IntArray
@@ -234,14 +235,13 @@ class SamplerBackend:
             observed[where] = template.measured[count:]
         qubits = np.unique(np.concatenate([observed.ravel(), slots.ravel()]))
         qubits = qubits[qubits >= 0]
-        return Readout(
-            self._device,
-            qubits,
-            *self._calibrations.rates(
-                qubits.tolist(), self._mitigation.calibration_hours, self._calibrate
-            ),
-            *(np.where(own < 0, -1, np.searchsorted(qubits, own)) for own in (observed, slots)),
+        hours = self._mitigation.calibration_hours
+        rates = self._calibrations.rates(qubits.tolist(), hours, self._calibrate)
+        flips, stderrs, calibrated_at = rates
+        observed, slots = (
+            np.where(own < 0, -1, np.searchsorted(qubits, own)) for own in (observed, slots)
         )
+        return Readout(self._device, qubits, flips, stderrs, observed, slots, calibrated_at)
 
     def _calibrate(self, qubits: Sequence[int], earlier: int) -> ReadoutCalibration:
         """Measure how often qubits are misread, for the time after some `earlier` ones."""
@@ -316,57 +316,73 @@ class SamplerBackend:
         """Results of one job, or of one for each number of shots where it has to be."""
         if not pubs:
             return []
+
+        def send(own: Sequence[int], place: int, shots: int | None) -> Callable[[], list[Any]]:
+            def name() -> str:
+                return self._name_of(experiment, task) + (f" with {shots} shots" if shots else "")
+
+            contents = [pubs[n].content for n in own]
+            return self._send(contents, task.seed + place, name, task.key, shots)
+
         numbers = sorted({pub.shots for pub in pubs})
         if len(numbers) == 1 or not repeats_by_shots(self.sampler):
             try:
-                wait = self._sent(experiment, task, pubs)
+                wait = send(range(len(pubs)), 0, None)
+            except DistributedEstimatorError:
+                raise
             except ValueError as error:  # not of what came back: that has been paid for
                 if len(numbers) == 1 or "shots" not in str(error).lower():
                     raise
             else:
                 return wait()
         places = [[n for n, pub in enumerate(pubs) if pub.shots == number] for number in numbers]
-        waits = [
-            self._sent(experiment, task, [pubs[n] for n in own], (place, number))
-            for place, (own, number) in enumerate(zip(places, numbers, strict=True))
-        ]
+        waits = [send(own, n, numbers[n]) for n, own in enumerate(places)]
         found: dict[int, Any] = {}
         for own, wait in zip(places, waits, strict=True):
             found.update(zip(own, wait(), strict=True))
         return [found[n] for n in range(len(pubs))]
 
-    def _sent(
+    def _send(
         self,
-        experiment: FragmentExperiment,
-        task: Task,
-        pubs: Sequence[_Pub],
-        part: tuple[int, int] | None = None,
+        contents: Sequence[tuple[Any, ...]],
+        seed: int,
+        name: Callable[[], str],
+        task: str,
+        shots: int | None = None,
     ) -> Callable[[], list[Any]]:
-        """Send a job; what is returned waits for its results.
+        """Send a job, or find it at its service; what is returned waits for its results.
 
         Args:
-            experiment: What is run.
-            task: Of which the job is one.
-            pubs: The job's circuits.
-            part: Number of the job among those of the task, and shots of all its circuits. None:
-                there is no other, and each has its own.
+            contents: The PUBs as a sampler takes them.
+            seed: Of a sampler that takes one.
+            name: Gives all that determines the results, by which a service's job is found again.
+            task: What it is for, in records.
+            shots: Of all PUBs, for samplers that take one number a job; None: each has its own.
+
+        Raises:
+            UnreachableError: A service cannot be reached.
+            ValueError: The sampler refuses the circuits; nothing was sent.
         """
-        place, shots = part or (0, None)
-        backend, contents = backend_of(self.sampler), [pub.content for pub in pubs]
+        backend = backend_of(self.sampler)
 
         def own_sampler() -> BaseSamplerV2:
-            own = _on_one_thread(reseeded(self.sampler, task.seed + place))
+            own = _on_one_thread(reseeded(self.sampler, seed))
             return self._mode.applied(own, backend)
 
         if not self.has_service:
             sampler = own_sampler()
             job = sampler.run(contents) if shots is None else sampler.run(contents, shots=shots)
             return lambda: list(job.result())
-        name = kept_as(self.identity, content_of(experiment, task), task)
-        name += "" if part is None else f" with {shots} shots"
-        request = JobRequest(name, task.key, contents, shots, options_text(self.sampler))
+        request = JobRequest(name(), task, contents, shots, options_text(self.sampler))
         sent = self._jobs.send(own_sampler, backend, request)
         return lambda: self._jobs.results(sent, backend.name)
+
+    def _name_of(self, experiment: FragmentExperiment, task: Task) -> str:
+        return kept_as(self.identity, content_of(experiment, task), task)
+
+    def has_job(self, experiment: FragmentExperiment, task: Task) -> bool:
+        """Whether a service has a job of a task, or may have it, which has not failed."""
+        return self.has_service and self._jobs.has(self._name_of(experiment, task))
 
     def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[_Pub]:
         """Circuits of one family with as many shots each; one by one if they have no parameters."""
@@ -422,15 +438,22 @@ class SamplerBackend:
             if len(known) >= _MOST_TEMPLATES:
                 known.clear()
             if (*key, 1) not in known:
-                defer, lost = self.defer_measurements, experiment.fragment.num_lost
+                defer, fragment = self.defer_measurements, experiment.fragment
                 is_aer = comes_from(backend_of(self.sampler), "qiskit_aer")
-                known[*key, 1] = make_template(
-                    *(experiment, family, self._target),
-                    defer=defer,
-                    purify=defer and (lost <= _MOST_ANCILLAS or not is_aer),
-                    twirled=self._copies > 0,
-                    layout=layout,
-                )
+                try:
+                    known[*key, 1] = make_template(
+                        *(experiment, family, self._target),
+                        defer=defer,
+                        purify=defer and (fragment.num_lost <= _MOST_ANCILLAS or not is_aer),
+                        twirled=self._copies > 0,
+                        layout=layout,
+                    )
+                except TranspilerError as error:
+                    raise BackendError(
+                        f"fragment {fragment.index} ({fragment.num_qubits} qubits) does not fit "
+                        f"{self._device}, whose qubits and couplings that work are too few: "
+                        f"{error.message}. Cut more, or take another device"
+                    ) from error
             known[*key, self._factor] = known[*key, 1].folded(self._factor, self._target)
         return known[*key, self._factor]
 

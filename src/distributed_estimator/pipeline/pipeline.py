@@ -22,7 +22,7 @@ import numpy as np
 from ..backends import StatevectorBackend
 from ..backends.seeds import Repetition
 from ..cutting import Cuts, FloatArray, IntArray, SettingBasis
-from ..errors import BackendError, DeadlineError, PlanTooLargeError, PrecisionWarning
+from ..errors import BackendError, DeadlineError, InputError, PlanTooLargeError, PrecisionWarning
 from ..execution import (
     Arrays,
     Assignment,
@@ -40,6 +40,7 @@ from ..pubs import Batch
 from ..reconstruction import Queries, Reconstruction, SliceWork, Wanted, derivatives
 from ..records import (
     DesignInfo,
+    MitigationInfo,
     QueryRecord,
     RecordWriter,
     StragglerInfo,
@@ -64,14 +65,19 @@ from ..subexperiments import (
     DrawnExperiment,
     DrawnSettings,
     FragmentWork,
+    Level,
+    Mitigation,
+    NoisyBackend,
     Norms,
     Outcomes,
+    Readout,
     Seen,
     Sensitivity,
     ShotPlan,
     ShotsTaken,
     SlotDraw,
     Values,
+    Zne,
     adjoint_pays,
     drawn_bases,
     drawn_together,
@@ -83,6 +89,7 @@ from ..subexperiments import (
     slot_draws,
     unique_rows,
 )
+from .estimates import Estimate, Moves, without_noise
 from .preparation import Preparation, Prepared
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent, in_bytes
 
@@ -96,6 +103,10 @@ _STRICTER = 0.95
 _BOLD, _MORE = 2.0, 4
 """An error so many times the planned one tells that the noise of many fragments multiplies, which a
 design does not see: every circuit of the next round has so many times as many shots at least."""
+_LEAST_OPEN, _UNEVEN_READOUT = 1 / 4, 2.0
+"""Part of a variance that a calibration of readout leaves for shots at least: one that leaves less
+is too coarse. And the square of what it adds to an extrapolated value at most, in units of that of
+what it adds at one noise factor."""
 _ERRORS = {"max": "standard error", "rms": "root mean square of a PUB's standard errors"}
 _MOST_SPREADS = 1 << 24
 """Variances of settings that shots are divided by; of probabilities, the largest."""
@@ -184,6 +195,9 @@ class Pipeline:
     The clock of `conditions` also times the stages; `memory_limit` is in bytes, None: half of what
     is free. Query records go to `log`, task records to `trace`; the seed is for them alone: seeds
     derive from the names of runs.
+
+    Raises:
+        InputError: Noise is to be mitigated, and the backend has none.
     """
 
     cuts: Cuts
@@ -196,8 +210,20 @@ class Pipeline:
     trace: RecordWriter | None = None
     seed: int | None = None
     run_id: str = field(default_factory=new_run_id)
+    mitigation: Mitigation | None = None
 
     def __post_init__(self) -> None:
+        self.levels = [Level()]
+        if self.mitigation is not None:
+            if not isinstance(self.backend, NoisyBackend):
+                raise InputError(
+                    f"`mitigation` was set, and the backend {self.backend.name} has no noise that "
+                    "it could take out: leave `mitigation` out, or give a sampler of a device as "
+                    "`backend`"
+                )
+            self.levels = self.mitigation.levels()
+            for level in self.levels:
+                self.backend.mitigated(self.mitigation, level.factor)
         self.preparation = Preparation(self.cuts, self.basis, self.backend)
         self.memory = MemoryLimit(self.memory_limit)
         self.repetition = Repetition()
@@ -221,34 +247,65 @@ class Pipeline:
                 f"`precision` is 0, but the backend {self.backend.name} samples: ask for a "
                 "positive precision, set `shots`, or use the statevector backend (backend=None)"
             )
-        with _Session(self, request, replace(self.conditions, stop=stop), begun) as session:
-            session.log_methods()
-            estimate = session.estimate(session.first_plan())
-            session.remember()
-            record = session.record(estimate)
-            accuracy = request.accuracy
-            promised = accuracy.adaptive and accuracy.budget is None
-            error = session.error(estimate)
-            if promised and not error <= accuracy.precision:
-                warnings.warn(
-                    f"precision {accuracy.precision:g} takes more than the {record.shots_total} "
-                    "shots that `max_shots`, the deadline or the backend allow: the largest "
-                    f"{_ERRORS[accuracy.norm]} is {error:.3g}",
-                    PrecisionWarning,
-                    stacklevel=2,
-                )
-            if self.log is not None:
-                self.log.write(record)
-            formulas = session.plan.normal.product_formulas
-            return Evaluation(
-                *(estimate.values, estimate.stderrs, record),
-                *(estimate.gradients, formulas, estimate.covariance),
+        if request.accuracy.exact and self.mitigation is not None:
+            raise BackendError(
+                "`precision` is 0, and exact values have no noise: ask for a positive precision, "
+                "or leave `mitigation` out"
             )
+        conditions = replace(self.conditions, stop=stop)
+        begun = conditions.clock() if begun is None else begun
+        sessions, estimates = [], []
+        for level in range(len(self.levels)):
+            with _Session(self, request, conditions, begun, level) as session:
+                session.log_methods()
+                estimates.append(session.estimate(session.first_plan()))
+                session.remember()
+            sessions.append(session)
+        first, estimate = sessions[0], estimates[0]
+        if len(self.levels) > 1:
+            assert self.mitigation is not None
+            assert isinstance(self.mitigation.zne, Zne)
+            estimate = without_noise(self.mitigation.zne, estimates, request.weights)
+            for session in sessions[1:]:
+                first.add(session)
+        record = first.record(estimate)
+        self._warn(request.accuracy, first.norms, estimate, record)
+        if self.log is not None:
+            self.log.write(record)
+        formulas = first.plan.normal.product_formulas
+        return Evaluation(
+            *(estimate.values, estimate.whole_stderrs, record),
+            *(estimate.gradients, formulas, estimate.whole_covariance),
+        )
+
+    def _warn(
+        self, accuracy: Accuracy, norms: Norms, estimate: Estimate, record: QueryRecord
+    ) -> None:
+        """Say so where a precision was not met."""
+        error = float(norms.of(estimate.whole_stderrs).max(initial=0.0))
+        met = not (accuracy.adaptive and accuracy.budget is None) or error <= accuracy.precision
+        if met:
+            return
+        largest = f"the largest {_ERRORS[accuracy.norm]} is {error:.3g}"
+        readout = float(norms.of(estimate.readout_stderrs).max(initial=0.0))
+        message = (
+            f"precision {accuracy.precision:g} takes more than the {record.shots_total} shots that "
+            f"`max_shots`, the deadline or the backend allow: {largest}"
+        )
+        if readout**2 > (1 - _LEAST_OPEN) * accuracy.precision**2:
+            assert self.mitigation is not None
+            shots = self.mitigation.calibration_shots * (2 * readout / accuracy.precision) ** 2
+            message = (
+                f"precision {accuracy.precision:g} takes a better calibration of readout, which "
+                f"adds {readout:.3g}: {largest}; set `calibration_shots` to {math.ceil(shots)} or "
+                "more"
+            )
+        warnings.warn(message, PrecisionWarning, stacklevel=3)
 
     def num_circuits(self, request: Request) -> int:
         """Circuits of a request, which does not run."""
         with _Session(self, request, self.conditions, None) as session:
-            return session.num_circuits
+            return session.num_circuits * len(self.levels)
 
     def memory_of(self, request: Request) -> int:
         """Bytes that a request takes, which does not run; of one with rounds, the first.
@@ -287,57 +344,22 @@ class Pipeline:
         return Price(circuits, optimal, neyman, uniform, bound)
 
 
-@dataclass(frozen=True, eq=False)
-class _Estimate:
-    """Results of a round, as an `Evaluation` has them, and the shots that they are made of.
-
-    Of the standard errors, `first_order` are to first order only.
-    """
-
-    values: FloatArray
-    stderrs: FloatArray
-    shots: ShotsTaken
-    first_order: int = 0
-    gradients: FloatArray | None = None
-    covariance: FloatArray | None = None
-
-    def with_round(self, other: _Estimate, kept: FloatArray) -> _Estimate:
-        """With another round's results, these weighted by what is kept, the others by the rest.
-
-        Results are numbered as standard errors are.
-        """
-        kept = kept.reshape(self.stderrs.shape)
-        new = 1 - kept
-        values, gradients, covariance = self.values, self.gradients, self.covariance
-        if gradients is not None and other.gradients is not None:
-            gradients = _weighted_sum((kept, gradients), (new, other.gradients))
-        else:
-            values = _weighted_sum((kept, values), (new, other.values))
-        if covariance is not None and other.covariance is not None:
-            old = np.outer(kept, kept), covariance
-            covariance = _weighted_sum(old, (np.outer(new, new), other.covariance))
-        return replace(
-            other,
-            values=values,
-            stderrs=np.sqrt(_weighted_sum((kept**2, self.stderrs**2), (new**2, other.stderrs**2))),
-            first_order=max(self.first_order, other.first_order),
-            gradients=gradients,
-            covariance=covariance,
-        )
-
-
-def _weighted_sum(*parts: tuple[FloatArray, FloatArray]) -> FloatArray:
-    """Numbers times weights; those without weight may be no numbers."""
-    return np.asarray(sum(np.where(weights, weights * own, 0.0) for weights, own in parts))
-
-
 class _Session(ExitStack):
     """One batch on its way through the stages; what it holds meanwhile is freed at the end."""
 
     def __init__(
-        self, pipeline: Pipeline, request: Request, conditions: Conditions, begun: float | None
+        self,
+        pipeline: Pipeline,
+        request: Request,
+        conditions: Conditions,
+        begun: float | None,
+        number: int = 0,
     ) -> None:
         super().__init__()
+        self.level = pipeline.levels[number]
+        if len(pipeline.levels) > 1:
+            run, accuracy = f"{request.run} noise {self.level.factor}", request.accuracy
+            request = replace(request, run=run, accuracy=self.level.accuracy(accuracy))
         self.pipeline, self.request, self.conditions = pipeline, request, conditions
         self.query_id, self.started_at = new_run_id(), utc_now()
         self.times = dict.fromkeys(("partition", "generate", "execute", "reconstruct"), 0.0)
@@ -349,13 +371,18 @@ class _Session(ExitStack):
         self._slot_draws: dict[int, tuple[SlotDraw, ...]] = {}
         self._pilot_shots = 0
         self._adjoint: tuple[int, ...] = ()
+        self._known: dict[str, Readout] = {}
+        self._all = [self]
+        """This one, and those of further noise factors that the record counts."""
         self._mark = self._begun = conditions.clock()
         deadline = conditions.policy.deadline
         began = self._begun if begun is None else begun
-        self._end = math.inf if deadline is None else began + deadline.seconds
-        self.prepared, self.plan_cached = pipeline.preparation.prepare(
+        self._end = math.inf if deadline is None else began + self.level.end * deadline.seconds
+        prepared, self.plan_cached = pipeline.preparation.prepare(
             request.batch.circuit, request.batch.observables
         )
+        self.prepared = prepared.mitigated(pipeline.mitigation, self.level.factor)
+        self.backend = self.prepared.work.backend
         self.plan = self.prepared.plan
         self._lap("partition")
         self.angles = self.plan.normal.angles.evaluate(request.batch.values)
@@ -390,12 +417,10 @@ class _Session(ExitStack):
             for number, (experiment, own, rows) in enumerate(
                 zip(self.prepared.experiments, shifts, self.rows, strict=True)
             )
-            if adjoint_pays(
-                self.pipeline.backend, experiment, rows, own.count * len(rows), products
-            )
+            if adjoint_pays(self.backend, experiment, rows, own.count * len(rows), products)
         )
 
-    def estimate(self, plan: ShotPlan | int | None) -> _Estimate:
+    def estimate(self, plan: ShotPlan | int | None) -> Estimate:
         """What was asked for, which meets the accuracy or is the best in time.
 
         Results that miss their precision keep most of their weight beside a further round, which
@@ -414,15 +439,15 @@ class _Session(ExitStack):
         best = self._estimate(seen)
         reached = self.error(best)
         for number in range(1, MOST_ROUNDS):
-            errors = self.norms.of(best.stderrs)
-            missed = ~(errors <= accuracy.precision)
+            errors, limits = self.norms.of(best.stderrs), self._limits(best.moves)
+            missed = ~(errors <= limits)
             is_over = self.conditions.clock() >= self._end
             if accuracy.budget is not None or plan.is_short or is_over or not missed.any():
                 return best
             if self.spent.shots_seen - before < _ENOUGH * sum(plan.fragment_shots):
                 return best  # to ask again until errors seem small would choose between values
             # Plans that a result misses again were too bold for it.
-            aim = accuracy.precision**2 * _STRICTER**number
+            aim = limits**2 * _STRICTER**number
             further = (aim - (_KEPT * errors) ** 2) / (1 - _KEPT) ** 2
             kept = np.where(missed, np.where(further > aim, _KEPT, 0.0), 1.0)
             variances = np.where(missed, np.where(further > aim, further, aim), np.inf)
@@ -442,16 +467,29 @@ class _Session(ExitStack):
             further_round = self._estimate(seen)
             reached = float(self.norms.of(further_round.stderrs)[missed].max())
             best = best.with_round(further_round, kept[self.norms.number])
-        if self.error(best) <= accuracy.precision:
+        if (self.norms.of(best.stderrs) <= self._limits(best.moves)).all():
             return best
         raise BackendError(
             f"precision {accuracy.precision:g} was not met in {MOST_ROUNDS} rounds (standard error "
             f"{self.error(best):.3g}): ask for a larger precision, or for fewer cuts"
         )
 
-    def error(self, estimate: _Estimate) -> float:
-        """The largest standard error, or norm of standard errors."""
+    def error(self, estimate: Estimate) -> float:
+        """The largest standard error of shots, or norm of standard errors."""
         return float(self.norms.of(estimate.stderrs).max(initial=0.0))
+
+    def _limits(self, moves: Moves) -> float | FloatArray:
+        """Standard errors, or their norms, that are left for shots beside those of calibrations.
+
+        All that there may be where a calibration leaves too little, which no shots help.
+        """
+        precision = self.request.accuracy.precision
+        if not moves:
+            return precision
+        whole, several = precision**2, len(self.pipeline.levels) > 1
+        added = self.norms.of(np.sqrt(sum(move**2 for move in moves.values()))) * self.level.error
+        left = whole - (_UNEVEN_READOUT if several else 1.0) * added**2
+        return np.sqrt(np.where(left < _LEAST_OPEN * whole, whole, left))
 
     @cached_property
     def norms(self) -> Norms:
@@ -606,7 +644,7 @@ class _Session(ExitStack):
             experiments[number] = DrawnExperiment(
                 experiment.fragment, experiment.paulis, "full", drawn
             )
-        work = FragmentWork(self.prepared.work.backend, tuple(experiments))
+        work = FragmentWork(self.backend, tuple(experiments))
         return replace(self.prepared, experiments=work.experiments, work=work), own
 
     @property
@@ -647,6 +685,8 @@ class _Session(ExitStack):
         else:
             if self._slot_draws:
                 self._draw_for(seen)
+            if variances is None and accuracy.budget is None and (moves := self._moves(seen)):
+                variances = np.asarray(self._limits(moves)) ** 2
             plan = plan_shots(
                 self._pilots(seen),
                 lambda values: self._derivatives_at(seen, values),
@@ -689,7 +729,7 @@ class _Session(ExitStack):
 
     def _pilots(self, seen: Reconstruction) -> list[Seen | None]:
         return [
-            Seen(tensor.experiment, counts) if counts else None
+            Seen(tensor.experiment, counts, tensor.readout) if counts else None
             for tensor, counts in zip(seen.tensors, self._counts, strict=True)
         ]
 
@@ -728,10 +768,11 @@ class _Session(ExitStack):
         draws = seen.queries.count // len(weights)
         return draws * parameters, derivatives.of_sums(found, weights, parameters)
 
-    def _estimate(self, sample: Reconstruction) -> _Estimate:
+    def _estimate(self, sample: Reconstruction) -> Estimate:
         values, shots = sample.values(), self.shots_taken
         sampled = any(tensor.counts for tensor in sample.tensors)
         stderrs, first_order, gradients = np.zeros_like(values), 0, None
+        moves: Moves = {}
         if self.shifts is not None:
             known = self._derivatives_by_angles(sample) if self._adjoint else {}
             gradients = derivatives.gradients(
@@ -745,11 +786,20 @@ class _Session(ExitStack):
                 count, sensitivities = self._sensitivities(sample)
                 variances = sample.first_order(count, sensitivities)
                 stderrs = np.sqrt(variances).reshape(shape)
+                moves = sample.readout_errors(count, sensitivities)
         elif sampled:
             stderrs, first_order = sample.standard_errors(values)
+            moves = self._moves(sample)
+        moves = {qubit: own.reshape(stderrs.shape) for qubit, own in moves.items()}
         covariance = sample.covariance(stderrs) if self.request.covariance else None
         self._lap("reconstruct")
-        return _Estimate(values, stderrs, shots, first_order, gradients, covariance)
+        return Estimate(values, stderrs, shots, first_order, gradients, covariance, moves)
+
+    def _moves(self, sample: Reconstruction) -> Moves:
+        """How far results move with a standard error of the calibration of each qubit's readout."""
+        if not self._unfolds:
+            return {}
+        return sample.readout_errors(*self._sensitivities(sample))
 
     def _sample(
         self,
@@ -800,7 +850,34 @@ class _Session(ExitStack):
             prepared, designs = self._with_draws(run, shots, designs)
             wanted = "environments"  # covariances of tensors of many slots are too many
         designed = self.request.accuracy.adaptive
-        return RoundRequest(prepared, policy, self.rows, shots, wanted, run, designs, designed)
+        unfolds = self._unfolds
+        return RoundRequest(
+            *(prepared, policy, self.rows, shots, wanted, run, designs, designed, unfolds)
+        )
+
+    @property
+    def _unfolds(self) -> bool:
+        """Whether errors of readout are taken out."""
+        mitigation = self.pipeline.mitigation
+        return mitigation is not None and mitigation.readout
+
+    def _readouts(self, prepared: Prepared) -> list[Readout | None] | None:
+        """What is known of errors of readout of every fragment; calibrated if need be."""
+        if not self._unfolds:
+            return None
+        if self._asks_outcomes:
+            raise InputError(
+                "errors of readout are taken out of expectation values of Paulis, not of "
+                "probabilities: ask `run` for products of Z, or set `mitigation` without `readout`"
+            )
+        self._lap("generate")
+        assert isinstance(self.backend, NoisyBackend)
+        experiments = [own for own in prepared.experiments if not own.is_trivial]
+        for experiment in experiments:
+            if experiment.key not in self._known:
+                self._known[experiment.key] = self.backend.readout(experiment)
+        self._lap("execute")
+        return [self._known.get(own.key) for own in prepared.experiments]
 
     def _fitting(self, request: RoundRequest) -> tuple[RoundRequest, int | None]:
         """The round, if there is memory for it, and the numbers that its contractions may hold.
@@ -831,7 +908,8 @@ class _Session(ExitStack):
             )
         if not isinstance(self.conditions.policy.order, LargestInfluenceFirst):
             influences = None
-        round_ = Round(request, pipeline.repetition, influences)
+        readouts = self._readouts(request.prepared)
+        round_ = Round(request, pipeline.repetition, influences, readouts)
         reconstruction = Reconstruction(
             self.plan,
             prepared.network,
@@ -846,7 +924,7 @@ class _Session(ExitStack):
 
     def log_methods(self) -> None:
         """Name the fragments that the local simulator runs without state vectors, and how."""
-        backend = self.pipeline.backend
+        backend = self.backend
         if not (isinstance(backend, StatevectorBackend) and _log.isEnabledFor(logging.INFO)):
             return
         for experiment, rows in zip(self.prepared.experiments, self.rows, strict=True):
@@ -892,7 +970,7 @@ class _Session(ExitStack):
         Their environments are known by now: the derivatives of a query are those of the product of
         the fragment's tensor with one vector.
         """
-        backend, experiments = self.pipeline.backend, self.prepared.experiments
+        backend, experiments = self.backend, self.prepared.experiments
         assert isinstance(backend, AdjointBackend), "adjoint_pays() asked for it"
         sensitivities = sample.sensitivities()
         tasks = [
@@ -948,7 +1026,7 @@ class _Session(ExitStack):
         self.times[stage] += now - self._mark
         self._mark = now
 
-    def record(self, estimate: _Estimate) -> QueryRecord:
+    def record(self, estimate: Estimate) -> QueryRecord:
         """The record of the batch as it stands."""
         pipeline, plan, times, spent = self.pipeline, self.plan, self.times, self.spent
         fewest, most = estimate.shots.fewest, estimate.shots.most
@@ -968,7 +1046,7 @@ class _Session(ExitStack):
             max_fragment_qubits=self.prepared.max_qubits,
             num_terms=plan.num_terms,
             num_subexperiments=spent.subexperiments,
-            num_circuits=self.prepared.num_circuits,
+            num_circuits=self.prepared.num_circuits * len(pipeline.levels),
             shots=most if 0 < fewest == most else None,
             shots_total=spent.shots,
             setting_basis=pipeline.basis,
@@ -988,20 +1066,43 @@ class _Session(ExitStack):
             speculated=spent.tally.speculated,
             missing=spent.missing,
             value=Summary.of(estimate.values),
-            stderr=Summary.of(estimate.stderrs),
+            stderr=Summary.of(estimate.whole_stderrs),
             stderr_first_order=estimate.first_order,
-            precision=None if fixed else accuracy.precision,
+            precision=None if fixed else accuracy.precision / self.level.error,
             design=self._design_info(),
+            mitigation=self._mitigation_info(estimate),
             seed=pipeline.seed,
         )
 
+    def add(self, other: _Session) -> None:
+        """Count what another noise factor took in the record."""
+        self._all.append(other)
+        self.spent.add(other.spent)
+        for stage, seconds in other.times.items():
+            self.times[stage] += seconds
+
+    def _mitigation_info(self, estimate: Estimate) -> MitigationInfo | None:
+        own = self.pipeline.mitigation
+        if own is None:
+            return None
+        extrapolator = own.zne.extrapolator if isinstance(own.zne, Zne) else None
+        readout = float(estimate.readout_stderrs.max(initial=0.0)) if own.readout else None
+        known = [readout.calibrated_at for s in self._all for readout in s._known.values()]
+        times = [at for at in known if at is not None]
+        return MitigationInfo(
+            own.readout, own.copies, own.factors, extrapolator, readout, min(times, default=None)
+        )
+
     def _design_info(self) -> DesignInfo | None:
-        plan = self._planned
-        if plan is None:
+        if self._planned is None:
             return None
         accuracy, drawn = self.request.accuracy, tuple(self._slot_draws) or None
-        own = accuracy.allocation, self._pilot_shots, plan.fragment_shots, plan.stderr, drawn
-        return DesignInfo(*own, None if accuracy.norm == "max" else accuracy.norm)
+        plans = [(own.level, own._planned) for own in self._all if own._planned is not None]
+        shots = np.sum([planned.fragment_shots for _, planned in plans], axis=0).tolist()
+        stderr = max(planned.stderr / level.error for level, planned in plans)
+        pilots = sum(own._pilot_shots for own in self._all)
+        norm = None if accuracy.norm == "max" else accuracy.norm
+        return DesignInfo(accuracy.allocation, pilots, tuple(shots), stderr, drawn, norm)
 
     def _straggler_info(self) -> StragglerInfo:
         own, tally = self.conditions.stragglers, self.spent.tally

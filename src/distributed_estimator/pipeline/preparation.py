@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,8 @@ from ..subexperiments import (
     Backend,
     FragmentExperiment,
     FragmentWork,
+    Mitigation,
+    NoisyBackend,
     Observables,
     Outcomes,
     Pauli,
@@ -76,6 +78,24 @@ class Prepared:
     def priors(self) -> Priors:
         """What runs saw, for those that reuse it."""
         return Priors()
+
+    def mitigated(self, mitigation: Mitigation | None, factor: int) -> Prepared:
+        """The same on the mitigated backend, with a memory of its own.
+
+        It is remembered, but for several devices, of which one may be gone since.
+        """
+        if mitigation is None:
+            return self
+        backend, key = self.work.backend, (mitigation, factor)
+        if key not in self._mitigated or isinstance(backend, PlacingBackend):
+            assert isinstance(backend, NoisyBackend), "the pipeline has checked it"
+            work = FragmentWork(backend.mitigated(mitigation, factor), self.experiments)
+            self._mitigated[key] = replace(self, work=work)
+        return self._mitigated[key]
+
+    @cached_property
+    def _mitigated(self) -> dict[tuple[Mitigation, int], Prepared]:
+        return {}
 
     def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
         """Per fragment, the angles that depend on the parameters numbered so."""

@@ -21,6 +21,7 @@ from ..subexperiments import (
     DrawnExperiment,
     FragmentExperiment,
     FragmentResult,
+    Readout,
     ShotsTaken,
     Task,
     make_tasks,
@@ -49,6 +50,8 @@ class RoundRequest:
         run: Names the round; everything random derives from it.
         designs: Shots and weights of each fragment instead; None: the same shots everywhere.
         designed: Whether there are such, or the round is to lead to some.
+        unfolds: Whether errors of readout are taken out, of which derivatives of all tensors tell
+            what they leave open.
     """
 
     prepared: Prepared
@@ -59,6 +62,7 @@ class RoundRequest:
     run: str = ""
     designs: Sequence[Design | None] | None = None
     designed: bool = False
+    unfolds: bool = False
 
     @property
     def backend(self) -> Backend:
@@ -119,7 +123,7 @@ class Need:
             if request.covariances:
                 result += experiment.covariance_bytes()
             weights = min(len(angles) * experiment.num_weights, LARGEST_DENSE)
-            design = _DESIGN_ARRAYS * 8 * weights if request.designed else 0
+            design = _DESIGN_ARRAYS * 8 * weights if request.designed or request.unfolds else 0
             if isinstance(experiment, DrawnExperiment):
                 design = _DRAWN_ARRAYS * 8 * len(angles) * experiment.num_drawn
             self.fragments.append(at_once * worker + len(angles) * result + design)
@@ -168,7 +172,8 @@ class MemoryLimit:
         most_elements = None
         if need.network > most:
             most_elements, request = most // 8, need.request
-            network, back = request.prepared.network, request.wanted == "environments"
+            network = request.prepared.network
+            back = request.wanted == "environments" or request.unfolds
             try:
                 network.sliced(most_elements, squared=False, derivatives=back)
                 if request.covariances:
@@ -245,6 +250,15 @@ class Spent:
     overlapped: float = 0.0
     tally: Tally = field(default_factory=Tally)
 
+    def add(self, other: Spent) -> None:
+        """Count what others took, too."""
+        self.subexperiments += other.subexperiments
+        self.shots += other.shots
+        self.shots_seen += other.shots_seen
+        self.missing += other.missing
+        self.overlapped += other.overlapped
+        self.tally.add(other.tally)
+
 
 class Round:
     """Tasks of all fragments, and the tensors that their results make up.
@@ -254,6 +268,7 @@ class Round:
         repetition: Compares its tasks with those of earlier rounds.
         influences: Per fragment, how much values depend on each row's measurement groups, shape
             (base rows, groups); rows that follow these are shifts of them. None: not needed.
+        readouts: Of each fragment, errors of readout that are to be taken out; None: none.
     """
 
     def __init__(
@@ -261,6 +276,7 @@ class Round:
         request: RoundRequest,
         repetition: Repetition,
         influences: Sequence[FloatArray] | None = None,
+        readouts: Sequence[Readout | None] | None = None,
     ) -> None:
         self._request = request
         self._backend = request.backend
@@ -274,8 +290,9 @@ class Round:
             self.tasks += tasks
             design = request.design(number)
             weights = None if design is None else design.weights
+            readout = None if readouts is None else readouts[number]
             self.tensors.append(
-                FragmentTensor(experiment, len(request.rows[number]), tasks, weights)
+                FragmentTensor(experiment, len(request.rows[number]), tasks, weights, readout)
             )
         self._influences = [
             np.resize(table, (len(angles), table.shape[1]))

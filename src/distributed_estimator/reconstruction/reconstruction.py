@@ -312,7 +312,7 @@ class Reconstruction:
     def _is_long(self) -> bool:
         """Whether variances to all orders take too many pairs of terms, or too much time."""
         pairs, queries = self.queries.num_pairs, self.queries.count
-        if pairs > _MOST_PAIRS * queries:
+        if pairs > _MOST_PAIRS * queries or not all(t.has_covariances for t in self.tensors):
             return True
         numbers = pairs * self.network.elements_per_query(squared=True)
         products = pairs * self.network.path.doubled_products
@@ -344,6 +344,26 @@ class Reconstruction:
         for tensor, own in zip(self.tensors, sensitivities, strict=True):
             np.add.at(total, own.results, tensor.variances(own))
         return total
+
+    def readout_errors(
+        self, count: int, sensitivities: Sequence[Sensitivity]
+    ) -> dict[tuple[str, int], FloatArray]:
+        """How far `count` results move with a standard error of a physical qubit's readout.
+
+        Fragments that the same qubit measured are added up with their signs. To first order.
+
+        Returns:
+            By device and qubit, shape (count,) each.
+        """
+        found: dict[tuple[str, int], FloatArray] = {}
+        for tensor, own in zip(self.tensors, sensitivities, strict=True):
+            if tensor.readout is None:
+                continue
+            moved = tensor.moved(own)
+            for qubit, part in zip(tensor.readout.qubits.tolist(), moved.T, strict=True):
+                total = found.setdefault((tensor.readout.device, qubit), np.zeros(count))
+                np.add.at(total, own.results, part)
+        return found
 
     def spreads(self, targets: FloatArray, most: int) -> tuple[IntArray, list[Spread | None]]:
         """How outcomes of every fragment scatter, as queries of one entry each depend on them.

@@ -11,12 +11,15 @@ import numpy as np
 
 from ..cutting import FloatArray, IntArray
 from ..subexperiments import (
+    LARGEST_DENSE,
     DrawnExperiment,
     FragmentExperiment,
     FragmentResult,
     MeasurementGroup,
+    Readout,
     Sensitivity,
     Task,
+    Unfolding,
     above_rounding,
     degrees_of,
 )
@@ -28,7 +31,8 @@ class FragmentTensor:
     """The estimated tensor of one fragment for all its rows, from the `tasks` that make it up.
 
     Tasks may be added in any order: counts of shots are whole numbers, whose sums have no rounding.
-    Weights are those of a `Design`; None: those fixed by the gates.
+    Weights are those of a `Design`, which undo errors of readout as well; None: those fixed by the
+    gates and by what is known of these errors.
 
     Attributes:
         values: Shape (rows, paulis, product of ranks).
@@ -41,8 +45,9 @@ class FragmentTensor:
         rows: int,
         tasks: Sequence[Task],
         weights: Sequence[FloatArray] | None = None,
+        readout: Readout | None = None,
     ) -> None:
-        self.experiment = experiment
+        self.experiment, self.readout = experiment, readout
         self._weights = weights
         size, paulis = prod(experiment.fragment.shape), len(experiment.paulis)
         self.values: FloatArray = np.zeros((rows, paulis, size))
@@ -119,10 +124,20 @@ class FragmentTensor:
         for number, group in enumerate(self.experiment.groups):
             means = self._means(number, rows)[0][:, group.singles]
             if self._weights is None:
+                if self._unfoldings is not None:
+                    means = self._unfoldings[number].unfold(means)
                 values = self.experiment.strata.means(means)
             else:
                 values = (self._weights[number][rows] @ means[..., None])[..., 0]
             self.values[rows, list(group.paulis)] = values
+
+    @cached_property
+    def _unfoldings(self) -> list[Unfolding] | None:
+        """Of every measurement group; None: there are no errors of readout to take out."""
+        if self.readout is None:
+            return None
+        groups = range(len(self.experiment.groups))
+        return [Unfolding(self.experiment, number, self.readout) for number in groups]
 
     def _means(self, number: int, rows: slice | IntArray) -> tuple[FloatArray, FloatArray]:
         """Mean of every product of a group's Paulis at every outcome, and shots of strata."""
@@ -131,17 +146,41 @@ class FragmentTensor:
     def variances(self, sensitivity: Sensitivity) -> FloatArray:
         """What the fragment adds to the variance of each entry, to first order, (entries,)."""
         total, layout = np.zeros(len(sensitivity.rows)), self.experiment.strata
+        for number, part, weights, means, shots in self._weighted(sensitivity):
+            group = self.experiment.groups[number]
+            spread = layout.spread(means, group, weights[:, :, None], shots)[:, 0]
+            total[part] += (spread / degrees_of(shots)).sum(axis=1)
+        return total
+
+    def moved(self, sensitivity: Sensitivity) -> FloatArray:
+        """How far entries move with a standard error of each physical qubit's readout.
+
+        To first order; shape (entries, physical qubits of `readout`).
+        """
+        assert self.readout is not None
+        assert self._unfoldings is not None
+        total = np.zeros((len(sensitivity.rows), len(self.readout.qubits)))
+        for number, part, weights, means, _ in self._weighted(sensitivity):
+            singles = means[:, self.experiment.groups[number].singles]
+            total[part] += self._unfoldings[number].moved(weights, singles)
+        return total
+
+    def _weighted(
+        self, sensitivity: Sensitivity
+    ) -> Iterator[tuple[int, slice, FloatArray, FloatArray, FloatArray]]:
+        """Of every measurement group, some entries at a time: which, and the weights of outcomes.
+
+        With these the means of all products, and the shots, of their rows.
+        """
+        layout = self.experiment.strata
         for number, group in enumerate(self.experiment.groups if self.counts else ()):
             numbers = max(len(group.products), len(group.paulis) * layout.size)
             step = max(1, _AT_ONCE // max(1, layout.num_outcomes * numbers))
-            for start in range(0, len(total), step):
+            for start in range(0, len(sensitivity.rows), step):
                 part = slice(start, start + step)
                 rows = sensitivity.rows[part]
                 weights = self._pulled_back(number, rows, sensitivity.vectors[0, part])
-                means, shots = self._means(number, rows)
-                spread = layout.spread(means, group, weights[:, :, None], shots)[:, 0]
-                total[part] += (spread / degrees_of(shots)).sum(axis=1)
-        return total
+                yield number, part, weights, *self._means(number, rows)
 
     def variances_of(self, rows: IntArray, paulis: IntArray, vectors: FloatArray) -> FloatArray:
         """Variances of products of one Pauli's tensor with a vector each, shape (entries,).
@@ -178,6 +217,9 @@ class FragmentTensor:
                     members = places[paulis[part]]
                     if self._weights is None:
                         weights = layout.pulled_back(vectors[part])
+                        if self._unfoldings is not None:
+                            unfolding = self._unfoldings[number]
+                            weights = unfolding.sorted_out(weights) / unfolding.scale[members]
                     else:
                         weights = vectors[part, None] @ self._weights[number][row, members]
                         weights = weights[:, 0]
@@ -215,7 +257,8 @@ class FragmentTensor:
         """
         own = vectors[:, list(self.experiment.groups[number].paulis)]
         if self._weights is None:
-            return self.experiment.strata.pulled_back(own)
+            weights = self.experiment.strata.pulled_back(own)
+            return weights if self._unfoldings is None else self._unfoldings[number].unfold(weights)
         return np.asarray((own[:, :, None] @ self._weights[number][rows])[:, :, 0])
 
     def select(self, rows: IntArray, paulis: IntArray) -> FloatArray:
@@ -232,17 +275,29 @@ class FragmentTensor:
         """Numbers that `covariances` hold, and multiplications that they take at least."""
         pairs = sum(len(group.paulis) ** 2 for group in self.experiment.groups)
         numbers = len(self.values) * pairs * self.values.shape[2] ** 2
-        each = 1 if self._weights is None else self.experiment.layout.num_outcomes
+        slotwise = self._weights is None and self.readout is None
+        each = 1 if slotwise else self.experiment.layout.num_outcomes
         return numbers, numbers * each
+
+    @property
+    def has_covariances(self) -> bool:
+        """Whether `covariances` can be had: slot by slot, or with weights that are not too many."""
+        slotwise = self._weights is not None or self.readout is None
+        return slotwise or len(self.values) * self.experiment.num_weights <= LARGEST_DENSE
 
     def _covariances(self, number: int, group: MeasurementGroup) -> FloatArray:
         means, shots = self._means(number, slice(None))
         layout = self.experiment.layout
-        if self._weights is None:
+        if self._weights is not None:
+            weights = self._weights[number]
+        elif self._unfoldings is not None:
+            unit = layout.pulled_back(np.eye(layout.size))
+            weights = np.broadcast_to(unit, (len(means), len(group.paulis), *unit.shape))
+            weights = self._unfoldings[number].unfold(weights)
+        else:
             return layout.covariances(means, group, shots)
-        return layout.weighted_covariances(
-            means[:, group.singles], means[:, group.pairs], shots, self._weights[number]
-        )
+        singles, pairs = means[:, group.singles], means[:, group.pairs]
+        return layout.weighted_covariances(singles, pairs, shots, weights)
 
     def covariance(self, rows: IntArray, first: IntArray, second: IntArray) -> FloatArray:
         """Covariances between two Paulis' tensors, shape (queries, product of ranks²).

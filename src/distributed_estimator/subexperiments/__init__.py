@@ -22,10 +22,12 @@ from .experiments import above_rounding as above_rounding
 from .experiments import degrees_of as degrees_of
 from .experiments import unique_rows as unique_rows
 from .mitigation import Extrapolator as Extrapolator
+from .mitigation import Level as Level
 from .mitigation import Mitigation as Mitigation
 from .mitigation import NoisyBackend as NoisyBackend
 from .mitigation import Readout as Readout
 from .mitigation import Zne as Zne
+from .mitigation import extrapolated as extrapolated
 from .observables import MeasurementGroup as MeasurementGroup
 from .observables import Observables as Observables
 from .observables import OutcomeGroup as OutcomeGroup
@@ -37,6 +39,7 @@ from .observables import restrict as restrict
 from .outcomes import OUTCOME_PILOT as OUTCOME_PILOT
 from .outcomes import Spread as Spread
 from .outcomes import plan_outcomes as plan_outcomes
+from .readout import Unfolding as Unfolding
 from .seen import Seen as Seen
 from .seen import Sensitivity as Sensitivity
 from .seen import Values as Values

@@ -8,13 +8,18 @@ both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+
 from ..checks import check_kind, check_whole, from_numpy, is_number
-from ..cutting import FloatArray, IntArray
+from ..cutting import BoolArray, FloatArray, IntArray
 from ..errors import InputError
 from .experiments import FragmentExperiment
+from .shots import Accuracy
 from .tasks import Backend
 
 Extrapolator = Literal["linear", "exponential", "richardson"]
@@ -22,6 +27,14 @@ Extrapolator = Literal["linear", "exponential", "richardson"]
 exponential: a exp(-bλ), least squares; a straight line where values change their sign."""
 
 _EXTRAPOLATORS = ("linear", "exponential", "richardson")
+_TWIRLED = 16
+"""Copies of a circuit whose measured bits are flipped at random."""
+_LEAST_PART = 1 / 16
+"""Part of the shots of a noise factor at least, in units of the mean."""
+_SURE_SIGN = 2.0
+"""Standard errors that values are away from zero whose sign is known."""
+_FITTING, _FITTED = 50, 1e-10
+"""Steps that fit an exponential, and how far the last one may lead."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,64 @@ class Mitigation:
         """Noise factors at which circuits run."""
         return self.zne.factors if isinstance(self.zne, Zne) else (1,)
 
+    @property
+    def copies(self) -> int:
+        """How many copies of a circuit are twirled; 0: it runs as it is."""
+        if self.twirling is None:
+            return _TWIRLED if self.readout else 0
+        return int(self.twirling)
+
+    def levels(self) -> list[Level]:
+        """The noise factors, with their parts of the shots.
+
+        Where a value is Σ w y of the values y at all factors, shots in proportion to |w| have the
+        least variance; that of an exponential, not known before, is taken as a straight line's.
+        """
+        zne = self.zne if isinstance(self.zne, Zne) else None
+        if zne is None:
+            return [Level()]
+        sizes = np.abs(_weights(zne.factors, zne.extrapolator))
+        sizes = np.maximum(sizes, _LEAST_PART * sizes.mean())
+        parts = sizes / sizes.sum()
+        errors, ends = 1 / np.sqrt(sizes * sizes.sum()), np.cumsum(parts)
+        each = zip(zne.factors, parts.tolist(), errors.tolist(), ends.tolist(), strict=True)
+        return [Level(*own) for own in each]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One noise factor of an extrapolation; the only one by default.
+
+    Attributes:
+        factor: The noise factor.
+        part: Its part of all shots.
+        error: Standard error at it, in units of that of the extrapolated value.
+        end: Part of the time until a deadline at which it ends.
+    """
+
+    factor: int = 1
+    part: float = 1.0
+    error: float = 1.0
+    end: float = 1.0
+
+    def accuracy(self, whole: Accuracy) -> Accuracy:
+        """Its part of what is wanted of the extrapolated value."""
+        if self == Level():
+            return whole
+
+        def own(shots: int | None) -> int | None:
+            # One shot says nothing of its spread.
+            return shots and max(min(2, shots), math.floor(shots * self.part + 1e-9))
+
+        return replace(
+            whole,
+            shots=own(whole.shots),
+            precision=whole.precision * self.error,
+            budget=own(whole.budget),
+            most=own(whole.most),
+            part=self.part,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Readout:
@@ -113,6 +184,7 @@ class Readout:
         observed: Per setting and local qubit, the place among `qubits` of the one that is measured
             in its place at the end, shape (settings, local qubits); -1: not measured.
         slots: The same for every slot, shape (settings, slots).
+        calibrated_at: When the oldest of these was calibrated, ISO-8601, UTC; None: not known.
     """
 
     device: str
@@ -121,6 +193,7 @@ class Readout:
     stderrs: FloatArray
     observed: IntArray
     slots: IntArray
+    calibrated_at: str | None = None
 
 
 @runtime_checkable
@@ -140,3 +213,94 @@ class NoisyBackend(Protocol):
         Raises:
             BackendError: It could not be calibrated, or a qubit is misread too often.
         """
+
+
+def extrapolated(
+    factors: Sequence[int], extrapolator: Extrapolator, values: FloatArray, stderrs: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Values without noise, from those at noise factors, and how they depend on these.
+
+    Args:
+        factors: The noise factors.
+        extrapolator: How.
+        values: At every factor, shape (factors, results…).
+        stderrs: Their standard errors, of the same shape; NaN: not known.
+
+    Returns:
+        Values, shape (results…), and their derivatives by `values`, of the shape of these, with
+        which errors propagate: for all but exponentials they do not depend on the values.
+
+    Example:
+        >>> levels = np.array([[0.9], [0.7], [0.5]])
+        >>> value, weights = extrapolated((1, 3, 5), "linear", levels, 0 * levels)
+        >>> value.round(6), weights[:, 0].round(4)
+        (array([1.]), array([ 1.0833,  0.3333, -0.4167]))
+    """
+    fixed = _weights(factors, extrapolator)
+    weights = np.broadcast_to(fixed.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
+    if extrapolator == "exponential":
+        weights = weights.copy()
+        size = np.abs(values) - _SURE_SIGN * np.nan_to_num(stderrs)
+        sure = (size > 0).all(axis=0) & (np.abs(np.sign(values).sum(axis=0)) == len(values))
+        line = np.einsum("l...,l...->...", weights, values)
+        found, slopes, fits = _exponential(np.array(factors, dtype=np.float64), values[:, sure])
+        line[sure] = np.where(fits, found, line[sure])
+        weights[:, sure] = np.where(fits, slopes, weights[:, sure])
+        return line, weights
+    return np.einsum("l...,l...->...", weights, values), weights
+
+
+def _weights(factors: Sequence[int], extrapolator: Extrapolator) -> FloatArray:
+    """Those of values at noise factors: of the polynomial through them, or a straight line."""
+    degree = len(factors) - 1 if extrapolator == "richardson" else 1
+    powers = np.vander(np.array(factors, dtype=np.float64), degree + 1, increasing=True)
+    return np.asarray(np.linalg.pinv(powers)[0])
+
+
+def _exponential(
+    factors: FloatArray, values: FloatArray
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Least squares of a exp(-bλ) to values of one sign, shape (factors, results).
+
+    Returns:
+        a, its derivatives by the values, and whether there is such a fit.
+    """
+    largest = np.abs(values).max(axis=0)
+    values, column = values / largest, factors[:, None]
+    lines = np.stack([np.ones_like(factors), -factors], axis=1)
+    logs, b = np.linalg.pinv(lines) @ np.log(np.abs(values))
+    a, step = np.sign(values[0]) * np.exp(logs), np.ones((2, values.shape[1]))
+    with np.errstate(all="ignore"):  # what does not converge is no fit
+        for _ in range(_FITTING):
+            slopes, rest = _slopes(a, b, column, values)
+            step = np.einsum("ilr,lr->ir", _solved(_squares(slopes), slopes), rest)
+            a, b = a + step[0], b + step[1]
+        slopes, rest = _slopes(a, b, column, values)
+        squares = _squares(slopes)
+        # Second derivatives count, too, where the fit leaves something.
+        squares[1:] += (rest * column * slopes).sum(axis=1)
+        weights = _solved(squares, slopes)[0]
+        fits = (np.abs(step) <= _FITTED * (1 + np.abs([a, b]))).all(axis=0)
+        fits &= (squares[0] * squares[2] > squares[1] ** 2) & np.isfinite(weights).all(axis=0)
+    return largest * a, weights, fits
+
+
+def _slopes(
+    a: FloatArray, b: FloatArray, factors: FloatArray, values: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Derivatives of a exp(-bλ) by both, shape (2, factors, results), and what it leaves."""
+    decay = np.exp(-b * factors)
+    return np.stack([decay, -a * factors * decay]), values - a * decay
+
+
+def _squares(slopes: FloatArray) -> FloatArray:
+    """Sums of squares and products of both derivatives, shape (3, results)."""
+    first, second = slopes
+    return np.asarray(np.stack([first**2, first * second, second**2]).sum(axis=1))
+
+
+def _solved(squares: FloatArray, slopes: FloatArray) -> FloatArray:
+    """The inverse of the symmetric matrices of these sums, times derivatives."""
+    first, mixed, second = squares
+    adjoint = [second * slopes[0] - mixed * slopes[1], first * slopes[1] - mixed * slopes[0]]
+    return np.asarray(np.stack(adjoint) / (first * second - mixed**2))

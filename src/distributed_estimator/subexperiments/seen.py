@@ -18,6 +18,8 @@ import scipy
 from ..cutting import BoolArray, FloatArray, IntArray
 from .drawn import DrawnExperiment
 from .experiments import FragmentExperiment
+from .mitigation import Readout
+from .readout import Unfolding
 from .shots import FEWEST_SHOTS, LARGEST_DENSE
 
 _EXTRA = 0.5
@@ -63,10 +65,14 @@ class Sensitivity:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What earlier rounds saw of one fragment: counts by measurement group."""
+    """What earlier rounds saw of one fragment: counts by measurement group.
+
+    Errors of readout that they are known to have enter the design; None: there are none.
+    """
 
     experiment: FragmentExperiment
     counts: Sequence[FloatArray]
+    readout: Readout | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +115,9 @@ class SeenGroup:
         experiment, counts = seen.experiment, seen.counts[number]
         self.layout, self.group = experiment.strata, experiment.groups[number]
         self.paulis = list(self.group.paulis)
+        self._unfolding = None
+        if seen.readout is not None:
+            self._unfolding = Unfolding(experiment, number, seen.readout)
         self.pooled = isinstance(experiment, DrawnExperiment)
         small = len(counts) * experiment.num_weights <= LARGEST_DENSE
         self.dense = small and not self.pooled
@@ -178,7 +187,7 @@ class SeenGroup:
         self, count: int, shots: FloatArray | None, rng: np.random.Generator
     ) -> FloatArray:
         """The same with fixed weights, shrunk by what is noise in the square of all coordinates."""
-        mean = self.layout.means(self.seen_means)
+        mean = self._fixed(self.seen_means)
         noise = self._noise(count, 1 / np.maximum(self.seen, 1.0), rng)
         # Of drawn settings only some directions matter, which are less noisy than all together.
         least = 1.0 if self.pooled else _LEAST_KEPT
@@ -196,8 +205,12 @@ class SeenGroup:
         along = self.layout.by_setting(self.signed / roots * normal) / (1 + np.sqrt(self._rest))
         errors = roots * (normal - self.signed / roots * along[..., self.of])
         errors *= np.sqrt(np.where(self.sure, 0.0, inverse))[:, None, self.of]
-        drawn = self.layout.means(errors.reshape(-1, *self.signed.shape[1:]))
+        drawn = self._fixed(errors.reshape(-1, *self.signed.shape[1:]))
         return drawn.reshape(count, *self.signed.shape[:2], -1)
+
+    def _fixed(self, means: FloatArray) -> FloatArray:
+        """The tensor with the weights that the gates fix."""
+        return self.layout.means(self._unfolding.unfold(means) if self._unfolding else means)
 
     # --- variances ---
 
@@ -221,7 +234,7 @@ class SeenGroup:
         rows, layout = entries.rows, self.layout
         if self._is_plain:
             # Of one setting xᵀ Bᵀ Σ⁻¹ B x, where the weights are n Σ⁻¹ B x.
-            seen = self._solved(entries, shots) @ layout.outcome_rows.T
+            seen = self._solved(entries, shots) @ self._outcomes[0].T
             leaning = layout.by_setting(seen * self._tilt[rows][:, :, None])
             found = layout.by_setting((seen**2).sum(axis=1) / self.means[rows, :1])
             found += (leaning**2).sum(axis=1) / self._rest[rows]
@@ -275,7 +288,8 @@ class SeenGroup:
         rows = entries.rows
         vectors = entries.vectors.reshape(*entries.vectors.shape[:2], -1, self.layout.size)
         if not self.best:
-            return self.layout.pulled_back(vectors)
+            weights = self.layout.pulled_back(vectors)
+            return self._unfolding.unfold(weights) if self._unfolding else weights
         solved = (vectors @ self._inverse(shots)[rows]) @ self._whitened[rows]
         return np.asarray(solved * self._counted(shots)[rows][:, None, None, self.of])
 
@@ -286,7 +300,7 @@ class SeenGroup:
             self._counted(shots)[:, None, None, self.of]
         )
         for _ in range(2):  # steps of Newton's method, which leave but rounding of their bias
-            weights = (2 * unit - weights @ self.layout.outcome_rows) @ weights
+            weights = (2 * unit - weights @ self._outcomes) @ weights
         return np.asarray(weights)
 
     def _counted(self, shots: FloatArray) -> FloatArray:
@@ -302,14 +316,19 @@ class SeenGroup:
 
     def _information(self, shots: FloatArray) -> FloatArray:
         """M = Σ n Bᵀ Σ⁻¹ B, shape (r, p, c, c)."""
-        plain = self._weighted_squares(shots[:, self.of] / self.means[:, 0])
+        plain = _weighted_squares(self._outcomes, shots[:, self.of] / self.means[:, 0])
         scaled = self._leaning * (shots[:, None] / self._rest)[:, :, None]
-        return plain[:, None] + scaled @ self._leaning.swapaxes(2, 3)
+        return plain + scaled @ self._leaning.swapaxes(2, 3)
 
-    def _weighted_squares(self, weights: FloatArray) -> FloatArray:
-        """Σ_j w_j B_jc B_jd, (r, j) -> (r, c, d)."""
-        outcomes = self.layout.outcome_rows
-        return np.asarray((outcomes.T * weights[:, None]) @ outcomes)
+    @cached_property
+    def _outcomes(self) -> FloatArray:
+        """ΛB, which is seen for B, shape (p, j, c); or (1, j, c), if the same for all Paulis."""
+        rows = self.layout.outcome_rows.T
+        if self._unfolding is None:
+            return rows.T[None]
+        paulis, outcomes = self._unfolding.scale.shape
+        table = np.broadcast_to(rows, (1, paulis, self.layout.size, outcomes))
+        return np.ascontiguousarray(self._unfolding.fold(table)[0].swapaxes(1, 2))
 
     @cached_property
     def _tilt(self) -> FloatArray:
@@ -325,13 +344,13 @@ class SeenGroup:
     @cached_property
     def _leaning(self) -> FloatArray:
         """Bᵀ u, shape (r, p, c, s)."""
-        return self.layout.by_setting(self._tilt[:, :, None] * self.layout.outcome_rows.T)
+        return self.layout.by_setting(self._tilt[:, :, None] * self._outcomes.swapaxes(1, 2))
 
     @cached_property
     def _whitened(self) -> FloatArray:
         """Bᵀ Σ⁻¹, shape (r, p, c, j)."""
         leaning = (self._leaning / self._rest[:, :, None])[..., self.of]
-        plain = self.layout.outcome_rows.T / self.means[:, :1, None]
+        plain = self._outcomes.swapaxes(1, 2) / self.means[:, :1, None]
         return np.asarray(plain + self._tilt[:, :, None] * leaning)
 
     # --- whole numbers ---
@@ -361,7 +380,8 @@ class SeenGroup:
         """Some settings, and more of those with most shots until they determine all coordinates."""
         kept = wanted | self.sure
         least = _SPANNED * np.prod([np.linalg.norm(b.outcomes, -2) ** 2 for b in self.layout.bases])
-        grams = self._weighted_squares(kept[:, self.of].astype(np.float64))
+        rows = self.layout.outcome_rows[None]
+        grams = _weighted_squares(rows, kept[:, self.of].astype(np.float64))[:, 0]
         for row in np.flatnonzero(self.needed & (np.linalg.eigvalsh(grams)[:, 0] < least)):
             scales = self._uneven * np.sqrt(self._counted(shots[row]))[self.of, None]
             scaled = self.layout.outcome_rows * scales
@@ -376,6 +396,11 @@ class SeenGroup:
         Rounding differs between processors. Shape (j, 1).
         """
         return np.random.default_rng(SEED).uniform(1.0, _UNEVEN, (self.layout.num_outcomes, 1))
+
+
+def _weighted_squares(outcomes: FloatArray, weights: FloatArray) -> FloatArray:
+    """Σ_j w_j B_jc B_jd, (p, j, c) and (r, j) -> (r, p, c, d)."""
+    return np.asarray((outcomes.swapaxes(1, 2) * weights[:, None, None]) @ outcomes)
 
 
 def _root(covariance: FloatArray) -> FloatArray:

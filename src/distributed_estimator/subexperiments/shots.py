@@ -55,6 +55,7 @@ class Accuracy:
         circuit_overhead: Shots that a circuit costs besides its own.
         reuse: Whether what earlier runs saw takes the place of a pilot.
         norm: What the precision holds for, and what a budget makes least.
+        part: Part that these are of all shots, which several noise factors share.
     """
 
     shots: int | None
@@ -65,6 +66,7 @@ class Accuracy:
     circuit_overhead: float = 0.0
     reuse: bool = False
     norm: ErrorNorm = "max"
+    part: float = 1.0
 
     @property
     def exact(self) -> bool:
@@ -162,17 +164,24 @@ def first_shots(
     if limit is None:
         check_countable(pilot, error)
         return pilot, None
+    given = f"`{name}` is {limit}"
+    if accuracy.part < 1:
+        given = f"`{name}` leaves {limit} shots for a noise factor"
+
+    def least(shots: int) -> int:
+        return math.ceil(shots / accuracy.part)
+
     if draws:
         if limit < circuits * _GOOD:
             raise InputError(
-                f"`{name}` is {limit}, too few for a fragment whose settings are drawn at random, "
-                f"being too many to run each: give at least {circuits * _GOOD}"
+                f"{given}, too few for a fragment whose settings are drawn at random, being too "
+                f"many to run each: give at least {least(circuits * _GOOD)}"
             )
         return min(pilot, limit // max(1, circuits) // 8), None
     if limit < circuits:
         raise InputError(
-            f"`{name}` is {limit}, and {circuits} circuits are to run: give at least {circuits}, "
-            f"one shot each; from {circuits * _GOOD} on they are divided well"
+            f"{given}, and {circuits} circuits are to run: give at least {least(circuits)}, one "
+            f"shot each; from {least(circuits * _GOOD)} on they are divided well"
         )
     each = limit // max(1, circuits)
     return min(pilot, each // 4), each if each < (FEWEST_SHOTS if knows else _GOOD) else None

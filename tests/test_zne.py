@@ -1,0 +1,195 @@
+"""Values at several noise factors are extrapolated to none, with the errors that follow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import Misread
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+from test_statistics import assert_calibrated, chain
+
+from distributed_estimator import (
+    DistributedEstimator,
+    EstimatorOptions,
+    FragmentGradient,
+    Mitigation,
+    Zne,
+)
+from distributed_estimator.errors import InputError, PrecisionWarning
+from distributed_estimator.records import QueryRecord, TaskRecord, read_records
+from distributed_estimator.subexperiments import extrapolated
+
+FACTORS = 1, 3, 5
+EXTRAPOLATORS = "linear", "richardson", "exponential"
+MOST = 10**12
+
+
+def law(extrapolator, factors=FACTORS):
+    """What is left of a bit, so that the value of one is extrapolated exactly."""
+    kept = {
+        "linear": lambda factor: 1 - 0.06 * factor,
+        "richardson": lambda factor: 1 - 0.08 * factor + 0.003 * factor**2,
+        "exponential": lambda factor: np.exp(-0.06 * factor),
+    }[extrapolator]
+    return tuple((factor, float(kept(factor))) for factor in factors)
+
+
+def estimator(labels, extrapolator="linear", *, noise=None, readout=False, **options):
+    mitigation = Mitigation(readout=readout, zne=Zne(FACTORS, extrapolator))
+    backend = noise or Misread(kept=law(extrapolator))
+    own = EstimatorOptions(**{"seed": 1, "mitigation": mitigation, **options})
+    return DistributedEstimator(labels, backend, workers=2, options=own)
+
+
+@pytest.mark.parametrize("factors", [(1, 3), (1, 3, 5), (1, 3, 7, 9)])
+def test_polynomials_are_extrapolated_exactly(factors):
+    noise, rng = np.array(factors)[:, None], np.random.default_rng(3)
+    for extrapolator, degree in (("linear", 1), ("richardson", len(factors) - 1)):
+        coefficients = rng.normal(size=(degree + 1, 20))
+        values = (coefficients * noise[..., None] ** np.arange(degree + 1)[:, None]).sum(axis=1)
+        found, weights = extrapolated(factors, extrapolator, values, 0 * values)
+        assert np.allclose(found, coefficients[0], atol=1e-9)
+        assert np.allclose((weights * values).sum(axis=0), found)
+        assert np.allclose(weights.sum(axis=0), 1)
+
+
+@pytest.mark.parametrize("factors", [(1, 3), (1, 3, 5), (1, 3, 7, 9)])
+def test_exponentials_are_extrapolated_exactly(factors):
+    rng = np.random.default_rng(3)
+    at_none, rates = rng.uniform(-1, 1, 50), rng.uniform(-0.05, 0.6, 50)
+    values = at_none * np.exp(-rates * np.array(factors)[:, None])
+    found, _ = extrapolated(factors, "exponential", values, 0 * values)
+    assert np.allclose(found, at_none, atol=1e-9)
+
+
+def test_values_whose_sign_is_not_known_are_extrapolated_by_a_straight_line():
+    values = np.array([[0.5, 0.5, 0.5], [0.3, 0.3, 0.3], [0.1, 0.1, -0.1]])
+    stderrs = np.array([0.01, 0.06, 0.01]) * np.ones((3, 1))
+    line, _ = extrapolated(FACTORS, "linear", values, stderrs)
+    found, _ = extrapolated(FACTORS, "exponential", values, stderrs)
+    assert np.array_equal(found == line, [False, True, True])
+
+
+@pytest.mark.parametrize("extrapolator", EXTRAPOLATORS)
+def test_errors_propagate_as_values_spread(extrapolator):
+    """Of 2000 draws, with five standard deviations of a spread's estimate."""
+    rng = np.random.default_rng(4)
+    true = 0.6 * np.exp(-0.1 * np.array(FACTORS))[:, None]
+    stderrs = np.array([0.004, 0.008, 0.006])[:, None] * np.ones(2000)
+    values = true + rng.normal(size=stderrs.shape) * stderrs
+    found, weights = extrapolated(FACTORS, extrapolator, values, stderrs)
+    claimed = np.sqrt(((weights * stderrs) ** 2).sum(axis=0).mean())
+    assert abs(found.std() / claimed - 1) < 5 / np.sqrt(4000)
+
+
+@pytest.mark.parametrize("readout", [False, True])
+@pytest.mark.parametrize("extrapolator", EXTRAPOLATORS)
+def test_noise_that_an_extrapolator_describes_is_taken_out(extrapolator, readout):
+    circuit, labels = chain("cx", 1)
+    point = np.full(circuit.num_parameters, 0.3)
+    exact = DistributedEstimator(labels).run([(circuit, "IZ", point)], precision=0).result()
+    flips = (0.05, 0.02) if readout else (0.0,)
+    noise = Misread(flips=flips, drawn=False, kept=law(extrapolator))
+    own = estimator(labels, extrapolator, noise=noise, readout=readout, shots=MOST)
+    found = own.run([(circuit, "IZ", point)]).result()[0]
+    assert found.data.evs == pytest.approx(exact[0].data.evs, abs=1e-9)
+    assert found.metadata["mitigation"]["extrapolator"] == extrapolator
+    plain = DistributedEstimator(labels, noise, options=EstimatorOptions(shots=MOST, seed=1))
+    biased = plain.run([(circuit, "IZ", point)]).result()[0].data.evs
+    assert abs(biased - exact[0].data.evs) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("extrapolator", "options"),
+    [
+        ("linear", {"shots": 1000}),
+        ("linear", {"default_precision": 0.05}),
+        ("richardson", {"shots_total": 300 * 20_000}),
+        ("exponential", {"shots": 4000}),
+    ],
+)
+def test_extrapolated_values_scatter_as_their_standard_errors_say(extrapolator, options):
+    """Of n bindings the mean of z² has a standard deviation of √(2/n)."""
+    circuit, labels = chain("cx", 1)
+    points = np.random.default_rng(9).uniform(-0.4, 0.4, (300, circuit.num_parameters))
+    pub = circuit, "IZ", points
+    exact = DistributedEstimator(labels).run([pub], precision=0).result()[0].data.evs
+    result = estimator(labels, extrapolator, **options).run([pub]).result()[0]
+    data = result.data
+    assert_calibrated(data.evs - exact, data.stds, 5 * np.sqrt(2 / 300))
+    if "default_precision" in options:
+        assert result.metadata["reached_precision"] <= options["default_precision"]
+    if "shots_total" in options:
+        assert result.metadata["shots_total"] <= options["shots_total"]
+
+
+def test_covariances_are_those_of_extrapolated_values():
+    """Of 200 runs; a covariance's estimate has a standard deviation of √2 σ₁σ₂/√200 at most."""
+    circuit, labels = chain("cx", 1)
+    point = np.full(circuit.num_parameters, 0.3)
+    pub = circuit, ["IZ", "ZZ"], point
+    own = estimator(labels, shots=2000)
+    found = [own.run([pub], covariance=True).result() for _ in range(200)]
+    values = np.array([each[0].data.evs for each in found])
+    claimed = np.mean([each.metadata["covariance"] for each in found], axis=0)
+    scale = np.sqrt(np.outer(np.diag(claimed), np.diag(claimed)))
+    assert (np.abs(np.cov(values.T) - claimed) < 5 * np.sqrt(2 / 200) * scale).all()
+
+
+def test_gradients_are_extrapolated_with_their_errors():
+    angle = Parameter("a")
+    circuit = QuantumCircuit(2)
+    circuit.ry(angle, 0)
+    circuit.cx(0, 1)
+    circuit.ry(0.4, 1)
+    exact = FragmentGradient(DistributedEstimator("AB"), precision=0)
+    wanted = exact.run([circuit], ["ZI"], [[0.7]]).result().gradients[0]
+    gradient = FragmentGradient(estimator("AB", shots=2000))
+    found = [gradient.run([circuit], ["ZI"], [[0.7]]).result() for _ in range(150)]
+    errors = np.array([each.gradients[0] - wanted for each in found])
+    assert_calibrated(
+        errors, np.array([each.metadata[0]["stderrs"] for each in found]), 5 * np.sqrt(2 / 150)
+    )
+    derivatives, stderrs = gradient.weighted((circuit, ["ZI", "IZ"], [0.7]), [1.0, -0.5])
+    assert derivatives.shape == (2, 1)
+    assert stderrs.shape == (1,)
+    assert (stderrs > 0).all()
+
+
+def test_circuits_and_shots_of_all_noise_factors_are_counted(tmp_path):
+    circuit, labels = chain("cx", 1)
+    point = np.full(circuit.num_parameters, 0.3)
+    mitigation = Mitigation(zne=True)
+    options = EstimatorOptions(shots=1100, seed=1, mitigation=mitigation)
+    own = DistributedEstimator(
+        labels, Misread(), options=options, log=tmp_path / "log", trace=tmp_path / "trace"
+    )
+    own.run([(circuit, "ZZ", point)]).result()
+    own.close()
+    records = [*read_records(tmp_path / "log"), *read_records(tmp_path / "trace")]
+    (record,) = (own for own in records if isinstance(own, QueryRecord))
+    tasks = [own for own in records if isinstance(own, TaskRecord)]
+    assert record.mitigation.factors == FACTORS
+    assert record.num_circuits == record.num_subexperiments == 30
+    assert sum(task.subexperiments for task in tasks) == record.num_subexperiments
+    # Of 1100 shots a circuit 13/22 run as it is, 4/22 with gates three times over, 5/22 with five.
+    assert sorted({task.shots for task in tasks}) == [200, 250, 650]
+    assert record.shots_total == 1100 * 10
+    assert len({task.key for task in tasks}) == len(tasks)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    circuit, labels = chain("cx", 1)
+    pub = circuit, "ZZ", np.full(circuit.num_parameters, 0.3)
+    one, other = (estimator(labels).run([pub], precision=0.1).result()[0].data for _ in range(2))
+    assert (one.evs, one.stds) == (other.evs, other.stds)
+
+
+def test_shots_that_are_too_few_for_all_noise_factors_are_refused():
+    circuit, labels = chain("cx", 1)
+    pub = circuit, "ZZ", np.full(circuit.num_parameters, 0.3)
+    with pytest.raises(InputError, match=r"leaves 5 shots for a noise factor, and 10.*least 55,"):
+        estimator(labels, shots_total=30).run([pub]).result()
+    with pytest.warns(PrecisionWarning, match="`max_shots`"):
+        estimator(labels, max_shots=4000).run([pub], precision=0.01).result()
