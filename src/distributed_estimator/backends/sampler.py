@@ -39,7 +39,7 @@ from .calibration import (
     misread,
 )
 from .jobs import ExecutionMode, JobRequest, Jobs, Mode, options_text, service_of
-from .seeds import comes_from, draws_of, reseeded
+from .seeds import comes_from, draws_of, repeats_by_shots, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 _CIRCUITS_PER_JOB = 512
@@ -313,7 +313,7 @@ class SamplerBackend:
     def _results(
         self, experiment: FragmentExperiment, task: Task, pubs: Sequence[_Pub]
     ) -> list[Any]:
-        """Results of one job, or of one for each number of shots if the sampler refuses that."""
+        """Results of one job, or of one for each number of shots where it has to be."""
         if not pubs:
             return []
 
@@ -325,15 +325,16 @@ class SamplerBackend:
             return self._send(contents, task.seed + place, name, task.key, shots)
 
         numbers = sorted({pub.shots for pub in pubs})
-        try:
-            wait = send(range(len(pubs)), 0, None)
-        except DistributedEstimatorError:
-            raise
-        except ValueError as error:  # not of what came back: that has been paid for
-            if len(numbers) == 1 or "shots" not in str(error).lower():
+        if len(numbers) == 1 or not repeats_by_shots(self.sampler):
+            try:
+                wait = send(range(len(pubs)), 0, None)
+            except DistributedEstimatorError:
                 raise
-        else:
-            return wait()
+            except ValueError as error:  # not of what came back: that has been paid for
+                if len(numbers) == 1 or "shots" not in str(error).lower():
+                    raise
+            else:
+                return wait()
         places = [[n for n, pub in enumerate(pubs) if pub.shots == number] for number in numbers]
         waits = [send(own, n, numbers[n]) for n, own in enumerate(places)]
         found: dict[int, Any] = {}
