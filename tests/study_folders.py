@@ -86,6 +86,14 @@ def trained(seconds, accuracy=0.9, robust=0.8, queries=1000):
     }
 
 
+def small(tmp_path, **more):
+    """A study with one pair of trainings."""
+    study = StudyFolder(tmp_path / "study", **more)
+    study.add("training", "train", trained(2.0))
+    study.add("training", "train", trained(3.0), cuts=3)
+    return study
+
+
 def paper_study(path, **more):
     """A study with a run for everything that the report shows."""
     study = StudyFolder(path, **more)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from record_examples import query_record
+from record_examples import STEP, query_record
 
 from distributed_estimator.analysis import charts
 from distributed_estimator.analysis.charts import training_figure
@@ -28,15 +29,7 @@ def query(partition=0.1, generate=0.2, execute=0.5, reconstruct=0.2, **changes) 
 
 
 def step(number: int, **metrics: float) -> TrainingRecord:
-    return TrainingRecord(
-        run_id="run",
-        step=number,
-        epoch=number,
-        loss=1 / (1 + number),
-        metrics=metrics,
-        queries=80 * number,
-        at=float(number),
-    )
+    return replace(STEP, step=number, epoch=number, loss=1 / (1 + number), metrics=metrics)
 
 
 STEPS = [step(i, train_accuracy=0.5 + i / 10, test_accuracy=0.5) for i in range(4)]

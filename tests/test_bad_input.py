@@ -47,6 +47,7 @@ from qiskit_machine_learning.circuit.library import raw_feature_vector
 
 from distributed_estimator import (
     AutoCut,
+    CutAt,
     DistributedEstimator,
     EstimatorOptions,
     FragmentGradient,
@@ -151,6 +152,25 @@ def test_labels_and_searches_that_do_not_fit(refused, labels, match):
     refused(CutError, match, chain(), cuts=labels)
     with pytest.raises(CutError, match=match):
         CutPlan.build(chain(), labels)
+
+
+def test_labels_that_are_instructions_are_said_to_be_for_cut_at():
+    circuit = chain()
+    circuit.h(0)
+    gate = next(i for i, item in enumerate(circuit.data) if len(item.qubits) == 2)
+    remedy = f"one label per qubit, or `CutAt([{gate}])` to cut these instructions"
+    with pytest.raises(CutError, match=re.escape(remedy)):
+        CutPlan.build(circuit, [gate])
+    assert CutPlan.build(circuit, CutAt([gate])).num_cuts == 1
+    for labels in (
+        [len(circuit.data) - 1],
+        [len(circuit.data)],
+        [True],
+        "A",
+        [],
+    ):  # none of a two-qubit gate
+        with pytest.raises(CutError, match=r"one label per qubit$"):
+            CutPlan.build(circuit, labels)
 
 
 @pytest.mark.parametrize("labels", [5, [["A"], ["A"], ["B"], ["B"]], {0: "A"}, AutoCut, iter("AB")])

@@ -25,7 +25,15 @@ from benchmarks._peers import Terms, addon, addon_terms, qcut, qcut_missing, qcu
 from benchmarks._report import Bar
 from benchmarks._runtime import check_same, empty_tasks, in_turns
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
-from benchmarks.figure import draw_fragments, draw_peers, draw_search, draw_shots, draw_wide
+from benchmarks.figure import (
+    draw_fragments,
+    draw_noise,
+    draw_peers,
+    draw_search,
+    draw_shots,
+    draw_wide,
+)
+from benchmarks.noise import LEAST, MITIGATIONS
 from benchmarks.overhead import POLICIES, VirtualRun
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.execution import TaskSpec, make_pool, run_tasks
@@ -72,6 +80,21 @@ def test_a_smoke_run_of_learning_holds_every_seed_and_writes_the_table(tmp_path:
     lines = table.read_text().splitlines()
     assert len([line for line in lines if line.startswith("|")]) == 2 + len(cells)
     assert lines[-1] == document["statement"]
+
+
+@pytest.mark.soak
+def test_a_smoke_run_of_noise_holds_every_way_and_mitigation() -> None:
+    document = smoke_run("noise")
+    cells = document["cells"]
+    found = {(cell["case"]["cuts"], cell["mitigated"]) for cell in cells}
+    assert found == {(cuts, name) for cuts in (0, 1) for name in MITIGATIONS}
+    for cell in cells:
+        assert cell["rms"] == pytest.approx(abs(cell["errors"][0]))
+        assert abs(cell["values"][0]) >= LEAST
+        assert cell["predicted"] > 0
+        assert 500 <= cell["shots"] <= 1500
+    assert [each["mitigated"] for each in document["trainings"]] == ["nothing", "readout"]
+    draw_noise(document)
 
 
 @pytest.mark.soak

@@ -164,6 +164,17 @@ def test_a_search_is_compared_with_those_for_other_widths(dest: Callable[..., Do
         "2 qubits a fragment, 26784 shots: 23784 for a standard error of 0.01, 3000 for 10" in out
     )
     assert "gate cx 1 × 2 × 5" in out
+    # A search knows one precision, and the command another: 23784 / 5².
+    assert "of 0.01, whatever precision is asked for. Shots go" in out
+    assert "inverse square: 951 for 0.05, which" in out
+    assert "precision 0.05: about" in out
+    plain = " ".join(dest(*plan[:4], "--no-draw").out.split())
+    assert "inverse square: 9742 for 0.015625, which" in plain  # 23784 · 0.64²
+    assert "precision 0.015625 (the default): about" in plain
+    shots = " ".join(dest(*plan[:4], "--no-draw", "--shots", 10).out.split())
+    assert "whatever precision is asked for. What a cut" in shots
+    same = " ".join(dest(*plan[:5], 0.01, "--no-draw").out.split())
+    assert "whatever precision is asked for. What a cut" in same
     # One qubit more, three, would change nothing.
     assert "2 2 2 1 10 23784 26784 1 3 2 2 1 10 23784 26784 1 4 4 1 0 1 10000 10300 0.385" in out
     assert "alternatives" not in dest("plan", file, "--label", "AABB", "--json").document
@@ -258,13 +269,13 @@ def test_text_shows_value_error_and_stages(dest: Callable[..., Done], file: Path
 
 
 @pytest.mark.parametrize("label", [(), ("--label", "AABB")])
-def test_one_shot_gives_no_standard_error(
+def test_one_shot_has_a_standard_error(
     dest: Callable[..., Done], file: Path, label: tuple[str, ...]
 ):
     query = ("estimate", file, *label, "--shots", 1)
     first = dest(*query).out.splitlines()[0]
-    assert re.fullmatch(r"value -?[0-9.]+ \(one shot a circuit gives no standard error\)", first)
-    assert dest(*query, "--json").document["stderr"] is None
+    assert re.fullmatch(r"value -?[0-9.]+ ± [0-9.]+", first)
+    assert dest(*query, "--json").document["stderr"] > 0.3  # about 1 uncut, and more where cut
 
 
 def test_a_sure_value_is_printed_with_an_error_of_zero(dest: Callable[..., Done], tmp_path: Path):
@@ -739,7 +750,8 @@ def test_plan_says_what_a_precision_takes(
     assert price["circuits"] == plan["num_circuits"] == 10
     assert 0 < price["optimal"] <= price["neyman"] <= price["uniform"]
     out = dest("plan", *query, "--no-draw").out
-    assert f"precision {(precision or (0, 1 / 64))[1]:g}: about so many shots in all: " in out
+    named = f"{precision[1]:g}" if precision else "0.015625 (the default)"
+    assert f"precision {named}: about so many shots in all: " in out
     assert f"optimal {price['optimal']}, " in out
     record = dest("estimate", *query, "--json").document["record"]
     assert 0.5 <= record["shots_total"] / price["optimal"] <= 2  # other draws of the pilot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -78,12 +79,22 @@ def crowded() -> CutPlan:
     return CutPlan.build(chain(30), range(30))
 
 
+def many() -> CutPlan:
+    """More fragments than have boxes: a chain of gate cuts, and a wire cut."""
+    circuit = chain(120)
+    circuit.append(CutWire(), [0])
+    circuit.rzz(0.1, 0, 7)
+    circuit.rzz(0.1, 50, 119)
+    cuts = [i for i, item in enumerate(circuit.data) if item.operation.name != "ry"]
+    return CutPlan.build(circuit, CutAt(cuts[2::3] + cuts[-2:]))
+
+
 def values(root: ElementTree.Element, name: str) -> list[str]:
     """Values of an attribute, in order."""
     return [value for each in root.iter() if (value := each.get(name)) is not None]
 
 
-@pytest.mark.parametrize("make", [mixed, star, large, long, crowded])
+@pytest.mark.parametrize("make", [mixed, star, large, long, crowded, many])
 def test_a_picture_has_every_fragment_every_cut_and_what_they_join(make: Callable[[], CutPlan]):
     plan = make()
     root = ElementTree.fromstring(plan.draw().svg)
@@ -109,6 +120,41 @@ def test_a_picture_says_of_what_kind_cuts_are_and_how_many_circuits_run():
     assert "1 gate and 1 wire" in text
     for circuits in plan.settings_per_fragment("minimal"):
         assert f"{circuits} circuit" in text
+
+
+def test_many_fragments_are_counted_by_kind_and_their_cuts_are_a_matrix():
+    plan = many()
+    assert plan.num_fragments > 30
+    root = ElementTree.fromstring(plan.draw("minimal").svg)
+    words = [text.text for text in root.iter(f"{SVG}text")]
+    kinds = Counter(
+        (fragment.num_qubits, len(fragment.slots), circuits)
+        for fragment, circuits in zip(
+            plan.fragments, plan.settings_per_fragment("minimal"), strict=True
+        )
+    )
+    assert 1 < len(kinds) < 12
+    start = words.index("circuits each") + 1
+    rows = [tuple(map(int, words[at : at + 4])) for at in range(start, start + 5 * len(kinds), 5)]
+    assert {row[1:]: row[0] for row in rows} == kinds
+    edges = {edge.get("data-edge"): edge for edge in root.iter(f"{SVG}g") if edge.get("data-edge")}
+    boxes = {box.get("data-box"): box for box in root.iter(f"{SVG}g") if box.get("data-box")}
+
+    def corner(group: ElementTree.Element, number: int) -> list[str]:
+        path = group.find(f"{SVG}path")
+        assert path is not None
+        return path.get("d", "").split("M")[1:][number].split("h")[0].split()
+
+    # A square stands in the row of one fragment and the column of the other, on both sides.
+    for edge, group in edges.items():
+        one, other = (corner(boxes[number], 0) for number in str(edge).split())
+        assert {tuple(corner(group, side)) for side in (0, -1)} == {
+            (one[0], other[1]),
+            (other[0], one[1]),
+        }
+    assert (
+        len({path.get("fill") for group in edges.values() for path in group if path.get("d")}) > 1
+    )
 
 
 def test_gates_have_names_in_small_circuits_and_none_in_large_ones():

@@ -80,8 +80,23 @@ def check_qaoa_maxcut(numbers: Numbers) -> None:
     assert numbers["cut"] == numbers["best_cut"] == 9
 
 
+def check_hybrid(numbers: Numbers) -> None:
+    """Every job is done once, though a device goes away; what is left of the value is its noise."""
+    assert numbers["jobs"] == 60
+    assert numbers["lost"] == numbers["twice"] == 0
+    assert numbers["jobs_0"] == 8
+    assert 1 <= numbers["failed"] <= 4  # one for each worker that had a job there
+    shares = [numbers[f"jobs_{number}"] for number in range(3)]
+    assert min(shares) > 0
+    assert sum(shares) == 60
+    # Two-qubit fragments lose a few per cent a gate and measurement, and gain nothing.
+    assert 0.5 < numbers["value"] < numbers["exact"]
+    assert 0 < numbers["stderr"] < 0.05
+
+
 CHECKS: dict[str, Callable[[Numbers], None]] = {
     "classifier": check_classifier,
+    "hybrid": check_hybrid,
     "estimator_qnn": check_estimator_qnn,
     "qaoa_maxcut": check_qaoa_maxcut,
     "vqc": check_vqc,

@@ -104,7 +104,7 @@ def test_the_file_is_made_with_the_first_look_up(path: Path):
         assert path.read_bytes() == b""
         journal.add("task", (np.array([1.0]),))
     header, line = (json.loads(text) for text in path.read_text("ascii").splitlines())
-    assert header["journal"] == 1
+    assert header["journal"] == 2
     assert set(header["versions"]) == {"distributed-estimator"}
     assert set(line) == {"key", "shapes", "data", "crc"}
 
@@ -225,7 +225,7 @@ def test_damage_after_opening_is_found(path: Path):
 def test_another_version_is_refused(path: Path, field: str):
     first, *rest = lines_of(filled(path))
     header = json.loads(first)
-    header[field] = 2 if field == "journal" else {"distributed-estimator": "0.0.1"}
+    header[field] = 3 if field == "journal" else {"distributed-estimator": "0.0.1"}
     path.write_bytes(b"".join([json.dumps(header).encode() + b"\n", *rest]))
     with pytest.raises(RecordError, match=r"do not mix, so go on with the one that wrote it"):
         Journal(path)

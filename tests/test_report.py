@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import file_size_limit
 from hostile_study import HOSTILE, hostile_study, task, traced_study, training_run, write_tasks
-from study_folders import StudyFolder, trained
+from study_folders import StudyFolder, small, trained
 
 from distributed_estimator.analysis import report
 from distributed_estimator.analysis.archive import (
@@ -36,7 +36,12 @@ from distributed_estimator.analysis.study import is_archive, load_study
 from distributed_estimator.cli.main import main
 from distributed_estimator.cli.report import study_report as report_command
 from distributed_estimator.errors import InputError, MissingExtraError, RecordError
-from distributed_estimator.records import RecordWriter, TrainingRecord, read_records
+from distributed_estimator.records import (
+    DeviceRecord,
+    RecordWriter,
+    TrainingRecord,
+    read_records,
+)
 
 PUBLISHED = Path(__file__).parents[1] / "docs" / "results" / "laptop"
 FIGURES = {
@@ -100,14 +105,6 @@ def contents(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def small(tmp_path, **more):
-    """A study with one pair of trainings."""
-    study = StudyFolder(tmp_path / "study", **more)
-    study.add("training", "train", trained(2.0))
-    study.add("training", "train", trained(3.0), cuts=3)
-    return study
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -699,6 +696,30 @@ def test_a_run_has_curves_stages_robustness_and_tasks(tmp_path):
     (tmp_path / "run" / "result.json").write_text(json.dumps(results))
     panels = charts_of(write_run_report(tmp_path / "run"))["perturbed"]["panels"]
     assert sum(len(data_in(panel)) for panel in panels) == 4
+
+
+def test_a_run_on_devices_says_what_each_did(tmp_path):
+    folder = training_run(tmp_path / "run")
+    assert "Jobs by device" not in write_run_report(folder).read_text("utf-8")
+    with RecordWriter(folder / "tasks.jsonl") as log:
+        for number, status in enumerate(("done", "failed", "done")):
+            log.write(
+                DeviceRecord(
+                    device=f"qpu-{number // 2}",
+                    job=number,
+                    task=f"task {number}",
+                    circuits=3,
+                    shots=100,
+                    status=status,
+                    **{name: 1.0 for name in ("submitted", "queued", "started")},
+                    **{name: 1.5 for name in ("finished", "returned")},
+                )
+            )
+    text = Structure(write_run_report(folder).read_text("utf-8")).text
+    shares = text[text.index("Jobs by device") :].split()
+    first, second = shares.index("qpu-0"), shares.index("qpu-1")
+    assert shares[first : first + 6] == ["qpu-0", "2", "1", "3", "300", "1"]
+    assert shares[second : second + 6] == ["qpu-1", "1", "0", "3", "300", "0.5"]
 
 
 def test_a_run_without_tasks_and_robustness_says_how_to_get_them(tmp_path):

@@ -251,6 +251,25 @@ def test_a_circuit_that_is_all_to_all_is_refused_with_the_width_that_would_do():
     assert max(widths(weak)) <= 3
 
 
+def test_no_contraction_is_looked_for_where_circuits_and_shots_cost_too_much(monkeypatch):
+    edges = [(one, other) for one in range(12) for other in range(one)]
+    circuit = pairs(12, edges, 0.02)
+    only_gates = AutoCut(3, seconds=0.5, wire_cuts=False, max_price=2e4)
+    with pytest.raises(CutError, match=r"operations to contract\), above .*, or raise `max_price`"):
+        CutPlan.build(circuit, only_gates)
+    monkeypatch.setattr(search, "_MANY", 5)  # four fragments are six pairs
+    refusal = r"more than .* circuits, .* uncounted operations to contract\), above .* qubits$"
+    with pytest.raises(CutError, match=refusal):
+        CutPlan.build(circuit, only_gates)
+    plan = CutPlan.build(circuit, "AAABBBCCCDDD")
+    full = search.predict(plan.fragments, plan.cuts, most=1e300)
+    assert full == plan.predicted
+    monkeypatch.delattr(search, "_flops")
+    quick = search.predict(plan.fragments, plan.cuts, most=1)
+    assert (quick.circuits, quick.width) == (full.circuits, full.width)
+    assert quick.least <= full.least < quick.price
+
+
 @pytest.mark.parametrize(
     "broken",
     [

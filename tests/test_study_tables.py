@@ -8,7 +8,7 @@ import re
 
 import pandas as pd
 import pytest
-from study_folders import StudyFolder, add_causes, paper_study, trained
+from study_folders import StudyFolder, add_causes, paper_study, small, trained
 
 from distributed_estimator.analysis.costs import CostModel, read_costs
 from distributed_estimator.analysis.report import StudyData
@@ -46,14 +46,6 @@ def one(data, table, **where):
 
 def unmatched(data, table):
     return [why for _, why in data.tables[table].unmatched]
-
-
-def small(tmp_path, **more):
-    """A study with one pair of trainings."""
-    study = StudyFolder(tmp_path / "study", **more)
-    study.add("training", "train", trained(2.0))
-    study.add("training", "train", trained(3.0), cuts=3)
-    return study
 
 
 def test_training_time_is_the_median_over_seeds_with_min_and_max(paper):

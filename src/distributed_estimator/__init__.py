@@ -9,7 +9,7 @@ From the caller's side to the device's and back::
     cutting         which gates and wires are cut, into which fragments, joined by which cores
     subexperiments  what is run of a fragment, with how many shots, as which tasks
     execution       when and where tasks run: policies, the dispatcher, pools, the journal
-    backends        how they run: a local simulator, any Qiskit sampler, a simulated fleet
+    backends        how they run: a local simulator, any Qiskit sampler, several of these, a fleet
     reconstruction  values, standard errors and derivatives from fragment tensors
     records         what is written down: query, task, training and device records
     reference       the paper's own pipeline, for comparison

@@ -10,6 +10,8 @@
     │   └── PlanTooLargeError          the plan would not fit in memory; nothing was allocated
     ├── BackendError (RuntimeError)    a simulator or sampler failed or refused a circuit
     │   ├── ThrottledError             a device asks to come again later
+    │   ├── DeviceLostError            a device is gone, and no other can do its work
+    │   ├── UnreachableError           a service cannot be reached, or refuses the account
     │   ├── TaskFailedError            tasks failed as often as they may, all others completed
     │   └── DeadlineError              too little had arrived when the deadline came
     ├── PoolError (RuntimeError)       workers or a cluster that cannot be started or reached
@@ -74,6 +76,14 @@ class ThrottledError(BackendError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class DeviceLostError(BackendError):
+    """A device is gone, and no other can take what it had to do; the message names the causes."""
+
+
+class UnreachableError(BackendError):
+    """A service cannot be reached, or refuses the account; jobs that it has are found again."""
 
 
 class TaskFailedError(BackendError):

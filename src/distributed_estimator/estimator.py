@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from threading import Event
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -24,7 +24,7 @@ from qiskit.primitives import (
     PrimitiveResult,
     PubResult,
 )
-from qiskit.providers import JobStatus
+from qiskit.providers import BackendV2, JobStatus
 
 from .backends import StatevectorBackend
 from .checks import (
@@ -32,24 +32,41 @@ from .checks import (
     check_kind,
     check_precision,
     check_whole,
-    described,
     from_numpy,
     is_number,
 )
 from .cutting import CutPlan, Cuts, SettingBasis, check_cuts
-from .errors import InputError, PoolError, RunCancelledError
+from .errors import InputError, PlanTooLargeError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
-from .pipeline import Evaluation, Pipeline, Price, Request
+from .pipeline import Evaluation, Pipeline, Prepared, Price, Request
 from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id, to_dict
 from .records.files import writer_of
-from .subexperiments import MOST_SHOTS, Accuracy, Allocation, Backend, ErrorNorm, Mitigation, Norms
+from .subexperiments import (
+    MOST_SHOTS,
+    Accuracy,
+    Allocation,
+    Backend,
+    ErrorNorm,
+    Mitigation,
+    Norms,
+    ServiceBackend,
+)
 from .views import EstimatorPubResult, EstimatorResult, Shown, changed, changes, counted
+
+if TYPE_CHECKING:
+    from .backends.noise import NoisePrice
+
+AnyBackend: TypeAlias = BaseSamplerV2 | Backend | BackendV2
+"""What `backend` may be, or a list of it may hold."""
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
+_NOISE_PRECISION = 0.01
+_SIMULATED = 20
+"""Qubits of a fragment up to which what noise costs is told from a simulation without it."""
 _ALREADY_CLOSED = "the estimator is closed: make a new one"
 _CLOSED = (
     "the estimator was closed before the run was complete: ask for its result inside the `with` "
@@ -153,13 +170,20 @@ class EstimatorOptions:
 class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
     """A run of the estimator as Qiskit's job; `stop` ends it early."""
 
-    def __init__(self, future: Future[PrimitiveResult[PubResult]], stop: Stop) -> None:
+    def __init__(
+        self, future: Future[PrimitiveResult[PubResult]], stop: Stop, num_pubs: int
+    ) -> None:
         super().__init__(str(uuid4()))
         self._future = future
         self._stop = stop
+        self._num_pubs = num_pubs
         over = self._over = Event()
         future.add_done_callback(lambda _: over.set())
         register(self)
+
+    def __repr__(self) -> str:
+        pubs, status = counted(self._num_pubs, "PUB"), self.status().name
+        return f"<EstimatorJob: {pubs}, {status}, {self.job_id()}>"
 
     def _renew_in_fork(self) -> None:
         """A run that is not over goes on in the parent alone."""
@@ -225,7 +249,9 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         cuts: Where to cut: a label per qubit (a string, or any sequence of hashables; character i
             labels qubit i), an `AutoCut`, a `CutAt`, a `CutPlan`, or None: at the marks in the
             circuit, if there are any.
-        backend: None: the local statevector simulator; or any `BaseSamplerV2`.
+        backend: None: the local statevector simulator; or any `BaseSamplerV2`, or backend of
+            Qiskit; or a list of these, whose items share the fragments of a circuit: see
+            `distributed_estimator.backends.devices.Devices`.
         pool: Where tasks run: "threads", "processes", "dask" or "ray" (started here, with the first
             task that needs them), a `Pool` of `distributed_estimator.execution`, or any
             `concurrent.futures.Executor`. What is given as an object is not closed here.
@@ -265,7 +291,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
     def __init__(
         self,
         cuts: Cuts = None,
-        backend: BaseSamplerV2 | Backend | None = None,
+        backend: AnyBackend | Sequence[AnyBackend] | None = None,
         pool: str | Pool | Executor = "threads",
         workers: int = 8,
         options: EstimatorOptions | None = None,
@@ -302,11 +328,19 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
     def _start(self) -> None:
         self._closed = False
         self._pace: tuple[Any, float] = None, float("inf")
+        pool, waits = make_pool(self.pool, self.workers), _has_service(self.backend)
+        if waits and not pool.in_process:
+            raise InputError(
+                f"`pool` is {pool.name!r}, and the connection to the service of "
+                f'{self.backend.name} travels to no other process: use pool="threads"; its threads '
+                "wait for the service, and take no processor"
+            )
+        options = self.options
         self.pipeline = Pipeline(
             self.cuts,
-            self.backend,
-            make_pool(self.pool, self.workers),
-            Conditions(self.options.policy, self.options.stragglers, self.journal),
+            _connected(self.backend, self.journal, self.trace),
+            pool,
+            Conditions(options.policy, options.stragglers, self.journal, patient=waits),
             basis=self.options.setting_basis,
             memory_limit=self.options.memory_limit,
             log=self.log,
@@ -396,7 +430,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
                     raise PoolError(_ALREADY_CLOSED) from None
                 raise
         future.add_done_callback(lambda _: self._end(stop))
-        return EstimatorJob(future, stop)
+        return EstimatorJob(future, stop, len(read))
 
     def price(
         self,
@@ -451,6 +485,77 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
             requests = (_apart(request) for request in requests)
         found = (simulated.price(request) for request in requests)
         return sum(found, Price(0, 0, 0, 0, 0.0))
+
+    def noise(self, pub: EstimatorPubLike, device: Any, *, shots: int = 100_000) -> NoisePrice:
+        """What a device's noise is expected to cost, whole and cut, before anything runs.
+
+        Errors are those that the device reports of its gates and its readout; see
+        `distributed_estimator.backends.noise` for what follows, and what is left out. Fragments of
+        up to 20 qubits are simulated here, for the size of the value and the spread of outcomes;
+        of others the largest value and spread are taken that the observable may have.
+
+        Args:
+            pub: A PUB as for `run`; of several values the largest counts.
+            device: A Qiskit backend, or a `Target`.
+            shots: Shots of each way, in all.
+
+        Raises:
+            BackendError: A fragment is wider than the device.
+            InputError: The PUB is not well formed, or nothing is known of the device's errors.
+
+        Example:
+            >>> from qiskit import QuantumCircuit
+            >>> from qiskit.providers.fake_provider import GenericBackendV2
+            >>> device = GenericBackendV2(3, noise_info=True, seed=1)
+            >>> circuit = QuantumCircuit(4)
+            >>> _ = circuit.ry(0.4, range(4))
+            >>> for qubit in range(3):
+            ...     _ = circuit.cx(qubit, qubit + 1)
+            >>> found = DistributedEstimator("AABB").noise((circuit, "ZZZZ"), device)
+            >>> found.whole is None, found.cut.qubits, 0 < found.cut.infidelity < 0.2
+            (True, 2, True)
+        """
+        from .backends import noise
+
+        target = noise.target_of(device)
+        total = check_whole("shots", from_numpy(shots))
+        (read,) = read_pubs([pub], _NOISE_PRECISION)
+        uncut = replace(read, circuit=noise.without_marks(read.circuit))
+        own, spread, value = self._foretold(self.cuts, read)
+        same, uncut_spread, _ = self._foretold("A" * read.circuit.num_qubits, uncut)
+        fits = target.num_qubits is None or same.max_qubits <= target.num_qubits
+        parts = [noise.fragment_noise(each, target) for each in same.experiments if fits]
+        return noise.noise_price(
+            noise.CircuitNoise.of_all(parts) if fits else None,
+            [noise.fragment_noise(each, target) for each in own.experiments],
+            shots=total,
+            value=value,
+            spreads=(uncut_spread, spread),
+        )
+
+    def _foretold(self, cuts: Cuts, pub: Pub) -> tuple[Prepared, float, float]:
+        """A plan, variance times shots of its values, and their size, without noise."""
+        options = EstimatorOptions(
+            seed=self.options.seed,
+            setting_basis=self.options.setting_basis,
+            memory_limit=self.options.memory_limit,
+        )
+        with DistributedEstimator(cuts, workers=self.workers, options=options) as simulated:
+            batch = merge([pub])
+            observables = batch.observables
+            prepared, _ = simulated.pipeline.preparation.prepare(batch.circuit, observables)
+            if prepared.max_qubits <= _SIMULATED:
+                asked = pub.circuit, pub.observables, pub.values
+                try:
+                    price = simulated.price([asked], precision=_NOISE_PRECISION)
+                    exact = simulated.run([asked], precision=0).result()[0].data.evs
+                    spread = price.optimal * _NOISE_PRECISION**2
+                    return prepared, spread, float(np.abs(exact).max(initial=0.0))
+                except PlanTooLargeError:
+                    pass
+        query, _, weights = observables.entries(batch.observable)
+        norm = float(np.bincount(query, np.abs(weights), 1).max())
+        return prepared, prepared.plan.sampling_overhead * norm**2, norm
 
     def probabilities(
         self,
@@ -539,6 +644,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         self._jobs.shutdown(wait=False)
         if not isinstance(self.pool, Pool | Executor):
             self.pipeline.pool.close()
+        if isinstance(self.pipeline.backend, ServiceBackend):
+            self.pipeline.backend.close()
         for file in filter(None, (self.journal, self.log, self.trace)):
             file.close()
 
@@ -722,19 +829,29 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
         start = stop
 
 
-def _backend(backend: BaseSamplerV2 | Backend | None, memory_limit: int | None) -> Backend:
+def _backend(backend: AnyBackend | Sequence[AnyBackend] | None, limit: int | None) -> Backend:
     if backend is None:
-        return StatevectorBackend(memory_limit)
+        return StatevectorBackend(limit)
     if isinstance(backend, BaseSamplerV2):
         from .backends.sampler import SamplerBackend
 
         return SamplerBackend(backend)
-    if isinstance(backend, type) or not hasattr(backend, "expected_seconds"):
-        raise InputError(
-            f"`backend` is {described(backend)}: give None for the statevector simulator, or an "
-            "instance of any Qiskit BaseSamplerV2"
-        )
-    return backend
+    if isinstance(backend, list | tuple):
+        from .backends.devices import Devices
+
+        return Devices(backend)
+    from .backends.devices import backend_from
+
+    return backend_from(backend)
+
+
+def _has_service(backend: Backend) -> bool:
+    return isinstance(backend, ServiceBackend) and backend.has_service
+
+
+def _connected(backend: Backend, book: Journal | None, log: RecordWriter | None) -> Backend:
+    """The backend with its jobs in a journal, where it has any."""
+    return backend.with_jobs(book, log) if isinstance(backend, ServiceBackend) else backend
 
 
 def _kind(circuit: QuantumCircuit, accuracy: Accuracy) -> tuple[int, int, Accuracy]:

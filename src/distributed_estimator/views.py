@@ -160,10 +160,10 @@ def with_error(value: float, stderr: float) -> str:
         >>> with_error(-0.0040460, 0.01532), with_error(0.5, 0.0)
         ('-0.004 ± 0.015', '0.5 ± 0')
         >>> with_error(0.5, math.nan)
-        '0.5 (one shot a circuit gives no standard error)'
+        '0.5 (no standard error)'
     """
     if math.isnan(stderr):
-        return f"{value:.12g} (one shot a circuit gives no standard error)"
+        return f"{value:.12g} (no standard error)"
     if stderr == 0:
         return f"{value:.12g} ± 0"
     digits = max(0, 1 - math.floor(math.log10(stderr)))

@@ -19,17 +19,10 @@ MOST_RADIANS = 1e6
 
 @dataclass(frozen=True)
 class AccuracyPoint:
-    """How a network does on samples perturbed by one magnitude.
+    """How a network does on samples perturbed by one magnitude, in radians.
 
-    Attributes:
-        magnitude: Of the perturbation, in radians; 0: none.
-        accuracy: Share of samples on the right side of 0, the mean over the draws of a sample.
-        low: Lower end of the 95 % interval of `accuracy`.
-        high: Its upper end.
-        loss: Mean loss over samples and draws.
-
-    Raises:
-        InputError: A number is out of range.
+    `accuracy` is the share of samples on the right side of 0, the mean over the draws of a sample,
+    with its 95 % interval from `low` to `high`; `loss` is the mean over samples and draws.
     """
 
     magnitude: float
@@ -50,12 +43,7 @@ class AccuracyPoint:
 
 @dataclass(frozen=True)
 class AccuracyCurve:
-    """One attack over a grid of magnitudes.
-
-    Attributes:
-        attack: gaussian, fgsm or pgd.
-        points: By rising magnitude.
-    """
+    """One attack (gaussian, fgsm or pgd) over a grid of rising magnitudes."""
 
     attack: str
     points: tuple[AccuracyPoint, ...]
@@ -68,19 +56,11 @@ class AccuracyCurve:
 
     @classmethod
     def of(cls, attack: str, points: Sequence[Sequence[float]]) -> AccuracyCurve:
-        """A curve from its points as records hold them: magnitude, accuracy, low, high.
-
-        Raises:
-            InputError: A point has fewer numbers, or one is out of range.
-        """
+        """A curve from its points as records hold them: magnitude, accuracy, low, high."""
         if any(len(point) < 4 for point in points):
             raise InputError("a point of the curve has not [magnitude, accuracy, low, high]")
-        return cls(
-            attack,
-            tuple(
-                AccuracyPoint(point[0], point[1], point[2], point[3], math.nan) for point in points
-            ),
-        )
+        found = (AccuracyPoint(m, a, low, high, math.nan) for m, a, low, high, *_ in points)
+        return cls(attack, tuple(found))
 
     @property
     def mean_accuracy(self) -> float:
@@ -102,12 +82,7 @@ def percent(share: float) -> str:
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a proportion (Wilson 1927), never empty and never outside [0, 1].
 
-    Args:
-        share: The observed proportion; the mean of proportions may be given too.
-        count: Independent samples it is the mean of.
-
-    Raises:
-        InputError: An argument is out of range.
+    `share` may be the mean of proportions, too; `count` are the independent samples.
 
     Example:
         >>> [round(end, 3) for end in wilson_interval(1.0, 20)]

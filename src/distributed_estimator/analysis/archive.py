@@ -30,14 +30,9 @@ _LEFT_BEHIND = re.compile(r"\.[0-9a-f]{8}")
 
 
 class Manifest(msgspec.Struct):
-    """What an archive says of itself.
+    """What an archive says of itself: runs by status, traces left out, SHA-256 of its other files.
 
-    Attributes:
-        study_hash: Of the study's configuration.
-        runs: How many there are, by status.
-        traces_left_out: Files with single tasks and jobs that are not in it.
-        records_sha256: SHA-256 over its other files.
-        archive_version: 2; earlier archives, of compressed logs, say nothing.
+    Earlier archives, of compressed logs, say no version.
     """
 
     study_hash: str
@@ -51,13 +46,8 @@ class Manifest(msgspec.Struct):
 class Archive:
     """What became of a study's runs.
 
-    Attributes:
-        out: The archive.
-        ended: How many runs are in it with their records, by status.
-        unfinished: Runs that are in it by name alone, with their experiments.
-        sizes: Bytes by file.
-        left_out: Traces that are not in it.
-        digest: SHA-256 of what is in it.
+    `ended` counts runs that are in the archive with their records, by status; `unfinished` has the
+    experiments of those that are in it by name alone, `sizes` bytes by file.
     """
 
     out: Path
@@ -179,11 +169,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def records_hash(folder: Path) -> str:
-    """SHA-256 over the files of an archive but for its manifest.
-
-    Raises:
-        RecordError: One cannot be read.
-    """
+    """SHA-256 over the files of an archive but for its manifest."""
     total = hashlib.sha256()
     for name in (name for name in _FILES if name != MANIFEST):
         try:
@@ -241,15 +227,9 @@ def replaced_files(
 ) -> Iterator[Path]:
     """A folder to fill, whose files take their places in `out` at the end.
 
-    If it cannot be filled, or a folder is in the place of a file, `out` is as it was.
-
-    Args:
-        out: The folder, which is made if need be.
-        known: Files in it that are removed if they are not among the new ones; others stay.
-        last: A file that is removed first and takes its place last: where it is, all are whole.
-
-    Raises:
-        RecordError: The operating system refused to write.
+    If it cannot be filled, or a folder is in the place of a file, `out` is as it was. Of the files
+    in it, `known` ones that are not among the new are removed, others stay. The file `last` is
+    removed first and takes its place last: where it is, all are whole.
     """
     new = out / f".{secrets.token_hex(4)}"
     made = [place for place in (out, *out.parents) if not place.exists()]

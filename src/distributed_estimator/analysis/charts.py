@@ -65,13 +65,9 @@ _CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure.
+    """One figure: panels, and the colours of series that can be hidden.
 
-    Attributes:
-        title: Its heading.
-        panels: Its charts.
-        colours: Of each series that can be hidden.
-        logarithmic: Whether its bars are drawn over powers of ten.
+    Bars of a logarithmic one are drawn over powers of ten.
     """
 
     title: str
@@ -83,9 +79,9 @@ class Figure:
 # Pictures and specifications
 
 
-def require_charts() -> None:
-    """Raises MissingExtraError, with the install command, if charts cannot be drawn."""
-    require("vl_convert", "report", "a chart", "vl-convert-python")
+def require_charts() -> Any:
+    """What draws charts; raises MissingExtraError, with the install command, if it is missing."""
+    return require("vl_convert", "report", "a chart", "vl-convert-python")
 
 
 def _panel(title: str, rows: Sequence[Row], height: int, layers: Sequence[Layer]) -> Panel:
@@ -132,13 +128,8 @@ def _independent(*channels: str) -> Panel:
 
 
 def write_picture(chart: Panel, *paths: Path) -> None:
-    """Writes a chart as PNG or SVG, by the ending of each path; files appear whole or not at all.
-
-    Raises:
-        MissingExtraError: vl-convert is not installed.
-        OSError: The operating system refused to write.
-    """
-    vl_convert = require("vl_convert", "report", "a chart", "vl-convert-python")
+    """Writes a chart as PNG or SVG, by the ending of each path, whole or not at all."""
+    vl_convert = require_charts()
     specification = {**_SCHEMA, **chart, "config": _CONFIG}
     for path in paths:
         with atomic(path, durable=False) as unfinished:
@@ -150,7 +141,7 @@ def write_picture(chart: Panel, *paths: Path) -> None:
 
 
 def _renumbered(svg: str) -> str:
-    """The same picture with clip paths numbered from 0: Vega counts on from picture to picture."""
+    """The same with clip paths numbered from 0, as Vega counts on from picture to picture."""
     numbers: dict[str, int] = {}
     return re.sub(
         r"\bclip(\d+)\b", lambda found: f"clip{numbers.setdefault(found[1], len(numbers))}", svg
@@ -181,6 +172,10 @@ def page_specification(panel: Panel) -> Panel:
 def _name(text: str, part: pd.DataFrame, most: int = 60) -> str:
     """A panel's heading: what it shows and where its numbers come from."""
     return f"{one_line(text, most)} · {one_line(', '.join(sorted(set(part.origin))), 60)}"
+
+
+def _colours_of(rows: pd.DataFrame) -> dict[str, str]:
+    return {cuts_label(cuts): CUT_COLOURS[min(cuts, 4)] for cuts in sorted(set(rows.cuts))}
 
 
 # Bars
@@ -228,10 +223,10 @@ def bars(
         rows: `dataset`, `series`, `cuts`, `value`, `low`, `high`, `n`, `origin`, and if known
             `spread`, `basis` (what is not "measured" is drawn hollow), `queries`, `bound`.
         quantity: What the length of a bar is, with its unit.
-        level: Where to draw a line for "no change"; None: nowhere.
+        level: Where to draw a line for "no change".
         points: Whether to draw points instead of bars.
     """
-    colours = {cuts_label(cuts): CUT_COLOURS[min(cuts, 4)] for cuts in sorted(set(rows.cuts))}
+    colours = _colours_of(rows)
     wide = (rows.value > 0).all() and rows.value.max() / rows.value.min() > _WIDE
     logarithmic = bool(wide) and not points
     panels = []
@@ -242,9 +237,7 @@ def bars(
             floor = 10.0 ** math.floor(math.log10(least) - 0.3)
             domain = [floor, float(pd.concat([part.value, part.high]).max()) * 1.2]
         data = list(_bar_rows(part, quantity, floor))
-        layers = [
-            _point_layer(quantity, colours) if points else _bar_layer(quantity, colours, domain)
-        ]
+        layers = [_value_layer(quantity, colours, domain, points)]
         if any(row.get("has_spread") for row in data):
             layers.insert(0 if points else 1, _SPREAD)
         if any(pd.notna(row.get("bound")) for row in data):
@@ -256,32 +249,27 @@ def bars(
     return Figure(title, tuple(panels), colours, logarithmic)
 
 
-def _bar_layer(quantity: str, colours: Mapping[str, str], domain: Sequence[float] | None) -> Layer:
-    scale = {"type": "log", "domain": domain, "nice": False} if domain else {"zero": True}
-    guessed = "datum.basis != 'measured'"
+def _value_layer(
+    quantity: str, colours: Mapping[str, str], domain: Sequence[float] | None, points: bool
+) -> Layer:
+    scale = {"type": "log", "domain": domain, "nice": False} if domain else {"zero": not points}
     encoding = {
         "x": _field("value", quantity, axis={"labelOverlap": True}, scale=scale),
         "color": _key(colours, title=None, legend=None),
+        **_TOOLTIP,
+        **_AT_ROW,
+    }
+    if points:
+        style = {"filled": True, "opacity": 1, "size": 70, "yOffset": 8, "clip": True}
+        return _layer("point", encoding | {"shape": _NO_LEGEND}, "isValid(datum.value)", **style)
+    guessed = "datum.basis != 'measured'"
+    encoding |= {
         "x2": {"field": "floor"},
         "stroke": _key(colours, legend=None),
         "fillOpacity": {"condition": {"test": guessed, "value": 0.15}, "value": 1},
         "strokeDash": {"condition": {"test": guessed, "value": [4, 3]}, "value": [1, 0]},
-        **_TOOLTIP,
-        **_AT_ROW,
     }
     return _layer("bar", encoding, "isValid(datum.value)", **_BAR, strokeWidth=2)
-
-
-def _point_layer(quantity: str, colours: Mapping[str, str]) -> Layer:
-    encoding = {
-        "x": _field("value", quantity, axis={"labelOverlap": True}, scale={"zero": False}),
-        "color": _key(colours, title=None, legend=None),
-        "shape": _NO_LEGEND,
-        **_TOOLTIP,
-        **_AT_ROW,
-    }
-    style = {"filled": True, "opacity": 1, "size": 70, "yOffset": 8, "clip": True}
-    return _layer("point", encoding, "isValid(datum.value)", **style)
 
 
 def _level(axis: str, level: float) -> Layer:
@@ -317,12 +305,9 @@ def _bar_rows(rows: pd.DataFrame, quantity: str, floor: float) -> Iterator[Row]:
 
 
 def stages(title: str, rows: pd.DataFrame, *, absolute: bool) -> Figure:
-    """Stages of queries as stacked bars, with a panel for each data set.
+    """Stages of queries as stacked bars, of shares or median seconds; a panel for each data set.
 
-    Args:
-        title: Of the figure.
-        rows: `dataset`, `series`, `cuts`, `stage`, `n`, `median_seconds`, `share`, `origin`.
-        absolute: Whether to draw median seconds instead of shares.
+    Rows have `dataset`, `series`, `cuts`, `stage`, `n`, `median_seconds`, `share`, `origin`.
     """
     quantity = "median seconds of each stage of a query" if absolute else "share of the time (%)"
     panels = [
@@ -410,7 +395,7 @@ def curves(
         x: What is drawn to the right, with its unit.
         y: What is drawn upwards, with its unit.
         top: Where the upright axis ends; None: above the greatest.
-        level: Where to draw a line for "no change"; None: nowhere.
+        level: Where to draw a line for "no change".
         whole: Whether `x` are whole numbers.
         colours: Of the series; None: a cycle.
     """
@@ -458,7 +443,7 @@ def speed_up(title: str, rows: pd.DataFrame) -> Figure:
             }
             for row in pd.concat([ones, part]).itertuples()
         ]
-    colours = {cuts_label(c): CUT_COLOURS[min(c, 4)] for c in sorted(set(rows.cuts))}
+    colours = _colours_of(rows)
     return curves(title, found, "workers", "speed-up", level=1, whole=True, colours=colours)
 
 
@@ -513,9 +498,7 @@ def thinned(items: Sequence[ItemT]) -> list[ItemT]:
 def robustness(clean: AccuracyPoint | None, found: Sequence[AccuracyCurve]) -> Figure:
     """Accuracy by magnitude of a perturbation with its 95 % interval, one panel an attack.
 
-    Args:
-        clean: The unperturbed samples, where each curve begins; None: as the curves have it.
-        found: One an attack.
+    Each curve begins at the unperturbed samples, `clean`; None: as the curves have it.
     """
     panels = {}
     for curve in found:
@@ -619,10 +602,6 @@ def front_figure(front: Sequence[Row], chosen: Row, path: Path) -> None:
             `width`, `price`, `num_cuts`, `circuits`.
         chosen: The same of the plan that the search has chosen, which need not be among them.
         path: The file to write; it appears whole or not at all.
-
-    Raises:
-        MissingExtraError: vl-convert is not installed.
-        OSError: The operating system refused to write.
     """
     rows = [
         {**row, "key": "chosen" if row is chosen else "other widths"}
@@ -658,14 +637,7 @@ def front_figure(front: Sequence[Row], chosen: Row, path: Path) -> None:
 def training_figure(
     training: Sequence[TrainingRecord], queries: Sequence[QueryRecord], path: Path | str, title: str
 ) -> None:
-    """Draws loss, accuracy and stage shares of one training run as a PNG.
-
-    Args:
-        training: The run's training records, in order; `train_accuracy` and `test_accuracy` are
-            drawn where their metrics hold them.
-        queries: The run's query records.
-        path: The PNG to write; it appears whole or not at all.
-        title: What was trained and how.
+    """Draws loss, accuracy (where metrics hold it) and stage shares of a training run as a PNG.
 
     Raises:
         MissingExtraError: vl-convert is not installed.
@@ -691,12 +663,6 @@ def robustness_figure(
     clean: AccuracyPoint, found: Sequence[AccuracyCurve], path: Path | str, title: str
 ) -> None:
     """Draws accuracy over magnitude with its 95 % interval as a PNG, one panel an attack.
-
-    Args:
-        clean: The unperturbed samples; where each curve begins, and the level it falls from.
-        found: One an attack.
-        path: The PNG to write; it appears whole or not at all.
-        title: What was attacked.
 
     Raises:
         MissingExtraError: vl-convert is not installed.

@@ -86,13 +86,9 @@ class Features:
     """Numbers of a query, or of a batch, that decide its cost within a setup.
 
     Qubits and depth are those of the circuit that is cut; cuts, fragments and circuits (for one
-    binding) those of the plan after its reduction to what reaches the observables.
-
-    Attributes:
-        widest_fragment: Qubits of the widest fragment that runs.
-        num_subexperiments: Circuits times distinct local bindings.
-        shots: Shots a subexperiment, on average; 0 for exact values.
-        workers: Tasks that run at a time.
+    binding) those of the plan after its reduction to what reaches the observables. Subexperiments
+    are circuits times distinct local bindings, `shots` those of a subexperiment on average (0 for
+    exact values), `workers` the tasks that run at a time.
     """
 
     num_qubits: int
@@ -148,12 +144,6 @@ def _rows(features: Features) -> float:
     return features.num_subexperiments / max(1, features.num_circuits)
 
 
-def _amplitudes(features: Features) -> float:
-    """Amplitudes that gates touch, over all fragments and their bindings."""
-    states = 2.0 ** min(features.widest_fragment, _MOST_POWERS)
-    return _rows(features) * features.num_fragments * features.depth * states
-
-
 def _divided(term: Term) -> Term:
     """The share of a term for each worker that has a subexperiment to run."""
     return lambda f: term(f) / max(1, min(f.workers, f.num_subexperiments))
@@ -163,7 +153,10 @@ _SHARED: Mapping[str, Term] = {
     "fragments": lambda f: f.num_fragments,
     "circuits": lambda f: f.num_circuits,
     "subexperiments": lambda f: f.num_subexperiments,
-    "amplitudes": _amplitudes,
+    # That gates touch, over all fragments and their bindings.
+    "amplitudes": lambda f: (
+        _rows(f) * f.num_fragments * f.depth * 2.0 ** min(f.widest_fragment, _MOST_POWERS)
+    ),
     "shots": lambda f: f.num_subexperiments * f.shots,
     # Measurements inside a circuit, which only cuts bring, make simulators go shot by shot.
     "shots, if cut": lambda f: f.num_subexperiments * f.shots * (f.num_cuts > 0),
@@ -227,12 +220,10 @@ class Configuration:
 
 @dataclass(frozen=True, eq=False)
 class CostData:
-    """The data of a fit.
+    """The data of a fit: configurations by setup, each in the order of its features.
 
-    Attributes:
-        configurations: By setup, each in the order of its features.
-        left_out: Numbers of records that no law is fitted to, by the reason.
-        hash: SHA-256 over the records that are left, whatever their order and files.
+    `left_out` are numbers of records that no law is fitted to, by the reason; `hash` is SHA-256
+    over the others, whatever their order and files.
     """
 
     configurations: dict[Setup, tuple[Configuration, ...]]
@@ -247,14 +238,18 @@ class CostData:
             RecordError: A time is no number of seconds, a total is 0, or a count cannot be; names
                 the record.
         """
-        queries = [record for record in records if isinstance(record, QueryRecord)]
-        for record in queries:
-            check_record(record)
-        left_out = Counter(reason for each in queries if (reason := reason_left_out(each)))
-        kept = [record for record in queries if reason_left_out(record) is None]
+        left_out: Counter[str] = Counter()
+        kept = []
         times: defaultdict[Setup, defaultdict[Features, list[list[float]]]]
         times = defaultdict(lambda: defaultdict(list))
-        for record in kept:
+        for record in records:
+            if not isinstance(record, QueryRecord):
+                continue
+            check_record(record)
+            if reason := reason_left_out(record):
+                left_out[reason] += 1
+                continue
+            kept.append(record)
             seconds = [max(CLOCK, getattr(record, name)) for name in TIMES]
             times[Setup.of(record)][Features.of(record)].append(seconds)
         configurations = {
@@ -357,7 +352,8 @@ class HeldOut:
 
     def inside(self, factors: FloatArray) -> FloatArray:
         """Share of configurations' records within such intervals, per stage and total."""
-        return np.asarray(np.mean([_share(each, np.log(factors)) for each in self._logs()], axis=0))
+        shares = [(each <= np.log(factors)).mean(axis=0) for each in self._logs()]
+        return np.asarray(np.mean(shares, axis=0))
 
     def coverage(self, level: float) -> float:
         """Share of records inside intervals for the total that are made of other configurations."""
@@ -365,8 +361,8 @@ class HeldOut:
         folds = min(len(logs), MOST_FOLDS)
         for fold in range(folds):
             others = [each for i, each in enumerate(logs) if i % folds != fold]
-            widths = _widths(others, level)
-            shares.append(np.mean([_share(each, widths)[-1] for each in logs[fold::folds]]))
+            width = _widths(others, level)[-1]
+            shares.append(np.mean([(each[:, -1] <= width).mean() for each in logs[fold::folds]]))
         return float(np.average(shares, weights=[len(logs[fold::folds]) for fold in range(folds)]))
 
     def _logs(self) -> list[FloatArray]:
@@ -383,10 +379,6 @@ def _widths(logs: Sequence[FloatArray], level: float) -> FloatArray:
         np.concatenate(logs), place, axis=0, weights=np.concatenate(shares), method="inverted_cdf"
     )
     return found
-
-
-def _share(logs: FloatArray, widths: FloatArray) -> FloatArray:
-    return np.asarray((logs <= widths).mean(axis=0))
 
 
 def leave_one_out(configurations: Sequence[Configuration]) -> HeldOut:
@@ -428,13 +420,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Validation:
-    """How far predictions are off for configurations that the fit had not seen.
+    """How far predictions are off for so many configurations that the fit had not seen.
 
-    Attributes:
-        configurations: How many were held out.
-        median_error: By stage, and "total": the median of |predicted / measured - 1|, where
-            measured is the median over a configuration's records.
-        p90_error: The 90th percentile of the same.
+    `median_error` and `p90_error` are median and 90th percentile, by stage and "total", of
+    |predicted / measured - 1|, where measured is the median over a configuration's records.
     """
 
     configurations: Count
@@ -451,7 +440,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class SetupCosts:
-    """The law of one setup.
+    """The law of one setup; raises `ValueError` where a part is missing or a term is unknown.
 
     Attributes:
         setup: The setup.
@@ -460,9 +449,6 @@ class SetupCosts:
         ranges: Smallest and largest value of each feature in the fit.
         num_records: Records in the fit.
         validation: Each configuration against a fit without it.
-
-    Raises:
-        ValueError: A stage, a factor or a range is missing, or a term is unknown.
     """
 
     setup: Setup
@@ -503,11 +489,7 @@ class SetupCosts:
         )
 
     def predict(self, features: Features) -> Prediction:
-        """The cost of a configuration.
-
-        Raises:
-            InputError: It has more circuits than can be counted.
-        """
+        """The cost of a configuration; `InputError` if it has more circuits than can be counted."""
         outside = []
         try:
             seconds = stage_seconds(self.weights, features)
@@ -576,10 +558,10 @@ class CostModel(Struct, frozen=True, tag_field="kind", tag="cost_model"):
     def fit(
         cls, records: Iterable[Record], headers: Iterable[Header] = (), level: float = LEVEL
     ) -> CostModel:
-        """Fits stage costs to query records.
+        """Fits stage costs to query records; others are ignored.
 
         Args:
-            records: Query records; others are ignored.
+            records: The records.
             headers: Of the files that they come from.
             level: Probability of the intervals.
 
@@ -633,16 +615,12 @@ class CostModel(Struct, frozen=True, tag_field="kind", tag="cost_model"):
 
         Returns:
             By setup: errors, and by cost the share of records inside their intervals.
-
-        Raises:
-            RecordError: A record has a time that cannot be.
         """
         configurations = CostData.of(records).configurations
         found = {}
         for own in self.setups:
-            held = configurations.get(own.setup, ())
-            predicted = [stage_seconds(own.weights, each.features) for each in held]
-            if held:
+            if held := configurations.get(own.setup, ()):
+                predicted = [stage_seconds(own.weights, each.features) for each in held]
                 beside = HeldOut(held, np.array(predicted))
                 factors = np.array([own.factors[name] for name in COSTS])
                 found[own.setup] = Validation.of(beside), _by_cost(beside.inside(factors))
@@ -721,9 +699,7 @@ def read_costs(*paths: str | os.PathLike[str]) -> tuple[list[QueryRecord], list[
 def load_costs(*paths: str | os.PathLike[str], level: float = LEVEL) -> CostModel:
     """A model from one model file, or fitted to record files and folders of runs and studies.
 
-    Args:
-        paths: One model file, or any number of record files and folders.
-        level: Probability of the intervals of a fit; a file has its own.
+    `level` is the probability of the intervals of a fit; a file has its own.
 
     Raises:
         InputError: `level` is not between 0 and 1.
@@ -763,13 +739,13 @@ def read_model(path: Path) -> CostModel:
     Raises:
         RecordError: It is missing, damaged or of a newer schema.
     """
+    with refused("read", path):
+        content = path.read_bytes()
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(content)
         version = msgspec.convert(data, _Version).schema_version
         if version <= MODEL_VERSION:
             return msgspec.convert(data, CostModel)
-    except OSError as error:
-        raise RecordError(f"cannot read `{path}`: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # no JSON, or not of the declared types
         raise RecordError(
             f"`{path}` is no cost model that can be read ({error}): fit one with `dest predict "

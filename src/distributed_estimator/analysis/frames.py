@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -22,7 +22,7 @@ from ..errors import InputError, RecordError
 from ..records import KINDS, DeviceRecord, Header, QueryRecord, Record
 from ..records.environment import THREAD_VARIABLES
 from ..records.schema import PACKAGES
-from .load import Source, record_files, records_of
+from .load import Source, record_files, records_of, time_of
 
 if TYPE_CHECKING:
     import pandas
@@ -95,14 +95,9 @@ def to_polars(path: str | os.PathLike[str], kind: str = "query") -> polars.DataF
 def read_tables(
     path: str | os.PathLike[str], kinds: Sequence[str] = tuple(KINDS)
 ) -> dict[str, Any]:
-    """Reads a file or a folder of them, and makes a `pyarrow.Table` for each kind.
+    """A `pyarrow.Table` for each kind, of a file or a folder of them; raises as `to_pandas` does.
 
     Every table begins with the columns `file`, `study_run_id` and `experiment`.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-        RecordError: Nothing can be read there, a file is damaged or of a newer schema, or a kind is
-            unknown.
     """
     for kind in kinds:
         if kind not in KINDS:
@@ -113,15 +108,6 @@ def read_tables(
             if record.kind in rows:
                 rows[record.kind].append((source, record))
     return {kind: _table(KINDS[kind], found) for kind, found in rows.items()}
-
-
-def time_of(text: str) -> datetime | None:
-    """A time in a record as one in UTC; None: it cannot be read."""
-    try:
-        time = datetime.fromisoformat(text)
-        return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _table(kind: type[Record], rows: Sequence[tuple[Source, Record]]) -> Any:
@@ -197,19 +183,12 @@ def _held(value: Any) -> Any:
 
 @dataclass
 class Inventory:
-    """What record files hold.
+    """What record files hold: records by kind, run ids, and what wrote them.
 
-    Attributes:
-        files: How many files.
-        counts: Records by kind.
-        runs: Run ids of the records.
-        first: When the first query began, in UTC; None: there is no query.
-        last: When the last query began.
-        versions: By package, the versions that wrote the records; None: not installed.
-        processors: Models of the processors that they were made on.
-        commits: Of the source checkouts, with "+" where the source differed from the commit.
-        unreadable: What is wrong with each file that is damaged or newer than this release; its
-            records up to there count.
+    The `first` and `last` query began then, in UTC. `versions` are by package, None for one that
+    was not installed; `commits` have a "+" where the source differed from them. `unreadable` says
+    what is wrong with each file that is damaged or newer than this release, whose records up to
+    there count.
     """
 
     files: int = 0
@@ -228,8 +207,8 @@ class Inventory:
             "files": self.files,
             "records": dict(self.counts),
             "runs": len(self.runs),
-            "first": None if self.first is None else self.first.isoformat(),
-            "last": None if self.last is None else self.last.isoformat(),
+            "first": self.first and self.first.isoformat(),
+            "last": self.last and self.last.isoformat(),
             "versions": {name: _sorted(found) for name, found in self.versions.items()},
             "processors": _sorted(self.processors),
             "commits": _sorted(self.commits),
@@ -241,10 +220,10 @@ class Inventory:
         if isinstance(record, Header):
             for name, version in record.versions.items():
                 self.versions.setdefault(name, set()).add(version)
-            self.processors |= {record.processor} if record.processor is not None else set()
-            self.commits |= (
-                {record.commit + "+" * bool(record.dirty)} if record.commit is not None else set()
-            )
+            if record.processor is not None:
+                self.processors.add(record.processor)
+            if record.commit is not None:
+                self.commits.add(record.commit + "+" * bool(record.dirty))
         elif not isinstance(record, DeviceRecord):
             self.runs.add(record.run_id)
         began = time_of(record.started_at) if isinstance(record, QueryRecord) else None
@@ -254,11 +233,7 @@ class Inventory:
 
 
 def take_inventory(path: str | os.PathLike[str]) -> Inventory:
-    """Reads all records of a file or a folder, and goes on after a file that is damaged.
-
-    Raises:
-        RecordError: There is nothing at the path, or no record file.
-    """
+    """Reads all records of a file or a folder, and goes on after a file that is damaged."""
     inventory = Inventory()
     for file in record_files(path):
         inventory.files += 1

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import reprlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,18 +63,11 @@ _MOST_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class QueryTotals:
-    """What the queries of a run cost.
+    """What the queries of a run cost, over all records: single queries or batches.
 
-    Attributes:
-        records: Query records: single queries or batches.
-        queries: Expectation values asked for.
-        subexperiments: Circuits times bindings that were run.
-        shots: Shots over all of them; 0 for an exact run.
-        seconds: T_total over all records.
-        t_partition: Seconds of that stage over all records; so the next three.
-        t_generate: See `t_partition`.
-        t_execute: See `t_partition`.
-        t_reconstruct: See `t_partition`.
+    `queries` are expectation values asked for, `subexperiments` circuits times bindings that were
+    run, with so many `shots` (0 for an exact run). `seconds` is T_total, and each `t_…` its part of
+    a stage.
     """
 
     records: int = 0
@@ -102,22 +97,18 @@ def load_queries(path: Path | str) -> list[QueryRecord]:
     Raises:
         RecordError: If the file cannot be read, is damaged or holds no query.
     """
-    return _load(path, QueryRecord, "query")
+    return _load(path, QueryRecord)
 
 
 def load_training(path: Path | str) -> list[TrainingRecord]:
-    """The training records of a file, in the order they were written.
-
-    Raises:
-        RecordError: If the file cannot be read, is damaged or holds no training step.
-    """
-    return _load(path, TrainingRecord, "training")
+    """The training records of a file; see `load_queries`."""
+    return _load(path, TrainingRecord)
 
 
-def _load(path: Path | str, kind: type[RecordT], name: str) -> list[RecordT]:
+def _load(path: Path | str, kind: type[RecordT]) -> list[RecordT]:
     found = [record for record in read_records(path) if isinstance(record, kind)]
     if not found:
-        raise RecordError(f"`{path}` holds no {name} record: name the file of a finished run")
+        raise RecordError(f"`{path}` holds no {kind.kind} record: name the file of a finished run")
     return found
 
 
@@ -143,11 +134,7 @@ class StageRow:
 
 
 def stage_table(records: Sequence[QueryRecord]) -> tuple[StageRow, ...]:
-    """The stages in order, then their total: T_total = T_part + T_gen + T_exec + T_rec.
-
-    Raises:
-        RecordError: If there is no record.
-    """
+    """The stages in order, then their total: T_total = T_part + T_gen + T_exec + T_rec."""
     if not records:
         raise RecordError("no query record to tabulate: run a query with `log` first")
     return stages_of({name: [getattr(record, name) for record in records] for name in TIMES})
@@ -187,6 +174,15 @@ def check_record(record: QueryRecord) -> None:
             )
 
 
+def time_of(text: str) -> datetime | None:
+    """A time in a record as one in UTC; None: it cannot be read."""
+    try:
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 # Documents
 
 
@@ -204,11 +200,7 @@ def read_document(path: Path, kind: type[DocumentT]) -> DocumentT:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a JSON document.
-
-    Raises:
-        RecordError: It cannot be read, or is larger than any document of ours.
-    """
+    """The content of a JSON document; `RecordError` if it is larger than any of ours."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise RecordError(f"{path} is damaged: it is larger than {_MOST_BYTES // 2**20} MiB")
@@ -232,11 +224,7 @@ def parse(place: str, content: bytes | None, kind: type[DocumentT]) -> DocumentT
 
 
 def parse_any(place: str, content: bytes | None) -> Any:
-    """What a JSON document says.
-
-    Raises:
-        RecordError: It is not JSON.
-    """
+    """What a JSON document says."""
     try:
         data = parse_json(content or b"")
         if content and b"\\ud" in content.lower():  # which no data frame can hold
@@ -247,11 +235,7 @@ def parse_any(place: str, content: bytes | None) -> Any:
 
 
 def convert(place: str, data: Any, kind: type[DocumentT], within: str = "") -> DocumentT:
-    """Data of a document, checked against its declaration.
-
-    Raises:
-        RecordError: A field is missing or of another type.
-    """
+    """Data of a document, checked against its declaration."""
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
@@ -271,13 +255,8 @@ class RunFolders:
     def run_ids(self) -> list[str]:
         """Ids of its runs, sorted."""
         # One that was only just made has neither file yet.
-        return sorted(
-            {
-                place.parent.name
-                for name in ("run.json", "result.json")
-                for place in self.folder.glob(f"runs/*/{name}")
-            }
-        )
+        places = (self.folder.glob(f"runs/*/{name}.json") for name in ("run", "result"))
+        return sorted({place.parent.name for place in chain(*places)})
 
     def document(self, run_id: str, name: str) -> tuple[str, bytes | None]:
         """Where a document of a run stands, and what it says; None: it is not there."""
@@ -285,21 +264,13 @@ class RunFolders:
         return str(path), read_bytes(path) if path.exists() or name == "run.json" else None
 
     def log(self, run_id: str, name: str) -> list[Record]:
-        """Headers and records of a log of a run; none if it is not there.
-
-        Raises:
-            RecordError: They are damaged.
-        """
+        """Headers and records of a log of a run; none if it is not there."""
         place = self._place(run_id, name)
         return [] if place is None else list(read_records(place))
 
     def traced(self, *names: str) -> dict[str, int]:
         """How many of these logs each run has that has any."""
-        counts = {
-            run_id: sum(self._place(run_id, name) is not None for name in names)
-            for run_id in self.run_ids()
-        }
-        return {run_id: count for run_id, count in counts.items() if count}
+        return Counter(run for run in self.run_ids() for name in names if self._place(run, name))
 
     def _place(self, run_id: str, name: str) -> Path | None:
         places = (self.folder / "runs" / run_id / f"{name}{ending}" for ending in ("", ".gz"))
@@ -325,10 +296,10 @@ class Packed:
     def _of_kind(self, kind: str) -> dict[tuple[str, str], list[Record]]:
         """Records by run and log."""
         if kind not in self._logs:
-            found: dict[tuple[str, str], list[Record]] = defaultdict(list)
+            found: dict[tuple[str, str], list[Record]] = {}
             for run_id, file, record in self._records(kind):
-                found[run_id, file].append(record)
-            self._logs[kind] = dict(found)
+                found.setdefault((run_id, file), []).append(record)
+            self._logs[kind] = found
         return self._logs[kind]
 
     def _records(self, kind: str) -> Iterator[tuple[str, str, Record]]:
@@ -380,11 +351,7 @@ class Packed:
 
 
 def _read(path: Path, columns: Collection[str]) -> list[dict[str, Any]]:
-    """Rows of a Parquet file that has some columns.
-
-    Raises:
-        RecordError: It cannot be read, or is damaged.
-    """
+    """Rows of a Parquet file that has some columns."""
     import pyarrow
     from pyarrow import parquet
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -23,6 +24,7 @@ import msgspec
 from ..checks import require
 from ..errors import RecordError
 from ..records import (
+    DeviceRecord,
     Header,
     QueryRecord,
     TaskRecord,
@@ -84,16 +86,9 @@ def environment(**options: Any) -> Environment:
 def page(template: str, drawn: Mapping[str, Figure | Choices], **values: Any) -> str:
     """A page as one HTML file with its styles, scripts and data.
 
-    Scripts and styles other than the page's own are refused by the browser: the page's content
-    security policy names the hashes of its own.
-
-    Args:
-        template: Its name.
-        drawn: By the id of their element, a figure, or several to choose from.
-        values: Whatever else the template needs.
-
-    Raises:
-        MissingExtraError: Jinja2 or vl-convert is not installed.
+    It shows figures, or several to choose from, by the id of their element. Scripts and styles
+    other than the page's own are refused by the browser: the page's content security policy names
+    the hashes of its own.
     """
     require_pages()
     from markupsafe import Markup
@@ -115,9 +110,7 @@ def _asset(name: str) -> str:
 @cache
 def _library() -> str:
     """Vega with all it needs, as one script."""
-    from vl_convert import javascript_bundle
-
-    return javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return str(charts.require_charts().javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _document(figure: Figure | Choices) -> dict[str, Any]:
@@ -162,10 +155,8 @@ def check_page(path: Path, mark: str = _GENERATOR) -> None:
 
 def facts(begun: str, configuration: str, headers: Iterable[Mapping[str, Any]]) -> Rows:
     """What some records were made from, and the machines and versions that made them, each once."""
-    found: dict[str, dict[str, None]] = {
-        "Begun": {one_line(begun, 40): None},
-        "Configuration": {configuration: None},
-    }
+    found: dict[str, list[str]] = {"Begun": [one_line(begun, 40)], "Configuration": [configuration]}
+    found |= {name: [] for name in ("Machine", "Threads", "Versions", "Commit")}
     for one in headers:
         machine, commit = one.get("machine") or {}, one.get("commit")
         count, memory = machine.get("cpu_count"), machine.get("memory_bytes")
@@ -183,13 +174,9 @@ def facts(begun: str, configuration: str, headers: Iterable[Mapping[str, Any]]) 
             else [],
         }
         for name, texts in parts.items():
-            found.setdefault(name, {})[", ".join(str(text) for text in texts if text)] = None
-    for name in ("Machine", "Threads", "Versions", "Commit"):
-        found.setdefault(name, {})
-    return [
-        {"what": name, "which": one_line("; ".join(filter(None, texts)), 600) or "not known"}
-        for name, texts in found.items()
-    ]
+            found[name].append(", ".join(str(text) for text in texts if text))
+    shown = {name: "; ".join(filter(None, dict.fromkeys(texts))) for name, texts in found.items()}
+    return [{"what": name, "which": one_line(t, 600) or "not known"} for name, t in shown.items()]
 
 
 def href(target: Path, place: Path) -> str:
@@ -198,26 +185,24 @@ def href(target: Path, place: Path) -> str:
 
 
 def entry(
-    title: str,
-    rows: Any,
-    *,
-    drawn: bool,
-    missing: str = "",
-    notes: Sequence[str] = (),
-    links: Sequence[tuple[str, str]] = (),
+    title: str, rows: Any, figure: Any, missing: str = "", **more: Sequence[Any]
 ) -> dict[str, Any]:
-    """A figure and its table as the page's template takes them; `missing`: why there is none."""
-    shown = {"title": title, "rows": plain(rows), "drawn": drawn, "missing": missing}
-    return {**shown, "notes": notes, "links": links}
+    """A figure and its table as a page's template takes them, with `notes` and `links`.
+
+    Without a figure, `missing` says why there is none.
+    """
+    missing = "" if figure else missing
+    entry = {"title": title, "rows": plain(rows), "drawn": bool(figure), "missing": missing}
+    return {**entry, "notes": (), "links": (), **more}
 
 
 def timelines(queries: Iterable[tuple[str, PlacedQuery]]) -> tuple[Choices, Rows]:
     """Timelines of labelled queries, and a row of numbers for each."""
-    found = [
-        ((label, charts.timeline(label, query)), {"query": label, **timeline_numbers(query)})
-        for label, query in queries
-    ]
-    return [figure for figure, _ in found], [row for _, row in found]
+    found = list(queries)
+    return (
+        [(label, charts.timeline(label, query)) for label, query in found],
+        [{"query": label, **timeline_numbers(query)} for label, query in found],
+    )
 
 
 # The page of a run
@@ -228,7 +213,6 @@ class _Point(msgspec.Struct):
     accuracy: float
     low: float
     high: float
-    loss: float | None = None
 
 
 class _Curve(msgspec.Struct):
@@ -272,11 +256,9 @@ def write_run_report(
 def _run_page(folder: Path, records_href: str, command: str) -> str:
     if (folder / "study.json").is_file():
         raise RecordError(f"{folder} is a study: report it with `dest study report {folder}`")
-    names = [
-        f"{name}.jsonl{end}" for name in ("queries", "training", "tasks") for end in ("", ".gz")
-    ]
-    logs = [folder / name for name in names if (folder / name).is_file()]
-    records = list(read_records(*logs))
+    names = product(("queries", "training", "tasks"), ("", ".gz"))
+    logs = [folder / f"{name}.jsonl{end}" for name, end in names]
+    records = list(read_records(*(log for log in logs if log.is_file())))
     training = [record for record in records if isinstance(record, TrainingRecord)]
     if not training:
         raise RecordError(
@@ -289,26 +271,21 @@ def _run_page(folder: Path, records_href: str, command: str) -> str:
     placed = by_time(tasks, queries)
     places = {"median query": (len(placed) - 1) // 2, "slowest query": -1} if placed else {}
     choices, numbers = timelines((label, placed[place]) for label, place in places.items())
+    drawn: dict[str, Figure | Choices | None] = {
+        "loss": charts.loss(training),
+        "accuracy": charts.accuracy(training),
+        "stages": charts.run_stages(stages) if stages else None,
+        "perturbed": charts.robustness(None, curves) if curves else None,
+        "timeline": choices or None,
+    }
     measure = f"Not measured: `dest robustness {one_line(str(folder), 400)}` does it."
-    sections: dict[str, tuple[str, Figure | Choices | None, Rows, str]] = {
-        "loss": ("Training loss", charts.loss(training), _steps(training), "Not measured."),
-        "accuracy": ("Accuracy", charts.accuracy(training), [], "Not measured."),
-        "stages": (
-            "Estimator time by stage",
-            charts.run_stages(stages) if stages else None,
-            [asdict(row) for row in stages],
-            "Not measured.",
-        ),
-        "perturbed": (
-            "Accuracy on perturbed test samples",
-            charts.robustness(None, curves) if curves else None,
-            _points(curves),
-            measure,
-        ),
+    tables: dict[str, tuple[str, Rows, str]] = {
+        "loss": ("Training loss", _steps(training), "Not measured."),
+        "accuracy": ("Accuracy", [], "Not measured."),
+        "stages": ("Estimator time by stage", [asdict(row) for row in stages], "Not measured."),
+        "perturbed": ("Accuracy on perturbed test samples", _points(curves), measure),
         "timeline": (
-            "Tasks of single queries, by worker",
-            choices or None,
-            numbers,
+            *("Tasks of single queries, by worker", numbers),
             "Not recorded: train with `--trace`.",
         ),
     }
@@ -320,7 +297,7 @@ def _run_page(folder: Path, records_href: str, command: str) -> str:
     begun = min((record.started_at for record in queries), default="not known")
     return page(
         "run.html.jinja",
-        {key: figure for key, (_, figure, _, _) in sections.items() if figure is not None},
+        {key: figure for key, figure in drawn.items() if figure},
         title=f"Training run {one_line(name)}",
         steps=last.step,
         records=len(queries),
@@ -334,15 +311,10 @@ def _run_page(folder: Path, records_href: str, command: str) -> str:
             },
         },
         figures={
-            key: entry(
-                title,
-                rows,
-                drawn=figure is not None,
-                missing="" if figure is not None else missing,
-                links=[("Records", records_href)],
-            )
-            for key, (title, figure, rows, missing) in sections.items()
+            key: entry(title, rows, drawn[key], missing, links=[("Records", records_href)])
+            for key, (title, rows, missing) in tables.items()
         },
+        shares=_shares(folder),
         facts=facts(begun, _settings(summary), headers),
         command=one_line(command, 400),
     )
@@ -402,3 +374,26 @@ def _points(curves: Sequence[AccuracyCurve]) -> Rows:
         for curve in curves
         for point in curve.points
     ]
+
+
+def _shares(folder: Path) -> Rows:
+    """What each device did, real or simulated, as far as it was recorded."""
+    names = [f"{name}.jsonl{end}" for name in ("tasks", "devices") for end in ("", ".gz")]
+    logs = [folder / name for name in names if (folder / name).is_file()]
+    shares: dict[str, dict[str, Any]] = {}
+    for job in read_records(*logs) if logs else ():
+        if not isinstance(job, DeviceRecord):
+            continue
+        row = shares.setdefault(
+            job.device,
+            {"device": one_line(job.device, 80)}
+            | dict.fromkeys(("jobs", "failed", "circuits", "shots", "busy_s"), 0),
+        )
+        row["jobs"] += 1
+        row["busy_s"] += job.finished - job.started
+        if job.status == "done":
+            row["circuits"] += job.circuits
+            row["shots"] += job.circuits * job.shots
+        else:
+            row["failed"] += 1
+    return list(shares.values())

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,7 @@ _DESCRIPTION = [
     *("experiment", "pipeline", "dataset", "cuts", "seed", "workers", "policy", "straggler_p"),
     *("attempts", "cause"),
 ]
+_FIGURES = [name for section in WORDS["sections"].values() for name in section]
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -65,23 +67,23 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def remarks(study: Study, tables: Mapping[str, Table]) -> dict[str, Rows]:
-    """Everything that a reader of the results must know beside the numbers.
+    """Everything that a reader of the results must know beside the numbers: rows by kind.
 
-    Returns:
-        Rows by kind: `failed` and `unfinished` runs, `missing` experiments, `protocol` (where runs
-        differ from the paper's), `extrapolated` numbers, `origins` of all numbers with injected
-        `delays`, and `unmatched` runs that no ratio was made with.
+    `protocol` is where runs differ from the paper's, `unmatched` are runs that no ratio was made
+    with.
     """
     runs = study.runs
     done = runs[runs.status == "done"]
     delayed = done[done.straggler_p.fillna(0) > 0].rename(columns={"straggler_p": "p"})
-    bars, changed = tables["fig4_training_time"].rows, tables["changes"].rows
+    extrapolated = {
+        "training time": _where(tables["fig4_training_time"].rows, basis="extrapolated"),
+        "share of reconstruction": _where(tables["changes"].rows, change="workers"),
+    }
     columns = ["dataset", "series", "cuts", "queries", "variant"]
-    unmatched = [
-        {"table": table.name, "why": why, "run": run}
-        for table in tables.values()
-        for run, why in table.unmatched
-    ]
+    unmatched: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for table in tables.values():
+        for run, why in table.unmatched:
+            unmatched[table.name, why].append(run)
     return {
         "failed": _described(runs, "failed", study.damaged),
         "unfinished": _described(runs, "unfinished", dict.fromkeys(study.not_begun, "not begun")),
@@ -89,19 +91,14 @@ def remarks(study: Study, tables: Mapping[str, Table]) -> dict[str, Rows]:
         "protocol": [*_stated(study), *_departures(done)],
         "extrapolated": [
             row
-            for what, rows in (
-                ("training time", _where(bars, basis="extrapolated")),
-                ("share of reconstruction", _where(changed, change="workers")),
-            )
+            for what, rows in extrapolated.items()
             for row in rows.reindex(columns=columns).assign(number=what).to_dict("records")
         ],
         "origins": _counted(done, "origin"),
         "delays": _counted(delayed, "p"),
         "unmatched": [
-            {**dict(zip(("table", "why"), key, strict=True)), "runs": " ".join(sorted(part.run))}
-            for key, part in pd.DataFrame(unmatched, columns=["table", "why", "run"]).groupby(
-                ["table", "why"], sort=False
-            )
+            {"table": name, "why": why, "runs": " ".join(sorted(found))}
+            for (name, why), found in unmatched.items()
         ],
     }
 
@@ -135,8 +132,8 @@ def _stated(study: Study) -> Rows:
     stated = study.config.get("deviations")
     texts = stated if isinstance(stated, list) else []
     found += [("as the study states", str(text), "") for text in texts]
-    everywhere = {"experiment": "all", "dataset": "all"}
-    return [{**everywhere, "what": w, "found": f, "paper": paper} for w, f, paper in found]
+    columns = ("experiment", "dataset", "what", "found", "paper")
+    return [dict(zip(columns, ("all", "all", *row), strict=True)) for row in found]
 
 
 def _departures(done: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -164,13 +161,7 @@ def _departures(done: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class StudyData:
-    """Everything that a study's report shows, before any of it is written.
-
-    Attributes:
-        study: Its runs.
-        tables: Its tables and headlines.
-        remarks: What a reader must know beside them.
-    """
+    """Everything that a study's report shows, before any of it is written."""
 
     study: Study
     tables: Tables
@@ -207,11 +198,7 @@ class StudyData:
         found = []
         for question, part in self.tables.headlines.groupby("question"):
             lines = [
-                {
-                    **{k: row[k] for k in ("dataset", "series", "cuts", "n", "paper", "outcome")},
-                    **dict(zip(("value", "spread"), _found(row), strict=True)),
-                    "state": _STATES.get(row["outcome"], "open"),
-                }
+                {**row, **_found(row), "state": _STATES.get(row["outcome"], "open")}
                 for row in part.to_dict("records")
             ]
             title, first = WORDS["questions"][question]["title"], part.iloc[0]
@@ -222,13 +209,13 @@ class StudyData:
         """The cost model's error for each setup, with its 90th percentile."""
         return [
             {
-                "setup": one_line(row["setup"]),
-                "configurations": row["configurations"],
-                "value": f"{row['error_total']:.3g}",
-                "spread": f"p90 {row['p90_error_total']:.3g}",
-                "outcome": row["outcome"],
+                "setup": one_line(row.setup),
+                "configurations": row.configurations,
+                "value": f"{row.error_total:.3g}",
+                "spread": f"p90 {row.p90_error_total:.3g}",
+                "outcome": row.outcome,
             }
-            for row in self.tables["cost_model"].rows.to_dict("records")
+            for row in self.tables["cost_model"].rows.itertuples()
         ]
 
     def reasons(self) -> dict[str, Any]:
@@ -283,9 +270,8 @@ class StudyData:
     @cached_property
     def figures(self) -> dict[str, Figure]:
         """Every figure by name, in the order of a page; measured ones alone."""
-        names = [name for section in WORDS["sections"].values() for name in section]
-        drawn = ((name, _figure(name, self.table_of(name))) for name in names)
-        return {name: figure for name, figure in drawn if figure is not None}
+        drawn = {name: _figure(name, self.table_of(name)) for name in _FIGURES}
+        return {name: figure for name, figure in drawn.items() if figure is not None}
 
     def table_of(self, name: str) -> Table:
         """The table that holds the numbers of a figure."""
@@ -314,14 +300,16 @@ def _beside(rows: Rows, others: pd.DataFrame, keys: Sequence[str]) -> list[tuple
     return [(row, found.iloc[0].to_dict()) for row, found in pairs if not found.empty]
 
 
-def _found(row: Mapping[str, Any]) -> tuple[str, str]:
-    """A headline's number, and its spread."""
-    value, low, high = (row[name] for name in ("value", "low", "high"))
+def _found(row: Mapping[str, Any]) -> dict[str, str]:
+    """A headline's number, and its spread, as texts."""
+    value, low, high, spread = row["value"], row["low"], row["high"], ""
     if pd.isna(value):
-        return NOT_MEASURED, ""
+        return {"value": NOT_MEASURED, "spread": ""}
     if row["n"] > 1 and pd.notna(low):
-        return f"{value:.3g}", f"{row['spread']} {low:.3g} to {high:.3g}"
-    return f"{value:.3g}", f"p95 {high:.3g}" if pd.isna(low) and pd.notna(high) else ""
+        spread = f"{row['spread']} {low:.3g} to {high:.3g}"
+    elif pd.isna(low) and pd.notna(high):
+        spread = f"p95 {high:.3g}"
+    return {"value": f"{value:.3g}", "spread": spread}
 
 
 # Figures
@@ -389,13 +377,7 @@ def _both_sides(rows: pd.DataFrame, what: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """A report on the disk.
-
-    Attributes:
-        data: What it shows.
-        out: Its folder.
-        files: Everything in it.
-    """
+    """A report on the disk: what it shows, its folder, and everything in it."""
 
     data: StudyData
     out: Path
@@ -405,12 +387,12 @@ class WrittenReport:
 def write_report(
     folder: Path | str, out: Path | str | None = None, command: str | None = None
 ) -> WrittenReport:
-    """Writes report.html, README.md, summary.json, tables/ and figures/ of a study.
+    """Writes report.html, README.md, summary.json, tables/ and figures/ of a study or an archive.
 
     Files of earlier reports that cannot be made any more are removed; others are left alone.
 
     Args:
-        folder: A study's folder or an archive; only read.
+        folder: Of the study; only read.
         out: Where to write; None: `report` in the folder.
         command: What makes it again, for the reader; None: the plain command.
 
@@ -425,12 +407,11 @@ def write_report(
     check_page(place / "report.html")
     if command is None:
         command = shlex.join(["dest", "study", "report", str(folder)])
-    names = [name for section in WORDS["sections"].values() for name in section]
     tables = {name: f"tables/{name}.csv" for name in WORDS["tables"]}
-    known = [*tables.values(), *(f"figures/{n}.{kind}" for n in names for kind in ("png", "svg"))]
+    known = [*tables.values(), *(f"figures/{n}.{end}" for n in _FIGURES for end in ("png", "svg"))]
     # Of reports before `README.md` held all text.
     known += ["summary.md", "explanation.md", "deviations.md"]
-    known += [old for n in names for old in (f"tables/{n}.md", f"figures/{n}.json")]
+    known += [old for n in _FIGURES for old in (f"tables/{n}.md", f"figures/{n}.json")]
 
     def fill(data: StudyData, new: Path) -> str:
         (new / "figures").mkdir()
@@ -450,14 +431,8 @@ def write_report(
 def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenReport:
     """Makes README.md, summary.json and two pictures of all figures from an archive in `records/`.
 
-    Args:
-        folder: The results; its `records` is an archive of a study, which is only read.
-        out: Where to write; None: into `folder`.
-
-    Raises:
-        MissingExtraError: vl-convert or Jinja2 is not installed.
-        RecordError: There is no archive, it is damaged, or the results cannot be written, or only
-            over a README.md that is somebody's own; nothing was written.
+    They are written to `out`, or into the folder itself. Raises as `write_report` does, and
+    `RecordError` where there is no archive or it is damaged.
     """
     folder = given_path(folder)
     place = folder if out is None else given_path(out)
@@ -560,35 +535,27 @@ def _readme(
 
 
 def study_page(data: StudyData, place: Path, command: str) -> str:
-    """The report of a study as one HTML file.
-
-    Args:
-        data: What the study found.
-        place: The folder that the page will be in; its links begin there.
-        command: What makes it again.
-
-    Raises:
-        MissingExtraError: vl-convert or Jinja2 is not installed.
-    """
+    """The report of a study as one HTML file, whose links begin in the folder `place`."""
     sections = {
         section: {name.replace("_", "-"): _entry(data, name, place) for name in names}
         for section, names in WORDS["sections"].items()
     }
-    choices, rows, kinds = _timelines(data.study)
-    notes = ["Of each run, the query whose time is the median."]
-    notes += [f"{len(rows)} of {kinds} kinds are shown."] if len(rows) < kinds else []
-    without = "" if rows else "No run of this study recorded its tasks: not measured."
     figures: dict[str, Figure | Choices] = {
         name.replace("_", "-"): figure for name, figure in data.figures.items()
     }
+    choices, rows, kinds = _timelines(data.study)
+    notes = []
+    if rows:
+        notes = ["Of each run, the query whose time is the median."]
+        notes += [f"{len(rows)} of {kinds} kinds are shown."] if len(rows) < kinds else []
+        figures["timeline"] = choices
+    untraced = "No run of this study recorded its tasks: not measured."
     return page(
         "study.html.jinja",
-        {**figures, **({"timeline": choices} if rows else {})},
+        figures,
         title=f"Study {one_line(data.study.name)}, scale {one_line(data.study.scale)}",
         figures=sections,
-        timeline=entry(
-            "Tasks by worker", rows, drawn=bool(rows), missing=without, notes=notes if rows else ()
-        ),
+        timeline=entry("Tasks by worker", rows, choices, untraced, notes=notes),
         **_shared(data, command),
     )
 
@@ -598,21 +565,18 @@ def _entry(data: StudyData, name: str, place: Path) -> dict[str, Any]:
     title = figure.title if figure else table.title
     if table.rows.empty:
         remedy = f"Not measured. To run what is missing: {data.how_to_go_on}"
-        return entry(title, [], drawn=False, missing=remedy)
+        return entry(title, [], None, remedy)
     links = [("CSV", f"tables/{table.name}.csv")]
     links += [(k.upper(), f"figures/{name}.{k}") for k in ("svg", "png") if figure]
     links.append(("Records", href(data.study.folder, place)))
-    drawn = figure is not None
-    return entry(title, table_rows(table), drawn=drawn, notes=table.notes, links=links)
+    return entry(title, table_rows(table), figure, notes=table.notes, links=links)
 
 
 def _timelines(study: Study) -> tuple[list[tuple[str, Figure]], Rows, int]:
     """Timelines of one query of each kind that was traced, the median of its run by time.
 
+    Returns the figures with their labels, a row of numbers for each, and how many kinds there are.
     Task records that are damaged are warned of, and left out.
-
-    Returns:
-        The figures with their labels, a row of numbers for each, and how many kinds there are.
     """
     choices: list[tuple[str, Figure]] = []
     rows: Rows = []

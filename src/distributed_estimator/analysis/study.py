@@ -254,10 +254,10 @@ def _load_run(source: RunFolders | Packed, run_id: str) -> tuple[dict[str, Any],
             "two studies, or a folder that was renamed"
         )
     row = {**msgspec.structs.asdict(run), **msgspec.structs.asdict(config), "config": run.config}
+    row |= {"status": "unfinished", "attempts": None, "cause": None, "origin": ""}
     place, content = source.document(run_id, "result.json")
     if content is None:
-        row |= {"status": "unfinished", "attempts": None, "cause": None}
-        return {**row, **_numbers(place, run, Results()), "origin": ""}, []
+        return {**row, **_numbers(place, run, Results())}, []
     result = parse(place, content, ResultDocument)
     if result.run_id not in (None, run_id):
         raise ForeignError(
@@ -268,10 +268,9 @@ def _load_run(source: RunFolders | Packed, run_id: str) -> tuple[dict[str, Any],
     if not failed and result.results is None:
         raise RecordError(f"{place} is damaged: it is done without `results`")
     row |= {"status": result.status, "attempts": result.attempts}
-    row["cause"] = str(result.cause) if failed else None
     row |= _numbers(place, run, result.results or Results())
     if failed:
-        return {**row, "origin": ""}, []
+        return {**row, "cause": str(result.cause)}, []
     records = source.log(run_id, "queries.jsonl")
     queries = [record for record in records if isinstance(record, QueryRecord)]
     if run.kind == "queries" and not any(query.num_queries for query in queries):
@@ -302,11 +301,7 @@ def _numbers(place: str, run: RunDocument, results: Results) -> dict[str, Any]:
 
 
 def accuracy_curves(place: str, points: Mapping[str, Any]) -> list[AccuracyCurve]:
-    """Curves from their points, by attack, as a document at some place holds them.
-
-    Raises:
-        RecordError: They are no curves.
-    """
+    """Curves from their points, by attack, as a document at some place holds them."""
     try:
         return [AccuracyCurve.of(name, curve) for name, curve in points.items()]
     except InputError as error:

@@ -11,8 +11,9 @@ import math
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -80,36 +81,29 @@ Made = tuple[pd.DataFrame, Unmatched]
 class Table:
     """One table of a report.
 
-    Attributes:
-        name: Of its file.
-        title: Its heading.
-        experiment: That it was made from.
-        rows: Its columns and rows, with the run ids of each in `runs`; empty: not measured.
-        unmatched: Run ids that no row holds, each with the reason.
-        notes: How to read it.
+    Rows have the ids of their runs in the column `runs`; where there are none, nothing was
+    measured. `unmatched` are ids of runs that no row holds, each with the reason.
     """
 
     name: str
     title: str
     experiment: str
     rows: pd.DataFrame
-    unmatched: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
+    unmatched: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Tables:
-    """All tables of a study by name, and what of it the cost model was not validated with.
+    """All tables of a study by name, in the order of a report.
 
-    Attributes:
-        by_name: The tables, in the order of a report.
-        headlines: Numbers with a bar, and whether they meet it.
-        left_out: By reason, query records without a cost model; `setups` that are too small.
+    `headlines` are numbers with a bar, and whether they meet it; `left_out` says how much the cost
+    model was not validated with, by reason.
     """
 
     by_name: Mapping[str, Table]
     headlines: pd.DataFrame
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int]
 
     def __getitem__(self, name: str) -> Table:
         return self.by_name[name]
@@ -177,13 +171,10 @@ def series(runs: pd.DataFrame, compared: Collection[str] = ()) -> list[str]:
 
 def _varies(configs: Sequence[tuple[str, Mapping[str, Any]]], key: str) -> bool:
     """Whether a key has two values where runs would share a bar."""
-    seen: dict[str, str] = {}
-    for pipeline, config in configs:
-        shared = [pipeline, *(config.get(name) for name in ("dataset", *_FOLLOWS.get(key, ())))]
-        value = canonical(config.get(key))
-        if seen.setdefault(canonical(shared), value) != value:
-            return True
-    return False
+    names = ("dataset", *_FOLLOWS.get(key, ()))
+    bars = [canonical([pipeline, *map(config.get, names)]) for pipeline, config in configs]
+    values = [canonical(config.get(key)) for _, config in configs]
+    return len(set(zip(bars, values, strict=True))) > len(set(bars))
 
 
 def _value_label(key: str, value: Any) -> str:
@@ -657,8 +648,7 @@ def differences(study: Study) -> Made:
 def cost_model(study: Study) -> tuple[pd.DataFrame, dict[str, int]]:
     """How well the cost model predicts the study's own queries, each configuration held out.
 
-    Returns:
-        A row for each setup, and how much was left out by reason.
+    Returns a row for each setup, and how much was left out by reason.
     """
     data = CostData.of(study.queries.record)
     members: defaultdict[Setup, set[str]] = defaultdict(set)
@@ -672,8 +662,7 @@ def cost_model(study: Study) -> tuple[pd.DataFrame, dict[str, int]]:
             continue
         held_out = leave_one_out(configurations)
         found = Validation.of(held_out)
-        error = dict(found.median_error)
-        total = error.pop("total")
+        total = found.median_error["total"]
         rows.append(
             {
                 "setup": one_line(str(setup)),
@@ -683,7 +672,7 @@ def cost_model(study: Study) -> tuple[pd.DataFrame, dict[str, int]]:
                 "p90_error_total": found.p90_error["total"],
                 "inside_interval": held_out.coverage(LEVEL),
                 "outcome": _outcome(total, MOST_ERROR),
-                **{f"error_{stage}": value for stage, value in error.items()},
+                **{f"error_{stage}": found.median_error[stage] for stage in STAGES},
                 **_sources(study.runs[study.runs.run_id.isin(members[setup])]),
             }
         )
@@ -723,12 +712,11 @@ def headlines(study: Study, tables: Mapping[str, Table]) -> pd.DataFrame:
                 outcome = f"0 is {row['zero']} the interval" if has_interval else row["zero"]
             lines.append({"question": question, **row, **words, "outcome": outcome})
         known = {(row["dataset"].split("_")[0], row["cuts"]) for row in rows}  # widths are suffixes
-        for dataset in DATASETS:
-            for cuts in (3,) if question == "RQ1" else (1, 2, 3):
-                if (dataset, cuts) not in known:
-                    place = {"dataset": dataset, "series": SERIES["contracted"], "cuts": cuts}
-                    empty = {"n": 0, "spread": "", "outcome": NOT_MEASURED}
-                    lines.append({"question": question, **words, **place, **empty})
+        for dataset, cuts in product(DATASETS, (3,) if question == "RQ1" else (1, 2, 3)):
+            if (dataset, cuts) not in known:
+                place = {"dataset": dataset, "series": SERIES["contracted"], "cuts": cuts}
+                empty = {"n": 0, "spread": "", "outcome": NOT_MEASURED}
+                lines.append({"question": question, **words, **place, **empty})
     lines.sort(key=lambda line: (line["question"], line["dataset"], line["cuts"]))
     columns = ["question", "what", *_BAR, "value", "low", "high", "n", "spread", "bar", "outcome"]
     return pd.DataFrame(lines, columns=[*columns, "paper"]).fillna({"paper": ""})

@@ -12,14 +12,14 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import RecordError
 from ..records import DeviceRecord, QueryRecord, TaskRecord, atomic, given_path, plain, read_records
 from ..records.files import refused
 from .escape import natural
+from .load import time_of
 
 Event = dict[str, Any]
 SliceT = TypeVar("SliceT")
@@ -34,6 +34,11 @@ _COLOURS = {
     "cancelled": "white",
     "throttled": "yellow",
 }
+_PLACED = {
+    "task": ("schema_version", "run_id", "worker", "started", "finished"),
+    "device": ("schema_version", "device"),
+}
+"""Fields of records that the place of a slice says, or nobody asks for."""
 _QUERIES, _SUBMISSIONS, _FIRST_WORKER = 1, 2, 3
 """Threads of a run's process."""
 _QUERY_FIELDS = (
@@ -51,14 +56,7 @@ _SLICE_TOLERANCE = 1_000_000
 
 @dataclass(frozen=True)
 class PlacedQuery:
-    """A query with its tasks.
-
-    Attributes:
-        query_id: Of its records.
-        record: Its query record, if there is one.
-        tasks: Attempts at its tasks.
-        begin: When it began, which is 0 on the clock of its tasks; `end` when it ended.
-    """
+    """A query with the attempts at its tasks, whose clock is 0 at its begin."""
 
     query_id: str
     record: QueryRecord | None
@@ -68,11 +66,7 @@ class PlacedQuery:
 
 
 def nanoseconds(seconds: float, what: str) -> int:
-    """Seconds of a record as whole nanoseconds.
-
-    Raises:
-        RecordError: There is no number.
-    """
+    """Seconds of a record as whole nanoseconds; `RecordError` where there is no number."""
     scaled = seconds * 1_000_000_000
     if not math.isfinite(scaled):
         raise RecordError(f"{what} has the time {seconds}: a trace needs finite seconds")
@@ -117,45 +111,39 @@ def place_queries(
         groups.setdefault((task.run_id, task.query_id), []).append(task)
     begins = {key: _started(records[key]) for key in groups if key in records}
     origin = min(begins.values(), default=0)
-    dated: dict[str, list[tuple[int, int, str]]] = {run_id: [] for run_id, _ in groups}
-    undated: dict[str, list[tuple[int, str]]] = {run_id: [] for run_id in dated}
+    dated: dict[str, list[tuple[int, int, PlacedQuery]]] = {run_id: [] for run_id, _ in groups}
+    undated: dict[str, list[PlacedQuery]] = {run_id: [] for run_id in dated}
     for (run_id, query_id), members in groups.items():
         record, what = records.get((run_id, query_id)), f"query {query_id}"
         times = [*(task.finished for task in members), *([record.t_total] if record else [])]
         length = max(nanoseconds(seconds, what) for seconds in times)
+        begin = begins[run_id, query_id] - origin if record else 0
+        query = PlacedQuery(query_id, record, tuple(members), begin, begin + length)
         if record is None:
-            undated[run_id].append((length, query_id))
+            undated[run_id].append(query)
         else:
-            begin = begins[run_id, query_id] - origin
-            dated[run_id].append((begin, begin + length, query_id))
+            dated[run_id].append((begin, begin + length, query))
     found = {}
     for run_id, slices in dated.items():
-        rows = lanes(slices, _QUERY_TOLERANCE, rigid=True) or [[]]
-        end = max((row[-1][1] for row in rows if row), default=0)
-        for length, query_id in undated[run_id]:
-            rows[0].append((end, end + length, query_id))
-            end += length
-        found[run_id] = [
-            [
-                PlacedQuery(
-                    query_id, records.get((run_id, query_id)), tuple(groups[run_id, query_id]), *at
-                )
-                for *at, query_id in row
-            ]
-            for row in rows
+        rows = [
+            [replace(query, begin=begin, end=end) for begin, end, query in row]
+            for row in lanes(slices, _QUERY_TOLERANCE, rigid=True) or [[]]
         ]
+        end = max((row[-1].end for row in rows if row), default=0)
+        for query in undated[run_id]:
+            rows[0].append(replace(query, begin=end, end=end + query.end))
+            end += query.end
+        found[run_id] = rows
     return found
 
 
 def _started(record: QueryRecord) -> int:
-    try:
-        moment = datetime.fromisoformat(record.started_at)
-    except ValueError as error:
+    moment = time_of(record.started_at)
+    if moment is None:
         raise RecordError(
             f"query {record.query_id} has `started_at` {record.started_at!r}: a trace needs a time "
             "in ISO 8601"
-        ) from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        )
     return nanoseconds(moment.timestamp(), f"query {record.query_id}")
 
 
@@ -194,12 +182,7 @@ def chrome_trace(
     Each run is a process with a thread per worker, a thread of its queries and one of its
     submissions, and counts of tasks that wait and run. Where queries of a run overlapped in time,
     it has several processes. Devices are threads of one more process, on a clock of their own.
-
-    Args:
-        tasks: Attempts at tasks, of any runs.
-        devices: Jobs on simulated devices.
-        queries: Records of the tasks' queries, which say when each began (to the millisecond).
-            Queries without one are placed one after the other.
+    Queries begin when their records say (to the millisecond); those without one follow one another.
 
     Raises:
         RecordError: A record holds a time that is no number.
@@ -255,10 +238,7 @@ def trace_files(path: str | os.PathLike[str], *logs: str | os.PathLike[str]) -> 
 
 
 class _Attempt(NamedTuple):
-    """A slice of a worker or a device; `begun` is None where it never was.
-
-    `fields` are those of the event but for its place and times.
-    """
+    """A slice of a worker or a device, which may never have begun; `fields` of its event."""
 
     thread: str
     submitted: int
@@ -276,7 +256,7 @@ def _events(
             pid += 1
             yield from _named(pid, name)
             yield from _run_events(pid, row)
-    jobs = [_device_attempt(job) for job in devices]
+    jobs = [_attempt(job) for job in devices]
     if jobs:
         yield from _named(pid + 1, "devices")
         yield from _attempt_events(pid + 1, jobs, 1, "jobs")
@@ -291,7 +271,7 @@ def _run_events(pid: int, queries: Sequence[PlacedQuery]) -> Iterator[Event]:
         args = plain({"tasks": len(query.tasks), **args})
         fields = {"name": f"query {query.query_id}", "cat": "query", "args": args}
         yield _slice(pid, _QUERIES, query.begin, query.end, fields)
-        own = [_task_attempt(task, query.begin, query.query_id) for task in query.tasks]
+        own = [_attempt(task, query.begin) for task in query.tasks]
         jobs = Counter(
             (attempt.submitted, task.job, task.purpose)
             for attempt, task in zip(own, query.tasks, strict=True)
@@ -307,36 +287,25 @@ def _run_events(pid: int, queries: Sequence[PlacedQuery]) -> Iterator[Event]:
     yield from _attempt_events(pid, attempts, _FIRST_WORKER, "tasks")
 
 
-def _task_attempt(task: TaskRecord, origin: int, query_id: str) -> _Attempt:
-    left_out = {"run_id", "worker", "started", "finished"}
-    fields = _fields(task, f"fragment {task.fragment}", "task", left_out)
-    times = task.submitted, task.started, task.finished
-    what = f"task {task.key} of query {query_id}"
-    return _attempt(f"worker {task.worker}", times, origin, what, fields)
-
-
-def _device_attempt(job: DeviceRecord) -> _Attempt:
-    fields = _fields(job, f"job {job.job}", "device", {"device"})
-    times = job.queued, job.started, job.finished
-    return _attempt(job.device, times, 0, f"job {job.job} of device {job.device}", fields)
-
-
-def _attempt(
-    thread: str, times: tuple[float, float | None, float], origin: int, what: str, fields: Event
-) -> _Attempt:
-    submitted, begun, finished = times
-    submitted, finished = (origin + nanoseconds(at, what) for at in (submitted, finished))
-    begun = None if begun is None else origin + nanoseconds(begun, what)
+def _attempt(record: TaskRecord | DeviceRecord, origin: int = 0) -> _Attempt:
+    """A task on the clock of its query, which began at `origin`, or a job of a device."""
+    if isinstance(record, TaskRecord):
+        name, thread, waits = (
+            f"fragment {record.fragment}",
+            f"worker {record.worker}",
+            record.submitted,
+        )
+        what = f"task {record.key} of query {record.query_id}"
+    else:
+        name, thread, waits = f"job {record.job}", record.device, record.queued
+        what = f"{name} of device {thread}"
+    submitted, finished = (origin + nanoseconds(at, what) for at in (waits, record.finished))
+    begun = None if record.started is None else origin + nanoseconds(record.started, what)
     ended = finished if begun is None else max(begun, finished)
-    return _Attempt(thread, submitted, begun, ended, fields)
-
-
-def _fields(
-    record: TaskRecord | DeviceRecord, name: str, category: str, left_out: set[str]
-) -> Event:
-    args = {k: v for k, v in vars(record).items() if k not in {*left_out, "schema_version"}}
+    args = {k: v for k, v in vars(record).items() if k not in _PLACED[record.kind]}
     colour = {"cname": _COLOURS[record.status]} if record.status in _COLOURS else {}
-    return {"name": name, "cat": category, **colour, "args": plain(args)}
+    fields = {"name": name, "cat": record.kind, **colour, "args": plain(args)}
+    return _Attempt(thread, submitted, begun, ended, fields)
 
 
 def _attempt_events(

@@ -24,6 +24,7 @@ from ..forks import Lock
 from ..records import DeviceRecord, RecordWriter
 from ..records.files import writer_of
 from ..subexperiments import Backend, FragmentExperiment, FragmentResult, Task
+from .devices import soonest
 from .statevector import StatevectorBackend
 
 __all__ = [
@@ -448,18 +449,6 @@ class Fleet:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError('a fleet\'s queues live in one process: use pool="threads"')
-
-
-def soonest(
-    devices: Sequence[SimulatedQPU], circuits: int, shots: int, now: float
-) -> SimulatedQPU | None:
-    """The device that should have a job back first; None: it is too large for all of them.
-
-    Rate limits, queues, calibrations, latency and speed count, as `SimulatedQPU.estimate` sees
-    them. Of several that should have it back at the same time, it is the first.
-    """
-    able = (device for device in devices if device.takes(circuits))
-    return min(able, key=lambda device: device.estimate(circuits, shots, now), default=None)
 
 
 def _size(experiment: FragmentExperiment, task: Task) -> tuple[int, int]:

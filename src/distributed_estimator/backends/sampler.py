@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import UTC, datetime
 from math import prod
-from typing import Any
+from typing import Any, Self, get_args
 
 import numpy as np
+from qiskit.circuit import pauli_twirl_2q_gates
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
+from qiskit.transpiler.exceptions import TranspilerError
 
 from ..checks import check_kind, check_whole, from_numpy
-from ..cutting import FloatArray, IntArray
-from ..errors import BackendError, DistributedEstimatorError
+from ..cutting import BoolArray, FloatArray, IntArray
+from ..errors import BackendError, DistributedEstimatorError, InputError
 from ..forks import Lock
-from ..subexperiments import FragmentExperiment, FragmentResult, SettingFamily, Task
+from ..records import RecordWriter
+from ..subexperiments import (
+    FragmentExperiment,
+    FragmentResult,
+    JobBook,
+    Mitigation,
+    Readout,
+    SettingFamily,
+    Task,
+    content_of,
+    kept_as,
+)
+from .calibration import (
+    READOUT_REGISTER,
+    Calibrations,
+    ReadoutCalibration,
+    calibration_circuits,
+    misread,
+)
+from .jobs import ExecutionMode, JobRequest, Jobs, Mode, options_text, service_of
 from .seeds import comes_from, draws_of, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
@@ -24,6 +46,10 @@ _CIRCUITS_PER_JOB = 512
 _MOST_TEMPLATES = 1024
 _MOST_ANCILLAS = 8
 """In the place of a circuit's own measurements and resets, where Aer could run them as they are."""
+_COPIES = 16
+"""Copies of a circuit where readout is mitigated and no number is given."""
+_TWIRLS = 1
+"""Tells random numbers of twirling from others of a task's seed."""
 _PLAIN = "aer_simulator"
 """Aer's simulators of no device are named so, some with the method after it."""
 
@@ -46,9 +72,12 @@ class SamplerBackend:
             draw depends on it.
         shots_per_circuit: Shots a circuit takes at most; one that needs more is sent several times.
             None: as many as the backend says (`max_shots`), or any number.
+        mode: "batch" or "session": jobs of a sampler of `qiskit-ibm-runtime` are sent in one, which
+            is opened with the first job and closed with the estimator. None: as the sampler is.
 
     Raises:
-        InputError: `sampler` is none, or a number is not a positive whole number.
+        InputError: `sampler` is none, a number is not a positive whole number, or the sampler
+            cannot send its jobs in this mode.
     """
 
     exact = False
@@ -59,12 +88,14 @@ class SamplerBackend:
         defer_measurements: bool | None = None,
         circuits_per_job: int = _CIRCUITS_PER_JOB,
         shots_per_circuit: int | None = None,
+        mode: ExecutionMode | None = None,
     ) -> None:
         check_kind("sampler", sampler, BaseSamplerV2, "an instance of any Qiskit BaseSamplerV2")
         self.sampler = sampler
-        self.circuits_per_job = check_whole("circuits_per_job", circuits_per_job)
+        most = _limit(sampler, "max_experiments") or circuits_per_job
+        self.circuits_per_job = min(check_whole("circuits_per_job", circuits_per_job), most)
         if shots_per_circuit is None:
-            shots_per_circuit = getattr(backend_of(sampler), "max_shots", None)
+            shots_per_circuit = _limit(sampler, "max_shots")
         self.shots_per_circuit = (
             None
             if shots_per_circuit is None
@@ -75,8 +106,12 @@ class SamplerBackend:
             if defer_measurements is None
             else defer_measurements
         )
-        self._templates: dict[tuple[str, tuple[bool, ...]], Template] = {}
+        self.mode = _checked_mode(mode, sampler)
+        self._mitigation, self._factor = Mitigation(), 1
+        self._templates: dict[tuple[object, ...], Template] = {}
         self._lock = Lock()
+        self._calibrations = Calibrations(self._device, keep=_is_real(device_of(sampler)))
+        self._mode, self._jobs = Mode(mode), Jobs()
 
     @property
     def name(self) -> str:
@@ -94,6 +129,7 @@ class SamplerBackend:
         """
         sampler, backend = self.sampler, backend_of(self.sampler)
         content = [
+            *([self._copies, self._twirls_gates, self._factor] if self._is_mitigated else []),
             f"{type(sampler).__module__}.{type(sampler).__qualname__}",
             self.defer_measurements,
             self.shots_per_circuit,
@@ -111,23 +147,123 @@ class SamplerBackend:
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As many as a job holds."""
-        return max(1, self.circuits_per_job // max(1, experiment.num_circuits))
+        return max(1, self._circuits_per_task // max(1, experiment.num_circuits))
 
     def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
         """As many as a job holds, where a binding has more."""
-        return self.circuits_per_job if experiment.num_circuits > self.circuits_per_job else None
+        most = self._circuits_per_task
+        return most if experiment.num_circuits > most else None
 
     def row_bytes(
         self, experiment: FragmentExperiment, angles: FloatArray, shots: int | None
     ) -> int:
         """The bits of all shots, and tables of their outcomes; no state vector."""
         bits = experiment.fragment.num_qubits + len(experiment.fragment.slots)
-        runs = min(experiment.num_circuits, self.circuits_per_job) * (shots or 0)
+        runs = min(experiment.num_circuits, self._circuits_per_task) * (shots or 0)
         return 16 * runs * bits + experiment.table_bytes()
 
     def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
         """Long enough to be a job of its own."""
         return 1.0
+
+    @property
+    def _copies(self) -> int:
+        """Copies of each circuit whose measured bits are flipped; 0: none is."""
+        asked = self._mitigation.twirling
+        return asked if asked is not None else _COPIES if self._mitigation.readout else 0
+
+    @property
+    def _twirls_gates(self) -> bool:
+        return bool(self._mitigation.twirling)
+
+    @property
+    def _is_mitigated(self) -> bool:
+        """Whether circuits are other than they are without mitigation."""
+        return self._copies > 0 or self._factor > 1
+
+    @property
+    def _device(self) -> str:
+        """What is calibrated."""
+        found = device_of(self.sampler)
+        return self.name if found is None else str(found.name)
+
+    @property
+    def _circuits_per_task(self) -> int:
+        return max(1, self.circuits_per_job // max(1, self._copies))
+
+    def mitigated(self, mitigation: Mitigation, factor: int = 1) -> SamplerBackend:
+        """The same sampler, its circuits twirled, and their gates run `factor` times over.
+
+        Circuits are transpiled once for all. Gates are twirled where they are cx, cz, ecr or iswap.
+
+        Raises:
+            InputError: Measurements are deferred to ancilla qubits, whose readout would be another.
+        """
+        check_whole("factor", from_numpy(factor), 1)
+        if factor % 2 == 0:
+            raise InputError(f"`factor` is {factor}: give an odd number")
+        if mitigation.readout and self.defer_measurements:
+            raise InputError(
+                f"errors of readout cannot be taken out of results of {self.name}, as measurements "
+                "inside circuits are deferred to ancilla qubits: pass "
+                "backend=SamplerBackend(sampler, defer_measurements=False), or leave `readout` out "
+                "of Mitigation where the sampler has no noise"
+            )
+        found = object.__new__(type(self))
+        found.__dict__.update(self.__dict__, _mitigation=mitigation, _factor=factor)
+        return found
+
+    def readout(self, experiment: FragmentExperiment) -> Readout:
+        """What is known of the readout of an experiment's circuits; calibrated if need be.
+
+        A calibration is two circuits that measure the qubits that those of the experiment do, after
+        nothing and after an X on each. It is remembered by the backend, and that of a real device
+        in the user's cache as well (`Calibrations`).
+
+        Raises:
+            BackendError: The sampler failed, or a qubit is misread nearly half of the time.
+        """
+        layout, fragment = experiment.layout, experiment.fragment
+        observed = np.full((layout.num_settings, fragment.num_qubits), -1, dtype=np.intp)
+        slots = np.full((layout.num_settings, len(fragment.slots)), -1, dtype=np.intp)
+        for family in filter(experiment.runs, layout.families):
+            template = self._template(experiment, family)
+            count = sum(family.measured)
+            where = np.ix_(family.numbers, np.flatnonzero(family.measured))
+            slots[where] = template.measured[:count]
+            where = np.ix_(family.numbers, np.array(template.observed, dtype=np.intp))
+            observed[where] = template.measured[count:]
+        qubits = np.unique(np.concatenate([observed.ravel(), slots.ravel()]))
+        qubits = qubits[qubits >= 0]
+        hours = self._mitigation.calibration_hours
+        rates = self._calibrations.rates(qubits.tolist(), hours, self._calibrate)
+        flips, stderrs, calibrated_at = rates
+        observed, slots = (
+            np.where(own < 0, -1, np.searchsorted(qubits, own)) for own in (observed, slots)
+        )
+        return Readout(self._device, qubits, flips, stderrs, observed, slots, calibrated_at)
+
+    def _calibrate(self, qubits: Sequence[int], earlier: int) -> ReadoutCalibration:
+        """Measure how often qubits are misread, for the time after some `earlier` ones."""
+        shots = self._mitigation.calibration_shots
+        target = getattr(backend_of(self.sampler), "target", None)
+        name = f"readout {self._device} {qubits} {shots} {earlier}"
+        seed = int(hashlib.sha256(name.encode()).hexdigest(), 16)
+        circuits = calibration_circuits(qubits, target)
+        pieces = _pieces(shots, self.shots_per_circuit)
+        pubs = [(circuit, None, piece) for piece in pieces for circuit in circuits]
+        try:
+            results = _on_one_thread(reseeded(self.sampler, seed)).run(pubs).result()
+            read = [misread(r.data[READOUT_REGISTER], n % 2 > 0) for n, r in enumerate(results)]
+        except Exception as error:
+            raise BackendError(
+                f"the sampler {self.name} failed to calibrate its readout: {error}"
+            ) from error
+        taken = sum(own for own, _ in read[::2]), sum(own for own, _ in read[1::2])
+        zeros, ones = (np.sum([own for _, own in read[n::2]], axis=0).tolist() for n in (0, 1))
+        return ReadoutCalibration(
+            datetime.now(UTC), taken, tuple(qubits), tuple(zeros), tuple(ones)
+        )
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Run the task's circuits as one job; see `Backend`.
@@ -137,7 +273,7 @@ class SamplerBackend:
         """
         try:
             pubs = list(self._pubs(experiment, task))
-            results = self._results(pubs, task.seed)
+            results = self._results(experiment, task, pubs)
             tables = [
                 np.zeros((len(task.angles), group.num_outcomes, experiment.layout.num_outcomes))
                 for group in experiment.groups
@@ -156,79 +292,197 @@ class SamplerBackend:
                 "backend=SamplerBackend(sampler, defer_measurements=True)"
             ) from error
 
-    def _results(self, pubs: Sequence[_Pub], seed: int) -> list[Any]:
+    @property
+    def has_service(self) -> bool:
+        """Whether jobs go to a service that keeps them; see `ServiceBackend`."""
+        return service_of(self.sampler, backend_of(self.sampler)) is not None
+
+    def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Self:
+        """The same with jobs in a book of the caller's; see `ServiceBackend`."""
+        if not self.has_service:
+            return self
+        fresh = object.__new__(type(self))
+        fresh.__dict__.update(self.__dict__)  # templates are the same
+        fresh._mode, fresh._jobs = Mode(self.mode), Jobs(book, log)
+        return fresh
+
+    def close(self) -> None:
+        """Close the batch or session that was opened; the next job opens another."""
+        self._mode.close()
+
+    def _results(
+        self, experiment: FragmentExperiment, task: Task, pubs: Sequence[_Pub]
+    ) -> list[Any]:
         """Results of one job, or of one for each number of shots if the sampler refuses that."""
         if not pubs:
             return []
-        sampler = _on_one_thread(reseeded(self.sampler, seed))
+
+        def send(own: Sequence[int], place: int, shots: int | None) -> Callable[[], list[Any]]:
+            def name() -> str:
+                return self._name_of(experiment, task) + (f" with {shots} shots" if shots else "")
+
+            contents = [pubs[n].content for n in own]
+            return self._send(contents, task.seed + place, name, task.key, shots)
+
         numbers = sorted({pub.shots for pub in pubs})
         try:
-            return list(sampler.run([pub.content for pub in pubs]).result())
-        except Exception as error:
+            wait = send(range(len(pubs)), 0, None)
+        except DistributedEstimatorError:
+            raise
+        except ValueError as error:  # not of what came back: that has been paid for
             if len(numbers) == 1 or "shots" not in str(error).lower():
                 raise
+        else:
+            return wait()
+        places = [[n for n, pub in enumerate(pubs) if pub.shots == number] for number in numbers]
+        waits = [send(own, n, numbers[n]) for n, own in enumerate(places)]
         found: dict[int, Any] = {}
-        for place, number in enumerate(numbers):
-            sampler = _on_one_thread(reseeded(self.sampler, seed + place))
-            own = [n for n, pub in enumerate(pubs) if pub.shots == number]
-            job = sampler.run([pubs[n].content for n in own], shots=number)
-            found.update(zip(own, job.result(), strict=True))
+        for own, wait in zip(places, waits, strict=True):
+            found.update(zip(own, wait(), strict=True))
         return [found[n] for n in range(len(pubs))]
+
+    def _send(
+        self,
+        contents: Sequence[tuple[Any, ...]],
+        seed: int,
+        name: Callable[[], str],
+        task: str,
+        shots: int | None = None,
+    ) -> Callable[[], list[Any]]:
+        """Send a job, or find it at its service; what is returned waits for its results.
+
+        Args:
+            contents: The PUBs as a sampler takes them.
+            seed: Of a sampler that takes one.
+            name: Gives all that determines the results, by which a service's job is found again.
+            task: What it is for, in records.
+            shots: Of all PUBs, for samplers that take one number a job; None: each has its own.
+
+        Raises:
+            UnreachableError: A service cannot be reached.
+            ValueError: The sampler refuses the circuits; nothing was sent.
+        """
+        backend = backend_of(self.sampler)
+
+        def own_sampler() -> BaseSamplerV2:
+            own = _on_one_thread(reseeded(self.sampler, seed))
+            return self._mode.applied(own, backend)
+
+        if not self.has_service:
+            sampler = own_sampler()
+            job = sampler.run(contents) if shots is None else sampler.run(contents, shots=shots)
+            return lambda: list(job.result())
+        request = JobRequest(name(), task, contents, shots, options_text(self.sampler))
+        sent = self._jobs.send(own_sampler, backend, request)
+        return lambda: self._jobs.results(sent, backend.name)
+
+    def _name_of(self, experiment: FragmentExperiment, task: Task) -> str:
+        return kept_as(self.identity, content_of(experiment, task), task)
+
+    def has_job(self, experiment: FragmentExperiment, task: Task) -> bool:
+        """Whether a service has a job of a task, or may have it, which has not failed."""
+        return self.has_service and self._jobs.has(self._name_of(experiment, task))
 
     def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[_Pub]:
         """Circuits of one family with as many shots each; one by one if they have no parameters."""
         shots = task.shots_of(experiment)
+        rng = np.random.default_rng((task.seed, _TWIRLS))
         for part in experiment.family_parts(task.circuits):
-            template = self._template(experiment, part.family)
+            templates = self._twirled(self._template(experiment, part.family), rng)
             groups, settings = np.divmod(np.arange(part.start, part.stop), part.family.num_settings)
             own = shots[:, groups, part.family.first + settings]
-            values = template.bind(task.angles)
-            values = values.reshape(len(own), len(values) // len(own), values.shape[1])
             for number in np.unique(own[own > 0]).tolist():
-                chosen = np.nonzero(own == number)
-                circuits = np.stack([chosen[0], groups[chosen[1]], settings[chosen[1]]])
-                bound = values[chosen[0], part.start + chosen[1]]
-                step = len(bound) if template.circuit.num_parameters else 1
-                for start in range(0, len(bound), step):
-                    places = slice(start, start + step)
-                    for piece in _pieces(number, self.shots_per_circuit):
-                        yield _Pub(part.family, template, circuits[:, places], bound[places], piece)
+                rows, places = np.nonzero(own == number)
+                circuits = np.stack([rows, groups[places], settings[places]])
+                copies, each = _copies_of(number, self._copies)
+                if not self._copies:
+                    flips = np.zeros((len(rows), 1, 0), dtype=bool)
+                else:
+                    flips = _balanced_flips(len(rows), copies, len(templates[0].measured), rng)
+                size = copies if len(templates) == 1 else 1
+                for place, template in enumerate(templates[: copies // size]):
+                    chosen = flips[:, place * size : (place + 1) * size]
+                    for pub in _bound(part.family, template, circuits, task.angles, chosen):
+                        for piece in _pieces(each, self.shots_per_circuit):
+                            yield replace(pub, shots=piece)
+
+    def _twirled(self, template: Template, rng: np.random.Generator) -> list[Template]:
+        """A template with random Paulis around gates, as often as there are copies; or as it is."""
+        if not (self._twirls_gates and template.circuit.num_nonlocal_gates()):
+            return [template]
+        circuits = pauli_twirl_2q_gates(
+            template.circuit,
+            seed=int(rng.integers(1 << 32)),
+            num_twirls=self._copies,
+            target=self._target,
+        )
+        return [replace(template, circuit=circuit) for circuit in circuits]
 
     def _template(self, experiment: FragmentExperiment, family: SettingFamily) -> Template:
-        key = experiment.key, family.measured
+        """Families of a fragment are laid out on the same qubits, those of the first."""
+        first = next(filter(experiment.runs, experiment.layout.families))
         with self._lock:
-            if key not in self._templates:
-                if len(self._templates) >= _MOST_TEMPLATES:
-                    self._templates.clear()
-                target = getattr(backend_of(self.sampler), "target", None)
-                defer, lost = self.defer_measurements, experiment.fragment.num_lost
+            if family.measured == first.measured or self.defer_measurements:
+                return self._made(experiment, family, None)
+            layout = self._made(experiment, first, None).layout
+            return self._made(experiment, family, layout)
+
+    def _made(
+        self, experiment: FragmentExperiment, family: SettingFamily, layout: Sequence[int] | None
+    ) -> Template:
+        """A template as it is remembered; the factors of noise share one transpiled circuit."""
+        key = experiment.key, family.measured, self._copies > 0
+        known = self._templates
+        if (*key, self._factor) not in known:
+            if len(known) >= _MOST_TEMPLATES:
+                known.clear()
+            if (*key, 1) not in known:
+                defer, fragment = self.defer_measurements, experiment.fragment
                 is_aer = comes_from(backend_of(self.sampler), "qiskit_aer")
-                self._templates[key] = make_template(
-                    *(experiment, family, target),
-                    defer=defer,
-                    purify=defer and (lost <= _MOST_ANCILLAS or not is_aer),
-                )
-            return self._templates[key]
+                try:
+                    known[*key, 1] = make_template(
+                        *(experiment, family, self._target),
+                        defer=defer,
+                        purify=defer and (fragment.num_lost <= _MOST_ANCILLAS or not is_aer),
+                        twirled=self._copies > 0,
+                        layout=layout,
+                    )
+                except TranspilerError as error:
+                    raise BackendError(
+                        f"fragment {fragment.index} ({fragment.num_qubits} qubits) does not fit "
+                        f"{self._device}, whose qubits and couplings that work are too few: "
+                        f"{error.message}. Cut more, or take another device"
+                    ) from error
+            known[*key, self._factor] = known[*key, 1].folded(self._factor, self._target)
+        return known[*key, self._factor]
+
+    @property
+    def _target(self) -> Any:
+        return getattr(backend_of(self.sampler), "target", None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Templates are made where they are used.
-        options = self.defer_measurements, self.circuits_per_job, self.shots_per_circuit
-        return type(self), (self.sampler, *options)
+        options = self.defer_measurements, self.circuits_per_job, self.shots_per_circuit, self.mode
+        state = {"_mitigation": self._mitigation, "_factor": self._factor}
+        return type(self), (self.sampler, *options), state
 
 
 @dataclass(frozen=True, eq=False)
 class _Pub:
-    """Circuits of one family that are run with `shots` each.
+    """Circuits of one family, of each as many copies, that are run with `shots` each.
 
     Attributes:
         circuits: Row, measurement group and setting of the family of each, shape (3, circuits).
-        values: Their parameters, shape (circuits, parameters).
+        values: Parameters of the copies of each, shape (circuits · copies, parameters).
+        flips: Which of their measured bits are flipped, shape (circuits · copies, bits); no bits:
+            none is.
     """
 
     family: SettingFamily
     template: Template
     circuits: IntArray
     values: FloatArray
+    flips: BoolArray
     shots: int
 
     @property
@@ -240,8 +494,9 @@ class _Pub:
         self, experiment: FragmentExperiment, data: Any, tables: Sequence[FloatArray]
     ) -> None:
         """Add counts to tables by measurement group, shape (rows, outcomes, slot outcomes)."""
-        observed = self._bits(data, MEASURE_REGISTER, len(self.template.observed))
-        slots = self._bits(data, SLOT_REGISTER, sum(self.family.measured))
+        count = sum(self.family.measured)
+        slots = self._bits(data, SLOT_REGISTER, 0, count)
+        observed = self._bits(data, MEASURE_REGISTER, count, len(self.template.observed))
         # The first slot is the slowest.
         slot_outcomes = slots @ (1 << np.arange(slots.shape[2])[::-1])
         places = {qubit: place for place, qubit in enumerate(self.template.observed)}
@@ -261,20 +516,104 @@ class _Pub:
                 0, 2, 1
             )
 
-    def _bits(self, data: Any, register: str, width: int) -> IntArray:
-        """Measured bits of a register of `width`, shape (circuits, shots, width)."""
+    def _bits(self, data: Any, register: str, first: int, width: int) -> IntArray:
+        """Measured bits of a register of `width`, flipped back, shape (circuits, shots, width).
+
+        Shots are those of all copies. Among all measured bits, they begin at the `first`.
+        """
+        circuits = self.circuits.shape[1]
         if not width:
-            return np.zeros((len(self.values), 1, 0), dtype=np.int64)
+            return np.zeros((circuits, 1, 0), dtype=np.int64)
         found = getattr(data, register)
         packed = found.array.reshape(len(self.values), found.num_shots, -1)
-        unpacked = np.unpackbits(packed[..., ::-1], axis=-1, bitorder="little")
-        return unpacked[..., :width].astype(np.int64)
+        bits = np.unpackbits(packed[..., ::-1], axis=-1, bitorder="little")[..., :width]
+        if self.flips.shape[1]:
+            bits ^= self.flips[:, None, first : first + width]
+        return bits.reshape(circuits, -1, width).astype(np.int64)
+
+
+def _bound(
+    family: SettingFamily,
+    template: Template,
+    circuits: IntArray,
+    angles: FloatArray,
+    flips: BoolArray,
+) -> Iterator[_Pub]:
+    """Copies of circuits with flips of shape (circuits, copies, bits), without shots yet."""
+    _, copies, bits = flips.shape
+    step = circuits.shape[1] if template.circuit.num_parameters else 1
+    for start in range(0, circuits.shape[1], step):
+        places = slice(start, start + step)
+        repeated = np.repeat(circuits[:, places], copies, axis=1)
+        own = flips[places].reshape(repeated.shape[1], bits)
+        values = template.bind(angles, repeated, own if bits else None)
+        yield _Pub(family, template, circuits[:, places], values, own, 0)
+
+
+def _copies_of(shots: int, most: int) -> tuple[int, int]:
+    """How many copies share the shots of a circuit, and shots of each.
+
+    An even number of copies, so that each bit is flipped in half of them, and of those more than
+    half of `most` the one that takes the fewest shots too many. Fewer shots than that: one each.
+    """
+    if shots <= most:
+        return shots, 1
+    even = [n for n in range(most // 2 + 1, most + 1) if n % 2 == 0] or [1]
+    copies = min(even, key=lambda n: (-shots % n, -n))
+    return copies, -(-shots // copies)
+
+
+def _balanced_flips(circuits: int, copies: int, bits: int, rng: np.random.Generator) -> BoolArray:
+    """Which measured bits of the copies of circuits are flipped, shape (circuits, copies, bits).
+
+    Each bit of each copy is flipped with probability 1/2, independently of other bits, but in half
+    of the copies of a circuit: what bits that misread 0 and 1 differently add to the scatter of a
+    circuit's mean cancels to first order, and its shots have the variance of independent ones.
+    """
+    halves = np.broadcast_to(np.arange(copies)[:, None] % 2, (circuits, copies, bits))
+    starts = rng.integers(2, size=(circuits, 1, bits))
+    return np.asarray((rng.permuted(halves, axis=1) + starts) % 2 == 1)
 
 
 def _pieces(shots: int, most: int | None) -> list[int]:
     """Shots divided as evenly as possible into as few parts of at most `most` as there can be."""
     count = 1 if most is None else -(-shots // most)
     return [shots // count + (place < shots % count) for place in range(count)]
+
+
+def _limit(sampler: BaseSamplerV2, name: str) -> int | None:
+    """What a device says that it takes at most; older ones in their configuration."""
+    backend = device_of(sampler)
+    found = getattr(backend_of(sampler), name, None)
+    if found is None and backend is not None and not comes_from(backend, "qiskit_aer"):
+        configuration = getattr(backend, "configuration", None)
+        found = getattr(configuration() if callable(configuration) else None, name, None)
+    return found
+
+
+def _is_real(device: Any) -> bool:
+    """Whether a device is none that is simulated, and has a name to be found by."""
+    if not getattr(device, "name", None) or comes_from(device, "qiskit_aer"):
+        return False
+    return not any("fake_provider" in kind.__module__ for kind in type(device).__mro__)
+
+
+def _checked_mode(mode: ExecutionMode | None, sampler: BaseSamplerV2) -> ExecutionMode | None:
+    if mode is None:
+        return None
+    if mode not in get_args(ExecutionMode):
+        raise InputError(f'`mode` is {mode!r}: use "batch", "session" or None')
+    if not hasattr(sampler, "_mode"):
+        raise InputError(
+            f"`mode` is {mode!r}, and {name_of(sampler)} sends its jobs in none: give a sampler of "
+            "`qiskit-ibm-runtime`, or mode=None"
+        )
+    if sampler._mode is not None:
+        raise InputError(
+            f"`mode` is {mode!r}, and the sampler has a batch or session of its own: give "
+            "mode=None, or a sampler made with the device, Sampler(mode=device)"
+        )
+    return mode
 
 
 def _is_noiseless(sampler: BaseSamplerV2) -> bool:
@@ -345,8 +684,9 @@ def _as_text(value: Any) -> str:
     if not isinstance(value, Mapping) and hasattr(value, "_fields"):  # options of a Qiskit backend
         value = dict(value._fields)
     if isinstance(value, Mapping):
-        # Aer gives each error of a noise model a number that no other has.
-        names = sorted((key for key in value if key != "id"), key=str)
+        # Aer gives each error of a noise model a number that no other has, and the environment of
+        # a job (its tags, how much is logged) changes no result.
+        names = sorted((key for key in value if key not in ("id", "environment")), key=str)
         return f"{{{', '.join(f'{name}: {_as_text(value[name])}' for name in names)}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_as_text, value))}]"

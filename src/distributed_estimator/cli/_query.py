@@ -18,6 +18,7 @@ from traceback import walk_tb
 from typing import Annotated, Any
 
 import click
+import numpy as np
 from msgspec import Meta
 from qiskit import QiskitError, QuantumCircuit, qasm2, qasm3, qpy
 from qiskit.circuit import Gate, Instruction
@@ -187,6 +188,12 @@ class Query:
                 f"`--parameter NAME=VALUE`"
             )
         return [self.values[name] for name in names]
+
+    def sample(self) -> list[float]:
+        """The same, random ones in the place of those that are missing."""
+        rng = np.random.default_rng(self.settings.seed)
+        names = [parameter.name for parameter in self.circuit.parameters]
+        return [self.values.get(name, rng.uniform(-np.pi, np.pi)) for name in names]
 
 
 def read_query(file: Path, **options: Any) -> Query:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from qiskit.primitives import BaseSamplerV2
 
 from ..analysis.load import stages_of
 from ..analysis.trace import trace_files
@@ -20,6 +21,7 @@ from ..probabilities import Probabilities
 from ..records import read_records
 from ..training.policies import StragglerSettings, check_address
 from ..views import counted, with_error
+from ._devices import NoiseSettings, device_option, find_device, noise_options, sampler_of
 from ._options import (
     PATH,
     FieldType,
@@ -83,6 +85,11 @@ def traced(tasks: Path, queries: Path, trace: Path) -> Iterator[None]:
 @pool_options
 @policy_options({"size": "--batch-size"})
 @straggler_options
+@noise_options
+@device_option(
+    "Run on a device: fake_manila and its like are simulated, ibm_… are those of your account. "
+    "Default: a simulator without noise."
+)
 @click.option(
     "--probabilities",
     "qubits",
@@ -108,6 +115,7 @@ def estimate(
     qubits: tuple[int, ...] | None,
     trace: Path | None,
     journal: Path | None,
+    device: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Estimate an expectation value of the circuit in FILE (OpenQASM 2, OpenQASM 3 or QPY).
@@ -115,19 +123,25 @@ def estimate(
     The circuit is cut where --label or --max-qubits says, and not at all without them. Final
     measurements in the file are taken off, the outcomes of others ignored. Without --shots,
     --precision and --exact, shots are spent until the standard error (of probabilities, every one)
-    is 1/64.
+    is 1/64. With --device, circuits run with its noise, and --mitigate says what is done about it.
     """
     pool, address = options.pop("pool") or "threads", options.pop("address")
     check_address(pool, address)
     policy = take_policy(options).policy
     stragglers = take(StragglerSettings, options).stragglers
+    mitigation = take(NoiseSettings, options).mitigation
+    if mitigation is not None and not device:
+        raise InputError("`mitigate` is about a device's noise: give one with `--device NAME`")
     if qubits is not None and options["observable"] is not None:
         raise InputError(
             "`observable` and `probabilities` both say what to estimate: give one of them"
         )
     query = read_query(**options)
     binding = query.binding()
-    settings = replace(query.settings.options, policy=policy, stragglers=stragglers)
+    settings = replace(
+        query.settings.options, policy=policy, stragglers=stragglers, mitigation=mitigation
+    )
+    backend = _backend(device, exact=query.settings.exact)
     files = {} if trace is None else {name: trace / file for name, file in _TRACES.items()}
     with (
         traced(**files) if files else nullcontext(),
@@ -135,6 +149,7 @@ def estimate(
         closing(make_pool(pool, query.settings.workers, address)) as workers,
         DistributedEstimator(
             cuts=query.settings.cuts,
+            backend=backend,
             pool=workers,
             workers=query.settings.workers,
             options=settings,
@@ -158,6 +173,8 @@ def estimate(
     document = {
         "file": str(query.file),
         **answer,
+        "devices": list(device),
+        "mitigation": metadata.get("mitigation"),
         "stages": stages_as_dict(stages_of(metadata)),
         "record": metadata,
         "files": written,
@@ -167,6 +184,19 @@ def estimate(
         print_json(document)
     else:
         _print_text(document, exact=settings.default_precision == 0)
+
+
+def _backend(devices: Sequence[str], *, exact: bool) -> BaseSamplerV2 | None:
+    """What runs circuits; None: the simulator without noise."""
+    if not devices:
+        return None
+    if exact:
+        raise InputError(
+            "`exact` takes no shots, and a device gives nothing else: give one of them"
+        )
+    if len(devices) > 1:
+        raise InputError("`device` is given more than once: name one")
+    return sampler_of(find_device(devices[0]))
 
 
 def _probabilities_as_dict(found: Probabilities) -> dict[str, Any]:
@@ -213,6 +243,25 @@ def _shown(value: float, stderr: float, exact: bool) -> str:
     return f"{value:.12g} (exact)" if exact else with_error(value, stderr)
 
 
+def _noise_lines(document: dict[str, Any]) -> Iterator[str]:
+    """Where it ran, and what was done about the noise there."""
+    if document["devices"]:
+        yield f"on {', '.join(document['devices'])}, with its noise"
+    found = document["mitigation"]
+    if found is None:
+        return
+    if found["readout"]:
+        part = found.get("readout_stderr")
+        yield "readout errors taken out" + (
+            "" if part is None else f"; their calibration adds {part:.2g} to a standard error"
+        )
+    if found.get("extrapolator"):
+        factors = ", ".join(map(str, found["factors"]))
+        yield f"extrapolated from noise factors {factors} ({found['extrapolator']})"
+    if found["twirling"]:
+        yield f"each circuit ran as {found['twirling']} twirled copies"
+
+
 def _print_text(document: dict[str, Any], *, exact: bool) -> None:
     record = document["record"]
     if "probabilities" in document:
@@ -223,6 +272,8 @@ def _print_text(document: dict[str, Any], *, exact: bool) -> None:
             click.echo(f"{name} {_shown(own['value'], own['stderr'], exact)}")
     counts = [counted(record[f"num_{noun}s"], noun) for noun in ("cut", "fragment", "circuit")]
     click.echo(", ".join([*counts, counted(record["shots_total"], "shot")]))
+    for line in _noise_lines(document):
+        click.echo(line)
     drawn = (record.get("design") or {}).get("drawn") or ()
     if drawn:
         which = ", ".join(f"fragment {number}" for number in drawn)

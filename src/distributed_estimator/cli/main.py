@@ -26,6 +26,7 @@ from .train import train
 _ALSO = {
     "cuts": "--label",
     "default_precision": "--precision",
+    "factors": "--noise-factors",
     "num_cuts": "--cuts",
     "sigma": "--straggler-shape",
     "slow": "--slow-worker",

@@ -10,20 +10,21 @@ from types import ModuleType
 from typing import Any, cast
 
 import click
-import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate
 
 from ..analysis.costs import LEVEL, CostModel, Features, Prediction, load_costs, write_model
+from ..backends.noise import NoisePrice, Outlook
 from ..cutting import AutoCut, CutPlan
 from ..cutting.drawing import converter, ranges
 from ..cutting.search import SHOTS_A_CIRCUIT, other_widths
 from ..errors import InputError, PlanTooLargeError, named, short
-from ..estimator import DistributedEstimator
+from ..estimator import DistributedEstimator, EstimatorOptions
 from ..pipeline import Prepared, Price, Request, in_bytes
 from ..pubs import merge, read_pubs
 from ..records.files import refused
 from ..views import counted, duration
+from ._devices import device_option, find_device
 from ._options import NEW_FILE, PATH, is_given
 from ._output import (
     note,
@@ -40,6 +41,10 @@ MAX_DRAWN = 500
 MAX_DRAWN_QUBITS = 24
 """Circuits with more operations or qubits are drawn only when asked: a drawing takes longer to
 make, and far longer to read, than the tables."""
+_SEARCHED = 0.01
+"""The standard error that `cutting.search.Prediction` has the shots of."""
+DEFAULT_SHOTS = 100_000
+"""For what noise costs, where neither a number of shots nor a precision is given."""
 _CUT = ("kind", "name", "qubits", "position", "rank", "sampling_overhead")
 
 
@@ -69,10 +74,7 @@ class Forecast:
             InputError: The cuts, the observable, the values or the shots do not fit the circuit.
         """
         settings, circuit = query.settings, query.circuit
-        rng = np.random.default_rng(settings.seed)
-        names = [parameter.name for parameter in circuit.parameters]
-        values = [query.values.get(name, rng.uniform(-np.pi, np.pi)) for name in names]
-        pub = circuit, list(query.observables), values
+        pub = circuit, list(query.observables), query.sample()
         memory, refusal, price = None, None, None
         with DistributedEstimator(
             settings.cuts, workers=settings.workers, options=settings.options
@@ -176,12 +178,17 @@ _COSTS: dict[str, Any] = {
     help="Write a chart of the price by the width of a fragment to PATH, .svg or .png. Needs "
     "--max-qubits.",
 )
+@device_option(
+    "Show what a device's noise does to the circuit, whole and cut: fake_manila and its like are "
+    "simulated ones, ibm_… those of your account; once for each."
+)
 def plan(
     as_json: bool,
     draw: bool | None,
     costs: tuple[Path, ...],
     figure: Path | None,
     front: Path | None,
+    device: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Show how the circuit in FILE would be cut: fragments, cuts, settings, circuits, overhead.
@@ -190,8 +197,9 @@ def plan(
     out, as it is when the circuit is run. The plan fits if it takes at most half of the memory that
     is free. With --precision, it says how many shots that takes, from a simulation of the pieces;
     parameters without a value are given random ones. With --max-qubits, it says why the search
-    chose its cuts, and what other widths would cost. With --costs, it says what the query would
-    cost, too.
+    chose its cuts, and what other widths would cost. With --device, it says what the noise of the
+    device does, whole and cut, and whether to cut and to mitigate. With --costs, it says what the
+    query would cost, too.
     """
     for path in filter(None, (figure, front)):
         converter(path)
@@ -212,6 +220,11 @@ def plan(
         document["alternatives"] = _alternatives(query, query.settings.cuts, forecast.plan)
     if model is not None:
         document |= {"level": model.level, "costs": [asdict(each) for each in found]}
+    if device:
+        document["noise"] = [
+            _noise_as_dict(name, _noise(query, name, forecast, document["shots_total"]))
+            for name in device
+        ]
     if figure is not None:
         forecast.plan.draw(query.settings.basis).save(figure)
         document |= {"figure": str(figure)}
@@ -223,6 +236,8 @@ def plan(
         print_json(document)
         return
     _print_plan(document, query, forecast)
+    for own in document.get("noise", ()):
+        _print_noise(own)
     if model is not None:
         _print_predictions(found, model.level)
     if (figure is None and _is_small(forecast.plan)) if draw is None else draw:
@@ -310,7 +325,7 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     if rows:
         print_table((*columns, "sampling overhead"), rows, "Cuts", left=5)
     if isinstance(query.settings.cuts, AutoCut):
-        _print_choice(document["alternatives"], query.settings.cuts, forecast.plan)
+        _print_choice(document["alternatives"], query, forecast)
     click.echo(
         f"{counted(document['num_qubits'], 'qubit')} in "
         f"{counted(document['num_fragments'], 'fragment')} of at most "
@@ -327,8 +342,9 @@ def _print_plan(document: dict[str, Any], query: Query, forecast: Forecast) -> N
     elif price is not None:
         known = [("optimal", price.optimal), ("neyman", price.neyman), ("uniform", price.uniform)]
         totals = [f"{name} {short(shots)}" for name, shots in known if shots is not None]
+        default = " (the default)" if query.settings.precision is None else ""
         click.echo(
-            f"precision {options.default_precision:g}: about so many shots in all: "
+            f"precision {options.default_precision:g}{default}: about so many shots in all: "
             f"{', '.join(totals)}; quasi-probability bound {price.quasi_probability:.3g}"
         )
         if price.neyman is None and options.allocation == "optimal":
@@ -352,17 +368,26 @@ def _alternative(plan: CutPlan) -> dict[str, Any]:
     return asdict(plan.predicted) | {"price": plan.predicted.price} | counts
 
 
-def _print_choice(found: Sequence[dict[str, Any]], search: AutoCut, plan: CutPlan) -> None:
+def _print_choice(found: Sequence[dict[str, Any]], query: Query, forecast: Forecast) -> None:
     """Prints what the search has paid for, what each cut multiplies, and other widths."""
-    own, width = plan.predicted, cast(int, search.max_qubits)
+    plan, precision = forecast.plan, query.settings.options.default_precision
+    own, width = plan.predicted, cast(int, cast(AutoCut, query.settings.cuts).max_qubits)
     circuits = SHOTS_A_CIRCUIT * own.circuits
     click.echo(
         f"Chosen: the lowest price found with at most {counted(width, 'qubit')} a fragment, "
         f"{short(round(own.price))} shots:\n{short(round(own.shots))} for a standard error of "
-        f"0.01, {short(round(circuits))} for {counted(own.circuits, 'circuit')} "
+        f"{_SEARCHED}, {short(round(circuits))} for {counted(own.circuits, 'circuit')} "
         f"(as long as {SHOTS_A_CIRCUIT:g} shots each), "
         f"{short(round(own.price - own.shots - circuits))} for the contraction.\n"
+        f"Searches price a standard error of {_SEARCHED}, whatever precision is asked for."
     )
+    if forecast.price is not None and precision != _SEARCHED:
+        scaled = own.shots * (_SEARCHED / precision) ** 2
+        click.echo(
+            f"Shots go with its inverse square: {short(round(scaled))} for {precision:g}, which "
+            "the line on precision below has from a simulation."
+        )
+    click.echo()
     alike = Counter(
         (
             *(cut.kind, cut.name, f"× {cut.spread:.3g}"),
@@ -384,8 +409,86 @@ def _print_choice(found: Sequence[dict[str, Any]], search: AutoCut, plan: CutPla
         for limit in other_widths(width)
         for best in [each for each in found if each["width"] <= limit][-1:]
     )
-    title = "Searches for other widths, for a standard error of 0.01"
+    title = f"Searches for other widths, for a standard error of {_SEARCHED}"
     print_table((*columns, "× this"), rows, title)
+
+
+def _noise(query: Query, name: str, forecast: Forecast, shots: int | None) -> NoisePrice:
+    """What a device's noise does with as many shots as the query takes, if that is known."""
+    settings, price = query.settings, forecast.price
+    device = find_device(name)
+    total = shots or (DEFAULT_SHOTS if price is None else price.optimal)
+    options = EstimatorOptions(seed=settings.seed, setting_basis=settings.basis)
+    with DistributedEstimator(forecast.plan, options=options) as estimator:
+        pub = query.circuit, list(query.observables), query.sample()
+        return estimator.noise(pub, device, shots=total)
+
+
+def _noise_as_dict(name: str, price: NoisePrice) -> dict[str, Any]:
+    return {
+        "device": name,
+        "shots": price.shots,
+        "value": price.value,
+        "whole": None if price.whole is None else asdict(price.whole),
+        "cut": asdict(price.cut),
+        "fragments": [asdict(each) for each in price.fragments],
+        "outlooks": [
+            {
+                "way": each.way,
+                "mitigated": _mitigated(each),
+                **{name: getattr(each, name) for name in ("bias", "stderr", "error")},
+            }
+            for each in price.outlooks
+        ],
+        "shots_to_cut": price.shots_to_cut,
+        "recommended": {"way": price.best.way, "mitigated": _mitigated(price.best)},
+    }
+
+
+def _mitigated(outlook: Outlook) -> list[str]:
+    plan = outlook.mitigation
+    return [name for name in ("readout", "zne") if plan is not None and getattr(plan, name)]
+
+
+def _print_noise(noise: dict[str, Any]) -> None:
+    """Prints what a device does to the circuit and its fragments, what follows, and what to do."""
+    pieces = [(f"fragment {place}", each) for place, each in enumerate(noise["fragments"])]
+    columns = ("", "qubits", "two-qubit depth", "two-qubit gates", "gates fail", "bits misread")
+    names = ("qubits", "depth", "gates")
+    print_table(
+        columns,
+        (
+            (
+                *(name, *(short(own[each]) for each in names)),
+                *(share(own[each]) for each in ("infidelity", "readout")),
+            )
+            for name, own in (("whole", noise["whole"]), ("cut", noise["cut"]), *pieces)
+            if own is not None
+        ),
+        f"Transpiled to {noise['device']}",
+    )
+    print_table(
+        ("", "mitigated", "by noise", "by shots", "error"),
+        (
+            (
+                *(own["way"], ", ".join(own["mitigated"]) or "nothing"),
+                *(f"{own[each]:.2g}" for each in ("bias", "stderr", "error")),
+            )
+            for own in noise["outlooks"]
+        ),
+        f"Expected error of a value of {noise['value']:.2g}, {short(noise['shots'])} shots each",
+        left=2,
+    )
+    best, first = noise["recommended"], noise["shots_to_cut"]
+    way = "cut" if best["way"] == "cut" else "do not cut"
+    what = f", mitigate {' and '.join(best['mitigated'])}" if best["mitigated"] else ""
+    if noise["whole"] is None:
+        why = "whole it does not fit"
+    elif first is None:
+        why = "cutting makes no error smaller, with any number of shots"
+    else:
+        why = f"cutting makes the error smaller from about {first:.2g} shots on"
+    click.echo(f"Recommended on {noise['device']}: {way}{what} ({why})")
 
 
 def _charts() -> ModuleType:

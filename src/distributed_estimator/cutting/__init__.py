@@ -10,7 +10,7 @@ from .gates import IntArray as IntArray
 from .marks import CutAt
 from .plan import CutPlan, Cuts, Labels, check_cuts
 from .rewrite import CutWire, Operation
-from .search import AutoCut, Prediction
+from .search import AutoCut, Prediction, SizedDevice
 
 __all__ = [
     "AutoCut",
@@ -27,6 +27,7 @@ __all__ = [
     "Prediction",
     "SettingBasis",
     "Side",
+    "SizedDevice",
     "Slot",
     "SlotBasis",
     "check_cuts",

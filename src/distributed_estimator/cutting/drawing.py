@@ -32,8 +32,12 @@ _WIDTH, _HEIGHT = 1000, 2400
 """Pixels of the circuit: wider ones are folded; beyond both, columns are put together."""
 _NAMED_QUBITS, _NAMED_BANDS = 24, 3
 """Larger circuits are drawn without the names of gates."""
-_TALL_BOXES, _LINES = 24, 60
-"""More fragments than these have one line of text each, and a small one."""
+_TALL_BOXES, _MOST_BOXES = 24, 30
+"""More fragments than these have one line of text each, and a table and a matrix for all."""
+_MATRIX, _TABLE, _GROUPS, _LINE = 420, 460, 12, 17
+_CUT_COLOURS = {("gate",): _COLOURS[0], ("wire",): _COLOURS[1], ("gate", "wire"): _COLOURS[2]}
+_WIDEST = 1540
+"""Pixels of a picture with its parts side by side."""
 _COLUMN, _LEFT, _PAD, _TOP, _GAP = 34.0, 40, 26, 44, 24
 _BOX, _ARC, _LABEL = 190, 50, 130
 _HALO = 'paint-order="stroke" stroke="white" stroke-width="3"'
@@ -117,15 +121,15 @@ def draw(plan: CutPlan, basis: SettingBasis) -> Drawing:
     """The circuit of a plan, and beside it or below, as there is room, its fragments and cuts.
 
     Rows are the qubits of the normal form, in the colours of their fragments; permutations are not
-    drawn. Where there are many fragments, colours repeat and numbers tell them apart.
+    drawn. Where there are many fragments, colours repeat and numbers tell them apart. More than 30
+    are counted in a table of those alike, and cuts are the squares of a matrix of fragments.
     """
     grid, title = _Grid.of(plan), summary(plan, basis)
-    spans = [abs(cut.ends[0][0] - cut.ends[1][0]) for cut in plan.cuts]
-    graph_width = _BOX + (_depth(plan, max(spans)) + _LABEL if spans else 0)
-    beside = grid.width + graph_width <= 1400
+    graph_width, graph_height = _graph_size(plan, basis)
+    beside = grid.width + graph_width <= _WIDEST
     x, y = (grid.width + _GAP, _TOP) if beside else (_LEFT, grid.height + _GAP)
     width = max(x + graph_width, grid.width, 7 * len(title) + 16) + 16
-    height = max(y + _pitch(plan) * plan.num_fragments, grid.height) + 16
+    height = max(y + graph_height, grid.height) + 16
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" height="{height:g}" role="img" font-family="sans-serif" '
@@ -134,7 +138,7 @@ def draw(plan: CutPlan, basis: SettingBasis) -> Drawing:
         _text(16, 25, title, f'{_START} font-size="13" font-weight="bold"'),
         *_circuit(plan, grid),
         f'<g transform="translate({x:g} {y:g})">',
-        *_graph(plan, basis),
+        *(_graph if plan.num_fragments <= _MOST_BOXES else _matrix)(plan, basis),
         "</g>",
         "</svg>",
     ]
@@ -283,8 +287,11 @@ def _piece(
     yield from (_boxes if grid.named else _lines)(grid, gates, colour)
     offset = 8.5 - grid.row / 2 if grid.named else 3
     sparse = grid.named or plan.num_fragments <= _TALL_BOXES
+    room = grid.qubits * grid.row / plan.num_fragments  # of a name
+    if fragment % next(step for step in (1, 2, 5, 10, 20, 50, 10**9) if step * room >= 8):
+        names.clear()
     for left, y in sorted(place for place in set(names.values()) if sparse or place[0] == _LEFT):
-        style = f'{_START} font-size="{min(11.0, grid.row):.3g}" font-weight="bold" {_HALO}'
+        style = f'{_START} font-size="{min(11.0, max(8, grid.row)):.3g}" font-weight="bold" {_HALO}'
         yield _text(left + (10 if left > _LEFT else 3), y + offset, f"F{fragment}", style)
     yield "</g>"
 
@@ -341,8 +348,11 @@ def _mark(grid: _Grid, number: int, cut: Cut, operation: Operation, column: int)
         y += 3 if ys[-1] < ys[0] else -3
     else:
         yield f'<path d="M{x:g} {top:g}V{bottom:g}" stroke="{_INK}" stroke-width="2"{dashes}/>'
-    radius = 6.5 if grid.named else 5.5
-    yield f'<circle cx="{x:g}" cy="{y:g}" r="{radius}" fill="{_INK}"/>'
+    radius = 6.5 if grid.named else min(5.5, 0.75 * grid.row)
+    yield f'<circle cx="{x:g}" cy="{y:g}" r="{radius:.3g}" fill="{_INK}"/>'
+    if radius < 4:
+        yield "</g>"
+        return
     size = min(radius + 2, 2.8 * radius / len(str(number)))
     style = f'font-size="{size:.3g}" font-weight="bold" fill="white"'
     yield _text(x, y + 3, str(number), style) + "</g>"
@@ -353,9 +363,17 @@ def _mark(grid: _Grid, number: int, cut: Cut, operation: Operation, column: int)
 
 def _pitch(plan: CutPlan) -> int:
     """Pixels from one fragment to the next."""
-    if plan.num_fragments <= _TALL_BOXES:
-        return 60
-    return 22 if plan.num_fragments <= _LINES else 13
+    return 60 if plan.num_fragments <= _TALL_BOXES else 22
+
+
+def _graph_size(plan: CutPlan, basis: SettingBasis) -> tuple[float, float]:
+    """Pixels of the graph of fragments and cuts."""
+    if plan.num_fragments > _MOST_BOXES:
+        rows = min(_GROUPS + 1, len(_alike(plan, basis)))
+        return _TABLE, _LINE * (rows + 4) + _cell(plan) * plan.num_fragments
+    spans = [abs(cut.ends[0][0] - cut.ends[1][0]) for cut in plan.cuts]
+    width = _BOX + (_depth(plan, max(spans)) + _LABEL if spans else 0)
+    return width, _pitch(plan) * plan.num_fragments
 
 
 def _depth(plan: CutPlan, span: int) -> float:
@@ -365,10 +383,7 @@ def _depth(plan: CutPlan, span: int) -> float:
 
 def _graph(plan: CutPlan, basis: SettingBasis) -> Iterator[str]:
     """Fragments as boxes one below the other, and the cuts between two of them as an arc."""
-    pairs: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for number, cut in enumerate(plan.cuts):
-        first, second = sorted(fragment for fragment, _ in cut.ends)
-        pairs[first, second].append(number)
+    pairs = _pairs(plan)
     for first, second in sorted(pairs, key=lambda pair: (pair[0] - pair[1], pair)):
         yield from _arc(plan, first, second, pairs[first, second])
     pitch, circuits = _pitch(plan), plan.settings_per_fragment(basis)
@@ -388,6 +403,77 @@ def _graph(plan: CutPlan, basis: SettingBasis) -> Iterator[str]:
             y = top + (15 if len(lines) > 1 else 0.4 * size + height / 2) + 14 * line
             yield _text(16, y, _short(text, 32), style)
         yield "</g>"
+
+
+def _pairs(plan: CutPlan) -> dict[tuple[int, int], list[int]]:
+    """Numbers of the cuts between each two fragments, the smaller one first."""
+    pairs: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, cut in enumerate(plan.cuts):
+        first, second = sorted(fragment for fragment, _ in cut.ends)
+        pairs[first, second].append(number)
+    return pairs
+
+
+def _alike(plan: CutPlan, basis: SettingBasis) -> list[tuple[tuple[int, int, int], list[int]]]:
+    """Fragments of as many circuits, qubits and ends of cuts, those of most circuits first."""
+    groups: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    for number, circuits in enumerate(plan.settings_per_fragment(basis)):
+        fragment = plan.fragments[number]
+        groups[circuits, fragment.num_qubits, len(fragment.slots)].append(number)
+    return sorted(groups.items(), reverse=True)
+
+
+def _cell(plan: CutPlan) -> float:
+    """Pixels of a fragment in the matrix."""
+    return max(1.5, _MATRIX / plan.num_fragments)
+
+
+def _matrix(plan: CutPlan, basis: SettingBasis) -> Iterator[str]:
+    """How many fragments are alike, and squares where cuts join the row's and the column's."""
+    columns, edges = ("fragments", "qubits", "cut ends", "circuits each"), (60, 110, 170, 250)
+    groups = _alike(plan, basis)
+    rows: list[tuple[object, ...]] = [
+        (len(numbers), qubits, ends, short(circuits), f"F{_short(ranges(numbers), 30)}")
+        for (circuits, qubits, ends), numbers in groups[:_GROUPS]
+    ]
+    if len(groups) > _GROUPS:
+        others = sum(len(numbers) for _, numbers in groups[_GROUPS:])
+        rows.append((others, "", "", "fewer", f"{len(groups) - _GROUPS} kinds more"))
+    for line, row in enumerate([columns, *rows]):
+        weight = "normal" if line else "bold"
+        style = f'text-anchor="end" font-weight="{weight}"'
+        for x, text in zip(edges, row, strict=False):
+            yield _text(x, 12 + _LINE * line, str(text), style)
+        yield from (_text(266, 12 + _LINE * line, str(text), _START) for text in row[4:])
+    cell, top, left = _cell(plan), _LINE * (len(rows) + 4), 30
+    x, pairs = left, _pairs(plan)
+    kinds = {pair: tuple(sorted({plan.cuts[n].kind for n in own})) for pair, own in pairs.items()}
+    for kind in sorted(set(kinds.values())):
+        yield f'<rect x="{x}" y="{top - 39}" width="10" height="10" fill="{_CUT_COLOURS[kind]}"/>'
+        yield _text(x + 15, top - 30, f"{' and '.join(kind)} cuts", _START)
+        x += 75 if len(kind) == 1 else 130
+    yield _text(x, top - 30, "between the fragments of a row and a column", _START)
+    side = cell * plan.num_fragments
+    yield _box(left, top, side, side, f'stroke="{_FAINT}"')
+    step = next(each for each in (5, 10, 20, 50, 100, 200, 500, 10**9) if each * cell >= 30)
+    for number in range(0, plan.num_fragments, step):
+        middle = (number + 0.5) * cell
+        yield _text(left - 4, top + middle + 3, f"F{number}", 'text-anchor="end" font-size="9"')
+        yield _text(left + middle, top - 5, f"F{number}", 'font-size="9"')
+    for number in range(plan.num_fragments):
+        square = _square(left, top, cell, number, number)
+        yield f'<g data-box="{number}">{_title(_fragment_name(plan, number))}'
+        yield f'<path d="{square}" fill="{_FAINT}"/></g>'
+    for (first, second), numbers in sorted(pairs.items()):
+        squares = {_square(left, top, cell, *each) for each in ((first, second), (second, first))}
+        what = f"F{first} and F{second}: {_kinds(plan.cuts[n] for n in numbers)}"
+        yield f'<g data-edge="{first} {second}">{_title(f"{what}, cuts {ranges(numbers)}")}'
+        yield f'<path d="{"".join(sorted(squares))}" fill="{_CUT_COLOURS[kinds[first, second]]}"/>'
+        yield "</g>"
+
+
+def _square(left: float, top: float, cell: float, row: int, column: int) -> str:
+    return f"M{left + column * cell:.5g} {top + row * cell:.5g}h{cell:.3g}v{cell:.3g}h-{cell:.3g}Z"
 
 
 def _arc(plan: CutPlan, first: int, second: int, numbers: Sequence[int]) -> Iterator[str]:

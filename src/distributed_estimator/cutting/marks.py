@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qiskit import QuantumCircuit
 
-from ..checks import check_whole, described, from_numpy
+from ..checks import check_whole, described, from_numpy, is_whole
 from ..errors import CutError, InputError
 from .circuit import NormalCircuit
 
@@ -100,6 +100,13 @@ def check_marks(normal: NormalCircuit, chosen: Container[int]) -> None:
                 f"{operation.instruction.name}` on {qubits}), which the circuit marks as cut: "
                 "leave out `cuts` to cut at the marks alone, or cut there, too"
             )
+
+
+def can_cut(circuit: QuantumCircuit, positions: Sequence[object]) -> bool:
+    """Whether `CutAt` could have these positions, which were given as labels."""
+    return len(positions) > 0 and all(
+        is_whole(p) and 0 <= p < len(circuit.data) and _has_two_sides(circuit, p) for p in positions
+    )
 
 
 def _has_two_sides(circuit: QuantumCircuit, position: int) -> bool:

@@ -16,13 +16,13 @@ from typing import TypeAlias, cast
 from qiskit import QuantumCircuit
 
 from ..checks import described
-from ..errors import CutError, InputError
+from ..errors import CutError, InputError, shortened
 from .channels import SettingBasis
 from .circuit import NormalCircuit, normalise
 from .drawing import Drawing, draw, summary
 from .fragments import Cut, Fragment, separating, split
 from .gates import gate_key
-from .marks import CutAt, check_marks, cut_at, marks
+from .marks import CutAt, can_cut, check_marks, cut_at, marks
 from .runs import merge_runs
 from .search import AutoCut, Prediction, find_cuts, other_widths, predict
 
@@ -120,7 +120,7 @@ class CutPlan:
                 )
             normal, chosen, _ = find_cuts(normal, cuts)
             return CutPlan(circuit, None, normal, chosen, reached)
-        labels = _check_labels(cuts, circuit.num_qubits)
+        labels = _check_labels(cuts, circuit)
         normal = normalise(circuit, lambda qubits: len({labels[q] for q in qubits}) == 1)
         chosen = frozenset(
             index
@@ -295,13 +295,16 @@ def check_cuts(cuts: object) -> None:
         ) from error
 
 
-def _check_labels(labels: Labels, num_qubits: int) -> list[Hashable]:
+def _check_labels(labels: Labels, circuit: QuantumCircuit) -> list[Hashable]:
     check_cuts(labels)
     given = list(labels)
-    if len(given) != num_qubits:
+    if len(given) != circuit.num_qubits:
+        meant = f", or `CutAt({shortened(given)})` to cut these instructions" * can_cut(
+            circuit, given
+        )
         raise CutError(
-            f"`cuts` labels {len(given)} qubits, the circuit has {num_qubits}: "
-            "give one label per qubit"
+            f"`cuts` labels {len(given)} qubits, the circuit has {circuit.num_qubits}: "
+            f"give one label per qubit{meant}"
         )
     if any(label is None for label in given):
         raise CutError(

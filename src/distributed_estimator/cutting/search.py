@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import opt_einsum
 
@@ -53,6 +53,16 @@ _STARTS = 6
 _FINALISTS = 6
 _METIS_PARTS = 4
 _METIS_IMBALANCES = (30, 200)  # per mille
+_MANY = 1000
+"""Pairs of joined fragments from which on it takes long to plan a contraction: half a second."""
+
+
+class SizedDevice(Protocol):
+    """What has a number of qubits, such as a Qiskit backend or a `Target`."""
+
+    @property
+    def num_qubits(self) -> int | None:
+        """How many."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ class AutoCut:
 
     Attributes:
         max_qubits: Widest fragment allowed. Several numbers: the widths of devices, each of which
-            takes one fragment, or several that fit side by side.
+            takes one fragment, or several that fit side by side. In the place of a number, a device
+            (a Qiskit backend, or a `Target`) gives its width.
         gate_cuts: Whether gates may be cut.
         wire_cuts: Whether wires may be cut.
         max_fragments: Most fragments of one width; None: any number.
@@ -79,7 +90,7 @@ class AutoCut:
         10
     """
 
-    max_qubits: int | Sequence[int]
+    max_qubits: int | SizedDevice | Sequence[int | SizedDevice]
     gate_cuts: bool = True
     wire_cuts: bool = True
     max_fragments: int | None = None
@@ -88,8 +99,9 @@ class AutoCut:
     max_price: float = 5e7
 
     def __post_init__(self) -> None:
-        widths: Any = self.max_qubits
+        widths: Any = getattr(self.max_qubits, "num_qubits", self.max_qubits)
         if isinstance(widths, Sequence) and not isinstance(widths, str) and widths:
+            widths = [getattr(width, "num_qubits", width) for width in widths]
             for width in widths:
                 check_whole("max_qubits", from_numpy(width), 1)
             object.__setattr__(self, "max_qubits", tuple(map(int, widths)))
@@ -100,6 +112,7 @@ class AutoCut:
                 )
         else:
             check_whole("max_qubits", from_numpy(widths), 1)
+            object.__setattr__(self, "max_qubits", widths)
         check_whole("seed", from_numpy(self.seed), 0)
         if self.max_fragments is not None:
             check_whole("max_fragments", from_numpy(self.max_fragments), 1, ", or None")
@@ -115,12 +128,13 @@ class AutoCut:
     @property
     def room(self) -> Room:
         """How wide fragments may be."""
-        if isinstance(self.max_qubits, Sequence):
-            devices = tuple(sorted(self.max_qubits, reverse=True))
+        widths: Any = self.max_qubits  # numbers, once checked
+        if isinstance(widths, Sequence):
+            devices = tuple(sorted(widths, reverse=True))
             return Room(devices[0], devices)
         if self.max_fragments is not None:
-            return Room(self.max_qubits, (self.max_qubits,) * self.max_fragments)
-        return Room(self.max_qubits)
+            return Room(widths, (widths,) * self.max_fragments)
+        return Room(widths)
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,8 @@ class Prediction:
         shots: For a standard error of 0.01 of a Pauli on all qubits, from the Schmidt coefficients
             of the cuts at every fragment (`cutting.partition.shot_variance`); more where fragments
             hang together in many loops, as far as the contraction tells.
-        flops: Operations to contract the fragments of one query.
+        flops: Operations to contract the fragments of one query; infinite where a search has met
+            many fragments whose circuits and shots alone are above its `max_price`.
         width: Qubits of the widest fragment.
     """
 
@@ -144,7 +159,12 @@ class Prediction:
     @property
     def price(self) -> float:
         """All of it in shots: a circuit as 300 of them, 250,000 operations as one."""
-        return self.shots + SHOTS_A_CIRCUIT * _float(self.circuits) + self.flops / _FLOPS
+        return self.least + self.flops / _FLOPS
+
+    @property
+    def least(self) -> float:
+        """The price without the contraction."""
+        return self.shots + SHOTS_A_CIRCUIT * _float(self.circuits)
 
 
 def _float(number: int) -> float:
@@ -155,8 +175,14 @@ def _float(number: int) -> float:
         return math.inf
 
 
-def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
-    """What a plan of these fragments and cuts is likely to cost."""
+def predict(
+    fragments: Sequence[Fragment], cuts: Sequence[Cut], most: float = math.inf
+) -> Prediction:
+    """What a plan of these fragments and cuts is likely to cost.
+
+    Where circuits and shots alone cost more than `most`, no contraction of many fragments is looked
+    for, which takes longer than all of the search.
+    """
     spreads = [1.0 for _ in fragments]
     joints: dict[tuple[int, ...], int] = {}  # by the fragments that cuts join, of all these as one
     for cut in cuts:
@@ -169,11 +195,14 @@ def predict(fragments: Sequence[Fragment], cuts: Sequence[Cut]) -> Prediction:
         for fragment in ends:
             slots[fragment].append((number, rank))
     held = [spread for spread, own in zip(spreads, slots, strict=True) if own]
+    circuits = sum(fragment.num_settings("full") for fragment in fragments)
+    width = max((fragment.num_qubits for fragment in fragments), default=0)
+    untangled = Prediction(circuits, shot_variance(held) / _PRECISION**2, math.inf, width)
+    if untangled.least > most and len(joints) > _MANY:
+        return untangled
     flops = _flops([own for own in slots if own])
     tangled = max(1.0, flops / _TANGLED) ** _TANGLE_POWER
     shots = shot_variance(held) * tangled / _PRECISION**2
-    circuits = sum(fragment.num_settings("full") for fragment in fragments)
-    width = max((fragment.num_qubits for fragment in fragments), default=0)
     return Prediction(circuits, shots, flops, width)
 
 
@@ -226,11 +255,14 @@ def find_cuts(normal: NormalCircuit, search: AutoCut) -> Found:
             + places.remedy()
         )
     if found.predicted.price > search.max_price:
+        predicted = found.predicted
+        price, contraction = f"{predicted.price:.2g}", f"{predicted.flops:.2g} operations"
+        if predicted.flops == math.inf > predicted.least:
+            price, contraction = f"more than {predicted.least:.2g}", "and uncounted operations"
         raise CutError(
-            f"the best plan found under `max_qubits` {allowed} has a price of "
-            f"{found.predicted.price:.2g} ({_float(found.predicted.circuits):.2g} circuits, "
-            f"{found.predicted.shots:.2g} shots for a standard error of 0.01, "
-            f"{found.predicted.flops:.2g} operations to contract), above `max_price` "
+            f"the best plan found under `max_qubits` {allowed} has a price of {price} "
+            f"({_float(predicted.circuits):.2g} circuits, {predicted.shots:.2g} shots for a "
+            f"standard error of 0.01, {contraction} to contract), above `max_price` "
             f"{search.max_price:.2g}: " + places.price_remedy(found, late)
         )
     return found
@@ -393,7 +425,7 @@ class _Places:
         normal = replace(self._normal, operations=tuple(operations))
         normal, cut = merge_runs(normal, separating(normal, chosen))
         fragments, cuts = split(normal, cut, range(normal.num_qubits))
-        return Found(normal, cut, predict(fragments, cuts))
+        return Found(normal, cut, predict(fragments, cuts, self._search.max_price))
 
     def remedy(self) -> str:
         """The least that would give a plan, where there is none."""

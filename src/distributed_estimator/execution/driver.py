@@ -55,6 +55,9 @@ from .worker import cause_of, checksum, one_thread
 _LOOK_UP = 0.5
 """Seconds after which a driver looks whether the program is about to end."""
 
+_QUEUE_SECONDS = 30 * 24 * 3600.0
+"""After which a job in a device's queue counts as lost: no service keeps it for longer."""
+
 Fold = Callable[[int, Arrays, bool], None]
 """Takes a task's number, its result, and whether other tasks are still to come."""
 
@@ -175,6 +178,8 @@ class Conditions:
         watch: Called with every attempt.
         stop: Ends the run early.
         clock: Seconds.
+        patient: Whether tasks may wait in a queue for days: none counts as hung then, unless the
+            policy has a timeout.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -183,6 +188,7 @@ class Conditions:
     watch: Callable[[Attempt], None] | None = None
     stop: Stop | None = None
     clock: Callable[[], float] = time.perf_counter
+    patient: bool = False
 
     @property
     def plain(self) -> bool:
@@ -321,9 +327,10 @@ class _Run:
         # A job reports its results when it is over: a late task would keep those of others back.
         alone = conditions.policy.deadline is not None or conditions.stragglers is not None
         job_seconds = 0.0 if alone else pool.job_seconds
-        self._dispatcher = Dispatcher(
-            self._specs, conditions.policy, pool.workers, job_seconds=job_seconds
-        )
+        policy = conditions.policy
+        if conditions.patient and policy.retry.timeout is None:
+            policy = replace(policy, retry=replace(policy.retry, timeout=_QUEUE_SECONDS))
+        self._dispatcher = Dispatcher(self._specs, policy, pool.workers, job_seconds=job_seconds)
         self._inbox: queue.SimpleQueue[tuple[float, Message | None]] = queue.SimpleQueue()
         self._now = conditions.clock()
         self._flights: dict[int, _Flight] = {}

@@ -1,8 +1,10 @@
-"""Results of finished tasks on the disk, so that a run that was lost need not start again.
+"""What a run has found and sent, on the disk, so that one that was lost need not start again.
 
-One JSON object a line, appended as results arrive: a header, then `key` (the task's identity),
-`shapes` of its arrays, `data` (their numbers one after the other, little-endian float64 in base64)
-and `crc` (CRC-32 of all of that). Nothing in it is code.
+One JSON object a line, appended as things happen: a header, then results and jobs. A result has
+`key` (the task's identity), `shapes` of its arrays, `data` (their numbers one after the other,
+little-endian float64 in base64) and `crc` (CRC-32 of all of that). Jobs of a task at a service have
+`key`, `jobs` (their ids; empty before they are sent, null when they have ended without a result),
+`note` (the device, or why they ended) and `crc`. Nothing in it is code.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -22,19 +25,22 @@ from ..records.files import LineFile, read_at, refused, take_lock, write_all
 from ..records.schema import parse
 from .messages import Arrays
 
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, FORMAT)
+"""The first one had no jobs, and is otherwise the same."""
 _PACKAGE = "distributed-estimator"
 _NUMBER = np.dtype("<f8")
 
 
 class Journal(LineFile):
-    """Keeps the results of finished tasks in a file; threads may share it, processes may not.
+    """Keeps results of tasks and ids of jobs in a file; threads may share it, processes may not.
 
     Repeat a run with the same seed and the same journal, and it goes on where it was: a task's
     key names the run's seed, too, so what is found under it is what would be computed again, to
     the bit. The file is made, and held against other runs, with the first look-up or result. In
     memory are the keys and where in the file their results are. A line that a lost process left
-    half-written is cut off; a result is with the operating system when `add` returns.
+    half-written is cut off; a result is with the operating system when `add` returns. What is noted
+    of jobs, which cost money, is on the disk (see `JobBook`).
 
     Args:
         path: The file, new or a journal; relative paths are resolved now.
@@ -59,6 +65,7 @@ class Journal(LineFile):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self._places: dict[str, tuple[int, int]] = {}
+        self._jobs: dict[str, tuple[str, ...]] = {}
         self._end = 0
         if self.path.exists():
             if not self.path.is_file():
@@ -80,12 +87,12 @@ class Journal(LineFile):
                 return None
             offset, length = self._places[key]
             line = read_at(descriptor, offset, length)
-        found, arrays = self._parsed(line, f"byte {offset}")
-        if found != key:
+        entry = self._parsed(line, f"byte {offset}")
+        if entry.key != key or isinstance(entry, _Jobs):
             raise RecordError(
                 f"`{self.path}` was changed while in use: the result of {key!r} is not where it was"
             )
-        return arrays
+        return entry.arrays
 
     def add(self, key: str, arrays: Arrays) -> None:
         """Keeps a result; a second one under the same key is left out.
@@ -93,16 +100,67 @@ class Journal(LineFile):
         Raises:
             RecordError: The file cannot be written, or another process holds it.
         """
-        line = _line(key, arrays)
+        line = _Result.of(key, arrays).line()
         with refused("write", self.path), self._lock:
             descriptor = self._opened()
             if key in self._places:
                 return
-            data = line if self._end else _header() + line
-            os.ftruncate(descriptor, self._end)  # a crash remnant, or what a full disk cut short
-            write_all(descriptor, data)
-            self._end += len(data)
+            self._append(descriptor, line)
             self._places[key] = self._end - len(line), len(line)
+
+    def intend(self, name: str) -> None:
+        """Notes that a job is about to be sent; see `JobBook`.
+
+        Raises:
+            RecordError: The file cannot be written, or another process holds it.
+        """
+        self._note(name, (), "")
+
+    def sent(self, name: str, jobs: Sequence[str], device: str) -> None:
+        """Notes ids of jobs that were sent; see `JobBook`.
+
+        Raises:
+            RecordError: The file cannot be written, or another process holds it.
+        """
+        self._note(name, tuple(jobs), device)
+
+    def ended(self, name: str, cause: str) -> None:
+        """Notes that jobs ended without a result; see `JobBook`.
+
+        Raises:
+            RecordError: The file cannot be written, or another process holds it.
+        """
+        self._note(name, None, cause)
+
+    def jobs(self, name: str) -> tuple[str, ...] | None:
+        """Ids of jobs that have not ended so; see `JobBook`.
+
+        Raises:
+            RecordError: The file cannot be read, or another process holds it.
+        """
+        with refused("read", self.path), self._lock:
+            self._opened()
+            return self._jobs.get(name)
+
+    def _note(self, name: str, jobs: tuple[str, ...] | None, note: str) -> None:
+        entry = _Jobs.of(name, jobs, note)
+        with refused("write", self.path), self._lock:
+            descriptor = self._opened()
+            self._append(descriptor, entry.line())
+            os.fsync(descriptor)
+            self._learn(entry)
+
+    def _learn(self, entry: _Jobs) -> None:
+        if entry.jobs is None:
+            self._jobs.pop(entry.key, None)
+        else:
+            self._jobs[entry.key] = tuple(entry.jobs)
+
+    def _append(self, descriptor: int, line: bytes) -> None:
+        data = line if self._end else _header() + line
+        os.ftruncate(descriptor, self._end)  # a crash remnant, or what a full disk cut short
+        write_all(descriptor, data)
+        self._end += len(data)
 
     def _begin(self, descriptor: int) -> None:
         """Locks the file and finds all results; what follows the last newline stays out."""
@@ -110,7 +168,7 @@ class Journal(LineFile):
             raise RecordError(
                 f"`{self.path}` is in use by another run: wait for it, or name another journal"
             )
-        self._places, self._end = {}, 0
+        self._places, self._jobs, self._end = {}, {}, 0
         with open(descriptor, "rb", closefd=False) as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):  # a crash remnant
@@ -120,8 +178,11 @@ class Journal(LineFile):
                 if number == 1:
                     self._check_header(line)
                 else:
-                    key, _ = self._parsed(line, f"line {number}")
-                    self._places.setdefault(key, (self._end, len(line)))
+                    entry = self._parsed(line, f"line {number}")
+                    if isinstance(entry, _Jobs):
+                        self._learn(entry)
+                    else:
+                        self._places.setdefault(entry.key, (self._end, len(line)))
                 self._end += len(line)
 
     def _check_header(self, line: bytes) -> None:
@@ -133,7 +194,7 @@ class Journal(LineFile):
             raise self._foreign()
         versions = header.get("versions")
         written = versions.get(_PACKAGE) if isinstance(versions, dict) else None
-        if (header["journal"], written) != (FORMAT, _version()):
+        if header["journal"] not in _READABLE or written != _version():
             raise RecordError(
                 f"`{self.path}` is a journal of format {header['journal']}, written by "
                 f"{_PACKAGE} {written}; this is {_PACKAGE} {_version()} with format {FORMAT}: "
@@ -144,7 +205,7 @@ class Journal(LineFile):
     def _foreign(self) -> RecordError:
         return RecordError(f"`{self.path}` is no journal: name another file; it was left as it is")
 
-    def _parsed(self, line: bytes, place: str) -> tuple[str, Arrays]:
+    def _parsed(self, line: bytes, place: str) -> _Result | _Jobs:
         try:
             return _parse(line)
         except ValueError as error:
@@ -155,12 +216,53 @@ class Journal(LineFile):
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
-    """A line after the header."""
+    """A line after the header; `crc` is that of the other fields in order."""
 
     key: str
+    crc: int
+
+    def line(self) -> bytes:
+        return json.dumps(msgspec.structs.asdict(self)).encode("ascii") + b"\n"
+
+
+class _Result(_Entry, forbid_unknown_fields=True):
     shapes: list[list[int]]
     data: str
-    crc: int
+
+    @classmethod
+    def of(cls, key: str, arrays: Arrays) -> _Result:
+        numbers = b"".join(array.astype(_NUMBER).tobytes() for array in arrays)
+        shapes = [list(array.shape) for array in arrays]
+        data = base64.b64encode(numbers).decode("ascii")
+        return cls(key, _crc(key, shapes, data), shapes, data)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.crc == _crc(self.key, self.shapes, self.data)
+
+    @property
+    def arrays(self) -> Arrays:
+        numbers = np.frombuffer(base64.b64decode(self.data), _NUMBER)
+        arrays, start = [], 0
+        for shape in self.shapes:
+            end = start + math.prod(shape)
+            arrays.append(numbers[start:end].reshape(shape).astype(np.float64))
+            start = end
+        return tuple(arrays)
+
+
+class _Jobs(_Entry, forbid_unknown_fields=True):
+    jobs: list[str] | None
+    note: str
+
+    @classmethod
+    def of(cls, key: str, jobs: Sequence[str] | None, note: str) -> _Jobs:
+        ids = None if jobs is None else list(jobs)
+        return cls(key, _crc(key, ids, note), ids, note)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.crc == _crc(self.key, self.jobs, self.note)
 
 
 def _version() -> str:
@@ -172,31 +274,24 @@ def _header() -> bytes:
     return json.dumps(header).encode("ascii") + b"\n"
 
 
-def _line(key: str, arrays: Arrays) -> bytes:
-    numbers = b"".join(array.astype(_NUMBER).tobytes() for array in arrays)
-    shapes = [list(array.shape) for array in arrays]
-    data = base64.b64encode(numbers).decode("ascii")
-    entry = {"key": key, "shapes": shapes, "data": data, "crc": _crc(key, shapes, data)}
-    return json.dumps(entry).encode("ascii") + b"\n"
+def _crc(*fields: object) -> int:
+    return zlib.crc32(json.dumps(fields).encode("ascii"))
 
 
-def _crc(key: str, shapes: list[list[int]], data: str) -> int:
-    return zlib.crc32(json.dumps([key, shapes, data]).encode("ascii"))
-
-
-def _parse(line: bytes) -> tuple[str, Arrays]:
-    """Key and arrays of a line.
+def _parse(line: bytes) -> _Result | _Jobs:
+    """The entry on a line.
 
     Raises:
-        ValueError: It is not what `_line` wrote.
+        ValueError: It is not what `add` and `_note` write.
     """
-    entry = msgspec.convert(parse(line), _Entry)
-    if entry.crc != _crc(entry.key, entry.shapes, entry.data):
+    found = parse(line)
+    entry: _Result | _Jobs
+    if isinstance(found, dict) and "jobs" in found:
+        entry = msgspec.convert(found, _Jobs)
+    else:
+        entry = msgspec.convert(found, _Result)
+    if not entry.is_whole:
         raise ValueError("its checksum does not match")
-    numbers = np.frombuffer(base64.b64decode(entry.data), _NUMBER)
-    arrays, start = [], 0
-    for shape in entry.shapes:
-        end = start + math.prod(shape)
-        arrays.append(numbers[start:end].reshape(shape).astype(np.float64))
-        start = end
-    return entry.key, tuple(arrays)
+    if isinstance(entry, _Result):
+        _ = entry.arrays
+    return entry

@@ -169,7 +169,8 @@ class Retry:
         attempts: After so many failures a task is given up, and named in the run's error.
         backoff: Seconds before the second attempt; doubles with each one, up to 5 s.
         timeout: Seconds after which a running job counts as lost; None: 20 times what such a job
-            took so far, at least a minute, and an hour as long as none has ended.
+            took so far, at least a minute, and an hour as long as none has ended; 30 days where
+            jobs wait for a service.
     """
 
     attempts: int = 3

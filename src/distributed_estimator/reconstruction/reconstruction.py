@@ -294,15 +294,15 @@ class Reconstruction:
         """Standard errors of `values`, and for how many only the first order was left.
 
         Where few shots make the unbiased variance negative, or leave nothing of it but rounding,
-        where it would take long, and where "environments" were wanted, the first-order variance
-        stands in, which is larger on average.
+        where a circuit has one shot, where it would take long, and where "environments" were
+        wanted, the first-order variance stands in, which is larger on average.
         """
         if self._wanted == "environments" or self._is_long:
             variances = self._first_order_of_values()
             return np.sqrt(variances), int(np.count_nonzero(variances))
         squares, size = self._sum_pairs(self._moments)
         variances = values**2 - squares
-        doubtful = variances <= _ROUNDING * (values**2 + size)
+        doubtful = ~(variances > _ROUNDING * (values**2 + size))  # also where it is NaN
         if doubtful.any():
             first = self._first_order_of_values()
             variances[doubtful] = first[doubtful]

@@ -148,7 +148,7 @@ class FragmentTensor:
         total, layout = np.zeros(len(sensitivity.rows)), self.experiment.strata
         for number, part, weights, means, shots in self._weighted(sensitivity):
             group = self.experiment.groups[number]
-            spread = layout.spread(means, group, weights[:, :, None])[:, 0]
+            spread = layout.spread(means, group, weights[:, :, None], shots)[:, 0]
             total[part] += (spread / degrees_of(shots)).sum(axis=1)
         return total
 
@@ -200,6 +200,8 @@ class FragmentTensor:
     ) -> Iterator[tuple[IntArray, FloatArray, FloatArray]]:
         """The same of one shot of each setting, some entries at a time.
 
+        Where a setting has one shot, its square stands in, which is larger on average.
+
         Yields:
             Which entries, an array of shape (entries, settings), and the shots of these settings.
         """
@@ -223,7 +225,8 @@ class FragmentTensor:
                         weights = weights[:, 0]
                     first = layout.by_setting(weights * means[group.singles[members]])
                     second = layout.by_setting(weights**2 * means[group.squares[members]])
-                    yield part, above_rounding(second - first**2, second), shots
+                    spread = above_rounding(second - first**2, second)
+                    yield part, np.where(shots == 1, second, spread), shots
 
     def add_covariances(self, total: FloatArray, sensitivity: Sensitivity) -> None:
         """Add what the fragment adds to the covariances of results, shape (results, results)."""
@@ -237,7 +240,7 @@ class FragmentTensor:
                 (means,), (shots,) = self._means(number, rows)
                 degrees = degrees_of(shots)
                 first = layout.by_setting((weights * means[group.singles]).sum(axis=1))
-                first /= np.sqrt(degrees)
+                first *= (shots != 1) / np.sqrt(degrees)
                 own = -first @ first.T
                 for left, right in np.ndindex(pairs.shape):
                     scaled = weights[:, left] * (

@@ -2,8 +2,9 @@
 
 A file holds a `Header` (versions and machine), then a `QueryRecord` for each query or batch of
 queries, a `TrainingRecord` for each epoch, a `TaskRecord` for each attempt at a task, or a
-`DeviceRecord` for each simulated device. `RecordWriter` appends, `read_records`
-reads and merges. All other files of this package are written with what `files` has, too.
+`DeviceRecord` for each job on a simulated device, or on one of several. `RecordWriter` appends,
+`read_records` reads and merges. All other files of this package are written with what `files` has,
+too.
 """
 
 from ..checks import given_path

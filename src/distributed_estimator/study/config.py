@@ -350,36 +350,19 @@ def _listed(value: Any) -> str:
 # --- how it is read -------------------------------------------------------------------------------
 
 
-class _Map(dict[Any, Any]):
-    """A mapping of a file, with the line, from 1, of each key."""
-
-    lines: dict[Any, int]
-
-
-class _List(list[Any]):
-    """A list of a file, with the line, from 1, of each value."""
-
-    lines: dict[Any, int]
-
-
 @dataclass(frozen=True, eq=False)
 class Document:
-    """A study's file, or one scale of it, as plain values that know their lines."""
+    """A study's file, or one scale of it, as plain values, and the line, from 1, of each place."""
 
     source: str
-    value: _Map
+    value: dict[Any, Any]
+    lines: Mapping[Place, int]
 
     def error(self, place: Place, message: str) -> str:
         """A message after file and line of a place, or of the nearest above it that is there."""
-        line = 1
-        part: Any = self.value
-        for step in place:
-            if step not in getattr(part, "lines", ()):
-                break
-            line = part.lines[step]
-            # A scale may have taken the key away; the line that did is still known.
-            part = part.get(step) if isinstance(part, _Map) else part[step]
-        return f"{self.source}, line {line}: {message}"
+        while place and place not in self.lines:
+            place = place[:-1]
+        return f"{self.source}, line {self.lines.get(place, 1)}: {message}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -408,11 +391,9 @@ def content_hash(document: Mapping[str, Any]) -> str:
 
 
 def load_study(source: str | os.PathLike[str], scale: str | None = None) -> Study:
-    """Reads a study and checks it whole, its other scales included.
+    """Reads a study, "paper" or a YAML file, and checks it whole, its other scales included.
 
-    Args:
-        source: "paper", or the path of a YAML file.
-        scale: Which scale; None: the file's first, where it has any.
+    Its scale is the file's first, where none is named.
 
     Raises:
         InputError: The file cannot be read or does not say what a study needs; names file, line,
@@ -461,9 +442,8 @@ def _scales(document: Document) -> dict[str, Any]:
 
 
 def _at(document: Document, scale: str | None) -> Document:
-    """The document at a scale: its keys over the others, a null takes a key away."""
-    below = _merged(document.value, {})
-    below.pop("scales", None)
+    """The document at a scale: its keys over the others; a null takes a key away."""
+    below = {name: value for name, value in document.value.items() if name != "scales"}
     if scale is None:
         return replace(document, value=below)
     key = _scales(document)[scale]
@@ -475,17 +455,20 @@ def _at(document: Document, scale: str | None) -> Document:
                 hint = close_to(str(name), list(map(str, known)))
                 message = f"a scale changes the experiment `{name}`, which is not there: {hint}"
                 raise InputError(document.error(("scales", key, "experiments", name), message))
-    return replace(document, value=_merged(below, changes))
+    # A scale may have taken a key away; the line that did is still known.
+    lines = {
+        place[2:]: line for place, line in document.lines.items() if place[:2] == ("scales", key)
+    }
+    return replace(document, value=_merged(below, changes), lines={**document.lines, **lines})
 
 
-def _merged(below: _Map, above: Mapping[Any, Any]) -> _Map:
-    merged = _Map(below)
-    merged.lines = {**below.lines, **getattr(above, "lines", {})}
+def _merged(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
+    merged = dict(below)
     for key, value in above.items():
         known = merged.get(key)
         if key in merged and value is None:
             del merged[key]
-        elif isinstance(known, _Map) and isinstance(value, _Map) and key not in WHOLE:
+        elif isinstance(known, dict) and isinstance(value, dict) and key not in WHOLE:
             merged[key] = _merged(known, value)
         else:
             merged[key] = value
@@ -502,7 +485,7 @@ def _read(source: str | os.PathLike[str]) -> Document:
                 f"{name}, line 1: a study is a mapping with the keys `name`, `model`, `shots`, "
                 "`experiments` and so on; see docs/study.md"
             )
-        return Document(name, loader.value_of(root))
+        return Document(name, loader.value_of(root), loader.lines)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = name if mark is None else f"{name}, line {mark.line + 1}"
@@ -548,6 +531,10 @@ class _Loader(yaml.SafeLoader):
         for first, patterns in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lines: dict[Place, int] = {}
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
@@ -556,20 +543,19 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"found the tag {event.tag!r:.60}: leave it out", event)
         return super().compose_node(parent, index)
 
-    def value_of(self, node: Any) -> Any:
-        """The value of a node; mappings and lists know their lines.
+    def value_of(self, node: Any, place: Place = ()) -> Any:
+        """The value of a node at a place, whose lines are kept.
 
         Raises `YAMLError` where a key is no text or number, or is given twice: of keys that are
         equal, as 1, +1 and true are, YAML would keep the last in silence.
         """
         if isinstance(node, yaml.SequenceNode):
-            values = _List(self.value_of(item) for item in node.value)
-            values.lines = {i: item.start_mark.line + 1 for i, item in enumerate(node.value)}
-            return values
+            for number, item in enumerate(node.value):
+                self.lines[*place, number] = item.start_mark.line + 1
+            return [self.value_of(item, (*place, i)) for i, item in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode):
             return self.construct_object(node)
-        found = _Map()
-        found.lines = {}
+        found: dict[Any, Any] = {}
         written: dict[Any, int] = {}
         for key, item in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -580,7 +566,8 @@ class _Loader(yaml.SafeLoader):
                 problem = f"`{key.value}` is there already, on line {before}: keep one"
                 raise _refusal(problem, key)
             written |= dict.fromkeys((name, key.value), line)
-            found[name], found.lines[name] = self.value_of(item), line
+            self.lines[*place, name] = line
+            found[name] = self.value_of(item, (*place, name))
         return found
 
 

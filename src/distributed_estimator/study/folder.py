@@ -21,31 +21,28 @@ from .config import Study
 from .matrix import SCHEMA_VERSION, StudyRun, runs_of
 
 _KEPT = ("run.json", "attempts.json", RunFolder(Path()).lock.name)
-_Attempts = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class Done(msgspec.Struct, tag_field="status", tag="done"):
-    """What result.json says of a run that ended well."""
-
-    schema_version: Literal[1]
-    run_id: str
-    attempts: _Attempts
-    results: dict[str, Any]
-
-
-class Failed(msgspec.Struct, tag_field="status", tag="failed"):
-    """What result.json says of a run that failed."""
-
-    schema_version: Literal[1]
-    run_id: str
-    attempts: _Attempts
-    cause: str
 
 
 class Attempts(msgspec.Struct):
     """attempts.json: how often a run was begun."""
 
-    attempts: _Attempts
+    attempts: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Done(Attempts, tag_field="status", tag="done"):
+    """What result.json says of a run that ended well."""
+
+    schema_version: Literal[1]
+    run_id: str
+    results: dict[str, Any]
+
+
+class Failed(Attempts, tag_field="status", tag="failed"):
+    """What result.json says of a run that failed."""
+
+    schema_version: Literal[1]
+    run_id: str
+    cause: str
 
 
 @dataclass(frozen=True)
@@ -66,9 +63,8 @@ class StudyFolder:
         """Keeps other programs out, and the folder to one study; makes both if need be.
 
         Raises:
-            InputError: Another program runs a study there, the folder is of another study or holds
-                other things, or cannot be written.
-            RecordError: The operating system refused.
+            InputError: Another program runs a study there, or the folder is of another study, holds
+                other things or cannot be written.
         """
         self.check(study)
         taken = f"another program runs the study in `{self.path}`: wait for it, or name another"
@@ -121,11 +117,7 @@ class StudyFolder:
         )
 
     def result(self, run: StudyRun) -> dict[str, Any] | None:
-        """What a run came to; None if it has not ended.
-
-        Raises:
-            RecordError: The file is damaged, of a newer schema or another run's.
-        """
+        """What a run came to; None if it has not ended. `RecordError` for a damaged result."""
         path = self.of(run) / "result.json"
         if not path.exists():
             return None
@@ -136,17 +128,12 @@ class StudyFolder:
         return found
 
     def begin(self, run: StudyRun) -> int:
-        """Prepares a run's folder for another attempt, and returns the attempt's number, from 1.
-
-        Raises:
-            RecordError: The folder cannot be written, or the number of attempts is damaged.
-        """
-        folder, attempt = self.of(run), 1
+        """Prepares a run's folder for another attempt, and returns the attempt's number, from 1."""
+        folder, before = self.of(run), 0
         attempts = folder / "attempts.json"
         if attempts.exists():
-            attempt += _read(attempts, Attempts, "remove it, and they are counted from 1")[
-                "attempts"
-            ]
+            remedy = "remove it, and they are counted from 1"
+            before = _read(attempts, Attempts, remedy)["attempts"]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "result.json").unlink(missing_ok=True)
@@ -158,9 +145,9 @@ class StudyFolder:
                 f"`{folder}` cannot be written ({error.strerror}): move away what is in its place, "
                 "or put its permissions right"
             ) from error
-        write_json(attempts, {"attempts": attempt})
+        write_json(attempts, {"attempts": before + 1})
         write_json(folder / "run.json", run.as_dict())
-        return attempt
+        return before + 1
 
     def end(self, run: StudyRun, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """Writes down what a run came to; from here on it is never repeated."""
@@ -186,10 +173,7 @@ def _read(path: Path, kind: Any, remedy: str) -> dict[str, Any]:
 
 
 def empty(folder: Path) -> None:
-    """Removes what an earlier attempt at a run has left.
-
-    What says which run it is stays, and so does the lock of a trainer, which may be held.
-    """
+    """Removes what an earlier attempt has left, but for the run's name and its trainer's lock."""
     for entry in folder.iterdir():
         if entry.name in _KEPT:
             continue

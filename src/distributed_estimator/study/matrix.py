@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -17,10 +17,10 @@ from ..training.models import ModelConfig, feature_range, labels_for_cuts
 from ..training.policies import PolicySettings
 from ..training.settings import close_to, from_dict
 from ..training.workloads import WorkloadConfig
+from ..views import counted
 from .config import (
     SIZES,
     QueriesExperiment,
-    QueryDataset,
     Study,
     StudyConfig,
     TrainDataset,
@@ -53,8 +53,7 @@ class StudyRun:
         return {**self._content(), "run_id": self.run_id}
 
     def _content(self) -> dict[str, Any]:
-        fields = {**vars(self), "config": dict(self.config)}
-        return {"schema_version": SCHEMA_VERSION, **fields}
+        return {"schema_version": SCHEMA_VERSION, **vars(self), "config": dict(self.config)}
 
     @property
     def title(self) -> str:
@@ -65,9 +64,9 @@ class StudyRun:
         words = [
             self.experiment,
             f"{config['dataset']} {config['qubits']}q",
-            _counted(config["cuts"], "cut"),
+            counted(config["cuts"], "cut"),
             f"seed {config['seed']}",
-            _counted(config["workers"], "worker"),
+            counted(config["workers"], "worker"),
             policy if policy != "eager" else "",
             f"p={config['straggler_p']:g}" if config["straggler_p"] else "",
             chosen if threads != 1 else "",
@@ -125,19 +124,10 @@ class StudyRun:
         return {name: self.config[name] for name in names}
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def runs_of(
     study: Study, pipelines: Sequence[str] | None = None, only: Sequence[str] = ()
 ) -> list[StudyRun]:
-    """The runs of a study, in the order in which they are run.
-
-    Args:
-        study: The study.
-        pipelines: Those to take; None: all.
-        only: Experiments to take; none: all.
+    """The runs of a study in their order, of all pipelines and experiments or of some.
 
     Raises:
         InputError: An experiment is unknown, nothing is left, or a run cannot be configured.
@@ -218,7 +208,16 @@ def _experiment_runs(
                     "device": None if device is None else device.as_dict(),
                 }
             else:
-                chosen |= _training_config(config, experiment, part)
+                assert isinstance(part, TrainDataset)
+                attacks = experiment.robustness
+                chosen |= {
+                    "backend": "statevector",
+                    "optimizer": config.optimizer,
+                    "lr": config.lr,
+                    "epochs": part.epochs,
+                    "batch_size": part.batch_size,
+                    "robustness": None if attacks is None else without_later(attacks),
+                }
             yield StudyRun(name, experiment.KIND, pipeline, chosen)
 
 
@@ -234,21 +233,6 @@ def _places(experiment: TrainExperiment | QueriesExperiment) -> list[dict[str, A
         {**variant.as_dict(), "devices": variant.workers if devices else None}
         for variant in variants
     ]
-
-
-def _training_config(
-    config: StudyConfig, experiment: TrainExperiment, part: QueryDataset
-) -> dict[str, Any]:
-    assert isinstance(part, TrainDataset)
-    attacks = experiment.robustness
-    return {
-        "backend": "statevector",
-        "optimizer": config.optimizer,
-        "lr": config.lr,
-        "epochs": part.epochs,
-        "batch_size": part.batch_size,
-        "robustness": None if attacks is None else without_later(attacks),
-    }
 
 
 # --- how long it takes ----------------------------------------------------------------------------
@@ -271,9 +255,8 @@ _START, _LOAD, _ATTACK = 0.1, {"mnist": 2.0}, 0.6
 """A run's beginning, its data, and the attacks on it."""
 
 
-def total_seconds(runs: Iterable[StudyRun]) -> float:
+def total_seconds(runs: Sequence[StudyRun]) -> float:
     """About how long runs take on a laptop, one after another, with the loading of their data."""
-    runs = list(runs)
     loads = {(run.config["dataset"], run.config["qubits"], run.config["seed"]) for run in runs}
     loading = sum(_LOAD.get(dataset, 0.1) for dataset, _, _ in loads)
     return loading + sum(expected_seconds(run) for run in runs)

@@ -129,11 +129,7 @@ def run_study(
 def pending(
     folder: StudyFolder, runs: Iterable[StudyRun], *, retry_failed: bool = False
 ) -> list[StudyRun]:
-    """The runs that have not ended in a folder; only reads.
-
-    Raises:
-        RecordError: A result is damaged.
-    """
+    """The runs that have not ended in a folder; only reads."""
     found = ((run, folder.result(run)) for run in runs)
     return [
         run

@@ -63,7 +63,10 @@ from .tasks import Expected as Expected
 from .tasks import FragmentResult as FragmentResult
 from .tasks import FragmentWork as FragmentWork
 from .tasks import JobBook as JobBook
+from .tasks import PlacingBackend as PlacingBackend
+from .tasks import ServiceBackend as ServiceBackend
 from .tasks import Task as Task
 from .tasks import check_arrays as check_arrays
+from .tasks import content_of as content_of
 from .tasks import kept_as as kept_as
 from .tasks import make_tasks as make_tasks

@@ -266,7 +266,7 @@ class SettingLayout:
         functionals = _apply(self._functionals, means[:, group.singles])
         left, right = self._pair_places
         both = group.paired(functionals[..., left], functionals[..., right])
-        degrees = degrees_of(shots)[:, None, self.setting_of[left]]
+        degrees = _unbiased_degrees(shots)[:, None, self.setting_of[left]]
         return _apply(self._pairs, (seconds - both) / degrees)
 
     def weighted_covariances(
@@ -281,7 +281,7 @@ class SettingLayout:
             weights: Shape (rows, paulis, product of ranks, slot outcomes).
         """
         rows, paulis, size, outcomes = weights.shape
-        degrees = degrees_of(shots)
+        degrees = _unbiased_degrees(shots)
         scaled = products / degrees[:, None, self.setting_of]
         both = scaled.reshape(rows, paulis, paulis, 1, outcomes) * weights[:, None]
         seconds = weights[:, :, None] @ both.swapaxes(3, 4)
@@ -314,16 +314,23 @@ class SettingLayout:
     def _pull_back(self) -> SlotwiseMap:
         return SlotwiseMap([(basis.inverse @ basis.signed).T for basis in self.bases])
 
-    def spread(self, means: FloatArray, group: MeasurementGroup, weights: FloatArray) -> FloatArray:
+    def spread(
+        self,
+        means: FloatArray,
+        group: MeasurementGroup,
+        weights: FloatArray,
+        shots: FloatArray | None = None,
+    ) -> FloatArray:
         """Variance of one shot of each setting, its outcomes weighted.
 
         Args:
             means: Of every product of the group's Paulis, shape (rows, products, slot outcomes).
             group: The Paulis.
             weights: Shape (rows, paulis, entries, slot outcomes).
+            shots: Of each setting, shape (rows, settings); None: more than one.
 
         Returns:
-            Shape (rows, entries, settings).
+            Shape (rows, entries, settings); the mean square where a setting has one shot.
         """
         paulis = weights.shape[1]
         first, second = np.zeros_like(weights[:, 0]), np.zeros_like(weights[:, 0])
@@ -335,7 +342,8 @@ class SettingLayout:
                 product = weights[:, left] * weights[:, right]
                 second += twice * product * means[:, pairs[left, right], None]
         squares, means = self.by_setting(second), self.by_setting(first)
-        return above_rounding(squares - means**2, squares)
+        spread = above_rounding(squares - means**2, squares)
+        return spread if shots is None else np.where(shots[:, None] == 1, squares, spread)
 
     @cached_property
     def _pair_places(self) -> tuple[IntArray, IntArray]:
@@ -358,8 +366,16 @@ def above_rounding(variances: FloatArray, squares: FloatArray) -> FloatArray:
 
 
 def degrees_of(shots: FloatArray) -> FloatArray:
-    """Degrees of freedom of circuits' variances; NaN for one shot, which says nothing of them."""
-    return np.where(shots == 1, np.nan, np.maximum(shots - 1, 1.0))
+    """Degrees of freedom of circuits' variances; 1 for one shot, whose square stands for them.
+
+    A square is the variance and the square of the mean, on average, so that it is too large.
+    """
+    return np.maximum(shots - 1, 1.0)
+
+
+def _unbiased_degrees(shots: FloatArray) -> FloatArray:
+    """The same, but NaN for one shot, of which no variance is known without bias."""
+    return np.where(shots == 1, np.nan, degrees_of(shots))
 
 
 def _apply(mapping: SlotwiseMap, table: FloatArray) -> FloatArray:

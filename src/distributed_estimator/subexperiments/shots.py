@@ -186,8 +186,7 @@ def first_shots(
     if limit < circuits:
         raise InputError(
             f"{given}, and {circuits} circuits are to run: give at least {least(circuits)}, one "
-            f"shot each; {least(2 * circuits)} give standard errors, and from "
-            f"{least(circuits * _GOOD)} on they are divided well"
+            f"shot each; from {least(circuits * _GOOD)} on they are divided well"
         )
     each = limit // max(1, circuits)
     return min(pilot, each // 4), each if each < (FEWEST_SHOTS if knows else _GOOD) else None

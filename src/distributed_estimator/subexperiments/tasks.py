@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 from uuid import uuid4
 
 import numpy as np
 
 from ..cutting import FloatArray, IntArray
+from ..records import RecordWriter
 from .experiments import FragmentExperiment
 
 Arrays: TypeAlias = tuple[FloatArray, ...]
@@ -174,6 +175,15 @@ def kept_as(origin: str, content: str, task: Task) -> str:
     return f"{origin} {content} {task.key}"
 
 
+def content_of(experiment: FragmentExperiment, task: Task) -> str:
+    """Everything but backend and seed that determines the result: experiment, angles, shots."""
+    angles = hashlib.sha256(task.angles.tobytes()).hexdigest()[:32]
+    shots: object = task.shots
+    if isinstance(shots, np.ndarray):
+        shots = f"{shots.shape} {hashlib.sha256(shots.tobytes()).hexdigest()[:32]}"
+    return f"counts of {experiment.key} {angles} {shots}"
+
+
 class Backend(Protocol):
     """Evaluates the subexperiments of a task.
 
@@ -228,6 +238,34 @@ class Backend(Protocol):
         """
 
 
+@runtime_checkable
+class ServiceBackend(Backend, Protocol):
+    """A backend whose jobs may go to a service, which keeps them for whoever asks again."""
+
+    @property
+    def has_service(self) -> bool:
+        """Whether jobs go to a service: its connection travels to no other process."""
+
+    def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Backend:
+        """The same backend, with jobs in a book of the caller's.
+
+        Args:
+            book: Remembers the jobs; None: they are remembered as long as the backend lives.
+            log: Gets a `DeviceRecord` for every job.
+        """
+
+    def close(self) -> None:
+        """Close what it has opened at the service; it opens it again when it needs to."""
+
+
+@runtime_checkable
+class PlacingBackend(Protocol):
+    """A backend that runs the fragments of a plan in different places."""
+
+    def placed(self, experiments: Sequence[FragmentExperiment]) -> Backend:
+        """The same backend, which knows where each fragment of a plan runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
     """Name (in the plural) and shape of an array of a result."""
@@ -271,12 +309,8 @@ class FragmentWork:
         return result.counts if result.draws is None else (*result.counts, result.draws)
 
     def content(self, task: Task) -> str:
-        """Everything but backend and seed that determines the result: experiment, angles, shots."""
-        angles = hashlib.sha256(task.angles.tobytes()).hexdigest()[:32]
-        shots: object = task.shots
-        if isinstance(shots, np.ndarray):
-            shots = f"{shots.shape} {hashlib.sha256(shots.tobytes()).hexdigest()[:32]}"
-        return f"counts of {self.experiments[task.experiment].key} {angles} {shots}"
+        """See `content_of`."""
+        return content_of(self.experiments[task.experiment], task)
 
     def result_of(self, task: Task, arrays: Arrays) -> FragmentResult:
         """The result that `run` made arrays of."""

@@ -95,7 +95,7 @@ class Session:
         layer, test, noise = self.classifier.layer, self.state.test, self._noise
         if test is None or noise is None or layer.weights.grad is None:
             return
-        if math.isfinite(noise[1]):  # a deadline may leave circuits with one shot
+        if math.isfinite(noise[1]):  # outputs may overflow
             self.state.noise.append(noise)
             test.update(*noise, layer.weights.grad.numpy())
             layer.network.of_step = test.shots

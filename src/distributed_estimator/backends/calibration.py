@@ -1,0 +1,220 @@
+"""How often a device misreads its qubits: measured, remembered, and measured again in time.
+
+Two circuits measure qubits after nothing, and after an X on each. Errors of that X count as errors
+of readout; they are about a thousandth.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+from qiskit import ClassicalRegister, QuantumCircuit
+from qiskit.transpiler import Target, generate_preset_pass_manager
+
+from ..cutting import FloatArray, IntArray
+from ..errors import BackendError, RecordError
+from ..forks import Lock
+from ..records.files import read_json, write_json
+
+READOUT_REGISTER = "readout"
+_VERSION = 1
+_MOST_MISREAD = 0.45
+"""Where a bit is misread more often, its mean is scaled up by ten or more."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReadoutCalibration:
+    """How often qubits were misread.
+
+    Attributes:
+        taken_at: When, with a time zone.
+        shots: After nothing, and after an X on each.
+        qubits: Physical qubits.
+        zeros: Shots that read 1 after nothing, one number a qubit.
+        ones: Shots that read 0 after an X, one number a qubit.
+    """
+
+    taken_at: datetime
+    shots: tuple[int, int]
+    qubits: tuple[int, ...]
+    zeros: tuple[int, ...]
+    ones: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not (
+            self.taken_at.tzinfo is not None
+            and min(self.shots) > 0
+            and len(self.qubits) == len(self.zeros) == len(self.ones)
+            and min(self.qubits, default=0) >= 0
+            and all(0 <= count <= self.shots[0] for count in self.zeros)
+            and all(0 <= count <= self.shots[1] for count in self.ones)
+        ):
+            raise ValueError("numbers that no calibration gives")
+
+    def rates(self, qubit: int) -> tuple[float, float]:
+        """Probability that a bit is misread if 0 and 1 are as likely, and its standard error.
+
+        The standard error is that of rates with a misread and a good shot more, as none of n shots
+        does not say that there is no error.
+        """
+        place = self.qubits.index(qubit)
+        misread, shots = np.array([self.zeros[place], self.ones[place]]), np.array(self.shots)
+        shrunk = (misread + 1) / (shots + 2)
+        variance = (shrunk * (1 - shrunk) / shots).sum() / 4
+        return float((misread / shots).mean()), float(np.sqrt(variance))
+
+
+@dataclass(frozen=True)
+class _File:
+    version: int
+    device: str
+    calibrations: list[ReadoutCalibration]
+
+
+class Calibrations:
+    """What is known of a device's readout, calibrated where it is not, or no longer.
+
+    Args:
+        device: Its name.
+        keep: Whether it has the name for good, so that other processes may use what is known: in
+            `distributed-estimator/readout/NAME.json` in the user's cache (`XDG_CACHE_HOME`).
+    """
+
+    def __init__(self, device: str, keep: bool) -> None:
+        self.device = device
+        self._path = _cache() / f"{quote(device, safe='')}.json" if keep else None
+        self._known: list[ReadoutCalibration] = []
+        self._lock = Lock()
+
+    def rates(
+        self,
+        qubits: Sequence[int],
+        hours: float,
+        calibrate: Callable[[Sequence[int], int], ReadoutCalibration],
+    ) -> tuple[FloatArray, FloatArray, str | None]:
+        """How likely some qubits are misread, standard errors, and the time of the oldest of them.
+
+        Args:
+            qubits: Physical qubits.
+            hours: Age from which on a calibration is not used.
+            calibrate: Measures qubits; it is also given how many calibrations there were before.
+
+        Raises:
+            BackendError: A qubit is misread nearly half of the time.
+        """
+        with self._lock:
+            newest = self._newest(hours)
+            missing = [qubit for qubit in qubits if qubit not in newest]
+            if missing and self._path is not None:
+                self._known += self._read()
+                newest = self._newest(hours)
+                missing = [qubit for qubit in qubits if qubit not in newest]
+            if missing:
+                fresh = calibrate(missing, len(self._known))
+                _log.info(
+                    "readout of %s calibrated: qubits %s, 2 circuits of %d shots, misread by %s",
+                    self.device,
+                    ", ".join(map(str, missing)),
+                    fresh.shots[0],
+                    ", ".join(f"{fresh.rates(qubit)[0]:.4f}" for qubit in missing),
+                )
+                self._known.append(fresh)
+                newest.update(dict.fromkeys(missing, fresh))
+                self._write(newest)
+        found = np.array([newest[qubit].rates(qubit) for qubit in qubits]).reshape(-1, 2)
+        for qubit, misread in zip(qubits, found[:, 0], strict=True):
+            if misread > _MOST_MISREAD:
+                raise BackendError(
+                    f"qubit {qubit} of {self.device} is misread in {misread:.0%} of shots, so that "
+                    "next to nothing is known of its outcome: take another device, or fewer qubits "
+                    "a fragment so that it is avoided"
+                )
+        oldest = min((newest[qubit].taken_at for qubit in qubits), default=None)
+        at = None if oldest is None else oldest.isoformat(timespec="milliseconds")
+        return found[:, 0], found[:, 1], at
+
+    def _newest(self, hours: float) -> dict[int, ReadoutCalibration]:
+        """The last calibration of every qubit, if it is young enough."""
+        now = datetime.now(UTC)
+        young = [c for c in self._known if timedelta(0) <= now - c.taken_at < _hours(hours)]
+        ordered = sorted(young, key=lambda calibration: calibration.taken_at)
+        return {qubit: own for own in ordered for qubit in own.qubits}
+
+    def _read(self) -> list[ReadoutCalibration]:
+        """What earlier processes measured; nothing where the file is missing or damaged."""
+        path = self._path
+        if path is None or not path.exists():
+            return []
+        try:
+            found = msgspec.convert(read_json(path), _File)
+        except (RecordError, msgspec.ValidationError) as error:
+            reason = str(error)
+        else:
+            if (found.version, found.device) == (_VERSION, self.device):
+                return found.calibrations
+            reason = f"it is version {found.version} of {found.device}"
+        warnings.warn(
+            f"the calibration of the readout of {self.device} in `{path}` cannot be used: {reason}."
+            " It is measured again, and the file replaced",
+            stacklevel=2,
+        )
+        return []
+
+    def _write(self, newest: dict[int, ReadoutCalibration]) -> None:
+        """Keep what is in use."""
+        if self._path is None:
+            return
+        kept = list({id(own): own for own in newest.values()}.values())
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._path, msgspec.to_builtins(_File(_VERSION, self.device, kept)))
+        except (OSError, RecordError) as error:
+            _log.warning("the calibration is not kept: %s", error)
+
+
+def calibration_circuits(qubits: Sequence[int], target: Target | None) -> list[QuantumCircuit]:
+    """Circuits that measure physical qubits after nothing, and after an X on each."""
+    device = target is not None and target.build_coupling_map() is not None
+    places = range(len(qubits)) if device else qubits
+    circuits = []
+    for flipped in (False, True):
+        circuit = QuantumCircuit(max(places) + 1)
+        circuit.add_register(ClassicalRegister(len(qubits), READOUT_REGISTER))
+        if flipped:
+            circuit.x(places)
+        circuit.measure(places, range(len(qubits)))
+        if target is not None:
+            layout = [*qubits] if device else None
+            circuit = generate_preset_pass_manager(
+                0, target=target, seed_transpiler=0, initial_layout=layout
+            ).run(circuit)
+        circuits.append(circuit)
+    return circuits
+
+
+def misread(bits: Any, flipped: bool) -> tuple[int, IntArray]:
+    """Shots, and how many of each qubit are not what was prepared, of a `BitArray`."""
+    packed = bits.array.reshape(-1, bits.array.shape[-1])
+    read = np.unpackbits(packed[:, ::-1], axis=-1, bitorder="little")[:, : bits.num_bits]
+    ones = read.sum(axis=0, dtype=np.int64)
+    return len(read), len(read) - ones if flipped else ones
+
+
+def _hours(hours: float) -> timedelta:
+    return timedelta(hours=min(hours, 1e6))
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "distributed-estimator" / "readout"

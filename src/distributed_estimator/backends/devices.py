@@ -1,0 +1,782 @@
+"""Several devices as one backend: each fragment of a plan runs on one of them.
+
+A device is a sampler, a noise model or a simulator. Where a fragment runs follows from widths,
+expected noise and load, and not from the time; where a device goes away, what it has not done goes
+to another one. The simulated fleet finds the device of a job by the same `soonest`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import math
+import os
+import pickle
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
+
+import numpy as np
+from qiskit.primitives import BackendSamplerV2, BaseSamplerV2
+from qiskit.providers import BackendV2
+from qiskit.transpiler import Target
+
+from ..checks import check_kind, check_whole, described
+from ..cutting import FloatArray, Operation
+from ..errors import BackendError, DeviceLostError, InputError, RecordError, ThrottledError
+from ..forks import Lock
+from ..records import DeviceRecord, RecordWriter
+from ..records.files import writer_of
+from ..subexperiments import (
+    Backend,
+    FragmentExperiment,
+    FragmentResult,
+    JobBook,
+    Mitigation,
+    NoisyBackend,
+    Readout,
+    Task,
+)
+from .sampler import SamplerBackend, backend_of
+from .statevector import StatevectorBackend
+
+__all__ = ["DeviceShare", "Devices", "Server", "expected_noise", "soonest"]
+
+_log = logging.getLogger(__name__)
+
+_FAILURES = 3
+_MOST_BYTES = 1 << 30
+"""Memory of a fragment that the local simulator takes where another device may have it."""
+_MOST_CIRCUITS = 1e100
+"""Circuits that are told apart; sums of them are still numbers."""
+_TWO_QUBIT_GATES = {2: 1, 3: 6}
+"""Of an operation on so many qubits, as a device has it."""
+_UNREACHABLE = {
+    "UnreachableError",
+    "ConnectionError",
+    "AccountNotFoundError",
+    "IBMNotAuthorizedError",
+}
+"""Names of classes of errors that say so, Python's and those of libraries that may be missing."""
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN}
+_DEEPEST = 16
+
+
+class Server(Protocol):
+    """Something that a job can be sent to."""
+
+    def takes(self, circuits: int) -> bool:
+        """Whether a job of so many circuits may be sent there."""
+
+    def estimate(self, circuits: int, shots: int, now: float) -> float:
+        """When a job that is sent now should be back."""
+
+
+ServerT = TypeVar("ServerT", bound=Server)
+
+
+def soonest(devices: Iterable[ServerT], circuits: int, shots: int, now: float) -> ServerT | None:
+    """The device that should have a job back first; None: none takes it.
+
+    Of several that should have it back at the same time, it is the first.
+    """
+    able = (device for device in devices if device.takes(circuits))
+    return min(able, key=lambda device: device.estimate(circuits, shots, now), default=None)
+
+
+@dataclass(frozen=True)
+class DeviceShare:
+    """What a device has done so far.
+
+    Attributes:
+        device: Its name.
+        tasks: Tasks whose results came from it.
+        failed: Jobs of tasks that failed on it.
+        circuits: Circuits of these tasks, each binding counting.
+        shots: Shots of these circuits, as they were asked for.
+        seconds: Time in which its tasks were under way, each counting; failed ones too.
+        gone: Why nothing more is sent there; None: it is in use.
+    """
+
+    device: str
+    tasks: int = 0
+    failed: int = 0
+    circuits: int = 0
+    shots: int = 0
+    seconds: float = 0.0
+    gone: str | None = None
+
+
+_Places: TypeAlias = dict[tuple[int, str], tuple[int, float]]
+"""By number and content of a fragment, the number of its device, and the load it is there."""
+
+
+@dataclass
+class _State:
+    """What is known of the devices, by number; shared by all views of them."""
+
+    gone: dict[int, str] = field(default_factory=dict)
+    failures: dict[tuple[int, str], list[str]] = field(default_factory=dict)
+    """Causes of the failures in a row of a fragment on a device."""
+    jobs: Counter[int] = field(default_factory=Counter)
+    under_way: Counter[int] = field(default_factory=Counter)
+    shares: dict[int, DeviceShare] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _State, (self.gone, self.failures)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A device as the router sees it, for one fragment; circuits are the unit of time."""
+
+    able: bool
+    ready: float
+
+    def takes(self, circuits: int) -> bool:
+        return self.able
+
+    def estimate(self, circuits: int, shots: int, now: float) -> float:
+        return now + self.ready
+
+
+class Devices:
+    """Devices that share the fragments of a plan; see `Backend`.
+
+    All tasks of a fragment run on one device, so that shots of a setting come from one device.
+    Fragments of a plan are placed one after the other, those that the fewest devices take first,
+    then by their circuits: each goes to the device that would be through with it first, if every
+    circuit took as long there, times exp(2λ) for the expected noise λ, as so many more shots make
+    up for what noise takes from a value. That follows from the plan and the devices alone, so that
+    the same seed draws the same. With `queues`, jobs that wait there count too.
+
+    A job that fails is sent again, to the same device at first. A device that cannot be reached is
+    left for good; so it is for a fragment whose jobs failed there `failures` times in a row. What
+    was not done then goes to the next best device, with a warning in the log; results that are
+    there are kept. Where noise is mitigated, results of two devices may not be mixed, and the run
+    ends with a `DeviceLostError` instead.
+
+    Args:
+        devices: Samplers, backends of this package (`StatevectorBackend()` for the local
+            simulator), or Qiskit backends.
+        queues: Whether the jobs that wait on a device count when fragments are placed: those it
+            reports, and ours. What is drawn depends on them then.
+        failures: Failures in a row after which a fragment leaves a device.
+        log: A path or `RecordWriter` that gets a `DeviceRecord` for every job. It stays in this
+            process: what others run for it is not recorded.
+        clock: Reads the time in seconds; records count from when this is made.
+
+    Raises:
+        InputError: There is no device, one comes twice, or is none.
+
+    Example:
+        >>> from qiskit.primitives import StatevectorSampler
+        >>> Devices([StatevectorBackend(), StatevectorSampler()]).name
+        'devices(statevector, qiskit.StatevectorSampler)'
+    """
+
+    def __init__(
+        self,
+        devices: Iterable[BaseSamplerV2 | Backend | BackendV2],
+        *,
+        queues: bool = False,
+        failures: int = _FAILURES,
+        log: str | os.PathLike[str] | RecordWriter | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        check_kind("queues", queues, bool, "True or False")
+        self.devices = _devices(devices)
+        self.names = tuple(_apart(device.name for device in self.devices))
+        self.queues = queues
+        self.failures = check_whole("failures", failures, 1)
+        self.log = writer_of("log", log)
+        self._clock, self._origin = clock, clock()
+        self._state = _State()
+        self._places: _Places = {}
+        self._pins: _Places = {}
+        """Places in runs with mitigation, where fragments must stay: noise is one device's."""
+
+    # --- what they are, together ------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The names of all."""
+        return f"devices({', '.join(self.names)})"
+
+    @property
+    def identity(self) -> str:
+        """Hash of the identities of all, in their order."""
+        return hashlib.sha256("\n".join(d.identity for d in self.devices).encode()).hexdigest()[:32]
+
+    @property
+    def exact(self) -> bool:
+        """Whether all can give exact values."""
+        return all(device.exact for device in self.devices)
+
+    @property
+    def max_qubits(self) -> int | None:
+        """Those of the widest device; None: there is one without a limit."""
+        widths = [device.max_qubits for device in self.devices]
+        known = [width for width in widths if width is not None]
+        return max(known) if len(known) == len(widths) else None
+
+    @property
+    def shares(self) -> tuple[DeviceShare, ...]:
+        """What each device has done so far, for this process."""
+        with self._state.lock:
+            return tuple(self._share(number) for number in range(len(self.devices)))
+
+    # --- how tasks are divided: the same wherever a fragment runs ---------------------------------
+
+    def rows_per_task(self, experiment: FragmentExperiment) -> int:
+        """The fewest of the devices that are wide enough."""
+        return min(device.rows_per_task(experiment) for device in self._wide(experiment))
+
+    def circuits_per_task(self, experiment: FragmentExperiment) -> int | None:
+        """The fewest of the devices that are wide enough."""
+        limits = [device.circuits_per_task(experiment) for device in self._wide(experiment)]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def row_bytes(
+        self, experiment: FragmentExperiment, angles: FloatArray, shots: int | None
+    ) -> int:
+        """Those of the fragment's device."""
+        return self._device(experiment).row_bytes(experiment, angles, shots)
+
+    def expected_seconds(self, experiment: FragmentExperiment, task: Task) -> float:
+        """Those of the fragment's device."""
+        return self._device(experiment).expected_seconds(experiment, task)
+
+    # --- placing ----------------------------------------------------------------------------------
+
+    def placed(self, experiments: Sequence[FragmentExperiment]) -> Devices:
+        """The same devices, with a place for each fragment of a plan.
+
+        Raises:
+            BackendError: A fragment is too wide for all of them.
+            DeviceLostError: No device is left that takes it.
+        """
+        view = self._view()
+        if not view._is_pinned:
+            view._places = {}
+        own = [experiment for experiment in experiments if not experiment.is_trivial]
+        most = max((experiment.num_circuits for experiment in own), default=0)
+        waiting = [_work(most * jobs, 0.0) for jobs in self._waiting()]
+        with self._state.lock:
+            for experiment in sorted(own, key=self._urgency):
+                if _key(experiment) not in view._places:
+                    view._settle(experiment, waiting)
+        for experiment in own:
+            index, (number, _) = experiment.fragment.index, view._places[_key(experiment)]
+            _log.info("fragment %d runs on %s", index, self.names[number])
+        return view
+
+    def device_of(self, experiment: FragmentExperiment) -> str:
+        """The name of the device that a fragment's tasks run on as things are.
+
+        Raises:
+            BackendError: A fragment is too wide for all of them.
+            DeviceLostError: No device is left that takes it.
+        """
+        with self._state.lock:
+            return self.names[self._place(experiment)]
+
+    def _urgency(self, experiment: FragmentExperiment) -> tuple[int, int, int]:
+        """Sorts fragments as they are placed."""
+        takers = sum(self._able(number, experiment) for number in range(len(self.devices)))
+        return takers, -experiment.num_circuits, experiment.fragment.index
+
+    def _settle(self, experiment: FragmentExperiment, waiting: Sequence[float]) -> int:
+        """Place a fragment on the device that would be through with it first; gives its number."""
+        key, loads = _key(experiment), list(waiting)
+        for other, (number, load) in self._places.items():
+            loads[number] += load if other != key else 0.0
+        number = self._choose(experiment, loads)
+        self._places[key] = number, self._load(number, experiment)
+        return number
+
+    def _choose(self, experiment: FragmentExperiment, loads: Sequence[float]) -> int:
+        numbers = range(len(self.devices))
+        able = [self._able(number, experiment) for number in numbers]
+        if not any(able):
+            raise self._refusal(experiment)
+        light = [
+            able[number] and not _is_heavy(self.devices[number], experiment) for number in numbers
+        ]
+        able = light if any(light) else able
+        candidates = [
+            _Candidate(able[number], loads[number] + self._load(number, experiment))
+            for number in numbers
+        ]
+        found = soonest(candidates, experiment.num_circuits, 0, 0.0)
+        return next(number for number in numbers if candidates[number] is found)
+
+    def _able(self, number: int, experiment: FragmentExperiment) -> bool:
+        """Whether a device is wide enough for a fragment, and still there."""
+        return _is_wide(self.devices[number], experiment) and not self._cause(number, experiment)
+
+    def _cause(self, number: int, experiment: FragmentExperiment) -> str | None:
+        """Why a device is not there for a fragment; None: it is."""
+        gone = self._state.gone.get(number)
+        failures = self._state.failures.get((number, experiment.fragment.key), [])
+        if gone is None and len(failures) >= self.failures:
+            return f"its jobs failed {len(failures)} times in a row, at last because {failures[-1]}"
+        return gone
+
+    def _place(self, experiment: FragmentExperiment) -> int:
+        """The number of the device of a fragment; another one where the one it had is gone."""
+        before, _ = self._places.get(_key(experiment), (None, 0.0))
+        cause = None if before is None else self._cause(before, experiment)
+        if before is not None and cause is None:
+            return before
+        index = experiment.fragment.index
+        if before is not None and self._is_pinned:
+            raise DeviceLostError(
+                f"the device {self.names[before]} was lost ({cause}), and the mitigation of "
+                f"fragment {index} is made for it, so that results of another device would bias "
+                "the value: run again with a new estimator whose list leaves that device out"
+            )
+        after = self._settle(experiment, [0.0] * len(self.devices))
+        if before is not None:
+            _log.warning(
+                "fragment %d leaves %s for %s: %s",
+                *(index, self.names[before], self.names[after], cause),
+            )
+        return after
+
+    @property
+    def _is_pinned(self) -> bool:
+        return self._places is self._pins
+
+    def _load(self, number: int, experiment: FragmentExperiment) -> float:
+        """How long a fragment takes on a device."""
+        return _work(experiment.num_circuits, expected_noise(experiment, self.devices[number]))
+
+    def _waiting(self) -> list[int]:
+        """Jobs that wait on each device, where they count."""
+        if not self.queues:
+            return [0] * len(self.devices)
+        return [
+            self._state.under_way[number] + _pending(device)
+            for number, device in enumerate(self.devices)
+        ]
+
+    def _wide(self, experiment: FragmentExperiment) -> Sequence[Backend]:
+        """Devices that are wide enough for a fragment; all of them where none is."""
+        return [d for d in self.devices if _is_wide(d, experiment)] or self.devices
+
+    def _device(self, experiment: FragmentExperiment) -> Backend:
+        with self._state.lock:
+            return self.devices[self._place(experiment)]
+
+    def _refusal(self, experiment: FragmentExperiment) -> BackendError:
+        """Why no device takes a fragment."""
+        fragment, widest = experiment.fragment, self.max_qubits
+        if widest is not None and fragment.num_qubits > widest:
+            widths = zip(self.names, self.devices, strict=True)
+            each = ", ".join(f"{name} takes {device.max_qubits}" for name, device in widths)
+            return BackendError(
+                f"fragment {fragment.index} has {fragment.num_qubits} qubits, and no device is as "
+                f"wide ({each}): cut more, for instance with AutoCut(max_qubits={widest}), or add "
+                "a wider device"
+            )
+        causes = []
+        for number, (name, device) in enumerate(zip(self.names, self.devices, strict=True)):
+            narrow = f"it takes {device.max_qubits} qubits, the fragment has {fragment.num_qubits}"
+            causes.append(f"{name}: {self._cause(number, experiment) or narrow}")
+        return DeviceLostError(
+            f"no device is left for fragment {fragment.index} ({'; '.join(causes)}): see to the "
+            "devices, and run again with a new estimator, which asks all of them again"
+        )
+
+    # --- running ----------------------------------------------------------------------------------
+
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
+        """Run a task on its fragment's device, or where that fails on another; see `Backend`.
+
+        Raises:
+            DeviceLostError: No device is left, or a fragment may not change to another.
+        """
+        while True:
+            with self._state.lock:
+                number = self._place(experiment)
+                self._state.under_way[number] += 1
+            begun, done = self._clock(), False
+            try:
+                result = self.devices[number].run(experiment, task)
+                done = True
+            except Exception as error:
+                self._fail(number, experiment, error)
+            finally:
+                self._note(number, experiment, task, begun, done)
+            if done:
+                with self._state.lock:
+                    self._state.failures.pop((number, experiment.fragment.key), None)
+                return result
+
+    def _fail(self, number: int, experiment: FragmentExperiment, error: Exception) -> None:
+        """Note that a device failed; raises errors that are none of its own."""
+        if isinstance(error, InputError | ThrottledError) or _is_short(error):
+            raise error
+        cause = (
+            str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
+        )
+        classes = {kind.__name__ for own in _chain(error) for kind in type(own).__mro__}
+        lost = sorted(_UNREACHABLE & classes)
+        if lost:  # without its text, which may hold addresses of an account
+            cause = f"it cannot be reached ({', '.join(lost)})"
+        elif _is_offline(self.devices[number]):
+            lost, cause = ["offline"], f"it is offline ({cause})"
+        with self._state.lock:
+            causes = self._state.failures.setdefault((number, experiment.fragment.key), [])
+            causes.append(cause)
+            if lost and number not in self._state.gone:
+                self._state.gone[number] = cause
+                _log.warning("the device %s is lost: %s", self.names[number], cause)
+
+    def _note(
+        self,
+        number: int,
+        experiment: FragmentExperiment,
+        task: Task,
+        begun: float,
+        done: bool,
+    ) -> None:
+        """Count a job that is over, and record it."""
+        ended = self._clock()
+        circuits, total = task.num_subexperiments(experiment), 0
+        if task.shots is not None:
+            total = int(task.shots_of(experiment).sum())
+        state = self._state
+        with state.lock:
+            state.under_way[number] -= 1
+            job, share = state.jobs[number], self._share(number)
+            state.jobs[number] += 1
+            state.shares[number] = DeviceShare(
+                share.device,
+                share.tasks + done,
+                share.failed + (not done),
+                share.circuits + done * circuits,
+                share.shots + done * total,
+                share.seconds + ended - begun,
+            )
+        if self.log is None or _has_service(self.devices[number]):
+            return  # what has a service records its jobs itself
+        begun, ended = begun - self._origin, ended - self._origin
+        record = DeviceRecord(
+            device=self.names[number],
+            job=job,
+            task=task.key,
+            circuits=circuits,
+            shots=-(-total // max(1, circuits)),
+            submitted=begun,
+            queued=begun,
+            started=begun,
+            finished=ended,
+            returned=ended,
+            status="done" if done else "failed",
+        )
+        try:
+            self.log.write(record)
+        except RecordError as error:  # the result has been paid for
+            _log.warning("a job on %s is not recorded: %s", self.names[number], error)
+
+    def _share(self, number: int) -> DeviceShare:
+        state, name = self._state, self.names[number]
+        own = state.shares.get(number, DeviceShare(name))
+        return DeviceShare(
+            *(name, own.tasks, own.failed, own.circuits, own.shots, own.seconds),
+            state.gone.get(number),
+        )
+
+    # --- noise, jobs and other processes ----------------------------------------------------------
+
+    def mitigated(self, mitigation: Mitigation, factor: int = 1) -> Devices:
+        """The same devices, each mitigated; the local simulator as it is, which has no noise.
+
+        Where readout or noise factors are, fragments stay where they are first placed, at all
+        factors: the noise of another device would bias the value.
+
+        Raises:
+            InputError: A device cannot do what is asked.
+        """
+        view = self._view()
+        view.devices = tuple(
+            _mitigated(name, device, mitigation, factor)
+            for name, device in zip(self.names, self.devices, strict=True)
+        )
+        if mitigation.readout or len(mitigation.factors) > 1:
+            with self._state.lock:
+                for key, place in self._places.items():
+                    if place[0] not in self._state.gone:
+                        self._pins.setdefault(key, place)
+            view._places = self._pins
+        return view
+
+    def readout(self, experiment: FragmentExperiment) -> Readout:
+        """What is known of the readout of the fragment's device.
+
+        Raises:
+            DeviceLostError: No device is left, or a fragment may not change to another.
+        """
+        while True:
+            with self._state.lock:
+                number = self._place(experiment)
+            device = self.devices[number]
+            if not isinstance(device, NoisyBackend):
+                return _perfect_readout(self.names[number], experiment)
+            try:
+                return replace(device.readout(experiment), device=self.names[number])
+            except Exception as error:
+                self._fail(number, experiment, error)
+
+    def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Devices:
+        """The same devices with a log, and those with a service with a book of their jobs.
+
+        These write records of their own, with what the service says of each job.
+        """
+        view = self._view()
+        each: tuple[Any, ...] = self.devices
+        view.devices = tuple(
+            device.with_jobs(book, log) if _has_service(device) else device for device in each
+        )
+        view.log = log or self.log
+        return view
+
+    @property
+    def has_service(self) -> bool:
+        """Whether a device's jobs go to a service: its connection travels to no other process."""
+        return any(map(_has_service, self.devices))
+
+    def close(self) -> None:
+        """Close what devices have opened at their services; the next job opens it again."""
+        device: Any
+        for device in filter(_has_service, self.devices):
+            device.close()
+
+    def _view(self) -> Devices:
+        """The same devices with places of their own."""
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        if not self._is_pinned:
+            with self._state.lock:
+                view._places = dict(self._places)
+        return view
+
+    def __getstate__(self) -> dict[str, Any]:
+        for name, device in zip(self.names, self.devices, strict=True):
+            try:
+                pickle.dumps(device)
+            except Exception as error:
+                raise TypeError(
+                    f"the device {name} cannot be sent to another process ({error}): use "
+                    'pool="threads"'
+                ) from error
+        with self._state.lock:
+            copies = {
+                "_places": dict(self._places),
+                "_pins": dict(self._pins),
+                "_state": _State(dict(self._state.gone), dict(self._state.failures)),
+            }
+        if self._is_pinned:
+            copies["_places"] = copies["_pins"]
+        return {**vars(self), **copies, "log": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._origin = self._clock()
+
+
+# --- devices --------------------------------------------------------------------------------------
+
+
+def backend_from(item: object, what: str = "`backend` is") -> Backend:
+    """A backend of this package from a sampler, a backend of Qiskit, or one of this package.
+
+    Errors begin with `what` the item is.
+
+    Raises:
+        InputError: It is none of them.
+    """
+    if isinstance(item, BaseSamplerV2):
+        return SamplerBackend(item)
+    if isinstance(item, BackendV2):
+        return SamplerBackend(_sampler_of(item))
+    if isinstance(item, type) or not hasattr(item, "expected_seconds"):
+        raise InputError(
+            f"{what} {described(item)}: give None for the statevector simulator, or an instance of "
+            "any Qiskit BaseSamplerV2; or a list of these, with StatevectorBackend() for the "
+            "simulator"
+        )
+    found: Any = item
+    return cast(Backend, found)
+
+
+def _sampler_of(backend: BackendV2) -> BaseSamplerV2:
+    if hasattr(backend, "service"):  # of an account, which runs primitives only
+        from qiskit_ibm_runtime.executor_sampler import Sampler
+
+        sampler: BaseSamplerV2 = Sampler(mode=backend)
+        return sampler
+    return BackendSamplerV2(backend=backend)
+
+
+def _devices(items: object) -> tuple[Backend, ...]:
+    if isinstance(items, str) or not isinstance(items, Iterable):
+        raise InputError(f"`devices` is {described(items)}: give a list of samplers or backends")
+    found: list[Backend] = []
+    seen: list[object] = []
+    for item in items:
+        device = backend_from(item, "the list of devices holds")
+        inner = getattr(device, "sampler", device)
+        if any(inner is other or item is other for other in seen):
+            raise InputError(
+                f"the device {device.name} comes twice in the list: give each once, and as many "
+                "`workers` as jobs are to be under way"
+            )
+        seen += [inner, item]
+        found.append(device)
+    if not found:
+        raise InputError(
+            "the list of devices is empty: give at least one sampler or backend, or "
+            "backend=None for the statevector simulator"
+        )
+    return tuple(found)
+
+
+def _apart(names: Iterable[str]) -> Iterator[str]:
+    """Names with a number where they come again."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name} #{seen[name]}"
+
+
+def _mitigated(name: str, device: Backend, mitigation: Mitigation, factor: int) -> Backend:
+    if isinstance(device, StatevectorBackend):
+        return device
+    if isinstance(device, NoisyBackend):
+        return device.mitigated(mitigation, factor)
+    raise InputError(
+        f"`mitigation` is set, and the device {name} can do nothing about its noise: take it out "
+        "of the list, or give a sampler"
+    )
+
+
+def _perfect_readout(name: str, experiment: FragmentExperiment) -> Readout:
+    """That of a simulator without noise."""
+    fragment, none = experiment.fragment, np.zeros(experiment.fragment.num_qubits)
+    qubits, settings = np.arange(fragment.num_qubits), experiment.layout.num_settings
+    slots = np.array([slot.qubit for slot in fragment.slots], dtype=np.int64)
+    return Readout(
+        *(name, qubits, none, none),
+        observed=np.tile(qubits, (settings, 1)),
+        slots=np.tile(slots, (settings, 1)),
+    )
+
+
+def _key(experiment: FragmentExperiment) -> tuple[int, str]:
+    return experiment.fragment.index, experiment.fragment.key
+
+
+def _has_service(device: Any) -> bool:
+    return bool(getattr(device, "has_service", False))
+
+
+def _is_wide(device: Backend, experiment: FragmentExperiment) -> bool:
+    most = device.max_qubits
+    return most is None or experiment.fragment.num_qubits <= most
+
+
+def _is_heavy(device: Backend, experiment: FragmentExperiment) -> bool:
+    """Whether the local simulator had better leave a fragment to others, for its memory."""
+    if not isinstance(device, StatevectorBackend):
+        return False
+    # Angles of no particular kind: others might be simulated as a Clifford circuit.
+    angles = np.full((1, len(experiment.fragment.angles)), 0.5)
+    return device.row_bytes(experiment, angles, 1) > (device.memory_limit or _MOST_BYTES)
+
+
+def _pending(device: Backend) -> int:
+    """Jobs that wait there, as it reports; 0 where it does not."""
+    try:
+        return int(_backend_of(device).status().pending_jobs)
+    except Exception:
+        return 0
+
+
+def _is_offline(device: Backend) -> bool:
+    """Whether a device reports that it is; no report is none."""
+    try:
+        return _backend_of(device).status().operational is False
+    except Exception:
+        return False
+
+
+def _backend_of(device: Backend) -> Any:
+    return backend_of(device.sampler) if isinstance(device, SamplerBackend) else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what caused it."""
+    cause: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_short(error: Exception) -> bool:
+    """Whether this process lacks something, which is no device's fault."""
+    return any(
+        isinstance(own, MemoryError) or (isinstance(own, OSError) and own.errno in _SHORTAGES)
+        for own in _chain(error)
+    )
+
+
+# --- noise ----------------------------------------------------------------------------------------
+
+
+def _work(circuits: int, noise: float) -> float:
+    """Circuits that take as long, without noise."""
+    return float(min(circuits, _MOST_CIRCUITS)) * math.exp(min(2 * noise, 100.0))
+
+
+def expected_noise(experiment: FragmentExperiment, backend: Backend) -> float:
+    """Sum of -log(1 - error) over the gates and measurements of a fragment's circuits, roughly.
+
+    Errors are the medians over the qubits of the backend's target; gates count as the fragment has
+    them, one of three qubits as six of two. 0 where there is no target, or it names no errors.
+    """
+    errors = _median_errors(getattr(_backend_of(backend), "target", None))
+    if errors is None:
+        return 0.0
+    one, two, measured = errors
+    fragment, total = experiment.fragment, 0.0
+    for step in fragment.steps:
+        if not isinstance(step, Operation):
+            total += measured + one
+        elif step.kind == "gate":
+            width = len(step.qubits)
+            total += one if width == 1 else two * _TWO_QUBIT_GATES.get(width, 6 * width)
+    return total + measured * fragment.num_qubits
+
+
+def _median_errors(target: Target | None) -> tuple[float, float, float] | None:
+    """-log(1 - error) of a gate on one qubit, on two, and of a measurement."""
+    if target is None:
+        return None
+    found: dict[object, list[float]] = {1: [], 2: [], "measure": []}
+    for name in target.operation_names:
+        for qubits, properties in (target[name] or {}).items():
+            error = getattr(properties, "error", None)
+            kind = "measure" if name == "measure" else len(qubits or ())
+            if error is not None and kind in found and name not in ("delay", "reset", "id"):
+                found[kind].append(-math.log1p(-min(error, 1 - 1e-9)))
+    one, two, measured = (float(np.median(own)) if own else 0.0 for own in found.values())
+    return one, two, measured

@@ -1,0 +1,357 @@
+"""How often qubits are misread: measured, remembered, kept in the user's cache, and refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.primitives import BackendSamplerV2, PrimitiveJob, StatevectorSampler
+from qiskit_aer.primitives import SamplerV2
+from qiskit_ibm_runtime.fake_provider import FakeLimaV2, FakeManilaV2
+from test_tasks import experiments_of
+
+from distributed_estimator import Mitigation
+from distributed_estimator.backends.calibration import ReadoutCalibration
+from distributed_estimator.backends.sampler import SamplerBackend
+from distributed_estimator.errors import BackendError, InputError
+from distributed_estimator.subexperiments import NoisyBackend
+
+MOST = 5.0
+SHOTS = 2000
+RATES = np.array([[0.01, 0.05], [0.02, 0.1], [0.0, 0.0], [0.2, 0.1]])
+"""Of each qubit of `Device`: how likely 0 reads 1, and 1 reads 0."""
+
+
+class Device:
+    """A device with a name, as a service would give it."""
+
+    num_qubits = 4
+    max_shots = None
+
+    def __init__(self, name="here"):
+        self.name = name
+
+
+class OnDevice(StatevectorSampler):
+    """Misreads its qubits by `RATES`, and counts its jobs."""
+
+    def __init__(self, device=None, rates=RATES, seed=1):
+        super().__init__(seed=np.random.default_rng(seed))
+        self.device, self.rates, self.jobs = device or Device(), rates, []
+
+    def backend(self):
+        return self.device
+
+    def run(self, pubs, *, shots=None):
+        self.jobs.append([pub[2] for pub in pubs])
+        results = super().run(pubs, shots=shots).result()
+        for (circuit, *_), result in zip(pubs, results, strict=True):
+            bits = result.data["readout"]
+            measured = [
+                circuit.find_bit(item.qubits[0]).index
+                for item in circuit.data
+                if item.operation.name == "measure"
+            ]
+            read = np.unpackbits(bits.array, axis=-1, bitorder="little")[..., : bits.num_bits]
+            flips = self._seed.random(read.shape) < self.rates[measured, read]
+            bits.array[:] = np.packbits(read ^ flips, axis=-1, bitorder="little")
+        job = PrimitiveJob(lambda: results)
+        job._submit()
+        return job
+
+
+def product(size):
+    circuit = QuantumCircuit(size)
+    circuit.h(range(size))
+    return circuit
+
+
+def experiment_on(size, pauli=None):
+    """One fragment of some qubits."""
+    circuit = product(size)
+    for qubit in range(size - 1):
+        circuit.cx(qubit, qubit + 1)
+    (experiment,) = experiments_of(circuit, None, [pauli or "Z" * size])
+    return experiment
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The folder that calibrations are kept in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "distributed-estimator" / "readout"
+
+
+def backend_of(sampler, **options):
+    options = {"readout": True, "calibration_shots": SHOTS, **options}
+    return SamplerBackend(sampler, defer_measurements=False).mitigated(Mitigation(**options))
+
+
+# --- What is measured -----------------------------------------------------------------------------
+
+
+def test_rates_are_means_of_both_preparations(cache):
+    backend = backend_of(OnDevice())
+    assert isinstance(backend, NoisyBackend)
+    readout = backend.readout(experiment_on(4))
+    assert readout.device == "here"
+    assert readout.qubits.tolist() == [0, 1, 2, 3]
+    expected = np.sqrt((RATES * (1 - RATES)).sum(axis=1) / 4 / SHOTS)
+    assert (np.abs(readout.flips - RATES.mean(axis=1)) <= MOST * expected).all()
+    # A rate of a twentieth is known to a tenth from 2000 shots, its square root to a twentieth.
+    np.testing.assert_allclose(readout.stderrs[[0, 1, 3]], expected[[0, 1, 3]], rtol=0.25)
+    # No shot of 4000 was misread: at the rate 1/4000 that would come in one case of three.
+    assert readout.flips[2] == 0
+    assert 0.1 / SHOTS < readout.stderrs[2] < 1 / SHOTS
+
+
+def test_standard_errors_are_the_spread():
+    """400 calibrations: a standard deviation is known within 1/√800, of which 0.18 is five."""
+    rng = np.random.default_rng(3)
+    found = []
+    for zeros, ones in rng.binomial(SHOTS, [0.05, 0.02], (400, 2)).tolist():
+        now = datetime.now(UTC)
+        found.append(ReadoutCalibration(now, (SHOTS, SHOTS), (0,), (zeros,), (ones,)).rates(0))
+    rates, stderrs = np.array(found).T
+    assert abs(rates.mean() - 0.035) <= MOST * rates.std() / 20
+    assert abs(rates.std() / stderrs.mean() - 1) <= 0.18
+
+
+def test_places_of_qubits_and_slots():
+    """A fragment with a slot on a qubit that is not observed, and settings that do not measure."""
+    circuit = QuantumCircuit(3)
+    circuit.h(range(3))
+    circuit.cx(0, 1)
+    circuit.cx(1, 2)
+    experiment = experiments_of(circuit, "AAB", ["ZIZ"])[0]
+    (slot,) = experiment.fragment.slots
+    sampler = SamplerV2.from_backend(FakeManilaV2())
+    backend = backend_of(sampler)
+    readout = backend.readout(experiment)
+    measured = [o.measures for o in slot.side.basis("full").operations]
+    families = {tuple(f.measured): f.numbers for f in experiment.layout.families}
+    assert set(families) == {(False,), (True,)}
+    assert sum(measured) == len(families[True,])
+    assert (readout.slots[families[False,]] == -1).all()
+    assert (readout.slots[families[True,]] >= 0).all()
+    assert (readout.observed[:, 0] >= 0).all()
+    assert (readout.observed[:, 1] == -1).all()
+    # Two qubits that are not the same.
+    assert len(readout.qubits) == 2
+    assert (readout.observed[families[True,], 0] != readout.slots[families[True,], 0]).all()
+
+
+def test_fake_devices_are_calibrated_to_what_they_say():
+    """X gates add a thousandth at most."""
+    for device in (FakeManilaV2(), FakeLimaV2()):
+        backend = backend_of(SamplerV2.from_backend(device))
+        readout = backend.readout(experiment_on(4))
+        said = np.array([device.target["measure"][int(q),].error for q in readout.qubits])
+        assert (np.abs(readout.flips - said) <= MOST * readout.stderrs + 1e-3).all()
+
+
+def test_shots_are_divided_as_a_device_takes_them():
+    sampler = OnDevice()
+    backend = SamplerBackend(sampler, defer_measurements=False, shots_per_circuit=900)
+    backend = backend.mitigated(Mitigation(readout=True, calibration_shots=SHOTS))
+    readout = backend.readout(experiment_on(2))
+    assert sampler.jobs == [[667, 667, 667, 667, 666, 666]]
+    assert (np.abs(readout.flips - RATES[:2].mean(axis=1)) < 0.03).all()
+
+
+# --- What is remembered ---------------------------------------------------------------------------
+
+
+def test_qubits_are_calibrated_once(caplog):
+    sampler = OnDevice()
+    backend = backend_of(sampler)
+    with caplog.at_level(logging.INFO, "distributed_estimator"):
+        first = backend.readout(experiment_on(2))
+        again = backend.mitigated(Mitigation(readout=True, calibration_shots=SHOTS), 3)
+        second = again.readout(experiment_on(2))
+    assert len(sampler.jobs) == 1
+    assert sampler.jobs[0] == [SHOTS, SHOTS]
+    np.testing.assert_array_equal(first.flips, second.flips)
+    assert "readout of here calibrated: qubits 0, 1, 2 circuits of 2000 shots" in caplog.text
+    # Only what is not known yet.
+    wider = backend.readout(experiment_on(4))
+    assert len(sampler.jobs) == 2
+    np.testing.assert_array_equal(wider.flips[:2], first.flips)
+
+
+def test_what_a_real_device_showed_is_kept_for_other_processes(cache):
+    one, other = OnDevice(), OnDevice()
+    first = backend_of(one).readout(experiment_on(2))
+    assert [path.name for path in cache.iterdir()] == ["here.json"]
+    second = backend_of(other).readout(experiment_on(2))
+    assert not other.jobs
+    np.testing.assert_array_equal(first.flips, second.flips)
+    np.testing.assert_array_equal(first.stderrs, second.stderrs)
+    # A new qubit is added to those that were known.
+    backend_of(other).readout(experiment_on(3))
+    third = OnDevice()
+    backend_of(third).readout(experiment_on(3))
+    assert (len(other.jobs), len(third.jobs)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SamplerV2.from_backend(FakeManilaV2()),
+        lambda: BackendSamplerV2(backend=FakeManilaV2()),
+        lambda: SamplerV2(),
+        lambda: OnDevice(Device(None)),
+    ],
+)
+def test_simulators_and_devices_without_a_name_keep_nothing(make, cache):
+    backend_of(make(), calibration_shots=50).readout(experiment_on(1))
+    assert not cache.exists()
+
+
+def test_simulators_repeat_their_calibration():
+    found = [
+        backend_of(SamplerV2.from_backend(FakeManilaV2())).readout(experiment_on(2)).flips
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_names_of_devices_are_no_paths(cache):
+    backend_of(OnDevice(Device("../a b/c"))).readout(experiment_on(1))
+    (path,) = cache.iterdir()
+    assert path.parent == cache
+    other = OnDevice(Device("../a b/c"))
+    backend_of(other).readout(experiment_on(1))
+    assert not other.jobs
+
+
+def test_copies_of_a_backend_calibrate_for_themselves():
+    backend = backend_of(SamplerV2.from_backend(FakeManilaV2()), calibration_shots=50)
+    copy = pickle.loads(pickle.dumps(backend))
+    one, other = (own.readout(experiment_on(2)) for own in (backend, copy))
+    np.testing.assert_array_equal(one.flips, other.flips)
+
+
+# --- What is measured again -----------------------------------------------------------------------
+
+
+def aged(cache, hours):
+    path = cache / "here.json"
+    document = json.loads(path.read_text())
+    for own in document["calibrations"]:
+        own["taken_at"] = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("age", "limit", "measured"),
+    [(23, 24.0, False), (25, 24.0, True), (25, 48.0, False), (-2, 24.0, True), (1e5, 1e300, False)],
+)
+def test_old_calibrations_are_measured_again(cache, age, limit, measured):
+    """And those of the future, as a clock was wrong."""
+    backend_of(OnDevice()).readout(experiment_on(2))
+    aged(cache, age)
+    sampler = OnDevice()
+    backend_of(sampler, calibration_hours=limit).readout(experiment_on(2))
+    assert bool(sampler.jobs) == measured
+
+
+def test_what_is_in_memory_ages_too():
+    sampler = OnDevice()
+    backend = backend_of(sampler, calibration_hours=1e-9)
+    for _ in range(2):
+        backend.readout(experiment_on(1))
+    assert len(sampler.jobs) == 2
+
+
+def rewritten(cache, change):
+    path = cache / "here.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+DAMAGE = {
+    "torn": lambda cache: (cache / "here.json").write_text('{"version": 1, "dev'),
+    "empty": lambda cache: (cache / "here.json").write_text(""),
+    "a list": lambda cache: (cache / "here.json").write_text("[]"),
+    "bytes": lambda cache: (cache / "here.json").write_bytes(bytes(range(256))),
+    "no device": lambda cache: rewritten(cache, lambda d: d.pop("device")),
+    "other device": lambda cache: rewritten(cache, lambda d: d.update(device="there")),
+    "later version": lambda cache: rewritten(cache, lambda d: d.update(version=2)),
+    "more misread than shots": lambda cache: rewritten(
+        cache, lambda d: d["calibrations"][0].update(zeros=[SHOTS + 1, 0])
+    ),
+    "lengths": lambda cache: rewritten(cache, lambda d: d["calibrations"][0].update(zeros=[1])),
+    "text": lambda cache: rewritten(cache, lambda d: d["calibrations"][0].update(zeros=["a", 0])),
+    "no shots": lambda cache: rewritten(cache, lambda d: d["calibrations"][0].update(shots=[0, 0])),
+    "no time zone": lambda cache: rewritten(
+        cache, lambda d: d["calibrations"][0].update(taken_at="2026-01-01T00:00:00")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_files_are_measured_again_and_replaced(cache, name):
+    backend_of(OnDevice()).readout(experiment_on(2))
+    DAMAGE[name](cache)
+    sampler = OnDevice()
+    with pytest.warns(UserWarning, match=r"here\.json` cannot be used: .* measured again"):
+        backend_of(sampler).readout(experiment_on(2))
+    assert len(sampler.jobs) == 1
+    other = OnDevice()
+    backend_of(other).readout(experiment_on(2))
+    assert not other.jobs
+
+
+def test_a_cache_that_cannot_be_written_costs_no_result(cache, caplog):
+    cache.parent.parent.mkdir(exist_ok=True)
+    cache.parent.write_text("a file where the folder would be")
+    readout = backend_of(OnDevice()).readout(experiment_on(2))
+    assert len(readout.flips) == 2
+    assert "the calibration is not kept" in caplog.text
+
+
+# --- What is refused ------------------------------------------------------------------------------
+
+
+def test_qubits_that_are_misread_too_often_are_refused_by_name():
+    rates = np.array([[0.01, 0.01], [0.48, 0.48]])
+    message = r"qubit 1 of here is misread in 4\d% of shots.*take another device"
+    with pytest.raises(BackendError, match=message):
+        backend_of(OnDevice(rates=rates)).readout(experiment_on(2))
+    backend_of(OnDevice(rates=rates[:1])).readout(experiment_on(1))
+
+
+def test_a_sampler_that_fails_is_reported():
+    class Failing(OnDevice):
+        def run(self, pubs, *, shots=None):
+            raise ValueError("out of order")
+
+    with pytest.raises(BackendError, match=r"failed to calibrate its readout: out of order"):
+        backend_of(Failing()).readout(experiment_on(1))
+
+
+def test_fragments_wider_than_the_device_are_refused():
+    with pytest.raises(BackendError, match=r"fragment 0 \(6 qubits\) does not fit .*manila"):
+        backend_of(SamplerV2.from_backend(FakeManilaV2())).readout(experiment_on(6))
+
+
+def test_deferred_measurements_are_refused():
+    with pytest.raises(InputError, match="deferred"):
+        SamplerBackend(OnDevice(), defer_measurements=True).mitigated(Mitigation(readout=True))
+
+
+def test_the_cache_is_where_the_system_has_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    backend_of(OnDevice()).readout(experiment_on(1))
+    kept = tmp_path / "home" / ".cache" / "distributed-estimator" / "readout" / "here.json"
+    assert kept.exists()
+    assert os.listdir(kept.parent) == ["here.json"]

@@ -1,0 +1,216 @@
+"""Devices by name in `dest plan` and `dest estimate`: noise, and accounts that stay secret."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import Done, refused
+from qiskit import QuantumCircuit, qasm2
+
+from distributed_estimator import Mitigation, Zne
+from distributed_estimator.cli._devices import NoiseSettings, find_device, sampler_of
+from distributed_estimator.errors import InputError
+
+TOKEN = "0123456789abcdef-token"
+PLACE = "https://example.invalid/crn:v1:secret"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    circuit = QuantumCircuit(4)
+    for qubit in range(4):
+        circuit.ry(0.3 + qubit, qubit)
+    for qubit in range(3):
+        circuit.cx(qubit, qubit + 1)
+    path = tmp_path / "chain.qasm"
+    path.write_text(qasm2.dumps(circuit), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["fake_manila", "FakeManilaV2", "FakeManila", "FAKE_MANILA"])
+def test_simulated_devices_have_many_names(name: str) -> None:
+    device = find_device(name)
+    assert (device.name, device.num_qubits) == ("fake_manila", 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("fake_manilla", "did you mean `fake_manila`?"),
+        ("FakeSherbroke", "did you mean `fake_sherbrooke`?"),
+        ("qpu", "use some of fake_aachen, "),
+    ],
+)
+@pytest.mark.parametrize("verb", ["plan", "estimate"])
+def test_unknown_devices_end_with_what_may_have_been_meant(
+    dest: Callable[..., Done], file: Path, verb: str, name: str, hint: str
+) -> None:
+    message = refused(dest(verb, file, "--label", "AABB", "--device", name))
+    assert "there is no simulated device of that name" in message
+    assert hint in message
+
+
+def test_plan_compares_whole_and_cut(dest: Callable[..., Done], file: Path) -> None:
+    query = ("plan", file, "--label", "AABB", "--shots", 1000)
+    devices = ("--device", "fake_manila", "--device", "fake_jakarta")
+    document = dest(*query, *devices, "--json").document
+    assert [each["device"] for each in document["noise"]] == ["fake_manila", "fake_jakarta"]
+    for each in document["noise"]:
+        assert each["shots"] == document["shots_total"] == 10_000
+        assert (each["whole"]["qubits"], each["cut"]["qubits"]) == (4, 2)
+        assert each["whole"]["gates"] > each["cut"]["gates"] == 2
+        assert each["whole"]["depth"] > each["cut"]["depth"]
+        assert len(each["fragments"]) == 2
+        found = {(own["way"], *own["mitigated"]): own for own in each["outlooks"]}
+        assert len(found) == 6
+        assert found["cut", "readout"]["bias"] < found["cut",]["bias"]
+        best = min(each["outlooks"], key=lambda own: own["error"])
+        assert each["recommended"] == {name: best[name] for name in ("way", "mitigated")}
+    assert "noise" not in dest(*query, "--json").document
+    out = " ".join(dest(*query, *devices, "--no-draw").out.split())
+    best = document["noise"][0]["recommended"]
+    what = f", mitigate {' and '.join(best['mitigated'])}" if best["mitigated"] else ""
+    way = "cut" if best["way"] == "cut" else "do not cut"
+    assert f"Recommended on fake_manila: {way}{what} (" in out
+    assert "Transpiled to fake_jakarta" in out
+
+
+def test_plan_of_a_circuit_that_the_device_cannot_hold(
+    dest: Callable[..., Done], tmp_path: Path
+) -> None:
+    circuit = QuantumCircuit(6)
+    circuit.ry(0.3, range(6))
+    for qubit in range(5):
+        circuit.cx(qubit, qubit + 1)
+    path = tmp_path / "six.qasm"
+    path.write_text(qasm2.dumps(circuit), "utf-8")
+    query = ("plan", path, "--device", "fake_manila")
+    out = dest(*query, "--max-qubits", 3, "--no-draw").out
+    assert "(whole it does not fit)" in out
+    assert "fragment has 6 qubits, and the device 5" in refused(dest(*query))
+
+
+def test_estimate_runs_with_the_noise_of_a_device(dest: Callable[..., Done], file: Path) -> None:
+    query = ("estimate", file, "--label", "AABB", "--shots", 200, "--device", "FakeManilaV2")
+    document = dest(*query, "--json").document
+    assert document["devices"] == ["FakeManilaV2"]
+    assert document["mitigation"] is None
+    assert document["record"]["backend"] == "qiskit_aer.SamplerV2(aer_simulator_from(fake_manila))"
+    assert "on FakeManilaV2, with its noise" in dest(*query).out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--exact",), "`--exact` takes no shots, and a device gives nothing else"),
+        (("--noise-factors", "1,3"), "`--noise-factors` belongs to zne"),
+        (("--extrapolator", "linear"), "`--extrapolator` belongs to zne"),
+        (("--mitigate", "readout,foo"), "each one of readout, zne, twirling"),
+        (("--mitigate", "zne", "--noise-factors", "1,2"), "`--noise-factors` is (1, 2): give at"),
+    ],
+)
+def test_options_of_noise_that_mean_nothing(
+    dest: Callable[..., Done], file: Path, options: tuple[str, ...], message: str
+) -> None:
+    query = ("estimate", file, "--device", "fake_manila")
+    assert message in refused(dest(*query, *options))
+
+
+def test_mitigation_without_a_device_is_refused(dest: Callable[..., Done], file: Path) -> None:
+    message = refused(dest("estimate", file, "--mitigate", "readout"))
+    assert "give one with `--device NAME`" in message
+
+
+def test_mitigation_as_the_command_line_writes_it() -> None:
+    assert NoiseSettings().mitigation is None
+    assert NoiseSettings(mitigate=("readout",)).mitigation == Mitigation(readout=True)
+    both = NoiseSettings(
+        mitigate=("zne", "twirling"), noise_factors=(1, 5), extrapolator="exponential"
+    )
+    assert both.mitigation == Mitigation(zne=Zne((1, 5), "exponential"), twirling=16)
+    with pytest.raises(InputError, match="`extrapolator` belongs to zne"):
+        NoiseSettings(mitigate=("readout",), extrapolator="linear")
+
+
+# --- accounts
+
+
+class _Service:
+    """An account's service, which tells more than it should."""
+
+    def __init__(self, opens: bool) -> None:
+        if not opens:
+            raise ValueError(f"{TOKEN} is not valid at {PLACE}")
+
+    def backend(self, name: str) -> object:
+        raise RuntimeError(f"no {name} at {PLACE} for {TOKEN}")
+
+
+@pytest.mark.parametrize("verb", ["plan", "estimate"])
+@pytest.mark.parametrize(
+    ("opens", "message"),
+    [
+        (False, "no account that works was found for ibm_torino (ValueError)"),
+        (True, "the account's service gave no device ibm_torino (RuntimeError)"),
+    ],
+)
+def test_what_an_account_says_is_not_repeated(
+    dest: Callable[..., Done],
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    opens: bool,
+    message: str,
+) -> None:
+    monkeypatch.setattr("qiskit_ibm_runtime.QiskitRuntimeService", lambda: _Service(opens))
+    done = refused(dest(verb, file, "--label", "AABB", "--device", "ibm_torino"))
+    assert message in done
+    assert "save_account" in done
+    assert TOKEN not in done
+    assert PLACE not in done
+
+
+def test_only_names_of_an_account_ask_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Service:
+        def backend(self, name: str) -> str:
+            asked.append(name)
+            return name
+
+    monkeypatch.setattr("qiskit_ibm_runtime.QiskitRuntimeService", Service)
+    find_device("fake_manila")
+    with pytest.raises(InputError):
+        find_device("torino")
+    assert not asked
+    assert find_device("ibm_torino") == "ibm_torino"
+    assert asked == ["ibm_torino"]
+
+
+def test_simulated_devices_run_on_aer_and_others_on_the_runtime() -> None:
+    device = find_device("fake_manila")
+    assert type(sampler_of(device)).__module__.startswith("qiskit_aer")
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("qiskit_ibm_runtime", "qiskit-ibm-runtime", "runtime"),
+        ("qiskit_aer.primitives", "qiskit-aer", "aer"),
+    ],
+)
+def test_a_missing_package_ends_with_how_to_install_it(
+    dest: Callable[..., Done],
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    package: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    message = refused(dest("estimate", file, "--device", "fake_manila"))
+    install = f'run `pip install "distributed-estimator[{extra}]"`'
+    assert f"`{package}`, which is not installed: {install}" in message
