@@ -382,6 +382,7 @@ class Service(Device):
 
     has_service = True
     book = log = None
+    sent = ()
     closed = 0
 
     def with_jobs(self, book, log):
@@ -395,7 +396,7 @@ class Service(Device):
         return task.key in self.sent
 
     def run(self, experiment, task):
-        self.sent = [*getattr(self, "sent", ()), task.key]
+        self.sent = [*self.sent, task.key]
         return super().run(experiment, task)
 
 

@@ -407,8 +407,7 @@ class Devices:
             DeviceLostError: No device is left, or a fragment may not change to another.
         """
         while True:
-            with self._state.lock:
-                number = self._place(experiment)
+            number = self._place_of(experiment, task)
             self._look_for_job(number, experiment, task)
             with self._state.lock:
                 self._state.under_way[number] += 1
@@ -422,6 +421,24 @@ class Devices:
                 self._note(number, experiment, task, begun, done)
             if done and self._keep(number, experiment):
                 return result
+
+    def _place_of(self, experiment: FragmentExperiment, task: Task) -> int:
+        """The number of the device of a task: where its job is, or else that of its fragment.
+
+        A run that was lost, and is repeated, may place fragments elsewhere: calibrations change.
+        """
+        each = range(len(self.devices))
+        sent = [number for number in each if self._has_job(number, experiment, task)]
+        with self._state.lock:
+            place = self._place(experiment)
+            if self._is_pinned:
+                return place
+            return next((n for n in sent if not self._cause(n, experiment)), place)
+
+    def _has_job(self, number: int, experiment: FragmentExperiment, task: Task) -> bool:
+        """Whether the service of a device has a job of a task."""
+        has_job = getattr(self.devices[number], "has_job", None)
+        return has_job is not None and bool(has_job(experiment, task))
 
     def _keep(self, number: int, experiment: FragmentExperiment) -> bool:
         """Note that a device did something for a fragment; whether that is of use.
@@ -445,8 +462,7 @@ class Devices:
             DeviceLostError: The job is in a journal, from which it can be fetched later.
         """
         for other, cause in list(self._state.gone.items()):
-            has_job = getattr(self.devices[other], "has_job", None)
-            if other == number or has_job is None or not has_job(experiment, task):
+            if other == number or not self._has_job(other, experiment, task):
                 continue
             what = f"a job of fragment {experiment.fragment.index} was sent to {self.names[other]}"
             if self._keeps_jobs:

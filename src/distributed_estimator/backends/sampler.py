@@ -39,15 +39,13 @@ from .calibration import (
     misread,
 )
 from .jobs import ExecutionMode, JobRequest, Jobs, Mode, options_text, service_of
-from .seeds import comes_from, draws_of, reseeded
+from .seeds import comes_from, draws_of, repeats_by_shots, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 _CIRCUITS_PER_JOB = 512
 _MOST_TEMPLATES = 1024
 _MOST_ANCILLAS = 8
 """In the place of a circuit's own measurements and resets, where Aer could run them as they are."""
-_COPIES = 16
-"""Copies of a circuit where readout is mitigated and no number is given."""
 _TWIRLS = 1
 """Tells random numbers of twirling from others of a task's seed."""
 _PLAIN = "aer_simulator"
@@ -168,9 +166,7 @@ class SamplerBackend:
 
     @property
     def _copies(self) -> int:
-        """Copies of each circuit whose measured bits are flipped; 0: none is."""
-        asked = self._mitigation.twirling
-        return asked if asked is not None else _COPIES if self._mitigation.readout else 0
+        return self._mitigation.copies
 
     @property
     def _twirls_gates(self) -> bool:
@@ -252,9 +248,13 @@ class SamplerBackend:
         circuits = calibration_circuits(qubits, target)
         pieces = _pieces(shots, self.shots_per_circuit)
         pubs = [(circuit, None, piece) for piece in pieces for circuit in circuits]
+        # A service may have it from a run that was lost; one of another day is out of date.
+        today = f"{name} {datetime.now(UTC).date()}"
         try:
-            results = _on_one_thread(reseeded(self.sampler, seed)).run(pubs).result()
+            results = self._send(pubs, seed, lambda: f"{self.identity} {today}", name)()
             read = [misread(r.data[READOUT_REGISTER], n % 2 > 0) for n, r in enumerate(results)]
+        except DistributedEstimatorError:
+            raise
         except Exception as error:
             raise BackendError(
                 f"the sampler {self.name} failed to calibrate its readout: {error}"
@@ -313,7 +313,7 @@ class SamplerBackend:
     def _results(
         self, experiment: FragmentExperiment, task: Task, pubs: Sequence[_Pub]
     ) -> list[Any]:
-        """Results of one job, or of one for each number of shots if the sampler refuses that."""
+        """Results of one job, or of one for each number of shots where it has to be."""
         if not pubs:
             return []
 
@@ -325,15 +325,16 @@ class SamplerBackend:
             return self._send(contents, task.seed + place, name, task.key, shots)
 
         numbers = sorted({pub.shots for pub in pubs})
-        try:
-            wait = send(range(len(pubs)), 0, None)
-        except DistributedEstimatorError:
-            raise
-        except ValueError as error:  # not of what came back: that has been paid for
-            if len(numbers) == 1 or "shots" not in str(error).lower():
+        if len(numbers) == 1 or not repeats_by_shots(self.sampler):
+            try:
+                wait = send(range(len(pubs)), 0, None)
+            except DistributedEstimatorError:
                 raise
-        else:
-            return wait()
+            except ValueError as error:  # not of what came back: that has been paid for
+                if len(numbers) == 1 or "shots" not in str(error).lower():
+                    raise
+            else:
+                return wait()
         places = [[n for n, pub in enumerate(pubs) if pub.shots == number] for number in numbers]
         waits = [send(own, n, numbers[n]) for n, own in enumerate(places)]
         found: dict[int, Any] = {}

@@ -476,7 +476,7 @@ def _print_noise(noise: dict[str, Any]) -> None:
             )
             for own in noise["outlooks"]
         ),
-        f"Expected error of a value of {noise['value']:.2g}, {short(noise['shots'])} shots each",
+        f"Errors of a value of {noise['value']:.2g}, {short(noise['shots'])} shots each",
         left=2,
     )
     best, first = noise["recommended"], noise["shots_to_cut"]
