@@ -87,8 +87,8 @@ def traced(tasks: Path, queries: Path, trace: Path) -> Iterator[None]:
 @straggler_options
 @noise_options
 @device_option(
-    "Run on a device: fake_manila and its like are simulated, ibm_… are those of your account; "
-    "once for each that fragments are shared by. Default: a simulator without noise."
+    "Run on a device: fake_manila and its like are simulated, ibm_fez and its like are those of "
+    "your account; once for each that fragments are shared by. Default: a simulator without noise."
 )
 @click.option(
     "--probabilities",
