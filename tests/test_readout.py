@@ -107,6 +107,20 @@ def test_settings_that_are_drawn_have_errors_of_readout_taken_out(monkeypatch):
     assert (z**2).mean(axis=0).max() < 1 + 5 * np.sqrt(2 / 12)
 
 
+def test_what_calibrations_add_is_the_same_where_settings_are_drawn(monkeypatch):
+    """To the noise of shots: the values it is in proportion to are known to 0.02 of about 0.5."""
+    circuit, labels = chain("cx", 1)
+    pub = circuit, "IZ", np.full(circuit.num_parameters, 0.3)
+    added = []
+    for most in (shots.LARGEST_DENSE, 0):
+        monkeypatch.setattr(shots, "LARGEST_DENSE", most)
+        own = estimator(labels, noise=Misread(flips=FLIPS, calibration=40_000))
+        result = own.run([pub], precision=0.02).result()[0]
+        assert bool(result.metadata["design"]["drawn"]) == (not most)
+        added.append(result.metadata["mitigation"]["readout_stderr"])
+    assert added[0] == pytest.approx(added[1], rel=0.2)
+
+
 @pytest.mark.parametrize("kind", ["cx", "CutWire"])
 @pytest.mark.parametrize(
     "options",

@@ -46,8 +46,6 @@ _CIRCUITS_PER_JOB = 512
 _MOST_TEMPLATES = 1024
 _MOST_ANCILLAS = 8
 """In the place of a circuit's own measurements and resets, where Aer could run them as they are."""
-_COPIES = 16
-"""Copies of a circuit where readout is mitigated and no number is given."""
 _TWIRLS = 1
 """Tells random numbers of twirling from others of a task's seed."""
 _PLAIN = "aer_simulator"
@@ -168,9 +166,7 @@ class SamplerBackend:
 
     @property
     def _copies(self) -> int:
-        """Copies of each circuit whose measured bits are flipped; 0: none is."""
-        asked = self._mitigation.twirling
-        return asked if asked is not None else _COPIES if self._mitigation.readout else 0
+        return self._mitigation.copies
 
     @property
     def _twirls_gates(self) -> bool:
@@ -252,9 +248,13 @@ class SamplerBackend:
         circuits = calibration_circuits(qubits, target)
         pieces = _pieces(shots, self.shots_per_circuit)
         pubs = [(circuit, None, piece) for piece in pieces for circuit in circuits]
+        # A service may have it from a run that was lost; one of another day is out of date.
+        today = f"{name} {datetime.now(UTC).date()}"
         try:
-            results = _on_one_thread(reseeded(self.sampler, seed)).run(pubs).result()
+            results = self._send(pubs, seed, lambda: f"{self.identity} {today}", name)()
             read = [misread(r.data[READOUT_REGISTER], n % 2 > 0) for n, r in enumerate(results)]
+        except DistributedEstimatorError:
+            raise
         except Exception as error:
             raise BackendError(
                 f"the sampler {self.name} failed to calibrate its readout: {error}"
