@@ -1,6 +1,6 @@
 """What a device's noise does to values, whole and cut, with and without mitigation.
 
-``python -m benchmarks.noise [--json] [--quick] [--part PART] [--shots N] [--circuits N]``
+``python -m benchmarks.noise [--json] [--quick] [--part PART] [--device NAME] [--shots N] …``
 
 IBM's simulated devices, each with Aer and the noise of its calibration; circuits that fit whole, so
 that both ways run on the same device, with the same number of shots in all; calibration of the
@@ -18,10 +18,12 @@ qubits, cut in two, by SPSA.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -316,9 +318,23 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Row], list[Training]]:
     if arguments.quick:
         cases = [case for case in cases if case.qubits == 4 and case.cuts < 2]
         count, shots, steps = 1, 1000, 2
-    rows = [row for case in cases for row in rows_of(case, count, shots)]
+    cases = [case for case in cases if arguments.device in (None, case.device)]
+    rows: list[Row] = []
+    for case in cases:
+        for row in rows_of(case, count, shots):
+            rows.append(row)
+            _keep(arguments, rows, [])
     names = list(MITIGATIONS)[:2] if "training" in parts else ()
     return rows, [trained(name, steps, shots // 32) for name in names]
+
+
+def _keep(
+    arguments: argparse.Namespace, rows: Sequence[Row], trainings: Sequence[Training]
+) -> None:
+    """Write what there is so far, as the rest takes long."""
+    if arguments.json not in (None, Path("-")):
+        text = json.dumps(document(arguments, rows, trainings), indent=2)
+        arguments.json.write_text(text + "\n", "utf-8")
 
 
 def document(
@@ -355,6 +371,7 @@ def main() -> None:
     """The command."""
     options = parser("noise", "Errors on noisy devices, whole and cut, with mitigation.")
     options.add_argument("--part", choices=PARTS, help="one of them only")
+    options.add_argument("--device", metavar="NAME", help="cases on one device only")
     options.add_argument("--shots", type=int, default=SHOTS, metavar="N", help="of each value")
     options.add_argument("--circuits", type=int, default=CIRCUITS, metavar="N", help="of a case")
     arguments = options.parse_args()
