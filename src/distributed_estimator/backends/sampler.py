@@ -246,9 +246,9 @@ class SamplerBackend:
         name = f"readout {self._device} {qubits} {shots} {earlier}"
         seed = int(hashlib.sha256(name.encode()).hexdigest(), 16)
         circuits = calibration_circuits(qubits, target)
-        # As many of each, since some samplers take one number for all circuits of a job.
+        # All with as many shots: samplers may refuse others, or repeat their random numbers.
         pieces = _pieces(shots, self.shots_per_circuit)
-        pubs = [(circuit, None, max(pieces)) for _ in pieces for circuit in circuits]
+        pubs = [(circuit, None, pieces[0]) for _ in pieces for circuit in circuits]
         # A service may have it from a run that was lost; one of another day is out of date.
         today = f"{name} {datetime.now(UTC).date()}"
         try:

@@ -932,15 +932,13 @@ class _Session(ExitStack):
             )
         self._lap("generate")
         assert isinstance(self.backend, NoisyBackend)
-        found: list[Readout | None] = []
-        for number, experiment in enumerate(prepared.experiments):
-            # Fragments may be alike, and on different devices.
-            key = number, experiment.key
-            if key not in self._known and not experiment.is_trivial:
+        # Fragments that are alike may run on devices that are not.
+        keys = [(own.fragment.index, own.key) for own in prepared.experiments]
+        for key, experiment in zip(keys, prepared.experiments, strict=True):
+            if not (experiment.is_trivial or key in self._known):
                 self._known[key] = self.backend.readout(experiment)
-            found.append(self._known.get(key))
         self._lap("execute")
-        return found
+        return [self._known.get(key) for key in keys]
 
     def _fitting(self, request: RoundRequest) -> tuple[RoundRequest, int | None]:
         """The round, if there is memory for it, and the numbers that its contractions may hold.
