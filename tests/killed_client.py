@@ -22,12 +22,12 @@ from distributed_estimator import DistributedEstimator, EstimatorOptions
 OPTIONS = EstimatorOptions(shots_total=3000, seed=7)
 
 
-def circuit() -> QuantumCircuit:
-    """A chain of six qubits."""
-    chain = QuantumCircuit(6)
-    for qubit in range(6):
+def circuit(size: int = 6) -> QuantumCircuit:
+    """A chain of qubits."""
+    chain = QuantumCircuit(size)
+    for qubit in range(size):
         chain.ry(0.3 + qubit, qubit)
-    for qubit in range(5):
+    for qubit in range(size - 1):
         chain.cx(qubit, qubit + 1)
     return chain
 

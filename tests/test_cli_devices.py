@@ -102,6 +102,15 @@ def test_estimate_runs_with_the_noise_of_a_device(dest: Callable[..., Done], fil
     assert "on FakeManilaV2, with its noise" in dest(*query).out
 
 
+def test_fragments_are_shared_by_several_devices(dest: Callable[..., Done], file: Path) -> None:
+    query = ("estimate", file, "--label", "AABB", "--shots", 100)
+    devices = ("--device", "fake_manila", "--device", "fake_lima")
+    document = dest(*query, *devices, "--json").document
+    assert document["devices"] == ["fake_manila", "fake_lima"]
+    for name in document["devices"]:
+        assert name in document["record"]["backend"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -12,9 +12,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import entangled, reference
+from qiskit import QuantumCircuit
 from qiskit.primitives import StatevectorSampler
 from qiskit.providers.fake_provider import GenericBackendV2
+from qiskit_aer.noise import NoiseModel
 from qiskit_aer.primitives import SamplerV2
+from qiskit_ibm_runtime.fake_provider import FakeLimaV2, FakeManilaV2
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions, Mitigation
 from distributed_estimator.backends import StatevectorBackend
@@ -329,7 +332,7 @@ def test_where_no_device_is_left_each_is_named_with_its_cause():
         Device("b", lives=0, error=RuntimeError("out of cold")),
         Device("c", qubits=1),
     ]
-    with pytest.raises(TaskFailedError, match="no device is left for fragment") as caught:
+    with pytest.raises(DeviceLostError, match="no device is left for fragment") as caught:
         estimate(devices)
     for text in (
         "a: it cannot be reached (ConnectionError)",
@@ -338,7 +341,6 @@ def test_where_no_device_is_left_each_is_named_with_its_cause():
         "run again with a new estimator",
     ):
         assert text in str(caught.value)
-    assert isinstance(caught.value.__cause__, DeviceLostError)
 
 
 def test_errors_that_are_no_devices_fault_move_nothing():
@@ -374,6 +376,57 @@ def test_a_device_that_reports_to_be_offline_is_left_at_once():
     assert share.gone.startswith("it is offline (")
     assert (share.tasks, share.failed) == (0, share.failed)
     assert share.failed <= 4, "once for each worker that had a job there"
+
+
+class Service(Device):
+    """A device whose jobs go to a service, whose connection is lost once a job was sent."""
+
+    has_service = True
+    book = log = None
+    sent = ()
+    closed = 0
+
+    def with_jobs(self, book, log):
+        self.book, self.log = book, log
+        return self
+
+    def close(self):
+        self.closed += 1
+
+    def has_job(self, experiment, task):
+        return task.key in self.sent
+
+    def run(self, experiment, task):
+        self.sent = [*self.sent, task.key]
+        return super().run(experiment, task)
+
+
+def test_a_job_that_a_lost_device_has_is_not_paid_for_twice_where_a_journal_has_it(caplog):
+    service, other = Service("service", lives=1), Device("other")
+    journal, log = object(), object()
+    backend = Devices([service, other])
+    view, experiments, _ = placed(backend)
+    backend.with_jobs(journal, log)
+    assert (service.book, service.log, backend.has_service) == (journal, log, True)
+    view = view.with_jobs(journal, None)
+    mine = next(e for e in experiments if view.device_of(e) == "service")
+    tasks = list(
+        make_tasks(
+            *(0, mine, np.zeros((1, len(mine.fragment.angles))), 10, "run"),
+            **{"rows_per_task": 1, "circuits_per_task": 1, "chunks": 1},
+        )
+    )
+    view.run(mine, tasks[0])
+    with pytest.raises(DeviceLostError, match=r"was sent to service.*which fetches the job; or"):
+        view.run(mine, tasks[1])
+    view.run(mine, tasks[2])  # which was never sent
+    assert other.ran == [(mine.fragment.index, tasks[2].key)]
+    # Without a journal nothing could fetch it.
+    view.with_jobs(None, None).run(mine, tasks[1])
+    assert other.ran[-1] == (mine.fragment.index, tasks[1].key)
+    assert "may be charged: other has it now" in caplog.text
+    view.close()
+    assert service.closed == 1
 
 
 # -- mitigation ------------------------------------------------------------------------------------
@@ -423,6 +476,21 @@ def test_a_fragment_does_not_move_once_its_weights_are_for_a_device():
     assert b.ran[-1][0] == mine.fragment.index
 
 
+def test_a_device_that_is_gone_before_it_did_anything_costs_no_mitigated_run():
+    class Uncalibrated(Noisy):
+        def readout(self, experiment):
+            raise BackendError("qubit 2 is misread too often")
+
+    for gone in (Uncalibrated("a"), Noisy("a", lives=0)):
+        devices, experiments, mitigation = placed([gone, Noisy("b")])
+        view = devices.mitigated(mitigation).placed(experiments)
+        for own in experiments:
+            if not isinstance(gone, Uncalibrated):
+                view.run(own, task_of(own))
+            assert view.readout(own).device == "b"
+        assert not gone.ran
+
+
 def test_noise_factors_of_a_run_are_those_of_one_device():
     a, b = Noisy("a"), Noisy("b")
     devices, experiments, mitigation = placed([a, b], zne=True)
@@ -437,6 +505,14 @@ def test_noise_factors_of_a_run_are_those_of_one_device():
         with pytest.raises(DeviceLostError):
             own.run(mine, task_of(mine))
     assert not b.ran
+
+
+def test_no_process_moves_a_fragment_of_a_mitigated_run_by_itself():
+    devices, experiments, mitigation = placed([Noisy("a", lives=0), Noisy("b")], zne=True)
+    mine = next(own for own in experiments if devices.device_of(own) == "a")
+    view = devices.mitigated(mitigation)
+    with pytest.raises(DeviceLostError):
+        pickle.loads(pickle.dumps(view)).run(mine, task_of(mine))
 
 
 def test_fragments_of_the_same_number_in_two_plans_are_told_apart():
@@ -473,6 +549,68 @@ def test_a_simulator_has_no_noise_and_others_without_a_remedy_are_refused():
     devices, _, _ = placed([Device("plain"), Noisy("b")])
     with pytest.raises(InputError, match="the device plain can do nothing about its noise"):
         devices.mitigated(mitigation)
+
+
+class Mortal(SamplerV2):
+    """Aer's sampler of a device that is lost after some jobs, of all its copies together."""
+
+    def run(self, pubs, *, shots=None):
+        if next(self.jobs) >= self.lives:
+            raise ConnectionError("no route to host")
+        return super().run(pubs, shots=shots)
+
+
+def mortal(device, lives):
+    sampler = Mortal.from_backend(device)
+    sampler.jobs, sampler.lives = itertools.count(), lives
+    return SamplerBackend(sampler, circuits_per_job=2)
+
+
+def on_two(lives, **options):
+    """A value from two devices, of which the first has so many lives, and the exact one."""
+    circuit = QuantumCircuit(4)
+    circuit.ry(0.3, range(4))
+    for qubit in range(3):
+        circuit.cx(qubit, qubit + 1)
+    devices = [mortal(FakeManilaV2(), lives), SamplerV2.from_backend(FakeLimaV2())]
+    options = EstimatorOptions(shots=1000, seed=1, **options)
+    with DistributedEstimator("AABB", devices, workers=2, options=options) as estimator:
+        data = estimator.run([(circuit, "ZZZZ")]).result()[0].data
+    assert all(share.tasks for share in estimator.backend.shares)
+    return data, reference(circuit, "ZZZZ")
+
+
+def test_readout_is_mitigated_on_each_device_for_itself():
+    plain, exact = on_two(100)
+    mitigated, _ = on_two(100, mitigation=Mitigation(readout=True))
+    # Measured 0.127 and 0.008 with standard errors of 0.013 and 0.015; what gates do stays.
+    assert abs(plain.evs - exact) > MOST * plain.stds
+    assert abs(mitigated.evs - exact) < abs(plain.evs - exact) / 2
+
+
+def misreading(probability):
+    noise = NoiseModel()
+    right = 1 - probability
+    noise.add_all_qubit_readout_error([[right, probability], [probability, right]])
+    return SamplerV2(options={"backend_options": {"noise_model": noise}})
+
+
+def test_readout_of_fragments_that_are_alike_is_that_of_their_own_devices():
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.4, [0, 1])
+    options = EstimatorOptions(shots=20_000, seed=1, mitigation=Mitigation(readout=True))
+    devices = [misreading(0.02), misreading(0.2)]
+    with DistributedEstimator("AB", devices, workers=1, options=options) as estimator:
+        data = estimator.run([(circuit, "ZZ")]).result()[0].data
+    assert all(share.tasks for share in estimator.backend.shares)
+    assert abs(data.evs - np.cos(0.4) ** 2) < MOST * data.stds
+
+
+def test_a_device_that_dies_ends_a_mitigated_run_with_its_name_and_no_other():
+    survived, exact = on_two(2)
+    assert abs(survived.evs - exact) < 0.2
+    with pytest.raises(DeviceLostError, match=r"fake_manila\)+ was lost .*mitigation of fragment"):
+        on_two(2, mitigation=Mitigation(readout=True))
 
 
 # -- what they are, together -----------------------------------------------------------------------
@@ -549,7 +687,7 @@ def test_a_journal_has_what_was_done_before_all_devices_were_lost(tmp_path):
             return float(estimator.run([(circuit, observable)]).result()[0].data.evs)
 
     first = [Device("a", lives=3), Device("b", lives=2)]
-    with pytest.raises(TaskFailedError, match="no device is left"):
+    with pytest.raises(DeviceLostError, match="no device is left"):
         value(first, tmp_path / "run.journal")
     second, undisturbed = ([Device("a"), Device("b")] for _ in range(2))
     assert value(second, tmp_path / "run.journal") == value(undisturbed)

@@ -21,11 +21,17 @@ import numpy as np
 import pytest
 from killed_client import OPTIONS, circuit
 from qiskit import QuantumCircuit
-from qiskit.primitives import PrimitiveJob, StatevectorSampler
+from qiskit.primitives import (
+    BitArray,
+    DataBin,
+    PrimitiveJob,
+    SamplerPubResult,
+    StatevectorSampler,
+)
 from qiskit_aer.primitives import SamplerV2
 from standin import ADDRESS, INSTANCE, TOKEN, Faults, Options, Service, Twirling, sampler_of
 
-from distributed_estimator import DistributedEstimator, EstimatorOptions
+from distributed_estimator import DistributedEstimator, EstimatorOptions, Mitigation
 from distributed_estimator.backends import jobs
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import (
@@ -272,6 +278,33 @@ def test_whether_a_job_was_sent_is_known(tmp_path: Path):
     assert found == [(False, True)] * 3 + [(True, True)] * 3
 
 
+def test_several_devices_leave_jobs_where_they_are(tmp_path: Path):
+    """Whatever the order of devices is in the run that goes on, and so where it would place."""
+
+    def died(step: str) -> None:
+        if step == "waiting":
+            raise SystemExit  # no error of a device, which another one would take over
+
+    def samplers(**service: Any) -> list[Any]:
+        return [sampler_of(tmp_path / name, name=name, **service) for name in ("east", "west")]
+
+    def values(backends: list[Any]) -> None:
+        options = EstimatorOptions(shots=200, seed=7, policy=ONCE)
+        with DistributedEstimator(
+            "AABBCC", backends, options=options, journal=tmp_path / "run.journal"
+        ) as estimator:
+            estimator.run([(circuit(), "ZZZZZZ")]).result()
+
+    with pytest.raises(TaskFailedError):
+        values(samplers(died=died))
+    again = samplers()
+    before = [sampler.backend().service.ids() for sampler in again]
+    assert all(before)
+    values(again[::-1])
+    assert [sampler.backend().service.ids() for sampler in again] == before
+    assert sum(sampler.backend().service.asked["job"] for sampler in again) == 3
+
+
 def test_of_two_jobs_with_a_tag_the_one_that_did_not_fail_is_taken(tmp_path: Path, whole: Found):
     """As of a client that was killed while it sent again what had failed."""
     with pytest.raises(TaskFailedError):
@@ -295,6 +328,45 @@ def test_circuits_that_are_refused_are_not_sent(tmp_path: Path):
         run(tmp_path, policy=ONCE, faults=Faults(refused=99))
     assert_silent(tmp_path, printed(raised.value))
     assert not Service(tmp_path / "jobs").ids()
+
+
+def test_a_calibration_is_paid_for_once(tmp_path: Path):
+    """The first job of a run whose readout is mitigated."""
+    mitigation = Mitigation(readout=True, twirling=2)
+    options = EstimatorOptions(shots=200, seed=7, policy=ONCE, mitigation=mitigation)
+
+    def value(faults: Faults) -> float:
+        sampler, journal = sampler_of(tmp_path / "jobs", faults=faults), tmp_path / "run.journal"
+        with DistributedEstimator(
+            "AABB", sampler, options=options, workers=1, journal=journal
+        ) as estimator:
+            return float(estimator.run([(circuit(4), "ZZZZ")]).result()[0].data.evs)
+
+    with pytest.raises(BackendError, match="The service keeps the job") as raised:
+        value(Faults(lost_results=1))
+    assert_silent(tmp_path, printed(raised.value))
+    value(Faults())
+    service = Service(tmp_path / "jobs")
+    sizes = [len(service.content(job)["pubs"]) for job in service.ids()]
+    assert sizes.count(2) == 1  # nothing measured, and every qubit turned first
+    assert set(service.tags().values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("shape", "shots", "fault"),
+    [
+        ((3,), 4, None),
+        ((3,), 1, None),  # fewer shots than the ten that were asked for
+        ((2,), 4, "returned 2 of 3 bindings of circuit 0"),
+        ((3,), 0, "returned no shots of circuit 0"),
+    ],
+)
+def test_results_that_are_not_those_of_a_job(shape: tuple[int], shots: int, fault: str | None):
+    bits = BitArray(np.zeros((*shape, shots, 1), dtype=np.uint8), 1)
+    result = SamplerPubResult(DataBin(c=bits, shape=shape))
+    request = jobs.JobRequest("a name", "a task", [(None, np.zeros((3, 1)), 10)])
+    assert request.fault_of([result]) == fault
+    assert request.fault_of([result] * 2) == "returned 2 results for 1 circuits"
 
 
 # --- one number of shots a job --------------------------------------------------------------------
@@ -460,6 +532,40 @@ def test_times_that_make_no_sense_are_the_clients(tmp_path: Path):
     (record, *_) = run(tmp_path, seconds=0.0).devices  # created, running and finished at once
     assert record.submitted == record.queued == record.started
     assert record.finished == record.returned
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        None,
+        {},
+        {"created": "2026-12-01T00:00:00Z", "running": None, "finished": None},
+        {"created": "soon", "running": "later", "finished": "at last"},
+        dict.fromkeys(("created", "running", "finished"), "2026-12-01T00:00:00Z"),
+        {
+            "created": "2026-12-01T00:00:00Z",
+            "running": "2026-12-01T00:00:02Z",
+            "finished": "2026-12-01T00:00:01Z",
+        },
+    ],
+)
+def test_what_a_service_does_not_tell_is_left_out(stamps: Any):
+    assert jobs._times({"timestamps": stamps}) is None
+    assert jobs._charged_seconds({"timestamps": stamps}) is None
+
+
+def test_a_service_that_tells_nothing_does_no_harm(
+    tmp_path: Path, whole: Found, monkeypatch: pytest.MonkeyPatch
+):
+    def silent(job: object) -> None:
+        raise RuntimeError(TOKEN)
+
+    monkeypatch.setattr("standin.Job.metrics", silent)
+    monkeypatch.setattr("standin.Job.properties", silent)
+    found = run(tmp_path)
+    assert_same(found, whole)
+    assert len(found.devices) == 6
+    assert {(r.calibrated_at, r.charged_seconds) for r in found.devices} == {(None, None)}
 
 
 def test_a_job_of_an_earlier_client_began_before_this_run(tmp_path: Path):

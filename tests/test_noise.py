@@ -125,9 +125,9 @@ def test_biases_and_standard_errors_by_hand():
         mitigations=(None, Mitigation(readout=True), zne),
     )
     assert [each.way for each in found.outlooks] == ["whole"] * 3 + ["cut"] * 3
-    # The straight line through three values: 13/12, 1/3 and -5/12 of them.
+    # The straight line through three values: 13/12, 1/3 and -5/12 of them; shots in proportion.
     left = [13 / 12 * k + k**3 / 3 - 5 / 12 * k**5 for k in (0.8, 0.9)]
-    growth = sqrt(3 * (169 + 16 + 25) / 144)
+    growth = 22 / 12
     biases = [1 - 0.4, 1 - 0.8, 1 - left[0], 1 - 0.36, 1 - 0.9, 1 - left[1]]
     assert [each.bias for each in found.outlooks] == pytest.approx([0.5 * b for b in biases])
     stderrs = [0.1, 0.2, 0.2 * growth, 0.2, 0.5, 0.5 * growth]
@@ -145,10 +145,15 @@ def test_biases_and_standard_errors_by_hand():
         (
             Zne((1, 3, 5), "richardson"),
             15 / 8 * 0.7 - 5 / 4 * 0.7**3 + 3 / 8 * 0.7**5,
-            sqrt(3 * (225 + 100 + 9) / 64),
+            28 / 8,
         ),
-        # Through two values the line in logarithms: 3/2 and -1/2, over what is left of each.
-        (Zne((1, 3), "exponential"), 1.0, sqrt(2 * (2.25 / 0.7**2 + 0.25 / 0.7**6))),
+        # Through two values the line in logarithms: 3/2 and -1/2, over what is left of each, and
+        # three quarters of the shots for the first.
+        (
+            Zne((1, 3), "exponential"),
+            1.0,
+            sqrt(1.5**2 / 0.7**2 / 0.75 + 0.5**2 / 0.7**6 / 0.25),
+        ),
     ],
 )
 def test_extrapolators_by_hand(zne: Zne, left: float, growth: float):

@@ -68,6 +68,14 @@ def test_errors_of_readout_are_taken_out_of_cut_gates(labels, basis):
         assert np.allclose(found, exact, rtol=0, atol=1e-9 if near else 1e-3) is near
 
 
+def test_fragments_that_are_alike_may_be_on_different_qubits():
+    circuit = QuantumCircuit(3)
+    circuit.ry(0.4, [0, 1, 2])
+    own = estimator(None, noise=expected(), shots=MOST)
+    found = run(circuit, "ZZZ", estimator=own, precision=None).data.evs
+    assert found == pytest.approx(np.cos(0.4) ** 3, abs=1e-9)
+
+
 def test_errors_of_readout_are_taken_out_of_cut_wires():
     circuit, terms = wires(), ["ZZZ", SparsePauliOp(["XIZ", "IZY"], [1, -1])]
     exact = run(circuit, terms).data.evs
@@ -105,6 +113,20 @@ def test_settings_that_are_drawn_have_errors_of_readout_taken_out(monkeypatch):
     z = (result.data.evs - exact) / result.data.stds
     assert np.abs(z.mean(axis=0)).max() < 5 / np.sqrt(12)
     assert (z**2).mean(axis=0).max() < 1 + 5 * np.sqrt(2 / 12)
+
+
+def test_what_calibrations_add_is_the_same_where_settings_are_drawn(monkeypatch):
+    """To the noise of shots: the values it is in proportion to are known to 0.02 of about 0.5."""
+    circuit, labels = chain("cx", 1)
+    pub = circuit, "IZ", np.full(circuit.num_parameters, 0.3)
+    added = []
+    for most in (shots.LARGEST_DENSE, 0):
+        monkeypatch.setattr(shots, "LARGEST_DENSE", most)
+        own = estimator(labels, noise=Misread(flips=FLIPS, calibration=40_000))
+        result = own.run([pub], precision=0.02).result()[0]
+        assert bool(result.metadata["design"]["drawn"]) == (not most)
+        added.append(result.metadata["mitigation"]["readout_stderr"])
+    assert added[0] == pytest.approx(added[1], rel=0.2)
 
 
 @pytest.mark.parametrize("kind", ["cx", "CutWire"])

@@ -519,6 +519,26 @@ class Fixed(StatevectorSampler):
         return StatevectorSampler(seed=5).run(pubs, shots=shots)
 
 
+@pytest.mark.parametrize("kind", [SamplerV2, BackendSamplerV2])
+def test_circuits_with_other_numbers_of_shots_have_other_seeds(kind):
+    """Simulators run those with one number together, each such group with the sampler's seed."""
+    runs = []
+
+    class Noted(kind):
+        def run(self, pubs, *, shots=None):
+            seed = self._seed if kind is SamplerV2 else self.options.seed_simulator
+            runs.append((seed, {shots} if shots else {pub[2] for pub in pubs}))
+            return super().run(pubs, shots=shots)
+
+    sampler = Noted() if kind is SamplerV2 else Noted(backend=AerSimulator())
+    options = EstimatorOptions(shots_total=3000, seed=1)
+    with DistributedEstimator("AB", sampler, workers=1, options=options) as estimator:
+        estimator.run([(entangled(2, 1), "ZZ")]).result()
+    assert len(runs) > 4
+    assert all(len(numbers) == 1 for _, numbers in runs)
+    assert len({seed for seed, _ in runs}) == len(runs)
+
+
 SIMULATOR_SEED = {"simulator": {"seed_simulator": 42}}
 
 SEEDED = {

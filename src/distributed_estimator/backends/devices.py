@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -41,6 +42,7 @@ from ..subexperiments import (
     Task,
 )
 from .sampler import SamplerBackend, backend_of
+from .seeds import comes_from
 from .statevector import StatevectorBackend
 
 __all__ = ["DeviceShare", "Devices", "Server", "expected_noise", "soonest"]
@@ -121,13 +123,15 @@ class _State:
     gone: dict[int, str] = field(default_factory=dict)
     failures: dict[tuple[int, str], list[str]] = field(default_factory=dict)
     """Causes of the failures in a row of a fragment on a device."""
+    bound: set[tuple[int, str]] = field(default_factory=set)
+    """Fragments for which something was done with mitigation, by number and content."""
     jobs: Counter[int] = field(default_factory=Counter)
     under_way: Counter[int] = field(default_factory=Counter)
     shares: dict[int, DeviceShare] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _State, (self.gone, self.failures)
+        return _State, (self.gone, self.failures, self.bound)
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,7 @@ class Devices:
         self._clock, self._origin = clock, clock()
         self._state = _State()
         self._places: _Places = {}
+        self._keeps_jobs = False
         self._pins: _Places = {}
         """Places in runs with mitigation, where fragments must stay: noise is one device's."""
 
@@ -334,7 +339,7 @@ class Devices:
         if before is not None and cause is None:
             return before
         index = experiment.fragment.index
-        if before is not None and self._is_pinned:
+        if before is not None and self._is_pinned and _key(experiment) in self._state.bound:
             raise DeviceLostError(
                 f"the device {self.names[before]} was lost ({cause}), and the mitigation of "
                 f"fragment {index} is made for it, so that results of another device would bias "
@@ -402,8 +407,9 @@ class Devices:
             DeviceLostError: No device is left, or a fragment may not change to another.
         """
         while True:
+            number = self._place_of(experiment, task)
+            self._look_for_job(number, experiment, task)
             with self._state.lock:
-                number = self._place(experiment)
                 self._state.under_way[number] += 1
             begun, done = self._clock(), False
             try:
@@ -413,10 +419,59 @@ class Devices:
                 self._fail(number, experiment, error)
             finally:
                 self._note(number, experiment, task, begun, done)
-            if done:
-                with self._state.lock:
-                    self._state.failures.pop((number, experiment.fragment.key), None)
+            if done and self._keep(number, experiment):
                 return result
+
+    def _place_of(self, experiment: FragmentExperiment, task: Task) -> int:
+        """The number of the device of a task: where its job is, or else that of its fragment.
+
+        A run that was lost, and is repeated, may place fragments elsewhere: calibrations change.
+        """
+        each = range(len(self.devices))
+        sent = [number for number in each if self._has_job(number, experiment, task)]
+        with self._state.lock:
+            place = self._place(experiment)
+            if self._is_pinned:
+                return place
+            return next((n for n in sent if not self._cause(n, experiment)), place)
+
+    def _has_job(self, number: int, experiment: FragmentExperiment, task: Task) -> bool:
+        """Whether the service of a device has a job of a task."""
+        has_job = getattr(self.devices[number], "has_job", None)
+        return has_job is not None and bool(has_job(experiment, task))
+
+    def _keep(self, number: int, experiment: FragmentExperiment) -> bool:
+        """Note that a device did something for a fragment; whether that is of use.
+
+        It is not where fragments stay where they are, and another thread has moved this one before
+        anything was done for it.
+        """
+        key = _key(experiment)
+        with self._state.lock:
+            self._state.failures.pop((number, experiment.fragment.key), None)
+            if self._is_pinned:
+                if self._places[key][0] != number:
+                    return False
+                self._state.bound.add(key)
+        return True
+
+    def _look_for_job(self, number: int, experiment: FragmentExperiment, task: Task) -> None:
+        """See to it that a task whose job a lost device has is not paid for twice unasked.
+
+        Raises:
+            DeviceLostError: The job is in a journal, from which it can be fetched later.
+        """
+        for other, cause in list(self._state.gone.items()):
+            if other == number or not self._has_job(other, experiment, task):
+                continue
+            what = f"a job of fragment {experiment.fragment.index} was sent to {self.names[other]}"
+            if self._keeps_jobs:
+                raise DeviceLostError(
+                    f"{what}, which was lost ({cause}): run again with the same seed and journal "
+                    "once it is back, which fetches the job; or with a list without that device, "
+                    "which pays for it a second time"
+                )
+            _log.warning("%s, and may be charged: %s has it now", what, self.names[number])
 
     def _fail(self, number: int, experiment: FragmentExperiment, error: Exception) -> None:
         """Note that a device failed; raises errors that are none of its own."""
@@ -427,7 +482,9 @@ class Devices:
         )
         classes = {kind.__name__ for own in _chain(error) for kind in type(own).__mro__}
         lost = sorted(_UNREACHABLE & classes)
-        if lost:  # without its text, which may hold addresses of an account
+        if "UnreachableError" in lost:
+            pass  # which says it without secrets
+        elif lost:  # without its text, which may hold addresses of an account
             cause = f"it cannot be reached ({', '.join(lost)})"
         elif _is_offline(self.devices[number]):
             lost, cause = ["offline"], f"it is offline ({cause})"
@@ -527,12 +584,15 @@ class Devices:
             with self._state.lock:
                 number = self._place(experiment)
             device = self.devices[number]
-            if not isinstance(device, NoisyBackend):
+            if not isinstance(device, NoisyBackend):  # which cannot fail
                 return _perfect_readout(self.names[number], experiment)
             try:
-                return replace(device.readout(experiment), device=self.names[number])
+                found = replace(device.readout(experiment), device=self.names[number])
             except Exception as error:
                 self._fail(number, experiment, error)
+                continue
+            if self._keep(number, experiment):
+                return found
 
     def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Devices:
         """The same devices with a log, and those with a service with a book of their jobs.
@@ -545,6 +605,7 @@ class Devices:
             device.with_jobs(book, log) if _has_service(device) else device for device in each
         )
         view.log = log or self.log
+        view._keeps_jobs = book is not None
         return view
 
     @property
@@ -577,13 +638,16 @@ class Devices:
                     'pool="threads"'
                 ) from error
         with self._state.lock:
-            copies = {
+            copies: dict[str, Any] = {
                 "_places": dict(self._places),
                 "_pins": dict(self._pins),
-                "_state": _State(dict(self._state.gone), dict(self._state.failures)),
+                "_state": _State(
+                    *(dict(self._state.gone), dict(self._state.failures)), set(self._state.bound)
+                ),
             }
-        if self._is_pinned:
+        if self._is_pinned:  # no process knows what another one has moved
             copies["_places"] = copies["_pins"]
+            copies["_state"].bound.update(self._pins)
         return {**vars(self), **copies, "log": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -620,8 +684,14 @@ def _sampler_of(backend: BackendV2) -> BaseSamplerV2:
     if hasattr(backend, "service"):  # of an account, which runs primitives only
         from qiskit_ibm_runtime.executor_sampler import Sampler
 
-        sampler: BaseSamplerV2 = Sampler(mode=backend)
-        return sampler
+        found: BaseSamplerV2 = Sampler(mode=backend)
+        return found
+    simulated = comes_from(backend, "qiskit_aer") or comes_from(backend, "qiskit_ibm_runtime")
+    if simulated and find_spec("qiskit_aer") is not None:  # many times faster than its `run`
+        from qiskit_aer.primitives import SamplerV2
+
+        found = SamplerV2.from_backend(backend)
+        return found
     return BackendSamplerV2(backend=backend)
 
 

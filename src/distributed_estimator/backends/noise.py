@@ -27,7 +27,7 @@ from qiskit.transpiler import Target
 
 from ..checks import described
 from ..errors import BackendError, InputError
-from ..subexperiments import FragmentExperiment, Mitigation, SettingFamily, Zne
+from ..subexperiments import FragmentExperiment, Mitigation, SettingFamily, Zne, extrapolated
 from .templates import make_template
 
 Way = Literal["whole", "cut"]
@@ -286,10 +286,9 @@ def noise_price(
 
     Of a value y, gates leave the part g and the readout the part r: it is off by y(1 - gr). With
     readout mitigated it is off by y(1 - g), and its standard error is 1/r times as large.
-    Extrapolated from L noise factors λ with weights w, it is off by y(1 - Σ w g^λ), and its
-    standard error √(L Σ w²) times as large, as levels share the shots evenly. An exponential is
-    right where gates keep g^λ, as assumed here; its weights are those of the straight line through
-    logarithms, over g^λ.
+    Extrapolated from noise factors λ with weights w, it is off by y(1 - Σ w g^λ), and its standard
+    error √(Σ w²/p) times as large, where p are the levels' parts of the shots. An exponential is
+    right where gates keep g^λ, as is assumed here.
 
     Args:
         whole: The circuit as it is; None: it does not fit.
@@ -316,9 +315,7 @@ def _outlook(
 ) -> Outlook:
     """One way's bias and standard error; `stderr` is that without noise."""
     plan = mitigation or Mitigation()
-    left, growth = (
-        _extrapolated(noise.kept, plan.zne) if isinstance(plan.zne, Zne) else (noise.kept, 1.0)
-    )
+    left, growth = _extrapolated(noise.kept, plan)
     readout = noise.readout_kept
     if plan.readout:
         growth = growth / readout if readout else inf
@@ -326,13 +323,13 @@ def _outlook(
     return Outlook(way, mitigation, value * abs(1 - left * readout), stderr * growth)
 
 
-def _extrapolated(kept: float, zne: Zne) -> tuple[float, float]:
+def _extrapolated(kept: float, plan: Mitigation) -> tuple[float, float]:
     """Part of a value that extrapolation leaves, and by how much the standard error grows."""
-    factors = np.array(zne.factors, dtype=float)
-    degree = len(factors) - 1 if zne.extrapolator == "richardson" else 1
-    weights = np.linalg.pinv(np.vander(factors, degree + 1))[-1]
-    left = kept**factors
-    if zne.extrapolator == "exponential":
-        weights = weights / left if kept else np.full_like(weights, inf)
-        return (1.0 if kept else 0.0), sqrt(len(factors) * float(weights @ weights))
-    return float(weights @ left), sqrt(len(factors) * float(weights @ weights))
+    if not isinstance(plan.zne, Zne):
+        return kept, 1.0
+    levels = kept ** np.array([plan.zne.factors], dtype=np.float64).T
+    left, weights = extrapolated(
+        plan.zne.factors, plan.zne.extrapolator, levels, np.zeros_like(levels)
+    )
+    parts = [level.part for level in plan.levels()]
+    return float(left[0]), sqrt(float((weights[:, 0] ** 2 / parts).sum()))

@@ -39,7 +39,7 @@ from .calibration import (
     misread,
 )
 from .jobs import ExecutionMode, JobRequest, Jobs, Mode, options_text, service_of
-from .seeds import comes_from, draws_of, repeats_within_jobs, reseeded
+from .seeds import comes_from, draws_of, repeats_by_shots, repeats_within_jobs, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 _CIRCUITS_PER_JOB = 512
@@ -246,12 +246,16 @@ class SamplerBackend:
         name = f"readout {self._device} {qubits} {shots} {earlier}"
         seed = int(hashlib.sha256(name.encode()).hexdigest(), 16)
         circuits = calibration_circuits(qubits, target)
-        # As many of each, since some samplers take one number for all circuits of a job.
+        # All with as many shots: samplers may refuse others, or repeat their random numbers.
         pieces = _pieces(shots, self.shots_per_circuit)
-        pubs = [(circuit, None, max(pieces)) for _ in pieces for circuit in circuits]
+        pubs = [(circuit, None, pieces[0]) for _ in pieces for circuit in circuits]
+        # A service may have it from a run that was lost; one of another day is out of date.
+        today = f"{name} {datetime.now(UTC).date()}"
         try:
-            results = self._run_here(pubs, seed)()
+            results = self._send(pubs, seed, lambda: f"{self.identity} {today}", name)()
             read = [misread(r.data[READOUT_REGISTER], n % 2 > 0) for n, r in enumerate(results)]
+        except DistributedEstimatorError:
+            raise
         except Exception as error:
             raise BackendError(
                 f"the sampler {self.name} failed to calibrate its readout: {error}"
@@ -310,7 +314,7 @@ class SamplerBackend:
     def _results(
         self, experiment: FragmentExperiment, task: Task, pubs: Sequence[_Pub]
     ) -> list[Any]:
-        """Results of one job, or of one for each number of shots if the sampler refuses that."""
+        """Results of one job, or of one for each number of shots where it has to be."""
         if not pubs:
             return []
 
@@ -322,15 +326,16 @@ class SamplerBackend:
             return self._send(contents, task.seed + place, name, task.key, shots)
 
         numbers = sorted({pub.shots for pub in pubs})
-        try:
-            wait = send(range(len(pubs)), 0, None)
-        except DistributedEstimatorError:
-            raise
-        except ValueError as error:  # not of what came back: that has been paid for
-            if len(numbers) == 1 or "shots" not in str(error).lower():
+        if len(numbers) == 1 or not repeats_by_shots(self.sampler):
+            try:
+                wait = send(range(len(pubs)), 0, None)
+            except DistributedEstimatorError:
                 raise
-        else:
-            return wait()
+            except ValueError as error:  # not of what came back: that has been paid for
+                if len(numbers) == 1 or "shots" not in str(error).lower():
+                    raise
+            else:
+                return wait()
         places = [[n for n, pub in enumerate(pubs) if pub.shots == number] for number in numbers]
         waits = [send(own, n, numbers[n]) for n, own in enumerate(places)]
         found: dict[int, Any] = {}

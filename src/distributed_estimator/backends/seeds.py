@@ -67,6 +67,15 @@ def reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:
     return fresh
 
 
+def repeats_by_shots(sampler: BaseSamplerV2) -> bool:
+    """Whether PUBs of a job that have different numbers of shots would draw the same.
+
+    Aer and `BackendSamplerV2`, which the runtime's local mode may run on, send those with one
+    number to their simulator together, and each such group with the same seed.
+    """
+    return reseeded(sampler, 0) is not sampler and not isinstance(sampler, StatevectorSampler)
+
+
 def _is_local_runtime(sampler: BaseSamplerV2) -> bool:
     return type(getattr(sampler, "_service", None)).__name__ == "QiskitRuntimeLocalService"
 

@@ -87,8 +87,8 @@ def traced(tasks: Path, queries: Path, trace: Path) -> Iterator[None]:
 @straggler_options
 @noise_options
 @device_option(
-    "Run on a device: fake_manila and its like are simulated, ibm_… are those of your account. "
-    "Default: a simulator without noise."
+    "Run on a device: fake_manila and its like are simulated, ibm_fez and its like are those of "
+    "your account; once for each that fragments are shared by. Default: a simulator without noise."
 )
 @click.option(
     "--probabilities",
@@ -186,7 +186,9 @@ def estimate(
         _print_text(document, exact=settings.default_precision == 0)
 
 
-def _backend(devices: Sequence[str], *, exact: bool) -> BaseSamplerV2 | None:
+def _backend(
+    devices: Sequence[str], *, exact: bool
+) -> BaseSamplerV2 | Sequence[BaseSamplerV2] | None:
     """What runs circuits; None: the simulator without noise."""
     if not devices:
         return None
@@ -194,9 +196,8 @@ def _backend(devices: Sequence[str], *, exact: bool) -> BaseSamplerV2 | None:
         raise InputError(
             "`exact` takes no shots, and a device gives nothing else: give one of them"
         )
-    if len(devices) > 1:
-        raise InputError("`device` is given more than once: name one")
-    return sampler_of(find_device(devices[0]))
+    samplers = [sampler_of(find_device(name)) for name in devices]
+    return samplers if len(samplers) > 1 else samplers[0]
 
 
 def _probabilities_as_dict(found: Probabilities) -> dict[str, Any]:

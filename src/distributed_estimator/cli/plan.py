@@ -180,7 +180,7 @@ _COSTS: dict[str, Any] = {
 )
 @device_option(
     "Show what a device's noise does to the circuit, whole and cut: fake_manila and its like are "
-    "simulated ones, ibm_… those of your account; once for each."
+    "simulated ones, ibm_fez and its like those of your account; once for each."
 )
 def plan(
     as_json: bool,
@@ -476,7 +476,7 @@ def _print_noise(noise: dict[str, Any]) -> None:
             )
             for own in noise["outlooks"]
         ),
-        f"Expected error of a value of {noise['value']:.2g}, {short(noise['shots'])} shots each",
+        f"Errors of a value of {noise['value']:.2g}, {short(noise['shots'])} shots each",
         left=2,
     )
     best, first = noise["recommended"], noise["shots_to_cut"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import (
+    DeviceLostError,
     InputError,
     PoolError,
     RunCancelledError,
@@ -234,6 +235,7 @@ def run_tasks(
 
     Raises:
         TaskFailedError: Tasks failed as often as the policy allows; all others were folded.
+        DeviceLostError: So they did as a device is gone.
         InputError: A task, or the whole work, is not fit to run.
         PoolError: The workers cannot be started or reached.
         RunCancelledError: The run was asked to stop.
@@ -538,7 +540,7 @@ class _Run:
             raise PoolError(self._refused)
         for given_up in self._failed:
             error = self._errors.get(given_up.task)
-            if isinstance(error, InputError):
+            if isinstance(error, InputError | DeviceLostError):
                 raise error
         failed = []
         for given_up in self._failed:

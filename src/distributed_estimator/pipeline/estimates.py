@@ -60,8 +60,10 @@ class Estimate:
         return self.covariance + moves.T @ moves
 
 
-def without_noise(zne: Zne, estimates: Sequence[Estimate], weights: FloatArray | None) -> Estimate:
-    """The extrapolation of estimates at all noise factors.
+def without_noise(
+    zne: Zne, estimates: Sequence[Estimate], weights: FloatArray | None
+) -> tuple[Estimate, FloatArray]:
+    """The extrapolation of estimates at all noise factors, and its derivatives by these.
 
     Args:
         zne: How.
@@ -79,21 +81,21 @@ def without_noise(zne: Zne, estimates: Sequence[Estimate], weights: FloatArray |
     shots = ShotsTaken(min(own.fewest for own in taken), max(own.most for own in taken))
     summed = replace(summed, shots=shots)
     if estimates[0].gradients is None:
-        return replace(summed, values=found)
+        return replace(summed, values=found), slopes
     values = np.stack([own.values for own in estimates])
     found_values, _ = extrapolated(zne.factors, zne.extrapolator, values, np.zeros_like(values))
     gradients = found if weights is None else summed.gradients
-    return replace(summed, values=found_values, gradients=gradients)
+    return replace(summed, values=found_values, gradients=gradients), slopes
 
 
 def _sum(parts: Sequence[tuple[FloatArray, Estimate]]) -> Estimate:
     """The sum of independent estimates, each times weights in the shape of its errors."""
     weights, estimates = zip(*parts, strict=True)
-    last: Estimate = estimates[-1]
+    first, last = estimates[0], estimates[-1]
     if last.gradients is None:
         values, gradients = _weighted_sum(weights, [own.values for own in estimates]), None
     else:
-        values = last.values
+        values = first.values
         gradients = _weighted_sum(weights, [own.gradients for own in estimates])
     covariance = None
     if last.covariance is not None:

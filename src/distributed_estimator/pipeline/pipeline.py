@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
@@ -107,6 +107,9 @@ _LEAST_OPEN, _UNEVEN_READOUT = 1 / 4, 2.0
 """Part of a variance that a calibration of readout leaves for shots at least: one that leaves less
 is too coarse. And the square of what it adds to an extrapolated value at most, in units of that of
 what it adds at one noise factor."""
+_ROUGH, _ROUGH_PART, _STEEPER = 3.0, 1 / 8, 1.1
+"""Of a pilot for exponentials, its precision in units of that wanted, and its part of a limit of
+shots, or of time, at most; and the margin for how values depend on those at noise factors."""
 _ERRORS = {"max": "standard error", "rms": "root mean square of a PUB's standard errors"}
 _MOST_SPREADS = 1 << 24
 """Variances of settings that shots are divided by; of probabilities, the largest."""
@@ -136,6 +139,11 @@ class Request:
     independent: bool = False
     covariance: bool = False
     weights: FloatArray | None = None
+
+    def less(self, shots: int) -> Request:
+        """With so many shots less in a limit."""
+        most = self.accuracy.most and max(1, self.accuracy.most - shots)
+        return replace(self, accuracy=replace(self.accuracy, most=most))
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +230,7 @@ class Pipeline:
                     "`backend`"
                 )
             self.levels = self.mitigation.levels()
-            for level in self.levels:
+            for level in self.levels:  # runs ask it for the same; what it cannot do is refused now
                 self.backend.mitigated(self.mitigation, level.factor)
         self.preparation = Preparation(self.cuts, self.basis, self.backend)
         self.memory = MemoryLimit(self.memory_limit)
@@ -252,22 +260,17 @@ class Pipeline:
                 "`precision` is 0, and exact values have no noise: ask for a positive precision, "
                 "or leave `mitigation` out"
             )
-        conditions = replace(self.conditions, stop=stop)
-        begun = conditions.clock() if begun is None else begun
-        sessions, estimates = [], []
-        for level in range(len(self.levels)):
-            with _Session(self, request, conditions, begun, level) as session:
-                session.log_methods()
-                estimates.append(session.estimate(session.first_plan()))
-                session.remember()
-            sessions.append(session)
+        call = _Call(replace(self.conditions, stop=stop), begun)
+        levels = self.levels
+        pilots: list[_Session] = []
+        if self._is_exponential and request.accuracy.promises:
+            levels, pilots = self._levels_of(request, call)
+            request = request.less(sum(session.spent.shots for session in pilots))
+        sessions, estimates = self._at(levels, request, call)
         first, estimate = sessions[0], estimates[0]
-        if len(self.levels) > 1:
-            assert self.mitigation is not None
-            assert isinstance(self.mitigation.zne, Zne)
-            estimate = without_noise(self.mitigation.zne, estimates, request.weights)
-            for session in sessions[1:]:
-                first.add(session)
+        if len(levels) > 1:
+            estimate, _ = without_noise(self._zne, estimates, request.weights)
+        first.add(sessions[1:], pilots)
         record = first.record(estimate)
         self._warn(request.accuracy, first.norms, estimate, record)
         if self.log is not None:
@@ -278,13 +281,48 @@ class Pipeline:
             *(estimate.gradients, formulas, estimate.whole_covariance),
         )
 
+    def _at(
+        self, levels: Sequence[Level], request: Request, call: _Call
+    ) -> tuple[list[_Session], list[Estimate]]:
+        """What was asked for at every noise factor."""
+        sessions, estimates = [], []
+        for level in levels:
+            with _Session(self, request, call, level) as session:
+                session.log_methods()
+                estimates.append(session.estimate(session.first_plan()))
+                session.remember()
+            sessions.append(session)
+        return sessions, estimates
+
+    def _levels_of(self, request: Request, call: _Call) -> tuple[list[Level], list[_Session]]:
+        """How factors share shots where that depends on the values, which a pilot is for."""
+        accuracy = request.accuracy
+        most = accuracy.most and max(1, int(_ROUGH_PART * accuracy.most))
+        rough = replace(accuracy, precision=_ROUGH * accuracy.precision, most=most, reuse=False)
+        levels = [replace(own, end=_ROUGH_PART * own.end) for own in self.levels]
+        request = replace(request, accuracy=rough, run=f"{request.run} pilot", covariance=False)
+        sessions, estimates = self._at(levels, request, call)
+        _, slopes = without_noise(self._zne, estimates, request.weights)
+        sizes = np.abs(slopes).reshape(len(levels), -1).max(axis=1, initial=0.0)
+        assert self.mitigation is not None
+        return self.mitigation.levels(_STEEPER * sizes), sessions
+
+    @property
+    def _zne(self) -> Zne:
+        assert self.mitigation is not None
+        assert isinstance(self.mitigation.zne, Zne)
+        return self.mitigation.zne
+
+    @property
+    def _is_exponential(self) -> bool:
+        return len(self.levels) > 1 and self._zne.extrapolator == "exponential"
+
     def _warn(
         self, accuracy: Accuracy, norms: Norms, estimate: Estimate, record: QueryRecord
     ) -> None:
         """Say so where a precision was not met."""
         error = float(norms.of(estimate.whole_stderrs).max(initial=0.0))
-        met = not (accuracy.adaptive and accuracy.budget is None) or error <= accuracy.precision
-        if met:
+        if not accuracy.promises or error <= accuracy.precision:
             return
         largest = f"the largest {_ERRORS[accuracy.norm]} is {error:.3g}"
         readout = float(norms.of(estimate.readout_stderrs).max(initial=0.0))
@@ -304,7 +342,7 @@ class Pipeline:
 
     def num_circuits(self, request: Request) -> int:
         """Circuits of a request, which does not run."""
-        with _Session(self, request, self.conditions, None) as session:
+        with _Session(self, request, _Call(self.conditions)) as session:
             return session.num_circuits * len(self.levels)
 
     def memory_of(self, request: Request) -> int:
@@ -314,7 +352,7 @@ class Pipeline:
             InputError: It has fewer shots than can be divided.
             PlanTooLargeError: It would not fit.
         """
-        with _Session(self, request, self.conditions, None) as session:
+        with _Session(self, request, _Call(self.conditions)) as session:
             return session.memory()
 
     def price(self, request: Request) -> Price:
@@ -326,7 +364,7 @@ class Pipeline:
 
         def planned(allocation: Allocation) -> tuple[int, _Session]:
             own = replace(request, accuracy=replace(request.accuracy, allocation=allocation))
-            with _Session(self, own, self.conditions, None) as session:
+            with _Session(self, own, _Call(self.conditions)) as session:
                 return session.planned_shots(), session
 
         optimal, session = planned("optimal")
@@ -344,24 +382,32 @@ class Pipeline:
         return Price(circuits, optimal, neyman, uniform, bound)
 
 
+class _Call:
+    """What all sessions of an evaluation share.
+
+    Args:
+        conditions: Those of its tasks.
+        begun: When the run that has the deadline began, on the conditions' clock; None: now.
+    """
+
+    def __init__(self, conditions: Conditions, begun: float | None = None) -> None:
+        self.conditions, self.begun = conditions, begun
+        self.start, self.query_id = conditions.clock(), new_run_id()
+
+
 class _Session(ExitStack):
     """One batch on its way through the stages; what it holds meanwhile is freed at the end."""
 
     def __init__(
-        self,
-        pipeline: Pipeline,
-        request: Request,
-        conditions: Conditions,
-        begun: float | None,
-        number: int = 0,
+        self, pipeline: Pipeline, request: Request, call: _Call, level: Level | None = None
     ) -> None:
         super().__init__()
-        self.level = pipeline.levels[number]
+        self.level = pipeline.levels[0] if level is None else level
         if len(pipeline.levels) > 1:
             run, accuracy = f"{request.run} noise {self.level.factor}", request.accuracy
             request = replace(request, run=run, accuracy=self.level.accuracy(accuracy))
-        self.pipeline, self.request, self.conditions = pipeline, request, conditions
-        self.query_id, self.started_at = new_run_id(), utc_now()
+        self.pipeline, self.request, self.conditions = pipeline, request, call.conditions
+        self.query_id, self.started_at = call.query_id, utc_now()
         self.times = dict.fromkeys(("partition", "generate", "execute", "reconstruct"), 0.0)
         self.shots_taken = ShotsTaken()
         self.spent = Spent()
@@ -371,18 +417,16 @@ class _Session(ExitStack):
         self._slot_draws: dict[int, tuple[SlotDraw, ...]] = {}
         self._pilot_shots = 0
         self._adjoint: tuple[int, ...] = ()
-        self._known: dict[str, Readout] = {}
+        self._known: dict[tuple[int, str], Readout] = {}
         self._all = [self]
         """This one, and those of further noise factors that the record counts."""
-        self._mark = self._begun = conditions.clock()
-        deadline = conditions.policy.deadline
-        began = self._begun if begun is None else begun
+        self._mark, self._begun = call.conditions.clock(), call.start
+        deadline = call.conditions.policy.deadline
+        began = call.start if call.begun is None else call.begun
         self._end = math.inf if deadline is None else began + self.level.end * deadline.seconds
-        prepared, self.plan_cached = pipeline.preparation.prepare(
+        self.prepared, self.plan_cached = pipeline.preparation.prepare(
             request.batch.circuit, request.batch.observables
         )
-        self.prepared = prepared.mitigated(pipeline.mitigation, self.level.factor)
-        self.backend = self.prepared.work.backend
         self.plan = self.prepared.plan
         self._lap("partition")
         self.angles = self.plan.normal.angles.evaluate(request.batch.values)
@@ -408,6 +452,22 @@ class _Session(ExitStack):
             self.slopes = derivatives.slopes_of_angles(
                 self.plan, self.shifts, request.batch.values, request.parameters
             )
+
+    @cached_property
+    def _running(self) -> Prepared:
+        """What is prepared, on a backend that does what it can about noise."""
+        return self.prepared.mitigated(self.pipeline.mitigation, self.level.factor)
+
+    @property
+    def backend(self) -> Backend:
+        """What evaluates tasks."""
+        return self._running.work.backend
+
+    @property
+    def _known_as(self) -> Hashable:
+        """What pilots that may be used again have in common."""
+        parameters, several = self.request.parameters, len(self.pipeline.levels) > 1
+        return (parameters, self.level.factor) if several else parameters
 
     def _where_adjoint_pays(self, shifts: Sequence[derivatives.Shifts]) -> tuple[int, ...]:
         """Fragments whose derivatives are exact and take less than all their shifted rows."""
@@ -528,7 +588,7 @@ class _Session(ExitStack):
     def remember(self) -> None:
         """Let later runs know what this one saw."""
         if self.request.accuracy.reuse and self._counts and not self._slot_draws:
-            self.prepared.priors.remember(self.request.parameters, self.rows, self._counts)
+            self.prepared.priors.remember(self._known_as, self.rows, self._counts)
 
     @property
     def _wanted(self) -> Wanted:
@@ -557,7 +617,7 @@ class _Session(ExitStack):
         self._draw_at_first()
         recalled = None
         if accuracy.reuse and not self.draws:
-            recalled = self.prepared.priors.recall(self.request.parameters, self.rows)
+            recalled = self.prepared.priors.recall(self._known_as, self.rows)
         pilot, fixed = self._first_shots(knows=recalled is not None)
         if fixed is not None:
             return fixed
@@ -845,7 +905,7 @@ class _Session(ExitStack):
         designs: Sequence[Design | None] | None = None,
     ) -> RoundRequest:
         """A round, whose settings are drawn where there are too many."""
-        policy, prepared = self.conditions.policy, self.prepared
+        policy, prepared = self.conditions.policy, self._running
         if self.draws:
             prepared, designs = self._with_draws(run, shots, designs)
             wanted = "environments"  # covariances of tensors of many slots are too many
@@ -872,12 +932,13 @@ class _Session(ExitStack):
             )
         self._lap("generate")
         assert isinstance(self.backend, NoisyBackend)
-        experiments = [own for own in prepared.experiments if not own.is_trivial]
-        for experiment in experiments:
-            if experiment.key not in self._known:
-                self._known[experiment.key] = self.backend.readout(experiment)
+        # Fragments that are alike may run on devices that are not.
+        keys = [(own.fragment.index, own.key) for own in prepared.experiments]
+        for key, experiment in zip(keys, prepared.experiments, strict=True):
+            if not (experiment.is_trivial or key in self._known):
+                self._known[key] = self.backend.readout(experiment)
         self._lap("execute")
-        return [self._known.get(own.key) for own in prepared.experiments]
+        return [self._known.get(key) for key in keys]
 
     def _fitting(self, request: RoundRequest) -> tuple[RoundRequest, int | None]:
         """The round, if there is memory for it, and the numbers that its contractions may hold.
@@ -1074,12 +1135,14 @@ class _Session(ExitStack):
             seed=pipeline.seed,
         )
 
-    def add(self, other: _Session) -> None:
-        """Count what another noise factor took in the record."""
-        self._all.append(other)
-        self.spent.add(other.spent)
-        for stage, seconds in other.times.items():
-            self.times[stage] += seconds
+    def add(self, others: Sequence[_Session], pilots: Sequence[_Session]) -> None:
+        """Count what other noise factors took in the record, and pilots of all of them."""
+        self._all += others
+        self._pilot_shots += sum(own.spent.shots for own in pilots)
+        for other in (*others, *pilots):
+            self.spent.add(other.spent)
+            for stage, seconds in other.times.items():
+                self.times[stage] += seconds
 
     def _mitigation_info(self, estimate: Estimate) -> MitigationInfo | None:
         own = self.pipeline.mitigation

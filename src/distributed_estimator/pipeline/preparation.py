@@ -80,7 +80,7 @@ class Prepared:
         return Priors()
 
     def mitigated(self, mitigation: Mitigation | None, factor: int) -> Prepared:
-        """The same on the mitigated backend, with a memory of its own.
+        """The same on the mitigated backend; what runs remember stays with the one it is made of.
 
         It is remembered, but for several devices, of which one may be gone since.
         """

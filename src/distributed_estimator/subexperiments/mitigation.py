@@ -41,6 +41,8 @@ _FITTING, _FITTED = 50, 1e-10
 class Zne:
     """Zero-noise extrapolation: two-qubit gates run several times over, values are extrapolated.
 
+    The factors share all shots that options and `run` ask for, and meet a precision together.
+
     Attributes:
         factors: How many times each gate runs, itself and its inverse in turns: odd numbers from 1
             on, rising.
@@ -118,16 +120,21 @@ class Mitigation:
             return _TWIRLED if self.readout else 0
         return int(self.twirling)
 
-    def levels(self) -> list[Level]:
+    def levels(self, sizes: FloatArray | None = None) -> list[Level]:
         """The noise factors, with their parts of the shots.
 
         Where a value is Σ w y of the values y at all factors, shots in proportion to |w| have the
-        least variance; that of an exponential, not known before, is taken as a straight line's.
+        least variance.
+
+        Args:
+            sizes: |w|, or what it is at most, shape (factors,); None: those of the polynomial, or
+                of a straight line, as an exponential's are not known before.
         """
         zne = self.zne if isinstance(self.zne, Zne) else None
         if zne is None:
             return [Level()]
-        sizes = np.abs(_weights(zne.factors, zne.extrapolator))
+        if sizes is None:
+            sizes = np.abs(_weights(zne.factors, zne.extrapolator))
         sizes = np.maximum(sizes, _LEAST_PART * sizes.mean())
         parts = sizes / sizes.sum()
         errors, ends = 1 / np.sqrt(sizes * sizes.sum()), np.cumsum(parts)

@@ -78,6 +78,11 @@ class Accuracy:
         """Whether shots are divided by a design, with a pilot of its own."""
         return self.shots is None and self.precision > 0
 
+    @property
+    def promises(self) -> bool:
+        """Whether a precision is to be met, whatever shots that takes."""
+        return self.adaptive and self.budget is None
+
 
 @dataclass(frozen=True, eq=False)
 class Norms:
