@@ -213,8 +213,8 @@ def rows_of(x: np.ndarray) -> list[int]:
 class Misread(StatevectorBackend):
     """A simulator that misreads bits, and whose gates have noise; see `NoisyBackend`.
 
-    Local qubits and slots are measured on physical qubits that change with the setting, the same
-    ones in all fragments.
+    Local qubits and slots are measured on physical qubits that change with the setting and the
+    fragment, all of the same device.
 
     Attributes:
         flips: How likely each physical qubit is misread.
@@ -244,7 +244,7 @@ class Misread(StatevectorBackend):
 
     def places(self, experiment: FragmentExperiment) -> tuple[np.ndarray, np.ndarray]:
         """Physical qubits of local qubits and slots in every setting; -1: not measured."""
-        numbers = np.arange(experiment.layout.num_settings)[:, None]
+        numbers = np.arange(experiment.layout.num_settings)[:, None] + experiment.fragment.index
         qubits = np.arange(experiment.fragment.num_qubits)
         measured = {qubit for group in experiment.groups for qubit, _ in group.basis}
         observed = (numbers + qubits) % len(self.flips)

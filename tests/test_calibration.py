@@ -161,7 +161,7 @@ def test_shots_are_divided_as_a_device_takes_them():
     backend = SamplerBackend(sampler, defer_measurements=False, shots_per_circuit=900)
     backend = backend.mitigated(Mitigation(readout=True, calibration_shots=SHOTS))
     readout = backend.readout(experiment_on(2))
-    assert sampler.jobs == [[667, 667, 667, 667, 666, 666]]
+    assert sampler.jobs == [[667] * 6]
     assert (np.abs(readout.flips - RATES[:2].mean(axis=1)) < 0.03).all()
 
 

@@ -15,6 +15,7 @@ from helpers import entangled, reference
 from qiskit import QuantumCircuit
 from qiskit.primitives import StatevectorSampler
 from qiskit.providers.fake_provider import GenericBackendV2
+from qiskit_aer.noise import NoiseModel
 from qiskit_aer.primitives import SamplerV2
 from qiskit_ibm_runtime.fake_provider import FakeLimaV2, FakeManilaV2
 
@@ -506,6 +507,14 @@ def test_noise_factors_of_a_run_are_those_of_one_device():
     assert not b.ran
 
 
+def test_no_process_moves_a_fragment_of_a_mitigated_run_by_itself():
+    devices, experiments, mitigation = placed([Noisy("a", lives=0), Noisy("b")], zne=True)
+    mine = next(own for own in experiments if devices.device_of(own) == "a")
+    view = devices.mitigated(mitigation)
+    with pytest.raises(DeviceLostError):
+        pickle.loads(pickle.dumps(view)).run(mine, task_of(mine))
+
+
 def test_fragments_of_the_same_number_in_two_plans_are_told_apart():
     narrow, wide = Noisy("narrow", qubits=2), Noisy("wide", qubits=4)
     circuit, observable = chain()
@@ -577,6 +586,24 @@ def test_readout_is_mitigated_on_each_device_for_itself():
     # Measured 0.127 and 0.008 with standard errors of 0.013 and 0.015; what gates do stays.
     assert abs(plain.evs - exact) > MOST * plain.stds
     assert abs(mitigated.evs - exact) < abs(plain.evs - exact) / 2
+
+
+def misreading(probability):
+    noise = NoiseModel()
+    right = 1 - probability
+    noise.add_all_qubit_readout_error([[right, probability], [probability, right]])
+    return SamplerV2(options={"backend_options": {"noise_model": noise}})
+
+
+def test_readout_of_fragments_that_are_alike_is_that_of_their_own_devices():
+    circuit = QuantumCircuit(2)
+    circuit.ry(0.4, [0, 1])
+    options = EstimatorOptions(shots=20_000, seed=1, mitigation=Mitigation(readout=True))
+    devices = [misreading(0.02), misreading(0.2)]
+    with DistributedEstimator("AB", devices, workers=1, options=options) as estimator:
+        data = estimator.run([(circuit, "ZZ")]).result()[0].data
+    assert all(share.tasks for share in estimator.backend.shares)
+    assert abs(data.evs - np.cos(0.4) ** 2) < MOST * data.stds
 
 
 def test_a_device_that_dies_ends_a_mitigated_run_with_its_name_and_no_other():

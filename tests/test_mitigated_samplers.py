@@ -227,6 +227,20 @@ def test_samplers_that_repeat_themselves_are_refused_with_flips(name):
         estimate(backend, four_alike(), "ZZZZ", "ABCD", [0.6], shots=500)
 
 
+@pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", SEEDED)
+def test_circuits_of_one_job_are_independent(name):
+    """Eight copies, a circuit each, with gates that are twirled otherwise and do the same.
+
+    Were two of them drawn from the same numbers, that would be found out and refused.
+    """
+    circuit = QuantumCircuit(2)
+    circuit.ry(1.0, 0)
+    circuit.cx(0, 1)
+    backend = mitigated(SEEDED[name](), Mitigation(twirling=8))
+    assert_close(backend, circuit, "XX", None, shots=4000)
+
+
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:The SamplerV2 class is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(

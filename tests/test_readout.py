@@ -68,6 +68,14 @@ def test_errors_of_readout_are_taken_out_of_cut_gates(labels, basis):
         assert np.allclose(found, exact, rtol=0, atol=1e-9 if near else 1e-3) is near
 
 
+def test_fragments_that_are_alike_may_be_on_different_qubits():
+    circuit = QuantumCircuit(3)
+    circuit.ry(0.4, [0, 1, 2])
+    own = estimator(None, noise=expected(), shots=MOST)
+    found = run(circuit, "ZZZ", estimator=own, precision=None).data.evs
+    assert found == pytest.approx(np.cos(0.4) ** 3, abs=1e-9)
+
+
 def test_errors_of_readout_are_taken_out_of_cut_wires():
     circuit, terms = wires(), ["ZZZ", SparsePauliOp(["XIZ", "IZY"], [1, -1])]
     exact = run(circuit, terms).data.evs

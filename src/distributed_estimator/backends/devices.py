@@ -638,15 +638,16 @@ class Devices:
                     'pool="threads"'
                 ) from error
         with self._state.lock:
-            copies = {
+            copies: dict[str, Any] = {
                 "_places": dict(self._places),
                 "_pins": dict(self._pins),
                 "_state": _State(
                     *(dict(self._state.gone), dict(self._state.failures)), set(self._state.bound)
                 ),
             }
-        if self._is_pinned:
+        if self._is_pinned:  # no process knows what another one has moved
             copies["_places"] = copies["_pins"]
+            copies["_state"].bound.update(self._pins)
         return {**vars(self), **copies, "log": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

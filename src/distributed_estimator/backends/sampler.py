@@ -39,7 +39,7 @@ from .calibration import (
     misread,
 )
 from .jobs import ExecutionMode, JobRequest, Jobs, Mode, options_text, service_of
-from .seeds import comes_from, draws_of, repeats_by_shots, reseeded
+from .seeds import comes_from, draws_of, repeats_by_shots, repeats_within_jobs, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 _CIRCUITS_PER_JOB = 512
@@ -246,8 +246,9 @@ class SamplerBackend:
         name = f"readout {self._device} {qubits} {shots} {earlier}"
         seed = int(hashlib.sha256(name.encode()).hexdigest(), 16)
         circuits = calibration_circuits(qubits, target)
+        # All with as many shots: samplers may refuse others, or repeat their random numbers.
         pieces = _pieces(shots, self.shots_per_circuit)
-        pubs = [(circuit, None, piece) for piece in pieces for circuit in circuits]
+        pubs = [(circuit, None, pieces[0]) for _ in pieces for circuit in circuits]
         # A service may have it from a run that was lost; one of another day is out of date.
         today = f"{name} {datetime.now(UTC).date()}"
         try:
@@ -363,19 +364,34 @@ class SamplerBackend:
             UnreachableError: A service cannot be reached.
             ValueError: The sampler refuses the circuits; nothing was sent.
         """
-        backend = backend_of(self.sampler)
-
-        def own_sampler() -> BaseSamplerV2:
-            own = _on_one_thread(reseeded(self.sampler, seed))
-            return self._mode.applied(own, backend)
-
         if not self.has_service:
-            sampler = own_sampler()
-            job = sampler.run(contents) if shots is None else sampler.run(contents, shots=shots)
-            return lambda: list(job.result())
+            return self._run_here(contents, seed, shots)
+        backend = backend_of(self.sampler)
         request = JobRequest(name(), task, contents, shots, options_text(self.sampler))
-        sent = self._jobs.send(own_sampler, backend, request)
+        sent = self._jobs.send(lambda: self._sampler_of(seed), backend, request)
         return lambda: self._jobs.results(sent, backend.name)
+
+    def _sampler_of(self, seed: int) -> BaseSamplerV2:
+        own = _on_one_thread(reseeded(self.sampler, seed))
+        return self._mode.applied(own, backend_of(self.sampler))
+
+    def _run_here(
+        self, contents: Sequence[tuple[Any, ...]], seed: int, shots: int | None = None
+    ) -> Callable[[], list[Any]]:
+        """Send PUBs that are in nobody's book; in a job each if one would draw them alike."""
+        alone = repeats_within_jobs(self.sampler)
+        parts = [[own] for own in contents] if alone else [contents]
+        options = {} if shots is None else {"shots": shots}
+        first = self._sampler_of(seed).run(parts[0], **options)
+
+        def wait() -> list[Any]:
+            found = list(first.result())
+            for place, part in enumerate(parts[1:], 1):
+                other = int(np.random.SeedSequence((seed, place)).generate_state(1)[0])
+                found += self._sampler_of(other).run(part, **options).result()
+            return found
+
+        return wait
 
     def _name_of(self, experiment: FragmentExperiment, task: Task) -> str:
         return kept_as(self.identity, content_of(experiment, task), task)

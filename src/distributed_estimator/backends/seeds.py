@@ -57,7 +57,7 @@ def reseeded(sampler: BaseSamplerV2, seed: int) -> BaseSamplerV2:
         fresh._seed = seed
     elif isinstance(sampler, BackendSamplerV2):
         fresh._options = replace(sampler.options, seed_simulator=seed)
-    elif type(getattr(sampler, "_service", None)).__name__ == "QiskitRuntimeLocalService":
+    elif _is_local_runtime(sampler):
         options = copy.copy(sampler.options)
         options.simulator = copy.copy(options.simulator)
         options.simulator.seed_simulator = seed
@@ -74,6 +74,19 @@ def repeats_by_shots(sampler: BaseSamplerV2) -> bool:
     number to their simulator together, and each such group with the same seed.
     """
     return reseeded(sampler, 0) is not sampler and not isinstance(sampler, StatevectorSampler)
+
+
+def _is_local_runtime(sampler: BaseSamplerV2) -> bool:
+    return type(getattr(sampler, "_service", None)).__name__ == "QiskitRuntimeLocalService"
+
+
+def repeats_within_jobs(sampler: BaseSamplerV2) -> bool:
+    """Whether a simulator takes its seed for each PUB of a job again.
+
+    The runtime's newer sampler does in local mode: equal PUBs of a job have equal shots.
+    """
+    newer = any(".executor_sampler" in kind.__module__ for kind in type(sampler).__mro__)
+    return newer and _is_local_runtime(sampler)
 
 
 def draws_of(results: Iterable[Any]) -> FloatArray:

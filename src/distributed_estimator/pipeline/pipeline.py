@@ -417,7 +417,7 @@ class _Session(ExitStack):
         self._slot_draws: dict[int, tuple[SlotDraw, ...]] = {}
         self._pilot_shots = 0
         self._adjoint: tuple[int, ...] = ()
-        self._known: dict[str, Readout] = {}
+        self._known: dict[tuple[int, str], Readout] = {}
         self._all = [self]
         """This one, and those of further noise factors that the record counts."""
         self._mark, self._begun = call.conditions.clock(), call.start
@@ -454,20 +454,14 @@ class _Session(ExitStack):
             )
 
     @cached_property
-    def backend(self) -> Backend:
-        """What evaluates tasks: the pipeline's, which does what it can about noise."""
-        backend, mitigation = self.prepared.work.backend, self.pipeline.mitigation
-        if mitigation is None:
-            return backend
-        assert isinstance(backend, NoisyBackend)
-        return backend.mitigated(mitigation, self.level.factor)
-
-    @cached_property
     def _running(self) -> Prepared:
-        """What is prepared, on that backend."""
-        if self.pipeline.mitigation is None:
-            return self.prepared
-        return self.prepared.on(self.backend)
+        """What is prepared, on a backend that does what it can about noise."""
+        return self.prepared.mitigated(self.pipeline.mitigation, self.level.factor)
+
+    @property
+    def backend(self) -> Backend:
+        """What evaluates tasks."""
+        return self._running.work.backend
 
     @property
     def _known_as(self) -> Hashable:
@@ -938,12 +932,13 @@ class _Session(ExitStack):
             )
         self._lap("generate")
         assert isinstance(self.backend, NoisyBackend)
-        experiments = [own for own in prepared.experiments if not own.is_trivial]
-        for experiment in experiments:
-            if experiment.key not in self._known:
-                self._known[experiment.key] = self.backend.readout(experiment)
+        # Fragments that are alike may run on devices that are not.
+        keys = [(own.fragment.index, own.key) for own in prepared.experiments]
+        for key, experiment in zip(keys, prepared.experiments, strict=True):
+            if not (experiment.is_trivial or key in self._known):
+                self._known[key] = self.backend.readout(experiment)
         self._lap("execute")
-        return [self._known.get(own.key) for own in prepared.experiments]
+        return [self._known.get(key) for key in keys]
 
     def _fitting(self, request: RoundRequest) -> tuple[RoundRequest, int | None]:
         """The round, if there is memory for it, and the numbers that its contractions may hold.

@@ -21,6 +21,8 @@ from ..subexperiments import (
     Backend,
     FragmentExperiment,
     FragmentWork,
+    Mitigation,
+    NoisyBackend,
     Observables,
     Outcomes,
     Pauli,
@@ -77,9 +79,23 @@ class Prepared:
         """What runs saw, for those that reuse it."""
         return Priors()
 
-    def on(self, backend: Backend) -> Prepared:
-        """The same on another backend, which remembers nothing."""
-        return replace(self, work=FragmentWork(backend, self.experiments))
+    def mitigated(self, mitigation: Mitigation | None, factor: int) -> Prepared:
+        """The same on the mitigated backend; what runs remember stays with the one it is made of.
+
+        It is remembered, but for several devices, of which one may be gone since.
+        """
+        if mitigation is None:
+            return self
+        backend, key = self.work.backend, (mitigation, factor)
+        if key not in self._mitigated or isinstance(backend, PlacingBackend):
+            assert isinstance(backend, NoisyBackend), "the pipeline has checked it"
+            work = FragmentWork(backend.mitigated(mitigation, factor), self.experiments)
+            self._mitigated[key] = replace(self, work=work)
+        return self._mitigated[key]
+
+    @cached_property
+    def _mitigated(self) -> dict[tuple[Mitigation, int], Prepared]:
+        return {}
 
     def shifts(self, parameters: tuple[int, ...]) -> tuple[Shifts, ...]:
         """Per fragment, the angles that depend on the parameters numbered so."""
