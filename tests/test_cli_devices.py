@@ -102,6 +102,16 @@ def test_estimate_runs_with_the_noise_of_a_device(dest: Callable[..., Done], fil
     assert "on FakeManilaV2, with its noise" in dest(*query).out
 
 
+def test_estimate_says_what_was_done_about_noise(dest: Callable[..., Done], file: Path) -> None:
+    query = ("estimate", file, "--label", "AABB", "--shots", 50, "--device", "fake_manila")
+    found = dest(*query, "--mitigate", "readout", "--json").document["mitigation"]
+    assert (found["readout"], found["twirling"], found["factors"]) == (True, 16, [1])
+    assert 0 < found["readout_stderr"] < 0.1
+    done = dest(*query, "--mitigate", "zne", "--noise-factors", "1,3")
+    assert "extrapolated from noise factors 1, 3 (linear)" in done.out
+    assert "readout errors taken out" not in done.out
+
+
 def test_fragments_are_shared_by_several_devices(dest: Callable[..., Done], file: Path) -> None:
     query = ("estimate", file, "--label", "AABB", "--shots", 100)
     devices = ("--device", "fake_manila", "--device", "fake_lima")
