@@ -36,11 +36,11 @@ def law(extrapolator, factors=FACTORS):
     return tuple((factor, float(kept(factor))) for factor in factors)
 
 
-def estimator(labels, extrapolator="linear", *, noise=None, readout=False, **options):
+def estimator(labels, extrapolator="linear", journal=None, *, noise=None, readout=False, **options):
     mitigation = Mitigation(readout=readout, zne=Zne(FACTORS, extrapolator))
     backend = noise or Misread(kept=law(extrapolator))
     own = EstimatorOptions(**{"seed": 1, "mitigation": mitigation, **options})
-    return DistributedEstimator(labels, backend, workers=2, options=own)
+    return DistributedEstimator(labels, backend, workers=2, options=own, journal=journal)
 
 
 @pytest.mark.parametrize("factors", [(1, 3), (1, 3, 5), (1, 3, 7, 9)])
@@ -256,3 +256,19 @@ def test_shots_that_are_too_few_for_all_noise_factors_are_refused():
         estimator(labels, shots_total=30).run([pub]).result()
     with pytest.warns(PrecisionWarning, match="`max_shots`"):
         estimator(labels, max_shots=4000).run([pub], precision=0.01).result()
+
+
+def test_a_run_that_is_repeated_from_its_journal_plans_the_same(tmp_path):
+    """A pilot for exponentials counts in `max_shots`, also where it does not run again."""
+    circuit, labels = chain("cx", 1)
+    pub = circuit, "Z" * circuit.num_qubits, [0.4] * circuit.num_parameters
+    found = []
+    for _ in range(2):
+        own = estimator(
+            labels, "exponential", tmp_path / "own.journal", default_precision=1e-3, max_shots=20000
+        )
+        with own, pytest.warns(PrecisionWarning, match="`max_shots`"):
+            found.append(own.run([pub]).result()[0])
+    first, again = found
+    assert again.data.evs == first.data.evs
+    assert (first.metadata["shots_total"] > 0, again.metadata["shots_total"]) == (True, 0)

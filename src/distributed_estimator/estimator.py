@@ -330,7 +330,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         self._pace: tuple[Any, float] = None, float("inf")
         pool, backend, waits = make_pool(self.pool, self.workers), self.backend, False
         if isinstance(backend, ServiceBackend):
-            backend, waits = backend.with_jobs(self.journal, self.trace), backend.has_service
+            waits = backend.has_service
+            backend = backend.with_jobs(self.journal, self.trace)
         if waits and not pool.in_process:
             raise InputError(
                 f"`pool` is {pool.name!r}, and the connection to the service of "

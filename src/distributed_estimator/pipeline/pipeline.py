@@ -285,7 +285,8 @@ class Pipeline:
             if asked is request:
                 break
             pilots, levels = sessions, self._levels_by(estimates, request.weights)
-            request = asked = request.less(sum(session.spent.shots for session in pilots))
+            taken = sum(session.spent.shots_seen for session in pilots)
+            request = asked = request.less(taken)
         first, estimate = sessions[0], estimates[0]
         if len(levels) > 1:
             estimate, _ = without_noise(self._zne, estimates, request.weights)
