@@ -11,7 +11,7 @@ from helpers import Done, refused
 from qiskit import QuantumCircuit, qasm2
 
 from distributed_estimator import Mitigation, Zne
-from distributed_estimator.cli._devices import NoiseSettings, find_device, sampler_of
+from distributed_estimator.cli._devices import NoiseSettings, find_device
 from distributed_estimator.errors import InputError
 
 TOKEN = "0123456789abcdef-token"
@@ -207,11 +207,6 @@ def test_only_names_of_an_account_ask_the_service(monkeypatch: pytest.MonkeyPatc
     assert not asked
     assert find_device("ibm_torino") == "ibm_torino"
     assert asked == ["ibm_torino"]
-
-
-def test_simulated_devices_run_on_aer_and_others_on_the_runtime() -> None:
-    device = find_device("fake_manila")
-    assert type(sampler_of(device)).__module__.startswith("qiskit_aer")
 
 
 @pytest.mark.parametrize(

@@ -554,6 +554,19 @@ def test_what_a_service_does_not_tell_is_left_out(stamps: Any):
     assert jobs._charged_seconds({"timestamps": stamps}) is None
 
 
+def test_what_a_service_says_of_its_device_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def lost(backend: object) -> None:
+        raise RuntimeError(f"no properties at {ADDRESS} for {TOKEN}")
+
+    monkeypatch.setattr(SamplerBackend, "_target", property(lost))
+    with pytest.raises(TaskFailedError, match="no properties at") as found:
+        run(tmp_path, policy=ONCE)
+    text = "".join(traceback.format_exception(found.value))
+    assert not any(secret in text for secret in SECRETS)
+
+
 def test_a_service_that_tells_nothing_does_no_harm(
     tmp_path: Path, whole: Found, monkeypatch: pytest.MonkeyPatch
 ):
@@ -772,3 +785,15 @@ def test_a_journal_without_jobs_is_gone_on_with(tmp_path: Path):
         journal.intend("b")
     with Journal(path) as journal:
         assert journal.jobs("b") == ()
+
+
+def test_a_batch_that_cannot_be_closed_harms_nothing(caplog: pytest.LogCaptureFixture):
+    class Lost:
+        def close(self) -> None:
+            raise RuntimeError(TOKEN)
+
+    mode = jobs.Mode("batch")
+    mode._open = Lost()
+    mode.close()
+    assert "a batch could not be closed (RuntimeError)" in caplog.text
+    assert TOKEN not in caplog.text

@@ -543,24 +543,34 @@ def errors_on(device, labels, seed, shots):
         DistributedEstimator(labels).run([(circuit, observable)], precision=0).result()[0].data.evs
     )
     assert abs(exact) >= 0.3
-    sampler, options = SamplerV2.from_backend(device), {"shots": shots, "seed": seed}
+    sampler = SamplerV2.from_backend(device)
+    options = {"shots": shots, "seed": seed, "setting_basis": "minimal"}
     plain = estimate(sampler, circuit, observable, labels, **options).data
     better = estimate(sampler, circuit, observable, labels, mitigation=READOUT, **options).data
     return plain.evs - exact, better.evs - exact, better.stds
 
 
 def test_mitigated_readout_is_better_on_a_device():
-    """Three qubits of Manila shrink ⟨ZZZ⟩ by (1 - 0.19) (1 - 0.04)² = 0.75, three times that."""
+    """Three qubits of Manila, one of them misread by 0.1, shrink ⟨ZZZ⟩ by 0.81 · 0.96² = 0.75."""
     plain, better, stderr = errors_on(FakeManilaV2(), "AAABBB", 2, 1000)
     assert abs(plain) >= 2 * abs(better)
     assert stderr < abs(plain) / 4
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("labels", ["AAABBB", "AABBCC", "AAAABBBB", "AAABBBCC"])
-@pytest.mark.parametrize("device", [FakeManilaV2, FakeLimaV2, FakeJakartaV2])
+@pytest.mark.parametrize(
+    ("device", "labels"),
+    [
+        (FakeManilaV2, "AAABBB"),
+        (FakeLimaV2, "AAABBB"),
+        (FakeJakartaV2, "AAABBB"),
+        (FakeManilaV2, "AABBCC"),
+        (FakeLimaV2, "AAAABBBB"),
+        (FakeJakartaV2, "AAABBBCC"),
+    ],
+)
 def test_mitigated_readout_is_better_on_devices(device, labels):
-    """Without noise of shots; errors of gates stay."""
+    """What is left are errors of gates and the noise of shots, a tenth of readout's."""
     found = np.array([errors_on(device(), labels, seed, 4000) for seed in (2, 3, 4)])
     plain, better, _ = np.sqrt((found**2).mean(axis=0))
     assert plain >= 2 * better

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import re
 import time
 from collections import Counter
@@ -29,6 +30,8 @@ from ..errors import BackendError, ThrottledError, UnreachableError
 from ..forks import Lock, register
 from ..records import DeviceRecord, RecordWriter
 from ..subexperiments import JobBook
+
+_log = logging.getLogger(__name__)
 
 ExecutionMode: TypeAlias = Literal["batch", "session"]
 
@@ -568,8 +571,11 @@ class Mode:
         """Close what is open; jobs that were sent are run all the same."""
         with self._lock:
             opened, self._open = self._open, None
-        if opened is not None:
-            opened.close()
+        try:
+            if opened is not None:
+                opened.close()
+        except Exception as error:  # results are there, and the service closes it in time
+            _log.warning("a %s could not be closed (%s)", self.kind, type(error).__name__)
 
 
 def _opened(kind: ExecutionMode, backend: Any) -> Any:

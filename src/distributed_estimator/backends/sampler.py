@@ -38,7 +38,15 @@ from .calibration import (
     calibration_circuits,
     misread,
 )
-from .jobs import ExecutionMode, JobRequest, Jobs, Mode, options_text, service_of
+from .jobs import (
+    ExecutionMode,
+    JobRequest,
+    Jobs,
+    Mode,
+    options_text,
+    service_of,
+    without_secrets,
+)
 from .seeds import comes_from, draws_of, repeats_by_shots, repeats_within_jobs, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
@@ -257,9 +265,10 @@ class SamplerBackend:
         except DistributedEstimatorError:
             raise
         except Exception as error:
+            said, cause = self._told(error)
             raise BackendError(
-                f"the sampler {self.name} failed to calibrate its readout: {error}"
-            ) from error
+                f"the sampler {self.name} failed to calibrate its readout: {said}"
+            ) from cause
         taken = sum(own for own, _ in read[::2]), sum(own for own, _ in read[1::2])
         zeros, ones = (np.sum([own for _, own in read[n::2]], axis=0).tolist() for n in (0, 1))
         return ReadoutCalibration(
@@ -286,12 +295,17 @@ class SamplerBackend:
         except DistributedEstimatorError:
             raise
         except Exception as error:
+            said, cause = self._told(error)
             raise BackendError(
                 f"the sampler {self.name} failed on fragment {experiment.fragment.index} "
-                f"({experiment.fragment.num_qubits} qubits): {error}. If it lacks a gate, "
+                f"({experiment.fragment.num_qubits} qubits): {said}. If it lacks a gate, "
                 "transpile the circuit first; if it refuses measurements inside a circuit, pass "
                 "backend=SamplerBackend(sampler, defer_measurements=True)"
-            ) from error
+            ) from cause
+
+    def _told(self, error: Exception) -> tuple[object, Exception | None]:
+        """What an error says, and itself, where neither can name an account."""
+        return (without_secrets(error), None) if self.has_service else (error, error)
 
     @property
     def has_service(self) -> bool:

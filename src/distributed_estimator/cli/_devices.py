@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import click
 from msgspec import Meta
-from qiskit.primitives import BaseSamplerV2
 
 from ..errors import BackendError, InputError, MissingExtraError
 from ..subexperiments import Extrapolator, Mitigation, Zne
@@ -131,22 +130,3 @@ def _of_account(name: str) -> Any:
             ) from None
     finally:
         log.setLevel(level)
-
-
-def sampler_of(device: Any) -> BaseSamplerV2:
-    """What runs circuits on a device: Aer, with its noise, in the place of a simulated one.
-
-    Raises:
-        MissingExtraError: Aer is not installed.
-    """
-    if not type(device).__module__.startswith("qiskit_ibm_runtime.fake_provider"):
-        try:
-            from qiskit_ibm_runtime.executor_sampler import Sampler
-        except ImportError:  # before 0.50
-            from qiskit_ibm_runtime import SamplerV2 as Sampler
-        return Sampler(mode=device)
-    try:
-        from qiskit_aer.primitives import SamplerV2
-    except ImportError as error:
-        raise MissingExtraError("qiskit-aer", "aer", "a simulated device") from error
-    return SamplerV2.from_backend(device)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from qiskit.primitives import BaseSamplerV2
 
 from ..analysis.load import stages_of
 from ..analysis.trace import trace_files
@@ -21,7 +20,7 @@ from ..probabilities import Probabilities
 from ..records import read_records
 from ..training.policies import StragglerSettings, check_address
 from ..views import counted, with_error
-from ._devices import NoiseSettings, device_option, find_device, noise_options, sampler_of
+from ._devices import NoiseSettings, device_option, find_device, noise_options
 from ._options import (
     PATH,
     FieldType,
@@ -186,9 +185,7 @@ def estimate(
         _print_text(document, exact=settings.default_precision == 0)
 
 
-def _backend(
-    devices: Sequence[str], *, exact: bool
-) -> BaseSamplerV2 | Sequence[BaseSamplerV2] | None:
+def _backend(devices: Sequence[str], *, exact: bool) -> Any:
     """What runs circuits; None: the simulator without noise."""
     if not devices:
         return None
@@ -196,8 +193,8 @@ def _backend(
         raise InputError(
             "`exact` takes no shots, and a device gives nothing else: give one of them"
         )
-    samplers = [sampler_of(find_device(name)) for name in devices]
-    return samplers if len(samplers) > 1 else samplers[0]
+    found = [find_device(name) for name in devices]
+    return found if len(found) > 1 else found[0]
 
 
 def _probabilities_as_dict(found: Probabilities) -> dict[str, Any]:

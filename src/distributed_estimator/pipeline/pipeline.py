@@ -140,6 +140,14 @@ class Request:
     covariance: bool = False
     weights: FloatArray | None = None
 
+    @property
+    def roughly(self) -> Request:
+        """A pilot for exponentials."""
+        own = self.accuracy
+        most = own.most and max(1, int(_ROUGH_PART * own.most))
+        rough = replace(own, precision=_ROUGH * own.precision, most=most, reuse=False)
+        return replace(self, accuracy=rough, run=f"{self.run} pilot", covariance=False)
+
     def less(self, shots: int) -> Request:
         """With so many shots less in a limit."""
         most = self.accuracy.most and max(1, self.accuracy.most - shots)
@@ -261,12 +269,23 @@ class Pipeline:
                 "or leave `mitigation` out"
             )
         call = _Call(replace(self.conditions, stop=stop), begun)
-        levels = self.levels
+        levels, asked = self.levels, request
         pilots: list[_Session] = []
         if self._is_exponential and request.accuracy.promises:
-            levels, pilots = self._levels_of(request, call)
-            request = request.less(sum(session.spent.shots for session in pilots))
-        sessions, estimates = self._at(levels, request, call)
+            # How factors share shots depends on the values, which a pilot is for.
+            levels, asked = [replace(o, end=_ROUGH_PART * o.end) for o in levels], request.roughly
+        while True:
+            sessions, estimates = [], []
+            for level in levels:
+                with _Session(self, asked, call, level) as session:
+                    session.log_methods()
+                    estimates.append(session.estimate(session.first_plan()))
+                    session.remember()
+                sessions.append(session)
+            if asked is request:
+                break
+            pilots, levels = sessions, self._levels_by(estimates, request.weights)
+            request = asked = request.less(sum(session.spent.shots for session in pilots))
         first, estimate = sessions[0], estimates[0]
         if len(levels) > 1:
             estimate, _ = without_noise(self._zne, estimates, request.weights)
@@ -281,31 +300,12 @@ class Pipeline:
             *(estimate.gradients, formulas, estimate.whole_covariance),
         )
 
-    def _at(
-        self, levels: Sequence[Level], request: Request, call: _Call
-    ) -> tuple[list[_Session], list[Estimate]]:
-        """What was asked for at every noise factor."""
-        sessions, estimates = [], []
-        for level in levels:
-            with _Session(self, request, call, level) as session:
-                session.log_methods()
-                estimates.append(session.estimate(session.first_plan()))
-                session.remember()
-            sessions.append(session)
-        return sessions, estimates
-
-    def _levels_of(self, request: Request, call: _Call) -> tuple[list[Level], list[_Session]]:
-        """How factors share shots where that depends on the values, which a pilot is for."""
-        accuracy = request.accuracy
-        most = accuracy.most and max(1, int(_ROUGH_PART * accuracy.most))
-        rough = replace(accuracy, precision=_ROUGH * accuracy.precision, most=most, reuse=False)
-        levels = [replace(own, end=_ROUGH_PART * own.end) for own in self.levels]
-        request = replace(request, accuracy=rough, run=f"{request.run} pilot", covariance=False)
-        sessions, estimates = self._at(levels, request, call)
-        _, slopes = without_noise(self._zne, estimates, request.weights)
-        sizes = np.abs(slopes).reshape(len(levels), -1).max(axis=1, initial=0.0)
+    def _levels_by(self, estimates: Sequence[Estimate], weights: FloatArray | None) -> list[Level]:
+        """The noise factors, by how much of the extrapolation depends on which."""
         assert self.mitigation is not None
-        return self.mitigation.levels(_STEEPER * sizes), sessions
+        _, slopes = without_noise(self._zne, estimates, weights)
+        sizes = np.abs(slopes).reshape(len(slopes), -1).max(axis=1, initial=0.0)
+        return self.mitigation.levels(_STEEPER * sizes)
 
     @property
     def _zne(self) -> Zne:
