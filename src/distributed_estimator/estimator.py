@@ -328,7 +328,9 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
     def _start(self) -> None:
         self._closed = False
         self._pace: tuple[Any, float] = None, float("inf")
-        pool, waits = make_pool(self.pool, self.workers), _has_service(self.backend)
+        pool, backend, waits = make_pool(self.pool, self.workers), self.backend, False
+        if isinstance(backend, ServiceBackend):
+            backend, waits = backend.with_jobs(self.journal, self.trace), backend.has_service
         if waits and not pool.in_process:
             raise InputError(
                 f"`pool` is {pool.name!r}, and the connection to the service of "
@@ -338,15 +340,15 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         options = self.options
         self.pipeline = Pipeline(
             self.cuts,
-            _connected(self.backend, self.journal, self.trace),
+            backend,
             pool,
             Conditions(options.policy, options.stragglers, self.journal, patient=waits),
-            basis=self.options.setting_basis,
-            memory_limit=self.options.memory_limit,
+            basis=options.setting_basis,
+            memory_limit=options.memory_limit,
             log=self.log,
             trace=self.trace,
-            seed=self.options.seed,
-            mitigation=self.options.mitigation,
+            seed=options.seed,
+            mitigation=options.mitigation,
         )
         self._begin_afresh()
         register(self)
@@ -832,26 +834,9 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
 def _backend(backend: AnyBackend | Sequence[AnyBackend] | None, limit: int | None) -> Backend:
     if backend is None:
         return StatevectorBackend(limit)
-    if isinstance(backend, BaseSamplerV2):
-        from .backends.sampler import SamplerBackend
+    from .backends.devices import Devices, backend_from
 
-        return SamplerBackend(backend)
-    if isinstance(backend, list | tuple):
-        from .backends.devices import Devices
-
-        return Devices(backend)
-    from .backends.devices import backend_from
-
-    return backend_from(backend)
-
-
-def _has_service(backend: Backend) -> bool:
-    return isinstance(backend, ServiceBackend) and backend.has_service
-
-
-def _connected(backend: Backend, book: Journal | None, log: RecordWriter | None) -> Backend:
-    """The backend with its jobs in a journal, where it has any."""
-    return backend.with_jobs(book, log) if isinstance(backend, ServiceBackend) else backend
+    return Devices(backend) if isinstance(backend, list | tuple) else backend_from(backend)
 
 
 def _kind(circuit: QuantumCircuit, accuracy: Accuracy) -> tuple[int, int, Accuracy]:
