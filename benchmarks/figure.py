@@ -213,11 +213,13 @@ def draw_search(document: dict[str, Any]) -> Figure:
 
 
 def draw_noise(document: dict[str, Any]) -> Figure:
-    """Errors by cuts and mitigation, a panel for each kind of circuit and device."""
+    """Errors of chains by cuts and mitigation, a panel for each width and device."""
     panels: dict[str, dict[str, list[tuple[int, float, float]]]] = {}
     for cell in document["cells"]:
         case = cell["case"]
-        title = f"{case['kind']} of {case['qubits']}, {case['device']}"
+        if case["kind"] != "chain":
+            continue
+        title = f"{case['qubits']} qubits, {case['device']}"
         point = case["cuts"], cell["rms"], cell["spread"]
         panels.setdefault(title, {}).setdefault(cell["mitigated"], []).append(point)
     rows = -(-len(panels) // 3)
