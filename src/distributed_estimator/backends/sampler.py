@@ -226,12 +226,16 @@ class SamplerBackend:
 
         Raises:
             BackendError: The sampler failed, or a qubit is misread nearly half of the time.
+            InputError: Results in the journal are those of other qubits.
         """
         layout, fragment = experiment.layout, experiment.fragment
         observed = np.full((layout.num_settings, fragment.num_qubits), -1, dtype=np.intp)
         slots = np.full((layout.num_settings, len(fragment.slots)), -1, dtype=np.intp)
         for family in filter(experiment.runs, layout.families):
             template = self._template(experiment, family)
+            if self.has_service:
+                name = f"qubits of {self.identity} {experiment.key} {family.measured}"
+                self._jobs.check_qubits(name, template.measured, self._device)
             count = sum(family.measured)
             where = np.ix_(family.numbers, np.flatnonzero(family.measured))
             slots[where] = template.measured[:count]
