@@ -537,6 +537,7 @@ WHOLE = "`{}` is .*: .*whole number of at least {}"
     ("kind", "name", "values", "match"),
     [
         (AutoCut, "max_qubits", [0, -3, 2.5, "3", None], WHOLE.format("max_qubits", 1)),
+        (AutoCut, "max_qubits", ["fake_manila"], "whole number .*, a Qiskit backend or Target"),
         (AutoCut, "seed", [True, -1], "`seed` is .*: give "),
         (AutoCut, "max_qubits", [[], [3, 0], (True,), "33"], "`max_qubits` is .*: give "),
         (AutoCut, "max_fragments", [True, 0, 1.5], WHOLE.format("max_fragments", 1)),
@@ -566,7 +567,7 @@ WHOLE = "`{}` is .*: .*whole number of at least {}"
             DistributedEstimator,
             "backend",
             ["aer", 5, object()],
-            "`backend` is .*: give None .* or an instance of any Qiskit",
+            "`backend` is .*: give an instance of any Qiskit",
         ),
         (
             DistributedEstimator,
@@ -787,7 +788,7 @@ class Refusing(BaseSamplerV2):
 
 def test_zero_precision_on_a_sampler(refused):
     match = (
-        "`precision` is 0, but the backend .* samples: ask for a positive precision, set `shots`"
+        "`precision` is 0, but the backend .* samples: ask for a positive precision, leave it out"
     )
     refused(BackendError, match, chain(), cuts="AABB", backend=StatevectorSampler())
 

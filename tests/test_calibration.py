@@ -344,7 +344,7 @@ def test_fragments_wider_than_the_device_are_refused():
 
 
 def test_deferred_measurements_are_refused():
-    with pytest.raises(InputError, match="deferred"):
+    with pytest.raises(InputError, match=r"deferred .*: leave `readout` out of Mitigation"):
         SamplerBackend(OnDevice(), defer_measurements=True).mitigated(Mitigation(readout=True))
 
 

@@ -119,6 +119,7 @@ def test_fragments_are_shared_by_several_devices(dest: Callable[..., Done], file
     assert document["devices"] == ["fake_manila", "fake_lima"]
     for name in document["devices"]:
         assert name in document["record"]["backend"]
+    assert "on fake_manila, fake_lima, with their noise" in dest(*query, *devices).out
 
 
 @pytest.mark.parametrize(

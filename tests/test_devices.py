@@ -638,7 +638,7 @@ def test_names_and_identities_tell_devices_apart():
         ([], "the list of devices is empty"),
         (["fake_manila"], "'fake_manila'"),
         ([StatevectorBackend], "StatevectorBackend"),
-        ([None], "None"),
+        ([None], "holds None: give an instance .*, or StatevectorBackend"),
     ],
 )
 def test_lists_that_are_refused(items, message):

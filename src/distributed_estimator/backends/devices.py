@@ -678,9 +678,8 @@ def backend_from(item: object, what: str = "`backend` is") -> Backend:
         return SamplerBackend(_sampler_of(item))
     if isinstance(item, type) or not hasattr(item, "expected_seconds"):
         raise InputError(
-            f"{what} {described(item)}: give None for the statevector simulator, or an instance of "
-            "any Qiskit BaseSamplerV2; or a list of these, with StatevectorBackend() for the "
-            "simulator"
+            f"{what} {described(item)}: give an instance of any Qiskit BaseSamplerV2 or backend, "
+            "or StatevectorBackend() for the local simulator"
         )
     found: Any = item
     return cast(Backend, found)

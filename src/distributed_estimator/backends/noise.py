@@ -168,7 +168,10 @@ def target_of(device: Any) -> Target:
     """
     target = getattr(device, "target", device)
     if not isinstance(target, Target):
-        raise InputError(f"`device` is {described(device)}: give a Qiskit backend, or a Target")
+        raise InputError(
+            f"`device` is {described(device)}: give a Qiskit backend, such as "
+            "FakeManilaV2() of qiskit_ibm_runtime.fake_provider, or a Target"
+        )
     names = target.operation_names
     if not any(_error(target, name, places) for name in names for places in target[name] or ()):
         raise InputError(

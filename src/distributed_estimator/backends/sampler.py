@@ -209,9 +209,9 @@ class SamplerBackend:
         if mitigation.readout and self.defer_measurements:
             raise InputError(
                 f"errors of readout cannot be taken out of results of {self.name}, as measurements "
-                "inside circuits are deferred to ancilla qubits: pass "
-                "backend=SamplerBackend(sampler, defer_measurements=False), or leave `readout` out "
-                "of Mitigation where the sampler has no noise"
+                "inside circuits are deferred to ancilla qubits: leave `readout` out of "
+                "Mitigation; or, where the sampler takes measurements inside circuits, pass "
+                "backend=SamplerBackend(sampler, defer_measurements=False)"
             )
         found = object.__new__(type(self))
         found.__dict__.update(self.__dict__, _mitigation=mitigation, _factor=factor)

@@ -102,8 +102,8 @@ def find_device(name: str) -> Any:
     if kind is None:
         hint = close_to(name.lower().removesuffix("v2"), sorted(known))
         raise InputError(
-            f"`device` is {name!r}, and there is no simulated device of that name: {hint}; those "
-            f"of an account begin with {_OF_ACCOUNT}"
+            f"`device` is {name!r}, and there is no simulated device of that name (those of an "
+            f"account begin with {_OF_ACCOUNT}): {hint}"
         )
     return kind()
 

@@ -244,7 +244,9 @@ def _shown(value: float, stderr: float, exact: bool) -> str:
 def _noise_lines(document: dict[str, Any]) -> Iterator[str]:
     """Where it ran, and what was done about the noise there."""
     if document["devices"]:
-        yield f"on {', '.join(document['devices'])}, with its noise"
+        devices = document["devices"]
+        whose = "its" if len(devices) == 1 else "their"
+        yield f"on {', '.join(devices)}, with {whose} noise"
     found = document["mitigation"]
     if found is None:
         return

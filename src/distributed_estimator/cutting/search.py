@@ -111,7 +111,8 @@ class AutoCut:
                     "well: give one of them"
                 )
         else:
-            check_whole("max_qubits", from_numpy(widths), 1)
+            otherwise = ", a Qiskit backend or Target, or a list of these"
+            check_whole("max_qubits", from_numpy(widths), 1, otherwise)
             object.__setattr__(self, "max_qubits", widths)
         check_whole("seed", from_numpy(self.seed), 0)
         if self.max_fragments is not None:

@@ -261,7 +261,8 @@ class Pipeline:
         if request.accuracy.exact and not self.backend.exact:
             raise BackendError(
                 f"`precision` is 0, but the backend {self.backend.name} samples: ask for a "
-                "positive precision, set `shots`, or use the statevector backend (backend=None)"
+                "positive precision, leave it out where `shots` or `shots_total` is set, or use "
+                "the statevector backend (backend=None)"
             )
         if request.accuracy.exact and self.mitigation is not None:
             raise BackendError(
