@@ -11,12 +11,11 @@ import click
 from msgspec import Meta
 
 from ..errors import BackendError, InputError, MissingExtraError
-from ..subexperiments import Extrapolator, Mitigation, Zne
+from ..subexperiments import TWIRLED, Extrapolator, Mitigation, Zne
 from ..training.settings import Config, about, close_to
 from ._options import FieldType, options_of
 
 Remedy = Literal["readout", "zne", "twirling"]
-TWIRLS = 16
 _OF_ACCOUNT = "ibm_"
 _ACCOUNT = (
     "see `QiskitRuntimeService.save_account` of qiskit-ibm-runtime, or take a simulated device, "
@@ -32,7 +31,7 @@ class NoiseSettings(Config):
         tuple[Remedy, ...],
         about(
             "What to do about the device's noise, such as readout,zne: readout errors calibrated "
-            f"and taken out; values extrapolated to zero noise; gates twirled, {TWIRLS} copies. "
+            f"and taken out; values extrapolated to zero noise; gates twirled, {TWIRLED} copies. "
             "None: nothing."
         ),
     ] = ()
@@ -61,7 +60,7 @@ class NoiseSettings(Config):
         return Mitigation(
             readout="readout" in self.mitigate,
             zne=zne if "zne" in self.mitigate else None,
-            twirling=TWIRLS if "twirling" in self.mitigate else None,
+            twirling=TWIRLED if "twirling" in self.mitigate else None,
         )
 
 

@@ -293,7 +293,7 @@ class Pipeline:
             estimate, _ = without_noise(self._zne, estimates, request.weights)
         first.add(sessions[1:], pilots)
         record = first.record(estimate)
-        self._warn(request.accuracy, first.norms, estimate, record)
+        self._warn(request.accuracy, first.norms, estimate, first.spent.shots_seen)
         if self.log is not None:
             self.log.write(record)
         formulas = first.plan.normal.product_formulas
@@ -319,17 +319,15 @@ class Pipeline:
     def _is_exponential(self) -> bool:
         return len(self.levels) > 1 and self._zne.extrapolator == "exponential"
 
-    def _warn(
-        self, accuracy: Accuracy, norms: Norms, estimate: Estimate, record: QueryRecord
-    ) -> None:
-        """Say so where a precision was not met."""
+    def _warn(self, accuracy: Accuracy, norms: Norms, estimate: Estimate, taken: int) -> None:
+        """Say so where a precision was not met with the shots that were taken."""
         error = float(norms.of(estimate.whole_stderrs).max(initial=0.0))
         if not accuracy.promises or error <= accuracy.precision:
             return
         largest = f"the largest {_ERRORS[accuracy.norm]} is {error:.3g}"
         readout = float(norms.of(estimate.readout_stderrs).max(initial=0.0))
         message = (
-            f"precision {accuracy.precision:g} takes more than the {record.shots_total} shots that "
+            f"precision {accuracy.precision:g} takes more than the {taken} shots that "
             f"`max_shots`, the deadline or the backend allow: {largest}"
         )
         if readout**2 > (1 - _LEAST_OPEN) * accuracy.precision**2:

@@ -21,6 +21,7 @@ from .experiments import SlotwiseMap as SlotwiseMap
 from .experiments import above_rounding as above_rounding
 from .experiments import degrees_of as degrees_of
 from .experiments import unique_rows as unique_rows
+from .mitigation import TWIRLED as TWIRLED
 from .mitigation import Extrapolator as Extrapolator
 from .mitigation import Level as Level
 from .mitigation import Mitigation as Mitigation

@@ -27,8 +27,8 @@ Extrapolator = Literal["linear", "exponential", "richardson"]
 exponential: a exp(-bλ), least squares; a straight line where values change their sign."""
 
 _EXTRAPOLATORS = ("linear", "exponential", "richardson")
-_TWIRLED = 16
-"""Copies of a circuit whose measured bits are flipped at random."""
+TWIRLED = 16
+"""Copies of a circuit that are twirled, where no number is given."""
 _LEAST_PART = 1 / 16
 """Part of the shots of a noise factor at least, in units of the mean."""
 _SURE_SIGN = 2.0
@@ -117,7 +117,7 @@ class Mitigation:
     def copies(self) -> int:
         """How many copies of a circuit are twirled; 0: it runs as it is."""
         if self.twirling is None:
-            return _TWIRLED if self.readout else 0
+            return TWIRLED if self.readout else 0
         return int(self.twirling)
 
     def levels(self, sizes: FloatArray | None = None) -> list[Level]:
