@@ -60,6 +60,8 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
 SPECIAL = {
     "precision": st.none() | finite,  # where null is None
     "slow_delay": st.none() | finite,
+    "charged_seconds": st.none() | finite,
+    "readout_stderr": st.none() | finite,
     "started": finite,
 }
 

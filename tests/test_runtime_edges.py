@@ -206,7 +206,8 @@ def test_a_whole_round_is_not_thrown_away_for_one_that_comes_too_late():
     for deadline, missing in ((18.5, 5), (22.5, 1)):  # not all of it
         kept, metadata = to_precision(deadline)
         assert kept == first
-        assert metadata["missing"] == missing
+        # The clock moves before the result arrives, and the driver may look in between.
+        assert metadata["missing"] in (missing, missing + 1)
         totals.append(metadata["shots_total"])
     assert sorted(set(totals)) == totals
     assert totals[-1] < more["shots_total"]

@@ -396,9 +396,8 @@ def encode(record: Record) -> bytes:
     """
     fields = {"kind": record.kind, **_values(record)}
     # Hashes depend on the text of older lines.
-    if fields.get("design", True) is None:
-        del fields["design"]
-    elif isinstance(design := fields.get("design"), DesignInfo):
+    fields = {n: own for n, own in fields.items() if own is not None or n not in _LEFT_OUT}
+    if isinstance(design := fields.get("design"), DesignInfo):
         fields["design"] = {name: own for name, own in vars(design).items() if own is not None}
     for name, words in _words(record.kind).items():
         if fields[name] not in words:
@@ -442,6 +441,11 @@ def _refuse(text: str) -> NoReturn:
     raise ValueError(f"{text} is no finite number")
 
 
+_LEFT_OUT = {
+    *("design", "mitigation"),
+    *("service_job", "calibrated_at", "charged_seconds", "options"),
+}
+"""Fields that came later, and that a line leaves out where they are null."""
 # Not msgspec's codec: hashes depend on the text of lines, and it has no half characters.
 _ENCODER = json.JSONEncoder(allow_nan=False, default=_as_json)
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
