@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import Misread, entangled, reference, run
+from helpers import Misread, entangled, run
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 from qiskit_addon_cutting.instructions import CutWire
-from qiskit_aer.primitives import SamplerV2
 from test_statistics import assert_calibrated, chain, observables
 
 from distributed_estimator import (
@@ -264,25 +263,3 @@ def test_what_has_no_noise_is_refused():
         estimator("AB").run([(circuit, "ZZ")], precision=0).result()
     with pytest.raises(InputError, match=r"not of probabilities.*without `readout`"):
         estimator("AB").probabilities(circuit, [0, 1], precision=0.1)
-
-
-@pytest.mark.soak
-def test_errors_of_readout_are_taken_out_on_a_fake_device():
-    """What is left is noise of gates and of shots: less than half of the error there was."""
-    from qiskit_ibm_runtime.fake_provider import FakeManilaV2
-
-    circuit, rng = QuantumCircuit(6), np.random.default_rng(0)
-    for _ in range(2):
-        for qubit in range(6):
-            circuit.ry(rng.uniform(-1, 1), qubit)
-        for qubit in range(5):
-            circuit.cx(qubit, qubit + 1)
-    circuit.ry(0.3, range(6))
-    exact = reference(circuit, "ZZZZZZ")
-    assert abs(exact) > 0.2
-    errors = []
-    for mitigation in (None, READOUT):
-        sampler = SamplerV2.from_backend(FakeManilaV2())
-        own = estimator("AAABBB", mitigation=mitigation, noise=sampler, shots=2000, seed=3)
-        errors.append(abs(own.run([(circuit, "ZZZZZZ")]).result()[0].data.evs - exact))
-    assert errors[1] < errors[0] / 2
