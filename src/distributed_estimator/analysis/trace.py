@@ -302,7 +302,8 @@ def _attempt(record: TaskRecord | DeviceRecord, origin: int = 0) -> _Attempt:
     submitted, finished = (origin + nanoseconds(at, what) for at in (waits, record.finished))
     begun = None if record.started is None else origin + nanoseconds(record.started, what)
     ended = finished if begun is None else max(begun, finished)
-    args = {k: v for k, v in vars(record).items() if k not in _PLACED[record.kind]}
+    names = [n for n in record.__dataclass_fields__ if n not in _PLACED[record.kind]]
+    args = {n: getattr(record, n) for n in names}
     colour = {"cname": _COLOURS[record.status]} if record.status in _COLOURS else {}
     fields = {"name": name, "cat": record.kind, **colour, "args": plain(args)}
     return _Attempt(thread, submitted, begun, ended, fields)
