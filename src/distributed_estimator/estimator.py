@@ -80,7 +80,7 @@ class EstimatorOptions:
 
     Attributes:
         shots: Fixed shots a subexperiment (the paper's protocol); None: as many as `precision`
-            asks for. If set, it wins over any `precision` but 0.
+            asks for. If set, it wins over any `precision` but 0. Noise factors share them.
         shots_total: Shots that PUBs on one circuit with one precision take in all, divided so that
             the largest standard error is least. If set, it wins over any `precision` but 0.
         max_shots: Shots that PUBs on one circuit with one precision take at most to meet it; if

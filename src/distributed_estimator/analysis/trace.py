@@ -38,7 +38,7 @@ _PLACED = {
     "task": ("schema_version", "run_id", "worker", "started", "finished"),
     "device": ("schema_version", "device"),
 }
-"""Fields of records that the place of a slice says, or nobody asks for."""
+"""Fields of records that are shown by the place of a slice, or not at all."""
 _QUERIES, _SUBMISSIONS, _FIRST_WORKER = 1, 2, 3
 """Threads of a run's process."""
 _QUERY_FIELDS = (

@@ -59,7 +59,7 @@ _FAILURES = 3
 _MOST_BYTES = 1 << 30
 """Memory of a fragment that the local simulator takes where another device may have it."""
 _MOST_CIRCUITS = 1e100
-"""Circuits that are told apart; sums of them are still numbers."""
+"""Circuits that are counted; sums of more would be infinite."""
 _TWO_QUBIT_GATES = {2: 1, 3: 6}
 """Of an operation on so many qubits, as a device has it."""
 _UNREACHABLE = {

@@ -4,8 +4,8 @@ A service keeps a job whether or not the client that sent it still lives. Before
 name is noted in a book; it is sent with a tag that derives from the name, and its id is noted then.
 So whatever ends the client at whatever moment, the next one finds the job by its id, or by its tag
 where the id had not been noted yet. It is sent again only where the service says that it ended
-without a result, or does not know it. The classes of errors are told apart by name, so that the
-client of no service has to be installed or imported.
+without a result, or does not know it. Errors are recognised by the names of their classes, so that
+the client of no service has to be installed or imported.
 """
 
 from __future__ import annotations

@@ -396,7 +396,7 @@ class SamplerBackend:
     def _run_here(
         self, contents: Sequence[tuple[Any, ...]], seed: int, shots: int | None = None
     ) -> Callable[[], list[Any]]:
-        """Send PUBs that are in nobody's book; in a job each if one would draw them alike."""
+        """Run PUBs on a local sampler; one job each where a job would repeat its random numbers."""
         alone = repeats_within_jobs(self.sampler)
         parts = [[own] for own in contents] if alone else [contents]
         options = {} if shots is None else {"shots": shots}
