@@ -244,6 +244,29 @@ def test_what_does_not_fit_whole_is_recommended_cut():
         DistributedEstimator("AAAA").noise((chain(4), "ZZZZ"), device)
 
 
+def test_what_no_couplings_join_does_not_fit_whole():
+    """Three qubits of which two are coupled: the whole circuit has no place, its parts do."""
+    apart = target()
+    split = Target(num_qubits=3)
+    for name in apart.operation_names:
+        own = {places: at for places, at in apart[name].items() if places != (1, 2)}
+        split.add_instruction(apart.operation_from_name(name), own)
+    pub = chain(3), "ZZZ"
+    found = DistributedEstimator("AAB").noise(pub, split)
+    assert found.whole is None
+    assert {outlook.way for outlook in found.outlooks} == {"cut"}
+    with pytest.raises(BackendError, match=r"fragment 0 \(3 qubits\) cannot be transpiled"):
+        DistributedEstimator(None).noise(pub, split)
+
+
+def test_instructions_that_a_device_lacks_are_named():
+    circuit = chain(2)
+    circuit.reset(0)
+    circuit.cx(0, 1)
+    with pytest.raises(BackendError, match=r"transpiled.*reset.*lacks an instruction"):
+        DistributedEstimator("AA").noise((circuit, "ZZ"), target())
+
+
 def test_wide_fragments_count_with_the_largest_value_and_spread():
     device = GenericBackendV2(22, noise_info=True, seed=1)
     observable = SparsePauliOp.from_sparse_list([("Z", [0], 2.0), ("ZZ", [0, 21], -1.0)], 22)

@@ -263,3 +263,9 @@ def test_what_has_no_noise_is_refused():
         estimator("AB").run([(circuit, "ZZ")], precision=0).result()
     with pytest.raises(InputError, match=r"not of probabilities.*without `readout`"):
         estimator("AB").probabilities(circuit, [0, 1], precision=0.1)
+
+
+def test_a_single_copy_of_a_circuit_is_refused():
+    """Its bits are flipped or not for all shots: errors unlike for 0 and 1 would shift its mean."""
+    with pytest.raises(InputError, match=r"`twirling` is 1, and bits.*give 2 or more, such as 16"):
+        Mitigation(readout=True, twirling=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers import Misread
@@ -256,6 +258,41 @@ def test_shots_that_are_too_few_for_all_noise_factors_are_refused():
         estimator(labels, shots_total=30).run([pub]).result()
     with pytest.warns(PrecisionWarning, match="`max_shots`"):
         estimator(labels, max_shots=4000).run([pub], precision=0.01).result()
+
+
+@pytest.mark.parametrize(
+    ("extrapolator", "options", "message"),
+    [
+        # 4/22 of 50 are 9, 13/22 of 50 are 29.
+        ("linear", {"shots_total": 50}, r"leaves 9 shots.*at least 55,"),
+        ("linear", {"max_shots": 50}, r"leaves 9 shots.*at least 55,"),
+        # The pilot has an eighth.
+        ("exponential", {"max_shots": 300}, r"leaves 6 shots.*at least 440,"),
+        ("linear", {"shots": 5}, r"`shots` is 5.*leaves none.*at least 6$"),
+    ],
+)
+def test_shots_are_refused_before_any_noise_factor_takes_some(
+    tmp_path, extrapolator, options, message
+):
+    circuit, labels = chain("cx", 1)
+    pub = circuit, "ZZ", np.full(circuit.num_parameters, 0.3)
+    mitigation = Mitigation(zne=Zne(FACTORS, extrapolator))
+    own = EstimatorOptions(seed=1, mitigation=mitigation, **options)
+    trace = tmp_path / "trace"
+    refused = DistributedEstimator(labels, Misread(), options=own, trace=trace)
+    with refused, pytest.raises(InputError, match=message):
+        refused.run([pub]).result()
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("options", [{"shots": 7}, {"shots_total": 70}, {"max_shots": 70}])
+def test_noise_factors_take_no_more_shots_than_there_are(options):
+    circuit, labels = chain("cx", 1)
+    pub = circuit, "ZZ", np.full(circuit.num_parameters, 0.3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PrecisionWarning)
+        taken = estimator(labels, **options).run([pub]).result()[0].metadata["shots_total"]
+    assert 30 <= taken <= 70
 
 
 def test_a_run_that_is_repeated_from_its_journal_plans_the_same(tmp_path):

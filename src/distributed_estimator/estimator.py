@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from threading import Event
@@ -36,7 +37,7 @@ from .checks import (
     is_number,
 )
 from .cutting import CutPlan, Cuts, SettingBasis, check_cuts
-from .errors import InputError, PlanTooLargeError, PoolError, RunCancelledError
+from .errors import BackendError, InputError, PlanTooLargeError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
 from .pipeline import Evaluation, Pipeline, Prepared, Price, Request
@@ -503,7 +504,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
             shots: Shots of each way, in all.
 
         Raises:
-            BackendError: A fragment is wider than the device.
+            BackendError: A fragment is wider than the device, or cannot be transpiled to it.
             InputError: The PUB is not well formed, or nothing is known of the device's errors.
 
         Example:
@@ -526,10 +527,12 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         uncut = replace(read, circuit=noise.without_marks(read.circuit))
         own, spread, value = self._foretold(self.cuts, read)
         same, uncut_spread, _ = self._foretold("A" * read.circuit.num_qubits, uncut)
-        fits = target.num_qubits is None or same.max_qubits <= target.num_qubits
-        parts = [noise.fragment_noise(each, target) for each in same.experiments if fits]
+        whole: noise.CircuitNoise | None = None
+        with suppress(BackendError):  # it does not fit
+            parts = [noise.fragment_noise(each, target) for each in same.experiments]
+            whole = noise.CircuitNoise.of_all(parts)
         return noise.noise_price(
-            noise.CircuitNoise.of_all(parts) if fits else None,
+            whole,
             [noise.fragment_noise(each, target) for each in own.experiments],
             shots=total,
             value=value,

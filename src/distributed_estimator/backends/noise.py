@@ -24,6 +24,7 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import SwapGate
 from qiskit.transpiler import Target
+from qiskit.transpiler.exceptions import TranspilerError
 
 from ..checks import described
 from ..errors import BackendError, InputError
@@ -131,7 +132,7 @@ def fragment_noise(experiment: FragmentExperiment, target: Target) -> CircuitNoi
     """What a device does to a fragment's circuits: to those that measure at most slots.
 
     Raises:
-        BackendError: The device has fewer qubits.
+        BackendError: The device has fewer qubits, or the circuits cannot be transpiled to it.
         InputError: The fragment has too many settings for a circuit with parameters for all.
     """
     if experiment.is_trivial:
@@ -150,7 +151,14 @@ def fragment_noise(experiment: FragmentExperiment, target: Target) -> CircuitNoi
             f"fragment {experiment.fragment.index} has {len(bases)} cut ends, too many for its "
             "noise to be foretold: leave the device out"
         )
-    template = make_template(experiment, family, target, defer=False, purify=False)
+    try:
+        template = make_template(experiment, family, target, defer=False, purify=False)
+    except TranspilerError as error:
+        raise BackendError(
+            f"fragment {experiment.fragment.index} ({width} qubits) cannot be transpiled to the "
+            f"device: {error.message}. Cut more where its qubits or couplings are too few; take "
+            "another device where it lacks an instruction"
+        ) from error
     # Slots' bits are the first, in order.
     parts = [
         sum(own.measures for own in basis.operations) / len(basis.operations)

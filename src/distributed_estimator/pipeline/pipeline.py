@@ -145,7 +145,9 @@ class Request:
         """A pilot for exponentials."""
         own = self.accuracy
         most = own.most and max(1, int(_ROUGH_PART * own.most))
-        rough = replace(own, precision=_ROUGH * own.precision, most=most, reuse=False)
+        rough = replace(
+            own, precision=_ROUGH * own.precision, most=most, reuse=False, part=_ROUGH_PART
+        )
         return replace(self, accuracy=rough, run=f"{self.run} pilot", covariance=False)
 
     def less(self, shots: int) -> Request:
@@ -276,6 +278,9 @@ class Pipeline:
             # How factors share shots depends on the values, which a pilot is for.
             levels, asked = [replace(o, end=_ROUGH_PART * o.end) for o in levels], request.roughly
         while True:
+            if len(levels) > 1:  # refused before any of them has taken shots
+                with _Session(self, asked, call, min(levels, key=lambda own: own.part)) as session:
+                    session.check_shots()
             sessions, estimates = [], []
             for level in levels:
                 with _Session(self, asked, call, level) as session:
@@ -577,6 +582,16 @@ class _Session(ExitStack):
             shots, wanted = (shots, "environments") if fixed is None else (fixed, wanted)
         request, most_elements = self._fitting(self._asked(self._name, wanted, shots))
         return Need(request, self.pipeline.pool.workers).total_with(most_elements)
+
+    def check_shots(self) -> None:
+        """See that there are shots enough to begin with.
+
+        Raises:
+            InputError: There are not.
+        """
+        if self.request.accuracy.adaptive:
+            self._draw_at_first()
+            self._first_shots(knows=False)
 
     def planned_shots(self) -> int:
         """Shots of pilots, which are taken, and of the round that they design, which is not."""

@@ -85,7 +85,7 @@ class Mitigation:
         twirling: Copies of every circuit, with other random Paulis around its two-qubit gates and
             other measured bits flipped, that share its shots. None: 16 where readout is mitigated,
             none otherwise; 0: none, which biases mitigated readout where zeros and ones are not
-            misread alike. Gates are twirled only where a number is given.
+            misread alike; 2 or more. Gates are twirled only where a number is given.
         calibration_shots: Shots of each of the circuits that calibrate the readout.
         calibration_hours: Age from which on a calibration is made again.
     """
@@ -103,6 +103,12 @@ class Mitigation:
         object.__setattr__(self, "zne", zne)
         if self.twirling is not None:
             check_whole("twirling", from_numpy(self.twirling), 0, ", or None")
+        if self.twirling == 1:
+            raise InputError(
+                "`twirling` is 1, and bits that are flipped in the only copy of a circuit shift "
+                "its mean, which no standard error has: give 2 or more, such as "
+                f"{TWIRLED}, 0, or None"
+            )
         check_whole("calibration_shots", from_numpy(self.calibration_shots), 2)
         hours = from_numpy(self.calibration_hours)
         if not (is_number(hours) and hours > 0):
@@ -159,13 +165,22 @@ class Level:
     end: float = 1.0
 
     def accuracy(self, whole: Accuracy) -> Accuracy:
-        """Its part of what is wanted of the extrapolated value."""
+        """Its part of what is wanted of the extrapolated value.
+
+        Raises:
+            InputError: That is no shot of a circuit.
+        """
         if self == Level():
             return whole
 
         def own(shots: int | None) -> int | None:
-            # One shot says nothing of its spread.
-            return shots and max(min(2, shots), math.floor(shots * self.part + 1e-9))
+            return shots and math.floor(shots * self.part + 1e-9)
+
+        if own(whole.shots) == 0:
+            raise InputError(
+                f"`shots` is {whole.shots}, which all noise factors share, and leaves none for one "
+                f"of them: give at least {math.ceil(1 / self.part)}"
+            )
 
         return replace(
             whole,
@@ -173,7 +188,7 @@ class Level:
             precision=whole.precision * self.error,
             budget=own(whole.budget),
             most=own(whole.most),
-            part=self.part,
+            part=self.part * whole.part,
         )
 
 
