@@ -11,7 +11,8 @@ from helpers import Done, refused
 from qiskit import QuantumCircuit, qasm2
 
 from distributed_estimator import Mitigation, Zne
-from distributed_estimator.cli._devices import NoiseSettings, find_device
+from distributed_estimator.backends.named import find_device
+from distributed_estimator.cli._devices import NoiseSettings
 from distributed_estimator.errors import InputError
 
 TOKEN = "0123456789abcdef-token"
@@ -49,7 +50,7 @@ def test_unknown_devices_end_with_what_may_have_been_meant(
     dest: Callable[..., Done], file: Path, verb: str, name: str, hint: str
 ) -> None:
     message = refused(dest(verb, file, "--label", "AABB", "--device", name))
-    assert "there is no simulated device of that name" in message
+    assert "there is no simulated device of the name" in message
     assert hint in message
 
 

@@ -13,6 +13,7 @@ import click
 
 from ..analysis.load import stages_of
 from ..analysis.trace import trace_files
+from ..backends.named import find_device
 from ..errors import InputError, PrecisionWarning, RecordError
 from ..estimator import DistributedEstimator
 from ..execution import make_pool
@@ -20,7 +21,7 @@ from ..probabilities import Probabilities
 from ..records import read_records
 from ..training.policies import StragglerSettings, check_address
 from ..views import counted, with_error
-from ._devices import NoiseSettings, device_option, find_device, noise_options
+from ._devices import NoiseSettings, device_option, noise_options
 from ._options import (
     PATH,
     FieldType,

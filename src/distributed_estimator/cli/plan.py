@@ -14,6 +14,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Gate
 
 from ..analysis.costs import LEVEL, CostModel, Features, Prediction, load_costs, write_model
+from ..backends.named import find_device
 from ..backends.noise import NoisePrice, Outlook
 from ..cutting import AutoCut, CutPlan
 from ..cutting.drawing import converter, ranges
@@ -24,7 +25,7 @@ from ..pipeline import Prepared, Price, Request, in_bytes
 from ..pubs import merge, read_pubs
 from ..records.files import refused
 from ..views import counted, duration
-from ._devices import device_option, find_device
+from ._devices import device_option
 from ._options import NEW_FILE, PATH, is_given
 from ._output import (
     note,
