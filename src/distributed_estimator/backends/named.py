@@ -7,13 +7,27 @@ from typing import Any
 
 from ..errors import BackendError, InputError, MissingExtraError, close_to, shortened
 
-__all__ = ["find_device"]
+__all__ = ["find_device", "simulated_devices"]
 
 _OF_ACCOUNT = "ibm_"
 _ACCOUNT = (
     "see `QiskitRuntimeService.save_account` of qiskit-ibm-runtime, or take a simulated device, "
     "such as fake_manila"
 )
+
+
+def simulated_devices() -> dict[str, Any]:
+    """The classes of the simulated devices that there are, by name, such as fake_manila.
+
+    Raises:
+        MissingExtraError: The runtime is not installed.
+    """
+    try:
+        from qiskit_ibm_runtime import fake_provider
+    except ImportError as error:
+        raise MissingExtraError("qiskit-ibm-runtime", "runtime", "a device") from error
+    kinds = [getattr(fake_provider, each) for each in dir(fake_provider)]
+    return {kind.backend_name: kind for kind in kinds if hasattr(kind, "backend_name")}
 
 
 def find_device(name: str) -> Any:
@@ -29,14 +43,9 @@ def find_device(name: str) -> Any:
         InputError: There is no simulated device of that name.
         MissingExtraError: The runtime is not installed.
     """
-    try:
-        from qiskit_ibm_runtime import fake_provider
-    except ImportError as error:
-        raise MissingExtraError("qiskit-ibm-runtime", "runtime", "a device") from error
+    known = simulated_devices()
     if name.lower().startswith(_OF_ACCOUNT):
         return _of_account(name)
-    kinds = [getattr(fake_provider, each) for each in dir(fake_provider)]
-    known = {kind.backend_name: kind for kind in kinds if hasattr(kind, "backend_name")}
     names = known | {kind.__name__: kind for kind in known.values()}
     folded = {each.lower().removesuffix("v2"): kind for each, kind in names.items()}
     kind = folded.get(name.lower().removesuffix("v2"))

@@ -51,9 +51,11 @@ Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 """A seed that every library takes."""
 
 
-def about(text: str | None = None, option: str | None = None) -> Meta:
-    """A field's help, where it does not stand in the docstring, and the name of its option."""
-    return Meta(description=text, extra=None if option is None else {"option": option})
+def about(text: str | None = None, option: str | None = None, metavar: str | None = None) -> Meta:
+    """A field's help, where it does not stand in the docstring; name and value of its option."""
+    given = {"option": option, "metavar": metavar}
+    extra = {name: each for name, each in given.items() if each is not None}
+    return Meta(description=text, extra=extra or None)
 
 
 class Config:
