@@ -120,6 +120,10 @@ def test_fragments_are_shared_by_several_devices(dest: Callable[..., Done], file
     assert document["backends"] == ["fake_manila", "fake_lima"]
     for name in document["backends"]:
         assert name in document["record"]["backend"]
+    shares = document["shares"]
+    assert [own["backend"] for own in shares] == ["fake_manila", "fake_lima"]
+    assert sum(own["shots"] for own in shares) == document["record"]["shots_total"]
+    assert sorted(own["tasks"] for own in shares) == [1, 1]
     assert "\non fake_manila, fake_lima\n" in dest(*query, *devices).out
 
 

@@ -98,8 +98,8 @@ class Calibrations:
         self.device = device
         self._path = _cache() / f"{quote(device, safe='')}.json" if keep else None
         self._known: list[ReadoutCalibration] = []
-        self.shots = 0
         self._lock = Lock()
+        self.shots = 0
 
     def rates(
         self,

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,7 @@ def estimate(
             result = estimator.run([pub]).result()[0]
             answer, metadata = _values_as_dict(query, result.data), dict(result.metadata)
         calibration_shots = getattr(estimator.backend, "calibration_shots", 0)
+        shares = getattr(estimator.backend, "shares", ())
     for text in (*query.notes, *(str(warning.message) for warning in caught)):
         note(text)
     # A query whose tasks were all in the journal ran none.
@@ -220,6 +221,10 @@ def estimate(
         "file": str(query.file),
         **answer,
         "backends": list(backend) or [DEFAULT],
+        "shares": [
+            {"backend": spec} | asdict(share)
+            for spec, share in zip(backend, shares, strict=bool(shares))
+        ],
         "mitigation": metadata.get("mitigation"),
         "calibration_shots": calibration_shots,
         "stages": stages_as_dict(stages_of(metadata)),
@@ -378,6 +383,9 @@ def _print_text(document: dict[str, Any], *, exact: bool) -> None:
     click.echo(f"on {', '.join(document['backends'])}")
     for line in _noise_lines(document):
         click.echo(line)
+    columns = ("backend", "tasks", "failed", "circuits", "shots")
+    if document["shares"]:
+        print_table(columns, ([own[name] for name in columns] for own in document["shares"]))
     drawn = (record.get("design") or {}).get("drawn") or ()
     if drawn:
         which = ", ".join(f"fragment {number}" for number in drawn)
