@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -49,6 +49,7 @@ from ._output import (
     print_json,
     print_stages,
     print_table,
+    printable,
     progress_bar,
     stages_as_dict,
 )
@@ -164,17 +165,16 @@ def estimate(
     stragglers = take(StragglerSettings, options).stragglers
     mitigation = take(NoiseSettings, options).mitigation
     if mitigation is not None and not has_noise(backend):
-        names = " and ".join(backend or (DEFAULT,))
         raise InputError(
-            f"`mitigate` is about noise, and {names} has none: give a `--backend` that has some, "
-            "such as fake_manila"
+            f"`mitigate` is about noise, and {', '.join(backend or (DEFAULT,))} has none: give a "
+            "`--backend` that has some, such as fake_manila"
         )
     if qubits is not None and options["observable"]:
         raise InputError(
             "`observable` and `probabilities` both say what to estimate: give one of them"
         )
     query = read_query(**options)
-    bindings = query.bindings()
+    query.bindings()  # all are there before anything is begun
     settings = replace(
         query.settings.options, policy=policy, stragglers=stragglers, mitigation=mitigation
     )
@@ -204,34 +204,16 @@ def estimate(
         update()
         pipeline = estimator.pipeline
         pipeline.conditions = replace(pipeline.conditions, progress=_rounds(update))
-        if qubits is not None:
-            outcomes = estimator.probabilities(query.circuit, qubits, bindings)
-            answer, metadata = _probabilities_as_dict(query, outcomes), outcomes.metadata
-        else:
-            pub = query.circuit, list(query.observables), bindings[:, None]
-            result = estimator.run([pub]).result()[0]
-            answer, metadata = _values_as_dict(query, result.data), dict(result.metadata)
-        calibration_shots = getattr(estimator.backend, "calibration_shots", 0)
-        shares = getattr(estimator.backend, "shares", ())
+        document = {
+            "file": str(query.file),
+            **_ask(estimator, query, qubits),
+            **_ran(backend, estimator.backend),
+        }
     for text in (*query.notes, *(str(warning.message) for warning in caught)):
         note(text)
     # A query whose tasks were all in the journal ran none.
     written = {name: str(path) for name, path in files.items() if path.exists()}
-    document = {
-        "file": str(query.file),
-        **answer,
-        "backends": list(backend) or [DEFAULT],
-        "shares": [
-            {"backend": spec} | asdict(share)
-            for spec, share in zip(backend, shares, strict=bool(shares))
-        ],
-        "mitigation": metadata.get("mitigation"),
-        "calibration_shots": calibration_shots,
-        "stages": stages_as_dict(stages_of(metadata)),
-        "record": metadata,
-        "files": written,
-        "notes": list(query.notes),
-    }
+    document |= {"files": written, "notes": list(query.notes)}
     if as_json:
         print_json(document)
     elif as_csv:
@@ -250,6 +232,34 @@ def _rounds(update: Callable[..., None]) -> Callable[[int, int], None]:
         update(description=f"round {rounds}, tasks", completed=done, total=total)
 
     return report
+
+
+def _ask(
+    estimator: DistributedEstimator, query: Query, qubits: tuple[int, ...] | None
+) -> dict[str, Any]:
+    """Values of the observables, or probabilities of some qubits' outcomes, and their record."""
+    if qubits is not None:
+        outcomes = estimator.probabilities(query.circuit, qubits, query.bindings())
+        answer, record = _probabilities_as_dict(query, outcomes), outcomes.metadata
+    else:
+        pub = query.circuit, list(query.observables), query.bindings()[:, None]
+        result = estimator.run([pub]).result()[0]
+        answer, record = _values_as_dict(query, result.data), dict(result.metadata)
+    stages = stages_as_dict(stages_of(record))
+    return {**answer, "mitigation": record.get("mitigation"), "stages": stages, "record": record}
+
+
+def _ran(specs: Sequence[str], backend: Any) -> dict[str, Any]:
+    """Which backends ran, what each did where there are several, and shots of calibrations."""
+    shares = getattr(backend, "shares", ())
+    return {
+        "backends": list(specs) or [DEFAULT],
+        "shares": [
+            {"backend": spec} | asdict(share)
+            for spec, share in zip(specs, shares, strict=bool(shares))
+        ],
+        "calibration_shots": getattr(backend, "calibration_shots", 0),
+    }
 
 
 def _parameters(query: Query, row: FloatArray) -> dict[str, float]:
@@ -299,12 +309,12 @@ def _print_csv(document: dict[str, Any], parameters: list[str]) -> None:
     """A line for each value, or for each outcome of each binding."""
     write = csv.writer(sys.stdout, lineterminator="\n").writerow
     if "values" in document:
-        write(("row", "observable", *parameters, "value", "stderr"))
+        write(("row", "observable", *map(printable, parameters), "value", "stderr"))
         for own in document["values"]:
             given = own["parameters"].values()
             write((own["row"], own["observable"], *given, own["value"], own["stderr"]))
         return
-    write(("row", "outcome", *parameters, "probability", "stderr", "nearest"))
+    write(("row", "outcome", *map(printable, parameters), "probability", "stderr", "nearest"))
     for own in document["distributions"]:
         given = own["parameters"].values()
         columns = own["probabilities"], own["stderrs"], own["nearest"]
