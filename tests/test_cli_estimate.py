@@ -192,8 +192,13 @@ def test_a_parameter_may_be_the_same_in_all_bindings(dest: Callable[..., Done], 
     for values in ("0.1", "0.2"):
         found = dest(*query, "--values", values).document
         assert found["value"] == pytest.approx(value([float(values), math.pi / 2], "ZZZZ"))
-    document = dest("plan", file, *SAME["lists"], "--json").document
-    assert document["num_circuits"] == 1
+
+
+def test_plan_counts_the_shots_of_all_bindings(dest: Callable[..., Done], file: Path) -> None:
+    query = (file, "--label", "AABB", "--shots", 100, *SAME["lists"], "--json")
+    plan = dest("plan", *query).document
+    assert plan["num_circuits"] == 10
+    assert plan["shots_total"] == dest("estimate", *query).document["record"]["shots_total"] == 2000
 
 
 BAD_ROWS = {

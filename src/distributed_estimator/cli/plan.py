@@ -292,7 +292,9 @@ def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
         "num_fragments": plan.num_fragments,
         "num_cuts": plan.num_cuts,
         "num_circuits": circuits,
-        "shots_total": query.settings.shots_total if shots is None else shots * circuits,
+        "shots_total": query.settings.shots_total
+        if shots is None
+        else shots * circuits * len(query.values),
         "price": None if forecast.price is None else asdict(forecast.price),
         "sampling_overhead": plan.sampling_overhead,
         "memory_bytes": forecast.memory,
