@@ -43,8 +43,8 @@ from distributed_estimator import (
     Mitigation,
     Zne,
 )
+from distributed_estimator.backends.named import find_device
 from distributed_estimator.backends.sampler import SamplerBackend
-from distributed_estimator.cli._devices import find_device
 
 PARTS = ("cuts", "shapes", "training")
 MITIGATIONS = {

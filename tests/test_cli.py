@@ -25,7 +25,7 @@ from qiskit.quantum_info import SparsePauliOp, Statevector
 from qiskit_addon_cutting.instructions import CutWire
 from study_folders import StudyFolder, trained
 
-from distributed_estimator.cli import _query
+from distributed_estimator.cli import _files
 from distributed_estimator.cli._options import FieldType
 from distributed_estimator.cli.main import dest as command
 from distributed_estimator.cli.main import main
@@ -240,7 +240,7 @@ def test_observables_are_written_as_for_training(
 ):
     query = (file, f"--observable={text}", "--label", "AABB", "--exact", "--json")
     document = dest("estimate", *query).document
-    assert {term["paulis"]: term["weight"] for term in document["observable"]} == terms
+    assert {term["paulis"]: term["weight"] for term in document["observables"][0]["terms"]} == terms
     expected = sum(weight * exact(chain(), paulis) for paulis, weight in terms.items())
     assert document["value"] == pytest.approx(expected, rel=1e-9)
     assert dest("plan", *query).document["num_circuits"] == document["record"]["num_circuits"]
@@ -255,8 +255,11 @@ def test_parameters_and_a_sum_of_paulis(dest: Callable[..., Done], symbolic: Pat
     parts = {"ZIZI": 0.5, "IXXI": -2.0, "YIII": 1.0}
     value = sum(weight * exact(circuit, paulis) for paulis, weight in parts.items())
     assert done.document["value"] == pytest.approx(value, abs=1e-10)
-    assert done.document["observable"] == [
-        {"paulis": paulis, "weight": weight} for paulis, weight in parts.items()
+    assert done.document["observables"] == [
+        {
+            "name": "0.5*ZIZI + -2e+0*IXXI+YIII",
+            "terms": [{"paulis": paulis, "weight": weight} for paulis, weight in parts.items()],
+        }
     ]
 
 
@@ -323,10 +326,7 @@ BAD_QUERIES = [
     (["--observable", "1e99*ZZZZ"], "the weight 1e+99 of ('ZZZZ', [0, 1, 2, 3])"),
     (["--observable", "z_4"], "z_4 is not on the circuit's 4 qubits: name one of z_0 to z_3"),
     (["--parameter", "theta"], "`--parameter theta` cannot be read: give NAME=VALUE"),
-    (
-        ["--parameter", "x=nan"],
-        "`--parameter x=nan` cannot be read: give NAME=VALUE, with a finite",
-    ),
+    (["--parameter", "x=nan"], "`--parameter x=nan`, x: 'nan' is no value; give a finite number"),
     (["--parameter", "x=1", "--parameter", " x = 1"], "gives x more than once: give each once"),
     (["--parameter", "phi=1"], "`--parameter` names phi, the circuit's parameters are: none"),
     (["--basis", "half"], "'half' is not one of 'full', 'minimal'"),
@@ -356,7 +356,7 @@ def test_a_number_may_begin_with_its_point(dest: Callable[..., Done], file: Path
     ("values", "message"),
     [
         ([], "no value for 1 of 1 parameters (theta)"),
-        (["theta=-inf"], "with a finite number"),
+        (["theta=-inf"], "give a finite number or a formula"),
         (["theta=1", "phi=2"], "names phi, the circuit's parameters are: theta"),
     ],
 )
@@ -383,7 +383,8 @@ def test_an_observable_from_a_file(
     options = ["--exact", "--label", "AABB", "--json", "--observable"]
     written = dest("estimate", file, *options, "0.5*ZZII - 0.25*IIXX + 0.125*IIIZ").document
     read = dest("estimate", file, *options, f"@{tmp_path / 'energy'}").document
-    assert read["observable"] == written["observable"]
+    assert read["observables"][0]["terms"] == written["observables"][0]["terms"]
+    assert read["observables"][0]["name"] == read["values"][0]["observable"] == "energy[0]"
     assert read["value"] == written["value"]
 
 
@@ -401,9 +402,10 @@ def test_several_observables_from_a_file(
         for text in ("ZZII", "2*IIZZ")
     ]
     assert [own["value"] for own in both["values"]] == pytest.approx(single, abs=1e-12)
-    assert [own["observable"][0]["paulis"] for own in both["values"]] == ["ZZII", "IIZZ"]
+    assert [own["terms"][0]["paulis"] for own in both["observables"]] == ["ZZII", "IIZZ"]
+    assert [own["observable"] for own in both["values"]] == ["ZZII", "two[1]"]
     lines = dest("estimate", file, *options).out.splitlines()
-    assert [line.split(" ")[:2] for line in lines[:2]] == [["value", "0"], ["value", "1"]]
+    assert [line.split()[:2] for line in lines[3:5]] == [["1", "ZZII"], ["1", "two[1]"]]
     assert dest("plan", file, *options, "--json").document["num_circuits"] == 1
 
 
@@ -423,7 +425,7 @@ BAD_OBSERVABLES = {
     "json, no pairs": ('[["ZZII"]]', "has ['ZZII'] as observable 1: give an object"),
     "json, text": ('{"ZZII": "x"}', "has the coefficient `'x'` (observable 1)"),
     "json, not a number": ('{"ZZII": NaN}', "has the coefficient `nan` (observable 1)"),
-    "large": (b"#" * (16 * 2**20 + 1), "holds 16.0 MiB, the most that is read is 16 MiB"),
+    "large": (b"#" * (16 * 2**20 + 1), "holds more than 16 MiB, the most that is read"),
     "long": ("0.5 ZZII\n" * 200_001, "has an observable of 200001 terms, the most that is read"),
 }
 
@@ -464,7 +466,7 @@ def test_many_outcomes(dest: Callable[..., Done], tmp_path: Path):
     circuit.ry(0.5, range(6))
     (tmp_path / "six.qpy").write_bytes(as_qpy(circuit))
     done = dest("estimate", tmp_path / "six.qpy", "--probabilities", "0,1,2,3,4,5", "--exact")
-    assert "note: the 32 most probable of 64 outcomes; --json has all" in done.err
+    assert "note: the 32 most probable of 64 outcomes; --json and --csv have all" in done.err
     assert sum(bool(re.match(r" *[01]{6} ", line)) for line in done.out.splitlines()) == 32
 
 
@@ -586,10 +588,10 @@ def test_files_that_are_none_or_too_long(
     assert_refused(dest("estimate", file.with_name("absent.qasm")), "does not exist")
     assert_refused(dest("estimate", file.parent), "is not a regular file")
     assert_refused(dest("estimate", "seed"), "`seed` does not exist")  # and no option
-    monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size)
+    monkeypatch.setattr(_files, "MAX_BYTES", file.stat().st_size)
     assert dest("plan", file).code == 0
-    monkeypatch.setattr(_query, "MAX_BYTES", file.stat().st_size - 1)
-    assert_refused(dest("plan", file), "the most that is read is")
+    monkeypatch.setattr(_files, "MAX_BYTES", file.stat().st_size - 1)
+    assert_refused(dest("plan", file), "the most that is read")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from helpers import Done, refused
 from qiskit import QuantumCircuit, qasm2
 
 from distributed_estimator import Mitigation, Zne
-from distributed_estimator.cli._devices import NoiseSettings, find_device
+from distributed_estimator.backends.named import find_device
+from distributed_estimator.cli._devices import NoiseSettings
 from distributed_estimator.errors import InputError
 
 TOKEN = "0123456789abcdef-token"
@@ -41,21 +42,21 @@ def test_simulated_devices_have_many_names(name: str) -> None:
     [
         ("fake_manilla", "did you mean `fake_manila`?"),
         ("FakeSherbroke", "did you mean `fake_sherbrooke`?"),
-        ("qpu", "use some of fake_aachen, "),
+        ("fake_wwwwwwwwwww", "use some of fake_aachen, "),
     ],
 )
 @pytest.mark.parametrize("verb", ["plan", "estimate"])
 def test_unknown_devices_end_with_what_may_have_been_meant(
     dest: Callable[..., Done], file: Path, verb: str, name: str, hint: str
 ) -> None:
-    message = refused(dest(verb, file, "--label", "AABB", "--device", name))
-    assert "there is no simulated device of that name" in message
+    message = refused(dest(verb, file, "--label", "AABB", "--backend", name))
+    assert "there is no simulated device of the name" in message
     assert hint in message
 
 
 def test_plan_compares_whole_and_cut(dest: Callable[..., Done], file: Path) -> None:
     query = ("plan", file, "--label", "AABB", "--shots", 1000)
-    devices = ("--device", "fake_manila", "--device", "fake_jakarta")
+    devices = ("--backend", "fake_manila", "--backend", "fake_jakarta")
     document = dest(*query, *devices, "--json").document
     assert [each["device"] for each in document["noise"]] == ["fake_manila", "fake_jakarta"]
     for each in document["noise"]:
@@ -87,23 +88,23 @@ def test_plan_of_a_circuit_that_the_device_cannot_hold(
         circuit.cx(qubit, qubit + 1)
     path = tmp_path / "six.qasm"
     path.write_text(qasm2.dumps(circuit), "utf-8")
-    query = ("plan", path, "--device", "fake_manila")
+    query = ("plan", path, "--backend", "fake_manila")
     out = dest(*query, "--max-qubits", 3, "--no-draw").out
     assert "(whole it does not fit)" in out
     assert "fragment has 6 qubits, and the device 5" in refused(dest(*query))
 
 
 def test_estimate_runs_with_the_noise_of_a_device(dest: Callable[..., Done], file: Path) -> None:
-    query = ("estimate", file, "--label", "AABB", "--shots", 200, "--device", "FakeManilaV2")
+    query = ("estimate", file, "--label", "AABB", "--shots", 200, "--backend", "FakeManilaV2")
     document = dest(*query, "--json").document
-    assert document["devices"] == ["FakeManilaV2"]
+    assert document["backends"] == ["FakeManilaV2"]
     assert document["mitigation"] is None
     assert document["record"]["backend"] == "qiskit_aer.SamplerV2(aer_simulator_from(fake_manila))"
-    assert "on FakeManilaV2, with its noise" in dest(*query).out
+    assert "\non FakeManilaV2\n" in dest(*query).out
 
 
 def test_estimate_says_what_was_done_about_noise(dest: Callable[..., Done], file: Path) -> None:
-    query = ("estimate", file, "--label", "AABB", "--shots", 50, "--device", "fake_manila")
+    query = ("estimate", file, "--label", "AABB", "--shots", 50, "--backend", "fake_manila")
     found = dest(*query, "--mitigate", "readout", "--json").document["mitigation"]
     assert (found["readout"], found["twirling"], found["factors"]) == (True, 16, [1])
     assert 0 < found["readout_stderr"] < 0.1
@@ -114,18 +115,25 @@ def test_estimate_says_what_was_done_about_noise(dest: Callable[..., Done], file
 
 def test_fragments_are_shared_by_several_devices(dest: Callable[..., Done], file: Path) -> None:
     query = ("estimate", file, "--label", "AABB", "--shots", 100)
-    devices = ("--device", "fake_manila", "--device", "fake_lima")
+    devices = ("--backend", "fake_manila", "--backend", "fake_lima")
     document = dest(*query, *devices, "--json").document
-    assert document["devices"] == ["fake_manila", "fake_lima"]
-    for name in document["devices"]:
+    assert document["backends"] == ["fake_manila", "fake_lima"]
+    for name in document["backends"]:
         assert name in document["record"]["backend"]
-    assert "on fake_manila, fake_lima, with their noise" in dest(*query, *devices).out
+    shares = document["shares"]
+    assert [own["backend"] for own in shares] == ["fake_manila", "fake_lima"]
+    assert sum(own["shots"] for own in shares) == document["record"]["shots_total"]
+    assert sorted(own["tasks"] for own in shares) == [1, 1]
+    assert "\non fake_manila, fake_lima\n" in dest(*query, *devices).out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--exact",), "`--exact` takes no shots, and a device gives nothing else"),
+        (
+            ("--exact",),
+            "`--exact` takes no shots, and fake_manila gives nothing else: leave it out",
+        ),
         (("--noise-factors", "1,3"), "`--noise-factors` belongs to zne"),
         (("--extrapolator", "linear"), "`--extrapolator` belongs to zne"),
         (("--mitigate", "readout,foo"), "each one of readout, zne, twirling"),
@@ -135,13 +143,13 @@ def test_fragments_are_shared_by_several_devices(dest: Callable[..., Done], file
 def test_options_of_noise_that_mean_nothing(
     dest: Callable[..., Done], file: Path, options: tuple[str, ...], message: str
 ) -> None:
-    query = ("estimate", file, "--device", "fake_manila")
+    query = ("estimate", file, "--backend", "fake_manila")
     assert message in refused(dest(*query, *options))
 
 
 def test_mitigation_without_a_device_is_refused(dest: Callable[..., Done], file: Path) -> None:
     message = refused(dest("estimate", file, "--mitigate", "readout"))
-    assert "give one with `--device NAME`" in message
+    assert "`--mitigate` is about noise, and statevector has none: give a `--backend`" in message
 
 
 def test_mitigation_as_the_command_line_writes_it() -> None:
@@ -186,7 +194,7 @@ def test_what_an_account_says_is_not_repeated(
     message: str,
 ) -> None:
     monkeypatch.setattr("qiskit_ibm_runtime.QiskitRuntimeService", lambda: _Service(opens))
-    done = refused(dest(verb, file, "--label", "AABB", "--device", "ibm_torino"))
+    done = refused(dest(verb, file, "--label", "AABB", "--backend", "ibm_torino"))
     assert message in done
     assert "save_account" in done
     assert TOKEN not in done
@@ -226,6 +234,6 @@ def test_a_missing_package_ends_with_how_to_install_it(
     extra: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    message = refused(dest("estimate", file, "--device", "fake_manila"))
+    message = refused(dest("estimate", file, "--backend", "fake_manila"))
     install = f'run `pip install "distributed-estimator[{extra}]"`'
     assert f"`{package}`, which is not installed: {install}" in message

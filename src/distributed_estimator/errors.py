@@ -24,13 +24,15 @@
 
     PrecisionWarning (UserWarning)     standard errors are larger than asked for
 
-Every message names the value, what was expected and what to do; `named`, `short` and
-`shortened` help with that.
+Every message names the value, what was expected and what to do; `named`, `short`,
+`shortened` and `close_to` help with that.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Sequence
 
 _MOST_NAMED = 5
 
@@ -168,3 +170,14 @@ def shortened(value: object) -> str:
     """
     text = " ".join(line.strip() for line in repr(value).split("\n"))
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def close_to(word: str, known: Sequence[str]) -> str:
+    """A hint for a message: what may have been meant, or all there is.
+
+    Example:
+        >>> close_to("sheds", ["seeds", "cuts"]), close_to("x", ["seeds", "cuts"])
+        ('did you mean `seeds`?', 'use some of seeds, cuts')
+    """
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.65)
+    return f"did you mean `{found[0]}`?" if found else f"use some of {', '.join(known)}"

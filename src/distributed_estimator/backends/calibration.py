@@ -89,6 +89,9 @@ class Calibrations:
         device: Its name.
         keep: Whether it has the name for good, so that other processes may use what is known: in
             `distributed-estimator/readout/NAME.json` in the user's cache (`XDG_CACHE_HOME`).
+
+    Attributes:
+        shots: Shots that calibrations have taken here; those of earlier processes do not count.
     """
 
     def __init__(self, device: str, keep: bool) -> None:
@@ -96,6 +99,7 @@ class Calibrations:
         self._path = _cache() / f"{quote(device, safe='')}.json" if keep else None
         self._known: list[ReadoutCalibration] = []
         self._lock = Lock()
+        self.shots = 0
 
     def rates(
         self,
@@ -130,6 +134,7 @@ class Calibrations:
                     ", ".join(f"{fresh.rates(qubit)[0]:.4f}" for qubit in missing),
                 )
                 self._known.append(fresh)
+                self.shots += sum(fresh.shots)
                 newest.update(dict.fromkeys(missing, fresh))
                 self._write(newest)
         found = np.array([newest[qubit].rates(qubit) for qubit in qubits]).reshape(-1, 2)

@@ -241,6 +241,12 @@ class Devices:
         with self._state.lock:
             return tuple(self._share(number) for number in range(len(self.devices)))
 
+    @property
+    def calibration_shots(self) -> int:
+        """Shots that calibrations of the readout have taken so far, on all devices."""
+        samplers = (device for device in self.devices if isinstance(device, SamplerBackend))
+        return sum(sampler.calibration_shots for sampler in samplers)
+
     # --- how tasks are divided: the same wherever a fragment runs ---------------------------------
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:

@@ -173,6 +173,11 @@ class SamplerBackend:
         return 1.0
 
     @property
+    def calibration_shots(self) -> int:
+        """Shots that calibrations of the readout have taken so far, for this process."""
+        return self._calibrations.shots
+
+    @property
     def _copies(self) -> int:
         return self._mitigation.copies
 

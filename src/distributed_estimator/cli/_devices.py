@@ -1,25 +1,41 @@
-"""Devices by name, for `dest plan` and `dest estimate`, and what is done about their noise."""
+"""Where circuits run, and what is done about noise there: options of `dest plan` and `estimate`."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
 from msgspec import Meta
+from qiskit.primitives import BaseSamplerV2
 
-from ..errors import BackendError, InputError, MissingExtraError
+from ..backends import StatevectorBackend
+from ..backends.devices import backend_from
+from ..backends.jobs import without_secrets
+from ..backends.named import find_device, simulated_devices
+from ..backends.sampler import backend_of
+from ..errors import (
+    BackendError,
+    DistributedEstimatorError,
+    InputError,
+    MissingExtraError,
+    shortened,
+)
 from ..subexperiments import TWIRLED, Extrapolator, Mitigation, Zne
-from ..training.settings import Config, about, close_to
+from ..training.settings import Config, about
 from ._options import FieldType, options_of
 
 Remedy = Literal["readout", "zne", "twirling"]
-_OF_ACCOUNT = "ibm_"
-_ACCOUNT = (
-    "see `QiskitRuntimeService.save_account` of qiskit-ibm-runtime, or take a simulated device, "
-    "such as fake_manila"
+NOISELESS = ("statevector", "aer")
+DEFAULT = "statevector"
+_FORMS = (
+    "statevector, aer, aer:noise=FILE, fake_manila or fake:NAME, ibm_fez or ibm:NAME, or "
+    "MODULE:FUNCTION"
 )
 
 
@@ -30,7 +46,7 @@ class NoiseSettings(Config):
     mitigate: Annotated[
         tuple[Remedy, ...],
         about(
-            "What to do about the device's noise, such as readout,zne: readout errors calibrated "
+            "What to do about the backend's noise, such as readout,zne: readout errors calibrated "
             f"and taken out; values extrapolated to zero noise; gates twirled, {TWIRLED} copies. "
             "None: nothing."
         ),
@@ -69,63 +85,94 @@ noise_options: Callable[..., Any] = options_of(
 )
 
 
-def device_option(help: str) -> Callable[..., Any]:
-    """Adds devices by name to a verb."""
-    return click.option("--device", multiple=True, metavar="NAME", help=help)
+def backend_option(help: str) -> Callable[..., Any]:
+    """Adds `--backend` to a verb, for `find_backend`."""
+    return click.option("--backend", multiple=True, metavar="SPEC", help=help)
 
 
-def find_device(name: str) -> Any:
-    """A device as a Qiskit backend.
+def find_backend(spec: str) -> Any:
+    """What runs circuits, as the command line names it.
 
-    Simulated ones are found by the name of their class, such as FakeManilaV2, or of their device,
-    such as fake_manila. A name that begins with ibm_ is one of the user's account, and only such a
-    name makes the service be asked.
+    Args:
+        spec: `statevector`, the local simulator without noise; `aer`; `aer:noise=FILE`, with a
+            noise model (`_noise_models`); `fake_manila`, `FakeManilaV2` or `fake:manila`, a
+            simulated device; `ibm_fez` or `ibm:fez`, one of the user's account; or
+            `module:function`, which is called and gives any of what an estimator takes. The module
+            is imported, from what is installed or from the current folder.
 
     Raises:
-        BackendError: The account, or the service, has no such device; why not is not repeated, as
-            it may hold addresses or parts of a token.
-        InputError: There is no simulated device of that name.
-        MissingExtraError: The runtime is not installed.
+        BackendError: An account or a function of the user's does not give it.
+        InputError: It is none of these.
+        MissingExtraError: A package is not installed.
     """
+    kind, colon, rest = spec.partition(":")
+    if spec == DEFAULT:
+        return StatevectorBackend()
+    if kind == "aer":
+        return _aer(spec, rest if colon else None)
+    if not colon and kind.lower().startswith(("fake", "ibm_")):
+        return find_device(spec)
+    if kind in ("fake", "ibm") and rest:
+        return find_device(rest if rest.lower().startswith(kind) else f"{kind}_{rest}")
+    if all(name.isidentifier() for name in (*kind.split("."), rest)):
+        return _call(kind, rest)
+    raise InputError(f"`--backend` is {shortened(spec)}: {_hint(spec)}give {_FORMS}")
+
+
+def find_device_of(spec: str) -> Any:
+    """The Qiskit backend of what `find_backend` finds, which may report errors of its gates."""
+    found = find_backend(spec)
+    return backend_of(found) if isinstance(found, BaseSamplerV2) else found
+
+
+def has_noise(specs: Sequence[str]) -> bool:
+    """Whether any backend may have noise."""
+    return any(spec not in NOISELESS for spec in specs)
+
+
+def _aer(spec: str, setting: str | None) -> Any:
     try:
-        from qiskit_ibm_runtime import fake_provider
+        from qiskit_aer.primitives import SamplerV2
     except ImportError as error:
-        raise MissingExtraError("qiskit-ibm-runtime", "runtime", "a device") from error
-    if name.lower().startswith(_OF_ACCOUNT):
-        return _of_account(name)
-    kinds = [getattr(fake_provider, each) for each in dir(fake_provider)]
-    known = {kind.backend_name: kind for kind in kinds if hasattr(kind, "backend_name")}
-    names = known | {kind.__name__: kind for kind in known.values()}
-    folded = {each.lower().removesuffix("v2"): kind for each, kind in names.items()}
-    kind = folded.get(name.lower().removesuffix("v2"))
-    if kind is None:
-        hint = close_to(name.lower().removesuffix("v2"), sorted(known))
-        raise InputError(
-            f"`device` is {name!r}, and there is no simulated device of that name (those of an "
-            f"account begin with {_OF_ACCOUNT}): {hint}"
-        )
-    return kind()
+        raise MissingExtraError("qiskit-aer", "aer", f"`--backend {spec}`") from error
+    if setting is None:
+        return SamplerV2()
+    name, _, file = setting.partition("=")
+    if name != "noise" or not file:
+        raise InputError(f"`--backend` is {shortened(spec)}: give aer, or aer:noise=FILE")
+    from ._noise_models import simulator_from
+
+    return simulator_from(Path(file))
 
 
-def _of_account(name: str) -> Any:
-    """A device that the user's account has."""
-    from qiskit_ibm_runtime import QiskitRuntimeService
-
-    log = logging.getLogger("qiskit_ibm_runtime")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # it names instances and addresses
+def _call(module: str, function: str) -> Any:
+    """What a function of the user's gives."""
+    name = f"{module}:{function}"
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # at the end: no file here takes a library's name
     try:
-        service = QiskitRuntimeService()
-    except Exception as error:
+        made = getattr(import_module(module), function)()
+    except DistributedEstimatorError:
+        raise
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"`--backend` is {name}, and there is no module {error.name}, neither installed nor in "
+            "the current folder"
+        ) from error
+    except Exception as error:  # the user's code; what it says may hold a token
         raise BackendError(
-            f"no account that works was found for {name} ({type(error).__name__}): {_ACCOUNT}"
-        ) from None
-    else:
-        try:
-            return service.backend(name)
-        except Exception as error:
-            raise BackendError(
-                f"the account's service gave no device {name} ({type(error).__name__}): {_ACCOUNT}"
-            ) from None
-    finally:
-        log.setLevel(level)
+            f"`--backend {name}`: importing or calling it raised {type(error).__name__}: "
+            f"{without_secrets(error)}"
+        ) from error
+    backend_from(made, f"`--backend {name}` gives")
+    return made
+
+
+def _hint(spec: str) -> str:
+    """What may have been meant, if anything."""
+    try:
+        simulated = list(simulated_devices())
+    except MissingExtraError:
+        simulated = []
+    found = get_close_matches(spec.lower(), [*NOISELESS, *simulated], n=1, cutoff=0.65)
+    return f"did you mean `{found[0]}`? Or " if found else ""

@@ -1,4 +1,4 @@
-"""Options of a verb: paths, and the fields of a configuration with type, default and help."""
+"""Options of a verb: paths, the fields of a configuration with type, default and help, groups."""
 
 from __future__ import annotations
 
@@ -18,6 +18,54 @@ from ..training.settings import Config, alternatives, expected, hints, meta
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+_GROUPS = {
+    "Circuit": "observable parameter values probabilities",
+    "Data": "features reduction classes samples test-samples target data-dir",
+    "Model": "feature-map feature-map-reps feature-map-entanglement ansatz ansatz-reps "
+    "entanglement head",
+    "Training": "optimizer epochs maxiter batch-size loss lr resume",
+    "Cuts": "label max-qubits cut-at cuts basis pipeline",
+    "Shots": "shots precision shots-total max-shots adaptive-shots exact allocation seed",
+    "Where it runs": "backend pool address workers",
+    "Noise": "mitigate noise-factors extrapolator",
+    "Tasks and faults": "policy tasks-per-batch batch-delay order in-flight "
+    "deadline attempts timeout subexperiments-per-task speculate quantile factor budget restart "
+    "journal",
+    "Stragglers, for experiments": "straggler-p straggler-delay straggler-distribution "
+    "straggler-shape slow-worker",
+    "Output": "json csv out trace track figure draw front costs",
+}
+_OTHERS = "Other"
+_GROUP_OF = {f"--{name}": title for title, names in _GROUPS.items() for name in names.split()}
+
+
+class Verb(click.Command):
+    """A command whose help shows options in groups; the same option is in the same one always."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes a section a group."""
+        groups: dict[str, list[tuple[str, str]]] = {title: [] for title in (*_GROUPS, _OTHERS)}
+        for param in sorted(self.get_params(ctx), key=_place):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                groups[_GROUP_OF.get(param.opts[0], _OTHERS)].append(record)
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _place(param: click.Parameter) -> int:
+    """Sorts options of a group as it names them."""
+    names = list(_GROUP_OF)
+    return names.index(param.opts[0]) if param.opts[0] in names else len(names)
+
+
+def examples(*lines: str) -> str:
+    """The end of a verb's help."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
 class _Path(click.Path):
@@ -180,7 +228,7 @@ def _type(hint: Any) -> dict[str, Any]:
     if get_origin(item) is Literal:
         return {"type": click.Choice(get_args(item)), "multiple": several}
     if several and item is str:
-        return {"multiple": True, "metavar": "NAME=VALUE"}
+        return {"multiple": True, "metavar": (meta(hint).extra or {}).get("metavar")}
     return {"type": FieldType(hint)}
 
 

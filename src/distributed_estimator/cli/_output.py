@@ -106,7 +106,7 @@ def plain(cell: object) -> Text:
 
 @contextmanager
 def progress_bar(
-    label: str, total: float | None = None, *, timed: bool = True
+    label: str, total: float | None = None, *, timed: bool = True, transient: bool = False
 ) -> Iterator[Callable[..., None]]:
     """A progress bar on stderr, which shows from the first update on: bad input ends in one line.
 
@@ -116,11 +116,18 @@ def progress_bar(
         label: Before the bar.
         total: What `completed` ends at; None: that shows later.
         timed: Whether to end with the time that is left, by the pace so far.
+        transient: Whether to leave nothing, and to show on terminals only.
     """
     left = ("time left", TimeRemainingColumn()) if timed else ()
     counts = (BarColumn(), MofNCompleteColumn())
     about = "{task.fields[about]}"
-    bar = Progress("{task.description}", *counts, about, *left, console=progress_console())
+    console = progress_console()
+    bar = Progress(
+        *("{task.description}", *counts, about, *left),
+        console=console,
+        transient=transient,
+        disable=transient and not console.is_terminal,
+    )
     task = bar.add_task(label, total=total, about="")
 
     def update(**changes: Any) -> None:

@@ -1,16 +1,14 @@
 """The query of `dest plan`, `estimate` and `predict`: a circuit file, observables, cuts, values.
 
 Circuits are OpenQASM 2, OpenQASM 3 and QPY, recognised by their content. Files come from anywhere,
-so nothing of them is run, and a short one cannot fill the memory.
+as standard input does, so nothing of them is run, and a short one cannot fill the memory.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,18 +23,19 @@ from qiskit.circuit import Gate, Instruction
 from qiskit.quantum_info import SparsePauliOp
 
 from ..checks import LARGEST_PRECISION
-from ..cutting import AutoCut, CutAt, Cuts, SettingBasis
+from ..cutting import AutoCut, CutAt, Cuts, FloatArray, SettingBasis
 from ..errors import InputError, ObservableError, shortened
 from ..estimator import EstimatorOptions
 from ..subexperiments import Allocation
 from ..training.models import read_observables
 from ..training.settings import Config, Count, Shots, Workers, about
+from ._bindings import read_bindings, shown_names
+from ._files import MAX_BITS, STDIN, named_file, read_bytes
 from ._observables import parse_observables
 from ._options import PATH, json_option, options_of, take
 
-MAX_BYTES = 16 * 2**20
-MAX_BITS = 10_000
 MAX_OPERATIONS = 1_000_000
+DEFAULT_OBSERVABLE = "z_all"
 # Before version 13, parameter expressions were stored as the dump of a symbolic algebra library,
 # which runs code to read them back; from 13 on, as a plain list of operations.
 OLDEST_QPY = 13
@@ -58,13 +57,15 @@ class QuerySettings(Config):
     """A query as the command line writes it."""
 
     observable: Annotated[
-        str,
+        tuple[str, ...],
         about(
             "An observable such as ZZZZ, or a sum such as '0.5*ZZII - IIXX'; the rightmost letter "
             "acts on qubit 0, as in Qiskit. Or z_all, z_one, z_<qubit>, z_mean, z_each. Or @FILE: "
-            "a line such as `0.5 ZZII` for each term, `---` between observables; or JSON."
+            "a line such as `0.5 ZZII` for each term, `---` between observables; or JSON. Once for "
+            "each. None: z_all.",
+            metavar="TEXT",
         ),
-    ] = "z_all"
+    ] = ()
     label: Annotated[
         str | None,
         about("A letter per qubit, the first for qubit 0; gates between different ones are cut."),
@@ -81,7 +82,19 @@ class QuerySettings(Config):
     ] = ()
     parameters: Annotated[
         tuple[str, ...],
-        about("Value of a parameter of the circuit, in radians; once for each.", "--parameter"),
+        about(
+            "Value of a parameter of the circuit in radians, such as theta=pi/2; once for each.",
+            "--parameter",
+            metavar="NAME=VALUE",
+        ),
+    ] = ()
+    values: Annotated[
+        tuple[str, ...],
+        about(
+            "Values of all parameters in the circuit's order, such as 0.1,pi/2,-3*pi/4. Or @FILE: "
+            "CSV or JSON with a binding a row; the first line may name the columns. Once for each.",
+            metavar="LIST",
+        ),
     ] = ()
     shots: Annotated[Shots | None, about("Shots for each circuit that is run.")] = None
     precision: Annotated[
@@ -162,7 +175,8 @@ class Query:
         settings: Cuts, accuracy and workers.
         circuit: The circuit, parameterised or not.
         observables: What to measure.
-        values: The values given, by parameter name.
+        names: What each observable is called: as it was written, or its place in a file.
+        values: Shape (bindings, parameters), in the circuit's order; NaN where none is given.
         notes: Remarks for the user.
     """
 
@@ -170,30 +184,42 @@ class Query:
     settings: QuerySettings
     circuit: QuantumCircuit
     observables: tuple[SparsePauliOp, ...]
-    values: dict[str, float]
+    names: tuple[str, ...]
+    values: FloatArray
     notes: tuple[str, ...]
 
-    def binding(self) -> list[float]:
-        """A value for every parameter, in the circuit's order.
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the circuit's parameters, in its order."""
+        return [parameter.name for parameter in self.circuit.parameters]
+
+    def bindings(self) -> FloatArray:
+        """All values, shape (bindings, parameters).
 
         Raises:
             InputError: A parameter has none.
         """
-        names = [parameter.name for parameter in self.circuit.parameters]
-        missing = [name for name in names if name not in self.values]
-        if missing:
-            shown = ", ".join(missing[:8]) + (", …" if len(missing) > 8 else "")
-            raise InputError(
-                f"no value for {len(missing)} of {len(names)} parameters ({shown}): give each with "
-                f"`--parameter NAME=VALUE`"
-            )
-        return [self.values[name] for name in names]
+        for number, row in enumerate(self.values, 1):
+            missing = [
+                name for name, value in zip(self.parameters, row, strict=True) if value != value
+            ]
+            if missing:
+                where = f" in row {number}" if len(self.values) > 1 else ""
+                raise InputError(
+                    f"no value{where} for {len(missing)} of {len(row)} parameters "
+                    f"({shown_names(missing)}): give each with `--parameter NAME=VALUE`, or all "
+                    "with `--values`"
+                )
+        return self.values
 
-    def sample(self) -> list[float]:
-        """The same, random ones in the place of those that are missing."""
+    def sample(self) -> FloatArray:
+        """The same for a PUB, random ones in the place of those that are missing.
+
+        Shape (bindings, 1, parameters), as every observable is asked for at every binding.
+        """
         rng = np.random.default_rng(self.settings.seed)
-        names = [parameter.name for parameter in self.circuit.parameters]
-        return [self.values.get(name, rng.uniform(-np.pi, np.pi)) for name in names]
+        drawn = rng.uniform(-np.pi, np.pi, self.values.shape)
+        return np.where(np.isnan(self.values), drawn, self.values)[:, None]
 
 
 def read_query(file: Path, **options: Any) -> Query:
@@ -207,13 +233,39 @@ def read_query(file: Path, **options: Any) -> Query:
         InputError: If an option, two options together, or the file is not right.
     """
     settings = take(QuerySettings, options)
+    named = [named_file(text) for text in (*settings.observable, *settings.values)]
+    if [str(path) for path in (file, *named)].count(STDIN) > 1:
+        raise InputError(
+            f"standard input, `{STDIN}`, is read once, and several are to come from it: give files "
+            "for the others"
+        )
     circuit, notes = load_circuit(file)
-    if settings.observable.startswith("@"):
-        observables = load_observables(Path(settings.observable[1:]), circuit.num_qubits)
-    else:
-        observables = read_observables(settings.observable, circuit.num_qubits)
-    values = _values(settings.parameters, sorted(each.name for each in circuit.parameters))
-    return Query(file, settings, circuit, observables, values, notes)
+    found = [
+        each
+        for text in settings.observable or (DEFAULT_OBSERVABLE,)
+        for each in _observables(text, circuit.num_qubits)
+    ]
+    names, observables = zip(*found, strict=True)
+    parameters = [each.name for each in circuit.parameters]
+    values = read_bindings(settings.values, settings.parameters, parameters)
+    return Query(file, settings, circuit, observables, names, values, notes)
+
+
+def _observables(text: str, width: int) -> list[tuple[str, SparsePauliOp]]:
+    """The observables that one option gives, and what they are called."""
+    path = named_file(text)
+    if path is None:
+        found = read_observables(text, width)
+        names = [f"z_{place}" for place in range(width)] if len(found) > 1 else [text.strip()]
+        return list(zip(names, found, strict=True))
+    found = load_observables(path, width)
+    return [(_name(each, f"{path.name}[{n}]"), each) for n, each in enumerate(found)]
+
+
+def _name(observable: SparsePauliOp, place: str) -> str:
+    """A Pauli string, where the observable is one, or else its place."""
+    terms = observable.to_list()
+    return str(terms[0][0]) if len(terms) == 1 and terms[0][1] == 1 else place
 
 
 def load_observables(path: Path, width: int) -> tuple[SparsePauliOp, ...]:
@@ -223,37 +275,10 @@ def load_observables(path: Path, width: int) -> tuple[SparsePauliOp, ...]:
         ObservableError: If the file is missing, too large, or holds anything else.
     """
     try:
-        content = _read(path, "a file of observables", "one with fewer terms")
+        content = read_bytes(path, "a file of observables", "one with fewer terms")
         return parse_observables(content, width)
     except InputError as error:
         raise ObservableError(f"`{path}` {error}") from error
-
-
-def _values(texts: Sequence[str], known: Sequence[str]) -> dict[str, float]:
-    """Numbers by name, from `NAME=VALUE`; raises `InputError` for any that does not fit."""
-    pairs = []
-    for text in texts:
-        name, separator, value = (part.strip() for part in text.partition("="))
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not (name and separator and math.isfinite(number)):
-            raise InputError(
-                f"`--parameter {text}` cannot be read: give NAME=VALUE, with a finite number, such "
-                "as theta=0.5"
-            )
-        pairs.append((name, number))
-    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if twice:
-        raise InputError(f"`--parameter` gives {', '.join(twice)} more than once: give each once")
-    unknown = sorted({name for name, _ in pairs}.difference(known))
-    if unknown:
-        raise InputError(
-            f"`--parameter` names {', '.join(unknown)}, the circuit's parameters are: "
-            f"{', '.join(known) or 'none'}"
-        )
-    return dict(pairs)
 
 
 def load_circuit(path: Path) -> tuple[QuantumCircuit, tuple[str, ...]]:
@@ -266,7 +291,7 @@ def load_circuit(path: Path) -> tuple[QuantumCircuit, tuple[str, ...]]:
         InputError: If the file is missing, too large, of no known format, or cannot be parsed.
     """
     try:
-        content = _read(path, "an OpenQASM 2, OpenQASM 3 or QPY file", "a smaller circuit")
+        content = read_bytes(path, "an OpenQASM 2, OpenQASM 3 or QPY file", "a smaller circuit")
         parse = _parse_qpy if content.startswith(_QPY_MAGIC) else _parse_qasm
         circuit = parse(content)
         _check_size(circuit)
@@ -275,23 +300,6 @@ def load_circuit(path: Path) -> tuple[QuantumCircuit, tuple[str, ...]]:
     measured = circuit.count_ops().get("measure", 0)
     note = f"final measurements taken off, outcomes of others ignored: {measured}"
     return circuit, (note,) if measured else ()
-
-
-def _read(path: Path, kind: str, smaller: str) -> bytes:
-    if not path.is_file():
-        problem = "is not a regular file" if path.exists() else "does not exist"
-        raise InputError(f"{problem}: name {kind}")
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(
-            f"holds {path.stat().st_size / 2**20:.1f} MiB, the most that is read is "
-            f"{MAX_BYTES // 2**20} MiB: give {smaller}, or use the Python interface"
-        )
-    return content
 
 
 def _parse_qpy(content: bytes) -> QuantumCircuit:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from ..analysis.load import stages_of
 from ..analysis.trace import trace_files
+from ..cutting import FloatArray
 from ..errors import InputError, PrecisionWarning, RecordError
 from ..estimator import DistributedEstimator
 from ..execution import make_pool
@@ -20,10 +24,19 @@ from ..probabilities import Probabilities
 from ..records import read_records
 from ..training.policies import StragglerSettings, check_address
 from ..views import counted, with_error
-from ._devices import NoiseSettings, device_option, find_device, noise_options
+from ._devices import (
+    DEFAULT,
+    NoiseSettings,
+    backend_option,
+    find_backend,
+    has_noise,
+    noise_options,
+)
 from ._options import (
     PATH,
     FieldType,
+    Verb,
+    examples,
     policy_options,
     pool_options,
     straggler_options,
@@ -36,12 +49,14 @@ from ._output import (
     print_json,
     print_stages,
     print_table,
-    progress_console,
+    printable,
+    progress_bar,
     stages_as_dict,
 )
 from ._query import Query, query_options, read_query
 
 MAX_OUTCOMES = 32
+MAX_VALUES = 40
 _TRACES = {"tasks": "tasks.jsonl", "queries": "queries.jsonl", "trace": "trace.json"}
 
 
@@ -79,15 +94,27 @@ def traced(tasks: Path, queries: Path, trace: Path) -> Iterator[None]:
     trace_files(trace, tasks, queries)
 
 
-@click.command(short_help="Estimate an expectation value of a circuit in a file.")
+@click.command(
+    cls=Verb,
+    short_help="Estimate expectation values of a circuit in a file.",
+    epilog=examples(
+        "dest estimate circuit.qasm --observable ZZZZ --max-qubits 2",
+        "dest estimate circuit.qasm --label AABB --values 0.1,pi/2",
+        "dest estimate circuit.qasm --values @angles.csv --csv > values.csv",
+        "dest estimate circuit.qasm --label AABB --backend fake_manila",
+        "python write.py | dest estimate - --exact --json",
+    ),
+)
 @query_options
 @pool_options
 @policy_options({"size": "--batch-size"})
 @straggler_options
 @noise_options
-@device_option(
-    "Run on a device: fake_manila and its like are simulated, ibm_fez and its like are those of "
-    "your account; once for each that fragments are shared by. Default: a simulator without noise."
+@backend_option(
+    "What runs the circuits: statevector, a simulator without noise; aer; aer:noise=FILE, with a "
+    "noise model in JSON; fake_manila and its like, simulated devices; ibm_fez and its like, those "
+    "of your account; or MODULE:FUNCTION, a function of yours that gives a sampler or backend. "
+    f"Once for each that fragments are shared by.  [default: {DEFAULT}]"
 )
 @click.option(
     "--probabilities",
@@ -109,46 +136,57 @@ def traced(tasks: Path, queries: Path, trace: Path) -> Iterator[None]:
     metavar="FILE",
     help="Keep results of tasks in FILE, so that the same command goes on after it was killed.",
 )
+@click.option(
+    "--csv", "as_csv", is_flag=True, help="Print CSV: row, observable, parameters, value, stderr."
+)
 def estimate(
     as_json: bool,
+    as_csv: bool,
     qubits: tuple[int, ...] | None,
     trace: Path | None,
     journal: Path | None,
-    device: tuple[str, ...],
+    backend: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Estimate an expectation value of the circuit in FILE (OpenQASM 2, OpenQASM 3 or QPY).
+    """Estimate expectation values of the circuit in FILE (OpenQASM 2, OpenQASM 3 or QPY).
 
-    The circuit is cut where --label or --max-qubits says, and not at all without them. Final
-    measurements in the file are taken off, the outcomes of others ignored. Without --shots,
-    --precision and --exact, shots are spent until the standard error (of probabilities, every one)
-    is 1/64. With --device, circuits run with its noise, and --mitigate says what is done about it.
+    FILE is a path, or - for standard input. The circuit is cut where --label, --max-qubits or
+    --cut-at says, and not at all without them. Final measurements in the file are taken off, the
+    outcomes of others ignored. There is a value for every --observable at every binding of
+    --values. Without --shots, --precision and --exact, shots are spent until every standard error
+    is 1/64. With a --backend that has noise, values have it too, and --mitigate says what is done
+    about it.
     """
+    if as_json and as_csv:
+        raise InputError("`--json` and `--csv` exclude one another: give one")
     pool, address = options.pop("pool") or "threads", options.pop("address")
     check_address(pool, address)
     policy = take_policy(options).policy
     stragglers = take(StragglerSettings, options).stragglers
     mitigation = take(NoiseSettings, options).mitigation
-    if mitigation is not None and not device:
-        raise InputError("`mitigate` is about a device's noise: give one with `--device NAME`")
-    if qubits is not None and options["observable"] is not None:
+    if mitigation is not None and not has_noise(backend):
+        raise InputError(
+            f"`mitigate` is about noise, and {', '.join(backend or (DEFAULT,))} has none: give a "
+            "`--backend` that has some, such as fake_manila"
+        )
+    if qubits is not None and options["observable"]:
         raise InputError(
             "`observable` and `probabilities` both say what to estimate: give one of them"
         )
     query = read_query(**options)
-    binding = query.binding()
+    query.bindings()  # all are there before anything is begun
     settings = replace(
         query.settings.options, policy=policy, stragglers=stragglers, mitigation=mitigation
     )
-    backend = _backend(device, exact=query.settings.exact)
+    found = [find_backend(spec) for spec in backend]
     files = {} if trace is None else {name: trace / file for name, file in _TRACES.items()}
     with (
         traced(**files) if files else nullcontext(),
-        progress_console().status("estimating"),
+        progress_bar("estimating", transient=True) as update,
         closing(make_pool(pool, query.settings.workers, address)) as workers,
         DistributedEstimator(
             cuts=query.settings.cuts,
-            backend=backend,
+            backend=found[0] if len(found) == 1 else found or None,
             pool=workers,
             workers=query.settings.workers,
             options=settings,
@@ -158,83 +196,168 @@ def estimate(
         ) as estimator,
         warnings.catch_warnings(record=True, category=PrecisionWarning) as caught,
     ):
-        if qubits is not None:
-            found = estimator.probabilities(query.circuit, qubits, binding)
-            answer, metadata = _probabilities_as_dict(found), found.metadata
-        else:
-            pub = (query.circuit, list(query.observables), binding)
-            result = estimator.run([pub]).result()[0]
-            answer, metadata = _values_as_dict(query, result.data), dict(result.metadata)
+        if query.settings.exact and not estimator.backend.exact:
+            raise InputError(
+                f"`exact` takes no shots, and {', '.join(backend)} gives nothing else: leave it "
+                f"out, or run on `--backend {DEFAULT}`"
+            )
+        update()
+        pipeline = estimator.pipeline
+        pipeline.conditions = replace(pipeline.conditions, progress=_rounds(update))
+        document = {
+            "file": str(query.file),
+            **_ask(estimator, query, qubits),
+            **_ran(backend, estimator.backend),
+        }
     for text in (*query.notes, *(str(warning.message) for warning in caught)):
         note(text)
     # A query whose tasks were all in the journal ran none.
     written = {name: str(path) for name, path in files.items() if path.exists()}
-    document = {
-        "file": str(query.file),
-        **answer,
-        "devices": list(device),
-        "mitigation": metadata.get("mitigation"),
-        "stages": stages_as_dict(stages_of(metadata)),
-        "record": metadata,
-        "files": written,
-        "notes": list(query.notes),
-    }
+    document |= {"files": written, "notes": list(query.notes)}
     if as_json:
         print_json(document)
+    elif as_csv:
+        _print_csv(document, query.parameters)
     else:
         _print_text(document, exact=settings.default_precision == 0)
 
 
-def _backend(devices: Sequence[str], *, exact: bool) -> Any:
-    """What runs circuits; None: the simulator without noise."""
-    if not devices:
-        return None
-    if exact:
-        raise InputError(
-            "`exact` takes no shots, and a device gives nothing else: give one of them"
-        )
-    found = [find_device(name) for name in devices]
-    return found if len(found) > 1 else found[0]
+def _rounds(update: Callable[..., None]) -> Callable[[int, int], None]:
+    """Shows the tasks of every round, pilots included."""
+    rounds = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal rounds
+        rounds += done == 0
+        update(description=f"round {rounds}, tasks", completed=done, total=total)
+
+    return report
 
 
-def _probabilities_as_dict(found: Probabilities) -> dict[str, Any]:
+def _ask(
+    estimator: DistributedEstimator, query: Query, qubits: tuple[int, ...] | None
+) -> dict[str, Any]:
+    """Values of the observables, or probabilities of some qubits' outcomes, and their record."""
+    if qubits is not None:
+        outcomes = estimator.probabilities(query.circuit, qubits, query.bindings())
+        answer, record = _probabilities_as_dict(query, outcomes), outcomes.metadata
+    else:
+        pub = query.circuit, list(query.observables), query.bindings()[:, None]
+        result = estimator.run([pub]).result()[0]
+        answer, record = _values_as_dict(query, result.data), dict(result.metadata)
+    stages = stages_as_dict(stages_of(record))
+    return {**answer, "mitigation": record.get("mitigation"), "stages": stages, "record": record}
+
+
+def _ran(specs: Sequence[str], backend: Any) -> dict[str, Any]:
+    """Which backends ran, what each did where there are several, and shots of calibrations."""
+    shares = getattr(backend, "shares", ())
     return {
-        "qubits": list(found.qubits),
-        "probabilities": found.values.tolist(),
-        "stderrs": found.stderrs.tolist(),
-        "nearest": found.nearest().tolist(),
+        "backends": list(specs) or [DEFAULT],
+        "shares": [
+            {"backend": spec} | asdict(share)
+            for spec, share in zip(specs, shares, strict=bool(shares))
+        ],
+        "calibration_shots": getattr(backend, "calibration_shots", 0),
     }
 
 
+def _parameters(query: Query, row: FloatArray) -> dict[str, float]:
+    return dict(zip(query.parameters, row.tolist(), strict=True))
+
+
+def _probabilities_as_dict(query: Query, found: Probabilities) -> dict[str, Any]:
+    """A distribution for each binding; that of a single one at the top as well."""
+    distributions = [
+        {
+            "row": row,
+            "parameters": _parameters(query, binding),
+            "probabilities": values.tolist(),
+            "stderrs": stderrs.tolist(),
+            "nearest": nearest.tolist(),
+        }
+        for row, (binding, values, stderrs, nearest) in enumerate(
+            zip(query.values, found.values, found.stderrs, found.nearest(), strict=True), 1
+        )
+    ]
+    names = ("probabilities", "stderrs", "nearest")
+    single = {name: distributions[0][name] for name in names} if len(distributions) == 1 else {}
+    return {"qubits": list(found.qubits), **single, "distributions": distributions}
+
+
 def _values_as_dict(query: Query, data: Any) -> dict[str, Any]:
+    """A value for each binding and observable; a single one at the top as well."""
     values = [
         {
-            "observable": [{"paulis": name, "weight": w.real} for name, w in observable.to_list()],
-            "value": float(value),
-            "stderr": float(stderr),
+            "row": row + 1,
+            "observable": query.names[place],
+            "parameters": _parameters(query, query.values[row]),
+            "value": float(data.evs[row, place]),
+            "stderr": float(data.stds[row, place]),
         }
-        for observable, value, stderr in zip(query.observables, data.evs, data.stds, strict=True)
+        for row, place in np.ndindex(data.evs.shape)
     ]
-    return values[0] if len(values) == 1 else {"values": values}
+    observables = [
+        {"name": name, "terms": [{"paulis": p, "weight": w.real} for p, w in each.to_list()]}
+        for name, each in zip(query.names, query.observables, strict=True)
+    ]
+    single = {name: values[0][name] for name in ("value", "stderr")} if len(values) == 1 else {}
+    return {**single, "values": values, "observables": observables}
+
+
+def _print_csv(document: dict[str, Any], parameters: list[str]) -> None:
+    """A line for each value, or for each outcome of each binding."""
+    write = csv.writer(sys.stdout, lineterminator="\n").writerow
+    if "values" in document:
+        write(("row", "observable", *map(printable, parameters), "value", "stderr"))
+        for own in document["values"]:
+            given = own["parameters"].values()
+            write((own["row"], own["observable"], *given, own["value"], own["stderr"]))
+        return
+    write(("row", "outcome", *map(printable, parameters), "probability", "stderr", "nearest"))
+    for own in document["distributions"]:
+        given = own["parameters"].values()
+        columns = own["probabilities"], own["stderrs"], own["nearest"]
+        for outcome, numbers in enumerate(zip(*columns, strict=True)):
+            write((own["row"], _bits(outcome, document["qubits"]), *given, *numbers))
+
+
+def _bits(outcome: int, qubits: list[int]) -> str:
+    return f"{outcome:0{len(qubits)}b}"
 
 
 def _print_probabilities(document: dict[str, Any], *, exact: bool) -> None:
-    """The most probable outcomes, in order of their numbers."""
-    qubits, values = document["qubits"], document["probabilities"]
-    order = sorted(range(len(values)), key=lambda outcome: -values[outcome])
-    shown = sorted(order[:MAX_OUTCOMES])
-    rows = [
-        (
-            f"{outcome:0{len(qubits)}b}",
-            _shown(values[outcome], document["stderrs"][outcome], exact),
-            f"{document['nearest'][outcome]:.6f}",
-        )
-        for outcome in shown
-    ]
+    """The most probable outcomes of each binding, in order of their numbers."""
+    qubits, every = document["qubits"], document["distributions"]
+    most = max(1, MAX_OUTCOMES // len(every))
     title = f"Outcomes of qubits {', '.join(map(str, reversed(qubits)))}"
-    print_table(("outcome", "probability", "nearest distribution"), rows, title)
-    if len(shown) < len(values):
-        note(f"the {len(shown)} most probable of {len(values)} outcomes; --json has all")
+    for own in every[:MAX_OUTCOMES]:
+        values, stderrs, nearest = own["probabilities"], own["stderrs"], own["nearest"]
+        order = sorted(range(len(values)), key=lambda outcome: -values[outcome])
+        rows = [
+            (_bits(o, qubits), _shown(values[o], stderrs[o], exact), f"{nearest[o]:.6f}")
+            for o in sorted(order[:most])
+        ]
+        columns = ("outcome", "probability", "nearest distribution")
+        print_table(columns, rows, title if len(every) == 1 else f"{title}, row {own['row']}")
+    total = sum(len(own["probabilities"]) for own in every)
+    shown = sum(min(most, len(own["probabilities"])) for own in every[:MAX_OUTCOMES])
+    if shown < total:
+        note(f"the {shown} most probable of {total} outcomes; --json and --csv have all")
+
+
+def _print_values(document: dict[str, Any], *, exact: bool) -> None:
+    values = document["values"]
+    if len(values) == 1:
+        click.echo(f"value {_shown(values[0]['value'], values[0]['stderr'], exact)}")
+        return
+    rows = [
+        (own["row"], own["observable"], _shown(own["value"], own["stderr"], exact))
+        for own in values[:MAX_VALUES]
+    ]
+    print_table(("row", "observable", "value"), rows, left=2)
+    if len(values) > MAX_VALUES:
+        note(f"the first {MAX_VALUES} of {len(values)} values; --json and --csv have all")
 
 
 def _shown(value: float, stderr: float, exact: bool) -> str:
@@ -242,11 +365,7 @@ def _shown(value: float, stderr: float, exact: bool) -> str:
 
 
 def _noise_lines(document: dict[str, Any]) -> Iterator[str]:
-    """Where it ran, and what was done about the noise there."""
-    if document["devices"]:
-        devices = document["devices"]
-        whose = "its" if len(devices) == 1 else "their"
-        yield f"on {', '.join(devices)}, with {whose} noise"
+    """What was done about the noise of the backend."""
     found = document["mitigation"]
     if found is None:
         return
@@ -255,6 +374,7 @@ def _noise_lines(document: dict[str, Any]) -> Iterator[str]:
         yield "readout errors taken out" + (
             "" if part is None else f"; their calibration adds {part:.2g} to a standard error"
         )
+        yield counted(document["calibration_shots"], "calibration shot")
     if found.get("extrapolator"):
         factors = ", ".join(map(str, found["factors"]))
         yield f"extrapolated from noise factors {factors} ({found['extrapolator']})"
@@ -264,16 +384,18 @@ def _noise_lines(document: dict[str, Any]) -> Iterator[str]:
 
 def _print_text(document: dict[str, Any], *, exact: bool) -> None:
     record = document["record"]
-    if "probabilities" in document:
+    if "distributions" in document:
         _print_probabilities(document, exact=exact)
     else:
-        for number, own in enumerate(document.get("values", [document])):
-            name = f"value {number}" if "values" in document else "value"
-            click.echo(f"{name} {_shown(own['value'], own['stderr'], exact)}")
+        _print_values(document, exact=exact)
     counts = [counted(record[f"num_{noun}s"], noun) for noun in ("cut", "fragment", "circuit")]
     click.echo(", ".join([*counts, counted(record["shots_total"], "shot")]))
+    click.echo(f"on {', '.join(document['backends'])}")
     for line in _noise_lines(document):
         click.echo(line)
+    columns = ("backend", "tasks", "failed", "circuits", "shots")
+    if document["shares"]:
+        print_table(columns, ([own[name] for name in columns] for own in document["shares"]))
     drawn = (record.get("design") or {}).get("drawn") or ()
     if drawn:
         which = ", ".join(f"fragment {number}" for number in drawn)

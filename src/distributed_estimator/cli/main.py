@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import click
 
 from .. import __version__
-from ..errors import DistributedEstimatorError, InputError, TrainingStoppedError
+from ..errors import DistributedEstimatorError, TrainingStoppedError
 from ._output import printable
 from .estimate import estimate
 from .plan import plan, predict
@@ -27,6 +27,7 @@ _ALSO = {
     "cuts": "--label",
     "default_precision": "--precision",
     "factors": "--noise-factors",
+    "mitigation": "--mitigate",
     "num_cuts": "--cuts",
     "sigma": "--straggler-shape",
     "slow": "--slow-worker",
@@ -75,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has left; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except InputError as error:
+    except DistributedEstimatorError as error:
         return _fail(_with_options(str(error), sys.argv[1:] if arguments is None else arguments))
-    except (DistributedEstimatorError, OSError) as error:
+    except OSError as error:
         return _fail(str(error))
     return code if isinstance(code, int) else 0
 

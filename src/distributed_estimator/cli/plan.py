@@ -24,8 +24,8 @@ from ..pipeline import Prepared, Price, Request, in_bytes
 from ..pubs import merge, read_pubs
 from ..records.files import refused
 from ..views import counted, duration
-from ._devices import device_option, find_device
-from ._options import NEW_FILE, PATH, is_given
+from ._devices import NOISELESS, backend_option, find_device_of
+from ._options import NEW_FILE, PATH, Verb, examples, is_given
 from ._output import (
     note,
     print_files,
@@ -141,7 +141,7 @@ def features_of(query: Query, forecast: Forecast) -> Features:
         num_fragments=plan.num_fragments,
         num_circuits=forecast.num_circuits,
         num_subexperiments=circuits,
-        num_queries=len(query.observables),
+        num_queries=len(query.observables) * len(query.values),
         shots=shots,
         workers=query.settings.workers,
     )
@@ -156,7 +156,15 @@ _COSTS: dict[str, Any] = {
 }
 
 
-@click.command(short_help="Show how a circuit would be cut, before anything runs.")
+@click.command(
+    cls=Verb,
+    short_help="Show how a circuit would be cut, before anything runs.",
+    epilog=examples(
+        "dest plan circuit.qasm --observable ZZZZ --label AABB --shots 1000",
+        "dest plan circuit.qasm --max-qubits 2 --precision 0.01 --figure plan.svg",
+        "dest plan circuit.qasm --label AABB --backend fake_manila",
+    ),
+)
 @query_options
 @click.option("--costs", **_COSTS)
 @click.option(
@@ -178,9 +186,10 @@ _COSTS: dict[str, Any] = {
     help="Write a chart of the price by the width of a fragment to PATH, .svg or .png. Needs "
     "--max-qubits.",
 )
-@device_option(
+@backend_option(
     "Show what a device's noise does to the circuit, whole and cut: fake_manila and its like are "
-    "simulated ones, ibm_fez and its like those of your account; once for each."
+    "simulated ones, ibm_fez and its like those of your account, MODULE:FUNCTION one of yours; "
+    "once for each."
 )
 def plan(
     as_json: bool,
@@ -188,7 +197,7 @@ def plan(
     costs: tuple[Path, ...],
     figure: Path | None,
     front: Path | None,
-    device: tuple[str, ...],
+    backend: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Show how the circuit in FILE would be cut: fragments, cuts, settings, circuits, overhead.
@@ -197,7 +206,7 @@ def plan(
     out, as it is when the circuit is run. The plan fits if it takes at most half of the memory that
     is free. With --precision, it says how many shots that takes, from a simulation of the pieces;
     parameters without a value are given random ones. With --max-qubits, it says why the search
-    chose its cuts, and what other widths would cost. With --device, it says what the noise of the
+    chose its cuts, and what other widths would cost. With --backend, it says what the noise of the
     device does, whole and cut, and whether to cut and to mitigate. With --costs, it says what the
     query would cost, too.
     """
@@ -220,10 +229,11 @@ def plan(
         document["alternatives"] = _alternatives(query, query.settings.cuts, forecast.plan)
     if model is not None:
         document |= {"level": model.level, "costs": [asdict(each) for each in found]}
-    if device:
+    noisy = [name for name in backend if name not in NOISELESS]
+    if noisy:
         document["noise"] = [
             _noise_as_dict(name, _noise(query, name, forecast, document["shots_total"]))
-            for name in device
+            for name in noisy
         ]
     if figure is not None:
         forecast.plan.draw(query.settings.basis).save(figure)
@@ -282,7 +292,9 @@ def _as_dict(query: Query, forecast: Forecast) -> dict[str, Any]:
         "num_fragments": plan.num_fragments,
         "num_cuts": plan.num_cuts,
         "num_circuits": circuits,
-        "shots_total": query.settings.shots_total if shots is None else shots * circuits,
+        "shots_total": query.settings.shots_total
+        if shots is None
+        else shots * circuits * len(query.values),
         "price": None if forecast.price is None else asdict(forecast.price),
         "sampling_overhead": plan.sampling_overhead,
         "memory_bytes": forecast.memory,
@@ -416,7 +428,7 @@ def _print_choice(found: Sequence[dict[str, Any]], query: Query, forecast: Forec
 def _noise(query: Query, name: str, forecast: Forecast, shots: int | None) -> NoisePrice:
     """What a device's noise does with as many shots as the query takes, if that is known."""
     settings, price = query.settings, forecast.price
-    device = find_device(name)
+    device = find_device_of(name)
     total = shots or (DEFAULT_SHOTS if price is None else price.optimal)
     options = EstimatorOptions(seed=settings.seed, setting_basis=settings.basis)
     with DistributedEstimator(forecast.plan, options=options) as estimator:
@@ -501,7 +513,14 @@ def _joined(numbers: Iterable[int], between: str = " ") -> str:
     return between.join(map(str, numbers))
 
 
-@click.command(short_help="Predict what a query costs, from records of other queries.")
+@click.command(
+    cls=Verb,
+    short_help="Predict what a query costs, from records of other queries.",
+    epilog=examples(
+        "dest predict circuit.qasm --label AABB --shots 1024 --costs runs/study",
+        "dest predict --costs runs/study --validate --fit model.json",
+    ),
+)
 @click.argument("file", type=PATH, required=False)
 @click.option("--costs", required=True, **_COSTS)
 @click.option(

@@ -17,14 +17,18 @@ from ..analysis.frames import Answer, Inventory, query_records, take_inventory
 from ..checks import is_number
 from ..errors import RecordError, named
 from ..views import counted
-from ._options import PATH, json_option
+from ._options import PATH, Verb, examples, json_option
 from ._output import note, print_json, printable, progress_console, table
 
 _MOST_ROWS = 1000
 _WIDEST = 100_000
 
 
-@click.command(short_help="Sum up records, or ask them in SQL.")
+@click.command(
+    cls=Verb,
+    short_help="Sum up records, or ask them in SQL.",
+    epilog=examples('dest records runs/iris --sql "select t_total from query" --csv'),
+)
 @click.argument("path", metavar="PATH", type=PATH)
 @click.option(
     "--sql",

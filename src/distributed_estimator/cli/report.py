@@ -10,7 +10,7 @@ import click
 
 from ..errors import RecordError, named
 from ..views import counted
-from ._options import FOLDER, NEW_FILE, NEW_FOLDER, json_option
+from ._options import FOLDER, NEW_FILE, NEW_FOLDER, Verb, examples, json_option
 from ._output import print_json, printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ def _command(*words: str, out: Path | None) -> str:
     return shlex.join(["dest", *words, *([] if out is None else ["--out", str(out)])])
 
 
-@click.command(short_help="Make the report page of a training run.")
+@click.command(
+    cls=Verb,
+    short_help="Make the report page of a training run.",
+    epilog=examples("dest report runs/iris"),
+)
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option("--out", type=NEW_FILE, help="The HTML file.  [default: DIR/report.html]")
 @json_option
@@ -43,7 +47,12 @@ def report(folder: Path, out: Path | None, as_json: bool) -> None:
         click.echo(f"wrote {printable(str(written))}")
 
 
-@click.command("report", short_help="Make a study's tables and figures.")
+@click.command(
+    "report",
+    cls=Verb,
+    short_help="Make a study's tables and figures.",
+    epilog=examples("dest study report runs/study"),
+)
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option(
     "--out",

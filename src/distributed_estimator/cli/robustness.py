@@ -10,14 +10,18 @@ import click
 from ..analysis.accuracy import ATTACK_NAMES, AccuracyPoint, percent
 from ..training.config import AttackConfig
 from ..views import duration
-from ._options import FOLDER, PATH, json_option, options_of, take
+from ._options import FOLDER, PATH, Verb, examples, json_option, options_of, take
 from ._output import print_files, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from ..training.robustness import RobustnessResult
 
 
-@click.command(short_help="Measure a trained network's accuracy under noise and attack.")
+@click.command(
+    cls=Verb,
+    short_help="Measure a trained network's accuracy under noise and attack.",
+    epilog=examples("dest robustness runs/iris --attack fgsm --epsilon 0,0.1,0.2"),
+)
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @options_of(AttackConfig)
 @click.option("--exact", is_flag=True, help="Without shots, whatever the run was trained with.")

@@ -25,6 +25,8 @@ from ..training.settings import Config, Count, about
 from ..views import counted, duration
 from ._options import (
     PATH,
+    Verb,
+    examples,
     json_option,
     options_of,
     policy_options,
@@ -91,7 +93,14 @@ class SimulateSettings(Config):
     seed: Annotated[Annotated[int, Meta(ge=0)], about("Of tasks, services and delays.")] = 7
 
 
-@click.command(short_help="Simulate a run on any number of workers.")
+@click.command(
+    cls=Verb,
+    short_help="Simulate a run on any number of workers.",
+    epilog=examples(
+        "dest simulate --service lognormal:0.02,0.5 --workers 1,16,256",
+        "dest simulate --records trace/tasks.jsonl --workers 1,2,4 --speculate",
+    ),
+)
 @click.option(
     "--records",
     type=PATH,

@@ -14,7 +14,7 @@ from msgspec import Meta
 from ..errors import InputError, TrainingStoppedError
 from ..training.config import Pipeline
 from ..views import counted
-from ._options import FOLDER, PATH, TEXT_PATH, FieldType, json_option
+from ._options import FOLDER, PATH, TEXT_PATH, FieldType, Verb, examples, json_option
 from ._output import (
     note,
     print_json,
@@ -42,7 +42,14 @@ def study() -> None:
 study.add_command(study_report)
 
 
-@study.command(short_help="Run a study, or go on with one.")
+@study.command(
+    cls=Verb,
+    short_help="Run a study, or go on with one.",
+    epilog=examples(
+        "dest study run paper --out runs/study --dry-run",
+        "dest study run study.yaml --out runs/study --only accuracy",
+    ),
+)
 @click.argument("source", metavar="paper|FILE", type=TEXT_PATH)
 @click.option(
     "--out",
@@ -243,7 +250,11 @@ def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bo
         note("try these again with --retry-failed")
 
 
-@study.command(short_help="Pack a study's records into an archive.")
+@study.command(
+    cls=Verb,
+    short_help="Pack a study's records into an archive.",
+    epilog=examples("dest study pack runs/study"),
+)
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option(
     "--out",

@@ -22,6 +22,8 @@ from ..views import duration
 from ._options import (
     PATH,
     TEXT_PATH,
+    Verb,
+    examples,
     is_given,
     json_option,
     options_of,
@@ -47,7 +49,15 @@ _SHORT = {name: alias for alias, name in ALIASES.items()}
 _NAMES = ", ".join(_SHORT.get(name, name) for name in WORKLOADS)
 
 
-@click.command(short_help="Train a quantum neural network on a data set.")
+@click.command(
+    cls=Verb,
+    short_help="Train a quantum neural network on a data set.",
+    epilog=examples(
+        "dest train iris --cuts 3 --shots 1024 --maxiter 60 --out runs/iris",
+        "dest train mnist --features 8 --cuts 3 --track tensorboard",
+        "dest train --resume runs/mnist",
+    ),
+)
 @click.argument("workload", required=False, metavar="WORKLOAD")
 @options_of(
     WorkloadConfig,

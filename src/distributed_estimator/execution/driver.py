@@ -177,6 +177,7 @@ class Conditions:
         stragglers: Delays to inject.
         journal: Keeps results, and has those of an earlier run of the same tasks.
         watch: Called with every attempt.
+        progress: Called with the tasks that are done and all there are, at first and with each.
         stop: Ends the run early.
         clock: Seconds.
         patient: Whether tasks may wait in a queue for days: none counts as hung then, unless the
@@ -187,6 +188,7 @@ class Conditions:
     stragglers: Stragglers | None = None
     journal: Journal | None = None
     watch: Callable[[Attempt], None] | None = None
+    progress: Callable[[int, int], None] | None = None
     stop: Stop | None = None
     clock: Callable[[], float] = time.perf_counter
     patient: bool = False
@@ -245,6 +247,8 @@ def run_tasks(
         conditions.stop.check()
     tally = Tally()
     left = list(range(len(assignment.tasks)))
+    if conditions.progress is not None:
+        fold = _counted(fold, len(left), conditions.progress)
     if conditions.journal is not None:
         tally.known = tuple(_fold_known(assignment, fold, conditions.journal))
         known = set(tally.known)
@@ -258,6 +262,20 @@ def run_tasks(
         with one_thread() if pool.in_process else nullcontext():
             _Run(pool, assignment, left, fold, conditions, tally).run()
     return tally
+
+
+def _counted(fold: Fold, total: int, progress: Callable[[int, int], None]) -> Fold:
+    """The same fold, which reports how many tasks are done."""
+    done = 0
+    progress(done, total)
+
+    def counted(number: int, arrays: Arrays, others_run: bool) -> None:
+        nonlocal done
+        fold(number, arrays, others_run)
+        done += 1
+        progress(done, total)
+
+    return counted
 
 
 def _fold_known(assignment: Assignment, fold: Fold, journal: Journal) -> Iterator[int]:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from ..errors import InputError, MissingExtraError, named
+from ..errors import InputError, MissingExtraError, close_to, named
 from ..records import given_path
 from ..training.config import AttackConfig, LearningRate, Optimizer, Pipeline, PoolName
 from ..training.models import ModelConfig, build_model
@@ -32,7 +32,6 @@ from ..training.settings import (
     Seed,
     Shots,
     Workers,
-    close_to,
 )
 
 try:

@@ -9,13 +9,13 @@ from itertools import product
 from typing import Any, Literal
 
 from ..backends.fleet import DeviceSpec
-from ..errors import InputError
+from ..errors import InputError, close_to
 from ..execution.policies import Policy
 from ..execution.stragglers import Constant, Stragglers
 from ..training.config import AttackConfig, Pipeline, TrainingConfig
 from ..training.models import ModelConfig, feature_range, labels_for_cuts
 from ..training.policies import PolicySettings
-from ..training.settings import close_to, from_dict
+from ..training.settings import from_dict
 from ..training.workloads import WorkloadConfig
 from ..views import counted
 from .config import (

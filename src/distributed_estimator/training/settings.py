@@ -8,9 +8,8 @@ Both serve Python (a constructor checks its arguments), files (`Reader`) and the
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from inspect import cleandoc
@@ -30,7 +29,7 @@ import msgspec
 from msgspec import Meta
 
 from ..checks import MOST_WORKERS
-from ..errors import InputError, named, shortened
+from ..errors import InputError, close_to, named, shortened
 
 Place = tuple[str | int, ...]
 """Keys and positions from the root of a document to a value."""
@@ -52,9 +51,11 @@ Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 """A seed that every library takes."""
 
 
-def about(text: str | None = None, option: str | None = None) -> Meta:
-    """A field's help, where it does not stand in the docstring, and the name of its option."""
-    return Meta(description=text, extra=None if option is None else {"option": option})
+def about(text: str | None = None, option: str | None = None, metavar: str | None = None) -> Meta:
+    """A field's help, where it does not stand in the docstring; name and value of its option."""
+    given = {"option": option, "metavar": metavar}
+    extra = {name: each for name, each in given.items() if each is not None}
+    return Meta(description=text, extra=extra or None)
 
 
 class Config:
@@ -255,17 +256,6 @@ def number_hint(text: str) -> str:
         ", without quotes, in digits from 0 to 9 (at most 18, none of them a zero before others) "
         "and with a point before an exponent: 1.0e-3, not 1e-3"
     )
-
-
-def close_to(word: str, known: Sequence[str]) -> str:
-    """A hint for a message: what may have been meant, or all there is.
-
-    Example:
-        >>> close_to("sheds", ["seeds", "cuts"]), close_to("x", ["seeds", "cuts"])
-        ('did you mean `seeds`?', 'use some of seeds, cuts')
-    """
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.65)
-    return f"did you mean `{found[0]}`?" if found else f"use some of {', '.join(known)}"
 
 
 def path(place: Place) -> str:
