@@ -124,6 +124,8 @@ class EstimatorOptions:
     error_norm: ErrorNorm = "max"
     mitigation: Mitigation | None = None
 
+    __repr__ = changed
+
     def __post_init__(self) -> None:
         for name, least, otherwise in (
             ("shots", 1, ", or None to meet a precision"),
@@ -167,7 +169,7 @@ class EstimatorOptions:
         check_kind("mitigation", self.mitigation, Mitigation | None, expected)
 
 
-class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
+class EstimatorJob(Shown, BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
     """A run of the estimator as Qiskit's job; `stop` ends it early."""
 
     def __init__(
@@ -181,9 +183,12 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
         future.add_done_callback(lambda _: over.set())
         register(self)
 
-    def __repr__(self) -> str:
-        pubs, status = counted(self._num_pubs, "PUB"), self.status().name
-        return f"<EstimatorJob: {pubs}, {status}, {self.job_id()}>"
+    def _facts(self) -> dict[str, str]:
+        return {
+            "PUBs": str(self._num_pubs),
+            "status": self.status().name,
+            "id": self.job_id(),
+        }
 
     def _renew_in_fork(self) -> None:
         """A run that is not over goes on in the parent alone."""

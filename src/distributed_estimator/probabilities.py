@@ -64,6 +64,11 @@ class Probabilities(Shown):
         taken = np.take_along_axis(excess, np.maximum(kept, 1) - 1, axis=-1)
         return np.maximum(self.values - taken, 0.0)
 
+    def _line(self) -> str:
+        error = float(np.max(self.stderrs, initial=0.0))
+        qubits = ", ".join(map(str, reversed(self.qubits)))
+        return f"{self.values.size} outcomes of qubits {qubits}; largest standard error {error:.2g}"
+
     def _facts(self) -> Mapping[str, str]:
         """The likeliest outcomes, the last of the qubits on the left as in Qiskit's bit strings."""
         facts = {"qubits": ", ".join(map(str, reversed(self.qubits)))}

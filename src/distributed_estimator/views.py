@@ -20,14 +20,20 @@ _TOTALS = ("shots_total", "num_subexperiments", "num_circuits", "missing", "t_to
 
 
 class Shown:
-    """Shows what it is and its `_facts`, each with a name."""
+    """Shows what it is and its `_facts`: in one line, as a table of text, and in notebooks."""
 
     __slots__ = ()
 
     def _facts(self) -> Mapping[str, str]:
         raise NotImplementedError
 
+    def _line(self) -> str:
+        return "; ".join(f"{name} {fact}" for name, fact in self._facts().items())
+
     def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._line()}>"
+
+    def __str__(self) -> str:
         facts = self._facts()
         width = max(map(len, facts), default=0) + 2
         lines = (f"  {name:<{width}}{fact}" for name, fact in facts.items())
@@ -50,12 +56,26 @@ class EstimatorPubResult(Shown, PubResult):
     def _facts(self) -> Mapping[str, str]:
         return _facts_of({"value": self})
 
+    def _line(self) -> str:
+        return _line_of([self], self._facts())
+
 
 class EstimatorResult(Shown, PrimitiveResult[PubResult]):
     """Qiskit's result of a run, which shows values, standard errors and what they took."""
 
     def _facts(self) -> Mapping[str, str]:
         return _facts_of({f"PUB {number}": pub for number, pub in enumerate(self)})
+
+    def _line(self) -> str:
+        return f"{counted(len(self), 'PUB')}; {_line_of(list(self), self._facts())}"
+
+
+def _line_of(pubs: Sequence[PubResult], facts: Mapping[str, str]) -> str:
+    """The value, or how many there are, and the facts that matter most."""
+    count = sum(np.size(pub.data.evs) for pub in pubs)
+    first = next(iter(facts.values())) if count == 1 else counted(count, "value")
+    names = [name for name in ("precision", "shots", "cuts") if name in facts]
+    return "; ".join([first, *(f"{name} {facts[name]}" for name in names)])
 
 
 def _facts_of(results: Mapping[str, PubResult]) -> dict[str, str]:
