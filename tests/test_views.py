@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
-from qiskit.primitives import PrimitiveResult, PubResult
+from qiskit.primitives import PrimitiveResult, PubResult, StatevectorSampler
 
 from distributed_estimator import (
     AutoCut,
@@ -202,3 +203,21 @@ def test_probabilities_of_several_bindings_show_their_shape():
     circuit.ry(Parameter("a"), [0, 1])
     found = estimator("AB").probabilities(circuit, [0, 1], [[0.1], [0.2], [0.3]], precision=0)
     assert facts(found)["values"] == "an array of shape (3, 4)"
+
+
+def test_stages_and_jobs_are_logged_in_single_lines(caplog: pytest.LogCaptureFixture):
+    own = DistributedEstimator("AABB", StatevectorSampler(seed=1), workers=1)
+    with caplog.at_level(logging.INFO, "distributed_estimator"):
+        own.run([(chain(), "ZZZZ")], precision=0.1).result()
+    assert not caplog.messages
+    with caplog.at_level(logging.DEBUG, "distributed_estimator"):
+        result = own.run([(chain(), "ZZZZ")], precision=0.1).result()
+    lines, query = caplog.messages, result[0].metadata["query_id"]
+    assert not any("\n" in line for line in lines)
+    assert lines[0].startswith(f"query {query}: known plan <CutPlan: 4 qubits in 2 fragments")
+    sent = [line for line in lines if re.fullmatch(r"job \d+ sent: \d+ tasks, first", line)]
+    back = [line for line in lines if re.match(r"job \d+ back from worker 0 after .*, 0 f", line)]
+    assert 2 <= len(sent) == len(back)
+    assert sum(line.endswith("round 0 has 2 tasks") for line in lines) == 1
+    shots = result[0].metadata["shots_total"]
+    assert lines[-1].startswith(f"query {query}: 1 queries, {shots} shots; partition ")
