@@ -293,7 +293,7 @@ def test_a_design_from_a_very_large_pilot_is_near_the_oracle_and_not_below(
     with DistributedEstimator(case.labels, workers=1, options=options) as estimator:
         pub = (case.circuit, case.observable, case.bindings[0])
         result = estimator.run([pub]).result()[0]
-    shots = result.metadata["shots_total"] - result.metadata["design"]["pilot_shots"]
+    shots = result.metadata["shots_total"] - result.record.design.pilot_shots
     price = float(result.data.stds) ** 2 * shots
     assert 0.99 <= price / fewest(case)[0] <= 1.12
 

@@ -10,6 +10,7 @@ From the caller's side to the device's and back::
     subexperiments  what is run of a fragment, with how many shots, as which tasks
     execution       when and where tasks run: policies, the dispatcher, pools, the journal
     backends        how they run: a local simulator, any Qiskit sampler, several of these, a fleet
+    results         what a run returns
     reconstruction  values, standard errors and derivatives from fragment tensors
     records         what is written down: query, task, training and device records
     reference       the paper's own pipeline, for comparison
@@ -19,7 +20,7 @@ From the caller's side to the device's and back::
     analysis        tables, charts, reports and the cost model, from records alone
     cli             the command `dest`, one module a verb
     checks, errors, forks   arguments refused, the exception tree, what starts afresh in a fork
-    views           what results and estimators show of themselves
+    views           what objects show of themselves
 """
 
 import logging

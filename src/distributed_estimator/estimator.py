@@ -42,8 +42,9 @@ from .forks import Lock, register
 from .pipeline import Evaluation, Pipeline, Prepared, Price, Request
 from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
-from .records import RecordWriter, new_run_id, to_dict
+from .records import RecordWriter, new_run_id
 from .records.files import writer_of
+from .results import EstimatorPubResult, EstimatorResult, brief
 from .subexperiments import (
     MOST_SHOTS,
     Accuracy,
@@ -54,7 +55,7 @@ from .subexperiments import (
     Norms,
     ServiceBackend,
 )
-from .views import EstimatorPubResult, EstimatorResult, Shown, changed, changes, counted
+from .views import Shown, changed, changes, counted
 
 if TYPE_CHECKING:
     from .backends.noise import NoisePrice
@@ -401,10 +402,11 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
                 no other: sums and means then have errors that add in quadrature.
 
         Returns:
-            A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors) and the
-            fields of the query record as `metadata`, with the `product_formulas`: instructions of
-            the circuit that ran as product formulas of terms not known to commute; and with the
-            `reached_precision`, the `error_norm` of the PUB's standard errors. Values of one
+            A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors), the whole
+            query record as `record`, and its most important fields as `metadata`, with the
+            `product_formulas`: instructions of the circuit that ran as product formulas of terms
+            not known to commute; and with the `reached_precision`, the `error_norm` of the PUB's
+            standard errors. Values of one
             `run` share noise: equal bindings of a fragment run once, so that the same query asked
             twice gives the same number twice. The standard error of every single value is right;
             for that of a sum or mean of values, ask for the `covariance`, or for `independent`
@@ -616,7 +618,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         finally:
             self._end(stop)
         values, stderrs = found.values.reshape(shape), found.stderrs.reshape(shape)
-        return Probabilities(chosen, values, stderrs, to_dict(found.record))
+        return Probabilities(chosen, values, stderrs, brief(found.record), found.record)
 
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.
@@ -817,7 +819,7 @@ def _apart(request: Request) -> Request:
 def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> Iterable[PubResult]:
     """The part of a batch's results that belongs to each PUB."""
     metadata = {
-        **to_dict(evaluation.record),
+        **brief(evaluation.record),
         "target_precision": accuracy.precision,
         "error_norm": accuracy.norm,
         "product_formulas": list(evaluation.product_formulas),
@@ -833,7 +835,8 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
         )
         norms = Norms.of_groups(np.zeros(pub.size, dtype=np.intp), accuracy.norm)
         reached = float(norms.of(stderrs).max(initial=0.0))
-        yield EstimatorPubResult(data, metadata={**metadata, "reached_precision": reached})
+        metadata = {**metadata, "reached_precision": reached}
+        yield EstimatorPubResult(data, metadata, evaluation.record)
         start = stop
 
 

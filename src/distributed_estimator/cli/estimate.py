@@ -17,7 +17,7 @@ from ..errors import InputError, PrecisionWarning, RecordError
 from ..estimator import DistributedEstimator
 from ..execution import make_pool
 from ..probabilities import Probabilities
-from ..records import read_records
+from ..records import read_records, to_dict
 from ..training.policies import StragglerSettings, check_address
 from ..views import counted, with_error
 from ._devices import NoiseSettings, device_option, find_device, noise_options
@@ -160,11 +160,14 @@ def estimate(
     ):
         if qubits is not None:
             found = estimator.probabilities(query.circuit, qubits, binding)
-            answer, metadata = _probabilities_as_dict(found), found.metadata
+            answer, record = _probabilities_as_dict(found), found.record
+            metadata = found.metadata
         else:
             pub = (query.circuit, list(query.observables), binding)
             result = estimator.run([pub]).result()[0]
-            answer, metadata = _values_as_dict(query, result.data), dict(result.metadata)
+            answer, record = _values_as_dict(query, result.data), result.record
+            metadata = result.metadata
+    assert record is not None, "results of a run have one"
     for text in (*query.notes, *(str(warning.message) for warning in caught)):
         note(text)
     # A query whose tasks were all in the journal ran none.
@@ -175,7 +178,7 @@ def estimate(
         "devices": list(device),
         "mitigation": metadata.get("mitigation"),
         "stages": stages_as_dict(stages_of(metadata)),
-        "record": metadata,
+        "record": {**to_dict(record), **metadata},
         "files": written,
         "notes": list(query.notes),
     }
