@@ -21,8 +21,6 @@ from qiskit.primitives import (
     BaseSamplerV2,
     DataBin,
     EstimatorPubLike,
-    PrimitiveResult,
-    PubResult,
 )
 from qiskit.providers import BackendV2, JobStatus
 
@@ -170,12 +168,10 @@ class EstimatorOptions:
         check_kind("mitigation", self.mitigation, Mitigation | None, expected)
 
 
-class EstimatorJob(Shown, BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
+class EstimatorJob(Shown, BasePrimitiveJob[EstimatorResult, JobStatus]):
     """A run of the estimator as Qiskit's job; `stop` ends it early."""
 
-    def __init__(
-        self, future: Future[PrimitiveResult[PubResult]], stop: Stop, num_pubs: int
-    ) -> None:
+    def __init__(self, future: Future[EstimatorResult], stop: Stop, num_pubs: int) -> None:
         super().__init__(str(uuid4()))
         self._future = future
         self._stop = stop
@@ -202,7 +198,7 @@ class EstimatorJob(Shown, BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus
                 )
             )
 
-    def result(self) -> PrimitiveResult[PubResult]:
+    def result(self) -> EstimatorResult:
         """Wait for the result; raises what the run raised. Ctrl-C meanwhile cancels the run."""
         try:
             return self._future.result()
@@ -425,7 +421,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         kinds = covariance, independent
         stop = self._begin()
         run = self.next_run()
-        future: Future[PrimitiveResult[PubResult]] = Future()
+        future: Future[EstimatorResult] = Future()
         if self._is_brief(read, accuracies):
             try:
                 future.set_result(self._run(read, accuracies, run, stop, *kinds))
@@ -763,9 +759,9 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         stop: Stop,
         covariance: bool,
         independent: bool,
-    ) -> PrimitiveResult[PubResult]:
+    ) -> EstimatorResult:
         begun = self.pipeline.conditions.clock()
-        results: dict[int, PubResult] = {}
+        results: dict[int, EstimatorPubResult] = {}
         metadata: dict[str, Any] = {"version": 2}
         ends = np.cumsum([0, *(pub.size for pub in pubs)])
         if covariance:
@@ -816,7 +812,9 @@ def _apart(request: Request) -> Request:
     return replace(request, batch=request.batch.with_own_bindings(), independent=True)
 
 
-def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> Iterable[PubResult]:
+def _split(
+    evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy
+) -> Iterable[EstimatorPubResult]:
     """The part of a batch's results that belongs to each PUB."""
     metadata = {
         **brief(evaluation.record),

@@ -55,7 +55,7 @@ class EstimatorPubResult(Shown, PubResult):
         return _line_of([self], self._facts())
 
 
-class EstimatorResult(Shown, PrimitiveResult[PubResult]):
+class EstimatorResult(Shown, PrimitiveResult[EstimatorPubResult]):
     """Qiskit's result of a run, which shows values, standard errors and what they took."""
 
     def _facts(self) -> Mapping[str, str]:
