@@ -35,6 +35,7 @@ from benchmarks.figure import (
 )
 from benchmarks.noise import LEAST, MITIGATIONS
 from benchmarks.overhead import POLICIES, VirtualRun
+from benchmarks.startup import COMMANDS
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.execution import TaskSpec, make_pool, run_tasks
 from distributed_estimator.execution.dispatcher import Dispatcher
@@ -128,6 +129,13 @@ def test_a_smoke_run_of_stragglers_holds_every_policy_and_the_bound() -> None:
     assert nominal == pytest.approx([60 * 0.02 / 8, 60 * 0.02 / 0.8 / 8])
     assert all(m >= n for m, n in zip(measured, nominal, strict=True))
     assert all(row["seconds"] >= 8 * 0.02 for row in document["rows"])
+
+
+@pytest.mark.soak
+def test_a_smoke_run_of_startup_times_every_command_but_the_training() -> None:
+    figures = figures_of(smoke_run("startup"))
+    for name in COMMANDS.keys() - {"dest train iris"}:
+        assert figures[f"{name}: processor time"] > 0
 
 
 @pytest.mark.soak
