@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := --shots 1024 --maxiter 60 --workers 8 --optimizer adam --seed 7
-BENCHMARKS := query train_step cuts training accuracy scaling stragglers overhead cost_model shots fragment search wide peers
+BENCHMARKS := startup query train_step cuts training accuracy scaling stragglers overhead cost_model shots fragment search wide peers
 
 # Small circuits in parallel tasks: threads inside the linear algebra only get in each other's way.
 export OMP_NUM_THREADS := 1

@@ -1,6 +1,6 @@
 """The command `dest` from its first moment, so that Ctrl-C is understood before Qiskit is imported.
 
-It is outside the package, since importing any part of that takes a second or more.
+It is outside the package, so that nothing else has to be imported first.
 """
 
 from __future__ import annotations

@@ -29,8 +29,14 @@ from qiskit.circuit.library import (
     RZZGate,
     XGate,
 )
-from qiskit.primitives import BaseSamplerV2, StatevectorSampler
+from qiskit.primitives import (
+    BaseSamplerV1,
+    BaseSamplerV2,
+    StatevectorEstimator,
+    StatevectorSampler,
+)
 from qiskit.primitives.containers.observables_array import ObservablesArray
+from qiskit.providers.basic_provider import BasicProvider
 from qiskit.quantum_info import (
     Kraus,
     Operator,
@@ -42,6 +48,7 @@ from qiskit.quantum_info import (
 from qiskit.synthesis import MatrixExponential, QDrift
 from qiskit_addon_cutting.instructions import CutWire, Move
 from qiskit_addon_cutting.qpd import QPDBasis, SingleQubitQPDGate, TwoQubitQPDGate
+from qiskit_aer import AerSimulator
 from qiskit_aer.library import SaveStatevector
 from qiskit_machine_learning.circuit.library import raw_feature_vector
 
@@ -533,6 +540,11 @@ def test_true_is_no_number(make):
 WHOLE = "`{}` is .*: .*whole number of at least {}"
 
 
+class FirstSampler(BaseSamplerV1):
+    def _run(self, *_args, **_options):
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "values", "match"),
     [
@@ -566,8 +578,32 @@ WHOLE = "`{}` is .*: .*whole number of at least {}"
         (
             DistributedEstimator,
             "backend",
-            ["aer", 5, object()],
+            [5, object(), AerSimulator],
             "`backend` is .*: give an instance of any Qiskit",
+        ),
+        (
+            DistributedEstimator,
+            "backend",
+            ["aer"],
+            r"`backend` is 'aer': give the device itself, such as AerSimulator\(\)",
+        ),
+        (
+            DistributedEstimator,
+            "backend",
+            [StatevectorEstimator(), DistributedEstimator()],
+            r"`backend` is .*Estimator.*: fragments need a sampler; .* SamplerV2\.from_backend",
+        ),
+        (
+            DistributedEstimator,
+            "backend",
+            [FirstSampler()],
+            "is an object of the class FirstSampler: its interface is that of Qiskit 1; give a",
+        ),
+        (
+            DistributedEstimator,
+            "backend",
+            [BasicProvider()],
+            r"is an object of the class BasicProvider: give one of .* `backends\(\)` lists",
         ),
         (
             DistributedEstimator,

@@ -35,6 +35,7 @@ from benchmarks.figure import (
 )
 from benchmarks.noise import LEAST, MITIGATIONS
 from benchmarks.overhead import POLICIES, VirtualRun
+from benchmarks.startup import COMMANDS
 from distributed_estimator import DistributedEstimator, EstimatorOptions
 from distributed_estimator.execution import TaskSpec, make_pool, run_tasks
 from distributed_estimator.execution.dispatcher import Dispatcher
@@ -128,6 +129,13 @@ def test_a_smoke_run_of_stragglers_holds_every_policy_and_the_bound() -> None:
     assert nominal == pytest.approx([60 * 0.02 / 8, 60 * 0.02 / 0.8 / 8])
     assert all(m >= n for m, n in zip(measured, nominal, strict=True))
     assert all(row["seconds"] >= 8 * 0.02 for row in document["rows"])
+
+
+@pytest.mark.soak
+def test_a_smoke_run_of_startup_times_every_command_but_the_training() -> None:
+    figures = figures_of(smoke_run("startup"))
+    for name in COMMANDS.keys() - {"dest train iris"}:
+        assert figures[f"{name}: processor time"] > 0
 
 
 @pytest.mark.soak
@@ -293,7 +301,7 @@ def test_a_design_from_a_very_large_pilot_is_near_the_oracle_and_not_below(
     with DistributedEstimator(case.labels, workers=1, options=options) as estimator:
         pub = (case.circuit, case.observable, case.bindings[0])
         result = estimator.run([pub]).result()[0]
-    shots = result.metadata["shots_total"] - result.metadata["design"]["pilot_shots"]
+    shots = result.metadata["shots_total"] - result.record.design.pilot_shots
     price = float(result.data.stds) ** 2 * shots
     assert 0.99 <= price / fewest(case)[0] <= 1.12
 

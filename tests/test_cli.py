@@ -1080,8 +1080,12 @@ def path_parameters() -> list[tuple[tuple[str, ...], click.Parameter]]:
         for parameter in command.params:
             if isinstance(parameter.type, click.Path):
                 yield words, parameter
-        for name, verb in getattr(command, "commands", {}).items():
-            yield from below(verb, (*words, name))
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                verb = command.get_command(context, name)
+                assert verb is not None
+                yield from below(verb, (*words, name))
 
     return list(below(command, ()))
 

@@ -271,7 +271,7 @@ def test_three_cuts_on_one_fragment_scatter_as_their_standard_errors_say():
     """Six ends, whose settings are drawn where a precision rules."""
     circuit, cuts = layered(["cx", "cz", "rzz"], parameters=ParameterVector("p", 6))
     errors, stderrs, result = sample(circuit, cuts, ["ZZZ"], 12, default_precision=0.3)
-    assert result[0].metadata["design"]["drawn"] == (0,)
+    assert result[0].record.design.drawn == (0,)
     assert (stderrs <= 0.3).all()
     assert_calibrated(errors, stderrs)
     observable = random_paulis(3, 4, 1)

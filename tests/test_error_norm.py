@@ -48,9 +48,9 @@ def test_a_norm_is_met_with_fewer_shots_than_every_error(allocation):
     stderrs, metadata = norm[0].data.stds, norm[0].metadata
     assert metadata["reached_precision"] == pytest.approx(rms(stderrs), rel=1e-12)
     assert metadata["reached_precision"] <= 0.02 < stderrs.max()
-    assert metadata["design"]["stderr"] <= 0.02
-    assert (metadata["error_norm"], metadata["design"]["norm"]) == ("rms", "rms")
-    assert "norm" not in {k for k, v in largest[0].metadata["design"].items() if v is not None}
+    assert norm[0].record.design.stderr <= 0.02
+    assert (metadata["error_norm"], norm[0].record.design.norm) == ("rms", "rms")
+    assert largest[0].record.design.norm is None
     assert largest[0].metadata["reached_precision"] == largest[0].data.stds.max() <= 0.02
     assert shots_in(norm) < 0.6 * shots_in(largest)
 

@@ -40,6 +40,7 @@ from distributed_estimator.backends import StatevectorBackend
 from distributed_estimator.cutting import CutPlan
 from distributed_estimator.errors import CircuitError
 from distributed_estimator.records import QueryRecord, read_records
+from distributed_estimator.results import brief
 
 TOLERANCE = 1e-10
 
@@ -331,16 +332,16 @@ def test_a_plan_is_made_once_for_a_structure():
     instance = estimator()
     first = instance.run([(ansatz(), "ZZZZ", bindings(1))], precision=0).result()[0]
     again = instance.run([(ansatz(), "ZZZZ", bindings(2, 1))], precision=0).result()[0]
-    assert not first.metadata["plan_cached"]
-    assert not again.metadata["plan_cached"], "other Parameter objects, another circuit"
+    assert not first.record.plan_cached
+    assert not again.record.plan_cached, "other Parameter objects, another circuit"
     circuit = ansatz()
     for number in range(3):
         result = instance.run([(circuit, "ZZZZ", bindings(1, number))], precision=0).result()[0]
-        assert result.metadata["plan_cached"] == (number > 0)
+        assert result.record.plan_cached == (number > 0)
         copy = instance.run([(circuit.copy(), "ZZZZ", bindings(1))], precision=0).result()[0]
-        assert copy.metadata["plan_cached"]
+        assert copy.record.plan_cached
     other = instance.run([(circuit, "IIIX", bindings(1))], precision=0).result()[0]
-    assert not other.metadata["plan_cached"], "another observable has another light cone"
+    assert not other.record.plan_cached, "another observable has another light cone"
 
 
 def test_a_circuit_changed_in_place_is_planned_anew():
@@ -453,7 +454,7 @@ def test_bindings_that_repeat_on_a_fragment_run_once():
     circuit = ansatz()
     points = np.repeat(bindings(1), 50, axis=0)
     together = run(circuit, "ZZZZ", "AABB", points)
-    assert together.metadata["num_queries"] == 50
+    assert together.record.num_queries == 50
     alone = run(circuit, "ZZZZ", "AABB", points[0])
     assert together.metadata["num_subexperiments"] == alone.metadata["num_subexperiments"]
     first = [number for number, p in enumerate(circuit.parameters) if p.index in (0, 1)]
@@ -474,27 +475,25 @@ def test_metadata_is_the_record_and_the_record_says_what_ran(tmp_path):
     result = sampled("AABB", workers=3, log=path).run(
         [(circuit, ["ZZZZ", "XXXX"], bindings(7)[:, None])]
     )
-    metadata = result.result()[0].metadata
-    (record,) = queries(path)
-    for name, told in vars(record).items():
-        if name in ("circuit", "value", "stderr", "straggler"):
-            continue
-        assert metadata[name] == told, name
-    assert metadata["circuit"]["num_qubits"] == 4
-    assert metadata["circuit"]["depth"] == circuit.depth()
-    assert metadata["num_queries"] == 14
-    assert metadata["partition_label"] == "AABB"
-    assert (metadata["num_cuts"], metadata["num_fragments"], metadata["num_terms"]) == (1, 2, 6)
+    metadata, record = result.result()[0].metadata, result.result()[0].record
+    assert queries(path) == [record]
+    assert all(getattr(record, name) == value for name, value in brief(record).items())
+    assert brief(record).items() <= metadata.items()
+    assert record.circuit.num_qubits == 4
+    assert record.circuit.depth == circuit.depth()
+    assert record.num_queries == 14
+    assert record.partition_label == "AABB"
+    assert (metadata["num_cuts"], metadata["num_fragments"], record.num_terms) == (1, 2, 6)
     assert (metadata["shots"], metadata["precision"], metadata["seed"]) == (100, None, 7)
     assert metadata["shots_total"] == 100 * metadata["num_subexperiments"]
     # Five settings a fragment, two bases, seven bindings.
     assert metadata["num_circuits"] == 2 * 5 * 2
     assert metadata["num_subexperiments"] == 7 * metadata["num_circuits"]
     assert (metadata["backend"], metadata["pool"]) == ("statevector", "threads")
-    assert metadata["subexp_workers"] == 3
-    assert metadata["pipeline"] == "contracted"
-    assert metadata["quantity"] == "value"
-    assert metadata["setting_basis"] == "full"
+    assert record.subexp_workers == 3
+    assert record.pipeline == "contracted"
+    assert record.quantity == "value"
+    assert record.setting_basis == "full"
     stages = ("t_partition", "t_generate", "t_execute", "t_reconstruct")
     assert metadata["t_total"] == pytest.approx(sum(metadata[stage] for stage in stages))
     assert all(metadata[stage] > 0 for stage in stages)
@@ -504,10 +503,11 @@ def test_metadata_is_the_record_and_the_record_says_what_ran(tmp_path):
 @pytest.mark.parametrize(("basis", "circuits"), [("full", 60), ("minimal", 24)])
 def test_a_chain_with_three_cuts_takes_the_circuits_it_should(basis, circuits):
     """DESIGN: two ends of one slot and two middles of two; five or three settings a slot."""
-    metadata = run(ansatz(), "ZZZZ", "ABCD", bindings(1), setting_basis=basis).metadata
+    result = run(ansatz(), "ZZZZ", "ABCD", bindings(1), setting_basis=basis)
+    metadata = result.metadata
     assert metadata["num_cuts"] == 3
     assert metadata["num_circuits"] == metadata["num_subexperiments"] == circuits
-    assert metadata["setting_basis"] == basis
+    assert result.record.setting_basis == basis
 
 
 def test_every_batch_appends_one_record(tmp_path):

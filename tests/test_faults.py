@@ -374,7 +374,7 @@ def test_an_estimate_has_the_same_bits_where_workers_are_killed(pool, seed, tmp_
     assert_same_bits(result.data, expected)
     records = [r for r in read_records(trace) if isinstance(r, TaskRecord)]
     lost = [r for r in records if r.status == "lost"]
-    assert 0 < len(lost) == result.metadata["retries"]
+    assert 0 < len(lost) == result.record.retries
     assert all(r.cause.startswith("worker ") for r in lost)
     assert sorted(r.key for r in records if r.status == "done") == sorted(keys)
     gather(pool, tmp_path, WORKERS)
@@ -461,8 +461,8 @@ def test_an_estimate_has_the_same_bits_where_sampler_jobs_fail(pool, tmp_path):
         results.append(estimate(chosen, folder, backend, options)[0])
     first, second = results
     assert_same_bits(first.data, second.data)
-    assert first.metadata["retries"] == len(list(tmp_path.glob("job.*"))) > 10
-    assert second.metadata["retries"] == 0, "every job is known by now"
+    assert first.record.retries == len(list(tmp_path.glob("job.*"))) > 10
+    assert second.record.retries == 0, "every job is known by now"
 
 
 # --- the engine is lost ---------------------------------------------------------------------------

@@ -21,15 +21,16 @@ from distributed_estimator.cli.main import dest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "distributed_estimator"
-PUBLIC_NAMES = {
-    "AutoCut",
-    "CutAt",
-    "DistributedEstimator",
-    "EstimatorOptions",
-    "FragmentGradient",
-    "Mitigation",
-    "Zne",
+CLASSES = {
+    *("AutoCut", "CutAt", "CutPlan", "DistributedEstimator", "EstimatorOptions"),
+    *("FragmentGradient", "Mitigation", "Policy", "Zne"),
 }
+ERRORS = {
+    *("BackendError", "CheckpointError", "DeadlineError", "DistributedEstimatorError"),
+    *("InputError", "MissingExtraError", "PlanTooLargeError", "PoolError", "PrecisionWarning"),
+    *("RecordError", "RunCancelledError", "TrainingStoppedError"),
+}
+PUBLIC_NAMES = CLASSES | ERRORS
 
 # What the extras add to a lean installation. (The cutting addon itself brings Aer and the runtime.)
 EXTRAS = [
@@ -40,6 +41,10 @@ EXTRAS = [
     "sklearn",
     "torch",
     "vl_convert",
+]
+PACKAGES = [
+    *(f"{PACKAGE}.{name}" for name in ("backends", "cutting", "execution", "execution.pools")),
+    *(f"{PACKAGE}.{name}" for name in ("records", "reference", "simulation")),
 ]
 HEAVY = {
     *("scipy.linalg", "scipy.optimize", "scipy.sparse", "scipy.special", "scipy.stats"),
@@ -76,7 +81,7 @@ def run_python(code: str) -> str:
 
 def test_public_names_are_exactly_these_and_documented() -> None:
     assert sorted(distributed_estimator.__all__) == sorted(PUBLIC_NAMES)
-    assert set(dir(distributed_estimator)) >= PUBLIC_NAMES
+    assert dir(distributed_estimator) == sorted(PUBLIC_NAMES | {"__version__"})
     for name in PUBLIC_NAMES:
         exported = getattr(distributed_estimator, name)
         assert isinstance(exported, type)
@@ -84,6 +89,21 @@ def test_public_names_are_exactly_these_and_documented() -> None:
         assert exported.__doc__
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = distributed_estimator.no_such_name
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_packages_list_public_names_only(name: str) -> None:
+    package = importlib.import_module(name)
+    assert dir(package) == sorted(package.__all__)
+    assert all(hasattr(package, each) for each in dir(package))
+
+
+def test_packages_are_there_without_being_imported_one_by_one() -> None:
+    done = run_python(
+        "import distributed_estimator as package\n"
+        "print(package.execution.Eager(), package.errors.CutError, package.cutting.Cut)"
+    )
+    assert done.startswith("Eager() <class 'distributed_estimator.errors.CutError'>")
 
 
 def test_errors_have_one_base() -> None:
@@ -149,7 +169,7 @@ def test_an_import_loads_nothing_heavy_besides_qiskit() -> None:
         import json, sys
         import qiskit.primitives, qiskit.quantum_info
         before = set(sys.modules)
-        import distributed_estimator
+        from distributed_estimator import DistributedEstimator
         print(json.dumps(sorted(set(sys.modules) - before)))
         """
     )

@@ -92,13 +92,13 @@ def test_earlier_runs_take_the_place_of_pilots():
         for step in range(40):
             point = POINT + 0.01 * step
             result = reusing.run([(CIRCUIT, "ZZZZ", point)], precision=0.05).result()[0]
-            assert (result.metadata["design"]["pilot_shots"] > 0) == (step == 0)
+            assert (result.record.design.pilot_shots > 0) == (step == 0)
             z.append((result.data.evs - exact(point)) / result.data.stds)
         assert abs(np.mean(z)) < 5 / np.sqrt(40)
         far = reusing.run([(CIRCUIT, "ZZZZ", POINT + 2)], precision=0.05).result()[0]
-        assert far.metadata["design"]["pilot_shots"] > 0
+        assert far.record.design.pilot_shots > 0
         other = reusing.run([(CIRCUIT, "XXXX", POINT)], precision=0.05).result()[0]
-        assert other.metadata["design"]["pilot_shots"] > 0
+        assert other.record.design.pilot_shots > 0
         assert (
             reusing.run([(CIRCUIT, "ZZZZ", np.zeros((0, len(POINT))))]).result()[0].data.evs.size
             == 0

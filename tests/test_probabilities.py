@@ -118,7 +118,7 @@ def test_a_precision_is_met(cuts, sampler, tmp_path):
     assert found.metadata["precision"] == 0.01
     records = [record for record in read_records(log) if record.kind == "query"]
     assert found.metadata["shots_total"] == sum(record.shots_total for record in records)
-    assert found.metadata["value"]["count"] == 4
+    assert found.record.value.count == 4
 
 
 def test_a_precision_is_that_of_every_probability_whatever_the_norm():
@@ -141,7 +141,7 @@ def test_shots_are_divided_where_they_count():
             circuit, [3, 1, 2], values, precision=0.02
         )
         assert found.stderrs.max() <= 0.02
-        assert found.metadata["design"]["allocation"] == allocation
+        assert found.record.design.allocation == allocation
         shots[allocation] = found.metadata["shots_total"]
         # 40 bindings of 8 outcomes: means beyond 5 standard errors once in 200,000 seeds.
         errors = found.values - expected
@@ -178,7 +178,7 @@ def test_a_tensor_without_room_for_covariances():
         )
         for limit in (None, 50_000)
     )
-    assert (whole.metadata["stderr_first_order"], first.metadata["stderr_first_order"]) == (0, 16)
+    assert (whole.record.stderr_first_order, first.record.stderr_first_order) == (0, 16)
     assert first.values == pytest.approx(whole.values, abs=1e-12)
     assert first.stderrs == pytest.approx(whole.stderrs, rel=0.1, abs=1e-3)
 

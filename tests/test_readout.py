@@ -109,7 +109,7 @@ def test_settings_that_are_drawn_have_errors_of_readout_taken_out(monkeypatch):
     pub = circuit, observables(3), points[:, None]
     exact = DistributedEstimator(labels).run([pub], precision=0).result()[0].data.evs
     result = estimator(labels).run([pub], precision=0.05).result()[0]
-    assert result.metadata["design"]["drawn"]
+    assert result.record.design.drawn
     z = (result.data.evs - exact) / result.data.stds
     assert np.abs(z.mean(axis=0)).max() < 5 / np.sqrt(12)
     assert (z**2).mean(axis=0).max() < 1 + 5 * np.sqrt(2 / 12)
@@ -124,7 +124,7 @@ def test_what_calibrations_add_is_the_same_where_settings_are_drawn(monkeypatch)
         monkeypatch.setattr(shots, "LARGEST_DENSE", most)
         own = estimator(labels, noise=Misread(flips=FLIPS, calibration=40_000))
         result = own.run([pub], precision=0.02).result()[0]
-        assert bool(result.metadata["design"]["drawn"]) == (not most)
+        assert bool(result.record.design.drawn) == (not most)
         added.append(result.metadata["mitigation"]["readout_stderr"])
     assert added[0] == pytest.approx(added[1], rel=0.2)
 
@@ -249,7 +249,7 @@ def test_pilots_are_used_again_where_readout_is_mitigated():
     exact = DistributedEstimator(labels).run([pub], precision=0).result()[0].data.evs
     own = estimator(labels, reuse_pilots=True)
     first, second = (own.run([pub], precision=0.05).result()[0] for _ in range(2))
-    assert first.metadata["design"]["pilot_shots"] > second.metadata["design"]["pilot_shots"] == 0
+    assert first.record.design.pilot_shots > second.record.design.pilot_shots == 0
     z = (second.data.evs - exact) / second.data.stds
     assert np.abs(z.mean(axis=0)).max() < 5 / np.sqrt(100)
 

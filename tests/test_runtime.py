@@ -102,7 +102,7 @@ def test_the_same_bits_on_any_number_of_workers(pool, workers, expected):
 def test_the_same_bits_under_every_policy(policy, expected):
     result = run(workers=4, policy=Policy(subexperiments=1, **policy))
     assert_same_bits(result.data, expected)
-    assert result.metadata["policy"] == Policy(subexperiments=1, **policy).name
+    assert result.record.policy == Policy(subexperiments=1, **policy).name
 
 
 def test_the_same_bits_with_stragglers_and_speculation(expected):
@@ -113,11 +113,11 @@ def test_the_same_bits_with_stragglers_and_speculation(expected):
         stragglers=Stragglers(0.02, Constant(0.05)),
     )
     assert_same_bits(result.data, expected)
-    injected = result.metadata["straggler"]
-    assert injected["injected"] > 0
+    injected = result.record.straggler
+    assert injected.injected > 0
     # Less than 50 ms each, as late attempts are withdrawn.
-    assert 0 < injected["injected_seconds"] < 0.05 * injected["injected"]
-    assert injected["p"] == 0.02
+    assert 0 < injected.injected_seconds < 0.05 * injected.injected
+    assert injected.p == 0.02
 
 
 class Flaky(StatevectorBackend):
@@ -137,7 +137,7 @@ def test_the_same_bits_when_every_task_fails_once(expected):
     policy = Policy(subexperiments=1, retry=Retry(backoff=0.0))
     result = run(policy=policy, backend=Flaky())
     assert_same_bits(result.data, expected)
-    assert result.metadata["retries"] == len(Flaky.seen) > 100
+    assert result.record.retries == len(Flaky.seen) > 100
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_a_task_that_hangs_is_run_elsewhere(hanging, expected):
     policy = Policy(subexperiments=1, retry=Retry(timeout=0.3, backoff=0.0))
     result = run(workers=1, policy=policy, backend=hanging)
     assert_same_bits(result.data, expected)
-    assert result.metadata["retries"] >= 1
+    assert result.record.retries >= 1
 
 
 def test_a_run_can_be_cancelled_while_it_runs(hanging):
@@ -279,9 +279,9 @@ def test_every_attempt_is_recorded(tmp_path):
     assert {r.key for r in done} == {r.key for r in failed} == Flaky.seen
     assert len(done) == len(failed) == len(Flaky.seen)
     assert sum(r.subexperiments for r in done) == result.metadata["num_subexperiments"]
-    assert sum(r.injected_delay > 0 for r in records) == result.metadata["straggler"]["injected"]
+    assert sum(r.injected_delay > 0 for r in records) == result.record.straggler.injected
     assert sum(r.injected_delay for r in records) == pytest.approx(
-        result.metadata["straggler"]["injected_seconds"]
+        result.record.straggler.injected_seconds
     )
     assert {r.query_id for r in records} == {result.metadata["query_id"]}
     assert {r.worker for r in records} <= {"0", "1", "2"}
@@ -331,7 +331,7 @@ def test_damaged_results_are_not_folded_in(expected):
     policy = Policy(subexperiments=1, retry=Retry(backoff=0.0))
     result = run(policy=policy, backend=Damaging())
     assert_same_bits(result.data, expected)
-    assert result.metadata["retries"] == len(Damaging.seen) > 10
+    assert result.record.retries == len(Damaging.seen) > 10
 
 
 class Poisoned(StatevectorBackend):
@@ -388,7 +388,7 @@ def test_sampler_jobs_that_fail_or_are_cancelled_are_sent_again(monkeypatch):
     policy = Policy(retry=Retry(attempts=20, backoff=0.0))
     result = run(policy=policy, backend=backend, workers=1)
     assert_same_bits(result.data, undisturbed.data)
-    assert result.metadata["retries"] == len(jobs) // 3 > 3
+    assert result.record.retries == len(jobs) // 3 > 3
 
 
 class Slow(StatevectorBackend):

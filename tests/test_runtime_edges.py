@@ -231,7 +231,7 @@ def test_a_deadline_injects_no_more_delays():
         chosen = estimator(stragglers=Stragglers(1.0, Constant(0.002)), policy=policy)
         with chosen:
             result = chosen.run([(chain(), "ZZZZ")]).result()[0]
-        injected.append(result.metadata["straggler"]["injected_seconds"])
+        injected.append(result.record.straggler.injected_seconds)
     assert injected[0] == pytest.approx(injected[1]) == pytest.approx(0.002 * 10)
 
 
@@ -240,10 +240,10 @@ def test_what_a_slow_worker_sleeps_is_counted():
         workers=1, stragglers=Stragglers(0.0, Constant(0.0), slow=SlowWorker(0, 0.01))
     )
     with chosen:
-        straggler = chosen.run([(chain(), "ZZZZ")]).result()[0].metadata["straggler"]
-    assert straggler["injected"] == 2
-    assert straggler["injected_seconds"] == pytest.approx(0.02)
-    assert (straggler["slow_worker"], straggler["slow_delay"]) == (0, 0.01)
+        straggler = chosen.run([(chain(), "ZZZZ")]).result()[0].record.straggler
+    assert straggler.injected == 2
+    assert straggler.injected_seconds == pytest.approx(0.02)
+    assert (straggler.slow_worker, straggler.slow_delay) == (0, 0.01)
 
 
 # --- how work is divided among workers ------------------------------------------------------------

@@ -189,7 +189,7 @@ def test_loops_take_the_shots_of_terms():
     observable = SparsePauliOp("ZZZ")
     with DistributedEstimator(CutAt(closing), options=EstimatorOptions(seed=3)) as estimator:
         (result,) = estimator.run([(circuit, observable)], precision=0.1).result()
-    assert result.metadata["design"]["drawn"] == (0,)
+    assert result.record.design.drawn == (0,)
     assert result.metadata["shots_total"] < 150_000
     assert result.data.stds <= 0.1
     assert abs(result.data.evs - reference(circuit, observable)) < 4.5 * result.data.stds
@@ -202,7 +202,7 @@ def test_meets_the_precision(kind, observable, ends):
     result = run(ends, observable, setting_basis=kind, seed=3, run_options={"precision": 0.05})
     assert result.data.stds <= 0.05
     assert abs(error_of(result, ends, observable)) < 4.5
-    assert result.metadata["design"]["drawn"] == (0,)
+    assert result.record.design.drawn == (0,)
     if kind == "full":  # running each of 15,625 settings takes 6 shots of each
         assert result.metadata["shots_total"] < 60_000
 
@@ -230,7 +230,7 @@ def test_wide_fragments_may_depend_on_each_other():
             circuit.cz(qubit, qubit + 5)
     with DistributedEstimator("AAAAABBBBB", options=EstimatorOptions(seed=1)) as estimator:
         (result,) = estimator.run([(circuit, observable)], precision=0.05).result()
-    assert result.metadata["design"]["drawn"] == (0, 1)
+    assert result.record.design.drawn == (0, 1)
     assert result.data.stds <= 0.05
     assert abs(result.data.evs - reference(circuit, observable)) < 4.5 * result.data.stds
 
@@ -332,10 +332,10 @@ class Counting(SamplerV2):
 def test_only_settings_that_were_drawn_are_sent_to_a_sampler():
     Counting.circuits = Counting.shots = 0
     result = run(5, backend=Counting(), seed=3, shots_total=3000)
-    design = result.metadata["design"]
+    design = result.record.design
     assert result.metadata["num_subexperiments"] == Counting.circuits < 3000
     assert result.metadata["shots_total"] == Counting.shots <= 3000
-    assert design["drawn"] == (0,)
+    assert design.drawn == (0,)
     assert abs(error_of(result, 5)) < 4.5
 
 
@@ -354,7 +354,7 @@ def test_the_same_seed_draws_the_same_on_other_pools():
 def test_fixed_shots_and_other_allocations_run_every_setting(options):
     result = run(5, seed=3, **options)
     assert result.metadata["num_subexperiments"] >= result.metadata["num_circuits"] == 3150
-    assert (result.metadata["design"] or {}).get("drawn") is None
+    assert getattr(result.record.design, "drawn", None) is None
 
 
 @pytest.mark.parametrize(("ends", "drawn"), [(4, None), (5, [0])])

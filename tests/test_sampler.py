@@ -59,6 +59,7 @@ SAMPLERS = {
     "statevector": lambda: StatevectorSampler(),
     "backend on aer": lambda: BackendSamplerV2(backend=AerSimulator()),
     "backend on a line": lambda: BackendSamplerV2(backend=device()),
+    "simulator of aer": lambda: AerSimulator(),
     "aer on a line": lambda: SamplerV2.from_backend(AerSimulator.from_backend(device())),
 }
 

@@ -60,14 +60,14 @@ def observables(width):
 
 
 def sample(circuit, labels, observables, repetitions, **options):
-    """Errors and standard errors, shape (repetitions, observables), and the metadata."""
+    """Errors and standard errors, shape (repetitions, observables), and the record."""
     rng = np.random.default_rng(9)
     points = rng.uniform(-0.4, 0.4, (repetitions, circuit.num_parameters))
     pub = (circuit, observables, points[:, None])
     exact = DistributedEstimator(labels, workers=2).run([pub], precision=0).result()[0]
     options = EstimatorOptions(**{"seed": 1, **options})
     result = DistributedEstimator(labels, workers=2, options=options).run([pub]).result()[0]
-    return result.data.evs - exact.data.evs, result.data.stds, result.metadata
+    return result.data.evs - exact.data.evs, result.data.stds, result.record
 
 
 def assert_calibrated(errors, stderrs, limit=LIMIT):
@@ -91,10 +91,10 @@ def test_sampled_values_scatter_as_their_standard_errors_say(kind, basis):
     """With a fragment at each end and one amid; one and three cuts are in `make soak`."""
     cuts = 2
     circuit, labels = chain(kind, cuts)
-    errors, stderrs, metadata = sample(
+    errors, stderrs, record = sample(
         circuit, labels, observables(cuts + 1), REPETITIONS, shots=1024, setting_basis=basis
     )
-    assert (metadata["num_cuts"], metadata["shots"]) == (cuts, 1024)
+    assert (record.num_cuts, record.shots) == (cuts, 1024)
     assert_calibrated(errors, stderrs)
 
 
@@ -118,12 +118,12 @@ def test_to_first_order_errors_of_two_fragments_are_counted_once_too_often(monke
     excess = []
     for shots in (64, 1024):
         own = {"shots": shots, "setting_basis": "minimal"}
-        errors, stderrs, metadata = sample(circuit, labels, observables(2), 500, **own)
+        errors, stderrs, record = sample(circuit, labels, observables(2), 500, **own)
         with monkeypatch.context() as patch:
             patch.setattr(reconstruction, "_MOST_SECONDS", 0.0)
             same, first, of_first = sample(circuit, labels, observables(2), 500, **own)
         assert np.array_equal(errors, same)
-        assert (metadata["stderr_first_order"], of_first["stderr_first_order"]) == (0, errors.size)
+        assert (record.stderr_first_order, of_first.stderr_first_order) == (0, errors.size)
         ratio = (first**2).mean(axis=0) / (stderrs**2).mean(axis=0)
         assert (ratio > 1).all()
         assert (ratio < 2).all()
@@ -149,7 +149,7 @@ def test_variances_of_many_terms_that_would_take_long_are_to_first_order(kind, f
     observable = SparsePauliOp(sorted(terms), rng.normal(size=len(terms)))
     found = run(circuit, observable, "AABB", precision=None, shots=400, seed=1)
     assert found.metadata["num_cuts"] == 2
-    assert found.metadata["stderr_first_order"] == first_order
+    assert found.record.stderr_first_order == first_order
     assert abs(found.data.evs - reference(circuit, observable)) <= 5 * found.data.stds
 
 
@@ -166,8 +166,8 @@ def test_loops_scatter_as_their_standard_errors_say():
     for qubit in range(3):
         circuit.u(*rng.uniform(-3, 3, 3), qubit)
         circuit.ry(parameters[3 + qubit], qubit)
-    errors, stderrs, metadata = sample(circuit, "ABC", observables(3), REPETITIONS, shots=1024)
-    assert (metadata["num_cuts"], metadata["num_fragments"]) == (3, 3)
+    errors, stderrs, record = sample(circuit, "ABC", observables(3), REPETITIONS, shots=1024)
+    assert (record.num_cuts, record.num_fragments) == (3, 3)
     assert_calibrated(errors, stderrs)
 
 
@@ -243,10 +243,10 @@ def test_one_shot_has_an_error_that_is_too_large_rather_than_too_small(kind, bas
     of 1000 squared errors with tails of their own is known to some percent.
     """
     circuit, labels = chain(kind, 2)
-    errors, stderrs, metadata = sample(
+    errors, stderrs, record = sample(
         circuit, labels, observables(3), 1000, shots=1, setting_basis=basis
     )
-    assert metadata["shots"] == 1
+    assert record.shots == 1
     assert (stderrs > 0).all()
     ratio = (stderrs**2).mean(axis=0) / (errors**2).mean(axis=0)
     assert (ratio >= 1.1).all(), ratio
@@ -312,7 +312,7 @@ def test_the_full_basis_has_the_smaller_error_a_shot():
     circuit, labels = chain("cx", 1)
     full = sample(circuit, labels, ["ZZ"], 500, shots=600)
     minimal = sample(circuit, labels, ["ZZ"], 500, shots=1000, setting_basis="minimal")
-    assert full[2]["shots_total"] == minimal[2]["shots_total"]
+    assert full[2].shots_total == minimal[2].shots_total
     assert (full[0] ** 2).mean() < (minimal[0] ** 2).mean()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,12 +14,20 @@ import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
-from qiskit.primitives import PrimitiveResult, PubResult
+from qiskit.primitives import PrimitiveResult, PubResult, StatevectorSampler
 
-from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions
-from distributed_estimator.cutting import CutPlan
+from distributed_estimator import (
+    AutoCut,
+    CutPlan,
+    DistributedEstimator,
+    EstimatorOptions,
+    Mitigation,
+    Policy,
+    Zne,
+)
 from distributed_estimator.errors import CutError
-from distributed_estimator.execution import Deadline, Policy
+from distributed_estimator.execution import Deadline, LongestFirst
+from distributed_estimator.execution.pools import ThreadPool
 
 
 def chain(angle: float = 0.4) -> QuantumCircuit:
@@ -31,9 +41,11 @@ def chain(angle: float = 0.4) -> QuantumCircuit:
 def facts(shown: Any) -> dict[str, str]:
     """What a notebook shows, which has to be well-formed, and what the text says, too."""
     title, table = ElementTree.fromstring(f"<div>{shown._repr_html_()}</div>")
-    assert title.text == type(shown).__name__ == repr(shown).splitlines()[0]
+    assert title.text == type(shown).__name__ == str(shown).splitlines()[0]
+    assert re.fullmatch(rf"<{title.text}: .+>", repr(shown))  # in one line
+    assert " at 0x" not in repr(shown)
     found = {row[0].text or "": row[1].text or "" for row in table}
-    lines = [line.split("  ", 1) for line in repr(shown).replace("\n  ", "\n").splitlines()[1:]]
+    lines = [line.split("  ", 1) for line in str(shown).replace("\n  ", "\n").splitlines()[1:]]
     assert [(name.strip(), fact.strip()) for name, fact in lines] == [
         (name.strip(), fact) for name, fact in found.items()
     ]
@@ -75,7 +87,7 @@ def test_results_are_qiskits_and_survive_pickling():
         assert isinstance(each, PrimitiveResult)
         assert isinstance(each[0], PubResult)
     np.testing.assert_array_equal(copy[0].data.evs, result[0].data.evs)
-    assert repr(copy) == repr(result)
+    assert str(copy) == str(result)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +112,8 @@ def test_a_result_says_whether_its_precision_was_met(
 def test_long_results_are_cut_and_empty_ones_shown():
     result = estimator().run([(chain(), ["ZZZZ"] * 40)], precision=0).result()
     assert facts(result)["…"] == "28 more values"
-    assert len(repr(result).splitlines()) < 25
+    assert len(str(result).splitlines()) < 25
+    assert "; 40 values; precision exact; shots 0;" in repr(result)
     assert facts(estimator().run([]).result())["shots"] == "0"
 
 
@@ -117,11 +130,36 @@ def test_results_that_others_put_together_show_their_values():
 def test_a_job_says_in_one_line_what_it_runs_and_how_far_it_is():
     job = estimator().run([(chain(), "ZZZZ"), (chain(), "XXXX")], precision=0)
     job.result()
-    assert repr(job) == f"<EstimatorJob: 2 PUBs, DONE, {job.job_id()}>"
+    assert facts(job) == {"PUBs": "2", "status": "DONE", "id": job.job_id()}
     failed = estimator("AB").run([(chain(), "ZZZZ")])  # labels for another circuit
     with pytest.raises(CutError):
         failed.result()
-    assert repr(failed).startswith("<EstimatorJob: 1 PUB, ERROR, ")
+    assert repr(failed) == f"<EstimatorJob: PUBs 1; status ERROR; id {failed.job_id()}>"
+
+
+def test_options_show_what_was_changed():
+    policy = Policy(order=LongestFirst(), deadline=Deadline(30.0))
+    options = EstimatorOptions(seed=1, policy=policy, mitigation=Mitigation(zne=Zne()))
+    for value, text in (
+        (EstimatorOptions(), "EstimatorOptions()"),
+        (policy, "Policy(order=LongestFirst(), deadline=Deadline(seconds=30.0))"),
+        (Mitigation(readout=True), "Mitigation(readout=True)"),
+        (AutoCut(3), "AutoCut(max_qubits=3)"),
+        (options, f"EstimatorOptions(seed=1, policy={policy}, mitigation=Mitigation(zne=Zne()))"),
+    ):
+        assert repr(value) == text
+        assert eval(text) == value
+
+
+def test_parts_of_a_plan_and_pools_say_what_they_are_in_one_line():
+    plan = CutPlan.build(chain(), "AABB")
+    assert repr(plan.fragments[1]) == "<Fragment 1: qubits [2, 3], 3 operations, 1 slot>"
+    assert repr(plan.fragments[1].slots[0]) == "<Slot 0: qubit 0, gate, rank 4>"
+    cut = "<Cut: cx on qubits 1 and 2, instruction 5, between fragments 0 and 1>"
+    assert repr(plan.cuts[0]) == cut
+    pool = ThreadPool(3)
+    assert repr(pool) == "<ThreadPool: 3 workers>"
+    pool.close()
 
 
 def test_an_estimator_shows_its_cuts_and_the_options_that_were_changed(tmp_path: Path):
@@ -165,3 +203,21 @@ def test_probabilities_of_several_bindings_show_their_shape():
     circuit.ry(Parameter("a"), [0, 1])
     found = estimator("AB").probabilities(circuit, [0, 1], [[0.1], [0.2], [0.3]], precision=0)
     assert facts(found)["values"] == "an array of shape (3, 4)"
+
+
+def test_stages_and_jobs_are_logged_in_single_lines(caplog: pytest.LogCaptureFixture):
+    own = DistributedEstimator("AABB", StatevectorSampler(seed=1), workers=1)
+    with caplog.at_level(logging.INFO, "distributed_estimator"):
+        own.run([(chain(), "ZZZZ")], precision=0.1).result()
+    assert not caplog.messages
+    with caplog.at_level(logging.DEBUG, "distributed_estimator"):
+        result = own.run([(chain(), "ZZZZ")], precision=0.1).result()
+    lines, query = caplog.messages, result[0].metadata["query_id"]
+    assert not any("\n" in line for line in lines)
+    assert lines[0].startswith(f"query {query}: known plan <CutPlan: 4 qubits in 2 fragments")
+    sent = [line for line in lines if re.fullmatch(r"job \d+ sent: \d+ tasks, first", line)]
+    back = [line for line in lines if re.match(r"job \d+ back from worker 0 after .*, 0 f", line)]
+    assert 2 <= len(sent) == len(back)
+    assert sum(line.endswith("round 0 has 2 tasks") for line in lines) == 1
+    shots = result[0].metadata["shots_total"]
+    assert lines[-1].startswith(f"query {query}: 1 queries, {shots} shots; partition ")

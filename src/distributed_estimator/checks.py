@@ -106,11 +106,13 @@ def described(value: object) -> str:
     """A value for a message; a class is often given where an instance of it is meant.
 
     Example:
-        >>> described(5), described(dict)
-        ('5', 'the class dict, not an instance of it')
+        >>> described(5), described(dict), described(object())
+        ('5', 'the class dict, not an instance of it', 'an object of the class object')
     """
     if isinstance(value, type):
         return f"the class {value.__name__}, not an instance of it"
+    if type(value).__repr__ is object.__repr__:  # which would show an address
+        return f"an object of the class {type(value).__name__}"
     return f"{value!r:.200}"
 
 

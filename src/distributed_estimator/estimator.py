@@ -22,8 +22,6 @@ from qiskit.primitives import (
     BaseSamplerV2,
     DataBin,
     EstimatorPubLike,
-    PrimitiveResult,
-    PubResult,
 )
 from qiskit.providers import BackendV2, JobStatus
 
@@ -43,8 +41,9 @@ from .forks import Lock, register
 from .pipeline import Evaluation, Pipeline, Prepared, Price, Request
 from .probabilities import Probabilities, batch_of_outcomes, read_qubits
 from .pubs import Pub, merge, read_pubs
-from .records import RecordWriter, new_run_id, to_dict
+from .records import RecordWriter, new_run_id
 from .records.files import writer_of
+from .results import EstimatorPubResult, EstimatorResult, brief
 from .subexperiments import (
     MOST_SHOTS,
     Accuracy,
@@ -55,7 +54,7 @@ from .subexperiments import (
     Norms,
     ServiceBackend,
 )
-from .views import EstimatorPubResult, EstimatorResult, Shown, changed, changes, counted
+from .views import Shown, changed, changes, counted
 
 if TYPE_CHECKING:
     from .backends.noise import NoisePrice
@@ -125,6 +124,8 @@ class EstimatorOptions:
     error_norm: ErrorNorm = "max"
     mitigation: Mitigation | None = None
 
+    __repr__ = changed
+
     def __post_init__(self) -> None:
         for name, least, otherwise in (
             ("shots", 1, ", or None to meet a precision"),
@@ -168,12 +169,10 @@ class EstimatorOptions:
         check_kind("mitigation", self.mitigation, Mitigation | None, expected)
 
 
-class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
+class EstimatorJob(Shown, BasePrimitiveJob[EstimatorResult, JobStatus]):
     """A run of the estimator as Qiskit's job; `stop` ends it early."""
 
-    def __init__(
-        self, future: Future[PrimitiveResult[PubResult]], stop: Stop, num_pubs: int
-    ) -> None:
+    def __init__(self, future: Future[EstimatorResult], stop: Stop, num_pubs: int) -> None:
         super().__init__(str(uuid4()))
         self._future = future
         self._stop = stop
@@ -182,9 +181,12 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
         future.add_done_callback(lambda _: over.set())
         register(self)
 
-    def __repr__(self) -> str:
-        pubs, status = counted(self._num_pubs, "PUB"), self.status().name
-        return f"<EstimatorJob: {pubs}, {status}, {self.job_id()}>"
+    def _facts(self) -> dict[str, str]:
+        return {
+            "PUBs": str(self._num_pubs),
+            "status": self.status().name,
+            "id": self.job_id(),
+        }
 
     def _renew_in_fork(self) -> None:
         """A run that is not over goes on in the parent alone."""
@@ -197,7 +199,7 @@ class EstimatorJob(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):
                 )
             )
 
-    def result(self) -> PrimitiveResult[PubResult]:
+    def result(self) -> EstimatorResult:
         """Wait for the result; raises what the run raised. Ctrl-C meanwhile cancels the run."""
         try:
             return self._future.result()
@@ -397,10 +399,11 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
                 no other: sums and means then have errors that add in quadrature.
 
         Returns:
-            A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors) and the
-            fields of the query record as `metadata`, with the `product_formulas`: instructions of
-            the circuit that ran as product formulas of terms not known to commute; and with the
-            `reached_precision`, the `error_norm` of the PUB's standard errors. Values of one
+            A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors), the whole
+            query record as `record`, and its most important fields as `metadata`, with the
+            `product_formulas`: instructions of the circuit that ran as product formulas of terms
+            not known to commute; and with the `reached_precision`, the `error_norm` of the PUB's
+            standard errors. Values of one
             `run` share noise: equal bindings of a fragment run once, so that the same query asked
             twice gives the same number twice. The standard error of every single value is right;
             for that of a sum or mean of values, ask for the `covariance`, or for `independent`
@@ -419,7 +422,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         kinds = covariance, independent
         stop = self._begin()
         run = self.next_run()
-        future: Future[PrimitiveResult[PubResult]] = Future()
+        future: Future[EstimatorResult] = Future()
         if self._is_brief(read, accuracies):
             try:
                 future.set_result(self._run(read, accuracies, run, stop, *kinds))
@@ -614,7 +617,7 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         finally:
             self._end(stop)
         values, stderrs = found.values.reshape(shape), found.stderrs.reshape(shape)
-        return Probabilities(chosen, values, stderrs, to_dict(found.record))
+        return Probabilities(chosen, values, stderrs, brief(found.record), found.record)
 
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.
@@ -759,9 +762,9 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         stop: Stop,
         covariance: bool,
         independent: bool,
-    ) -> PrimitiveResult[PubResult]:
+    ) -> EstimatorResult:
         begun = self.pipeline.conditions.clock()
-        results: dict[int, PubResult] = {}
+        results: dict[int, EstimatorPubResult] = {}
         metadata: dict[str, Any] = {"version": 2}
         ends = np.cumsum([0, *(pub.size for pub in pubs)])
         if covariance:
@@ -812,10 +815,12 @@ def _apart(request: Request) -> Request:
     return replace(request, batch=request.batch.with_own_bindings(), independent=True)
 
 
-def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> Iterable[PubResult]:
+def _split(
+    evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy
+) -> Iterable[EstimatorPubResult]:
     """The part of a batch's results that belongs to each PUB."""
     metadata = {
-        **to_dict(evaluation.record),
+        **brief(evaluation.record),
         "target_precision": accuracy.precision,
         "error_norm": accuracy.norm,
         "product_formulas": list(evaluation.product_formulas),
@@ -831,7 +836,8 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
         )
         norms = Norms.of_groups(np.zeros(pub.size, dtype=np.intp), accuracy.norm)
         reached = float(norms.of(stderrs).max(initial=0.0))
-        yield EstimatorPubResult(data, metadata={**metadata, "reached_precision": reached})
+        metadata = {**metadata, "reached_precision": reached}
+        yield EstimatorPubResult(data, metadata, evaluation.record)
         start = stop
 
 

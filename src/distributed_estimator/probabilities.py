@@ -14,6 +14,7 @@ from .checks import from_numpy, is_whole
 from .cutting import FloatArray
 from .errors import InputError
 from .pubs import Batch, read_values
+from .records import QueryRecord
 from .subexperiments import Outcomes
 from .views import Shown, with_error
 
@@ -34,13 +35,15 @@ class Probabilities(Shown):
             of any circuit had the outcome, which does not make it impossible. Probabilities come
             from the same shots and are correlated, so errors of their sums do not add in
             quadrature.
-        metadata: The fields of the query record.
+        metadata: The most important fields of the query record.
+        record: The whole query record; None: a program made the estimates itself.
     """
 
     qubits: tuple[int, ...]
     values: FloatArray
     stderrs: FloatArray
     metadata: dict[str, Any]
+    record: QueryRecord | None = None
 
     def nearest(self) -> FloatArray:
         """The distributions with the least sum of squared differences to the estimates.
@@ -63,6 +66,11 @@ class Probabilities(Shown):
         kept = np.count_nonzero(ordered > excess, axis=-1, keepdims=True)
         taken = np.take_along_axis(excess, np.maximum(kept, 1) - 1, axis=-1)
         return np.maximum(self.values - taken, 0.0)
+
+    def _line(self) -> str:
+        error = float(np.max(self.stderrs, initial=0.0))
+        qubits = ", ".join(map(str, reversed(self.qubits)))
+        return f"{self.values.size} outcomes of qubits {qubits}; largest standard error {error:.2g}"
 
     def _facts(self) -> Mapping[str, str]:
         """The likeliest outcomes, the last of the qubits on the left as in Qiskit's bit strings."""

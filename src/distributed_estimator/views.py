@@ -1,33 +1,31 @@
-"""What results and estimators show of themselves, as text and in notebooks."""
+"""What objects show of themselves, as text and in notebooks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from html import escape
-from itertools import islice
 from typing import Any
-
-import numpy as np
-from qiskit.primitives import PrimitiveResult, PubResult
 
 from .errors import short, shortened
 
-_MOST_VALUES = 12
-_STAGES = ("t_partition", "t_generate", "t_execute", "t_reconstruct")
-_TOTALS = ("shots_total", "num_subexperiments", "num_circuits", "missing", "t_total", *_STAGES)
-
 
 class Shown:
-    """Shows what it is and its `_facts`, each with a name."""
+    """Shows what it is and its `_facts`: in one line, as a table of text, and in notebooks."""
 
     __slots__ = ()
 
     def _facts(self) -> Mapping[str, str]:
         raise NotImplementedError
 
+    def _line(self) -> str:
+        return "; ".join(f"{name} {fact}" for name, fact in self._facts().items())
+
     def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._line()}>"
+
+    def __str__(self) -> str:
         facts = self._facts()
         width = max(map(len, facts), default=0) + 2
         lines = (f"  {name:<{width}}{fact}" for name, fact in facts.items())
@@ -40,74 +38,6 @@ class Shown:
             for name, fact in self._facts().items()
         )
         return f"<strong>{type(self).__name__}</strong><table>{''.join(rows)}</table>"
-
-
-class EstimatorPubResult(Shown, PubResult):
-    """Qiskit's result of a PUB, which shows values, standard errors and what they took."""
-
-    __slots__ = ()
-
-    def _facts(self) -> Mapping[str, str]:
-        return _facts_of({"value": self})
-
-
-class EstimatorResult(Shown, PrimitiveResult[PubResult]):
-    """Qiskit's result of a run, which shows values, standard errors and what they took."""
-
-    def _facts(self) -> Mapping[str, str]:
-        return _facts_of({f"PUB {number}": pub for number, pub in enumerate(self)})
-
-
-def _facts_of(results: Mapping[str, PubResult]) -> dict[str, str]:
-    values = (
-        (f"{name} {list(index) or ''}", with_error(value, pub.data.stds[index]))
-        for name, pub in results.items()
-        for index, value in np.ndenumerate(pub.data.evs)
-    )
-    facts = dict(islice(values, _MOST_VALUES))
-    more = sum(np.size(pub.data.evs) for pub in results.values()) - len(facts)
-    if more:
-        facts["…"] = f"{more} more values"
-    # Programs that put results together themselves may leave out what these took.
-    pubs = [pub for pub in results.values() if "query_id" in pub.metadata]
-    if len(pubs) < len(results):
-        return facts
-    # PUBs on one circuit are evaluated together, and share what that took.
-    batches = list({pub.metadata["query_id"]: pub.metadata for pub in pubs}.values())
-    total = {key: sum(batch[key] for batch in batches) for key in _TOTALS}
-    facts["precision"] = "; ".join(_precisions(pubs))
-    facts["shots"] = short(total["shots_total"])
-    facts["circuits"] = f"{short(total['num_circuits'])} a binding; "
-    facts["circuits"] += f"{short(total['num_subexperiments'])} runs in all rounds"
-    facts["cuts"] = "; ".join(dict.fromkeys(map(_cuts, batches)))
-    stages = (f"{name[2:]} {duration(total[name])}" for name in _STAGES)
-    facts["time"] = f"{duration(total['t_total'])}: {', '.join(stages)}"
-    if total["missing"]:
-        facts["missing"] = f"{counted(total['missing'], 'task')} at the deadline"
-    return facts
-
-
-def _precisions(pubs: Sequence[PubResult]) -> Iterator[str]:
-    """Whether standard errors are what was asked for, for each precision that was."""
-    reached: dict[tuple[float | None, str], Any] = {}
-    for pub in pubs:
-        data = pub.metadata
-        asked = data["precision"] if data["target_precision"] else 0.0
-        key = asked, "root mean square" if data["error_norm"] == "rms" else "largest"
-        reached[key] = np.maximum(reached.get(key, 0.0), data["reached_precision"])
-    for (asked, norm), error in reached.items():
-        found = f"{norm} standard error {error:.2g}"
-        if asked is None:
-            yield f"shots were set; {found}"
-        else:
-            met = "met" if error <= asked else "not met"
-            yield f"{asked:g} {met}: {found}" if asked else "exact"
-
-
-def _cuts(metadata: Mapping[str, Any]) -> str:
-    cuts, fragments = metadata["num_cuts"], metadata["num_fragments"]
-    widest = metadata["max_fragment_qubits"]
-    return f"{cuts}, {counted(fragments, 'fragment')} of at most {counted(widest, 'qubit')}"
 
 
 def changed(value: object) -> str:

@@ -19,9 +19,9 @@ from typing import Annotated, Any, TypeAlias, TypedDict
 
 import msgspec
 import numpy as np
+import scipy  # whose parts are imported when they are first used
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from ..errors import InputError, RecordError, named, short
 from ..records import Header, QueryRecord, Record, atomic, encode, given_path
@@ -304,7 +304,7 @@ def _fit(design: FloatArray, seconds: FloatArray) -> FloatArray:
         rows = np.sqrt(bent) / scale
         weighted = scaled * rows[:, None]
         ridge = _RIDGE * np.linalg.norm(weighted) * np.eye(count)
-        weights, _ = nnls(
+        weights, _ = scipy.optimize.nnls(
             np.vstack([weighted, ridge]),
             np.concatenate([seconds * rows, np.zeros(count)]),
             maxiter=100 * count,

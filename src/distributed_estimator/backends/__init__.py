@@ -3,3 +3,7 @@
 from .statevector import StatevectorBackend
 
 __all__ = ["StatevectorBackend"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,7 +20,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
-from qiskit.primitives import BackendSamplerV2, BaseSamplerV2
+from qiskit.primitives import (
+    BackendSamplerV2,
+    BaseEstimatorV1,
+    BaseEstimatorV2,
+    BaseSamplerV1,
+    BaseSamplerV2,
+)
 from qiskit.providers import BackendV2
 from qiskit.transpiler import Target
 
@@ -71,6 +77,29 @@ _UNREACHABLE = {
 """Names of classes of errors that say so, Python's and those of libraries that may be missing."""
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN}
 _DEEPEST = 16
+_INSTEAD = (
+    (
+        str,
+        "give the device itself, such as AerSimulator() or "
+        'QiskitRuntimeService().backend("ibm_…"); the local simulator is None',
+    ),
+    (
+        BaseEstimatorV1 | BaseEstimatorV2,
+        "fragments need a sampler; give that of the same device, such as qiskit_aer's "
+        "SamplerV2.from_backend(AerSimulator())",
+    ),
+    (
+        BaseSamplerV1,
+        "its interface is that of Qiskit 1; give a sampler of the second version, such as "
+        "qiskit_aer's SamplerV2()",
+    ),
+)
+"""What to give in the place of things that are no backends, and are often taken for one."""
+_ONE_OF_THEM = "give one of the devices that its `backends()` lists"
+_ANY = (
+    "give an instance of any Qiskit BaseSamplerV2 or backend, or StatevectorBackend() for the "
+    "local simulator"
+)
 
 
 class Server(Protocol):
@@ -683,12 +712,17 @@ def backend_from(item: object, what: str = "`backend` is") -> Backend:
     if isinstance(item, BackendV2):
         return SamplerBackend(_sampler_of(item))
     if isinstance(item, type) or not hasattr(item, "expected_seconds"):
-        raise InputError(
-            f"{what} {described(item)}: give an instance of any Qiskit BaseSamplerV2 or backend, "
-            "or StatevectorBackend() for the local simulator"
-        )
+        raise InputError(f"{what} {described(item)}: {_remedy(item)}")
     found: Any = item
     return cast(Backend, found)
+
+
+def _remedy(item: object) -> str:
+    """What to give in the place of something that is no backend."""
+    if isinstance(item, type):
+        return _ANY
+    otherwise = _ONE_OF_THEM if callable(getattr(item, "backends", None)) else _ANY
+    return next((text for kinds, text in _INSTEAD if isinstance(item, kinds)), otherwise)
 
 
 def _sampler_of(backend: BackendV2) -> BaseSamplerV2:

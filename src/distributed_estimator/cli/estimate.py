@@ -21,7 +21,7 @@ from ..errors import InputError, PrecisionWarning, RecordError
 from ..estimator import DistributedEstimator
 from ..execution import make_pool
 from ..probabilities import Probabilities
-from ..records import read_records
+from ..records import read_records, to_dict
 from ..training.policies import StragglerSettings, check_address
 from ..views import counted, with_error
 from ._devices import (
@@ -240,13 +240,20 @@ def _ask(
     """Values of the observables, or probabilities of some qubits' outcomes, and their record."""
     if qubits is not None:
         outcomes = estimator.probabilities(query.circuit, qubits, query.bindings())
-        answer, record = _probabilities_as_dict(query, outcomes), outcomes.metadata
+        answer, metadata = _probabilities_as_dict(query, outcomes), outcomes.metadata
+        record = outcomes.record
     else:
         pub = query.circuit, list(query.observables), query.bindings()[:, None]
         result = estimator.run([pub]).result()[0]
-        answer, record = _values_as_dict(query, result.data), dict(result.metadata)
-    stages = stages_as_dict(stages_of(record))
-    return {**answer, "mitigation": record.get("mitigation"), "stages": stages, "record": record}
+        answer, metadata = _values_as_dict(query, result.data), result.metadata
+        record = result.record
+    assert record is not None, "results of a run have one"
+    return {
+        **answer,
+        "mitigation": metadata.get("mitigation"),
+        "stages": stages_as_dict(stages_of(metadata)),
+        "record": {**to_dict(record), **metadata},
+    }
 
 
 def _ran(specs: Sequence[str], backend: Any) -> dict[str, Any]:

@@ -8,20 +8,25 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 import click
 
 from .. import __version__
-from ..errors import DistributedEstimatorError, TrainingStoppedError
-from ._output import printable
-from .estimate import estimate
-from .plan import plan, predict
-from .records import records
-from .report import report
-from .robustness import robustness
-from .simulate import simulate
-from .study import study
-from .train import train
+from ..errors import DistributedEstimatorError, InputError, TrainingStoppedError
+
+VERBS = {
+    "estimate": ("estimate", "Estimate an expectation value of a circuit in a file."),
+    "plan": ("plan", "Show how a circuit would be cut, before anything runs."),
+    "predict": ("plan", "Predict what a query costs, from records of other queries."),
+    "records": ("records", "Sum up records, or ask them in SQL."),
+    "report": ("report", "Make the report page of a training run."),
+    "robustness": ("robustness", "Measure a trained network's accuracy under noise and attack."),
+    "simulate": ("simulate", "Simulate a run on any number of workers."),
+    "study": ("study", "Run the paper's protocol, or a matrix of your own, and report on it."),
+    "train": ("train", "Train a quantum neural network on a data set."),
+}
+"""The module of each verb, imported when the verb is asked for, and the first line of its help."""
 
 _ALSO = {
     "cuts": "--label",
@@ -39,17 +44,35 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Verbs(click.Group):
+    """Imports a verb's module when it is asked for: most import Qiskit, and some PyTorch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = getattr(import_module(f".{VERBS[cmd_name][0]}", __package__), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, VERBS[name][1]) for name in sorted(VERBS)])
+
+
+@click.group(
+    cls=_Verbs,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="dest")
 @click.pass_context
 def dest(context: click.Context) -> None:
     """Estimate and train circuits that do not fit the device, by cutting them."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-for verb in (estimate, plan, predict, records, report, robustness, simulate, study, train):
-    dest.add_command(verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +126,8 @@ def _with_options(message: str, words: Sequence[str]) -> str:
     Those of a study stand in its file, by the names that the messages have. A word of the command
     line, such as a file of that name, is no argument.
     """
-    command = dest.commands.get(words[0]) if words and words[0] != "study" else None
+    context = click.Context(dest)
+    command = dest.get_command(context, words[0]) if words and words[0] != "study" else None
     options = [] if command is None else [p for p in command.params if isinstance(p, click.Option)]
     own = {str(option.name): option.opts[0] for option in options}
     typed = {name: option for name, option in _ALSO.items() if option in own.values()} | own
@@ -119,6 +143,8 @@ def _with_options(message: str, words: Sequence[str]) -> str:
 
 
 def _fail(message: str, code: int = BAD_INPUT) -> int:
+    from ._output import printable  # with much that `dest --help` needs nothing of
+
     click.echo(f"dest: {' '.join(printable(message).split())}", err=True)
     return code
 

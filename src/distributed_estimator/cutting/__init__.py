@@ -32,3 +32,7 @@ __all__ = [
     "SlotBasis",
     "check_cuts",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -18,6 +18,7 @@ from qiskit.circuit import ControlledGate
 from ..checks import given_path, require
 from ..errors import InputError, short
 from ..records.files import atomic, refused
+from ..views import counted
 from .channels import SettingBasis
 from .fragments import Cut, Segments
 from .rewrite import Operation
@@ -100,8 +101,8 @@ def summary(plan: CutPlan, basis: SettingBasis = "full") -> str:
     of = f"{most}" if least == most else f"{least} to {most}"
     circuits = sum(plan.settings_per_fragment(basis))
     return (
-        f"{_counted(plan.normal.num_qubits, 'qubit')} in {_counted(len(widths), 'fragment')} of "
-        f"{of}, {_kinds(plan.cuts)} cut, {_counted(circuits, 'circuit')} a measurement basis"
+        f"{counted(plan.normal.num_qubits, 'qubit')} in {counted(len(widths), 'fragment')} of "
+        f"{of}, {_kinds(plan.cuts)} cut, {counted(circuits, 'circuit')} a measurement basis"
     )
 
 
@@ -389,8 +390,8 @@ def _graph(plan: CutPlan, basis: SettingBasis) -> Iterator[str]:
     pitch, circuits = _pitch(plan), plan.settings_per_fragment(basis)
     for number, fragment in enumerate(plan.fragments):
         colour, top = _colour(number), number * pitch
-        name = f"F{number} · {_counted(fragment.num_qubits, 'qubit')}"
-        lines = [name, f"qubits {ranges(fragment.qubits)}", _counted(circuits[number], "circuit")]
+        name = f"F{number} · {counted(fragment.num_qubits, 'qubit')}"
+        lines = [name, f"qubits {ranges(fragment.qubits)}", counted(circuits[number], "circuit")]
         if pitch < 60:
             lines = [f"{lines[0]} · {lines[2]}"]
         height, size = pitch - (8 if len(lines) > 1 else 3), min(11.0, 0.6 * pitch)
@@ -513,11 +514,7 @@ def _gate_name(operation: Operation) -> str:
 def _kinds(cuts: Iterable[Cut]) -> str:
     """How many cuts of either kind: 2 gates and 1 wire."""
     counts = Counter(cut.kind for cut in cuts)
-    return " and ".join(_counted(counts[kind], kind) for kind in sorted(counts)) or "nothing"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{short(count)} {noun}{'' if count == 1 else 's'}"
+    return " and ".join(counted(counts[kind], kind) for kind in sorted(counts)) or "nothing"
 
 
 def _short(text: str, most: int) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from qiskit.circuit.library import CXGate
 from rustworkx import PyGraph, connected_components
 
+from ..errors import shortened
+from ..views import counted
 from .angles import AngleTable
 from .channels import (
     SettingBasis,
@@ -45,6 +47,9 @@ class Slot:
     side: Side
     cut_key: str
 
+    def __repr__(self) -> str:
+        return f"<Slot {self.number}: qubit {self.qubit}, {self.side.end}, rank {self.side.rank}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Fragment:
@@ -63,6 +68,11 @@ class Fragment:
     outputs: dict[int, int]
     steps: tuple[Operation | Slot, ...]
     angles: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        qubits, slots = shortened(list(self.qubits)), counted(len(self.slots), "slot")
+        steps = counted(len(self.steps) - len(self.slots), "operation")
+        return f"<Fragment {self.index}: qubits {qubits}, {steps}, {slots}>"
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:
@@ -165,6 +175,13 @@ class Cut:
     ends: tuple[tuple[int, int], tuple[int, int]]
     kernel: GateKernel | None
     angles: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        first, second = (fragment for fragment, _ in self.ends)
+        return (
+            f"<Cut: {self.name} on qubits {self.qubits[0]} and {self.qubits[1]}, instruction "
+            f"{self.position}, between fragments {first} and {second}>"
+        )
 
     @property
     def rank(self) -> tuple[int, int]:

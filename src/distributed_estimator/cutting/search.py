@@ -16,6 +16,7 @@ import opt_einsum
 
 from ..checks import check_kind, check_whole, from_numpy, is_number
 from ..errors import CutError, InputError
+from ..views import changed
 from .channels import wire_sides
 from .circuit import NormalCircuit
 from .fragments import Cut, Fragment, separating, sides_of, split
@@ -97,6 +98,8 @@ class AutoCut:
     seed: int = 0
     seconds: float = 10.0
     max_price: float = 5e7
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         widths: Any = getattr(self.max_qubits, "num_qubits", self.max_qubits)

@@ -49,3 +49,7 @@ __all__ = [
     "one_thread",
     "run_tasks",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

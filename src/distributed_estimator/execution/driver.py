@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import sys
 import threading
@@ -52,6 +53,8 @@ from .policies import Fifo, Policy, Retry, TaskSpec
 from .pools.base import Pool
 from .stragglers import Stragglers
 from .worker import cause_of, checksum, one_thread
+
+_log = logging.getLogger(__name__)
 
 _LOOK_UP = 0.5
 """Seconds after which a driver looks whether the program is about to end."""
@@ -254,11 +257,13 @@ def run_tasks(
         known = set(tally.known)
         left = [number for number in left if number not in known]
     if _fits_here(pool, assignment, left, conditions):
+        _log.debug("%d tasks run in this thread", len(left))
         left = _run_here(assignment, left, fold)
         tally.retries = len(left)
         retry = Retry(Retry().attempts - 1)
         conditions = replace(conditions, policy=replace(conditions.policy, retry=retry))
     if left:
+        _log.debug("%d tasks go to %r", len(left), pool)
         with one_thread() if pool.in_process else nullcontext():
             _Run(pool, assignment, left, fold, conditions, tally).run()
     return tally
@@ -484,6 +489,7 @@ class _Run:
         slow = None if stragglers is None else stragglers.slow
         job = Job(submit.job, self._assignment.work, tuple(items), slow)
         self._flights[submit.job] = _Flight(job, submit, self._conditions.clock())
+        _log.debug("job %d sent: %d tasks, %s", submit.job, len(items), submit.purpose)
         return job
 
     def _accept(self, number: int, outcome: Outcome) -> None:
@@ -506,6 +512,7 @@ class _Run:
     ) -> None:
         """A job is over: forget it, and report how the attempts at its tasks went."""
         flight = self._flights.pop(event.job)
+        _log_end(flight, event)
         accepted = {n for i in instructions if isinstance(i, Accept) for n in i.tasks}
         failures = {f.task: f for f in event.failures} if isinstance(event, JobFinished) else {}
         for item, number in zip(flight.job.items, flight.submit.attempts, strict=True):
@@ -568,6 +575,17 @@ class _Run:
             cause = given_up.failures[-1].cause
             failed.append(f"{what} failed {times}, at last because {cause}")
         raise TaskFailedError(named(failed)) from self._errors.get(self._failed[0].task)
+
+
+def _log_end(flight: _Flight, event: JobFinished | JobLost) -> None:
+    if isinstance(event, JobLost):
+        _log.debug("job %d %s: %s", event.job, event.kind, event.cause or "the run is over")
+        return
+    _log.debug(
+        "job %d back from worker %s after %.3g s: %d tasks done, %d failed",
+        *(event.job, flight.worker, event.at - flight.submitted),
+        *(len(event.finished), len(event.failures)),
+    )
 
 
 def _kind(error: Exception) -> FailureKind:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from ..checks import check_kind, check_whole, described, is_number
 from ..errors import InputError
+from ..views import changed
 
 MOST_SECONDS = 1e9
 """Longest time that may be asked for, 30 years: sums of such times are finite, and exact enough."""
@@ -213,6 +214,8 @@ class Policy:
     deadline: Deadline | None = None
     retry: Retry = Retry()
     subexperiments: int | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         check_kind("dispatch", self.dispatch, Eager | Batches, "Eager() or Batches(size)")

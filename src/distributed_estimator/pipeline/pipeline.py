@@ -298,6 +298,12 @@ class Pipeline:
             estimate, _ = without_noise(self._zne, estimates, request.weights)
         first.add(sessions[1:], pilots)
         record = first.record(estimate)
+        _log.debug(
+            "query %s: %d queries, %d shots; partition %.3g s, generate %.3g s, execute %.3g s, "
+            "reconstruct %.3g s",
+            *(record.query_id, record.num_queries, record.shots_total, record.t_partition),
+            *(record.t_generate, record.t_execute, record.t_reconstruct),
+        )
         self._warn(request.accuracy, first.norms, estimate, first.spent.shots_seen)
         if self.log is not None:
             self.log.write(record)
@@ -433,6 +439,8 @@ class _Session(ExitStack):
             request.batch.circuit, request.batch.observables
         )
         self.plan = self.prepared.plan
+        known = "known" if self.plan_cached else "new"
+        _log.debug("query %s: %s plan %r", self.query_id, known, self.plan)
         self._lap("partition")
         self.angles = self.plan.normal.angles.evaluate(request.batch.values)
         # Distinct local bindings of each fragment, and for each binding the place of its own. Rows
@@ -887,6 +895,7 @@ class _Session(ExitStack):
         clock = self.conditions.clock
         round_, reconstruction = self._generate(self._asked(run, wanted, shots, designs))
         self._lap("generate")
+        _log.debug("query %s: %s has %d tasks", self.query_id, run, len(round_.tasks))
 
         def fold(number: int, arrays: Arrays, others_run: bool) -> None:
             before = clock()
@@ -902,6 +911,8 @@ class _Session(ExitStack):
             round_.finish(tally, self.spent)
         finally:
             self._lap("execute")
+        missing = self.spent.missing
+        _log.debug("query %s: %s is over, %d tasks missing", self.query_id, run, missing)
         self.shots_taken = round_.shots_taken
         if self.request.accuracy.adaptive:
             new = [list(tensor.counts) for tensor in round_.tensors]

@@ -61,3 +61,7 @@ __all__ = [
     "truncate_records",
     "utc_now",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

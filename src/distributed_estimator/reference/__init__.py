@@ -3,3 +3,7 @@
 from .estimator import ReferenceEstimator
 
 __all__ = ["ReferenceEstimator"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

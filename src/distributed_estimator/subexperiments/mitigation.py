@@ -18,6 +18,7 @@ import numpy as np
 from ..checks import check_kind, check_whole, from_numpy, is_number
 from ..cutting import BoolArray, FloatArray, IntArray
 from ..errors import InputError
+from ..views import changed
 from .experiments import FragmentExperiment
 from .shots import Accuracy
 from .tasks import Backend
@@ -95,6 +96,8 @@ class Mitigation:
     twirling: int | None = None
     calibration_shots: int = 1 << 14
     calibration_hours: float = 24.0
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         check_kind("readout", self.readout, bool, "True or False")

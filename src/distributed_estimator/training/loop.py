@@ -322,8 +322,9 @@ def _search(session: Session) -> None:
     Of COBYLA every evaluation is an epoch. Of SPSA every iteration is one: two evaluations on the
     training part, after a calibration.
     """
-    state, iterations = session.state, count(1)
-    optimizers, budget = qiskit_machine_learning.optimizers, session.config.epochs
+    from qiskit_machine_learning import optimizers  # with SciPy's statistics, which take long
+
+    state, iterations, budget = session.state, count(1), session.config.epochs
     optimizer: Any
 
     def advance(point: FloatArray, asked: FloatArray | None = None) -> None:

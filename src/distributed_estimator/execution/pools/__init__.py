@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 def make_pool(pool: str | Pool | Executor, workers: Any, address: str | None = None) -> Pool:

@@ -21,6 +21,7 @@ import cloudpickle
 from ...checks import check_workers, described, is_whole
 from ...errors import InputError, PoolError
 from ...records.schema import installed
+from ...views import counted
 from ..messages import Finished, Job, Lost, Notify, Outcome, Started, StrainedError, Work
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class Pool:
         self._engine = engine
         # Finalisers run anywhere, even where a lock is held: all they may do is put a token.
         weakref.finalize(self, engine.dropped.put, None).atexit = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {counted(self.workers, 'worker')}>"
 
     def submit(self, job: Job, notify: Notify) -> None:
         """Run a job on the next free worker. Returns at once, once workers are up.
