@@ -20,8 +20,8 @@ def find_device(name: str) -> Any:
     """A device as a Qiskit backend.
 
     Simulated ones are found by the name of their class, such as FakeManilaV2, or of their device,
-    such as fake_manila. A name that begins with ibm_ is one of the user's account, and only such a
-    name makes the service be asked.
+    such as fake_manila. A name that begins with `ibm_` is one of the user's account, and only for
+    such a name the service is asked.
 
     Raises:
         BackendError: The account, or the service, has no such device; why not is not repeated, as
