@@ -4,8 +4,7 @@ query: one line per way to ask one query of 4 qubits, against the number of cuts
 against the precision, and variance × shots against the number of cuts. fragment: seconds a value
 against the width, on one and two threads. wide: time and memory of whole and cut circuits against
 the width. peers: circuits, seconds and variance × shots of each package. search: seconds and
-circuits of every plan against the width. noise: errors on noisy devices against the number of cuts.
-Axes are logarithmic.
+circuits of every plan against the width. Axes are logarithmic.
 """
 
 from __future__ import annotations
@@ -58,7 +57,6 @@ def main() -> None:
         "wide": draw_wide,
         "peers": draw_peers,
         "search": draw_search,
-        "noise": draw_noise,
     }
     figure = draws[document["benchmark"]](document)
     figure.savefig(arguments.picture, dpi=150)
@@ -209,39 +207,6 @@ def draw_search(document: dict[str, Any]) -> Figure:
         axes.set_ylabel(label)
         _plain(axes)
     figure.axes[0].legend(frameon=False, fontsize=9)
-    return figure
-
-
-def draw_noise(document: dict[str, Any]) -> Figure:
-    """Errors of chains by cuts and mitigation, a panel for each width and device."""
-    panels: dict[str, dict[str, list[tuple[int, float, float]]]] = {}
-    for cell in document["cells"]:
-        case = cell["case"]
-        if case["kind"] != "chain":
-            continue
-        title = f"{case['qubits']} qubits, {case['device']}"
-        point = case["cuts"], cell["rms"], cell["spread"]
-        panels.setdefault(title, {}).setdefault(cell["mitigated"], []).append(point)
-    rows = -(-len(panels) // 3)
-    figure = Figure(figsize=(9, 2.6 * rows + 0.4), layout="constrained")
-    axes = figure.subplots(rows, 3, sharey=True, squeeze=False).ravel()
-    for own, (title, lines) in zip(axes, panels.items(), strict=False):
-        for place, ((name, points), (colour, marker)) in enumerate(
-            zip(lines.items(), _LOOKS[::2], strict=False)
-        ):
-            cuts, errors, bars = zip(*points, strict=True)
-            shifted = [number + 0.06 * (place - 1) for number in cuts]
-            own.errorbar(shifted, errors, bars, color=colour, marker=marker, capsize=2, label=name)
-        own.set_yscale("log")
-        own.set_xticks(sorted({point[0] for points in lines.values() for point in points}))
-        own.set_title(title, loc="left", fontsize=9)
-        _plain(own)
-    for own in axes[len(panels) :]:
-        own.set_visible(False)
-    for own in axes[::3]:
-        own.set_ylabel("error")
-    axes[max(0, 3 * (rows - 1))].set_xlabel("cuts")
-    axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -27,13 +27,11 @@ from benchmarks._runtime import check_same, empty_tasks, in_turns
 from benchmarks._workload import Outcome, block_labels, boundaries, workload
 from benchmarks.figure import (
     draw_fragments,
-    draw_noise,
     draw_peers,
     draw_search,
     draw_shots,
     draw_wide,
 )
-from benchmarks.noise import LEAST, MITIGATIONS
 from benchmarks.overhead import POLICIES, VirtualRun
 from benchmarks.startup import COMMANDS
 from distributed_estimator import DistributedEstimator, EstimatorOptions
@@ -84,18 +82,12 @@ def test_a_smoke_run_of_learning_holds_every_seed_and_writes_the_table(tmp_path:
 
 
 @pytest.mark.soak
-def test_a_smoke_run_of_noise_holds_every_way_and_mitigation() -> None:
-    document = smoke_run("noise")
-    cells = document["cells"]
-    found = {(cell["case"]["cuts"], cell["mitigated"]) for cell in cells}
-    assert found == {(cuts, name) for cuts in (0, 1) for name in MITIGATIONS}
-    for cell in cells:
-        assert cell["rms"] == pytest.approx(abs(cell["errors"][0]))
-        assert abs(cell["values"][0]) >= LEAST
-        assert cell["predicted"] > 0
-        assert 500 <= cell["shots"] <= 1500
-    assert [each["mitigated"] for each in document["trainings"]] == ["nothing", "readout"]
-    draw_noise(document)
+def test_a_smoke_run_of_noise_trains_with_and_without_mitigation() -> None:
+    trainings = smoke_run("noise")["trainings"]
+    assert [each["mitigated"] for each in trainings] == ["nothing", "readout"]
+    for each in trainings:
+        assert (len(each["measured"]), len(each["exact"])) == (3, 2)
+        assert min(each["exact"]) > each["ground"]
 
 
 @pytest.mark.soak

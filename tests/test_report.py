@@ -134,11 +134,11 @@ def hostile(tmp_path_factory):
 
 
 def test_every_table_and_figure_is_written_and_none_is_empty(paper):
-    for table in paper.data.tables.by_name.values():
+    for table in paper.data.tables.shown.values():
         with (paper.out / "tables" / f"{table.name}.csv").open(newline="") as file:
             assert len(list(csv.DictReader(file))) == len(table.rows) > 0
     summary = json.loads((paper.out / "summary.json").read_text("utf-8"))
-    tables = paper.data.tables.by_name
+    tables = paper.data.tables.shown
     assert {name: len(found["rows"]) for name, found in summary["tables"].items()} == {
         name: len(table.rows) for name, table in tables.items()
     }

@@ -125,7 +125,7 @@ BAD = [
         ("shots: many", 2, "`shots` is 'many': give a whole number"),
         ("+lr: fast\nmodel: z", 3, "line 4: `model` is 'z': give a mapping"),
         ("+lr: 1e-3", 3, "`lr` is '1e-3': give a positive learning rate, such as 0.1, without quo"),
-        ("shots:", 2, "`shots` is null: give a whole number"),
+        ("shots:", 2, "`shots` is missing: add it"),
         ("+1: 2", 3, "`[1]` is no known key: use some of about"),
         (" ", 1, "`shots` is missing: add it"),
         ("+shots: 8", 3, "`shots` is there already, on line 2: keep one"),
@@ -152,7 +152,7 @@ BAD = [
     *bad("  learn:", ("  1st:", 4, "begins with a letter")),
     *bad(
         "kind: train",
-        ("knd: train", 4, "`experiments.learn` needs `kind`: give `train` or `queries`"),
+        ("knd: train", 4, "`experiments.learn` needs `kind`: give `train` or `queries` or"),
     ),
     *bad(
         "    cuts: [0, 1]",
@@ -311,7 +311,7 @@ def test_a_configuration_that_training_refuses_is_refused_before_anything_runs(
 
 
 def test_unknown_file_and_scale_are_refused(tiny: Path) -> None:
-    with pytest.raises(InputError, match=r"`papr` is no study: give paper, or the path"):
+    with pytest.raises(InputError, match=r"`papr` is no study: give paper or noise, or the"):
         load_study("papr")
     with pytest.raises(
         InputError, match=r"the scale is `small`, and paper.yaml has the scales smoke"

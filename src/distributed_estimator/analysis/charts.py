@@ -233,7 +233,7 @@ def bars(
     for dataset, part in rows.groupby("dataset", sort=True):
         floor, domain = 0.0, None
         if logarithmic:  # a bar needs a foot, and a logarithmic axis has none
-            least = min(part.value.min(), *part.low[part.low > 0])
+            least = min([part.value.min(), *part.low[part.low > 0]])
             floor = 10.0 ** math.floor(math.log10(least) - 0.3)
             domain = [floor, float(pd.concat([part.value, part.high]).max()) * 1.2]
         data = list(_bar_rows(part, quantity, floor))

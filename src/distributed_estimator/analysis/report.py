@@ -42,6 +42,7 @@ from .study_tables import (
     WORDS,
     Table,
     Tables,
+    asks_paper,
     groups,
     study_tables,
 )
@@ -119,16 +120,18 @@ def _counted(runs: pd.DataFrame, column: str) -> Rows:
 
 
 def missing(study: Study) -> dict[str, str]:
-    """Experiments of the paper's study, and of this one, without a finished run."""
+    """Experiments of this study, and of the paper's if it has some, without a finished run."""
     mine = study.config.get("experiments")
-    names = dict.fromkeys([*WORDS["experiments"], *(mine if isinstance(mine, dict) else ())])
+    due = WORDS["experiments"] if asks_paper(study) else ()
+    names = dict.fromkeys([*due, *(mine if isinstance(mine, dict) else ())])
     made = {name: WORDS["experiments"].get(name, "its tables") for name in names}
     return {name: what for name, what in made.items() if study.done(name).empty}
 
 
 def _stated(study: Study) -> Rows:
     """What the study itself states."""
-    found = [("scale", study.scale, "the full matrix")] if study.scale != "full" else []
+    is_part = study.scale not in (None, "full")
+    found = [("scale", study.scale, "the full matrix")] if is_part else []
     stated = study.config.get("deviations")
     texts = stated if isinstance(stated, list) else []
     found += [("as the study states", str(text), "") for text in texts]
@@ -179,8 +182,7 @@ class StudyData:
         study = self.study
         # Nothing can be run in an archive.
         place = "DIR" if (study.folder / MANIFEST).is_file() else str(study.folder)
-        words = ["dest", "study", "run", study.name, "--scale", study.scale, "--out", place]
-        return one_line(shlex.join(words), 400)
+        return one_line(shlex.join([*study.command, place]), 400)
 
     @property
     def missing(self) -> list[str]:
@@ -253,7 +255,7 @@ class StudyData:
             "headlines": self.tables.headlines.to_dict("records"),
             "cost_model": {"most": MOST_ERROR, "left_out": dict(self.tables.left_out)},
             "missing": self.missing,
-            "not_measured": [t.name for t in self.tables.by_name.values() if t.rows.empty],
+            "not_measured": [t.name for t in self.tables.shown.values() if t.rows.empty],
             "deviations": self.remarks,
             "environments": [dict(environment) for environment in study.environments],
             "tables": {
@@ -263,7 +265,7 @@ class StudyData:
                     "notes": list(table.notes),
                     "rows": table.rows.to_dict("records"),
                 }
-                for name, table in self.tables.by_name.items()
+                for name, table in self.tables.shown.items()
             },
         }
 
@@ -334,6 +336,7 @@ def _figure(name: str, table: Table) -> Figure | None:
         "table1_reconstruction_share": _with_stated,
         "policies": _by_policy,
         "accuracy_differences": lambda rows: rows.assign(dataset=rows.dataset + ", " + rows.metric),
+        "noise_errors": _by_device,
     }
     rows = prepared[name](rows) if name in prepared else rows
     points = name == "accuracy_differences"
@@ -347,6 +350,16 @@ def _by_policy(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows.experiment == known]
     names = [f"{row.series}, p = {row.p:g}" for row in rows.itertuples()]
     return rows.assign(series=names, bound=rows.lower_bound)
+
+
+def _by_device(rows: pd.DataFrame) -> pd.DataFrame:
+    """Errors as bars, a panel for each device and circuit."""
+    circuits = [f"{row.device}, {row.circuit} of {row.qubits} qubits" for row in rows.itertuples()]
+    names = [f"{row.mitigation}, {row.budget:,} shots" for row in rows.itertuples()]
+    ends = {"low": rows.error - rows.error_stderr, "high": rows.error + rows.error_stderr}
+    return rows.assign(
+        dataset=circuits, series=names, value=rows.error, **ends, spread="standard error"
+    )
 
 
 def _with_stated(rows: pd.DataFrame) -> pd.DataFrame:
@@ -443,7 +456,7 @@ def write_results(folder: Path | str, out: Path | str | None = None) -> WrittenR
             f"`dest study pack STUDY --out {folder / RECORDS}`"
         )
     manifest = read_manifest(folder / RECORDS)
-    titles = {"paper": "The paper's figures", "beyond": "Beyond the paper"}
+    titles = {"paper": "The paper's figures", "beyond": "Beyond the paper", "noise": "Noise"}
 
     def fill(data: StudyData, new: Path) -> str:
         pictures = {}
@@ -499,6 +512,7 @@ def _shared(data: StudyData, command: str) -> dict[str, Any]:
         "questions": data.questions(),
         "cost_rows": data.cost_rows(),
         "most_error": MOST_ERROR,
+        "is_paper": data.tables.is_paper,
         "left_out": data.tables.left_out,
         "missing": data.missing,
         "how_to_go_on": data.how_to_go_on.replace("`", "'"),
@@ -527,7 +541,7 @@ def _readme(
                 **{"rows": table_rows(table), "href": tables[name]},
                 "runs": len({run for runs in table.rows.get("runs", ()) for run in runs.split()}),
             }
-            for name, table in data.tables.by_name.items()
+            for name, table in data.tables.shown.items()
         ],
         digest=manifest.records_sha256 if manifest else "",
         traces_left_out=manifest.traces_left_out if manifest else 0,
@@ -537,7 +551,11 @@ def _readme(
 def study_page(data: StudyData, place: Path, command: str) -> str:
     """The report of a study as one HTML file, whose links begin in the folder `place`."""
     sections = {
-        section: {name.replace("_", "-"): _entry(data, name, place) for name in names}
+        section: {
+            name.replace("_", "-"): _entry(data, name, place)
+            for name in names
+            if data.table_of(name).name in data.tables.shown
+        }
         for section, names in WORDS["sections"].items()
     }
     figures: dict[str, Figure | Choices] = {
@@ -553,7 +571,7 @@ def study_page(data: StudyData, place: Path, command: str) -> str:
     return page(
         "study.html.jinja",
         figures,
-        title=f"Study {one_line(data.study.name)}, scale {one_line(data.study.scale)}",
+        title=f"Study {one_line(data.study.title)}",
         figures=sections,
         timeline=entry("Tasks by worker", rows, choices, untraced, notes=notes),
         **_shared(data, command),

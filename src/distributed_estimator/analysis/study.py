@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -39,6 +40,13 @@ PERTURBATIONS = ("gaussian", "fgsm")
 """Attacks of the paper's robustness summary."""
 _OF_ONE_RUN = ("kind", "schema_version", "attempt", "config_hash")
 _QUERY_COLUMNS = (*TIMES, "num_queries", "num_subexperiments", "shots_total")
+_SECONDS = {
+    "train": "training_seconds",
+    "queries": "median_seconds",
+    "values": "query_seconds",
+}
+_VALUE = ("value", "stderr", "exact", "predicted", "shots", "circuits")
+"""Results of a run of kind `values`; `shots` are all that were taken."""
 _SIMULATORS = ("statevector", "aer")
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -49,19 +57,29 @@ class StudyDocument(msgspec.Struct):
     """What a report reads of study.json."""
 
     name: str
-    scale: str
+    scale: str | None
     hash: str
     config: dict[str, Any] = {}
     runs: list[str] | None = None
     created_at: Any = ""
 
+    @property
+    def command(self) -> list[str]:
+        """The words that run it, but for its folder."""
+        scale = [] if self.scale is None else ["--scale", self.scale]
+        return ["dest", "study", "run", self.name, *scale, "--out"]
+
 
 class RunConfig(msgspec.Struct):
     """What tables are made of in a run's configuration; whatever else it holds is kept too."""
 
-    dataset: str
     cuts: Count
     seed: int
+    dataset: str = ""
+    circuit: str | None = None
+    device: Any = None
+    mitigation: str | None = None
+    budget: Count | None = msgspec.field(name="shots_total", default=None)
     workers: Count | None = None
     devices: Count | None = None
     qubits: Count | None = None
@@ -83,7 +101,7 @@ class RunDocument(msgspec.Struct):
 
     run_id: str
     experiment: str
-    kind: Literal["train", "queries"]
+    kind: Literal["train", "queries", "values"]
     pipeline: Literal["contracted", "reference"]
     config: dict[str, Any]
 
@@ -96,6 +114,13 @@ class Results(msgspec.Struct):
     test_accuracy: float | None = None
     reference_queries: float | None = None
     lower_bound: float | None = None
+    query_seconds: Seconds | None = None
+    value: float | None = None
+    stderr: float | None = None
+    exact: float | None = None
+    predicted: float | None = None
+    shots: Count | None = None
+    circuits: Count | None = None
     simulator_threads: float | None = None
     robustness_summary: float | None = None
     robustness: dict[str, list[list[float]] | None] | None = None
@@ -118,7 +143,8 @@ class Study:
     Attributes:
         folder: The folder.
         name: Of the matrix, such as paper.
-        scale: smoke, laptop or full.
+        scale: smoke, laptop or full; None: it has none.
+        command: The words that run it, but for its folder.
         digest: Hash of its configuration.
         config: That configuration.
         created: When it was begun; empty: not known.
@@ -134,7 +160,8 @@ class Study:
 
     folder: Path
     name: str
-    scale: str
+    scale: str | None
+    command: Sequence[str]
     digest: str
     config: Mapping[str, Any]
     created: str
@@ -144,6 +171,11 @@ class Study:
     source: RunFolders | Packed
     not_begun: tuple[str, ...] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Its name and scale."""
+        return self.name if self.scale is None else f"{self.name}, scale {self.scale}"
 
     def done(
         self, experiment: str, kind: str | None = None, pipeline: str | None = None
@@ -213,6 +245,7 @@ def load_study(folder: Path | str) -> Study:
         folder=folder,
         name=study.name,
         scale=study.scale,
+        command=study.command,
         digest=study.hash,
         config=study.config,
         created=study.created_at if isinstance(study.created_at, str) else "",
@@ -238,8 +271,8 @@ def _check_one_study(
         raise RecordError(f"no run of {folder} can be read: {named(list(damaged.values()))}")
     if not runs:
         raise RecordError(
-            f"{folder} holds no run: start it with `dest study run {one_line(study.name)} "
-            f"--scale {one_line(study.scale)} --out {folder}`"
+            f"{folder} holds no run: start it with `{one_line(shlex.join(study.command), 400)} "
+            f"{folder}`"
         )
 
 
@@ -271,9 +304,11 @@ def _load_run(source: RunFolders | Packed, run_id: str) -> tuple[dict[str, Any],
     row |= _numbers(place, run, result.results or Results())
     if failed:
         return {**row, "cause": str(result.cause)}, []
+    if run.kind == "values" and any(row[name] is None for name in _VALUE):
+        raise RecordError(f"{place} is damaged: it is done without one of {', '.join(_VALUE)}")
     records = source.log(run_id, "queries.jsonl")
     queries = [record for record in records if isinstance(record, QueryRecord)]
-    if run.kind == "queries" and not any(query.num_queries for query in queries):
+    if run.kind != "train" and not any(query.num_queries for query in queries):
         raise RecordError(f"{place} is damaged: its run is done and holds no query")
     try:
         for query in queries:
@@ -291,7 +326,8 @@ def _numbers(place: str, run: RunDocument, results: Results) -> dict[str, Any]:
     curves = accuracy_curves(place, measured)
     mean = fmean(curve.mean_accuracy for curve in curves) if curves else None
     return {
-        "seconds": results.training_seconds if run.kind == "train" else results.median_seconds,
+        "seconds": getattr(results, _SECONDS[run.kind]),
+        **{name: getattr(results, name) for name in _VALUE if run.kind == "values"},
         "test_accuracy": results.test_accuracy,
         "reference_queries": results.reference_queries,
         "lower_bound": results.lower_bound,

@@ -58,6 +58,7 @@ _SLOTS = {
     "level": 100 * LEVEL,
 }
 _BAR = ["dataset", "series", "cuts"]
+_CELL = ["experiment", "device", "circuit", "qubits", "cuts", "mitigation", "budget"]
 _CUTS = ("cuts", "label")
 _STRAGGLERS = ("straggler_p", "straggler_delay")
 _EXECUTION = ("pool", "policy", "policy_options", "backend", "workers", "queries", "trace")
@@ -98,15 +99,33 @@ class Tables:
     """All tables of a study by name, in the order of a report.
 
     `headlines` are numbers with a bar, and whether they meet it; `left_out` says how much the cost
-    model was not validated with, by reason.
+    model was not validated with, by reason. `is_paper`: it asks the paper's questions.
     """
 
     by_name: Mapping[str, Table]
     headlines: pd.DataFrame
     left_out: Mapping[str, int]
+    is_paper: bool
+
+    @property
+    def shown(self) -> dict[str, Table]:
+        """Tables that were measured, and those that a study of the paper's questions is to have."""
+        optional = {name for name, words in WORDS["tables"].items() if words.get("optional")}
+        return {
+            name: table
+            for name, table in self.by_name.items()
+            if len(table.rows) or (self.is_paper and name not in optional)
+        }
 
     def __getitem__(self, name: str) -> Table:
         return self.by_name[name]
+
+
+def asks_paper(study: Study) -> bool:
+    """Whether a study has experiments of the paper's, so that all of its tables are due."""
+    mine = study.config.get("experiments")
+    names = {*(mine if isinstance(mine, dict) else ()), *study.runs.experiment}
+    return not names.isdisjoint(WORDS["experiments"])
 
 
 def study_tables(study: Study) -> Tables:
@@ -129,6 +148,7 @@ def study_tables(study: Study) -> Tables:
         "changes": (changes(study), []),
         "unit_costs": (unit_costs(study), []),
         "cost_model": (costs, []),
+        "noise_errors": (noise_errors(study), []),
     }
     tables = {}
     for name, (rows, unmatched) in made.items():
@@ -136,7 +156,8 @@ def study_tables(study: Study) -> Tables:
         notes = tuple(note.format(**_SLOTS) for note in words["notes"])
         place = words["title"], words["experiment"]
         tables[name] = Table(name, *place, rows, tuple(unmatched), notes)
-    return Tables(tables, headlines(study, tables), left_out)
+    lines, is_paper = headlines(study, tables), asks_paper(study)
+    return Tables(tables, lines if is_paper else lines[:0], left_out, is_paper)
 
 
 # Groups, series, pairs, spreads
@@ -678,6 +699,28 @@ def cost_model(study: Study) -> tuple[pd.DataFrame, dict[str, int]]:
         )
     left_out = {**data.left_out, **({"setups with too few configurations": few} if few else {})}
     return pd.DataFrame(rows), left_out
+
+
+def noise_errors(study: Study) -> pd.DataFrame:
+    """How far values on noisy devices are off, root mean square over circuits.
+
+    Beside it stand what error bars and forecasts say, root mean square too, and what was paid.
+    """
+
+    def row(part: pd.DataFrame) -> dict[str, Any]:
+        squares = (part.value - part.exact) ** 2
+        error = math.sqrt(squares.mean())
+        return {
+            "n": len(part),
+            "error": error,
+            "error_stderr": squares.sem() / (2 * error) if error else math.nan,
+            "claimed": math.sqrt((part.stderr**2).mean()),
+            "predicted": math.sqrt((part.predicted**2).mean()),
+            **{name: part[name].mean() for name in ("shots", "circuits", "seconds")},
+        }
+
+    runs = study.runs
+    return _rows(runs[(runs.status == "done") & (runs.kind == "values")], _CELL, row)
 
 
 # Numbers with a bar

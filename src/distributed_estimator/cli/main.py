@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from ..errors import DistributedEstimatorError, InputError, TrainingStoppedError
+from ..errors import DistributedEstimatorError, TrainingStoppedError
 
 VERBS = {
     "estimate": ("estimate", "Estimate an expectation value of a circuit in a file."),

@@ -102,7 +102,7 @@ def study_report(folder: Path, out: Path | None, from_logs: bool, as_json: bool)
 
 def _lines(data: StudyData) -> list[str]:
     runs = ", ".join(f"{count} {status}" for status, count in data.counts.items())
-    lines = [f"study {data.study.name}, scale {data.study.scale}: runs {runs}"]
+    lines = [f"study {data.study.title}: runs {runs}"]
     for question in data.questions():
         lines.append(f"{question['title']}: {question['what']} (bar: {question['bar']})")
         for row in question["rows"]:
@@ -111,10 +111,11 @@ def _lines(data: StudyData) -> list[str]:
             found = f"{row['value']}{spread}, n = {row['n']}, " if row["n"] else ""
             paper = f" (paper: {row['paper']})" if row["paper"] else ""
             lines.append(f"  {place}: {found}{row['outcome']}{paper}")
-    lines.append("cost model: held-out configurations, median relative error of T_total")
+    if data.tables.is_paper:
+        lines.append("cost model: held-out configurations, median relative error of T_total")
     for row in data.cost_rows():
         lines.append(f"  {row['setup']}: {row['value']} ({row['spread']}), {row['outcome']}")
-    for reason, count in data.tables.left_out.items():
+    for reason, count in data.tables.left_out.items() if data.tables.is_paper else ():
         lines.append(f"  left out: {count} ({reason})")
     found = ", ".join(f"{len(rows)} {kind}" for kind, rows in data.remarks.items() if rows)
     lines.append(f"deviations: {found or 'none'}")

@@ -1,4 +1,4 @@
-"""`dest study`: the paper's whole protocol, or a matrix of runs of one's own, from a YAML file."""
+"""`dest study`: the paper's whole protocol, errors on devices, or a matrix from a YAML file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ study.add_command(study_report)
         "dest study run study.yaml --out runs/study --only accuracy",
     ),
 )
-@click.argument("source", metavar="paper|FILE", type=TEXT_PATH)
+@click.argument("source", metavar="paper|noise|FILE", type=TEXT_PATH)
 @click.option(
     "--out",
     type=PATH,
@@ -80,9 +80,10 @@ def run(
 ) -> int:
     """Run every run of a study that has not ended yet, one after another.
 
-    A study is `paper`, the protocol that comes with the package, or a YAML file of your own. The
-    same command goes on with a study that was stopped or killed: what has ended is never repeated.
-    Runs that fail are listed at the end with their causes, and the exit code is then 1.
+    A study is `paper`, the protocol that comes with the package, `noise`, errors on simulated
+    devices whole and cut, or a YAML file of your own. The same command goes on with a study that
+    was stopped or killed: what has ended is never repeated. Runs that fail are listed at the end
+    with their causes, and the exit code is then 1.
     """
     from ..analysis.study import is_archive
     from ..study.config import load_study

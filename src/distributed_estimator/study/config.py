@@ -14,6 +14,7 @@ import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
@@ -33,13 +34,15 @@ from ..training.settings import (
     Shots,
     Workers,
 )
+from ..views import counted
+from .values import FEWEST, MOST, Remedy, Shape, most_cuts, widest, width_of
 
 try:
     import yaml
 except ImportError as error:
     raise MissingExtraError("PyYAML", "study", "a study") from error
 
-BUILT_IN = ("paper",)
+BUILT_IN = ("paper", "noise")
 WHOLE = ("reference_queries",)
 """Mappings that a scale replaces as one value."""
 
@@ -72,7 +75,6 @@ Key = Annotated[
 ]
 Dataset = Literal["iris", "mnist", "breast_cancer", "wine", "digits"]
 Some = Meta(min_length=1)
-
 
 SIZES: dict[str, tuple[int, int, int]] = {
     "iris": (4, 80, 20),
@@ -129,17 +131,23 @@ class Experiment(Config):
     about: str = ""
     cuts: Annotated[tuple[Places, ...], Some]
     seeds: Annotated[tuple[Seed, ...], Some]
+    trace: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkExperiment(Experiment):
+    """What experiments on the study's model have."""
+
     pipelines: Annotated[tuple[Pipeline, ...], Some] = ("contracted",)
     pool: PoolName = "threads"
     policies: Annotated[tuple[str, ...], Some] = ("eager",)
     straggler_p: Annotated[tuple[Probability, ...], Some] = (0.0,)
     straggler_delay: Seconds = 0.0
     subexperiments: Count | None = None
-    trace: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainExperiment(Experiment):
+class TrainExperiment(NetworkExperiment):
     """Trainings, each a run."""
 
     KIND: ClassVar[Literal["train"]] = "train"
@@ -149,7 +157,7 @@ class TrainExperiment(Experiment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueriesExperiment(Experiment):
+class QueriesExperiment(NetworkExperiment):
     """Single queries, a number of them each run.
 
     `workers` are as many as devices on a fleet, and part of each of the `variants`.
@@ -167,17 +175,32 @@ class QueriesExperiment(Experiment):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValuesExperiment(Experiment):
+    """Values of circuits on simulated devices with noise, each a run.
+
+    A seed decides the circuit's angles and the shots; `shots_total` are all shots of a value.
+    """
+
+    KIND: ClassVar[Literal["values"]] = "values"
+    circuits: Annotated[tuple[Shape, ...], Some]
+    devices: Annotated[tuple[str, ...], Some]
+    qubits: Annotated[tuple[Count, ...], Some]
+    mitigations: Annotated[tuple[Remedy, ...], Some]
+    shots_total: Annotated[tuple[Shots, ...], Some]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig(Config):
     """A study at one scale."""
 
     name: Key
     about: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
-    shots: Shots
+    shots: Shots | None = None
     optimizer: Optimizer = "adam"
     lr: LearningRate = 0.1
     policies: dict[Key, PolicySettings] = field(default_factory=lambda: {"eager": PolicySettings()})
-    experiments: Annotated[dict[Key, TrainExperiment | QueriesExperiment], Some]
+    experiments: Annotated[dict[Key, TrainExperiment | QueriesExperiment | ValuesExperiment], Some]
     deviations: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -201,8 +224,18 @@ class StudyConfig(Config):
 
     def problems(self) -> Iterator[Problem]:
         """Finds what cannot be run as it stands, beyond the type of each value."""
+        is_network = (isinstance(e, NetworkExperiment) for e in self.experiments.values())
+        if self.shots is None and any(is_network):
+            yield ("shots",), "`shots` is missing: add it"
         for name, experiment in self.experiments.items():
-            for place, message in _experiment_problems(experiment, self):
+            for place, message in (
+                *_repeated(experiment),
+                *(
+                    _values_problems(experiment)
+                    if isinstance(experiment, ValuesExperiment)
+                    else _experiment_problems(experiment, self)
+                ),
+            ):
                 yield (() if place[:1] == ("model",) else ("experiments", name)) + place, message
 
 
@@ -216,14 +249,49 @@ def without_later(part: Config) -> dict[str, Any]:
 # --- what goes together ---------------------------------------------------------------------------
 
 
-def _experiment_problems(
-    experiment: TrainExperiment | QueriesExperiment, study: StudyConfig
-) -> Iterator[Problem]:
-    """The errors of an experiment; places are below it, but for those in the model."""
+def _repeated(experiment: Experiment) -> Iterator[Problem]:
     for key, values in vars(experiment).items():
         for number, value in _again(values if isinstance(values, tuple) else ()):
             shown = "the same variant" if key == "variants" else repr(value)
             yield (key, number), f"`{key}` has {shown} twice: remove one"
+
+
+def _values_problems(experiment: ValuesExperiment) -> Iterator[Problem]:
+    """What circuits and devices do not allow."""
+    widths = {}
+    for number, name in enumerate(experiment.devices):
+        if name.lower().startswith("ibm_"):
+            message = "is one of an account, and a study simulates: give one such as fake_manila"
+            yield ("devices", number), f"`devices` has {name}, which {message}"
+            continue
+        try:
+            widths[name] = width_of(name)
+        except InputError as error:
+            yield ("devices", number), f"`devices` has {name}: {error}"
+    for shape, (number, qubits) in product(experiment.circuits, enumerate(experiment.qubits)):
+        if not FEWEST[shape] <= qubits <= MOST:
+            takes = f"`{shape}` takes {FEWEST[shape]} to {MOST}"
+            yield ("qubits", number), f"`qubits` has {qubits}, and {takes}: give others"
+            continue
+        most = most_cuts(shape, qubits)
+        for place, cuts in enumerate(experiment.cuts):
+            if cuts > most:
+                takes = f"`{shape}` of {qubits} qubits takes 0 to {most}"
+                yield ("cuts", place), f"`cuts` has {cuts}, and {takes}: remove it"
+                continue
+            width = widest(shape, qubits, cuts)
+            for name in (name for name, has in widths.items() if has < width):
+                yield (
+                    ("qubits", number),
+                    f"`qubits` has {qubits}, which with {counted(cuts, 'cut')} take {width} at "
+                    f"once, and {name} has {widths[name]}: give fewer, or a larger device",
+                )
+
+
+def _experiment_problems(
+    experiment: TrainExperiment | QueriesExperiment, study: StudyConfig
+) -> Iterator[Problem]:
+    """The errors of an experiment; places are below it, but for those in the model."""
     for dataset, part in experiment.datasets.items():
         for place, message in _dataset_problems(dataset, part, study.model):
             yield place if place == ("model",) else ("datasets", dataset, *place), message
@@ -390,7 +458,7 @@ def content_hash(document: Mapping[str, Any]) -> str:
 
 
 def load_study(source: str | os.PathLike[str], scale: str | None = None) -> Study:
-    """Reads a study, "paper" or a YAML file, and checks it whole, its other scales included.
+    """Reads a study, "paper", "noise" or a YAML file, and checks it whole, all scales included.
 
     Its scale is the file's first, where none is named.
 

