@@ -557,8 +557,8 @@ def test_the_help_of_an_estimate_leaves_no_option_out_of_groups(dest: Callable[.
         *("Circuit", "Cuts", "Shots", "Where it runs", "Noise", "Tasks and faults"),
         *("Stragglers, for experiments", "Output", "Other"),
     ]
-    assert out.split("\nOther:\n")[1].split("\n\n")[0].strip().startswith("-h, --help")
-    assert out.count("--help") == 1
+    (left,) = out.split("\nOther:\n")[1].split("\n\n")[0].strip().splitlines()
+    assert "--help" in left
 
 
 def test_completion_of_words_comes_with_click(
