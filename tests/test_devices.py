@@ -99,7 +99,7 @@ class Noisy(Device):
     def mitigated(self, mitigation, factor=1):
         return self
 
-    def readout(self, experiment):
+    def readout(self, experiment, run=None):
         self.calibrated += 1
         none = np.zeros((1, 1), dtype=int)
         return Readout(self.name, none[0], none[0] / 1.0, none[0] / 1.0, none, none)
@@ -478,7 +478,7 @@ def test_a_fragment_does_not_move_once_its_weights_are_for_a_device():
 
 def test_a_device_that_is_gone_before_it_did_anything_costs_no_mitigated_run():
     class Uncalibrated(Noisy):
-        def readout(self, experiment):
+        def readout(self, experiment, run=None):
             raise BackendError("qubit 2 is misread too often")
 
     for gone in (Uncalibrated("a"), Noisy("a", lives=0)):

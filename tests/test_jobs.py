@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import json
@@ -29,10 +28,8 @@ from qiskit.primitives import (
     SamplerPubResult,
     StatevectorSampler,
 )
-from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit_aer.primitives import SamplerV2
 from standin import ADDRESS, INSTANCE, TOKEN, Faults, Options, Service, Twirling, sampler_of
-from test_tasks import experiments_of
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions, Mitigation
 from distributed_estimator.backends import jobs
@@ -555,25 +552,6 @@ def test_times_that_make_no_sense_are_the_clients(tmp_path: Path):
 def test_what_a_service_does_not_tell_is_left_out(stamps: Any):
     assert jobs._times({"timestamps": stamps}) is None
     assert jobs._charged_seconds({"timestamps": stamps}) is None
-
-
-def test_results_of_other_qubits_are_not_mitigated_with_errors_of_these(tmp_path: Path):
-    """A device that was calibrated again, at the end, has other qubits with the least errors."""
-    (experiment,) = experiments_of(circuit(), None, ["ZZZZZZ"])
-    journal = tmp_path / "run.journal"
-    for seed in (1, 1, 2):
-        sampler = sampler_of(tmp_path / "jobs")
-        line = [[q, q + 1] for q in range(9)]
-        own = GenericBackendV2(10, coupling_map=line, noise_info=True, seed=seed)
-        sampler.backend()._target = own.target
-        with contextlib.closing(Journal(journal)) as book:
-            backend = SamplerBackend(sampler).with_jobs(book, None)
-            backend = backend.mitigated(Mitigation(readout=True, calibration_shots=10))
-            if seed == 1:
-                backend.readout(experiment)
-                continue
-            with pytest.raises(InputError, match=r"calibrated again.*give a new journal"):
-                backend.readout(experiment)
 
 
 def test_what_a_service_says_of_its_device_is_not_repeated(

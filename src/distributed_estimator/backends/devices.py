@@ -7,7 +7,6 @@ to another one. The simulated fleet finds the device of a job by the same `soone
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import math
@@ -28,16 +27,23 @@ from ..checks import check_kind, check_whole, described
 from ..cutting import FloatArray, Operation
 from ..errors import (
     BackendError,
+    DeadlineError,
     DeviceLostError,
     InputError,
     MissingExtraError,
+    PoolError,
     RecordError,
+    RunCancelledError,
+    TaskFailedError,
     ThrottledError,
+    chain,
+    is_short,
 )
 from ..forks import Lock
 from ..records import DeviceRecord, RecordWriter
 from ..records.files import writer_of
 from ..subexperiments import (
+    NO_RUN,
     Backend,
     FragmentExperiment,
     FragmentResult,
@@ -45,7 +51,9 @@ from ..subexperiments import (
     Mitigation,
     NoisyBackend,
     Readout,
+    ReadoutRun,
     Task,
+    no_noise,
 )
 from .sampler import SamplerBackend, backend_of
 from .seeds import comes_from
@@ -69,8 +77,10 @@ _UNREACHABLE = {
     "IBMNotAuthorizedError",
 }
 """Names of classes of errors that say so, Python's and those of libraries that may be missing."""
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN}
-_DEEPEST = 16
+_NOT_OF_A_DEVICE = (
+    *(InputError, ThrottledError, DeadlineError, RunCancelledError, PoolError, RecordError),
+)
+"""Errors that say nothing of the device that was asked."""
 
 
 class Server(Protocol):
@@ -481,12 +491,12 @@ class Devices:
 
     def _fail(self, number: int, experiment: FragmentExperiment, error: Exception) -> None:
         """Note that a device failed; raises errors that are none of its own."""
-        if isinstance(error, InputError | ThrottledError) or _is_short(error):
+        if isinstance(error, _NOT_OF_A_DEVICE) or is_short(error):
             raise error
         cause = (
             str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
         )
-        classes = {kind.__name__ for own in _chain(error) for kind in type(own).__mro__}
+        classes = {kind.__name__ for own in chain(error) for kind in type(own).__mro__}
         lost = sorted(_UNREACHABLE & classes)
         if "UnreachableError" in lost:
             pass  # which says it without secrets
@@ -496,7 +506,8 @@ class Devices:
             lost, cause = ["offline"], f"it is offline ({cause})"
         with self._state.lock:
             causes = self._state.failures.setdefault((number, experiment.fragment.key), [])
-            causes.append(cause)
+            # Those of a calibration were as many as the policy allows.
+            causes += [cause] * (self.failures if isinstance(error, TaskFailedError) else 1)
             if lost and number not in self._state.gone:
                 self._state.gone[number] = cause
                 _log.warning("the device %s is lost: %s", self.names[number], cause)
@@ -567,6 +578,8 @@ class Devices:
         Raises:
             InputError: A device cannot do what is asked.
         """
+        if all(isinstance(device, StatevectorBackend) for device in self.devices):
+            raise no_noise(self.name)
         view = self._view()
         view.devices = tuple(
             _mitigated(name, device, mitigation, factor)
@@ -580,12 +593,14 @@ class Devices:
             view._places = self._pins
         return view
 
-    def readout(self, experiment: FragmentExperiment) -> Readout:
-        """What is known of the readout of the fragment's device.
+    def readout(self, experiment: FragmentExperiment, run: ReadoutRun = NO_RUN) -> Readout:
+        """What is known of the readout of the fragment's device, where a run began with it.
 
         Raises:
             DeviceLostError: No device is left, or a fragment may not change to another.
         """
+        name = f"device of fragment {experiment.fragment.index} {experiment.fragment.key}"
+        self._place_again(experiment, run.kept(name))
         while True:
             with self._state.lock:
                 number = self._place(experiment)
@@ -593,12 +608,30 @@ class Devices:
             if not isinstance(device, NoisyBackend):  # which cannot fail
                 return _perfect_readout(self.names[number], experiment)
             try:
-                found = replace(device.readout(experiment), device=self.names[number])
+                found = device.readout(experiment, run.at(number))
             except Exception as error:
                 self._fail(number, experiment, error)
                 continue
             if self._keep(number, experiment):
-                return found
+                run.keep(name, np.array([float(number)]))
+                return replace(found, device=self.names[self._calibrated_as(number)])
+
+    def _place_again(self, experiment: FragmentExperiment, kept: FloatArray | None) -> None:
+        """Place a fragment where a run had it that goes on, whatever is thought of noise now."""
+        key = _key(experiment)
+        if kept is None:
+            return
+        with self._state.lock:
+            if key not in self._state.bound:
+                number = int(kept[0])
+                self._places[key] = number, self._load(number, experiment)
+
+    def _calibrated_as(self, number: int) -> int:
+        """The number of the first device that shares its calibration with one, or its own."""
+        own, *shared = (
+            getattr(self.devices[n], "calibration_path", None) for n in (number, *range(number))
+        )
+        return shared.index(own) if own is not None and own in shared else number
 
     def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Devices:
         """The same devices with a log, and those with a service with a book of their jobs.
@@ -801,24 +834,6 @@ def _is_offline(device: Backend) -> bool:
 
 def _backend_of(device: Backend) -> Any:
     return backend_of(device.sampler) if isinstance(device, SamplerBackend) else None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what caused it."""
-    cause: BaseException | None = error
-    for _ in range(_DEEPEST):
-        if cause is None:
-            return
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _is_short(error: Exception) -> bool:
-    """Whether this process lacks something, which is no device's fault."""
-    return any(
-        isinstance(own, MemoryError) or (isinstance(own, OSError) and own.errno in _SHORTAGES)
-        for own in _chain(error)
-    )
 
 
 # --- noise ----------------------------------------------------------------------------------------

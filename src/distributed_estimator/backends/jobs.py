@@ -26,7 +26,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from qiskit.primitives import BaseSamplerV2
 
-from ..errors import BackendError, InputError, ThrottledError, UnreachableError
+from ..errors import BackendError, ThrottledError, UnreachableError
 from ..forks import Lock, register
 from ..records import DeviceRecord, RecordWriter
 from ..subexperiments import JobBook
@@ -279,24 +279,6 @@ class Jobs:
     def has(self, name: str) -> bool:
         """Whether a job of that name was sent, or may have been, and has not failed."""
         return self._book.jobs(name) is not None
-
-    def check_qubits(self, name: str, qubits: Sequence[int], device: str) -> None:
-        """Note which qubits some circuits measure; a device that is calibrated again has others.
-
-        Raises:
-            InputError: The book has others, whose errors of readout are not those of these.
-        """
-        own = tuple(map(str, qubits))
-        with self._alone(name):
-            known = self._book.jobs(name)
-            if known is None:
-                self._book.sent(name, own, device)
-        if known not in (None, own):
-            raise InputError(
-                f"{device} was calibrated again since the journal was begun, and circuits are laid "
-                "out on other qubits now, whose errors of readout are not those of the results "
-                "in it: give a new journal, which sends all jobs again"
-            )
 
     def _found(self, backend: Any, request: JobRequest, known: Sequence[str]) -> Any:
         """A job that was sent before; None: none was."""

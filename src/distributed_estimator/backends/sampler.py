@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import astuple, dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from math import prod
+from pathlib import Path
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -21,11 +23,14 @@ from ..errors import BackendError, DistributedEstimatorError, InputError
 from ..forks import Lock
 from ..records import RecordWriter
 from ..subexperiments import (
+    NO_RUN,
+    Arrays,
     FragmentExperiment,
     FragmentResult,
     JobBook,
     Mitigation,
     Readout,
+    ReadoutRun,
     SettingFamily,
     Task,
     content_of,
@@ -34,8 +39,12 @@ from ..subexperiments import (
 from .calibration import (
     READOUT_REGISTER,
     Calibrations,
+    CalibrationTask,
+    CalibrationWork,
     ReadoutCalibration,
     calibration_circuits,
+    calibration_of,
+    calibration_tasks,
     misread,
 )
 from .jobs import (
@@ -49,6 +58,8 @@ from .jobs import (
 )
 from .seeds import comes_from, draws_of, repeats_by_shots, repeats_within_jobs, reseeded
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
+
+_log = logging.getLogger(__name__)
 
 _CIRCUITS_PER_JOB = 512
 _MOST_TEMPLATES = 1024
@@ -115,6 +126,8 @@ class SamplerBackend:
         self.mode = _checked_mode(mode, sampler)
         self._mitigation, self._factor = Mitigation(), 1
         self._templates: dict[tuple[object, ...], Template] = {}
+        self._layouts: dict[str, tuple[int, ...]] = {}
+        """Qubits of the device that experiments of a run that goes on began at, by their keys."""
         self._lock = Lock()
         self._calibrations = Calibrations(self._device, keep=_is_real(device_of(sampler)))
         self._mode, self._jobs = Mode(mode), Jobs()
@@ -192,6 +205,11 @@ class SamplerBackend:
         return self.name if found is None else str(found.name)
 
     @property
+    def calibration_path(self) -> Path | None:
+        """The file of what is known of the device's readout; None: it is known here alone."""
+        return self._calibrations.path
+
+    @property
     def _circuits_per_task(self) -> int:
         return max(1, self.circuits_per_job // max(1, self._copies))
 
@@ -217,25 +235,22 @@ class SamplerBackend:
         found.__dict__.update(self.__dict__, _mitigation=mitigation, _factor=factor)
         return found
 
-    def readout(self, experiment: FragmentExperiment) -> Readout:
+    def readout(self, experiment: FragmentExperiment, run: ReadoutRun = NO_RUN) -> Readout:
         """What is known of the readout of an experiment's circuits; calibrated if need be.
 
         A calibration is two circuits that measure the qubits that those of the experiment do, after
         nothing and after an X on each. It is remembered by the backend, and that of a real device
-        in the user's cache as well (`Calibrations`).
+        in the user's cache as well (`Calibrations`). A run that goes on keeps to the calibration
+        and to the qubits that it began with.
 
         Raises:
             BackendError: The sampler failed, or a qubit is misread nearly half of the time.
-            InputError: Results in the journal are those of other qubits.
+            InputError: Results in the journal are those of qubits that circuits cannot have now.
         """
         layout, fragment = experiment.layout, experiment.fragment
         observed = np.full((layout.num_settings, fragment.num_qubits), -1, dtype=np.intp)
         slots = np.full((layout.num_settings, len(fragment.slots)), -1, dtype=np.intp)
-        for family in filter(experiment.runs, layout.families):
-            template = self._template(experiment, family)
-            if self.has_service:
-                name = f"qubits of {self.identity} {experiment.key} {family.measured}"
-                self._jobs.check_qubits(name, template.measured, self._device)
+        for family, template in self._laid_out(experiment, run):
             count = sum(family.measured)
             where = np.ix_(family.numbers, np.flatnonzero(family.measured))
             slots[where] = template.measured[:count]
@@ -243,29 +258,102 @@ class SamplerBackend:
             observed[where] = template.measured[count:]
         qubits = np.unique(np.concatenate([observed.ravel(), slots.ravel()]))
         qubits = qubits[qubits >= 0]
-        hours = self._mitigation.calibration_hours
-        rates = self._calibrations.rates(qubits.tolist(), hours, self._calibrate)
-        flips, stderrs, calibrated_at = rates
+        found = self._rates(qubits.tolist(), run)
         observed, slots = (
             np.where(own < 0, -1, np.searchsorted(qubits, own)) for own in (observed, slots)
         )
-        return Readout(self._device, qubits, flips, stderrs, observed, slots, calibrated_at)
+        flips, stderrs, times = np.array(found, dtype=np.float64).reshape(-1, 3).T
+        oldest = datetime.fromtimestamp(times.min(), UTC) if times.size else None
+        at = None if oldest is None else oldest.isoformat(timespec="milliseconds")
+        return Readout(self._device, qubits, flips, stderrs, observed, slots, at)
 
-    def _calibrate(self, qubits: Sequence[int], earlier: int) -> ReadoutCalibration:
+    def _laid_out(
+        self, experiment: FragmentExperiment, run: ReadoutRun
+    ) -> list[tuple[SettingFamily, Template]]:
+        """Circuits of a fragment, on the qubits of the device that they had before in a run."""
+        name = f"qubits of {experiment.key}"
+        kept, (found, qubits) = run.kept(name), self._measuring(experiment)
+        if kept is None:
+            run.keep(name, qubits)
+        elif not np.array_equal(kept, qubits):
+            begun = kept[: int(kept[-1])].astype(int).tolist()
+            with self._lock:
+                self._layouts[experiment.key] = tuple(begun)
+                for key in [own for own in self._templates if own[0] == experiment.key]:
+                    del self._templates[key]
+            cause: BackendError | None = None
+            try:
+                found, qubits = self._measuring(experiment)
+            except BackendError as error:  # qubits or couplings do not work any more
+                cause = error
+            if cause is not None or not np.array_equal(kept, qubits):
+                raise InputError(
+                    f"{self._device} was calibrated again since the journal was begun, and "
+                    "circuits cannot be laid out on the same qubits any more, whose errors of "
+                    "readout are those of the results in it: give a new journal, which sends all "
+                    "jobs again"
+                ) from cause
+            _log.info("fragment %d stays on qubits %s", experiment.fragment.index, begun)
+        return found
+
+    def _measuring(
+        self, experiment: FragmentExperiment
+    ) -> tuple[list[tuple[SettingFamily, Template]], FloatArray]:
+        """Circuits of a fragment; and the qubits that they begin at and measure, and how many."""
+        families = filter(experiment.runs, experiment.layout.families)
+        found = [(family, self._template(experiment, family)) for family in families]
+        begun = found[0][1].layout or () if found else ()
+        measured = [qubit for _, template in found for qubit in template.measured]
+        return found, np.array([*begun, *measured, len(begun)], dtype=np.float64)
+
+    def _rates(self, qubits: Sequence[int], run: ReadoutRun) -> list[FloatArray]:
+        """How likely qubits are misread, standard errors and times, as a run began with them."""
+        shots, hours = self._mitigation.calibration_shots, self._mitigation.calibration_hours
+        names = [f"misreading of qubit {qubit} by {shots} shots" for qubit in qubits]
+        kept = [run.kept(name) for name in names]
+        missing = [qubit for qubit, own in zip(qubits, kept, strict=True) if own is None]
+
+        def calibrate(qubits: Sequence[int], earlier: int) -> ReadoutCalibration:
+            return self._calibrate(qubits, earlier, run)
+
+        fresh = self._calibrations.rates(missing, hours, calibrate, run.check) if missing else {}
+        found = []
+        for qubit, name, own in zip(qubits, names, kept, strict=True):
+            if own is None:
+                own = np.array(astuple(fresh[qubit]))
+                run.keep(name, own)
+            found.append(own)
+        return found
+
+    def _calibrate(
+        self, qubits: Sequence[int], earlier: int, run: ReadoutRun
+    ) -> ReadoutCalibration:
         """Measure how often qubits are misread, for the time after some `earlier` ones."""
         shots = self._mitigation.calibration_shots
-        target = getattr(backend_of(self.sampler), "target", None)
         name = f"readout {self._device} {qubits} {shots} {earlier}"
-        seed = int(hashlib.sha256(name.encode()).hexdigest(), 16)
-        circuits = calibration_circuits(qubits, target)
-        # All with as many shots: samplers may refuse others, or repeat their random numbers.
+        if run.place:  # simulators of one name would draw the same
+            name += f" device {run.place}"
         pieces = _pieces(shots, self.shots_per_circuit)
-        pubs = [(circuit, None, pieces[0]) for _ in pieces for circuit in circuits]
-        # A service may have it from a run that was lost; one of another day is out of date.
-        today = f"{name} {datetime.now(UTC).date()}"
+        tasks = calibration_tasks(run.name, name, qubits, pieces, self.circuits_per_job)
+        results = run.run(CalibrationWork(self, self.name), tasks)
+        return calibration_of(qubits, results)
+
+    def misread(self, task: CalibrationTask) -> Arrays:
+        """Measure how often qubits are misread, in one job; see `CalibrationWork`.
+
+        Raises:
+            BackendError: The sampler failed.
+        """
+        both = calibration_circuits(task.qubits, self._target)
+        pubs = [(both[own], None, task.shots) for own in task.flipped]
         try:
-            results = self._send(pubs, seed, lambda: f"{self.identity} {today}", name)()
-            read = [misread(r.data[READOUT_REGISTER], n % 2 > 0) for n, r in enumerate(results)]
+            results = self._send(
+                pubs, task.seed, lambda: f"{self.identity} {task.key}", task.name
+            )()
+            found = np.zeros((2, 1 + len(task.qubits)))
+            for flipped, result in zip(task.flipped, results, strict=True):
+                taken, wrong = misread(result.data[READOUT_REGISTER], flipped)
+                found[int(flipped)] += [taken, *wrong]
         except DistributedEstimatorError:
             raise
         except Exception as error:
@@ -273,11 +361,8 @@ class SamplerBackend:
             raise BackendError(
                 f"the sampler {self.name} failed to calibrate its readout: {said}"
             ) from cause
-        taken = sum(own for own, _ in read[::2]), sum(own for own, _ in read[1::2])
-        zeros, ones = (np.sum([own for _, own in read[n::2]], axis=0).tolist() for n in (0, 1))
-        return ReadoutCalibration(
-            datetime.now(UTC), taken, tuple(qubits), tuple(zeros), tuple(ones)
-        )
+        now = datetime.now(UTC).timestamp()
+        return np.array([*found[:, 0], now]), found[0, 1:], found[1, 1:]
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Run the task's circuits as one job; see `Backend`.
@@ -457,9 +542,9 @@ class SamplerBackend:
         """Families of a fragment are laid out on the same qubits, those of the first."""
         first = next(filter(experiment.runs, experiment.layout.families))
         with self._lock:
-            if family.measured == first.measured or self.defer_measurements:
-                return self._made(experiment, family, None)
-            layout = self._made(experiment, first, None).layout
+            layout = self._layouts.get(experiment.key)
+            if layout is None and family.measured != first.measured and not self.defer_measurements:
+                layout = self._made(experiment, first, None).layout
             return self._made(experiment, family, layout)
 
     def _made(
@@ -498,7 +583,10 @@ class SamplerBackend:
     def __reduce__(self) -> tuple[Any, ...]:
         # Templates are made where they are used.
         options = self.defer_measurements, self.circuits_per_job, self.shots_per_circuit, self.mode
-        state = {"_mitigation": self._mitigation, "_factor": self._factor}
+        state = {
+            **{"_mitigation": self._mitigation, "_factor": self._factor},
+            "_layouts": self._layouts,
+        }
         return type(self), (self.sampler, *options), state
 
 
