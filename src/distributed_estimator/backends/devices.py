@@ -36,6 +36,7 @@ from ..errors import (
     RunCancelledError,
     TaskFailedError,
     ThrottledError,
+    UnreachableError,
     chain,
     is_short,
 )
@@ -285,6 +286,8 @@ class Devices:
         if not view._is_pinned:
             view._places = {}
         own = [experiment for experiment in experiments if not experiment.is_trivial]
+        for number in range(len(self.devices)):
+            self._look_at(number)
         most = max((experiment.num_circuits for experiment in own), default=0)
         waiting = [_work(most * jobs, 0.0) for jobs in self._waiting()]
         with self._state.lock:
@@ -305,6 +308,16 @@ class Devices:
         """
         with self._state.lock:
             return self.names[self._place(experiment)]
+
+    def _look_at(self, number: int) -> None:
+        """Leave a device whose target cannot be read."""
+        if number in self._state.gone:
+            return
+        try:
+            getattr(self.devices[number], "target", None)
+        except UnreachableError as error:
+            with self._state.lock:
+                self._lose(number, str(error))
 
     def _urgency(self, experiment: FragmentExperiment) -> tuple[int, int, int]:
         """Sorts fragments as they are placed."""
@@ -330,7 +343,9 @@ class Devices:
         ]
         able = light if any(light) else able
         candidates = [
-            _Candidate(able[number], loads[number] + self._load(number, experiment))
+            _Candidate(True, loads[number] + self._load(number, experiment))
+            if able[number]
+            else _Candidate(False, 0.0)
             for number in numbers
         ]
         found = soonest(candidates, experiment.num_circuits, 0, 0.0)
@@ -508,9 +523,13 @@ class Devices:
             causes = self._state.failures.setdefault((number, experiment.fragment.key), [])
             # Those of a calibration were as many as the policy allows.
             causes += [cause] * (self.failures if isinstance(error, TaskFailedError) else 1)
-            if lost and number not in self._state.gone:
-                self._state.gone[number] = cause
-                _log.warning("the device %s is lost: %s", self.names[number], cause)
+            if lost:
+                self._lose(number, cause)
+
+    def _lose(self, number: int, cause: str) -> None:
+        if number not in self._state.gone:
+            self._state.gone[number] = cause
+            _log.warning("the device %s is lost: %s", self.names[number], cause)
 
     def _note(
         self,
@@ -850,7 +869,7 @@ def expected_noise(experiment: FragmentExperiment, backend: Backend) -> float:
     Errors are the medians over the qubits of the backend's target; gates count as the fragment has
     them, one of three qubits as six of two. 0 where there is no target, or it names no errors.
     """
-    errors = _median_errors(getattr(_backend_of(backend), "target", None))
+    errors = _median_errors(getattr(backend, "target", None))
     if errors is None:
         return 0.0
     one, two, measured = errors

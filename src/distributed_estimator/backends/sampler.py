@@ -15,6 +15,7 @@ from typing import Any, Self, get_args
 import numpy as np
 from qiskit.circuit import pauli_twirl_2q_gates
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
+from qiskit.transpiler import Target
 from qiskit.transpiler.exceptions import TranspilerError
 
 from ..checks import check_kind, check_whole, from_numpy
@@ -47,16 +48,10 @@ from .calibration import (
     calibration_tasks,
     misread,
 )
-from .jobs import (
-    ExecutionMode,
-    JobRequest,
-    Jobs,
-    Mode,
-    options_text,
-    service_of,
-    without_secrets,
-)
+from .jobs import JobRequest, Jobs
+from .modes import ExecutionMode, Mode
 from .seeds import comes_from, draws_of, repeats_by_shots, repeats_within_jobs, reseeded
+from .services import options_text, read_from, service_of, without_secrets
 from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
 
 _log = logging.getLogger(__name__)
@@ -95,6 +90,7 @@ class SamplerBackend:
     Raises:
         InputError: `sampler` is none, a number is not a positive whole number, or the sampler
             cannot send its jobs in this mode.
+        UnreachableError: Its service does not say what the device takes.
     """
 
     exact = False
@@ -109,17 +105,24 @@ class SamplerBackend:
     ) -> None:
         check_kind("sampler", sampler, BaseSamplerV2, "an instance of any Qiskit BaseSamplerV2")
         self.sampler = sampler
-        most = _limit(sampler, "max_experiments") or circuits_per_job
-        self.circuits_per_job = min(check_whole("circuits_per_job", circuits_per_job), most)
+        device, most, max_shots = self._read(
+            lambda: (
+                device_of(sampler),
+                _limit(sampler, "max_experiments"),
+                _limit(sampler, "max_shots"),
+            )
+        )
+        circuits_per_job = check_whole("circuits_per_job", circuits_per_job)
+        self.circuits_per_job = min(circuits_per_job, most or circuits_per_job)
         if shots_per_circuit is None:
-            shots_per_circuit = _limit(sampler, "max_shots")
+            shots_per_circuit = max_shots
         self.shots_per_circuit = (
             None
             if shots_per_circuit is None
             else check_whole("shots_per_circuit", from_numpy(shots_per_circuit), 1, ", or None")
         )
         self.defer_measurements = (
-            _is_noiseless(sampler) and device_of(sampler) is None
+            _is_noiseless(sampler) and device is None
             if defer_measurements is None
             else defer_measurements
         )
@@ -129,7 +132,7 @@ class SamplerBackend:
         self._layouts: dict[str, tuple[int, ...]] = {}
         """Qubits of the device that experiments of a run that goes on began at, by their keys."""
         self._lock = Lock()
-        self._calibrations = Calibrations(self._device, keep=_is_real(device_of(sampler)))
+        self._calibrations = Calibrations(self._device, keep=_is_real(device))
         self._mode, self._jobs = Mode(mode), Jobs()
 
     @property
@@ -161,8 +164,22 @@ class SamplerBackend:
     @property
     def max_qubits(self) -> int | None:
         """Qubits of the device; None for simulators of circuits."""
-        found: int | None = getattr(device_of(self.sampler), "num_qubits", None)
+        found: int | None = self._read(lambda: getattr(device_of(self.sampler), "num_qubits", None))
         return found
+
+    @property
+    def target(self) -> Target | None:
+        """What circuits are transpiled to; None: they run as they are.
+
+        Raises:
+            UnreachableError: The device's service does not say.
+        """
+        found: Target | None = self._read(lambda: getattr(backend_of(self.sampler), "target", None))
+        return found
+
+    def _read(self, read: Callable[[], Any]) -> Any:
+        """What the device says of itself; errors of its client name no account."""
+        return read_from(self.sampler, backend_of(self.sampler), read)
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As many as a job holds."""
@@ -344,7 +361,7 @@ class SamplerBackend:
         Raises:
             BackendError: The sampler failed.
         """
-        both = calibration_circuits(task.qubits, self._target)
+        both = calibration_circuits(task.qubits, self.target)
         pubs = [(both[own], None, task.shots) for own in task.flipped]
         try:
             results = self._send(
@@ -471,12 +488,10 @@ class SamplerBackend:
             return self._run_here(contents, seed, shots)
         backend = backend_of(self.sampler)
         request = JobRequest(name(), task, contents, shots, options_text(self.sampler))
-        sent = self._jobs.send(lambda: self._sampler_of(seed), backend, request)
-        return lambda: self._jobs.results(sent, backend.name)
+        return self._jobs.run(lambda: self._sampler_of(seed), backend, request, self._mode)
 
     def _sampler_of(self, seed: int) -> BaseSamplerV2:
-        own = _on_one_thread(reseeded(self.sampler, seed))
-        return self._mode.applied(own, backend_of(self.sampler))
+        return _on_one_thread(reseeded(self.sampler, seed))
 
     def _run_here(
         self, contents: Sequence[tuple[Any, ...]], seed: int, shots: int | None = None
@@ -485,16 +500,19 @@ class SamplerBackend:
         alone = repeats_within_jobs(self.sampler)
         parts = [[own] for own in contents] if alone else [contents]
         options = {} if shots is None else {"shots": shots}
-        first = self._sampler_of(seed).run(parts[0], **options)
+        first = self._local(seed).run(parts[0], **options)
 
         def wait() -> list[Any]:
             found = list(first.result())
             for place, part in enumerate(parts[1:], 1):
                 other = int(np.random.SeedSequence((seed, place)).generate_state(1)[0])
-                found += self._sampler_of(other).run(part, **options).result()
+                found += self._local(other).run(part, **options).result()
             return found
 
         return wait
+
+    def _local(self, seed: int) -> BaseSamplerV2:
+        return self._mode.applied(self._sampler_of(seed), backend_of(self.sampler))
 
     def _name_of(self, experiment: FragmentExperiment, task: Task) -> str:
         return kept_as(self.identity, content_of(experiment, task), task)
@@ -534,7 +552,7 @@ class SamplerBackend:
             template.circuit,
             seed=int(rng.integers(1 << 32)),
             num_twirls=self._copies,
-            target=self._target,
+            target=self.target,
         )
         return [replace(template, circuit=circuit) for circuit in circuits]
 
@@ -561,7 +579,7 @@ class SamplerBackend:
                 is_aer = comes_from(backend_of(self.sampler), "qiskit_aer")
                 try:
                     known[*key, 1] = make_template(
-                        *(experiment, family, self._target),
+                        *(experiment, family, self.target),
                         defer=defer,
                         purify=defer and (fragment.num_lost <= _MOST_ANCILLAS or not is_aer),
                         twirled=self._copies > 0,
@@ -573,12 +591,8 @@ class SamplerBackend:
                         f"{self._device}, whose qubits and couplings that work are too few: "
                         f"{error.message}. Cut more, or take another device"
                     ) from error
-            known[*key, self._factor] = known[*key, 1].folded(self._factor, self._target)
+            known[*key, self._factor] = known[*key, 1].folded(self._factor, self.target)
         return known[*key, self._factor]
-
-    @property
-    def _target(self) -> Any:
-        return getattr(backend_of(self.sampler), "target", None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Templates are made where they are used.
@@ -772,7 +786,8 @@ def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
 def backend_of(sampler: BaseSamplerV2) -> Any:
     """The backend that a sampler runs on; None if it names none."""
     backend = getattr(sampler, "backend", None) or getattr(sampler, "_backend", None)
-    return backend() if callable(backend) and not hasattr(backend, "target") else backend
+    # Of its class, as a device's own may have to be asked for.
+    return backend() if callable(backend) and not hasattr(type(backend), "target") else backend
 
 
 def device_of(sampler: BaseSamplerV2) -> Any:
