@@ -398,8 +398,9 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         Returns:
             A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors) and the
             fields of the query record as `metadata`, with the `product_formulas`: instructions of
-            the circuit that ran as product formulas of terms not known to commute; and with the
-            `reached_precision`, the `error_norm` of the PUB's standard errors. Values of one
+            the circuit that ran as product formulas of terms not known to commute; with the
+            `reached_precision`, the `error_norm` of the PUB's standard errors; and with `devices`,
+            what each did and what its calibration took. Values of one
             `run` share noise: equal bindings of a fragment run once, so that the same query asked
             twice gives the same number twice. The standard error of every single value is right;
             for that of a sum or mean of values, ask for the `covariance`, or for `independent`
@@ -611,7 +612,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         finally:
             self._end(stop)
         values, stderrs = found.values.reshape(shape), found.stderrs.reshape(shape)
-        return Probabilities(chosen, values, stderrs, to_dict(found.record))
+        metadata = {**to_dict(found.record), "devices": found.devices.as_dicts}
+        return Probabilities(chosen, values, stderrs, metadata)
 
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.
@@ -816,6 +818,7 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
         "target_precision": accuracy.precision,
         "error_norm": accuracy.norm,
         "product_formulas": list(evaluation.product_formulas),
+        "devices": evaluation.devices.as_dicts,
     }
     start = 0
     for pub in pubs:

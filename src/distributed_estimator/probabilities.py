@@ -34,7 +34,7 @@ class Probabilities(Shown):
             of any circuit had the outcome, which does not make it impossible. Probabilities come
             from the same shots and are correlated, so errors of their sums do not add in
             quadrature.
-        metadata: The fields of the query record.
+        metadata: The fields of the query record, and `devices`: what each of them did.
     """
 
     qubits: tuple[int, ...]

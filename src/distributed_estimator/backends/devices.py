@@ -13,7 +13,7 @@ import math
 import os
 import pickle
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
@@ -69,6 +69,8 @@ _MOST_BYTES = 1 << 30
 """Memory of a fragment that the local simulator takes where another device may have it."""
 _MOST_CIRCUITS = 1e100
 """Circuits that are counted; sums of more would be infinite."""
+_MOST_RAN = 1 << 16
+"""Tasks whose devices are remembered."""
 _TWO_QUBIT_GATES = {2: 1, 3: 6}
 """Of an operation on so many qubits, as a device has it."""
 _UNREACHABLE = {
@@ -145,6 +147,8 @@ class _State:
     jobs: Counter[int] = field(default_factory=Counter)
     under_way: Counter[int] = field(default_factory=Counter)
     shares: dict[int, DeviceShare] = field(default_factory=dict)
+    ran: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    """By the keys of tasks that were done, the devices that did them, until someone asks."""
     lock: Lock = field(default_factory=Lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -299,15 +303,23 @@ class Devices:
             _log.info("fragment %d runs on %s", index, self.names[number])
         return view
 
-    def device_of(self, experiment: FragmentExperiment) -> str:
+    def device_of(self, experiment: FragmentExperiment, task: Task | None = None) -> str:
         """The name of the device that a fragment's tasks run on as things are.
+
+        Args:
+            experiment: The fragment.
+            task: One that ran in this process: the device that ran it, which is forgotten then.
 
         Raises:
             BackendError: A fragment is too wide for all of them.
             DeviceLostError: No device is left that takes it.
         """
         with self._state.lock:
-            return self.names[self._place(experiment)]
+            if task is None:
+                return self.names[self._place(experiment)]
+            # In another process, where else?
+            number, _ = self._places[_key(experiment)]
+            return self.names[self._state.ran.pop(task.key, number)]
 
     def _look_at(self, number: int) -> None:
         """Leave a device whose target cannot be read."""
@@ -547,6 +559,10 @@ class Devices:
         state = self._state
         with state.lock:
             state.under_way[number] -= 1
+            if done:
+                state.ran[task.key] = number
+                if len(state.ran) > _MOST_RAN:
+                    state.ran.popitem(last=False)
             job, share = state.jobs[number], self._share(number)
             state.jobs[number] += 1
             state.shares[number] = DeviceShare(

@@ -70,6 +70,7 @@ from ..subexperiments import (
     NoisyBackend,
     Norms,
     Outcomes,
+    PlacingBackend,
     Readout,
     Seen,
     Sensitivity,
@@ -94,6 +95,7 @@ from .calibrating import Calibrating, Kept
 from .estimates import Estimate, Moves, without_noise
 from .preparation import Preparation, Prepared
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent, in_bytes
+from .usage import Uses
 
 _log = logging.getLogger(__name__)
 _ENOUGH = 0.9
@@ -169,6 +171,7 @@ class Evaluation:
         product_formulas: Instructions of the circuit that ran as product formulas, with an error
             beside the exponential.
         covariance: Of values, shape (queries, queries); None where it was not asked for.
+        devices: What each device did.
     """
 
     values: FloatArray
@@ -177,6 +180,7 @@ class Evaluation:
     gradients: FloatArray | None = None
     product_formulas: tuple[int, ...] = ()
     covariance: FloatArray | None = None
+    devices: Uses = field(default_factory=Uses)
 
 
 @dataclass(frozen=True)
@@ -298,6 +302,7 @@ class Pipeline:
         return Evaluation(
             *(estimate.values, estimate.whole_stderrs, record),
             *(estimate.gradients, formulas, estimate.whole_covariance),
+            devices=first.uses,
         )
 
     def _levels_by(self, estimates: Sequence[Estimate], weights: FloatArray | None) -> list[Level]:
@@ -1153,6 +1158,20 @@ class _Session(ExitStack):
             self.spent.add(other.spent)
             for stage, seconds in other.times.items():
                 self.times[stage] += seconds
+
+    @property
+    def uses(self) -> Uses:
+        """What each device did, all noise factors and pilots together."""
+        found, backend = Uses(), self.backend
+        found.add([self.spent.uses])
+        names = backend.names if isinstance(backend, PlacingBackend) else (backend.name,)
+        for place, shots in self.call.kept.shots.items():
+            found.of(names[place]).calibration_shots += shots
+        for session in self._all:
+            for readout in session._known.values():
+                name = readout.device if len(names) > 1 else names[0]
+                found.of(name).calibrated_before(readout.calibrated_at)
+        return found
 
     def _mitigation_info(self, estimate: Estimate) -> MitigationInfo | None:
         own = self.pipeline.mitigation
