@@ -56,7 +56,8 @@ from ..subexperiments import (
     Task,
     no_noise,
 )
-from .sampler import SamplerBackend, backend_of
+from .sampler import SamplerBackend
+from .samplers import backend_of
 from .seeds import comes_from
 from .statevector import StatevectorBackend
 

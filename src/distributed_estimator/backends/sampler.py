@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
-from math import prod
 from pathlib import Path
 from typing import Any, Self, get_args
 
 import numpy as np
 from qiskit.circuit import pauli_twirl_2q_gates
-from qiskit.primitives import BaseSamplerV2, StatevectorSampler
+from qiskit.primitives import BaseSamplerV2
 from qiskit.transpiler import Target
 from qiskit.transpiler.exceptions import TranspilerError
 
 from ..checks import check_kind, check_whole, from_numpy
-from ..cutting import BoolArray, FloatArray, IntArray
+from ..cutting import FloatArray
 from ..errors import BackendError, DistributedEstimatorError, InputError
 from ..forks import Lock
 from ..records import RecordWriter
@@ -48,11 +46,22 @@ from .calibration import (
     calibration_tasks,
     misread,
 )
+from .family_pubs import FamilyPub, balanced_flips, bound, copies_of, pieces_of
 from .jobs import JobRequest, Jobs
 from .modes import ExecutionMode, Mode
+from .samplers import (
+    as_text,
+    backend_of,
+    device_of,
+    is_noiseless,
+    is_real,
+    limit_of,
+    name_of,
+    on_one_thread,
+)
 from .seeds import comes_from, draws_of, repeats_by_shots, repeats_within_jobs, reseeded
 from .services import options_text, read_from, service_of, without_secrets
-from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
+from .templates import Template, make_template
 
 _log = logging.getLogger(__name__)
 
@@ -62,8 +71,6 @@ _MOST_ANCILLAS = 8
 """In the place of a circuit's own measurements and resets, where Aer could run them as they are."""
 _TWIRLS = 1
 """Tells random numbers of twirling from others of a task's seed."""
-_PLAIN = "aer_simulator"
-"""Aer's simulators of no device are named so, some with the method after it."""
 
 
 class SamplerBackend:
@@ -108,8 +115,8 @@ class SamplerBackend:
         device, most, max_shots = self._read(
             lambda: (
                 device_of(sampler),
-                _limit(sampler, "max_experiments"),
-                _limit(sampler, "max_shots"),
+                limit_of(sampler, "max_experiments"),
+                limit_of(sampler, "max_shots"),
             )
         )
         circuits_per_job = check_whole("circuits_per_job", circuits_per_job)
@@ -122,7 +129,7 @@ class SamplerBackend:
             else check_whole("shots_per_circuit", from_numpy(shots_per_circuit), 1, ", or None")
         )
         self.defer_measurements = (
-            _is_noiseless(sampler) and device is None
+            is_noiseless(sampler) and device is None
             if defer_measurements is None
             else defer_measurements
         )
@@ -132,13 +139,13 @@ class SamplerBackend:
         self._layouts: dict[str, tuple[int, ...]] = {}
         """Qubits of the device that experiments of a run that goes on began at, by their keys."""
         self._lock = Lock()
-        self._calibrations = Calibrations(self._device, keep=_is_real(device))
+        self._calibrations = Calibrations(self._device, keep=is_real(device))
         self._mode, self._jobs = Mode(mode), Jobs()
 
     @property
     def name(self) -> str:
         """Package and class of the sampler, and its device or that it has a noise model."""
-        noisy = comes_from(self.sampler, "qiskit_aer") and not _is_noiseless(self.sampler)
+        noisy = comes_from(self.sampler, "qiskit_aer") and not is_noiseless(self.sampler)
         noise = "(noise model)" if noisy and device_of(self.sampler) is None else ""
         return f"{name_of(self.sampler)}{noise}"
 
@@ -159,7 +166,7 @@ class SamplerBackend:
             getattr(backend, "options", None),
             getattr(sampler, "options", None),
         ]
-        return hashlib.sha256(_as_text(content).encode()).hexdigest()[:32]
+        return hashlib.sha256(as_text(content).encode()).hexdigest()[:32]
 
     @property
     def max_qubits(self) -> int | None:
@@ -350,7 +357,7 @@ class SamplerBackend:
         name = f"readout {self._device} {qubits} {shots} {earlier}"
         if run.place:  # simulators of one name would draw the same
             name += f" device {run.place}"
-        pieces = _pieces(shots, self.shots_per_circuit)
+        pieces = pieces_of(shots, self.shots_per_circuit)
         tasks = calibration_tasks(run.name, name, qubits, pieces, self.circuits_per_job)
         results = run.run(CalibrationWork(self, self.name), tasks)
         return calibration_of(qubits, results)
@@ -432,7 +439,7 @@ class SamplerBackend:
         self._mode.close()
 
     def _results(
-        self, experiment: FragmentExperiment, task: Task, pubs: Sequence[_Pub]
+        self, experiment: FragmentExperiment, task: Task, pubs: Sequence[FamilyPub]
     ) -> list[Any]:
         """Results of one job, or of one for each number of shots where it has to be."""
         if not pubs:
@@ -491,7 +498,7 @@ class SamplerBackend:
         return self._jobs.run(lambda: self._sampler_of(seed), backend, request, self._mode)
 
     def _sampler_of(self, seed: int) -> BaseSamplerV2:
-        return _on_one_thread(reseeded(self.sampler, seed))
+        return on_one_thread(reseeded(self.sampler, seed))
 
     def _run_here(
         self, contents: Sequence[tuple[Any, ...]], seed: int, shots: int | None = None
@@ -521,7 +528,7 @@ class SamplerBackend:
         """Whether a service has a job of a task, or may have it, which has not failed."""
         return self.has_service and self._jobs.has(self._name_of(experiment, task))
 
-    def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[_Pub]:
+    def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[FamilyPub]:
         """Circuits of one family with as many shots each; one by one if they have no parameters."""
         shots = task.shots_of(experiment)
         rng = np.random.default_rng((task.seed, _TWIRLS))
@@ -532,17 +539,16 @@ class SamplerBackend:
             for number in np.unique(own[own > 0]).tolist():
                 rows, places = np.nonzero(own == number)
                 circuits = np.stack([rows, groups[places], settings[places]])
-                copies, each = _copies_of(number, self._copies)
-                if not self._copies:
-                    flips = np.zeros((len(rows), 1, 0), dtype=bool)
-                else:
-                    flips = _balanced_flips(len(rows), copies, len(templates[0].measured), rng)
-                size = copies if len(templates) == 1 else 1
-                for place, template in enumerate(templates[: copies // size]):
-                    chosen = flips[:, place * size : (place + 1) * size]
-                    for pub in _bound(part.family, template, circuits, task.angles, chosen):
-                        for piece in _pieces(each, self.shots_per_circuit):
-                            yield replace(pub, shots=piece)
+                start = 0
+                for copies, each in copies_of(number, self._copies):
+                    bits = len(templates[0].measured) if self._copies else 0
+                    flips = balanced_flips(len(rows), copies, bits, rng)
+                    each_flips = [flips] if len(templates) == 1 else np.split(flips, copies, axis=1)
+                    for template, chosen in zip(templates[start:], each_flips, strict=False):
+                        for pub in bound(part.family, template, circuits, task.angles, chosen):
+                            for piece in pieces_of(each, self.shots_per_circuit):
+                                yield replace(pub, shots=piece)
+                    start += copies if len(templates) > 1 else 0
 
     def _twirled(self, template: Template, rng: np.random.Generator) -> list[Template]:
         """A template with random Paulis around gates, as often as there are copies; or as it is."""
@@ -604,137 +610,6 @@ class SamplerBackend:
         return type(self), (self.sampler, *options), state
 
 
-@dataclass(frozen=True, eq=False)
-class _Pub:
-    """Circuits of one family, of each as many copies, that are run with `shots` each.
-
-    Attributes:
-        circuits: Row, measurement group and setting of the family of each, shape (3, circuits).
-        values: Parameters of the copies of each, shape (circuits · copies, parameters).
-        flips: Which of their measured bits are flipped, shape (circuits · copies, bits); no bits:
-            none is.
-    """
-
-    family: SettingFamily
-    template: Template
-    circuits: IntArray
-    values: FloatArray
-    flips: BoolArray
-    shots: int
-
-    @property
-    def content(self) -> tuple[Any, ...]:
-        """What a sampler takes."""
-        return self.template.circuit, self.values if self.values.size else None, self.shots
-
-    def count(
-        self, experiment: FragmentExperiment, data: Any, tables: Sequence[FloatArray]
-    ) -> None:
-        """Add counts to tables by measurement group, shape (rows, outcomes, slot outcomes)."""
-        count = sum(self.family.measured)
-        slots = self._bits(data, SLOT_REGISTER, 0, count)
-        observed = self._bits(data, MEASURE_REGISTER, count, len(self.template.observed))
-        # The first slot is the slowest.
-        slot_outcomes = slots @ (1 << np.arange(slots.shape[2])[::-1])
-        places = {qubit: place for place, qubit in enumerate(self.template.observed)}
-        rows, groups, settings = self.circuits
-        for number in np.unique(groups).tolist():
-            group, own = experiment.groups[number], np.flatnonzero(groups == number)
-            outcomes = np.zeros((len(own), 1), dtype=np.int64)
-            for bit, generator in enumerate(group.generators):
-                columns = [places[qubit] for qubit in generator]
-                outcomes = outcomes | (observed[own][..., columns].sum(axis=-1) & 1) << bit
-            outcomes = outcomes * self.family.num_slot_outcomes + slot_outcomes[own]
-            shape = group.num_outcomes, self.family.num_slot_outcomes
-            offsets = prod(shape) * np.arange(len(own))[:, None]
-            counts = np.bincount((outcomes + offsets).ravel(), minlength=len(own) * prod(shape))
-            where = self.family.places[settings[own]]
-            tables[number][rows[own, None], :, where] += counts.reshape(len(own), *shape).transpose(
-                0, 2, 1
-            )
-
-    def _bits(self, data: Any, register: str, first: int, width: int) -> IntArray:
-        """Measured bits of a register of `width`, flipped back, shape (circuits, shots, width).
-
-        Shots are those of all copies. Among all measured bits, they begin at the `first`.
-        """
-        circuits = self.circuits.shape[1]
-        if not width:
-            return np.zeros((circuits, 1, 0), dtype=np.int64)
-        found = getattr(data, register)
-        packed = found.array.reshape(len(self.values), found.num_shots, -1)
-        bits = np.unpackbits(packed[..., ::-1], axis=-1, bitorder="little")[..., :width]
-        if self.flips.shape[1]:
-            bits ^= self.flips[:, None, first : first + width]
-        return bits.reshape(circuits, -1, width).astype(np.int64)
-
-
-def _bound(
-    family: SettingFamily,
-    template: Template,
-    circuits: IntArray,
-    angles: FloatArray,
-    flips: BoolArray,
-) -> Iterator[_Pub]:
-    """Copies of circuits with flips of shape (circuits, copies, bits), without shots yet."""
-    _, copies, bits = flips.shape
-    step = circuits.shape[1] if template.circuit.num_parameters else 1
-    for start in range(0, circuits.shape[1], step):
-        places = slice(start, start + step)
-        repeated = np.repeat(circuits[:, places], copies, axis=1)
-        own = flips[places].reshape(repeated.shape[1], bits)
-        values = template.bind(angles, repeated, own if bits else None)
-        yield _Pub(family, template, circuits[:, places], values, own, 0)
-
-
-def _copies_of(shots: int, most: int) -> tuple[int, int]:
-    """How many copies share the shots of a circuit, and shots of each.
-
-    An even number of copies, so that each bit is flipped in half of them, and of those more than
-    half of `most` the one that takes the fewest shots too many. Fewer shots than that: one each.
-    """
-    if shots <= most:
-        return shots, 1
-    even = [n for n in range(most // 2 + 1, most + 1) if n % 2 == 0] or [1]
-    copies = min(even, key=lambda n: (-shots % n, -n))
-    return copies, -(-shots // copies)
-
-
-def _balanced_flips(circuits: int, copies: int, bits: int, rng: np.random.Generator) -> BoolArray:
-    """Which measured bits of the copies of circuits are flipped, shape (circuits, copies, bits).
-
-    Each bit of each copy is flipped with probability 1/2, independently of other bits, but in half
-    of the copies of a circuit: what bits that misread 0 and 1 differently add to the scatter of a
-    circuit's mean cancels to first order, and its shots have the variance of independent ones.
-    """
-    halves = np.broadcast_to(np.arange(copies)[:, None] % 2, (circuits, copies, bits))
-    starts = rng.integers(2, size=(circuits, 1, bits))
-    return np.asarray((rng.permuted(halves, axis=1) + starts) % 2 == 1)
-
-
-def _pieces(shots: int, most: int | None) -> list[int]:
-    """Shots divided as evenly as possible into as few parts of at most `most` as there can be."""
-    count = 1 if most is None else -(-shots // most)
-    return [shots // count + (place < shots % count) for place in range(count)]
-
-
-def _limit(sampler: BaseSamplerV2, name: str) -> int | None:
-    """What a device says that it takes at most; older ones in their configuration."""
-    backend = device_of(sampler)
-    found = getattr(backend_of(sampler), name, None)
-    if found is None and backend is not None and not comes_from(backend, "qiskit_aer"):
-        configuration = getattr(backend, "configuration", None)
-        found = getattr(configuration() if callable(configuration) else None, name, None)
-    return found
-
-
-def _is_real(device: Any) -> bool:
-    """Whether a device is none that is simulated, and has a name to be found by."""
-    if not getattr(device, "name", None) or comes_from(device, "qiskit_aer"):
-        return False
-    return not any("fake_provider" in kind.__module__ for kind in type(device).__mro__)
-
-
 def _checked_mode(mode: ExecutionMode | None, sampler: BaseSamplerV2) -> ExecutionMode | None:
     if mode is None:
         return None
@@ -751,83 +626,3 @@ def _checked_mode(mode: ExecutionMode | None, sampler: BaseSamplerV2) -> Executi
             "mode=None, or a sampler made with the device, Sampler(mode=device)"
         )
     return mode
-
-
-def _is_noiseless(sampler: BaseSamplerV2) -> bool:
-    if isinstance(sampler, StatevectorSampler):
-        return True
-    backend: Any = getattr(sampler, "_backend", None)
-    if not comes_from(backend, "qiskit_aer"):
-        return False
-    options = getattr(sampler, "options", None)
-    return not (
-        (getattr(options, "run_options", None) or {}).get("noise_model")
-        or getattr(getattr(options, "simulator", None), "noise_model", None)
-        or getattr(backend.options, "noise_model", None)
-    )
-
-
-def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
-    """Aer's sampler with one thread a worker, unless its options say otherwise.
-
-    On many small circuits Aer's own threads cost more than they gain.
-    """
-    if not comes_from(sampler, "qiskit_aer") or "max_parallel_threads" in {
-        **sampler.options.backend_options,
-        **sampler.options.run_options,
-    }:
-        return sampler
-    fresh = copy.copy(sampler)
-    fresh._options = copy.copy(sampler.options)
-    fresh._options.run_options = {"max_parallel_threads": 1, **sampler.options.run_options}
-    return fresh
-
-
-def backend_of(sampler: BaseSamplerV2) -> Any:
-    """The backend that a sampler runs on; None if it names none."""
-    backend = getattr(sampler, "backend", None) or getattr(sampler, "_backend", None)
-    # Of its class, as a device's own may have to be asked for.
-    return backend() if callable(backend) and not hasattr(type(backend), "target") else backend
-
-
-def device_of(sampler: BaseSamplerV2) -> Any:
-    """The backend with a name that a sampler runs on or simulates; None: it simulates circuits."""
-    backend = backend_of(sampler)
-    name = str(getattr(backend, "name", None) or _PLAIN)
-    return None if name.startswith(_PLAIN) and "(" not in name else backend
-
-
-def name_of(sampler: BaseSamplerV2) -> str:
-    """Package and class of a sampler, and the device that it runs on or simulates.
-
-    Example:
-        >>> from qiskit.primitives import BackendSamplerV2
-        >>> from qiskit.providers.fake_provider import GenericBackendV2
-        >>> name_of(BackendSamplerV2(backend=GenericBackendV2(5)))
-        'qiskit.BackendSamplerV2(generic_backend_5q)'
-    """
-    kind, device = type(sampler), device_of(sampler)
-    name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
-    return name if device is None else f"{name}({device.name})"
-
-
-def _as_text(value: Any) -> str:
-    """A value as text, the same for equal ones in any process wherever that can be had."""
-    if hasattr(value, "to_dict"):  # a noise model
-        value = value.to_dict()
-    if hasattr(value, "model_dump"):  # options of the runtime's newer samplers
-        value = value.model_dump()
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if not isinstance(value, Mapping) and hasattr(value, "_fields"):  # options of a Qiskit backend
-        value = dict(value._fields)
-    if isinstance(value, Mapping):
-        # Aer gives each error of a noise model a number that no other has, and the environment of
-        # a job (its tags, how much is logged) changes no result.
-        names = sorted((key for key in value if key not in ("id", "environment")), key=str)
-        return f"{{{', '.join(f'{name}: {_as_text(value[name])}' for name in names)}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_as_text, value))}]"
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {value.shape} {value.tobytes().hex()}"
-    return repr(value)
