@@ -21,7 +21,8 @@ from qiskit_ibm_runtime.fake_provider import FakeLimaV2, FakeManilaV2
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions, Mitigation
 from distributed_estimator.backends import StatevectorBackend
-from distributed_estimator.backends.devices import Devices, expected_noise, soonest
+from distributed_estimator.backends.devices import Devices
+from distributed_estimator.backends.placement import expected_noise, soonest
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import (
     BackendError,

@@ -838,7 +838,8 @@ def _split(evaluation: Evaluation, pubs: Sequence[Pub], accuracy: Accuracy) -> I
 def _backend(backend: AnyBackend | Sequence[AnyBackend] | None, limit: int | None) -> Backend:
     if backend is None:
         return StatevectorBackend(limit)
-    from .backends.devices import Devices, backend_from
+    from .backends.device_list import backend_from
+    from .backends.devices import Devices
 
     return Devices(backend) if isinstance(backend, list | tuple) else backend_from(backend)
 
