@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
         r"distributed_estimator\.(batch|subexperiments|cutting\.(circuit|gates|partition)"
         r"|pipeline\.priors|training\.robustness|analysis\.study\.data|study\.config)\..*",
     ),
-    (r"py:class", r"distributed_estimator\.backends\.devices\.ServerT"),
+    (r"py:class", r"distributed_estimator\.backends\.placement\.ServerT"),
 ]
 
 autodoc_member_order = "bysource"

@@ -254,7 +254,7 @@ class Misread(StatevectorBackend):
             slots[np.ix_(family.numbers, ~np.array(family.measured, dtype=bool))] = -1
         return observed, slots
 
-    def readout(self, experiment: FragmentExperiment) -> Readout:
+    def readout(self, experiment: FragmentExperiment, run: object = None) -> Readout:
         found, stderrs = np.array(self.flips), np.zeros(len(self.flips))
         if self.calibration is not None:
             rng = np.random.default_rng(self.seeds)

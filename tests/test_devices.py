@@ -21,7 +21,8 @@ from qiskit_ibm_runtime.fake_provider import FakeLimaV2, FakeManilaV2
 
 from distributed_estimator import AutoCut, DistributedEstimator, EstimatorOptions, Mitigation
 from distributed_estimator.backends import StatevectorBackend
-from distributed_estimator.backends.devices import Devices, expected_noise, soonest
+from distributed_estimator.backends.devices import Devices
+from distributed_estimator.backends.placement import expected_noise, soonest
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import (
     BackendError,
@@ -99,7 +100,7 @@ class Noisy(Device):
     def mitigated(self, mitigation, factor=1):
         return self
 
-    def readout(self, experiment):
+    def readout(self, experiment, run=None):
         self.calibrated += 1
         none = np.zeros((1, 1), dtype=int)
         return Readout(self.name, none[0], none[0] / 1.0, none[0] / 1.0, none, none)
@@ -478,7 +479,7 @@ def test_a_fragment_does_not_move_once_its_weights_are_for_a_device():
 
 def test_a_device_that_is_gone_before_it_did_anything_costs_no_mitigated_run():
     class Uncalibrated(Noisy):
-        def readout(self, experiment):
+        def readout(self, experiment, run=None):
             raise BackendError("qubit 2 is misread too often")
 
     for gone in (Uncalibrated("a"), Noisy("a", lives=0)):
@@ -674,6 +675,54 @@ def test_shares_add_up_to_what_ran(tmp_path):
         seconds = sum(record.finished - record.started for record in own)
         assert share.seconds == pytest.approx(seconds)
     assert sum(share.failed for share in shares) == 0
+
+
+def used(backend, cuts="AABBCC", **options):
+    circuit, observable = chain()
+    options = EstimatorOptions(**{"shots": SHOTS, "seed": 5, **options})
+    with DistributedEstimator(cuts, backend, workers=2, options=options) as estimator:
+        return estimator.run([(circuit, observable)]).result()[0].metadata
+
+
+def test_results_say_what_each_device_did():
+    devices = [Device("a"), Device("b"), Device("idle")]
+    metadata = used(devices, "AAABBB")
+    *own, idle = homes(*devices)
+    assert not idle
+    for entry, device, home in zip(metadata["devices"], devices, own, strict=False):
+        assert (entry["device"], set(entry["fragments"])) == (device.name, home)
+        assert entry["jobs"] == len(device.ran)
+        assert entry["shots"] == SHOTS * entry["circuits"]
+        assert (entry["calibration_shots"], entry["calibrated_at"]) == (0, None)
+    assert len(metadata["devices"]) == 2
+    assert sum(entry["shots"] for entry in metadata["devices"]) == metadata["shots_total"]
+    circuits = sum(entry["circuits"] for entry in metadata["devices"])
+    assert circuits == metadata["num_subexperiments"]
+
+
+def test_results_say_what_was_done_by_a_device_that_was_lost():
+    dying, other = Device("dying", lives=3), Device("other")
+    entries = {entry["device"]: entry for entry in used([dying, other])["devices"]}
+    assert {name: entry["jobs"] for name, entry in entries.items()} == {
+        "dying": 3,
+        "other": len(other.ran),
+    }
+    assert set(entries["dying"]["fragments"]) == homes(dying)[0]
+
+
+def test_results_say_what_calibrations_took():
+    mitigation = Mitigation(readout=True, calibration_shots=100, zne=True)
+    devices = [SamplerV2.from_backend(FakeManilaV2()), SamplerV2.from_backend(FakeLimaV2())]
+    metadata = used(devices, "AAABBB", mitigation=mitigation, shots=100)
+    assert [entry["calibration_shots"] for entry in metadata["devices"]] == [200, 200]
+    times = [entry["calibrated_at"] for entry in metadata["devices"]]
+    assert min(times) == metadata["mitigation"]["calibrated_at"]
+    assert sum(entry["shots"] for entry in metadata["devices"]) == metadata["shots_total"]
+    (alone,) = used(devices[0], "AAABBB", mitigation=mitigation, shots=100)["devices"]
+    assert alone["device"] == "qiskit_aer.SamplerV2(aer_simulator_from(fake_manila))"
+    assert (alone["fragments"], alone["calibration_shots"]) == ([0, 1], 200)
+    (exact,) = used(None, shots=None, default_precision=0)["devices"]
+    assert (exact["device"], exact["fragments"], exact["shots"]) == ("statevector", [0, 1, 2], 0)
 
 
 def test_a_journal_has_what_was_done_before_all_devices_were_lost(tmp_path):

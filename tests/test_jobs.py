@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import json
@@ -29,19 +28,32 @@ from qiskit.primitives import (
     SamplerPubResult,
     StatevectorSampler,
 )
-from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit_aer.primitives import SamplerV2
-from standin import ADDRESS, INSTANCE, TOKEN, Faults, Options, Service, Twirling, sampler_of
-from test_tasks import experiments_of
+from standin import (
+    ADDRESS,
+    INSTANCE,
+    TOKEN,
+    Device,
+    Faults,
+    Options,
+    Service,
+    Twirling,
+    raised,
+    sampler_of,
+)
+from standin import (
+    SECRETS as ACCOUNT,
+)
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions, Mitigation
-from distributed_estimator.backends import jobs
+from distributed_estimator.backends import jobs, modes, services
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import (
     BackendError,
     InputError,
     TaskFailedError,
     UnreachableError,
+    chain,
 )
 from distributed_estimator.execution import Journal, Policy, Retry, Speculation
 from distributed_estimator.records import DeviceRecord, TaskRecord, read_records
@@ -151,7 +163,6 @@ def test_a_client_killed_at_any_moment_pays_once(tmp_path: Path, whole: Found):
     [
         ("cancelled", r"job \w+ on stand_in was cancelled"),
         ("failed", r"job \w+ on stand_in failed: Error code 6050; the device was recalibrated"),
-        ("too_long", r"took longer than it may: send fewer circuits a job"),
         ("half_done", r"returned \d+ results for \d+ circuits"),
     ],
 )
@@ -167,6 +178,70 @@ def test_jobs_without_results_are_named_and_sent_again(
     tags = found.service.tags()
     assert sorted(tags.values()) == [1] * 5 + [2]
     assert_silent(tmp_path)
+
+
+def test_a_job_that_takes_too_long_is_sent_in_halves(
+    tmp_path: Path, whole: Found, caplog: pytest.LogCaptureFixture
+):
+    """And these in halves; the next run finds all of them, and is charged for none."""
+    found = run(tmp_path, faults=Faults(too_long=3), workers=1)
+    assert abs(found.value - whole.value) < 5 * np.hypot(found.stderr, whole.stderr)
+    assert len(re.findall(r"circuits are sent in halves", caplog.text)) == 3
+    assert not [task for task in found.tasks if task.status == "failed"]
+    tags = found.service.tags()
+    assert (len(tags), set(tags.values())) == (6 + 2 * 3, {1})
+    records = {record.service_job: record for record in found.devices}
+    assert sorted(records) == sorted(found.service.ids())
+    failed = [record for record in found.devices if record.status == "failed"]
+    done = sum(record.circuits for record in found.devices if record.status == "done")
+    assert len(failed) == 3
+    assert done == sum(task.subexperiments for task in found.tasks)
+    journal = tmp_path / "run.journal"
+    lines = [line for line in journal.read_text("ascii").splitlines() if '"data"' not in line]
+    journal.write_text("\n".join(lines) + "\n", "ascii")  # jobs without results
+    again = run(tmp_path)
+    assert_same(again, found)
+    assert again.service.tags() == tags
+
+
+def test_a_single_circuit_that_takes_too_long_ends_with_the_cause(tmp_path: Path):
+    message = r"job \w+ on stand_in took longer than it may: send fewer shots a circuit"
+    with pytest.raises(TaskFailedError, match=message) as raised:
+        run(tmp_path, policy=ONCE, faults=Faults(too_long=99))
+    assert_silent(tmp_path, printed(raised.value))
+    service = Service(tmp_path / "jobs")
+    sizes = [sum(len(pub[1]) for pub in service.content(job)["pubs"]) for job in service.ids()]
+    assert min(sizes) == 1
+
+
+@pytest.mark.parametrize("places", [(0, 1, 2, 3, 4, 5), (1, 5), (3,)])
+def test_halves_of_jobs_join_to_the_whole(places: tuple[int, ...]):
+    """Wherever PUBs begin among six circuits."""
+    ends = [*[place for place in places if place], 6]
+    pubs = [
+        (None, np.arange(start, end)[:, None], 10) for start, end in itertools.pairwise([0, *ends])
+    ]
+
+    def results(request: jobs.JobRequest) -> list[SamplerPubResult]:
+        """One shot a circuit, whose bits are its number."""
+        return [
+            SamplerPubResult(
+                DataBin(c=BitArray(pub[1].astype(np.uint8)[:, None], 8), shape=(len(pub[1]),))
+            )
+            for pub in request.pubs
+        ]
+
+    def run_in_halves(request: jobs.JobRequest) -> list[SamplerPubResult]:
+        if request.circuits == 1:
+            return results(request)
+        first, second = map(run_in_halves, request.halves())
+        return request.joined(first, second)
+
+    whole = jobs.JobRequest("a name", "a task", pubs)
+    assert len({half.name for half in whole.halves()} | {whole.name}) == 3
+    for one, other in zip(run_in_halves(whole), results(whole), strict=True):
+        np.testing.assert_array_equal(one.data.c.array, other.data.c.array)
+        assert one.data.shape == other.data.shape
 
 
 def test_without_another_attempt_the_cause_ends_the_run_and_the_next_sends_again(
@@ -232,14 +307,14 @@ def test_an_account_is_never_printed(tmp_path: Path):
 )
 def test_what_the_service_says_is_passed_on(text: str):
     kind = type("IBMRuntimeError", (Exception,), {})
-    error = jobs._unreachable(kind(text), "a job could not be sent", "Nothing was sent")
+    error = services.unreachable(kind(text), "a job could not be sent", "Nothing was sent")
     assert "IBMRuntimeError: The circuit has 200 qubits, see (left out)" in str(error)
     assert not [secret for secret in SECRETS if secret in str(error)]
 
 
 def test_a_service_that_is_asked_too_often_is_asked_later():
     error = type("RequestsApiError", (Exception,), {"status_code": 429})(TOKEN)
-    found = jobs._unreachable(error, "a job could not be sent", "Nothing was sent")
+    found = services.unreachable(error, "a job could not be sent", "Nothing was sent")
     assert type(found).__name__ == "ThrottledError"
     assert TOKEN not in str(found)
 
@@ -553,27 +628,8 @@ def test_times_that_make_no_sense_are_the_clients(tmp_path: Path):
     ],
 )
 def test_what_a_service_does_not_tell_is_left_out(stamps: Any):
-    assert jobs._times({"timestamps": stamps}) is None
-    assert jobs._charged_seconds({"timestamps": stamps}) is None
-
-
-def test_results_of_other_qubits_are_not_mitigated_with_errors_of_these(tmp_path: Path):
-    """A device that was calibrated again, at the end, has other qubits with the least errors."""
-    (experiment,) = experiments_of(circuit(), None, ["ZZZZZZ"])
-    journal = tmp_path / "run.journal"
-    for seed in (1, 1, 2):
-        sampler = sampler_of(tmp_path / "jobs")
-        line = [[q, q + 1] for q in range(9)]
-        own = GenericBackendV2(10, coupling_map=line, noise_info=True, seed=seed)
-        sampler.backend()._target = own.target
-        with contextlib.closing(Journal(journal)) as book:
-            backend = SamplerBackend(sampler).with_jobs(book, None)
-            backend = backend.mitigated(Mitigation(readout=True, calibration_shots=10))
-            if seed == 1:
-                backend.readout(experiment)
-                continue
-            with pytest.raises(InputError, match=r"calibrated again.*give a new journal"):
-                backend.readout(experiment)
+    assert services.times_of({"timestamps": stamps}) is None
+    assert services.charged_seconds({"timestamps": stamps}) is None
 
 
 def test_what_a_service_says_of_its_device_is_not_repeated(
@@ -582,11 +638,53 @@ def test_what_a_service_says_of_its_device_is_not_repeated(
     def lost(backend: object) -> None:
         raise RuntimeError(f"no properties at {ADDRESS} for {TOKEN}")
 
-    monkeypatch.setattr(SamplerBackend, "_target", property(lost))
+    monkeypatch.setattr(SamplerBackend, "target", property(lost))
     with pytest.raises(TaskFailedError, match="no properties at") as found:
         run(tmp_path, policy=ONCE)
     text = "".join(traceback.format_exception(found.value))
     assert not any(secret in text for secret in SECRETS)
+
+
+@pytest.mark.parametrize("name", ["max_shots", "num_qubits", "target"])
+def test_a_device_that_cannot_be_read_names_no_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """Its client asks the service for what it does not know yet: limits, qubits, errors."""
+
+    def lost(device: object) -> None:
+        raise raised("ConnectionError", f"Max retries exceeded with url: {ACCOUNT}")
+
+    sampler = sampler_of(tmp_path / "jobs")
+    monkeypatch.setattr(Device, name, property(lost), raising=False)
+    mitigation = Mitigation(readout=True, twirling=2)
+    for own in (None, mitigation):
+        options = EstimatorOptions(shots=100, seed=7, policy=ONCE, mitigation=own)
+        with (
+            pytest.raises(BackendError, match="a device cannot be read, as the service") as found,
+            DistributedEstimator("AABBCC", sampler, options=options) as estimator,
+        ):
+            estimator.run([(circuit(), "ZZZZZZ")]).result()
+        assert_silent(tmp_path, printed(found.value))
+        for error in chain(found.value):
+            assert not [secret for secret in SECRETS if secret in str(error)]
+
+
+def test_a_device_of_several_that_cannot_be_read_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    def lost(device: object) -> None:
+        raise raised("ConnectionError", f"Max retries exceeded with url: {ACCOUNT}")
+
+    own = [sampler_of(tmp_path / name, name=name) for name in ("east", "west")]
+    east = type("East", (Device,), {"target": property(lost), "num_qubits": 5})
+    own[0].backend().__class__ = east
+    options = EstimatorOptions(shots=100, seed=7)
+    with DistributedEstimator("AABBCC", own, options=options) as estimator:
+        estimator.run([(circuit(), "ZZZZZZ")]).result()
+    assert not own[0].backend().service.ids()
+    assert len(own[1].backend().service.ids()) == 3
+    assert "the device standin.Sampler(east) is lost: a device cannot be read" in caplog.text
+    assert not [secret for secret in SECRETS if secret in caplog.text]
 
 
 def test_a_service_that_tells_nothing_does_no_harm(
@@ -617,7 +715,7 @@ def test_a_job_of_an_earlier_client_began_before_this_run(tmp_path: Path):
 def test_options_are_recorded_and_accounts_are_not():
     options = Options(default_shots=10, twirling=Twirling(enable_gates=True))
     options.environment.job_tags = [TOKEN]
-    text = jobs.options_text(type("S", (), {"options": options})())  # type: ignore[arg-type]
+    text = services.options_text(type("S", (), {"options": options})())  # type: ignore[arg-type]
     assert text == '{"default_shots": 10, "twirling": {"enable_gates": true}}'
 
 
@@ -678,7 +776,7 @@ def test_samplers_of_the_runtime_send_the_tag(monkeypatch: pytest.MonkeyPatch):
         assert job.id == f"id {count}"
         assert sent[-1] == ["mine", request.tag]
         assert sampler.options.environment.job_tags == ["mine"]
-        assert jobs.options_text(sampler) == '{"dynamical_decoupling": {"enable": true}}'
+        assert services.options_text(sampler) == '{"dynamical_decoupling": {"enable": true}}'
     assert not SamplerBackend(Sampler(mode=fake)).has_service
 
 
@@ -753,7 +851,7 @@ def test_a_batch_is_not_opened_for_jobs_that_were_sent_before(
 ):
     options = EstimatorOptions(shots=100, seed=7, policy=ONCE)
     opened = []
-    monkeypatch.setattr(jobs, "_opened", lambda kind, backend: opened.append(kind) or "a batch")
+    monkeypatch.setattr(modes, "_opened", lambda kind, backend: opened.append(kind) or "a batch")
 
     def run_it(faults: Faults) -> None:
         backend = SamplerBackend(sampler_of(tmp_path / "jobs", faults=faults), mode="batch")
@@ -770,6 +868,54 @@ def test_a_batch_is_not_opened_for_jobs_that_were_sent_before(
     assert opened == ["batch"]
 
 
+@pytest.mark.parametrize("mode", ["batch", "session"])
+def test_a_session_that_is_closed_midway_is_opened_again(
+    tmp_path: Path, mode: str, whole: Found, caplog: pytest.LogCaptureFixture
+):
+    pytest.importorskip("qiskit_ibm_runtime")
+    used: list[Any] = []
+
+    class Closing(type(sampler_of(tmp_path / "jobs"))):
+        """The service closes what is open after the second job."""
+
+        def run(self, pubs, *, shots=None):
+            if len(used) == 2 and self.mode is used[-1]:
+                raise raised("IBMRuntimeError", "The session is closed.")
+            used.append(self.mode)
+            return super().run(pubs, shots=shots)
+
+    backend = SamplerBackend(Closing(sampler_of(tmp_path / "jobs").backend()), mode=mode)
+    options = EstimatorOptions(shots_total=OPTIONS.shots_total, seed=OPTIONS.seed, policy=ONCE)
+    with DistributedEstimator("AABBCC", backend, workers=1, options=options) as estimator:
+        found = estimator.run([(circuit(), "ZZZZZZ")]).result()[0].data
+    assert len({id(one) for one in used}) == 2
+    assert len(used) == len(backend.sampler.backend().service.ids()) == 6
+    assert abs(found.evs - whole.value) < 5 * np.hypot(found.stds, whole.stderr)
+    assert f"the {mode} on stand_in was closed, and another is opened" in caplog.text
+
+
+def test_a_session_that_is_closed_twice_in_a_row_is_an_error(tmp_path: Path):
+    pytest.importorskip("qiskit_ibm_runtime")
+
+    class Closed(type(sampler_of(tmp_path / "jobs"))):
+        def run(self, pubs, *, shots=None):
+            raise raised("IBMRuntimeError", f"The session has been closed, see {TOKEN}")
+
+    sampler = Closed(sampler_of(tmp_path / "jobs").backend())
+    options = EstimatorOptions(shots=100, seed=7, policy=ONCE)
+    for mode, message in (
+        ("session", "the service closed a session on stand_in twice in a row"),
+        (None, r"the batch or session of stand_in takes no more jobs: give a sampler made with"),
+    ):
+        backend = SamplerBackend(sampler, mode=mode)
+        with (
+            DistributedEstimator("AABBCC", backend, options=options) as estimator,
+            pytest.raises(TaskFailedError, match=message) as caught,
+        ):
+            estimator.run([(circuit(), "ZZZZZZ")]).result()
+        assert_silent(tmp_path, printed(caught.value))
+
+
 def test_modes_that_cannot_be():
     with pytest.raises(InputError, match=r'`mode` is \'queue\': use "batch", "session" or None'):
         SamplerBackend(StatevectorSampler(), mode="queue")  # type: ignore[arg-type]
@@ -778,6 +924,19 @@ def test_modes_that_cannot_be():
 
 
 # --- the journal ----------------------------------------------------------------------------------
+
+
+def test_without_a_journal_the_last_jobs_are_remembered():
+    book = jobs.Remembered(most=3)
+    for number in range(5):
+        book.intend(str(number))
+        book.sent(str(number), [f"id {number}"], "device")
+    assert [book.jobs(str(number)) for number in range(5)] == [
+        *(None, None),
+        *[(f"id {number}",) for number in (2, 3, 4)],
+    ]
+    book.ended("4", "it was cancelled")
+    assert book.jobs("4") is None
 
 
 def test_a_journal_remembers_jobs(tmp_path: Path):
@@ -814,7 +973,7 @@ def test_a_batch_that_cannot_be_closed_harms_nothing(caplog: pytest.LogCaptureFi
         def close(self) -> None:
             raise RuntimeError(TOKEN)
 
-    mode = jobs.Mode("batch")
+    mode = modes.Mode("batch")
     mode._open = Lost()
     mode.close()
     assert "a batch could not be closed (RuntimeError)" in caplog.text

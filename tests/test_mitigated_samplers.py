@@ -13,7 +13,7 @@ from qiskit.circuit import Measure, Parameter
 from qiskit.circuit.library import CXGate, RZGate, SXGate, XGate, iSwapGate
 from qiskit.primitives import BackendSamplerV2, PrimitiveJob, StatevectorSampler
 from qiskit.providers.fake_provider import GenericBackendV2
-from qiskit.quantum_info import Operator
+from qiskit.quantum_info import Operator, Pauli, Statevector
 from qiskit.transpiler import CouplingMap, InstructionProperties, Target
 from qiskit_aer import AerSimulator
 from qiskit_aer.primitives import SamplerV2
@@ -50,8 +50,7 @@ from test_tasks import (
 )
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions, Mitigation
-from distributed_estimator.backends import sampler as sampler_module
-from distributed_estimator.backends import templates
+from distributed_estimator.backends import family_pubs, templates
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import BackendError, InputError
 
@@ -161,27 +160,52 @@ def test_errors_of_flipped_bits_are_as_said():
 
 
 def test_flips_are_as_many_as_not_and_independent():
-    flips = sampler_module._balanced_flips(500, 16, 3, np.random.default_rng(1))
+    flips = family_pubs.balanced_flips(500, 16, 3, np.random.default_rng(1))
     assert flips.shape == (500, 16, 3)
     assert (flips.sum(axis=1) == 8).all()
     signs = 1.0 - 2.0 * flips
     # The mean of 8000 signs, each ±1, is 0 within five of 1/√8000.
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert abs((signs[..., one] * signs[..., other]).mean()) <= 5 / np.sqrt(8000)
-    odd = sampler_module._balanced_flips(4000, 1, 1, np.random.default_rng(1))
+    odd = family_pubs.balanced_flips(4000, 1, 1, np.random.default_rng(1))
     assert abs(odd.mean() - 0.5) <= 5 * 0.5 / np.sqrt(4000)
 
 
-@pytest.mark.parametrize("most", [1, 2, 5, 16])
-@pytest.mark.parametrize("shots", [1, 2, 7, 16, 17, 100, 997, 1000, 4096])
-def test_copies_share_shots(shots, most):
-    copies, each = sampler_module._copies_of(shots, most)
-    assert 1 <= copies <= most
-    assert shots <= copies * each <= 1.2 * shots
-    assert copies == min(shots, most) or copies % 2 == 0
-    assert 2 * copies > min(shots, most)
-    if most == 16 and shots in (100, 1000, 4096):
-        assert copies * each == shots
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 16, 17])
+def test_copies_share_shots(most):
+    for shots in (*range(1, 300), 997, 1000, 1001, 4096):
+        (copies, each), *left = family_pubs.copies_of(shots, most)
+        assert copies * each + sum(n * own for n, own in left) == shots
+        assert copies + sum(n for n, _ in left) <= most
+        assert copies == min(shots, most) or copies % 2 == 0 or most == 1 or copies == 1
+        assert all(own == 1 for _, own in left)
+        if most == 16 and shots in (96, 100, 1000, 4096):
+            assert not left
+        if most == 16 and shots > most:
+            assert copies >= 8
+
+
+@pytest.mark.parametrize("twirling", [None, 16])
+def test_copies_take_the_shots_that_were_asked_for(twirling):
+    """Of a number that no even number of copies divides, and no more circuits than there may be."""
+    sampler = Recording()
+    backend = mitigated(sampler, Mitigation(readout=True, twirling=twirling))
+    result = estimate(backend, ghz(), "ZZZ", None, shots=1003)
+    assert result.metadata["shots_total"] == 1003
+    (pubs,) = sampler.jobs
+    assert sum(int(np.prod(pub.shape)) * pub.shots for pub in pubs) == 1003
+    assert sum(int(np.prod(pub.shape)) for pub in pubs) == 13
+    exact = Statevector(ghz()).expectation_value(Pauli("ZZZ")).real
+    assert abs(result.data.evs - exact) <= MOST * result.data.stds
+
+
+def test_a_budget_is_a_limit_where_circuits_have_copies():
+    for total in (1500, 4001):
+        backend = mitigated(SamplerV2(), Mitigation(twirling=16))
+        for allocation in ("uniform", "optimal"):
+            options = {"shots": None, "shots_total": total, "allocation": allocation}
+            result = estimate(backend, ghz(), "ZZZ", "AAB", **options)
+            assert 0.9 * total <= result.metadata["shots_total"] <= total
 
 
 def test_copies_of_a_circuit_are_bindings_of_one():

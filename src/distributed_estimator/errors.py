@@ -31,10 +31,13 @@ Every message names the value, what was expected and what to do; `named`, `short
 from __future__ import annotations
 
 import difflib
+import errno
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _MOST_NAMED = 5
+_DEEPEST = 16
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN}
 
 
 class PrecisionWarning(UserWarning):
@@ -181,3 +184,29 @@ def close_to(word: str, known: Sequence[str]) -> str:
     """
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.65)
     return f"did you mean `{found[0]}`?" if found else f"use some of {', '.join(known)}"
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it, as far as it is of interest.
+
+    Example:
+        >>> try:
+        ...     raise ValueError("why") from KeyError("name")
+        ... except ValueError as error:
+        ...     [type(own).__name__ for own in chain(error)]
+        ['ValueError', 'KeyError']
+    """
+    cause: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def is_short(error: BaseException) -> bool:
+    """Whether something failed as this process lacks memory, files or the like."""
+    return any(
+        isinstance(own, MemoryError) or (isinstance(own, OSError) and own.errno in _SHORTAGES)
+        for own in chain(error)
+    )

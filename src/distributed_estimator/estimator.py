@@ -402,8 +402,9 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
             A job whose result holds, per PUB, `data.evs`, `data.stds` (standard errors), the whole
             query record as `record`, and its most important fields as `metadata`, with the
             `product_formulas`: instructions of the circuit that ran as product formulas of terms
-            not known to commute; and with the `reached_precision`, the `error_norm` of the PUB's
-            standard errors. Values of one
+            not known to commute; with the `reached_precision`, the `error_norm` of the PUB's
+            standard errors; and with `devices`, what each did and what its calibration took. Values
+            of one
             `run` share noise: equal bindings of a fragment run once, so that the same query asked
             twice gives the same number twice. The standard error of every single value is right;
             for that of a sum or mean of values, ask for the `covariance`, or for `independent`
@@ -617,7 +618,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         finally:
             self._end(stop)
         values, stderrs = found.values.reshape(shape), found.stderrs.reshape(shape)
-        return Probabilities(chosen, values, stderrs, brief(found.record), found.record)
+        metadata = {**brief(found.record), "devices": found.devices.as_dicts}
+        return Probabilities(chosen, values, stderrs, metadata, found.record)
 
     def gradient(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Values of batches and their derivatives, in this thread; see `FragmentGradient`.
@@ -824,6 +826,7 @@ def _split(
         "target_precision": accuracy.precision,
         "error_norm": accuracy.norm,
         "product_formulas": list(evaluation.product_formulas),
+        "devices": evaluation.devices.as_dicts,
     }
     start = 0
     for pub in pubs:
@@ -844,7 +847,8 @@ def _split(
 def _backend(backend: AnyBackend | Sequence[AnyBackend] | None, limit: int | None) -> Backend:
     if backend is None:
         return StatevectorBackend(limit)
-    from .backends.devices import Devices, backend_from
+    from .backends.device_list import backend_from
+    from .backends.devices import Devices
 
     return Devices(backend) if isinstance(backend, list | tuple) else backend_from(backend)
 

@@ -10,10 +10,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Protocol
 from weakref import WeakSet
+
+_LOOK_UP = 0.5
+"""Seconds after which whoever waits for a lock looks whether it is still to."""
 
 
 class Renewable(Protocol):
@@ -41,6 +45,16 @@ class Lock:
     def _renew_in_fork(self) -> None:
         """Not released but replaced: one that a thread was about to get may be neither's."""
         self._lock = threading.Lock()
+
+    @contextmanager
+    def patiently(self, check: Callable[[], None]) -> Iterator[None]:
+        """Hold it; until it is free, `check` is called now and then, and may raise."""
+        while not self._lock.acquire(timeout=_LOOK_UP):
+            check()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> None:
         self._lock.acquire()

@@ -35,7 +35,8 @@ class Probabilities(Shown):
             of any circuit had the outcome, which does not make it impossible. Probabilities come
             from the same shots and are correlated, so errors of their sums do not add in
             quadrature.
-        metadata: The most important fields of the query record.
+        metadata: The most important fields of the query record, and `devices`: what each of them
+            did.
         record: The whole query record; None: a program made the estimates itself.
     """
 

@@ -6,15 +6,17 @@ of readout; they are about a thousandth.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -25,6 +27,7 @@ from ..cutting import FloatArray, IntArray
 from ..errors import BackendError, RecordError
 from ..forks import Lock
 from ..records.files import read_json, write_json
+from ..subexperiments import Arrays, Expected, check_arrays
 
 READOUT_REGISTER = "readout"
 _VERSION = 1
@@ -82,6 +85,110 @@ class _File:
     calibrations: list[ReadoutCalibration]
 
 
+@dataclass(frozen=True)
+class CalibrationTask:
+    """Some circuits of a calibration, which are one job.
+
+    Attributes:
+        key: Hash of its run and its name.
+        name: For people, and what its seed is of.
+        qubits: Physical qubits.
+        start: Number of its first circuit; even ones are after nothing, odd ones after an X.
+        count: How many circuits.
+        shots: Of each.
+    """
+
+    key: str
+    name: str
+    qubits: tuple[int, ...]
+    start: int
+    count: int
+    shots: int
+
+    @property
+    def seed(self) -> int:
+        """Of everything random in it."""
+        return int(hashlib.sha256(self.name.encode()).hexdigest(), 16)
+
+    @property
+    def flipped(self) -> list[bool]:
+        """Whether each circuit is after an X."""
+        return [number % 2 > 0 for number in range(self.start, self.start + self.count)]
+
+
+class Measuring(Protocol):
+    """A backend that can measure how often its qubits are misread."""
+
+    def misread(self, task: CalibrationTask) -> Arrays:
+        """Shots of both kinds and the time; then shots misread of each qubit, of both kinds."""
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationWork:
+    """Measures how often the qubits of a backend are misread; see `ReadoutWork`."""
+
+    backend: Measuring
+    device: str
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+    def run(self, task: CalibrationTask) -> Arrays:
+        """See `Measuring.misread`."""
+        return self.backend.misread(task)
+
+    def check(self, task: CalibrationTask, arrays: Sequence[object]) -> str | None:
+        """Why arrays cannot be the result of a task, in one clause; None where they can."""
+        qubits = (len(task.qubits),)
+        expected = [Expected("shots and times", (3,)), *[Expected("misread shots", qubits)] * 2]
+        wrong = check_arrays(arrays, expected)
+        if wrong is None:
+            shots, *misread = map(np.asarray, arrays)
+            for taken, kind, own in zip(shots, (False, True), misread, strict=False):
+                if (taken > 0) != (kind in task.flipped) or not ((own >= 0) & (own <= taken)).all():
+                    return "its shots are not those of the task, or fewer than are misread"
+        return wrong
+
+    def describe(self, task: CalibrationTask) -> str:
+        """A task for people."""
+        return f"the calibration of the readout of {self.device}"
+
+
+def calibration_tasks(
+    run: str, name: str, qubits: Sequence[int], pieces: Sequence[int], circuits: int
+) -> list[CalibrationTask]:
+    """Both circuits once for each piece of the shots, divided into jobs of so many circuits."""
+    tasks: list[CalibrationTask] = []
+    for start in range(0, 2 * len(pieces), circuits):
+        count = min(circuits, 2 * len(pieces) - start)
+        own = name if not start else f"{name} circuits {start} {count}"
+        key = hashlib.sha256(f"{run} {own}".encode()).hexdigest()[:32]
+        # All with as many shots: samplers may refuse others, or repeat their random numbers.
+        tasks.append(CalibrationTask(key, own, tuple(qubits), start, count, pieces[0]))
+    return tasks
+
+
+def calibration_of(
+    qubits: Sequence[int], results: Sequence[Sequence[FloatArray]]
+) -> ReadoutCalibration:
+    """What the tasks of a calibration found, all together."""
+    shots, zeros, ones = (
+        np.sum([own[part] for own in results], axis=0).astype(np.int64) for part in range(3)
+    )
+    taken_at = datetime.fromtimestamp(min(own[0][2] for own in results), UTC)
+    taken = int(shots[0]), int(shots[1])
+    return ReadoutCalibration(
+        taken_at, taken, tuple(qubits), tuple(zeros.tolist()), tuple(ones.tolist())
+    )
+
+
+@dataclass(frozen=True)
+class Misreading:
+    """How likely a qubit is misread, its standard error, and when it was measured, since 1970."""
+
+    flips: float
+    stderr: float
+    taken_at: float
+
+
 class Calibrations:
     """What is known of a device's readout, calibrated where it is not, or no longer.
 
@@ -89,39 +196,37 @@ class Calibrations:
         device: Its name.
         keep: Whether it has the name for good, so that other processes may use what is known: in
             `distributed-estimator/readout/NAME.json` in the user's cache (`XDG_CACHE_HOME`).
-
-    Attributes:
-        shots: Shots that calibrations have taken here; those of earlier processes do not count.
     """
 
     def __init__(self, device: str, keep: bool) -> None:
         self.device = device
-        self._path = _cache() / f"{quote(device, safe='')}.json" if keep else None
+        self.path = _cache() / f"{quote(device, safe='')}.json" if keep else None
         self._known: list[ReadoutCalibration] = []
         self._lock = Lock()
-        self.shots = 0
 
     def rates(
         self,
         qubits: Sequence[int],
         hours: float,
         calibrate: Callable[[Sequence[int], int], ReadoutCalibration],
-    ) -> tuple[FloatArray, FloatArray, str | None]:
-        """How likely some qubits are misread, standard errors, and the time of the oldest of them.
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[int, Misreading]:
+        """How likely some qubits are misread.
 
         Args:
             qubits: Physical qubits.
             hours: Age from which on a calibration is not used.
             calibrate: Measures qubits; it is also given how many calibrations there were before.
+            check: Called while another thread calibrates; it may raise.
 
         Raises:
             BackendError: A qubit is misread nearly half of the time.
         """
-        with self._lock:
+        with self._lock.patiently(check):
             newest = self._newest(hours)
             missing = [qubit for qubit in qubits if qubit not in newest]
-            if missing and self._path is not None:
-                self._known += self._read()
+            if missing and self.path is not None:
+                self._known += [own for own in self._read() if own not in self._known]
                 newest = self._newest(hours)
                 missing = [qubit for qubit in qubits if qubit not in newest]
             if missing:
@@ -134,20 +239,20 @@ class Calibrations:
                     ", ".join(f"{fresh.rates(qubit)[0]:.4f}" for qubit in missing),
                 )
                 self._known.append(fresh)
-                self.shots += sum(fresh.shots)
                 newest.update(dict.fromkeys(missing, fresh))
                 self._write(newest)
-        found = np.array([newest[qubit].rates(qubit) for qubit in qubits]).reshape(-1, 2)
-        for qubit, misread in zip(qubits, found[:, 0], strict=True):
-            if misread > _MOST_MISREAD:
+        found = {
+            qubit: Misreading(*newest[qubit].rates(qubit), newest[qubit].taken_at.timestamp())
+            for qubit in qubits
+        }
+        for qubit, own in found.items():
+            if own.flips > _MOST_MISREAD:
                 raise BackendError(
-                    f"qubit {qubit} of {self.device} is misread in {misread:.0%} of shots, so that "
-                    "next to nothing is known of its outcome: take another device, or fewer qubits "
-                    "a fragment so that it is avoided"
+                    f"qubit {qubit} of {self.device} is misread in {own.flips:.0%} of shots, so "
+                    "that next to nothing is known of its outcome: take another device, or fewer "
+                    "qubits a fragment so that it is avoided"
                 )
-        oldest = min((newest[qubit].taken_at for qubit in qubits), default=None)
-        at = None if oldest is None else oldest.isoformat(timespec="milliseconds")
-        return found[:, 0], found[:, 1], at
+        return found
 
     def _newest(self, hours: float) -> dict[int, ReadoutCalibration]:
         """The last calibration of every qubit, if it is young enough."""
@@ -158,7 +263,7 @@ class Calibrations:
 
     def _read(self) -> list[ReadoutCalibration]:
         """What earlier processes measured; nothing where the file is missing or damaged."""
-        path = self._path
+        path = self.path
         if path is None or not path.exists():
             return []
         try:
@@ -178,12 +283,12 @@ class Calibrations:
 
     def _write(self, newest: dict[int, ReadoutCalibration]) -> None:
         """Keep what is in use."""
-        if self._path is None:
+        if self.path is None:
             return
         kept = list({id(own): own for own in newest.values()}.values())
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._path, msgspec.to_builtins(_File(_VERSION, self.device, kept)))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, msgspec.to_builtins(_File(_VERSION, self.device, kept)))
         except (OSError, RecordError) as error:
             _log.warning("the calibration is not kept: %s", error)
 

@@ -7,43 +7,41 @@ to another one. The simulated fleet finds the device of a job by the same `soone
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
-import math
 import os
 import pickle
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias
 
 import numpy as np
-from qiskit.primitives import (
-    BackendSamplerV2,
-    BaseEstimatorV1,
-    BaseEstimatorV2,
-    BaseSamplerV1,
-    BaseSamplerV2,
-)
+from qiskit.primitives import BaseSamplerV2
 from qiskit.providers import BackendV2
-from qiskit.transpiler import Target
 
-from ..checks import check_kind, check_whole, described
-from ..cutting import FloatArray, Operation
+from ..checks import check_kind, check_whole
+from ..cutting import FloatArray
 from ..errors import (
     BackendError,
+    DeadlineError,
     DeviceLostError,
     InputError,
-    MissingExtraError,
+    PoolError,
     RecordError,
+    RunCancelledError,
+    TaskFailedError,
     ThrottledError,
+    UnreachableError,
+    chain,
+    is_short,
 )
 from ..forks import Lock
 from ..records import DeviceRecord, RecordWriter
 from ..records.files import writer_of
 from ..subexperiments import (
+    NO_RUN,
     Backend,
     FragmentExperiment,
     FragmentResult,
@@ -51,23 +49,31 @@ from ..subexperiments import (
     Mitigation,
     NoisyBackend,
     Readout,
+    ReadoutRun,
     Task,
+    no_noise,
 )
-from .sampler import SamplerBackend, backend_of
-from .seeds import comes_from
+from .device_list import (
+    apart,
+    devices_from,
+    has_service,
+    is_heavy,
+    is_offline,
+    is_wide,
+    mitigated_device,
+    pending_of,
+    perfect_readout,
+)
+from .placement import Candidate, expected_noise, soonest, work_of
 from .statevector import StatevectorBackend
 
-__all__ = ["DeviceShare", "Devices", "Server", "expected_noise", "soonest"]
+__all__ = ["DeviceShare", "Devices"]
 
 _log = logging.getLogger(__name__)
 
 _FAILURES = 3
-_MOST_BYTES = 1 << 30
-"""Memory of a fragment that the local simulator takes where another device may have it."""
-_MOST_CIRCUITS = 1e100
-"""Circuits that are counted; sums of more would be infinite."""
-_TWO_QUBIT_GATES = {2: 1, 3: 6}
-"""Of an operation on so many qubits, as a device has it."""
+_MOST_RAN = 1 << 16
+"""Tasks whose devices are remembered."""
 _UNREACHABLE = {
     "UnreachableError",
     "ConnectionError",
@@ -75,53 +81,10 @@ _UNREACHABLE = {
     "IBMNotAuthorizedError",
 }
 """Names of classes of errors that say so, Python's and those of libraries that may be missing."""
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN}
-_DEEPEST = 16
-_INSTEAD = (
-    (
-        str,
-        "give the device itself, such as AerSimulator() or "
-        'QiskitRuntimeService().backend("ibm_…"); the local simulator is None',
-    ),
-    (
-        BaseEstimatorV1 | BaseEstimatorV2,
-        "fragments need a sampler; give that of the same device, such as qiskit_aer's "
-        "SamplerV2.from_backend(AerSimulator())",
-    ),
-    (
-        BaseSamplerV1,
-        "its interface is that of Qiskit 1; give a sampler of the second version, such as "
-        "qiskit_aer's SamplerV2()",
-    ),
+_NOT_OF_A_DEVICE = (
+    *(InputError, ThrottledError, DeadlineError, RunCancelledError, PoolError, RecordError),
 )
-"""What to give in the place of things that are no backends, and are often taken for one."""
-_ONE_OF_THEM = "give one of the devices that its `backends()` lists"
-_ANY = (
-    "give an instance of any Qiskit BaseSamplerV2 or backend, or StatevectorBackend() for the "
-    "local simulator"
-)
-
-
-class Server(Protocol):
-    """Something that a job can be sent to."""
-
-    def takes(self, circuits: int) -> bool:
-        """Whether a job of so many circuits may be sent there."""
-
-    def estimate(self, circuits: int, shots: int, now: float) -> float:
-        """When a job that is sent now should be back."""
-
-
-ServerT = TypeVar("ServerT", bound=Server)
-
-
-def soonest(devices: Iterable[ServerT], circuits: int, shots: int, now: float) -> ServerT | None:
-    """The device that should have a job back first; None: none takes it.
-
-    Of several that should have it back at the same time, it is the first.
-    """
-    able = (device for device in devices if device.takes(circuits))
-    return min(able, key=lambda device: device.estimate(circuits, shots, now), default=None)
+"""Errors that say nothing of the device that was asked."""
 
 
 @dataclass(frozen=True)
@@ -163,24 +126,12 @@ class _State:
     jobs: Counter[int] = field(default_factory=Counter)
     under_way: Counter[int] = field(default_factory=Counter)
     shares: dict[int, DeviceShare] = field(default_factory=dict)
+    ran: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    """By the keys of tasks that were done, the devices that did them, until someone asks."""
     lock: Lock = field(default_factory=Lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _State, (self.gone, self.failures, self.bound)
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A device as the router sees it, for one fragment; circuits are the unit of time."""
-
-    able: bool
-    ready: float
-
-    def takes(self, circuits: int) -> bool:
-        return self.able
-
-    def estimate(self, circuits: int, shots: int, now: float) -> float:
-        return now + self.ready
 
 
 class Devices:
@@ -228,8 +179,8 @@ class Devices:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         check_kind("queues", queues, bool, "True or False")
-        self.devices = _devices(devices)
-        self.names = tuple(_apart(device.name for device in self.devices))
+        self.devices = devices_from(devices)
+        self.names = tuple(apart(device.name for device in self.devices))
         self.queues = queues
         self.failures = check_whole("failures", failures, 1)
         self.log = writer_of("log", log)
@@ -270,12 +221,6 @@ class Devices:
         with self._state.lock:
             return tuple(self._share(number) for number in range(len(self.devices)))
 
-    @property
-    def calibration_shots(self) -> int:
-        """Shots that calibrations of the readout have taken so far, on all devices."""
-        samplers = (device for device in self.devices if isinstance(device, SamplerBackend))
-        return sum(sampler.calibration_shots for sampler in samplers)
-
     # --- how tasks are divided: the same wherever a fragment runs ---------------------------------
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
@@ -310,8 +255,10 @@ class Devices:
         if not view._is_pinned:
             view._places = {}
         own = [experiment for experiment in experiments if not experiment.is_trivial]
+        for number in range(len(self.devices)):
+            self._look_at(number)
         most = max((experiment.num_circuits for experiment in own), default=0)
-        waiting = [_work(most * jobs, 0.0) for jobs in self._waiting()]
+        waiting = [work_of(most * jobs, 0.0) for jobs in self._waiting()]
         with self._state.lock:
             for experiment in sorted(own, key=self._urgency):
                 if _key(experiment) not in view._places:
@@ -321,15 +268,33 @@ class Devices:
             _log.info("fragment %d runs on %s", index, self.names[number])
         return view
 
-    def device_of(self, experiment: FragmentExperiment) -> str:
+    def device_of(self, experiment: FragmentExperiment, task: Task | None = None) -> str:
         """The name of the device that a fragment's tasks run on as things are.
+
+        Args:
+            experiment: The fragment.
+            task: One that ran in this process: the device that ran it, which is forgotten then.
 
         Raises:
             BackendError: A fragment is too wide for all of them.
             DeviceLostError: No device is left that takes it.
         """
         with self._state.lock:
-            return self.names[self._place(experiment)]
+            if task is None:
+                return self.names[self._place(experiment)]
+            # In another process, where else?
+            number, _ = self._places[_key(experiment)]
+            return self.names[self._state.ran.pop(task.key, number)]
+
+    def _look_at(self, number: int) -> None:
+        """Leave a device whose target cannot be read."""
+        if number in self._state.gone:
+            return
+        try:
+            getattr(self.devices[number], "target", None)
+        except UnreachableError as error:
+            with self._state.lock:
+                self._lose(number, str(error))
 
     def _urgency(self, experiment: FragmentExperiment) -> tuple[int, int, int]:
         """Sorts fragments as they are placed."""
@@ -351,11 +316,13 @@ class Devices:
         if not any(able):
             raise self._refusal(experiment)
         light = [
-            able[number] and not _is_heavy(self.devices[number], experiment) for number in numbers
+            able[number] and not is_heavy(self.devices[number], experiment) for number in numbers
         ]
         able = light if any(light) else able
         candidates = [
-            _Candidate(able[number], loads[number] + self._load(number, experiment))
+            Candidate(True, loads[number] + self._load(number, experiment))
+            if able[number]
+            else Candidate(False, 0.0)
             for number in numbers
         ]
         found = soonest(candidates, experiment.num_circuits, 0, 0.0)
@@ -363,7 +330,7 @@ class Devices:
 
     def _able(self, number: int, experiment: FragmentExperiment) -> bool:
         """Whether a device is wide enough for a fragment, and still there."""
-        return _is_wide(self.devices[number], experiment) and not self._cause(number, experiment)
+        return is_wide(self.devices[number], experiment) and not self._cause(number, experiment)
 
     def _cause(self, number: int, experiment: FragmentExperiment) -> str | None:
         """Why a device is not there for a fragment; None: it is."""
@@ -400,20 +367,20 @@ class Devices:
 
     def _load(self, number: int, experiment: FragmentExperiment) -> float:
         """How long a fragment takes on a device."""
-        return _work(experiment.num_circuits, expected_noise(experiment, self.devices[number]))
+        return work_of(experiment.num_circuits, expected_noise(experiment, self.devices[number]))
 
     def _waiting(self) -> list[int]:
         """Jobs that wait on each device, where they count."""
         if not self.queues:
             return [0] * len(self.devices)
         return [
-            self._state.under_way[number] + _pending(device)
+            self._state.under_way[number] + pending_of(device)
             for number, device in enumerate(self.devices)
         ]
 
     def _wide(self, experiment: FragmentExperiment) -> Sequence[Backend]:
         """Devices that are wide enough for a fragment; all of them where none is."""
-        return [d for d in self.devices if _is_wide(d, experiment)] or self.devices
+        return [d for d in self.devices if is_wide(d, experiment)] or self.devices
 
     def _device(self, experiment: FragmentExperiment) -> Backend:
         with self._state.lock:
@@ -516,25 +483,30 @@ class Devices:
 
     def _fail(self, number: int, experiment: FragmentExperiment, error: Exception) -> None:
         """Note that a device failed; raises errors that are none of its own."""
-        if isinstance(error, InputError | ThrottledError) or _is_short(error):
+        if isinstance(error, _NOT_OF_A_DEVICE) or is_short(error):
             raise error
         cause = (
             str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}"
         )
-        classes = {kind.__name__ for own in _chain(error) for kind in type(own).__mro__}
+        classes = {kind.__name__ for own in chain(error) for kind in type(own).__mro__}
         lost = sorted(_UNREACHABLE & classes)
         if "UnreachableError" in lost:
             pass  # which says it without secrets
         elif lost:  # without its text, which may hold addresses of an account
             cause = f"it cannot be reached ({', '.join(lost)})"
-        elif _is_offline(self.devices[number]):
+        elif is_offline(self.devices[number]):
             lost, cause = ["offline"], f"it is offline ({cause})"
         with self._state.lock:
             causes = self._state.failures.setdefault((number, experiment.fragment.key), [])
-            causes.append(cause)
-            if lost and number not in self._state.gone:
-                self._state.gone[number] = cause
-                _log.warning("the device %s is lost: %s", self.names[number], cause)
+            # Those of a calibration were as many as the policy allows.
+            causes += [cause] * (self.failures if isinstance(error, TaskFailedError) else 1)
+            if lost:
+                self._lose(number, cause)
+
+    def _lose(self, number: int, cause: str) -> None:
+        if number not in self._state.gone:
+            self._state.gone[number] = cause
+            _log.warning("the device %s is lost: %s", self.names[number], cause)
 
     def _note(
         self,
@@ -552,6 +524,10 @@ class Devices:
         state = self._state
         with state.lock:
             state.under_way[number] -= 1
+            if done:
+                state.ran[task.key] = number
+                if len(state.ran) > _MOST_RAN:
+                    state.ran.popitem(last=False)
             job, share = state.jobs[number], self._share(number)
             state.jobs[number] += 1
             state.shares[number] = DeviceShare(
@@ -562,7 +538,7 @@ class Devices:
                 share.shots + done * total,
                 share.seconds + ended - begun,
             )
-        if self.log is None or _has_service(self.devices[number]):
+        if self.log is None or has_service(self.devices[number]):
             return  # what has a service records its jobs itself
         begun, ended = begun - self._origin, ended - self._origin
         record = DeviceRecord(
@@ -602,9 +578,11 @@ class Devices:
         Raises:
             InputError: A device cannot do what is asked.
         """
+        if all(isinstance(device, StatevectorBackend) for device in self.devices):
+            raise no_noise(self.name)
         view = self._view()
         view.devices = tuple(
-            _mitigated(name, device, mitigation, factor)
+            mitigated_device(name, device, mitigation, factor)
             for name, device in zip(self.names, self.devices, strict=True)
         )
         if mitigation.readout or len(mitigation.factors) > 1:
@@ -615,25 +593,45 @@ class Devices:
             view._places = self._pins
         return view
 
-    def readout(self, experiment: FragmentExperiment) -> Readout:
-        """What is known of the readout of the fragment's device.
+    def readout(self, experiment: FragmentExperiment, run: ReadoutRun = NO_RUN) -> Readout:
+        """What is known of the readout of the fragment's device, where a run began with it.
 
         Raises:
             DeviceLostError: No device is left, or a fragment may not change to another.
         """
+        name = f"device of fragment {experiment.fragment.index} {experiment.fragment.key}"
+        self._place_again(experiment, run.kept(name))
         while True:
             with self._state.lock:
                 number = self._place(experiment)
             device = self.devices[number]
             if not isinstance(device, NoisyBackend):  # which cannot fail
-                return _perfect_readout(self.names[number], experiment)
+                return perfect_readout(self.names[number], experiment)
             try:
-                found = replace(device.readout(experiment), device=self.names[number])
+                found = device.readout(experiment, run.at(number))
             except Exception as error:
                 self._fail(number, experiment, error)
                 continue
             if self._keep(number, experiment):
-                return found
+                run.keep(name, np.array([float(number)]))
+                return replace(found, device=self.names[self._calibrated_as(number)])
+
+    def _place_again(self, experiment: FragmentExperiment, kept: FloatArray | None) -> None:
+        """Place a fragment where a run had it that goes on, whatever is thought of noise now."""
+        key = _key(experiment)
+        if kept is None:
+            return
+        with self._state.lock:
+            if key not in self._state.bound:
+                number = int(kept[0])
+                self._places[key] = number, self._load(number, experiment)
+
+    def _calibrated_as(self, number: int) -> int:
+        """The number of the first device that shares its calibration with one, or its own."""
+        own, *shared = (
+            getattr(self.devices[n], "calibration_path", None) for n in (number, *range(number))
+        )
+        return shared.index(own) if own is not None and own in shared else number
 
     def with_jobs(self, book: JobBook | None, log: RecordWriter | None) -> Devices:
         """The same devices with a log, and those with a service with a book of their jobs.
@@ -643,7 +641,7 @@ class Devices:
         view = self._view()
         each: tuple[Any, ...] = self.devices
         view.devices = tuple(
-            device.with_jobs(book, log) if _has_service(device) else device for device in each
+            device.with_jobs(book, log) if has_service(device) else device for device in each
         )
         view.log = log or self.log
         view._keeps_jobs = book is not None
@@ -652,12 +650,12 @@ class Devices:
     @property
     def has_service(self) -> bool:
         """Whether a device's jobs go to a service: its connection travels to no other process."""
-        return any(map(_has_service, self.devices))
+        return any(map(has_service, self.devices))
 
     def close(self) -> None:
         """Close what devices have opened at their services; the next job opens it again."""
         device: Any
-        for device in filter(_has_service, self.devices):
+        for device in filter(has_service, self.devices):
             device.close()
 
     def _view(self) -> Devices:
@@ -696,209 +694,5 @@ class Devices:
         self._origin = self._clock()
 
 
-# --- devices --------------------------------------------------------------------------------------
-
-
-def backend_from(item: object, what: str = "`backend` is") -> Backend:
-    """A backend of this package from a sampler, a backend of Qiskit, or one of this package.
-
-    Errors begin with `what` the item is.
-
-    Raises:
-        InputError: It is none of them.
-    """
-    if isinstance(item, BaseSamplerV2):
-        return SamplerBackend(item)
-    if isinstance(item, BackendV2):
-        return SamplerBackend(_sampler_of(item))
-    if isinstance(item, type) or not hasattr(item, "expected_seconds"):
-        raise InputError(f"{what} {described(item)}: {_remedy(item)}")
-    found: Any = item
-    return cast(Backend, found)
-
-
-def _remedy(item: object) -> str:
-    """What to give in the place of something that is no backend."""
-    if isinstance(item, type):
-        return _ANY
-    otherwise = _ONE_OF_THEM if callable(getattr(item, "backends", None)) else _ANY
-    return next((text for kinds, text in _INSTEAD if isinstance(item, kinds)), otherwise)
-
-
-def _sampler_of(backend: BackendV2) -> BaseSamplerV2:
-    """What runs circuits on a backend; raises `MissingExtraError` for a simulated one without Aer.
-
-    Aer is many times faster than such a backend's own `run`, which leaves out noise without it.
-    """
-    if hasattr(backend, "service"):  # of an account, which runs primitives only
-        try:
-            from qiskit_ibm_runtime.executor_sampler import Sampler
-        except ImportError:  # before 0.50
-            from qiskit_ibm_runtime import SamplerV2 as Sampler
-        found: BaseSamplerV2 = Sampler(mode=backend)
-        return found
-    if comes_from(backend, "qiskit_aer") or comes_from(backend, "qiskit_ibm_runtime"):
-        try:
-            from qiskit_aer.primitives import SamplerV2
-        except ImportError as error:
-            raise MissingExtraError("qiskit-aer", "aer", "a simulated device") from error
-        found = SamplerV2.from_backend(backend)
-        return found
-    return BackendSamplerV2(backend=backend)
-
-
-def _devices(items: object) -> tuple[Backend, ...]:
-    if isinstance(items, str) or not isinstance(items, Iterable):
-        raise InputError(f"`devices` is {described(items)}: give a list of samplers or backends")
-    found: list[Backend] = []
-    seen: list[object] = []
-    for item in items:
-        device = backend_from(item, "the list of devices holds")
-        inner = getattr(device, "sampler", device)
-        if any(inner is other or item is other for other in seen):
-            raise InputError(
-                f"the device {device.name} comes twice in the list: give each once, and as many "
-                "`workers` as jobs are to be under way"
-            )
-        seen += [inner, item]
-        found.append(device)
-    if not found:
-        raise InputError(
-            "the list of devices is empty: give at least one sampler or backend, or "
-            "backend=None for the statevector simulator"
-        )
-    return tuple(found)
-
-
-def _apart(names: Iterable[str]) -> Iterator[str]:
-    """Names with a number where they come again."""
-    seen: Counter[str] = Counter()
-    for name in names:
-        seen[name] += 1
-        yield name if seen[name] == 1 else f"{name} #{seen[name]}"
-
-
-def _mitigated(name: str, device: Backend, mitigation: Mitigation, factor: int) -> Backend:
-    if isinstance(device, StatevectorBackend):
-        return device
-    if isinstance(device, NoisyBackend):
-        return device.mitigated(mitigation, factor)
-    raise InputError(
-        f"`mitigation` is set, and the device {name} can do nothing about its noise: take it out "
-        "of the list, or give a sampler"
-    )
-
-
-def _perfect_readout(name: str, experiment: FragmentExperiment) -> Readout:
-    """That of a simulator without noise."""
-    fragment, none = experiment.fragment, np.zeros(experiment.fragment.num_qubits)
-    qubits, settings = np.arange(fragment.num_qubits), experiment.layout.num_settings
-    slots = np.array([slot.qubit for slot in fragment.slots], dtype=np.int64)
-    return Readout(
-        *(name, qubits, none, none),
-        observed=np.tile(qubits, (settings, 1)),
-        slots=np.tile(slots, (settings, 1)),
-    )
-
-
 def _key(experiment: FragmentExperiment) -> tuple[int, str]:
     return experiment.fragment.index, experiment.fragment.key
-
-
-def _has_service(device: Any) -> bool:
-    return bool(getattr(device, "has_service", False))
-
-
-def _is_wide(device: Backend, experiment: FragmentExperiment) -> bool:
-    most = device.max_qubits
-    return most is None or experiment.fragment.num_qubits <= most
-
-
-def _is_heavy(device: Backend, experiment: FragmentExperiment) -> bool:
-    """Whether the local simulator had better leave a fragment to others, for its memory."""
-    if not isinstance(device, StatevectorBackend):
-        return False
-    # Angles of no particular kind: others might be simulated as a Clifford circuit.
-    angles = np.full((1, len(experiment.fragment.angles)), 0.5)
-    return device.row_bytes(experiment, angles, 1) > (device.memory_limit or _MOST_BYTES)
-
-
-def _pending(device: Backend) -> int:
-    """Jobs that wait there, as it reports; 0 where it does not."""
-    try:
-        return int(_backend_of(device).status().pending_jobs)
-    except Exception:
-        return 0
-
-
-def _is_offline(device: Backend) -> bool:
-    """Whether a device reports that it is; no report is none."""
-    try:
-        return _backend_of(device).status().operational is False
-    except Exception:
-        return False
-
-
-def _backend_of(device: Backend) -> Any:
-    return backend_of(device.sampler) if isinstance(device, SamplerBackend) else None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what caused it."""
-    cause: BaseException | None = error
-    for _ in range(_DEEPEST):
-        if cause is None:
-            return
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _is_short(error: Exception) -> bool:
-    """Whether this process lacks something, which is no device's fault."""
-    return any(
-        isinstance(own, MemoryError) or (isinstance(own, OSError) and own.errno in _SHORTAGES)
-        for own in _chain(error)
-    )
-
-
-# --- noise ----------------------------------------------------------------------------------------
-
-
-def _work(circuits: int, noise: float) -> float:
-    """Circuits that take as long, without noise."""
-    return float(min(circuits, _MOST_CIRCUITS)) * math.exp(min(2 * noise, 100.0))
-
-
-def expected_noise(experiment: FragmentExperiment, backend: Backend) -> float:
-    """Sum of -log(1 - error) over the gates and measurements of a fragment's circuits, roughly.
-
-    Errors are the medians over the qubits of the backend's target; gates count as the fragment has
-    them, one of three qubits as six of two. 0 where there is no target, or it names no errors.
-    """
-    errors = _median_errors(getattr(_backend_of(backend), "target", None))
-    if errors is None:
-        return 0.0
-    one, two, measured = errors
-    fragment, total = experiment.fragment, 0.0
-    for step in fragment.steps:
-        if not isinstance(step, Operation):
-            total += measured + one
-        elif step.kind == "gate":
-            width = len(step.qubits)
-            total += one if width == 1 else two * _TWO_QUBIT_GATES.get(width, 6 * width)
-    return total + measured * fragment.num_qubits
-
-
-def _median_errors(target: Target | None) -> tuple[float, float, float] | None:
-    """-log(1 - error) of a gate on one qubit, on two, and of a measurement."""
-    if target is None:
-        return None
-    found: dict[object, list[float]] = {1: [], 2: [], "measure": []}
-    for name in target.operation_names:
-        for qubits, properties in (target[name] or {}).items():
-            error = getattr(properties, "error", None)
-            kind = "measure" if name == "measure" else len(qubits or ())
-            if error is not None and kind in found and name not in ("delay", "reset", "id"):
-                found[kind].append(-math.log1p(-min(error, 1 - 1e-9)))
-    one, two, measured = (float(np.median(own)) if own else 0.0 for own in found.values())
-    return one, two, measured

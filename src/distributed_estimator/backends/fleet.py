@@ -24,7 +24,7 @@ from ..forks import Lock
 from ..records import DeviceRecord, RecordWriter
 from ..records.files import writer_of
 from ..subexperiments import Backend, FragmentExperiment, FragmentResult, Task
-from .devices import soonest
+from .placement import soonest
 from .statevector import StatevectorBackend
 
 __all__ = [

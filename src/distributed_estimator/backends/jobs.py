@@ -4,140 +4,82 @@ A service keeps a job whether or not the client that sent it still lives. Before
 name is noted in a book; it is sent with a tag that derives from the name, and its id is noted then.
 So whatever ends the client at whatever moment, the next one finds the job by its id, or by its tag
 where the id had not been noted yet. It is sent again only where the service says that it ended
-without a result, or does not know it. Errors are recognised by the names of their classes, so that
-the client of no service has to be installed or imported.
+without a result, or does not know it.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import logging
-import re
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
-from qiskit.primitives import BaseSamplerV2
+from qiskit.primitives import BaseSamplerV2, BitArray, DataBin, SamplerPubResult
 
-from ..errors import BackendError, InputError, ThrottledError, UnreachableError
+from ..errors import BackendError
 from ..forks import Lock, register
 from ..records import DeviceRecord, RecordWriter
 from ..subexperiments import JobBook
+from .modes import ClosedError, Mode
+from .services import (
+    FAILED,
+    FOUND,
+    KEPT,
+    NOTHING,
+    SILENT,
+    calibrated_at,
+    charged_seconds,
+    is_closed,
+    is_gone,
+    is_too_long,
+    metrics_of,
+    names_of,
+    status,
+    times_of,
+    unreachable,
+    why_ended,
+    without_secrets,
+)
 
 _log = logging.getLogger(__name__)
 
-ExecutionMode: TypeAlias = Literal["batch", "session"]
-
 _STRIPES = 64
-_SECRETS = re.compile(
-    r"\bhttps?://\S+|\bcrn:\S+|\b(?:Bearer|apikey)\s+\S+|[\w-]{32,}", re.IGNORECASE
-)
-"""Addresses, instances and tokens."""
-_SILENT = {
-    "ApiError",
-    "AuthenticationException",
-    "IBMAccountError",
-    "IBMApiError",
-    "IBMNotAuthorizedError",
-    "IBMRuntimeError",
-    "OSError",  # of the network; those of `requests` are derived from it
-    "ApiException",
-}
-"""Errors of a connection, whose texts may hold tokens, instances and addresses."""
-_ACCOUNT = {"AuthenticationException", "IBMAccountError", "IBMNotAuthorizedError"}
-_MESSAGE = re.compile(r'"message": *"([^"]+)"')
-"""What a service says for people, in the text of an error."""
-_KEPT = "The service keeps the job: the same run, with its journal, fetches it"
-_FOUND = "If it arrived all the same, the next attempt finds it"
-_NOTHING = "Nothing was sent"
-_FAILED = "CANCELLED", "ERROR"
-_GONE = 404, 410
-_TOO_MANY = 429
+_MOST_REMEMBERED = 1 << 14
+"""Jobs without a journal that are remembered, and those that are known to be recorded."""
 
 
-def service_of(sampler: BaseSamplerV2, backend: Any) -> Any:
-    """The service that keeps a sampler's jobs; None: there is none, or jobs cannot be tagged."""
-    service = getattr(backend, "service", None)
-    keeps = callable(getattr(service, "job", None)) and callable(getattr(service, "jobs", None))
-    return service if keeps and hasattr(_environment(sampler), "job_tags") else None
-
-
-def without_secrets(text: object) -> str:
-    """A text of a service, without what an account could be known by.
-
-    Example:
-        >>> without_secrets("POST https://there.example/jobs failed: Bearer abc")
-        'POST (left out) failed: (left out)'
-    """
-    return _SECRETS.sub("(left out)", str(text))
-
-
-def options_text(sampler: BaseSamplerV2) -> str | None:
-    """Options of a sampler that are not the defaults, as JSON; None: it has no others.
-
-    Those of its environment are left out: they name jobs, and change no result.
-    """
-    options: Any = getattr(sampler, "options", None)
-    try:
-        defaults = _plain(type(options)())
-    except Exception:  # it takes arguments
-        defaults = {}
-    found = _plain(options)
-    changed = _changed(found, defaults) if isinstance(found, dict) else None
-    return without_secrets(json.dumps(changed, sort_keys=True, default=_kind)) if changed else None
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):  # of the runtime's newer samplers
-        value = value.model_dump()
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, dict):
-        return {str(name): _plain(own) for name, own in value.items() if name != "environment"}
-    return value
-
-
-def _changed(options: dict[str, Any], defaults: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        default = defaults.get(name) if isinstance(defaults, dict) else None
-        if isinstance(value, dict):
-            value = _changed(value, default)
-            default = {}
-        if not _is_same(value, default):
-            found[name] = value
-    return found
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    same = one == other
-    return same if isinstance(same, bool) else one is other
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
+class TooLongError(BackendError):
+    """A job of several circuits took longer than a job may."""
 
 
 class Remembered:
-    """A `JobBook` that lasts as long as the program."""
+    """A `JobBook` that lasts as long as the program; the jobs that came first are forgotten.
 
-    def __init__(self) -> None:
-        self._jobs: dict[str, tuple[str, ...]] = {}
+    Args:
+        most: Jobs that are remembered.
+    """
+
+    def __init__(self, most: int = _MOST_REMEMBERED) -> None:
+        self._most = most
+        self._jobs: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._lock = Lock()
 
     def intend(self, name: str) -> None:
         """See `JobBook`."""
-        self._jobs[name] = ()
+        self.sent(name, (), "")
 
     def sent(self, name: str, jobs: Sequence[str], device: str) -> None:
         """See `JobBook`."""
-        self._jobs[name] = tuple(jobs)
+        with self._lock:
+            self._jobs[name] = tuple(jobs)
+            while len(self._jobs) > self._most:
+                self._jobs.popitem(last=False)
 
     def ended(self, name: str, cause: str) -> None:
         """See `JobBook`."""
@@ -175,6 +117,33 @@ class JobRequest:
     def circuits(self) -> int:
         """Circuits, each binding counting."""
         return sum(map(_bindings, self.pubs))
+
+    def halves(self) -> tuple[JobRequest, JobRequest]:
+        """Two jobs with half of the circuits each, where there are two at least."""
+        middle = self.circuits // 2
+        return self._part(0, middle), self._part(middle, self.circuits)
+
+    def _part(self, start: int, stop: int) -> JobRequest:
+        """Circuits from `start` to `stop`, bindings of PUBs counted one after the other."""
+        pubs, first = [], 0
+        for pub in self.pubs:
+            own = slice(max(0, start - first), max(0, stop - first))
+            first += _bindings(pub)
+            circuit, values, shots = pub
+            if values is not None:
+                values = values[own]
+            if range(_bindings(pub))[own]:
+                pubs.append((circuit, values, shots))
+        return replace(self, name=f"{self.name} circuits {start} {stop}", pubs=pubs)
+
+    def joined(self, first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
+        """Results of both halves as those of the whole job."""
+        if len(first) + len(second) == len(self.pubs):
+            return [*first, *second]
+        both = [own.data for own in (first[-1], second[0])]  # of one PUB, between them
+        arrays = {name: BitArray.concatenate([own[name] for own in both]) for name in both[0]}
+        shape = next(iter(arrays.values())).shape
+        return [*first[:-1], SamplerPubResult(DataBin(**arrays, shape=shape)), *second[1:]]
 
     def fault_of(self, results: Sequence[Any]) -> str | None:
         """Why results are not those of this job, in one clause; None where they are.
@@ -239,7 +208,7 @@ class Jobs:
         # One for many names: a lock for each would have to be kept for ever.
         self._locks = [Lock() for _ in range(_STRIPES)]
         self._records = Lock()
-        self._recorded: set[str] = set()
+        self._recorded: OrderedDict[str, None] = OrderedDict()
         self._numbers: Counter[str] = Counter()
         register(self)
 
@@ -247,8 +216,36 @@ class Jobs:
         """The book is the parent's, as a journal is."""
         self._book = Remembered()
 
+    def run(
+        self,
+        sampler: Callable[[], BaseSamplerV2],
+        backend: Any,
+        request: JobRequest,
+        mode: Mode | None = None,
+    ) -> Callable[[], list[Any]]:
+        """Send a job as `send` does; what is returned waits as `results` does.
+
+        A job that takes longer than it may is sent again in two halves, and these in halves if they
+        do. The book keeps its id, by which the next one learns that its halves were sent.
+        """
+        sent = self.send(sampler, backend, request, mode)
+
+        def wait() -> list[Any]:
+            try:
+                return self.results(sent, backend.name)
+            except TooLongError as error:
+                _log.warning("%s: its %d circuits are sent in halves", error, request.circuits)
+            first, second = (self.run(sampler, backend, half, mode) for half in request.halves())
+            return request.joined(first(), second())
+
+        return wait
+
     def send(
-        self, sampler: Callable[[], BaseSamplerV2], backend: Any, request: JobRequest
+        self,
+        sampler: Callable[[], BaseSamplerV2],
+        backend: Any,
+        request: JobRequest,
+        mode: Mode | None = None,
     ) -> SentJob:
         """Find a job at the service, or send it.
 
@@ -256,6 +253,7 @@ class Jobs:
             sampler: Gives what sends it; called only where that has to be done.
             backend: The device, with its service.
             request: What is sent.
+            mode: The batch or session that it is sent in; None: that of the sampler.
 
         Raises:
             UnreachableError: The service cannot be reached, and nothing was sent.
@@ -272,31 +270,14 @@ class Jobs:
                 if job is not None:
                     return SentJob(job, job.job_id(), request, None)
             submitted = self._clock()
-            job = _run(_tagged(sampler(), request.tag), request, backend)
+            own = _tagged(sampler(), request.tag)
+            job = (mode or Mode(None)).send(own, backend, lambda own: _run(own, request, backend))
             self._book.sent(request.name, (job.job_id(),), backend.name)
             return SentJob(job, job.job_id(), request, submitted)
 
     def has(self, name: str) -> bool:
         """Whether a job of that name was sent, or may have been, and has not failed."""
         return self._book.jobs(name) is not None
-
-    def check_qubits(self, name: str, qubits: Sequence[int], device: str) -> None:
-        """Note which qubits some circuits measure; a device that is calibrated again has others.
-
-        Raises:
-            InputError: The book has others, whose errors of readout are not those of these.
-        """
-        own = tuple(map(str, qubits))
-        with self._alone(name):
-            known = self._book.jobs(name)
-            if known is None:
-                self._book.sent(name, own, device)
-        if known not in (None, own):
-            raise InputError(
-                f"{device} was calibrated again since the journal was begun, and circuits are laid "
-                "out on other qubits now, whose errors of readout are not those of the results "
-                "in it: give a new journal, which sends all jobs again"
-            )
 
     def _found(self, backend: Any, request: JobRequest, known: Sequence[str]) -> Any:
         """A job that was sent before; None: none was."""
@@ -329,6 +310,7 @@ class Jobs:
         Raises:
             UnreachableError: The service cannot be reached, and the next `send` finds the job.
             BackendError: It ended without results, and the next `send` sends it again.
+            TooLongError: It took longer than it may, and has circuits to be divided.
         """
         what = f"job {sent.id} on {device}"
         failure: BackendError | None = None
@@ -336,11 +318,15 @@ class Jobs:
         try:
             results = list(sent.job.result() or ())
         except Exception as error:
-            cause = _why_ended(sent.job, error)
-            if cause is None:
-                failure = _unreachable(error, f"the result of {what} did not arrive", _KEPT)
+            cause = why_ended(sent.job, error)
+            if cause is not None and is_too_long(error) and sent.request.circuits > 1:
+                failure = TooLongError(f"{what} took longer than it may")
+            elif cause is None:
+                failure = unreachable(error, f"the result of {what} did not arrive", KEPT)
         else:
             cause = sent.request.fault_of(results)
+        if isinstance(failure, TooLongError):
+            self._record(sent, device, None)
         if failure is not None:
             raise failure  # not above: a traceback would show the texts of what is handled there
         self._record(sent, device, results if cause is None else None)
@@ -371,11 +357,13 @@ class Jobs:
         with self._records:
             if sent.id in self._recorded:
                 return
-            self._recorded.add(sent.id)
+            self._recorded[sent.id] = None
+            if len(self._recorded) > _MOST_REMEMBERED:
+                self._recorded.popitem(last=False)
             number = self._numbers[device]
             self._numbers[device] += 1
-        now, request, metrics = self._clock(), sent.request, _metrics(sent.job)
-        queued, started, finished = _times(metrics) or (None, None, None)
+        now, request, metrics = self._clock(), sent.request, metrics_of(sent.job)
+        queued, started, finished = times_of(metrics) or (None, None, None)
         submitted = sent.submitted or queued or now
         circuits, shots = request.circuits, 0
         for result in results or ():
@@ -397,8 +385,8 @@ class Jobs:
                 returned=now - self._origin,
                 status="failed" if results is None else "done",
                 service_job=sent.id,
-                calibrated_at=_calibrated_at(sent.job),
-                charged_seconds=_charged_seconds(metrics),
+                calibrated_at=calibrated_at(sent.job),
+                charged_seconds=charged_seconds(metrics),
                 options=request.options,
             )
         )
@@ -408,6 +396,7 @@ def _run(sampler: BaseSamplerV2, request: JobRequest, backend: Any) -> Any:
     """Send a job.
 
     Raises:
+        ClosedError: The sampler's batch or session is closed; nothing was sent.
         UnreachableError: The service cannot be reached, or refuses the account.
         ValueError: The circuits are refused.
     """
@@ -417,8 +406,13 @@ def _run(sampler: BaseSamplerV2, request: JobRequest, backend: Any) -> Any:
             return sampler.run(list(request.pubs))
         return sampler.run(list(request.pubs), shots=request.shots)
     except Exception as error:
-        if _names(error) & _SILENT:
-            failure = _unreachable(error, f"a job could not be sent to {backend.name}", _FOUND)
+        if is_closed(error):
+            failure = ClosedError(
+                f"the batch or session of {backend.name} takes no more jobs: give a sampler made "
+                "with the device, and SamplerBackend(sampler, mode=...), which opens another"
+            )
+        elif names_of(error) & SILENT:
+            failure = unreachable(error, f"a job could not be sent to {backend.name}", FOUND)
         else:
             failure = ValueError(without_secrets(getattr(error, "message", error)))
     raise failure  # not above: a traceback would show the texts of what is handled there
@@ -429,9 +423,9 @@ def _fetched(backend: Any, number: str) -> Any:
     try:
         return backend.service.job(number)
     except Exception as error:
-        if _is_gone(error):
+        if is_gone(error):
             return None
-        failure = _unreachable(error, f"job {number} of {backend.name} is not fetched", _NOTHING)
+        failure = unreachable(error, f"job {number} of {backend.name} is not fetched", NOTHING)
     raise failure
 
 
@@ -442,9 +436,9 @@ def _found_by_tag(backend: Any, tag: str) -> Any:
     where = {} if instance is None else {"instance": instance}
     try:
         found = list(backend.service.jobs(limit=None, job_tags=[tag], **where))
-        return min(found, key=lambda job: _status(job) in _FAILED, default=None)
+        return min(found, key=lambda job: status(job) in FAILED, default=None)
     except Exception as error:
-        failure = _unreachable(error, f"jobs of {backend.name} are not looked for", _NOTHING)
+        failure = unreachable(error, f"jobs of {backend.name} are not looked for", NOTHING)
     raise failure
 
 
@@ -456,151 +450,3 @@ def _tagged(sampler: BaseSamplerV2, tag: str) -> BaseSamplerV2:
     fresh = copy.copy(sampler)
     setattr(fresh, "_options" if hasattr(fresh, "_options") else "options", options)
     return fresh
-
-
-def _environment(sampler: BaseSamplerV2) -> Any:
-    return getattr(getattr(sampler, "options", None), "environment", None)
-
-
-# --- what a service says --------------------------------------------------------------------------
-
-
-def _status(job: Any) -> str:
-    """How far a job is, in the words of the runtime."""
-    status = job.status()
-    return str(getattr(status, "name", status)).upper()
-
-
-def _why_ended(job: Any, error: Exception) -> str | None:
-    """Why a job has ended without a result, in one clause; None: it has not, as far as is known."""
-    if _is_gone(error):
-        return "is no longer kept by the service: it has expired"
-    if "RuntimeJobMaxTimeoutError" in _names(error):
-        return (
-            "took longer than it may: send fewer circuits a job, with "
-            "SamplerBackend(sampler, circuits_per_job=...)"
-        )
-    try:
-        status = _status(job)
-        if status == "CANCELLED":
-            return "was cancelled"
-        if status == "ERROR":
-            return f"failed: {without_secrets(job.error_message() or 'the service gave no reason')}"
-    except Exception:
-        return None
-    return None
-
-
-def _is_gone(error: Exception) -> bool:
-    return "RuntimeJobNotFound" in _names(error) or getattr(error, "status_code", None) in _GONE
-
-
-def _names(error: BaseException) -> set[str]:
-    return {kind.__name__ for kind in type(error).__mro__}
-
-
-def _unreachable(error: Exception, what: str, remedy: str) -> BackendError:
-    """The error of a connection, with no more of its text than the service's own message."""
-    kind = type(error).__name__
-    if getattr(error, "status_code", None) == _TOO_MANY:
-        return ThrottledError(f"{what}, as the service is asked too often ({kind})")
-    if _names(error) & _ACCOUNT:
-        return UnreachableError(
-            f"{what}, as the service refused the account ({kind}): see that it is saved, has not "
-            f"expired and may use the device. {remedy}"
-        )
-    said = _MESSAGE.search(str(error))
-    reason = "its text may name the account" if said is None else without_secrets(said[1])
-    return UnreachableError(
-        f"{what}, as the service cannot be reached, or gave no good answer ({kind}: {reason}). "
-        f"{remedy}"
-    )
-
-
-def _metrics(job: Any) -> dict[str, Any]:
-    try:
-        found = job.metrics()
-    except Exception:  # records are no reason to fail
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _times(metrics: dict[str, Any]) -> tuple[float, float, float] | None:
-    """When a job arrived, started and ended, in seconds since 1970; None: that makes no sense."""
-    stamps = metrics.get("timestamps") or {}
-    try:
-        times = [_seconds(stamps[name]) for name in ("created", "running", "finished")]
-    except (KeyError, TypeError, ValueError):
-        return None
-    created, running, finished = times
-    return (created, running, finished) if created <= running <= finished > created else None
-
-
-def _seconds(stamp: Any) -> float:
-    moment = stamp if isinstance(stamp, datetime) else datetime.fromisoformat(stamp)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _charged_seconds(metrics: dict[str, Any]) -> float | None:
-    found = (metrics.get("usage") or {}).get("qpu_charge_time_seconds")
-    return float(found) if isinstance(found, int | float) else None
-
-
-def _calibrated_at(job: Any) -> str | None:
-    try:
-        moment = job.properties().last_update_date
-        return datetime.fromtimestamp(_seconds(moment), UTC).isoformat(timespec="milliseconds")
-    except Exception:  # it has none, or the service does not say
-        return None
-
-
-# --- batches and sessions -------------------------------------------------------------------------
-
-
-class Mode:
-    """A batch or session of the runtime, opened with the first job.
-
-    Args:
-        kind: Which; None: jobs are sent one by one.
-    """
-
-    def __init__(self, kind: ExecutionMode | None) -> None:
-        self.kind = kind
-        self._lock = Lock()
-        self._open: Any = None
-        register(self)
-
-    def _renew_in_fork(self) -> None:
-        """What is open is the parent's, and a fork must not close it."""
-        self._open = None
-
-    def applied(self, sampler: BaseSamplerV2, backend: Any) -> BaseSamplerV2:
-        """A copy of a sampler that sends its jobs in this mode."""
-        if self.kind is None:
-            return sampler
-        with self._lock:
-            if self._open is None:
-                self._open = _opened(self.kind, backend)
-            fresh: Any = copy.copy(sampler)
-            fresh._mode = self._open
-            return fresh
-
-    def close(self) -> None:
-        """Close what is open; jobs that were sent are run all the same."""
-        with self._lock:
-            opened, self._open = self._open, None
-        try:
-            if opened is not None:
-                opened.close()
-        except Exception as error:  # results are there, and the service closes it in time
-            _log.warning("a %s could not be closed (%s)", self.kind, type(error).__name__)
-
-
-def _opened(kind: ExecutionMode, backend: Any) -> Any:
-    from qiskit_ibm_runtime import Batch, Session
-
-    try:
-        return (Batch if kind == "batch" else Session)(backend=backend)
-    except Exception as error:
-        failure = _unreachable(error, f"no {kind} was opened on {backend.name}", _NOTHING)
-    raise failure

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
-from math import prod
+from pathlib import Path
 from typing import Any, Self, get_args
 
 import numpy as np
 from qiskit.circuit import pauli_twirl_2q_gates
-from qiskit.primitives import BaseSamplerV2, StatevectorSampler
+from qiskit.primitives import BaseSamplerV2
+from qiskit.transpiler import Target
 from qiskit.transpiler.exceptions import TranspilerError
 
 from ..checks import check_kind, check_whole, from_numpy
-from ..cutting import BoolArray, FloatArray, IntArray
+from ..cutting import FloatArray
 from ..errors import BackendError, DistributedEstimatorError, InputError
 from ..forks import Lock
 from ..records import RecordWriter
 from ..subexperiments import (
+    NO_RUN,
+    Arrays,
     FragmentExperiment,
     FragmentResult,
     JobBook,
     Mitigation,
     Readout,
+    ReadoutRun,
     SettingFamily,
     Task,
     content_of,
@@ -34,21 +38,32 @@ from ..subexperiments import (
 from .calibration import (
     READOUT_REGISTER,
     Calibrations,
+    CalibrationTask,
+    CalibrationWork,
     ReadoutCalibration,
     calibration_circuits,
+    calibration_of,
+    calibration_tasks,
     misread,
 )
-from .jobs import (
-    ExecutionMode,
-    JobRequest,
-    Jobs,
-    Mode,
-    options_text,
-    service_of,
-    without_secrets,
+from .family_pubs import FamilyPub, balanced_flips, bound, copies_of, pieces_of
+from .jobs import JobRequest, Jobs
+from .modes import ExecutionMode, Mode
+from .samplers import (
+    as_text,
+    backend_of,
+    device_of,
+    is_noiseless,
+    is_real,
+    limit_of,
+    name_of,
+    on_one_thread,
 )
 from .seeds import comes_from, draws_of, repeats_by_shots, repeats_within_jobs, reseeded
-from .templates import MEASURE_REGISTER, SLOT_REGISTER, Template, make_template
+from .services import options_text, read_from, service_of, without_secrets
+from .templates import Template, make_template
+
+_log = logging.getLogger(__name__)
 
 _CIRCUITS_PER_JOB = 512
 _MOST_TEMPLATES = 1024
@@ -56,8 +71,6 @@ _MOST_ANCILLAS = 8
 """In the place of a circuit's own measurements and resets, where Aer could run them as they are."""
 _TWIRLS = 1
 """Tells random numbers of twirling from others of a task's seed."""
-_PLAIN = "aer_simulator"
-"""Aer's simulators of no device are named so, some with the method after it."""
 
 
 class SamplerBackend:
@@ -84,6 +97,7 @@ class SamplerBackend:
     Raises:
         InputError: `sampler` is none, a number is not a positive whole number, or the sampler
             cannot send its jobs in this mode.
+        UnreachableError: Its service does not say what the device takes.
     """
 
     exact = False
@@ -98,31 +112,40 @@ class SamplerBackend:
     ) -> None:
         check_kind("sampler", sampler, BaseSamplerV2, "an instance of any Qiskit BaseSamplerV2")
         self.sampler = sampler
-        most = _limit(sampler, "max_experiments") or circuits_per_job
-        self.circuits_per_job = min(check_whole("circuits_per_job", circuits_per_job), most)
+        device, most, max_shots = self._read(
+            lambda: (
+                device_of(sampler),
+                limit_of(sampler, "max_experiments"),
+                limit_of(sampler, "max_shots"),
+            )
+        )
+        circuits_per_job = check_whole("circuits_per_job", circuits_per_job)
+        self.circuits_per_job = min(circuits_per_job, most or circuits_per_job)
         if shots_per_circuit is None:
-            shots_per_circuit = _limit(sampler, "max_shots")
+            shots_per_circuit = max_shots
         self.shots_per_circuit = (
             None
             if shots_per_circuit is None
             else check_whole("shots_per_circuit", from_numpy(shots_per_circuit), 1, ", or None")
         )
         self.defer_measurements = (
-            _is_noiseless(sampler) and device_of(sampler) is None
+            is_noiseless(sampler) and device is None
             if defer_measurements is None
             else defer_measurements
         )
         self.mode = _checked_mode(mode, sampler)
         self._mitigation, self._factor = Mitigation(), 1
         self._templates: dict[tuple[object, ...], Template] = {}
+        self._layouts: dict[str, tuple[int, ...]] = {}
+        """Qubits of the device that experiments of a run that goes on began at, by their keys."""
         self._lock = Lock()
-        self._calibrations = Calibrations(self._device, keep=_is_real(device_of(sampler)))
+        self._calibrations = Calibrations(self._device, keep=is_real(device))
         self._mode, self._jobs = Mode(mode), Jobs()
 
     @property
     def name(self) -> str:
         """Package and class of the sampler, and its device or that it has a noise model."""
-        noisy = comes_from(self.sampler, "qiskit_aer") and not _is_noiseless(self.sampler)
+        noisy = comes_from(self.sampler, "qiskit_aer") and not is_noiseless(self.sampler)
         noise = "(noise model)" if noisy and device_of(self.sampler) is None else ""
         return f"{name_of(self.sampler)}{noise}"
 
@@ -143,13 +166,27 @@ class SamplerBackend:
             getattr(backend, "options", None),
             getattr(sampler, "options", None),
         ]
-        return hashlib.sha256(_as_text(content).encode()).hexdigest()[:32]
+        return hashlib.sha256(as_text(content).encode()).hexdigest()[:32]
 
     @property
     def max_qubits(self) -> int | None:
         """Qubits of the device; None for simulators of circuits."""
-        found: int | None = getattr(device_of(self.sampler), "num_qubits", None)
+        found: int | None = self._read(lambda: getattr(device_of(self.sampler), "num_qubits", None))
         return found
+
+    @property
+    def target(self) -> Target | None:
+        """What circuits are transpiled to; None: they run as they are.
+
+        Raises:
+            UnreachableError: The device's service does not say.
+        """
+        found: Target | None = self._read(lambda: getattr(backend_of(self.sampler), "target", None))
+        return found
+
+    def _read(self, read: Callable[[], Any]) -> Any:
+        """What the device says of itself; errors of its client name no account."""
+        return read_from(self.sampler, backend_of(self.sampler), read)
 
     def rows_per_task(self, experiment: FragmentExperiment) -> int:
         """As many as a job holds."""
@@ -173,11 +210,6 @@ class SamplerBackend:
         return 1.0
 
     @property
-    def calibration_shots(self) -> int:
-        """Shots that calibrations of the readout have taken so far, for this process."""
-        return self._calibrations.shots
-
-    @property
     def _copies(self) -> int:
         return self._mitigation.copies
 
@@ -195,6 +227,11 @@ class SamplerBackend:
         """What is calibrated."""
         found = device_of(self.sampler)
         return self.name if found is None else str(found.name)
+
+    @property
+    def calibration_path(self) -> Path | None:
+        """The file of what is known of the device's readout; None: it is known here alone."""
+        return self._calibrations.path
 
     @property
     def _circuits_per_task(self) -> int:
@@ -222,25 +259,22 @@ class SamplerBackend:
         found.__dict__.update(self.__dict__, _mitigation=mitigation, _factor=factor)
         return found
 
-    def readout(self, experiment: FragmentExperiment) -> Readout:
+    def readout(self, experiment: FragmentExperiment, run: ReadoutRun = NO_RUN) -> Readout:
         """What is known of the readout of an experiment's circuits; calibrated if need be.
 
         A calibration is two circuits that measure the qubits that those of the experiment do, after
         nothing and after an X on each. It is remembered by the backend, and that of a real device
-        in the user's cache as well (`Calibrations`).
+        in the user's cache as well (`Calibrations`). A run that goes on keeps to the calibration
+        and to the qubits that it began with.
 
         Raises:
             BackendError: The sampler failed, or a qubit is misread nearly half of the time.
-            InputError: Results in the journal are those of other qubits.
+            InputError: Results in the journal are those of qubits that circuits cannot have now.
         """
         layout, fragment = experiment.layout, experiment.fragment
         observed = np.full((layout.num_settings, fragment.num_qubits), -1, dtype=np.intp)
         slots = np.full((layout.num_settings, len(fragment.slots)), -1, dtype=np.intp)
-        for family in filter(experiment.runs, layout.families):
-            template = self._template(experiment, family)
-            if self.has_service:
-                name = f"qubits of {self.identity} {experiment.key} {family.measured}"
-                self._jobs.check_qubits(name, template.measured, self._device)
+        for family, template in self._laid_out(experiment, run):
             count = sum(family.measured)
             where = np.ix_(family.numbers, np.flatnonzero(family.measured))
             slots[where] = template.measured[:count]
@@ -248,29 +282,102 @@ class SamplerBackend:
             observed[where] = template.measured[count:]
         qubits = np.unique(np.concatenate([observed.ravel(), slots.ravel()]))
         qubits = qubits[qubits >= 0]
-        hours = self._mitigation.calibration_hours
-        rates = self._calibrations.rates(qubits.tolist(), hours, self._calibrate)
-        flips, stderrs, calibrated_at = rates
+        found = self._rates(qubits.tolist(), run)
         observed, slots = (
             np.where(own < 0, -1, np.searchsorted(qubits, own)) for own in (observed, slots)
         )
-        return Readout(self._device, qubits, flips, stderrs, observed, slots, calibrated_at)
+        flips, stderrs, times = np.array(found, dtype=np.float64).reshape(-1, 3).T
+        oldest = datetime.fromtimestamp(times.min(), UTC) if times.size else None
+        at = None if oldest is None else oldest.isoformat(timespec="milliseconds")
+        return Readout(self._device, qubits, flips, stderrs, observed, slots, at)
 
-    def _calibrate(self, qubits: Sequence[int], earlier: int) -> ReadoutCalibration:
+    def _laid_out(
+        self, experiment: FragmentExperiment, run: ReadoutRun
+    ) -> list[tuple[SettingFamily, Template]]:
+        """Circuits of a fragment, on the qubits of the device that they had before in a run."""
+        name = f"qubits of {experiment.key}"
+        kept, (found, qubits) = run.kept(name), self._measuring(experiment)
+        if kept is None:
+            run.keep(name, qubits)
+        elif not np.array_equal(kept, qubits):
+            begun = kept[: int(kept[-1])].astype(int).tolist()
+            with self._lock:
+                self._layouts[experiment.key] = tuple(begun)
+                for key in [own for own in self._templates if own[0] == experiment.key]:
+                    del self._templates[key]
+            cause: BackendError | None = None
+            try:
+                found, qubits = self._measuring(experiment)
+            except BackendError as error:  # qubits or couplings do not work any more
+                cause = error
+            if cause is not None or not np.array_equal(kept, qubits):
+                raise InputError(
+                    f"{self._device} was calibrated again since the journal was begun, and "
+                    "circuits cannot be laid out on the same qubits any more, whose errors of "
+                    "readout are those of the results in it: give a new journal, which sends all "
+                    "jobs again"
+                ) from cause
+            _log.info("fragment %d stays on qubits %s", experiment.fragment.index, begun)
+        return found
+
+    def _measuring(
+        self, experiment: FragmentExperiment
+    ) -> tuple[list[tuple[SettingFamily, Template]], FloatArray]:
+        """Circuits of a fragment; and the qubits that they begin at and measure, and how many."""
+        families = filter(experiment.runs, experiment.layout.families)
+        found = [(family, self._template(experiment, family)) for family in families]
+        begun = found[0][1].layout or () if found else ()
+        measured = [qubit for _, template in found for qubit in template.measured]
+        return found, np.array([*begun, *measured, len(begun)], dtype=np.float64)
+
+    def _rates(self, qubits: Sequence[int], run: ReadoutRun) -> list[FloatArray]:
+        """How likely qubits are misread, standard errors and times, as a run began with them."""
+        shots, hours = self._mitigation.calibration_shots, self._mitigation.calibration_hours
+        names = [f"misreading of qubit {qubit} by {shots} shots" for qubit in qubits]
+        kept = [run.kept(name) for name in names]
+        missing = [qubit for qubit, own in zip(qubits, kept, strict=True) if own is None]
+
+        def calibrate(qubits: Sequence[int], earlier: int) -> ReadoutCalibration:
+            return self._calibrate(qubits, earlier, run)
+
+        fresh = self._calibrations.rates(missing, hours, calibrate, run.check) if missing else {}
+        found = []
+        for qubit, name, own in zip(qubits, names, kept, strict=True):
+            if own is None:
+                own = np.array(astuple(fresh[qubit]))
+                run.keep(name, own)
+            found.append(own)
+        return found
+
+    def _calibrate(
+        self, qubits: Sequence[int], earlier: int, run: ReadoutRun
+    ) -> ReadoutCalibration:
         """Measure how often qubits are misread, for the time after some `earlier` ones."""
         shots = self._mitigation.calibration_shots
-        target = getattr(backend_of(self.sampler), "target", None)
         name = f"readout {self._device} {qubits} {shots} {earlier}"
-        seed = int(hashlib.sha256(name.encode()).hexdigest(), 16)
-        circuits = calibration_circuits(qubits, target)
-        # All with as many shots: samplers may refuse others, or repeat their random numbers.
-        pieces = _pieces(shots, self.shots_per_circuit)
-        pubs = [(circuit, None, pieces[0]) for _ in pieces for circuit in circuits]
-        # A service may have it from a run that was lost; one of another day is out of date.
-        today = f"{name} {datetime.now(UTC).date()}"
+        if run.place:  # simulators of one name would draw the same
+            name += f" device {run.place}"
+        pieces = pieces_of(shots, self.shots_per_circuit)
+        tasks = calibration_tasks(run.name, name, qubits, pieces, self.circuits_per_job)
+        results = run.run(CalibrationWork(self, self.name), tasks)
+        return calibration_of(qubits, results)
+
+    def misread(self, task: CalibrationTask) -> Arrays:
+        """Measure how often qubits are misread, in one job; see `CalibrationWork`.
+
+        Raises:
+            BackendError: The sampler failed.
+        """
+        both = calibration_circuits(task.qubits, self.target)
+        pubs = [(both[own], None, task.shots) for own in task.flipped]
         try:
-            results = self._send(pubs, seed, lambda: f"{self.identity} {today}", name)()
-            read = [misread(r.data[READOUT_REGISTER], n % 2 > 0) for n, r in enumerate(results)]
+            results = self._send(
+                pubs, task.seed, lambda: f"{self.identity} {task.key}", task.name
+            )()
+            found = np.zeros((2, 1 + len(task.qubits)))
+            for flipped, result in zip(task.flipped, results, strict=True):
+                taken, wrong = misread(result.data[READOUT_REGISTER], flipped)
+                found[int(flipped)] += [taken, *wrong]
         except DistributedEstimatorError:
             raise
         except Exception as error:
@@ -278,11 +385,8 @@ class SamplerBackend:
             raise BackendError(
                 f"the sampler {self.name} failed to calibrate its readout: {said}"
             ) from cause
-        taken = sum(own for own, _ in read[::2]), sum(own for own, _ in read[1::2])
-        zeros, ones = (np.sum([own for _, own in read[n::2]], axis=0).tolist() for n in (0, 1))
-        return ReadoutCalibration(
-            datetime.now(UTC), taken, tuple(qubits), tuple(zeros), tuple(ones)
-        )
+        now = datetime.now(UTC).timestamp()
+        return np.array([*found[:, 0], now]), found[0, 1:], found[1, 1:]
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Run the task's circuits as one job; see `Backend`.
@@ -335,7 +439,7 @@ class SamplerBackend:
         self._mode.close()
 
     def _results(
-        self, experiment: FragmentExperiment, task: Task, pubs: Sequence[_Pub]
+        self, experiment: FragmentExperiment, task: Task, pubs: Sequence[FamilyPub]
     ) -> list[Any]:
         """Results of one job, or of one for each number of shots where it has to be."""
         if not pubs:
@@ -391,12 +495,10 @@ class SamplerBackend:
             return self._run_here(contents, seed, shots)
         backend = backend_of(self.sampler)
         request = JobRequest(name(), task, contents, shots, options_text(self.sampler))
-        sent = self._jobs.send(lambda: self._sampler_of(seed), backend, request)
-        return lambda: self._jobs.results(sent, backend.name)
+        return self._jobs.run(lambda: self._sampler_of(seed), backend, request, self._mode)
 
     def _sampler_of(self, seed: int) -> BaseSamplerV2:
-        own = _on_one_thread(reseeded(self.sampler, seed))
-        return self._mode.applied(own, backend_of(self.sampler))
+        return on_one_thread(reseeded(self.sampler, seed))
 
     def _run_here(
         self, contents: Sequence[tuple[Any, ...]], seed: int, shots: int | None = None
@@ -405,16 +507,19 @@ class SamplerBackend:
         alone = repeats_within_jobs(self.sampler)
         parts = [[own] for own in contents] if alone else [contents]
         options = {} if shots is None else {"shots": shots}
-        first = self._sampler_of(seed).run(parts[0], **options)
+        first = self._local(seed).run(parts[0], **options)
 
         def wait() -> list[Any]:
             found = list(first.result())
             for place, part in enumerate(parts[1:], 1):
                 other = int(np.random.SeedSequence((seed, place)).generate_state(1)[0])
-                found += self._sampler_of(other).run(part, **options).result()
+                found += self._local(other).run(part, **options).result()
             return found
 
         return wait
+
+    def _local(self, seed: int) -> BaseSamplerV2:
+        return self._mode.applied(self._sampler_of(seed), backend_of(self.sampler))
 
     def _name_of(self, experiment: FragmentExperiment, task: Task) -> str:
         return kept_as(self.identity, content_of(experiment, task), task)
@@ -423,7 +528,7 @@ class SamplerBackend:
         """Whether a service has a job of a task, or may have it, which has not failed."""
         return self.has_service and self._jobs.has(self._name_of(experiment, task))
 
-    def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[_Pub]:
+    def _pubs(self, experiment: FragmentExperiment, task: Task) -> Iterator[FamilyPub]:
         """Circuits of one family with as many shots each; one by one if they have no parameters."""
         shots = task.shots_of(experiment)
         rng = np.random.default_rng((task.seed, _TWIRLS))
@@ -434,17 +539,16 @@ class SamplerBackend:
             for number in np.unique(own[own > 0]).tolist():
                 rows, places = np.nonzero(own == number)
                 circuits = np.stack([rows, groups[places], settings[places]])
-                copies, each = _copies_of(number, self._copies)
-                if not self._copies:
-                    flips = np.zeros((len(rows), 1, 0), dtype=bool)
-                else:
-                    flips = _balanced_flips(len(rows), copies, len(templates[0].measured), rng)
-                size = copies if len(templates) == 1 else 1
-                for place, template in enumerate(templates[: copies // size]):
-                    chosen = flips[:, place * size : (place + 1) * size]
-                    for pub in _bound(part.family, template, circuits, task.angles, chosen):
-                        for piece in _pieces(each, self.shots_per_circuit):
-                            yield replace(pub, shots=piece)
+                start = 0
+                for copies, each in copies_of(number, self._copies):
+                    bits = len(templates[0].measured) if self._copies else 0
+                    flips = balanced_flips(len(rows), copies, bits, rng)
+                    each_flips = [flips] if len(templates) == 1 else np.split(flips, copies, axis=1)
+                    for template, chosen in zip(templates[start:], each_flips, strict=False):
+                        for pub in bound(part.family, template, circuits, task.angles, chosen):
+                            for piece in pieces_of(each, self.shots_per_circuit):
+                                yield replace(pub, shots=piece)
+                    start += copies if len(templates) > 1 else 0
 
     def _twirled(self, template: Template, rng: np.random.Generator) -> list[Template]:
         """A template with random Paulis around gates, as often as there are copies; or as it is."""
@@ -454,7 +558,7 @@ class SamplerBackend:
             template.circuit,
             seed=int(rng.integers(1 << 32)),
             num_twirls=self._copies,
-            target=self._target,
+            target=self.target,
         )
         return [replace(template, circuit=circuit) for circuit in circuits]
 
@@ -462,9 +566,9 @@ class SamplerBackend:
         """Families of a fragment are laid out on the same qubits, those of the first."""
         first = next(filter(experiment.runs, experiment.layout.families))
         with self._lock:
-            if family.measured == first.measured or self.defer_measurements:
-                return self._made(experiment, family, None)
-            layout = self._made(experiment, first, None).layout
+            layout = self._layouts.get(experiment.key)
+            if layout is None and family.measured != first.measured and not self.defer_measurements:
+                layout = self._made(experiment, first, None).layout
             return self._made(experiment, family, layout)
 
     def _made(
@@ -481,7 +585,7 @@ class SamplerBackend:
                 is_aer = comes_from(backend_of(self.sampler), "qiskit_aer")
                 try:
                     known[*key, 1] = make_template(
-                        *(experiment, family, self._target),
+                        *(experiment, family, self.target),
                         defer=defer,
                         purify=defer and (fragment.num_lost <= _MOST_ANCILLAS or not is_aer),
                         twirled=self._copies > 0,
@@ -493,149 +597,17 @@ class SamplerBackend:
                         f"{self._device}, whose qubits and couplings that work are too few: "
                         f"{error.message}. Cut more, or take another device"
                     ) from error
-            known[*key, self._factor] = known[*key, 1].folded(self._factor, self._target)
+            known[*key, self._factor] = known[*key, 1].folded(self._factor, self.target)
         return known[*key, self._factor]
-
-    @property
-    def _target(self) -> Any:
-        return getattr(backend_of(self.sampler), "target", None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Templates are made where they are used.
         options = self.defer_measurements, self.circuits_per_job, self.shots_per_circuit, self.mode
-        state = {"_mitigation": self._mitigation, "_factor": self._factor}
+        state = {
+            **{"_mitigation": self._mitigation, "_factor": self._factor},
+            "_layouts": self._layouts,
+        }
         return type(self), (self.sampler, *options), state
-
-
-@dataclass(frozen=True, eq=False)
-class _Pub:
-    """Circuits of one family, of each as many copies, that are run with `shots` each.
-
-    Attributes:
-        circuits: Row, measurement group and setting of the family of each, shape (3, circuits).
-        values: Parameters of the copies of each, shape (circuits · copies, parameters).
-        flips: Which of their measured bits are flipped, shape (circuits · copies, bits); no bits:
-            none is.
-    """
-
-    family: SettingFamily
-    template: Template
-    circuits: IntArray
-    values: FloatArray
-    flips: BoolArray
-    shots: int
-
-    @property
-    def content(self) -> tuple[Any, ...]:
-        """What a sampler takes."""
-        return self.template.circuit, self.values if self.values.size else None, self.shots
-
-    def count(
-        self, experiment: FragmentExperiment, data: Any, tables: Sequence[FloatArray]
-    ) -> None:
-        """Add counts to tables by measurement group, shape (rows, outcomes, slot outcomes)."""
-        count = sum(self.family.measured)
-        slots = self._bits(data, SLOT_REGISTER, 0, count)
-        observed = self._bits(data, MEASURE_REGISTER, count, len(self.template.observed))
-        # The first slot is the slowest.
-        slot_outcomes = slots @ (1 << np.arange(slots.shape[2])[::-1])
-        places = {qubit: place for place, qubit in enumerate(self.template.observed)}
-        rows, groups, settings = self.circuits
-        for number in np.unique(groups).tolist():
-            group, own = experiment.groups[number], np.flatnonzero(groups == number)
-            outcomes = np.zeros((len(own), 1), dtype=np.int64)
-            for bit, generator in enumerate(group.generators):
-                columns = [places[qubit] for qubit in generator]
-                outcomes = outcomes | (observed[own][..., columns].sum(axis=-1) & 1) << bit
-            outcomes = outcomes * self.family.num_slot_outcomes + slot_outcomes[own]
-            shape = group.num_outcomes, self.family.num_slot_outcomes
-            offsets = prod(shape) * np.arange(len(own))[:, None]
-            counts = np.bincount((outcomes + offsets).ravel(), minlength=len(own) * prod(shape))
-            where = self.family.places[settings[own]]
-            tables[number][rows[own, None], :, where] += counts.reshape(len(own), *shape).transpose(
-                0, 2, 1
-            )
-
-    def _bits(self, data: Any, register: str, first: int, width: int) -> IntArray:
-        """Measured bits of a register of `width`, flipped back, shape (circuits, shots, width).
-
-        Shots are those of all copies. Among all measured bits, they begin at the `first`.
-        """
-        circuits = self.circuits.shape[1]
-        if not width:
-            return np.zeros((circuits, 1, 0), dtype=np.int64)
-        found = getattr(data, register)
-        packed = found.array.reshape(len(self.values), found.num_shots, -1)
-        bits = np.unpackbits(packed[..., ::-1], axis=-1, bitorder="little")[..., :width]
-        if self.flips.shape[1]:
-            bits ^= self.flips[:, None, first : first + width]
-        return bits.reshape(circuits, -1, width).astype(np.int64)
-
-
-def _bound(
-    family: SettingFamily,
-    template: Template,
-    circuits: IntArray,
-    angles: FloatArray,
-    flips: BoolArray,
-) -> Iterator[_Pub]:
-    """Copies of circuits with flips of shape (circuits, copies, bits), without shots yet."""
-    _, copies, bits = flips.shape
-    step = circuits.shape[1] if template.circuit.num_parameters else 1
-    for start in range(0, circuits.shape[1], step):
-        places = slice(start, start + step)
-        repeated = np.repeat(circuits[:, places], copies, axis=1)
-        own = flips[places].reshape(repeated.shape[1], bits)
-        values = template.bind(angles, repeated, own if bits else None)
-        yield _Pub(family, template, circuits[:, places], values, own, 0)
-
-
-def _copies_of(shots: int, most: int) -> tuple[int, int]:
-    """How many copies share the shots of a circuit, and shots of each.
-
-    An even number of copies, so that each bit is flipped in half of them, and of those more than
-    half of `most` the one that takes the fewest shots too many. Fewer shots than that: one each.
-    """
-    if shots <= most:
-        return shots, 1
-    even = [n for n in range(most // 2 + 1, most + 1) if n % 2 == 0] or [1]
-    copies = min(even, key=lambda n: (-shots % n, -n))
-    return copies, -(-shots // copies)
-
-
-def _balanced_flips(circuits: int, copies: int, bits: int, rng: np.random.Generator) -> BoolArray:
-    """Which measured bits of the copies of circuits are flipped, shape (circuits, copies, bits).
-
-    Each bit of each copy is flipped with probability 1/2, independently of other bits, but in half
-    of the copies of a circuit: what bits that misread 0 and 1 differently add to the scatter of a
-    circuit's mean cancels to first order, and its shots have the variance of independent ones.
-    """
-    halves = np.broadcast_to(np.arange(copies)[:, None] % 2, (circuits, copies, bits))
-    starts = rng.integers(2, size=(circuits, 1, bits))
-    return np.asarray((rng.permuted(halves, axis=1) + starts) % 2 == 1)
-
-
-def _pieces(shots: int, most: int | None) -> list[int]:
-    """Shots divided as evenly as possible into as few parts of at most `most` as there can be."""
-    count = 1 if most is None else -(-shots // most)
-    return [shots // count + (place < shots % count) for place in range(count)]
-
-
-def _limit(sampler: BaseSamplerV2, name: str) -> int | None:
-    """What a device says that it takes at most; older ones in their configuration."""
-    backend = device_of(sampler)
-    found = getattr(backend_of(sampler), name, None)
-    if found is None and backend is not None and not comes_from(backend, "qiskit_aer"):
-        configuration = getattr(backend, "configuration", None)
-        found = getattr(configuration() if callable(configuration) else None, name, None)
-    return found
-
-
-def _is_real(device: Any) -> bool:
-    """Whether a device is none that is simulated, and has a name to be found by."""
-    if not getattr(device, "name", None) or comes_from(device, "qiskit_aer"):
-        return False
-    return not any("fake_provider" in kind.__module__ for kind in type(device).__mro__)
 
 
 def _checked_mode(mode: ExecutionMode | None, sampler: BaseSamplerV2) -> ExecutionMode | None:
@@ -654,82 +626,3 @@ def _checked_mode(mode: ExecutionMode | None, sampler: BaseSamplerV2) -> Executi
             "mode=None, or a sampler made with the device, Sampler(mode=device)"
         )
     return mode
-
-
-def _is_noiseless(sampler: BaseSamplerV2) -> bool:
-    if isinstance(sampler, StatevectorSampler):
-        return True
-    backend: Any = getattr(sampler, "_backend", None)
-    if not comes_from(backend, "qiskit_aer"):
-        return False
-    options = getattr(sampler, "options", None)
-    return not (
-        (getattr(options, "run_options", None) or {}).get("noise_model")
-        or getattr(getattr(options, "simulator", None), "noise_model", None)
-        or getattr(backend.options, "noise_model", None)
-    )
-
-
-def _on_one_thread(sampler: BaseSamplerV2) -> BaseSamplerV2:
-    """Aer's sampler with one thread a worker, unless its options say otherwise.
-
-    On many small circuits Aer's own threads cost more than they gain.
-    """
-    if not comes_from(sampler, "qiskit_aer") or "max_parallel_threads" in {
-        **sampler.options.backend_options,
-        **sampler.options.run_options,
-    }:
-        return sampler
-    fresh = copy.copy(sampler)
-    fresh._options = copy.copy(sampler.options)
-    fresh._options.run_options = {"max_parallel_threads": 1, **sampler.options.run_options}
-    return fresh
-
-
-def backend_of(sampler: BaseSamplerV2) -> Any:
-    """The backend that a sampler runs on; None if it names none."""
-    backend = getattr(sampler, "backend", None) or getattr(sampler, "_backend", None)
-    return backend() if callable(backend) and not hasattr(backend, "target") else backend
-
-
-def device_of(sampler: BaseSamplerV2) -> Any:
-    """The backend with a name that a sampler runs on or simulates; None: it simulates circuits."""
-    backend = backend_of(sampler)
-    name = str(getattr(backend, "name", None) or _PLAIN)
-    return None if name.startswith(_PLAIN) and "(" not in name else backend
-
-
-def name_of(sampler: BaseSamplerV2) -> str:
-    """Package and class of a sampler, and the device that it runs on or simulates.
-
-    Example:
-        >>> from qiskit.primitives import BackendSamplerV2
-        >>> from qiskit.providers.fake_provider import GenericBackendV2
-        >>> name_of(BackendSamplerV2(backend=GenericBackendV2(5)))
-        'qiskit.BackendSamplerV2(generic_backend_5q)'
-    """
-    kind, device = type(sampler), device_of(sampler)
-    name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
-    return name if device is None else f"{name}({device.name})"
-
-
-def _as_text(value: Any) -> str:
-    """A value as text, the same for equal ones in any process wherever that can be had."""
-    if hasattr(value, "to_dict"):  # a noise model
-        value = value.to_dict()
-    if hasattr(value, "model_dump"):  # options of the runtime's newer samplers
-        value = value.model_dump()
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
-    if not isinstance(value, Mapping) and hasattr(value, "_fields"):  # options of a Qiskit backend
-        value = dict(value._fields)
-    if isinstance(value, Mapping):
-        # Aer gives each error of a noise model a number that no other has, and the environment of
-        # a job (its tags, how much is logged) changes no result.
-        names = sorted((key for key in value if key not in ("id", "environment")), key=str)
-        return f"{{{', '.join(f'{name}: {_as_text(value[name])}' for name in names)}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_as_text, value))}]"
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {value.shape} {value.tobytes().hex()}"
-    return repr(value)

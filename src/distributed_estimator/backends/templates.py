@@ -56,7 +56,6 @@ class Template:
         measured: Qubit of `circuit` that gives each measured bit, which is the device's own where
             there is one.
         layout: Qubit of the device that each qubit begins at; None: there is no device.
-        symbolic: The circuit before its parameters were bare.
     """
 
     circuit: QuantumCircuit
@@ -68,7 +67,6 @@ class Template:
     flips: IntArray
     measured: tuple[int, ...]
     layout: tuple[int, ...] | None
-    symbolic: QuantumCircuit
 
     def bind(
         self, angles: FloatArray, circuits: IntArray, flips: BoolArray | None = None
@@ -102,7 +100,9 @@ class Template:
         """
         if factor == 1:
             return self
-        circuit, expressions = _with_bare_parameters(_folded(self.symbolic, factor, target))
+        stands_for = zip(self.circuit.parameters, self.table.expressions, strict=True)
+        symbolic = self.circuit.assign_parameters(dict(stands_for))
+        circuit, expressions = _with_bare_parameters(_folded(symbolic, factor, target))
         table = AngleTable(self.table.parameters, expressions)
         return replace(self, circuit=circuit, table=table)
 
@@ -207,7 +207,6 @@ def make_template(
         np.array([*bases.flips, *slots.flips], dtype=np.intp),
         tuple(bits[place] for place in range(measured + len(observed))),
         begun,
-        circuit,
     )
 
 

@@ -15,10 +15,10 @@ from msgspec import Meta
 from qiskit.primitives import BaseSamplerV2
 
 from ..backends import StatevectorBackend
-from ..backends.devices import backend_from
-from ..backends.jobs import without_secrets
+from ..backends.device_list import backend_from
 from ..backends.named import find_device, simulated_devices
-from ..backends.sampler import backend_of
+from ..backends.samplers import backend_of
+from ..backends.services import without_secrets
 from ..errors import (
     BackendError,
     DistributedEstimatorError,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from ..analysis.load import stages_of
 from ..analysis.trace import trace_files
 from ..cutting import FloatArray
+from ..cutting.drawing import ranges
 from ..errors import InputError, PrecisionWarning, RecordError
 from ..estimator import DistributedEstimator
 from ..execution import make_pool
@@ -207,7 +208,7 @@ def estimate(
         document = {
             "file": str(query.file),
             **_ask(estimator, query, qubits),
-            **_ran(backend, estimator.backend),
+            "backends": list(backend) or [DEFAULT],
         }
     for text in (*query.notes, *(str(warning.message) for warning in caught)):
         note(text)
@@ -250,22 +251,10 @@ def _ask(
     assert record is not None, "results of a run have one"
     return {
         **answer,
+        "devices": metadata["devices"],
         "mitigation": metadata.get("mitigation"),
         "stages": stages_as_dict(stages_of(metadata)),
-        "record": {**to_dict(record), **metadata},
-    }
-
-
-def _ran(specs: Sequence[str], backend: Any) -> dict[str, Any]:
-    """Which backends ran, what each did where there are several, and shots of calibrations."""
-    shares = getattr(backend, "shares", ())
-    return {
-        "backends": list(specs) or [DEFAULT],
-        "shares": [
-            {"backend": spec} | asdict(share)
-            for spec, share in zip(specs, shares, strict=bool(shares))
-        ],
-        "calibration_shots": getattr(backend, "calibration_shots", 0),
+        "record": {**metadata, **to_dict(record)},
     }
 
 
@@ -381,7 +370,9 @@ def _noise_lines(document: dict[str, Any]) -> Iterator[str]:
         yield "readout errors taken out" + (
             "" if part is None else f"; their calibration adds {part:.2g} to a standard error"
         )
-        yield counted(document["calibration_shots"], "calibration shot")
+        yield counted(
+            sum(device["calibration_shots"] for device in document["devices"]), "calibration shot"
+        )
     if found.get("extrapolator"):
         factors = ", ".join(map(str, found["factors"]))
         yield f"extrapolated from noise factors {factors} ({found['extrapolator']})"
@@ -400,9 +391,10 @@ def _print_text(document: dict[str, Any], *, exact: bool) -> None:
     click.echo(f"on {', '.join(document['backends'])}")
     for line in _noise_lines(document):
         click.echo(line)
-    columns = ("backend", "tasks", "failed", "circuits", "shots")
-    if document["shares"]:
-        print_table(columns, ([own[name] for name in columns] for own in document["shares"]))
+    columns = ("device", "fragments", "jobs", "circuits", "shots")
+    if len(document["devices"]) > 1:
+        rows = [own | {"fragments": ranges(own["fragments"])} for own in document["devices"]]
+        print_table(columns, ([own[name] for name in columns] for own in rows))
     drawn = (record.get("design") or {}).get("drawn") or ()
     if drawn:
         which = ", ".join(f"fragment {number}" for number in drawn)

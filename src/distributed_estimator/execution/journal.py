@@ -4,8 +4,8 @@ One JSON object a line, appended as things happen: a header, then results and jo
 `key` (the task's identity), `shapes` of its arrays, `data` (their numbers one after the other,
 little-endian float64 in base64) and `crc` (CRC-32 of all of that). Jobs of a task at a service have
 `key`, `jobs` (their ids; empty before they are sent, null when they have ended without a result),
-`note` (the device, or why they ended) and `crc`; so have qubits that circuits measure, for ids.
-Nothing in it is code.
+`note` (the device, or why they ended) and `crc`. Numbers that a run began with (readout, qubits)
+are kept as results are. Nothing in it is code.
 """
 
 from __future__ import annotations

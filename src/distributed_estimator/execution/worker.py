@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import sys
@@ -18,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from ..errors import BackendError, InputError, ThrottledError
+from ..errors import BackendError, InputError, ThrottledError, is_short
 from ..forks import Lock, register
 from .messages import Arrays, Item, Outcome, RaisedError, StrainedError, Work
 
@@ -26,8 +25,6 @@ _MOST_WORKS = 32
 _MOST_BYTES = 256 << 20
 """Pickled works that are kept beside the one that came last."""
 
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN}
-_DEEPEST = 16
 _MISSHAPEN = "a task gave {} as its result: expected a tuple of numeric arrays"
 
 Wait: TypeAlias = Callable[[float], bool]
@@ -152,13 +149,8 @@ def cause_of(error: BaseException) -> str:
 
 def _is_strained(error: BaseException) -> bool:
     """Whether a task failed because this process lacks something, not for a reason of its own."""
-    cause: BaseException | None = error
-    for _ in range(_DEEPEST):
-        if isinstance(cause, MemoryError):
-            return True
-        if isinstance(cause, OSError) and cause.errno in _SHORTAGES:
-            return True
-        cause = cause and (cause.__cause__ or cause.__context__)
+    if is_short(error):
+        return True
     try:
         # Libraries may hide the reason, or put it into words of their own.
         os.close(os.open(os.devnull, os.O_RDONLY))

@@ -70,6 +70,7 @@ from ..subexperiments import (
     NoisyBackend,
     Norms,
     Outcomes,
+    PlacingBackend,
     Readout,
     Seen,
     Sensitivity,
@@ -84,14 +85,17 @@ from ..subexperiments import (
     draws_settings,
     environments,
     first_shots,
+    no_noise,
     plan_outcomes,
     plan_shots,
     slot_draws,
     unique_rows,
 )
+from .calibrating import Calibrating, Kept
 from .estimates import Estimate, Moves, without_noise
 from .preparation import Preparation, Prepared
 from .rounds import MemoryLimit, Need, Round, RoundRequest, Spent, in_bytes
+from .usage import Uses
 
 _log = logging.getLogger(__name__)
 _ENOUGH = 0.9
@@ -169,6 +173,7 @@ class Evaluation:
         product_formulas: Instructions of the circuit that ran as product formulas, with an error
             beside the exponential.
         covariance: Of values, shape (queries, queries); None where it was not asked for.
+        devices: What each device did.
     """
 
     values: FloatArray
@@ -177,6 +182,7 @@ class Evaluation:
     gradients: FloatArray | None = None
     product_formulas: tuple[int, ...] = ()
     covariance: FloatArray | None = None
+    devices: Uses = field(default_factory=Uses)
 
 
 @dataclass(frozen=True)
@@ -234,11 +240,7 @@ class Pipeline:
         self.levels = [Level()]
         if self.mitigation is not None:
             if not isinstance(self.backend, NoisyBackend):
-                raise InputError(
-                    f"`mitigation` was set, and the backend {self.backend.name} has no noise that "
-                    "it could take out: leave `mitigation` out, or give a sampler of a device as "
-                    "`backend`"
-                )
+                raise no_noise(self.backend.name)
             self.levels = self.mitigation.levels()
             for level in self.levels:  # runs ask it for the same; what it cannot do is refused now
                 self.backend.mitigated(self.mitigation, level.factor)
@@ -271,7 +273,7 @@ class Pipeline:
                 "`precision` is 0, and exact values have no noise: ask for a positive precision, "
                 "or leave `mitigation` out"
             )
-        call = _Call(replace(self.conditions, stop=stop), begun)
+        call = _Call(request, replace(self.conditions, stop=stop), begun)
         levels, asked = self.levels, request
         pilots: list[_Session] = []
         if self._is_exponential and request.accuracy.promises:
@@ -311,6 +313,7 @@ class Pipeline:
         return Evaluation(
             *(estimate.values, estimate.whole_stderrs, record),
             *(estimate.gradients, formulas, estimate.whole_covariance),
+            devices=first.uses,
         )
 
     def _levels_by(self, estimates: Sequence[Estimate], weights: FloatArray | None) -> list[Level]:
@@ -353,7 +356,7 @@ class Pipeline:
 
     def num_circuits(self, request: Request) -> int:
         """Circuits of a request, which does not run."""
-        with _Session(self, request, _Call(self.conditions)) as session:
+        with _Session(self, request, _Call(request, self.conditions)) as session:
             return session.num_circuits * len(self.levels)
 
     def memory_of(self, request: Request) -> int:
@@ -363,7 +366,7 @@ class Pipeline:
             InputError: It has fewer shots than can be divided.
             PlanTooLargeError: It would not fit.
         """
-        with _Session(self, request, _Call(self.conditions)) as session:
+        with _Session(self, request, _Call(request, self.conditions)) as session:
             return session.memory()
 
     def price(self, request: Request) -> Price:
@@ -375,7 +378,7 @@ class Pipeline:
 
         def planned(allocation: Allocation) -> tuple[int, _Session]:
             own = replace(request, accuracy=replace(request.accuracy, allocation=allocation))
-            with _Session(self, own, _Call(self.conditions)) as session:
+            with _Session(self, own, _Call(request, self.conditions)) as session:
                 return session.planned_shots(), session
 
         optimal, session = planned("optimal")
@@ -397,12 +400,16 @@ class _Call:
     """What all sessions of an evaluation share.
 
     Args:
+        request: What is evaluated.
         conditions: Those of its tasks.
         begun: When the run that has the deadline began, on the conditions' clock; None: now.
     """
 
-    def __init__(self, conditions: Conditions, begun: float | None = None) -> None:
+    def __init__(
+        self, request: Request, conditions: Conditions, begun: float | None = None
+    ) -> None:
         self.conditions, self.begun = conditions, begun
+        self.kept = Kept(request.run, conditions.journal)
         self.start, self.query_id = conditions.clock(), new_run_id()
 
 
@@ -413,7 +420,7 @@ class _Session(ExitStack):
         self, pipeline: Pipeline, request: Request, call: _Call, level: Level | None = None
     ) -> None:
         super().__init__()
-        self.level = pipeline.levels[0] if level is None else level
+        self.level, self.call = pipeline.levels[0] if level is None else level, call
         if len(pipeline.levels) > 1:
             run, accuracy = f"{request.run} noise {self.level.factor}", request.accuracy
             request = replace(request, run=run, accuracy=self.level.accuracy(accuracy))
@@ -962,9 +969,17 @@ class _Session(ExitStack):
         keys = [(own.fragment.index, own.key) for own in prepared.experiments]
         for key, experiment in zip(keys, prepared.experiments, strict=True):
             if not (experiment.is_trivial or key in self._known):
-                self._known[key] = self.backend.readout(experiment)
+                self._known[key] = self.backend.readout(experiment, self._readout_run)
         self._lap("execute")
         return [self._known.get(key) for key in keys]
+
+    @property
+    def _readout_run(self) -> Calibrating:
+        """What calibrations are run by, and kept."""
+        call, conditions = self.call, self.conditions
+        return Calibrating(
+            self.pipeline.pool, conditions, self._end, self.pipeline.backend.identity, call.kept
+        )
 
     def _fitting(self, request: RoundRequest) -> tuple[RoundRequest, int | None]:
         """The round, if there is memory for it, and the numbers that its contractions may hold.
@@ -1169,6 +1184,20 @@ class _Session(ExitStack):
             self.spent.add(other.spent)
             for stage, seconds in other.times.items():
                 self.times[stage] += seconds
+
+    @property
+    def uses(self) -> Uses:
+        """What each device did, all noise factors and pilots together."""
+        found, backend = Uses(), self.backend
+        found.add([self.spent.uses])
+        names = backend.names if isinstance(backend, PlacingBackend) else (backend.name,)
+        for place, shots in self.call.kept.shots.items():
+            found.of(names[place]).calibration_shots += shots
+        for session in self._all:
+            for readout in session._known.values():
+                name = readout.device if len(names) > 1 else names[0]
+                found.of(name).calibrated_before(readout.calibrated_at)
+        return found
 
     def _mitigation_info(self, estimate: Estimate) -> MitigationInfo | None:
         own = self.pipeline.mitigation

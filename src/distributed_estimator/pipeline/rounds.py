@@ -21,12 +21,14 @@ from ..subexperiments import (
     DrawnExperiment,
     FragmentExperiment,
     FragmentResult,
+    PlacingBackend,
     Readout,
     ShotsTaken,
     Task,
     make_tasks,
 )
 from .preparation import Prepared
+from .usage import Uses
 
 _ALWAYS_FREE = 64 << 20
 _MOST_NETWORK = 1 << 30
@@ -249,6 +251,7 @@ class Spent:
     missing: int = 0
     overlapped: float = 0.0
     tally: Tally = field(default_factory=Tally)
+    uses: Uses = field(default_factory=Uses)
 
     def add(self, other: Spent) -> None:
         """Count what others took, too."""
@@ -258,6 +261,7 @@ class Spent:
         self.missing += other.missing
         self.overlapped += other.overlapped
         self.tally.add(other.tally)
+        self.uses.add([other.uses])
 
 
 class Round:
@@ -343,13 +347,20 @@ class Round:
         spent.missing += len(tally.missing)
         drawn = [e for e in self._experiments if isinstance(e, DrawnExperiment)]
         spent.shots_seen += sum(self._taken.values()) + sum(e.sure_shots for e in drawn)
-        ran: dict[object, int] = {}
+        ran: dict[tuple[object, ...], int] = {}
+        where: dict[tuple[object, ...], str] = {}
         for number in self._taken.keys() - tally.known:  # without those whose results a journal had
             task = self.tasks[number]
-            place = task.experiment, task.start, task.circuits
+            place, device = (task.experiment, task.start, task.circuits), self._device_of(task)
             circuits = task.num_subexperiments(self._experiments[task.experiment])
-            ran[place] = max(ran.get(place, 0), circuits)
+            ran[place], where[place] = max(ran.get(place, 0), circuits), device
+            use = spent.uses.of(device)
+            use.fragments.add(task.experiment)
+            use.jobs += 1
+            use.shots += self._taken[number]
             spent.shots += self._taken[number]
+        for part, circuits in ran.items():  # chunks share them
+            spent.uses.of(where[part]).circuits += circuits
         spent.subexperiments += sum(ran.values())
         deadline = self._request.policy.deadline
         if not tally.missing or deadline is None:
@@ -361,6 +372,13 @@ class Round:
                 f"{named([self._describe(task) for task in missing])}: give a later deadline, more "
                 "chunks or more workers"
             )
+
+    def _device_of(self, task: Task) -> str:
+        """The name of what ran a task."""
+        backend = self._backend
+        if isinstance(backend, PlacingBackend):
+            return backend.device_of(self._experiments[task.experiment], task)
+        return backend.name
 
     @property
     def shots_taken(self) -> ShotsTaken:

@@ -18,7 +18,7 @@ from qiskit.circuit import QuantumCircuit
 from qiskit.primitives import BaseSamplerV2, SamplerPubResult
 from threadpoolctl import ThreadpoolController
 
-from ..backends.sampler import name_of
+from ..backends.samplers import name_of
 from ..backends.seeds import Repetition, draws_of, reseeded
 from ..checks import check_kind, require
 from ..errors import BackendError, InputError

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..views import changed
 from .experiments import FragmentExperiment
 from .shots import Accuracy
-from .tasks import Backend
+from .tasks import Arrays, Backend
 
 Extrapolator = Literal["linear", "exponential", "richardson"]
 """linear: a straight line, least squares. richardson: the polynomial through all values.
@@ -221,6 +221,85 @@ class Readout:
     calibrated_at: str | None = None
 
 
+class ReadoutWork(Protocol):
+    """Measures how often qubits are misread, task by task."""
+
+    @property
+    def key(self) -> str:
+        """Names it among all works there ever are."""
+
+    def run(self, task: Any) -> Arrays:
+        """How often, in one job; the first array begins with its shots of both circuits."""
+
+    def check(self, task: Any, arrays: Sequence[object]) -> str | None:
+        """Why arrays cannot be the result of a task, in one clause; None where they can."""
+
+    def describe(self, task: Any) -> str:
+        """A task for people."""
+
+
+class ReadoutRun(Protocol):
+    """The run that readout is calibrated for, which keeps what it goes by to its end."""
+
+    @property
+    def name(self) -> str:
+        """Names it among all runs with all seeds; "": there is none."""
+
+    @property
+    def place(self) -> int:
+        """Of the device in a list, from 0 on: devices of one name draw other random numbers."""
+
+    def at(self, place: int) -> ReadoutRun:
+        """The same run, at a place in a list of devices, where it keeps other things."""
+
+    def check(self) -> None:
+        """Raises what ends the run, where it was cancelled or its deadline has come."""
+
+    def run(self, work: ReadoutWork, tasks: Sequence[Any]) -> list[Arrays]:
+        """Run tasks, which have a `key`; those whose results a journal has do not run.
+
+        Raises:
+            DeadlineError: The deadline came first.
+            RunCancelledError: The run was cancelled.
+            TaskFailedError: Tasks failed as often as the policy allows.
+        """
+
+    def kept(self, name: str) -> FloatArray | None:
+        """What the run has kept, now or before it was lost; None: nothing."""
+
+    def keep(self, name: str, numbers: FloatArray) -> None:
+        """Keep numbers until the run ends, and where it has a journal as long as that."""
+
+
+@dataclass(frozen=True)
+class NoRun:
+    """Runs tasks at once, and keeps nothing."""
+
+    name: str = ""
+    place: int = 0
+
+    def at(self, place: int) -> NoRun:
+        """See `ReadoutRun`."""
+        return NoRun(place=place)
+
+    def check(self) -> None:
+        """See `ReadoutRun`."""
+
+    def run(self, work: ReadoutWork, tasks: Sequence[Any]) -> list[Arrays]:
+        """See `ReadoutRun`."""
+        return [work.run(task) for task in tasks]
+
+    def kept(self, name: str) -> FloatArray | None:
+        """See `ReadoutRun`."""
+        return None
+
+    def keep(self, name: str, numbers: FloatArray) -> None:
+        """See `ReadoutRun`."""
+
+
+NO_RUN = NoRun()
+
+
 @runtime_checkable
 class NoisyBackend(Protocol):
     """A backend that can do something about its noise."""
@@ -232,12 +311,21 @@ class NoisyBackend(Protocol):
             InputError: The backend cannot do what is asked.
         """
 
-    def readout(self, experiment: FragmentExperiment) -> Readout:
+    def readout(self, experiment: FragmentExperiment, run: ReadoutRun = NO_RUN) -> Readout:
         """What is known of the readout of an experiment's circuits; calibrated if need be.
 
         Raises:
             BackendError: It could not be calibrated, or a qubit is misread too often.
+            InputError: Circuits of the run were laid out on qubits that they cannot be on now.
         """
+
+
+def no_noise(name: str) -> InputError:
+    """The error of mitigation on a backend that has nothing to mitigate."""
+    return InputError(
+        f"`mitigation` was set, and the backend {name} has no noise that it could take out: leave "
+        "`mitigation` out, or give a sampler of a device as `backend`"
+    )
 
 
 def extrapolated(

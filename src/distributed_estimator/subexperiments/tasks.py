@@ -262,8 +262,15 @@ class ServiceBackend(Backend, Protocol):
 class PlacingBackend(Protocol):
     """A backend that runs the fragments of a plan in different places."""
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Of its devices, by their places."""
+
     def placed(self, experiments: Sequence[FragmentExperiment]) -> Backend:
         """The same backend, which knows where each fragment of a plan runs."""
+
+    def device_of(self, experiment: FragmentExperiment, task: Task | None = None) -> str:
+        """The name of the device of a fragment, or of the one that ran a task of it."""
 
 
 @dataclass(frozen=True, slots=True)
