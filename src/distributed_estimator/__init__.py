@@ -32,6 +32,7 @@ from .subexperiments import Mitigation, Zne
 
 if TYPE_CHECKING:
     from .gradient import FragmentGradient
+    from .training.trained import TrainedNetwork
 
 __all__ = [
     "AutoCut",
@@ -40,6 +41,7 @@ __all__ = [
     "EstimatorOptions",
     "FragmentGradient",
     "Mitigation",
+    "TrainedNetwork",
     "Zne",
 ]
 
@@ -49,11 +51,15 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: it needs the extra `ml`, the core does not.
+    # Imported when asked for: they need the extra `ml`, the core does not.
     if name == "FragmentGradient":
         from .gradient import FragmentGradient
 
         return FragmentGradient
+    if name == "TrainedNetwork":
+        from .training.trained import TrainedNetwork
+
+        return TrainedNetwork
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

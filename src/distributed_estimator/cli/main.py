@@ -14,6 +14,7 @@ import click
 from .. import __version__
 from ..errors import DistributedEstimatorError, InputError, TrainingStoppedError
 from ._output import printable
+from .classify import classify
 from .estimate import estimate
 from .plan import plan, predict
 from .records import records
@@ -47,7 +48,18 @@ def dest(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for verb in (estimate, plan, predict, records, report, robustness, simulate, study, train):
+for verb in (
+    classify,
+    estimate,
+    plan,
+    predict,
+    records,
+    report,
+    robustness,
+    simulate,
+    study,
+    train,
+):
     dest.add_command(verb)
 
 
