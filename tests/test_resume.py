@@ -463,10 +463,10 @@ def test_a_run_that_came_first_is_left_alone(
     folder = RunFolder(tmp_path / "run")
     build = loop.build_classifier
 
-    def slow(*arguments: object) -> object:
+    def slow(*arguments: object, **options: object) -> object:
         monkeypatch.setattr(loop, "build_classifier", build)
         train(task, CONFIGS["adam"], folder)
-        return build(*arguments)
+        return build(*arguments, **options)
 
     monkeypatch.setattr(loop, "build_classifier", slow)
     with pytest.raises(InputError, match="already holds a run"):

@@ -156,7 +156,10 @@ def test_a_folder_that_looks_like_a_partition_adds_no_column(
             "a,b\n1,x\n2,NA\n",
             r"`b` in .* is missing: .*\(in CSV, NA, null and the like count as mi",
         ),
-        ("a,b\n1,x\nred,y\n", "column `a` of .* holds values of type string, and features are"),
+        (
+            "a,b\n1,x\nred,y\n",
+            r"column `a` of .* of type string \('red' in row 2\), and features are",
+        ),
         ("a,b\n2020-01-01,x\n2020-01-02,y\n", "column `a` of .* holds values of type date32"),
         ("a,b\n1,x\n2,x\n", r"has 1 class \(x\), and two or more are needed"),
         ("a,b\n1,x\n2,y\n3,x\n4,y\n", r"class 'x' has 2 sample\(s\) in the data of .* 4 or more"),

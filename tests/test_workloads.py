@@ -265,7 +265,7 @@ def test_what_the_data_does_not_have_is_refused(name: str, fields: dict[str, obj
         ({"samples": 3}, "`samples` is 3: give a whole number of at least 4"),
         ({"reduction": "lda"}, "`reduction` is 'lda': give one of pca, pool"),
         ({"classes": ("setosa", "setosa")}, "('setosa', 'setosa'): give the names of two or more"),
-        ({"classes": (0, 1)}, "`classes` is (0, 1): give the names of two"),
+        ({"classes": (0, 1)}, "`classes[0]` is 0: give text"),
         ({"feature_range": (1.0, 0.0)}, "`feature_range` is (1.0, 0.0): give two finite numbers"),
         ({"feature_range": (0.0, math.inf)}, "`feature_range` is (0.0, inf): give two"),
         ({"feature_range": (math.nan, 1.0)}, "`feature_range` is (nan, 1.0): give two"),

@@ -155,9 +155,8 @@ def _pooling(raw: RawData, train: FloatArray, wanted: int, title: str) -> FloatA
             f"one of these, or reduce by 'pca'"
         )
     grid = _GRIDS[wanted]
-    weights = np.kron(
-        *(pooling_weights(*sides) for sides in zip(raw.image_shape, grid, strict=True))
-    )
+    rows, columns = (pooling_weights(*sides) for sides in zip(raw.image_shape, grid, strict=True))
+    weights: FloatArray = np.asarray(np.kron(rows, columns), dtype=np.float64)
     cells = tuple(f"cell {row},{column}" for row, column in np.ndindex(grid))
     _check_constant(title, cells, train @ weights.T)
     return weights
