@@ -36,7 +36,8 @@ from .session import SCORED_AT_ONCE, load_classifier
 from .sources import LARGEST, FloatArray
 from .workloads import Workload, load_workload, target_values
 
-Names = npt.NDArray[np.str_]
+Names = npt.NDArray[Any]
+"""Text."""
 
 
 @dataclass(frozen=True, eq=False)
