@@ -96,7 +96,7 @@ def test_help_and_version(dest: Callable[..., Done]):
     assert "estimate" in dest().out
     assert dest().out == dest("--help").out
     assert dest("--version").out.startswith("dest, version ")
-    for verb in ("estimate", "plan", "robustness", "train"):
+    for verb in ("classify", "estimate", "plan", "robustness", "train"):
         assert dest(verb, "--help").code == 0
 
 
@@ -1035,7 +1035,11 @@ def test_bad_ways_to_go_on(dest: Callable[..., Done], options: list[str], messag
         (["--optimizer", "newton"], "'newton' is not one of 'adam', 'sgd', 'lbfgs'"),
         (["--lr", "0"], "`--lr` is 0: give a positive learning rate"),
         (["--seed", "-1"], "`--seed` is -1"),
-        (["--classes", "3"], "`--classes` is 3: give the names of two different classes"),
+        (
+            ["--classes", "1"],
+            "`--classes` is ('1',): give the names of two or more different classes",
+        ),
+        (["--classes", "4"], "`--classes` is 4, and workload `iris_binary_pml` has 3 (setosa, "),
         (["--features", "9"], "`--features` is 9"),
         (["--track", "paper"], "'paper' is not one of 'tensorboard', 'mlflow'"),
         (["--pipeline", "reference", "--exact"], "the reference pipeline has no exact values"),

@@ -13,11 +13,12 @@ import torch
 from distributed_estimator.analysis.load import load_queries, load_training
 from distributed_estimator.errors import InputError
 from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import load_trained, train
+from distributed_estimator.training.loop import train
 from distributed_estimator.training.models import ModelConfig
 from distributed_estimator.training.networks import build_classifier, loss_variance, mean_loss
 from distributed_estimator.training.norm_test import NormTest
 from distributed_estimator.training.runs import RunFolder
+from distributed_estimator.training.trained import TrainedNetwork
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
 ADAPTIVE = TrainingConfig(cuts=1, shots_total=20_000, adaptive_shots=0.5, epochs=6)
@@ -132,7 +133,7 @@ def test_records_say_what_steps_took(task: Workload, tmp_path: Path):
         assert 0.75 * shots < values.shots_total + gradients.shots_total <= shots
     document = json.loads(result.folder.summary.read_text("utf-8"))["config"]
     assert TrainingConfig.from_dict(document) == config
-    assert load_trained(result.folder, exact=True).config.adaptive_shots is None
+    assert TrainedNetwork.load(result.folder, exact=True).config.adaptive_shots is None
 
 
 def test_few_shots_are_spent_on_some_of_the_samples(task: Workload, tmp_path: Path):

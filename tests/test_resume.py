@@ -32,9 +32,10 @@ from distributed_estimator.records import TrainingRecord, files
 from distributed_estimator.training import loop, session
 from distributed_estimator.training.checkpoints import Checkpoint
 from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import load_trained, resume, train
+from distributed_estimator.training.loop import resume, train
 from distributed_estimator.training.models import ModelConfig
 from distributed_estimator.training.runs import RunFolder, Scores, TrainingResult
+from distributed_estimator.training.trained import TrainedNetwork
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
 BASE = TrainingConfig(WorkloadConfig("iris", seed=7, samples=10, test_samples=6), shots=16, cuts=1)
@@ -257,16 +258,16 @@ def test_a_run_goes_on_wherever_its_folder_is(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     resume(RunFolder("elsewhere"))
     assert story(RunFolder("elsewhere")) == story(RunFolder("here/whole"))
-    assert load_trained(RunFolder("elsewhere")).workload.name == "survey.csv"
+    assert TrainedNetwork.load(RunFolder("elsewhere")).workload.name == "survey.csv"
 
 
 def test_a_gradient_free_run_is_not_finished_before_its_choice(task: Workload, tmp_path: Path):
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(TrainingStoppedError, match="stopped after 12 of 12 epochs"):
         train(task, CONFIGS["cobyla"], folder, stop=every(12))
-    assert not load_trained(folder).finished
+    assert not TrainedNetwork.load(folder).finished
     resume(folder)
-    assert load_trained(folder).finished
+    assert TrainedNetwork.load(folder).finished
 
 
 def test_runs_leave_no_file_open(task: Workload, tmp_path: Path):
@@ -462,10 +463,10 @@ def test_a_run_that_came_first_is_left_alone(
     folder = RunFolder(tmp_path / "run")
     build = loop.build_classifier
 
-    def slow(*arguments: object) -> object:
+    def slow(*arguments: object, **options: object) -> object:
         monkeypatch.setattr(loop, "build_classifier", build)
         train(task, CONFIGS["adam"], folder)
-        return build(*arguments)
+        return build(*arguments, **options)
 
     monkeypatch.setattr(loop, "build_classifier", slow)
     with pytest.raises(InputError, match="already holds a run"):

@@ -36,7 +36,7 @@ from distributed_estimator.errors import (
     TrainingStoppedError,
 )
 from distributed_estimator.training.config import ATTACKS, AttackConfig, TrainingConfig
-from distributed_estimator.training.loop import load_trained, train
+from distributed_estimator.training.loop import train
 from distributed_estimator.training.models import ModelConfig, feature_range
 from distributed_estimator.training.networks import Classifier, Wanted, build_classifier, mean_loss
 from distributed_estimator.training.robustness import (
@@ -51,6 +51,7 @@ from distributed_estimator.training.robustness import (
     pgd,
 )
 from distributed_estimator.training.runs import RunFolder
+from distributed_estimator.training.trained import TrainedNetwork
 from distributed_estimator.training.workloads import WorkloadConfig, load_workload
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -277,7 +278,7 @@ def test_an_interval_of_nothing_is_refused(share: float, count: int):
 
 def test_stronger_perturbations_do_more_harm(exact_runs: dict[int, RunFolder]):
     grid = (0.0, 0.1, 0.2, 0.4)
-    found = measure(load_trained(exact_runs[2]), AttackConfig(sigma=grid, epsilon=grid))
+    found = measure(TrainedNetwork.load(exact_runs[2]), AttackConfig(sigma=grid, epsilon=grid))
     for attack, values in accuracies(found).items():
         assert values[0] == found.clean.accuracy >= 0.95
         assert all(np.diff(values) <= 1 / found.samples + 1e-12), attack
@@ -286,14 +287,14 @@ def test_stronger_perturbations_do_more_harm(exact_runs: dict[int, RunFolder]):
     assert accuracies(found)["gaussian"][-1] > accuracies(found)["fgsm"][-1]
     assert np.all(np.array(losses(found)["pgd"]) >= losses(found)["fgsm"])
     assert np.all(np.array(losses(found)["fgsm"]) >= losses(found)["gaussian"])
-    uncut = measure(load_trained(exact_runs[0]), AttackConfig(sigma=grid, epsilon=grid))
+    uncut = measure(TrainedNetwork.load(exact_runs[0]), AttackConfig(sigma=grid, epsilon=grid))
     assert accuracies(found) == accuracies(uncut)
     for attack in ATTACKS:
         assert losses(found)[attack] == pytest.approx(losses(uncut)[attack], abs=1e-6)
 
 
 def test_the_summary_is_the_papers(small_run: RunFolder):
-    found = measure(load_trained(small_run), replace(BRIEF, sigma=(0.1, 0.3)))
+    found = measure(TrainedNetwork.load(small_run), replace(BRIEF, sigma=(0.1, 0.3)))
     by_attack = {curve.attack: curve for curve in found.curves}
     for curve in found.curves:
         over_zero = [point.accuracy for point in curve.points if point.magnitude > 0]
@@ -306,21 +307,21 @@ def test_the_summary_is_the_papers(small_run: RunFolder):
 
 
 def test_magnitude_zero_is_the_clean_accuracy_shots_and_all(small_run: RunFolder):
-    found = measure(load_trained(small_run), BRIEF)
+    found = measure(TrainedNetwork.load(small_run), BRIEF)
     assert all(curve.points[0] == found.clean for curve in found.curves)
     assert found.clean.magnitude == 0
 
 
 def test_draws_of_a_sample_do_not_narrow_the_interval(small_run: RunFolder):
     config = AttackConfig(attacks=("gaussian",), sigma=(0.3,), draws=50)
-    found = measure(load_trained(small_run, exact=True), config)
+    found = measure(TrainedNetwork.load(small_run, exact=True), config)
     (point,) = found.curves[0].points
     assert (point.low, point.high) == wilson_interval(point.accuracy, found.samples)
     assert found.samples == 6
 
 
 def test_fewer_samples_are_some_of_them(small_run: RunFolder):
-    trained = load_trained(small_run, exact=True)
+    trained = TrainedNetwork.load(small_run, exact=True)
     assert measure(trained, replace(BRIEF, samples=4)).samples == 4
     whole = measure(trained, BRIEF)
     assert measure(trained, replace(BRIEF, samples=99)) == whole
@@ -431,7 +432,7 @@ def test_attacks_out_of_range_are_refused(change: dict[str, Any], message: str):
 def test_the_limit_is_on_all_copies_of_all_samples(
     small_run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ):
-    trained = load_trained(small_run)
+    trained = TrainedNetwork.load(small_run)
     monkeypatch.setattr("distributed_estimator.training.config.MOST_BYTES", 8 * 2 * 7 * 6 * 2)
     with pytest.raises(InputError, match=r"`draws` is 8, .* give fewer draws, magnitudes or sampl"):
         measure(trained, replace(BRIEF, draws=8))

@@ -42,9 +42,9 @@ from distributed_estimator.records import QueryRecord, RecordWriter, TaskRecord,
 from distributed_estimator.training import loop
 from distributed_estimator.training.checkpoints import RunState
 from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import load_trained
 from distributed_estimator.training.policies import StragglerSettings
 from distributed_estimator.training.runs import RunFolder
+from distributed_estimator.training.trained import TrainedNetwork
 from distributed_estimator.training.workloads import WorkloadConfig, load_workload
 
 
@@ -563,7 +563,7 @@ def test_what_is_learnt_does_not_depend_on_pool_and_policy(tmp_path: Path):
     queries = load_queries(special.folder.queries)
     assert sum(event.get("cat") == "query" for event in trace) == len(queries)
     assert {task.query_id for task in tasks_of(special.folder)} == {q.query_id for q in queries}
-    again = load_trained(special.folder)
+    again = TrainedNetwork.load(special.folder)
     assert again.config == traced
     options = again.classifier.layer.network.estimator.options
     assert (options.policy, options.stragglers) == (Policy(), None)

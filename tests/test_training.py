@@ -19,9 +19,10 @@ from distributed_estimator.errors import InputError
 from distributed_estimator.execution.stragglers import Constant, Stragglers
 from distributed_estimator.records import TrainingRecord
 from distributed_estimator.training.config import TrainingConfig
-from distributed_estimator.training.loop import load_trained, train
+from distributed_estimator.training.loop import train
 from distributed_estimator.training.models import ModelConfig, build_model, initial_weights
 from distributed_estimator.training.runs import RunFolder, TrainingResult
+from distributed_estimator.training.trained import TrainedNetwork
 from distributed_estimator.training.workloads import Workload, WorkloadConfig, load_workload
 
 FILES = [
@@ -227,7 +228,7 @@ def test_shots_of_a_batch_are_divided_by_what_earlier_steps_saw(small: Workload,
     assert all(0.9 < record.shots_total / bounds[record.quantity] <= 1 for record in queries)
     document = json.loads(runs[0].folder.summary.read_text("utf-8"))["config"]
     assert TrainingConfig.from_dict(document) == config
-    exact = load_trained(runs[0].folder, exact=True)
+    exact = TrainedNetwork.load(runs[0].folder, exact=True)
     assert (exact.config.shots, exact.config.shots_total) == (None, None)
 
 
@@ -251,7 +252,7 @@ def test_a_head_of_the_callers_is_trained_and_read_back(small: Workload, tmp_pat
     assert result.config.head == "custom"
     assert result.num_weights == 8 + 15 + 4
     assert not any(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
-    trained = load_trained(result.folder, workload=small, head=head())
+    trained = TrainedNetwork.load(result.folder, workload=small, head=head())
     assert trained.finished
     for mine, theirs in zip(trained.classifier.head.parameters(), module.parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -280,7 +281,7 @@ def test_a_head_learns_nothing_from_being_scored(small: Workload, tmp_path: Path
         result = train(workload, EXACT, RunFolder(tmp_path / str(number)), head=module)
         states.append({name: tensor.tolist() for name, tensor in module.state_dict().items()})
         assert module.training
-        trained = load_trained(result.folder, head=Normed())
+        trained = TrainedNetwork.load(result.folder, head=Normed())
         with torch.no_grad():
             scores = trained.classifier(torch.from_numpy(workload.x_train)).numpy()
         assert np.mean((scores - workload.y_train) ** 2) == pytest.approx(result.final.loss)

@@ -14,11 +14,11 @@ import pytest
 from helpers import bits, load, rows_of, same, samples, write_csv
 
 from distributed_estimator.errors import InputError, MissingExtraError
+from distributed_estimator.training.preprocessing import pooling_weights
 from distributed_estimator.training.workloads import (
     FEATURE_RANGE,
     WORKLOADS,
     WorkloadConfig,
-    pooling_weights,
 )
 
 LOW, HIGH = FEATURE_RANGE
@@ -108,7 +108,7 @@ def test_iris_takes_any_two_species_by_name_or_number():
     [
         ({"classes": ("setosa", "rose")}, "names 'rose', .* has setosa, versicolor, virginica: ch"),
         ({"classes": ("0", "3")}, "names '3', and workload `iris_binary_pml` has setosa"),
-        ({"classes": ("0", "setosa")}, r"\('0', 'setosa'\), the same twice: choose two of setosa"),
+        ({"classes": ("0", "setosa")}, r"\('0', 'setosa'\), one of them twice: choose from setosa"),
     ],
 )
 def test_other_classes_are_refused(fields: dict[str, object], message: str):
@@ -264,8 +264,8 @@ def test_what_the_data_does_not_have_is_refused(name: str, fields: dict[str, obj
         ({"num_features": 0}, "`num_features` is 0: give a whole number of at least 1"),
         ({"samples": 3}, "`samples` is 3: give a whole number of at least 4"),
         ({"reduction": "lda"}, "`reduction` is 'lda': give one of pca, pool"),
-        ({"classes": ("setosa", "setosa")}, "('setosa', 'setosa'): give the names of two differ"),
-        ({"classes": (0, 1)}, "`classes` is (0, 1): give the names of two"),
+        ({"classes": ("setosa", "setosa")}, "('setosa', 'setosa'): give the names of two or more"),
+        ({"classes": (0, 1)}, "`classes[0]` is 0: give text"),
         ({"feature_range": (1.0, 0.0)}, "`feature_range` is (1.0, 0.0): give two finite numbers"),
         ({"feature_range": (0.0, math.inf)}, "`feature_range` is (0.0, inf): give two"),
         ({"feature_range": (math.nan, 1.0)}, "`feature_range` is (nan, 1.0): give two"),

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .execution import Policy
     from .gradient import FragmentGradient
     from .subexperiments import Mitigation, Zne
+    from .training.trained import TrainedNetwork
 
 __all__ = [
     "AutoCut",
@@ -69,6 +70,7 @@ __all__ = [
     "PrecisionWarning",
     "RecordError",
     "RunCancelledError",
+    "TrainedNetwork",
     "TrainingStoppedError",
     "Zne",
 ]
@@ -86,13 +88,14 @@ _LATER = {
     **dict.fromkeys(("Mitigation", "Zne"), "subexperiments"),
     "Policy": "execution",
     "FragmentGradient": "gradient",
+    "TrainedNetwork": "training.trained",
 }
 """Modules of the names above; those of all others are errors."""
 _PACKAGES = ("backends", "cutting", "errors", "execution", "records", "reference", "simulation")
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for: Qiskit takes long, and `FragmentGradient` the extra `ml`."""
+    """Imports what is asked for: Qiskit takes long, and what trains the extra `ml`."""
     if name in __all__:
         return getattr(import_module(f".{_LATER.get(name, 'errors')}", __name__), name)
     if name in _PACKAGES:

@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import DistributedEstimatorError, TrainingStoppedError
 
 VERBS = {
+    "classify": ("classify", "Classify new rows with a trained network."),
     "estimate": ("estimate", "Estimate an expectation value of a circuit in a file."),
     "plan": ("plan", "Show how a circuit would be cut, before anything runs."),
     "predict": ("plan", "Predict what a query costs, from records of other queries."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..views import duration
 from ._options import (
     PATH,
     TEXT_PATH,
+    FieldType,
     Verb,
     examples,
     is_given,
@@ -62,7 +64,7 @@ _NAMES = ", ".join(_SHORT.get(name, name) for name in WORKLOADS)
 @options_of(
     WorkloadConfig,
     without=("name", "feature_range", "seed"),
-    types={"data_dir": TEXT_PATH},
+    types={"data_dir": TEXT_PATH, "classes": FieldType(tuple[str, ...])},
 )
 @options_of(ModelConfig)
 @options_of(
@@ -71,6 +73,8 @@ _NAMES = ", ".join(_SHORT.get(name, name) for name in WORKLOADS)
         "epochs": "60, or 10 for MNIST",
         "batch_size": "all, or 32 for MNIST",
         "lr": "0.1, or 1 for lbfgs",
+        "loss": "mse, or cross_entropy for more than two classes",
+        "head": "none, or linear for more than two classes",
     },
     types={"head": click.Choice(("none", "linear"))},
 )
@@ -112,7 +116,8 @@ def train(
 ) -> None:
     """Train a quantum neural network on WORKLOAD; report accuracy and stage times.
 
-    WORKLOAD is iris, mnist, breast_cancer, wine, digits, or a CSV or Parquet file. Runs that share
+    WORKLOAD is iris, mnist, breast_cancer, wine, digits, or a CSV or Parquet file; the named ones
+    tell two classes apart, or more with --classes 3. Runs that share
     a seed share data and initial weights, whatever is cut: run with --cuts 2 and with --cuts 0 to
     compare. Ctrl-C ends a run after the step it is at; --resume goes on with it, and with one that
     was killed.
@@ -139,6 +144,13 @@ def _train(
     from ..training import loop  # PyTorch takes seconds to import
 
     task = None if config is None else load_workload(config.workload)
+    if config is not None and task is not None and len(task.classes) > 2:
+        given = click.get_current_context().params
+        config = replace(
+            config,
+            loss=config.loss if is_given(given["loss"]) else "cross_entropy",
+            head=config.head if is_given(given["head"]) else "linear",
+        )
     config = config or loop.config_of(folder)
     with _watched(config, folder, track) as (progress, stop):
         if task is None:
@@ -254,7 +266,7 @@ def _report(result: TrainingResult, *, figure: bool, as_json: bool) -> None:
     click.echo(title)
     click.echo(_scored(final))
     if result.config.shots_total is not None:  # of which scores get few
-        from ..training.loop import exact_scores
+        from ..training.trained import exact_scores
 
         click.echo(f"without shots: {_scored(exact_scores(folder))}")
     click.echo(

@@ -21,11 +21,14 @@ from ..records.files import atomic, refused
 from ._ml import safetensors, torch
 from .config import TrainingConfig
 from .norm_test import NormTest
+from .preprocessing import Preprocessing
 from .runs import Scores
 from .workloads import Workload
 
 SCHEMA_VERSION = 1
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+_NAMES, _FITTED = ("columns", "target", "bounds"), ("divisor", "matrix", "shift", "scale", "offset")
+"""Of the preprocessing, in JSON and as tensors."""
 
 Tensors = dict[str, torch.Tensor]
 
@@ -268,7 +271,7 @@ class RunState:
 
 
 def snapshot(workload: Workload) -> Checkpoint:
-    """The data of a run, to be kept beside it: reductions of one file differ by machine."""
+    """The samples of a run; their digest says whether others are the same."""
     state = {
         "name": workload.name,
         "classes": list(workload.classes),
@@ -277,11 +280,36 @@ def snapshot(workload: Workload) -> Checkpoint:
     return Checkpoint(state, {name: torch.from_numpy(getattr(workload, name)) for name in _ARRAYS})
 
 
+def kept(workload: Workload) -> Checkpoint:
+    """The samples and what made them, for beside the run: reductions differ by machine."""
+    data, made = snapshot(workload), workload.preprocessing
+    if made is None:
+        return data
+    state = {"preprocessing": {name: getattr(made, name) for name in _NAMES}}
+    fitted = {name: getattr(made, name) for name in _FITTED}
+    tensors = {
+        f"preprocessing.{name}": torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in fitted.items()
+        if array is not None
+    }
+    return Checkpoint(data.state | state, data.tensors | tensors)
+
+
 def restored(data: Checkpoint) -> Workload:
-    """The workload that `snapshot` was given."""
+    """The workload that `kept` was given."""
+    made, names = None, data.state.get("preprocessing")
+    if names is not None:
+        arrays = {name: data.tensors.get(f"preprocessing.{name}") for name in _FITTED}
+        made = Preprocessing(
+            columns=tuple(names["columns"]),
+            target=names["target"],
+            bounds=tuple(names["bounds"]),
+            **{name: None if array is None else array.numpy() for name, array in arrays.items()},  # type: ignore[arg-type]
+        )
     return Workload(
         name=data.state["name"],
         classes=tuple(data.state["classes"]),
         feature_range=tuple(data.state["feature_range"]),
+        preprocessing=made,
         **{name: data.tensors[name].numpy() for name in _ARRAYS},
     )

@@ -76,7 +76,8 @@ class TrainingConfig(Config):
         epochs: Passes over the training part; for COBYLA its evaluations, for SPSA its
             iterations (maxiter), each over the whole training part.
         batch_size: Samples of a gradient step. None: all.
-        loss: mse between output and target ±1, or cross_entropy with the output as logit.
+        loss: mse between output and target ±1, or cross_entropy with the output as logit; of more
+            than two classes, each with an output, softmax makes probabilities of the logits.
         lr: Learning rate of a gradient optimiser.
         head: A classical layer after the circuit: none (the output of a circuit with
             several is their mean), linear, or in Python custom (the module given to train).
@@ -199,6 +200,30 @@ class TrainingConfig(Config):
             return self.label
         return labels_for_cuts(num_qubits, self.cuts)
 
+    def for_classes(self, num_classes: int, num_features: int) -> TrainingConfig:
+        """The same with outputs for so many classes, where the model has its default for two.
+
+        Without a head class k has the output of Z on qubit k, before a head every qubit has one.
+
+        Raises:
+            InputError: There are more classes than qubits to observe.
+
+        Example:
+            >>> TrainingConfig().for_classes(3, num_features=4).model.observable
+            'z_0, z_1, z_2'
+        """
+        if num_classes == 2 or self.model.observable != ModelConfig.observable:
+            return self
+        if self.head == "none" and num_classes > num_features:
+            raise InputError(
+                f"there are {num_classes} classes and {num_features} features, a qubit each, and "
+                "class k is observed on qubit k: give more features (`num_features`), a `head`, or "
+                "an `observable` for each class with commas between them"
+            )
+        each = ", ".join(f"z_{number}" for number in range(num_classes))
+        observable = each if self.head == "none" else "z_each"
+        return replace(self, model=replace(self.model, observable=observable))
+
     def title(self, workload: str, label: str | None) -> str:
         """A run of this configuration in a few words: data, cuts, shots, optimiser."""
         cut = f"cut {label}" if label else "not cut"
@@ -210,6 +235,11 @@ class TrainingConfig(Config):
         if self.adaptive_shots is not None:
             shots = f"shots by the gradient's noise, θ = {self.adaptive_shots:g}"
         return f"{workload}, {cut}, {shots}, {self.optimizer}"
+
+    def standing(self, epoch: int, finished: bool) -> str:
+        """How far a run of this configuration is, in a few words."""
+        state = "" if finished else ", not finished"
+        return f"epoch {epoch} of {self.epochs}{state}, seed {self.seed}"
 
     def exact(self) -> TrainingConfig:
         """The same without shots."""

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,15 +22,16 @@ import numpy.typing as npt
 from ..analysis.trace import trace_files
 from ..errors import CheckpointError, InputError
 from ._ml import qiskit_machine_learning, torch
-from .checkpoints import Checkpoint, RunState, restored, snapshot
+from .checkpoints import Checkpoint, RunState, kept, snapshot
 from .config import TrainingConfig
-from .models import Model, initial_weights
-from .networks import Classifier, accuracy, build_classifier, mean_loss
+from .models import initial_weights
+from .networks import Classifier, build_classifier
 from .norm_test import NormTest
-from .runs import RunFolder, Scores, TrainingResult, write_json
-from .session import Progress, Session, Stop, load_classifier
+from .runs import RunFolder, TrainingResult, write_json
+from .session import Progress, Session, Stop
 from .sources import FloatArray
-from .workloads import Workload, load_workload
+from .trained import data_of
+from .workloads import Workload
 
 
 def train(
@@ -66,6 +66,7 @@ def train(
     folder.check_free()
     if head is not None:
         config = replace(config, head="custom")
+    config = config.for_classes(len(workload.classes), workload.num_features)
     data = snapshot(workload)
     with _session(workload, data, config, folder, head, progress, stop) as session:
         weights = len(session.state.start)
@@ -85,7 +86,7 @@ def train(
                         session.features[first].numpy(), layer.weights.detach().numpy()
                     )
                 session.save()  # before anything is run: from here on, the run can be resumed
-                data.save(folder.data)
+                kept(workload).save(folder.data)
                 record = session.score_epoch()
             except BaseException:
                 folder.clear(missing)
@@ -117,7 +118,7 @@ def resume(
         TrainingStoppedError: `stop` said so.
     """
     state = RunState.load(folder.checkpoint)
-    workload, data = _data_of(state, folder, workload)
+    workload, data = data_of(state, folder, workload)
     with (
         folder.held(),
         _session(workload, data, state.config, folder, head, progress, stop) as session,
@@ -125,7 +126,7 @@ def resume(
     ):
         session.restore(RunState.load(folder.checkpoint))  # none may have trained since
         if not folder.data.exists():
-            data.save(folder.data)
+            kept(workload).save(folder.data)
         if not session.state.scored:
             session.progress(session.score_epoch())
         return _go_on(session)
@@ -138,87 +139,6 @@ def config_of(folder: RunFolder) -> TrainingConfig:
         CheckpointError: There is no checkpoint, or it is damaged.
     """
     return RunState.load(folder.checkpoint).config
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A trained network with its data.
-
-    Attributes:
-        config: How it was trained; without shots where exact values were asked for.
-        classifier: Scores samples; on an estimator of its own, with the run's seed and cuts.
-        epoch: Epochs trained.
-        finished: Whether training had ended.
-    """
-
-    config: TrainingConfig
-    workload: Workload
-    model: Model
-    classifier: Classifier
-    epoch: int
-    finished: bool
-
-
-def load_trained(
-    folder: RunFolder,
-    *,
-    exact: bool = False,
-    log: Path | None = None,
-    workload: Workload | None = None,
-    head: torch.nn.Module | None = None,
-) -> Trained:
-    """Reads the network of a run that has ended, or of its last checkpoint.
-
-    Args:
-        folder: The run's folder; nothing in it is changed.
-        exact: Whether to evaluate without shots, whatever the run did.
-        log: Where queries of the network are recorded.
-        workload: The data; None: as it was kept beside the run.
-        head: The classical module, where the run has one of the caller's.
-
-    Raises:
-        CheckpointError: There is no checkpoint, it is damaged, or of other data or another head.
-        InputError: Exact values were asked for on the reference pipeline.
-    """
-    state = RunState.load(folder.checkpoint)
-    config = state.config.exact() if exact else state.config
-    workload, _ = _data_of(state, folder, workload)
-    with torch.random.fork_rng(devices=[]):
-        model, classifier = build_classifier(
-            config.for_evaluation(),
-            workload.num_features,
-            None if log is None else folder.writer(log),
-            head,
-        )
-    load_classifier(state, classifier, folder)
-    classifier.eval()
-    return Trained(config, workload, model, classifier, state.epoch, state.is_done)
-
-
-def exact_scores(folder: RunFolder) -> Scores:
-    """How well the weights of a run do without shots; raises as `load_trained` does."""
-    trained = load_trained(folder, exact=True)
-    load, loss = trained.workload, mean_loss(trained.config.loss)
-    with torch.no_grad():
-        train, test = (trained.classifier(torch.from_numpy(x)) for x in (load.x_train, load.x_test))
-    targets, unseen = torch.from_numpy(load.y_train), torch.from_numpy(load.y_test)
-    return Scores(float(loss(train, targets)), accuracy(train, targets), accuracy(test, unseen))
-
-
-def _data_of(
-    state: RunState, folder: RunFolder, given: Workload | None
-) -> tuple[Workload, Checkpoint]:
-    """The data of a run, and a snapshot of it: as given, or as kept, or loaded again."""
-    if given is None and folder.data.exists():
-        given = restored(Checkpoint.load(folder.data))
-    workload = load_workload(state.config.workload) if given is None else given
-    kept = snapshot(workload)
-    if kept.digest != state.data:
-        raise CheckpointError(
-            f"the data of workload `{workload.name}` is not what `{folder.path}` was trained on: "
-            "give the same data, or begin a new run"
-        )
-    return workload, kept
 
 
 @contextmanager
@@ -236,7 +156,9 @@ def _session(
         torch.manual_seed(config.seed)
         trace = folder.writer(folder.tasks) if config.trace else None
         log = folder.writer(folder.queries)
-        model, classifier = build_classifier(config, workload.num_features, log, head, trace)
+        model, classifier = build_classifier(
+            config, workload.num_features, log, head, trace, num_classes=len(workload.classes)
+        )
         start = torch.nn.utils.parameters_to_vector(_trained(classifier)).detach().clone()
         yield Session(
             state=RunState(config, data.digest, start, test=NormTest.of(config)),

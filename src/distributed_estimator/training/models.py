@@ -54,7 +54,7 @@ class ModelConfig(Config):
         feature_map_entanglement: Pairs of qubits that a ZZ feature map joins.
         observable: z_all (the product of Z on every qubit), z_one (Z on the last qubit), z_<k> (Z
             on qubit k), z_mean (their mean), z_each (one output a qubit) or a sum of Paulis, whose
-            rightmost letter is qubit 0.
+            rightmost letter is qubit 0; or several of these with commas, an output each.
 
     Example:
         >>> ModelConfig(feature_map="zz", observable="0.5*ZZII + 0.5*IIZZ").ansatz
@@ -277,9 +277,9 @@ def check_observable(text: str) -> None:
     Example:
         >>> check_observable("0.5*ZZII + 0.5*IIZZ")
     """
-    text = text.strip()
-    if text not in _NAMED and not _ONE_Z.fullmatch(text):
-        _pauli_sum(text)
+    for part in map(str.strip, text.split(",")):
+        if part not in _NAMED and not _ONE_Z.fullmatch(part):
+            _pauli_sum(part)
 
 
 def read_observables(text: str, width: int) -> tuple[SparsePauliOp, ...]:
@@ -289,10 +289,14 @@ def read_observables(text: str, width: int) -> tuple[SparsePauliOp, ...]:
         ObservableError: It is no observable, or none of so many qubits.
 
     Example:
-        >>> [observable.paulis.to_labels() for observable in read_observables("z_each", 2)]
-        [['IZ'], ['ZI']]
+        >>> [observable.paulis.to_labels() for observable in read_observables("z_each, XX", 2)]
+        [['IZ'], ['ZI'], ['XX']]
     """
-    text = text.strip()
+    parts = map(str.strip, text.split(","))
+    return tuple(observable for part in parts for observable in _read_one(part, width))
+
+
+def _read_one(text: str, width: int) -> tuple[SparsePauliOp, ...]:
     if text in _NAMED:
         return _NAMED[text](width)
     if one := _ONE_Z.fullmatch(text):

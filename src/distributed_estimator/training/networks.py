@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,8 +13,8 @@ from qiskit.circuit import Parameter, QuantumCircuit
 from qiskit.quantum_info import SparsePauliOp
 
 from ..cutting import CutPlan
-from ..errors import DistributedEstimatorError, InputError
-from ..estimator import DistributedEstimator, EstimatorOptions
+from ..errors import DistributedEstimatorError, InputError, shortened
+from ..estimator import AnyBackend, DistributedEstimator, EstimatorOptions
 from ..execution import Pool, make_pool
 from ..gradient import FragmentGradient
 from ..pipeline.priors import Priors
@@ -44,6 +44,16 @@ class Jacobians(NamedTuple):
 
     features: FloatArray | None
     weights: FloatArray | None
+
+
+class Estimated(NamedTuple):
+    """Outputs, shape (samples, outputs), and their covariances, shape (samples, outputs, outputs).
+
+    Covariances are those of shots; NaN where they are not known.
+    """
+
+    outputs: FloatArray
+    covariances: FloatArray
 
 
 class Noise(NamedTuple):
@@ -95,6 +105,10 @@ class Network(ABC):
     @abstractmethod
     def evaluate(self, features: FloatArray, weights: FloatArray, wanted: Wanted) -> Response:
         """Outputs at features of shape (samples, features) and weights of shape (weights,)."""
+
+    @abstractmethod
+    def estimate(self, features: FloatArray, weights: FloatArray) -> Estimated:
+        """Outputs as `evaluate` has them, and what shots leave open of them."""
 
     @abstractmethod
     def check_step(self, features: FloatArray, weights: FloatArray) -> None:
@@ -168,6 +182,20 @@ class FragmentNetwork(Network):
             return Jacobians(None, by_weights)
 
         return np.asarray(data.evs).T, differentiate
+
+    def estimate(self, features: FloatArray, weights: FloatArray) -> Estimated:
+        """As `Network` says; outputs of a sample share shots, so that covariances are measured."""
+        pub, several = self._pub(features, weights), len(self._observables) > 1
+        own, _ = self._divided(pub, Wanted(features=False, weights=False))
+        several = several and not self._exact
+        found = self._estimator.run([pub], shots_total=own, covariance=several).result()
+        data = found[0].data
+        if several:
+            square = found.metadata["covariance"].reshape(*data.evs.shape, *data.evs.shape)
+            covariances = np.einsum("osps->sop", square)
+        else:
+            covariances = np.einsum("os,op->sop", data.stds**2, np.eye(len(data.stds)))
+        return Estimated(np.asarray(data.evs).T, covariances)
 
     def check_step(self, features: FloatArray, weights: FloatArray) -> None:
         """As `Network` says."""
@@ -267,6 +295,11 @@ class ReferenceNetwork(Network):
 
         return outputs, differentiate
 
+    def estimate(self, features: FloatArray, weights: FloatArray) -> Estimated:
+        """As `Network` says; errors of cut circuits are not known to the reference."""
+        values, _ = self.evaluate(features, weights, Wanted(features=False, weights=False))
+        return Estimated(values, np.full((*values.shape, values.shape[1]), np.nan))
+
     def check_step(self, features: FloatArray, weights: FloatArray) -> None:
         """Every circuit has its own shots."""
 
@@ -282,11 +315,27 @@ def _plain_errors() -> Iterator[None]:
         raise
 
 
+class Elsewhere(NamedTuple):
+    """Another place and accuracy than a configuration has; None: as it says."""
+
+    backend: AnyBackend | Sequence[AnyBackend] | None = None
+    options: EstimatorOptions | None = None
+
+
 def _network(
-    model: Model, config: TrainingConfig, log: RecordWriter | None, trace: RecordWriter | None
+    model: Model,
+    config: TrainingConfig,
+    log: RecordWriter | None,
+    trace: RecordWriter | None,
+    elsewhere: Elsewhere,
 ) -> Network:
     cuts = config.cuts_for(model.num_qubits)
     if config.pipeline == "reference":
+        if elsewhere != Elsewhere():
+            raise InputError(
+                "the reference pipeline runs on Aer, with the shots of its configuration: leave "
+                "`backend` and `options` out"
+            )
         assert config.shots is not None
         assert cuts is None or isinstance(cuts, str)
         reference = ReferenceEstimator(
@@ -314,13 +363,14 @@ def _network(
         pool = make_pool(config.pool, config.workers, config.address)
     estimator = DistributedEstimator(
         cuts=CutPlan.build(model.circuit, cuts),
+        backend=elsewhere.backend,
         pool=pool or config.pool,
         workers=config.workers,
-        options=options,
+        options=elsewhere.options or options,
         log=log,
         trace=trace,
     )
-    of_step = None if config.is_gradient_free else config.shots_total
+    of_step = None if config.is_gradient_free or elsewhere.options else config.shots_total
     return FragmentNetwork(
         model, estimator, pool, of_step, adapts=config.adaptive_shots is not None
     )
@@ -376,31 +426,38 @@ _evaluate: Callable[..., torch.Tensor] = _Evaluation.apply
 
 
 class Classifier(torch.nn.Module):
-    """Scores samples, shape (samples, features) to (samples,): the sign is the predicted class.
+    """Scores samples of shape (samples, features).
 
-    A head maps the outputs, shape (samples, outputs), to one score a sample; None: their mean.
+    Of two classes a sample has one score, shape (samples,), whose sign is the predicted class; of
+    more one a class, shape (samples, classes), the greatest of which is. A head maps the outputs,
+    shape (samples, outputs), to scores. None: their mean, or the outputs themselves.
     """
 
-    def __init__(self, layer: QuantumLayer, head: torch.nn.Module | None) -> None:
+    def __init__(
+        self, layer: QuantumLayer, head: torch.nn.Module | None, num_classes: int = 2
+    ) -> None:
         super().__init__()
         self.layer = layer
         self.head = head
+        self.num_classes = num_classes
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """The scores of a batch."""
         return self.scores(self.layer(features))
 
     def scores(self, outputs: torch.Tensor) -> torch.Tensor:
-        """One score a sample, from outputs of shape (samples, outputs)."""
+        """The scores, from outputs of shape (samples, outputs)."""
+        is_binary = self.num_classes == 2
         if self.head is None:
-            return torch.mean(outputs, dim=1)
+            return torch.mean(outputs, dim=1) if is_binary else outputs
         scores: torch.Tensor = self.head(outputs)
-        if scores.numel() != len(outputs):
+        if scores.numel() != len(outputs) * (1 if is_binary else self.num_classes):
+            each = "one" if is_binary else f"{self.num_classes}, one a class,"
             raise InputError(
                 f"the head gives scores of shape {tuple(scores.shape)} for {len(outputs)} "
-                "samples: it must give one a sample"
+                f"samples: it must give {each} a sample"
             )
-        return scores.reshape(len(outputs))
+        return scores.reshape(len(outputs), *([] if is_binary else [self.num_classes]))
 
 
 def build_classifier(
@@ -409,6 +466,9 @@ def build_classifier(
     log: RecordWriter | None,
     head: torch.nn.Module | None,
     trace: RecordWriter | None = None,
+    *,
+    num_classes: int = 2,
+    elsewhere: Elsewhere = Elsewhere(),  # noqa: B008
 ) -> tuple[Model, Classifier]:
     """The model of a configuration and a network for it, at its initial weights.
 
@@ -424,19 +484,41 @@ def build_classifier(
             'was given: a module goes with "custom", and with nothing else'
         )
     model = build_model(config.model, num_features)
-    layer = QuantumLayer(_network(model, config, log, trace), initial_weights(model, config.seed))
+    if config.head == "none" and num_classes not in (2, model.num_outputs):
+        raise InputError(
+            f"`observable` is {shortened(config.model.observable)}, which has {model.num_outputs} "
+            f"output(s), and there are {num_classes} classes: give one for each class with commas "
+            "between them, or a `head`"
+        )
+    network = _network(model, config, log, trace, elsewhere)
+    layer = QuantumLayer(network, initial_weights(model, config.seed))
     if config.head == "linear":
-        head = torch.nn.Linear(len(model.observables), 1, dtype=torch.float64)
-    return model, Classifier(layer, None if head is None else head.to(torch.float64))
+        scores = 1 if num_classes == 2 else num_classes
+        head = torch.nn.Linear(model.num_outputs, scores, dtype=torch.float64)
+    head = None if head is None else head.to(torch.float64)
+    return model, Classifier(layer, head, num_classes)
 
 
 def mean_loss(kind: Loss) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The loss of scores against targets ±1, both of shape (samples,)."""
-    if kind == "mse":
-        return torch.nn.functional.mse_loss
-    # The score is the logit: noise may carry an expectation value past ±1, where (1 + y) / 2 is
-    # no probability any more.
-    return lambda scores, targets: torch.nn.functional.softplus(-targets * scores).mean()
+    """The loss of scores against targets, as a `Classifier` gives and a `Workload` has them.
+
+    Of several classes mse asks for a score of +1 from a sample's own class and -1 from the others.
+    """
+    functional = torch.nn.functional
+
+    def mse(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if scores.ndim == 2:
+            targets = 2.0 * functional.one_hot(targets.long(), scores.shape[1]) - 1.0
+        return functional.mse_loss(scores, targets.to(scores.dtype))
+
+    def cross_entropy(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        # The score is the logit: noise may carry an expectation value past ±1, where (1 + y) / 2 is
+        # no probability any more.
+        if scores.ndim == 2:
+            return functional.cross_entropy(scores, targets.long())
+        return functional.softplus(-targets * scores).mean()
+
+    return mse if kind == "mse" else cross_entropy
 
 
 def loss_variance(
@@ -467,8 +549,18 @@ def loss_variance(
 
 
 def accuracy(scores: torch.Tensor, targets: torch.Tensor) -> float:
-    """The share of scores with the sign of their target; 0 counts as +1."""
-    return float(((scores >= 0) == (targets > 0)).double().mean())
+    """The share of samples whose scores predict their target."""
+    return float((predicted(scores) == targets).double().mean())
+
+
+def predicted(scores: torch.Tensor) -> torch.Tensor:
+    """The targets that scores stand for.
+
+    Of two classes ±1 by the sign, where 0 counts as +1; of more the number of the greatest.
+    """
+    if scores.ndim == 1:
+        return torch.where(scores >= 0, 1.0, -1.0).to(scores.dtype)
+    return scores.argmax(dim=1).to(scores.dtype)
 
 
 @contextmanager

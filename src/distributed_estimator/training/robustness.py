@@ -24,10 +24,10 @@ from ..errors import InputError, RecordError
 from ..records import atomic
 from ._ml import torch
 from .config import AttackConfig, Loss, TrainingConfig, check_room
-from .loop import Trained, load_trained
-from .networks import Classifier, evaluating, mean_loss
+from .networks import Classifier, accuracy, evaluating, mean_loss
 from .runs import QueryMeter, RunFolder, write_json
 from .sources import FloatArray
+from .trained import TrainedNetwork
 
 KIND = "robustness"
 MOST_REFERENCE_HOURS = 1.0
@@ -151,11 +151,8 @@ class RobustnessResult:
     @property
     def title(self) -> str:
         """The network that was attacked, in one line."""
-        config, state = self.config, "" if self.finished else ", not finished"
-        return (
-            f"{config.title(self.workload, self.label)}, epoch {self.epoch} of {config.epochs}"
-            f"{state}, seed {config.seed}"
-        )
+        title = self.config.title(self.workload, self.label)
+        return f"{title}, {self.config.standing(self.epoch, self.finished)}"
 
     def as_dict(self) -> dict[str, Any]:
         """The result for a JSON document, without the place of its files."""
@@ -209,7 +206,7 @@ def evaluate_robustness(
     try:
         with ExitStack() as stack:
             log = stack.enter_context(atomic(files.queries))
-            trained = load_trained(folder, exact=exact, log=log)
+            trained = TrainedNetwork.load(folder, exact=exact, log=log)
             config = trained.config
             seed = config.seed if attacks.seed is None else attacks.seed
             attacks = replace(attacks.ordered(), seed=seed)
@@ -243,7 +240,7 @@ def evaluate_robustness(
     return result
 
 
-def _check_reference(trained: Trained, attacks: AttackConfig, folder: RunFolder) -> None:
+def _check_reference(trained: TrainedNetwork, attacks: AttackConfig, folder: RunFolder) -> None:
     """Refuses what would take the reference pipeline hours, and says how long."""
     values, gradients = count_evaluations(trained, attacks)
     # Two shifts for each place a parameter has; weights are differentiated by as well.
@@ -272,7 +269,7 @@ class Probe:
         self._advance = advance or (lambda count: None)
 
     def scores(self, features: FloatArray) -> FloatArray:
-        """Scores of samples, shape (samples, features) to (samples,)."""
+        """Scores of samples of shape (samples, features), as the network gives them."""
         with torch.no_grad():
             return self._by_batches(self._classifier, features)
 
@@ -300,7 +297,9 @@ class Probe:
 
 
 def measure(
-    trained: Trained, attacks: AttackConfig, advance: Callable[[int, int], None] | None = None
+    trained: TrainedNetwork,
+    attacks: AttackConfig,
+    advance: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """Accuracies of a network on its test part, clean and perturbed.
 
@@ -319,11 +318,12 @@ def measure(
             advance(done, total)
 
     def point(magnitude: float, scores: FloatArray) -> AccuracyPoint:
-        """From scores of shape (draws, samples)."""
-        share = float(np.mean((scores >= 0) == (targets > 0)))
-        low, high = wilson_interval(share, len(targets))
+        """From scores of shape (draws, samples), and of several classes a last axis for these."""
         repeated = torch.from_numpy(np.tile(targets, len(scores)))
-        loss = mean_loss(trained.config.loss)(torch.from_numpy(scores.reshape(-1)), repeated)
+        flat = torch.from_numpy(scores.reshape(-1, *scores.shape[2:]))
+        share = accuracy(flat, repeated)
+        low, high = wilson_interval(share, len(targets))
+        loss = mean_loss(trained.config.loss)(flat, repeated)
         return AccuracyPoint(magnitude, share, low, high, float(loss))
 
     seed = trained.config.seed if attacks.seed is None else attacks.seed
@@ -348,14 +348,15 @@ def measure(
         else:
             way = {"steps": attacks.pgd_steps, "seed": seed}
             points = pgd(probe.slope, features, targets, grid, bounds, **way)[:, None]
-        scores = probe.scores(points.reshape(-1, points.shape[-1])).reshape(points.shape[:-1])
+        scores = probe.scores(points.reshape(-1, points.shape[-1]))
+        scores = scores.reshape(*points.shape[:-1], *scores.shape[1:])
         unmoved = [clean] if 0.0 in attacks.grid(attack) else []
         found = [point(*at) for at in zip(grid.tolist(), scores, strict=True)]
         curves.append(AccuracyCurve(attack, (*unmoved, *found)))
     return Measured(len(targets), clean, tuple(curves))
 
 
-def count_evaluations(trained: Trained, attacks: AttackConfig) -> tuple[int, int]:
+def count_evaluations(trained: TrainedNetwork, attacks: AttackConfig) -> tuple[int, int]:
     """How often a sample is evaluated, and how often the loss is differentiated by one."""
     values, gradients = 1, 0
     for attack in set(attacks.attacks):

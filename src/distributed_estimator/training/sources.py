@@ -9,8 +9,10 @@ counted from 1, the line of names left out. Nothing is downloaded.
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,6 +48,7 @@ _IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 _PANDAS_INDEX = "__index_level_"
+_DROP = "encode them or drop the column, or name the class column with `target`"
 _LISTED = 10
 
 
@@ -56,8 +59,8 @@ class RawData:
     Attributes:
         features: Shape (samples, columns); any real type, an image row by row.
         labels: Class of each sample, an index into `class_names`; shape (samples,).
-        default_classes: The two to tell apart unless others are asked for; None: there must be
-            just two.
+        target: Name of the column that holds the class, none of `columns`.
+        default_classes: The two to tell apart unless others are asked for; None: all.
         image_shape: Rows and columns of an image; None: the features are a table.
         one_unit: Whether the columns share a unit, so that PCA takes them as they are.
         in_test: Which samples make the test part; None: split them. Shape (samples,).
@@ -67,6 +70,7 @@ class RawData:
     labels: npt.NDArray[np.intp]
     class_names: tuple[str, ...]
     columns: tuple[str, ...]
+    target: str = "class"
     default_classes: tuple[str, str] | None = None
     image_shape: tuple[int, int] | None = None
     one_unit: bool = False
@@ -194,6 +198,72 @@ def check_size(path: Path) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a table that a trained network is to classify.
+
+    Attributes:
+        features: Shape (rows, columns), in the order of the columns asked for.
+        labels: The class of each row, where the table has that column.
+        ignored: Columns that were not asked for.
+    """
+
+    features: FloatArray
+    labels: npt.NDArray[np.str_] | None
+    ignored: tuple[str, ...]
+
+
+STDIN = Path("-")
+"""Stands for a CSV table on the standard input."""
+
+
+def read_rows(path: Path, columns: tuple[str, ...], target: str) -> Rows:
+    """Reads columns of a table by their names, and the column of classes if it is there.
+
+    Raises:
+        InputError: The file cannot be read, lacks a column, or has what is no number.
+        MissingExtraError: pyarrow is not installed.
+    """
+    arrow = _arrow()
+    with _readable(arrow, path):
+        if path == STDIN:
+            table = _csv_table(arrow, path, arrow.BufferReader(_standard_input()), target)
+        else:
+            check_size(path)
+            if _is_csv(path):
+                table = _csv_table(arrow, path, path, target)
+            else:
+                table = _parquet_table(arrow, path)
+        names = table.column_names
+        missing = [name for name in columns if name not in names]
+        if missing:
+            raise InputError(
+                f"`{path}` lacks {len(missing)} of the {len(columns)} columns that the network was "
+                f"trained on ({_listed(missing)}): add them; it has {_listed(names)}"
+            )
+        _check_unique(path, [name for name in names if name in (*columns, target)])
+        if not table.num_rows:
+            raise InputError(f"`{path}` has no rows below the names of its columns: put in some")
+        found = [_numbers(arrow, table[name], name, path, "put in numbers") for name in columns]
+        labels = None
+        if target in names:
+            numbers, known = _classes(arrow, table[target], target, path)
+            labels = np.array(known)[numbers]
+    ignored = tuple(name for name in names if name not in (*columns, target))
+    return Rows(np.column_stack(found), labels, ignored)
+
+
+def _standard_input() -> bytes:
+    content = sys.stdin.buffer.read(SIZE_LIMIT + 1)
+    if not content.strip():
+        raise InputError("the standard input is empty: give a table as CSV")
+    if len(content) > SIZE_LIMIT:
+        raise InputError(
+            f"the standard input has more than the limit of {SIZE_LIMIT / 2**30:g} GiB: give a part"
+        )
+    return content
+
+
 def read_file(path: Path, target: str | None) -> RawData:
     """Reads a table of the user's: numbers, and the classes they belong to.
 
@@ -205,24 +275,39 @@ def read_file(path: Path, target: str | None) -> RawData:
         InputError: The file cannot be read, or is no table of numbers with a class column.
         MissingExtraError: pyarrow is not installed.
     """
+    arrow = _arrow()
+    check_size(path)
+    read = _read_csv if _is_csv(path) else _read_parquet
+    with _readable(arrow, path):
+        table, target = read(arrow, path, target)
+        names = [name for name in table.column_names if name != target]
+        labels, class_names = _classes(arrow, table[target], target, path)
+        columns = [_numbers(arrow, table[name], name, path, _DROP) for name in names]
+    return RawData(np.column_stack(columns), labels, class_names, tuple(names), target)
+
+
+def _arrow() -> Any:
     arrow, *_ = (
         require(module, "data", "a workload from a CSV or Parquet file", "pyarrow")
         for module in ("pyarrow", "pyarrow.csv", "pyarrow.parquet")
     )
-    check_size(path)
-    # Not by the suffix: a file called `.csv` has none.
-    read = _read_csv if path.name.lower().endswith(".csv") else _read_parquet
+    return arrow
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.lower().endswith(".csv")  # not by the suffix: a file called `.csv` has none
+
+
+@contextmanager
+def _readable(arrow: Any, path: Path) -> Iterator[None]:
+    """Makes an InputError of what pyarrow and the operating system say of a file."""
     try:
-        table, target = read(arrow, path, target)
-        names = [name for name in table.column_names if name != target]
-        labels, class_names = _classes(arrow, table[target], target, path)
-        columns = [_numbers(arrow, table[name], name, path) for name in names]
+        yield
     except InputError:
         raise
     except (arrow.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"`{path}` cannot be read ({reason}): repair or replace it") from error
-    return RawData(np.column_stack(columns), labels, class_names, tuple(names))
 
 
 def _read_csv(arrow: Any, path: Path, target: str | None) -> tuple[Any, str]:
@@ -231,32 +316,40 @@ def _read_csv(arrow: Any, path: Path, target: str | None) -> tuple[Any, str]:
         names = reader.schema.names
     _check_header(path, names, target)
     target = _target(path, names, target)
+    return _csv_table(arrow, path, path, target), target
+
+
+def _csv_table(arrow: Any, path: Path, source: Any, target: str) -> Any:
     options = arrow.csv.ConvertOptions(
         column_types={target: arrow.string()}, strings_can_be_null=True
     )
-    table = arrow.csv.read_csv(path, convert_options=options)
+    table = arrow.csv.read_csv(source, convert_options=options)
     _check_unpacked(path, table.num_rows, table.num_columns)
-    return table, target
+    return table
 
 
 def _read_parquet(arrow: Any, path: Path, target: str | None) -> tuple[Any, str]:
+    table = _parquet_table(arrow, path)
+    return table, _target(path, table.column_names, target)
+
+
+def _parquet_table(arrow: Any, path: Path) -> Any:
     """Reads a table; the index that pandas may have stored with it is no column."""
     # Not `read_table`: it would make columns of folders that are called `name=value`.
     with arrow.parquet.ParquetFile(path) as file:
         stored = file.schema_arrow.names
-        names = [name for name in stored if not name.startswith(_PANDAS_INDEX)]
-        target = _target(path, names, target)
         _check_unpacked(path, file.metadata.num_rows, len(stored))
-        return file.read().select(names), target
+        kept = [n for n, name in enumerate(stored) if not name.startswith(_PANDAS_INDEX)]
+        return file.read().select(kept)
 
 
-def _numbers(arrow: Any, column: Any, name: str, path: Path) -> FloatArray:
+def _numbers(arrow: Any, column: Any, name: str, path: Path, remedy: str) -> FloatArray:
     types, column = arrow.types, _plain(arrow, column)
     kinds = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null)
     if not any(is_kind(column.type) for is_kind in kinds):
         raise InputError(
-            f"column `{name}` of `{path}` holds values of type {column.type}, and features are "
-            f"numbers: encode them or drop the column, or name the class column with `target`"
+            f"column `{name}` of `{path}` holds values of type {column.type}{_first_text(column)}, "
+            f"and features are numbers: {remedy}"
         )
     numbers: FloatArray = column.cast(arrow.float64(), safe=False).to_numpy()
     wrong = ~(np.abs(numbers) < LARGEST)
@@ -268,6 +361,17 @@ def _numbers(arrow: Any, column: Any, name: str, path: Path) -> FloatArray:
             f"{LARGEST:g}, or drop the row"
         )
     return numbers
+
+
+def _first_text(column: Any) -> str:
+    """Where a column that is to hold numbers has a text, for a message."""
+    for row, value in enumerate(column.to_pylist()):
+        if isinstance(value, str):
+            try:
+                float(value)
+            except ValueError:
+                return f" ({value!r:.40} in row {row + 1})"
+    return ""
 
 
 def _classes(
@@ -335,9 +439,7 @@ def _target(path: Path, names: list[str], target: str | None) -> str:
             f"column {names.index('') + 1} of `{path}` has no name: name it or drop it (pandas "
             f"writes its index so, unless given `index=False`)"
         )
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise InputError(f"`{path}` has more than one column `{twice[0]}`: name each differently")
+    _check_unique(path, names)
     if len(names) < 2:
         raise InputError(
             f"`{path}` has too few columns ({_listed(names)}): give one or more features and a "
@@ -348,6 +450,12 @@ def _target(path: Path, names: list[str], target: str | None) -> str:
             f"`target` is {target!r}, and `{path}` has no such column: name one of {_listed(names)}"
         )
     return names[-1] if target is None else target
+
+
+def _check_unique(path: Path, names: list[str]) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise InputError(f"`{path}` has more than one column `{twice[0]}`: name each differently")
 
 
 def _check_unpacked(path: Path, rows: int, columns: int) -> None:

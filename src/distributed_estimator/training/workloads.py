@@ -2,15 +2,14 @@
 
 A workload depends on its `WorkloadConfig` alone, never on how the circuit is cut: runs that share
 one see the same samples, which makes cut and uncut runs comparable (paper §V-A). From a
-configuration to it there is one way: read raw samples (`sources`), choose two classes, split, thin
-out, reduce to as many features as the circuit has qubits, scale. Nothing is downloaded, unpickled
-or written.
+configuration to it there is one way: read raw samples (`sources`), choose classes, split, thin out,
+reduce to as many features as the circuit has qubits and scale (`preprocessing`). Nothing is
+downloaded, unpickled or written.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +20,7 @@ from msgspec import Meta
 
 from ..checks import is_number
 from ..errors import InputError
+from .preprocessing import Preprocessing, fit
 from .settings import Config, Count, Seed, about
 from .sources import LARGEST, FloatArray, RawData, read_bundled, read_file, read_mnist, sklearn
 
@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 WORKLOADS = {
-    "iris_binary_pml": "two species of Fisher's Iris; 4 features, fewer by PCA",
-    "mnist_binary": "two handwritten digits (3 and 6), by PCA or average pooling",
+    "iris_binary_pml": "two species of Fisher's Iris, or all three; 4 features, fewer by PCA",
+    "mnist_binary": "two handwritten digits (3 and 6) or more, by PCA or average pooling",
     "breast_cancer": "malignant and benign tumours; 30 measurements, 8 by PCA",
-    "wine": "two cultivars of wine; 13 measurements, 8 by PCA",
-    "digits": "two of scikit-learn's 8x8 digits (3 and 6), by PCA or average pooling",
+    "wine": "two cultivars of wine, or all three; 13 measurements, 8 by PCA",
+    "digits": "two of scikit-learn's 8x8 digits (3 and 6) or more, by PCA or average pooling",
 }
 """The workloads that have a name, and what each is. A path of a CSV or Parquet file is one too."""
 
@@ -54,24 +54,8 @@ _SUFFIXES = (".csv", ".parquet")
 _TEST_SHARE = 0.2
 _FEWEST_PER_CLASS = 2  # in each part
 _ROUNDING = 1e-9
-_DEFAULT_FEATURES = 8
-
-_GRIDS = {4: (2, 2), 6: (2, 3), 8: (2, 4), 10: (2, 5), 16: (4, 4)}
-"""Rows and columns of the pooling grid, by the number of features."""
-
-_CONSTANT = 1e-14
-"""A column that varies less than this, relative to its values, varies by rounding."""
-
-_SMALLEST = 1e-150
-"""Squares of anything smaller underflow."""
-
-_NO_VARIANCE = 1e-20
-"""A principal component with less of the first one's variance is rounding."""
 
 Indices = npt.NDArray[np.intp]
-Parts = tuple[FloatArray, FloatArray]
-"""Features of the training and the test part, shape (samples, columns) each."""
-
 Samples = Annotated[int, Meta(ge=4, le=10**9)]
 """Two of each class at the least."""
 
@@ -90,8 +74,8 @@ class WorkloadConfig(Config):
         reduction: From images or wide tables to so few features: pca, or pool for the average over
             the fields of a grid laid on an image (the paper's qubit descriptor). None: PCA, except
             for a table whose columns all stay.
-        classes: The first (-1) and the second (+1) class by name; those of a named workload by
-            number too. None: the workload's own two.
+        classes: Two or more by name, those of a named workload by number too; or a number alone:
+            so many, the first ones. None: the workload's own two, or all classes of a file.
         samples: Most training samples, in the proportion of the classes. None: all.
         test_samples: Most test samples. None: all.
         feature_range: Range of the scaled features, in radians.
@@ -111,9 +95,10 @@ class WorkloadConfig(Config):
     name: str = "iris_binary_pml"
     num_features: Annotated[Count | None, about(option="--features")] = None
     reduction: Literal["pca", "pool"] | None = None
-    classes: Annotated[tuple[str, str] | None, Meta(title="the names of two different classes")] = (
-        None
-    )
+    classes: Annotated[
+        tuple[str, ...] | None,
+        Meta(min_length=1, title="the names of two or more different classes, or how many"),
+    ] = None
     samples: Samples | None = None
     test_samples: Samples | None = None
     feature_range: Annotated[
@@ -132,10 +117,8 @@ class WorkloadConfig(Config):
                 f"`{self.name}` is no workload: give one of {', '.join(WORKLOADS)}, or the path of "
                 f"a file that ends in {' or '.join(_SUFFIXES)}"
             )
-        if self.classes is not None and self.classes[0] == self.classes[1]:
-            raise InputError(
-                f"`classes` is {self.classes!r}: give the names of two different classes"
-            )
+        if self.classes is not None:
+            _check_classes(self.classes)
         _check_range(self.feature_range)
         if self.target is not None and self.file is None:
             raise InputError(
@@ -160,16 +143,18 @@ class WorkloadConfig(Config):
 
 @dataclass(frozen=True)
 class Workload:
-    """A binary classification task, ready to be encoded into a circuit.
+    """A classification task, ready to be encoded into a circuit.
 
     Attributes:
         name: What the task is called on the command line and in the records.
         x_train: Training features, shape (samples, features), within `feature_range`.
-        y_train: Training targets, shape (samples,), -1 for the first class and +1 for the second.
+        y_train: Training targets, shape (samples,): of two classes -1 for the first and +1 for the
+            second, of more their numbers, from 0 on.
         x_test: Test features, scaled as the training part was and clipped to its range.
         y_test: Test targets.
-        classes: The names of the first and the second class.
+        classes: The names of the classes, two or more.
         feature_range: Least and greatest value a feature can take, in radians.
+        preprocessing: What made the features, and makes those of new rows; None: not known.
 
     Raises:
         InputError: If the parts do not fit together, or hold no features or targets.
@@ -185,11 +170,17 @@ class Workload:
     y_train: FloatArray
     x_test: FloatArray
     y_test: FloatArray
-    classes: tuple[str, str]
+    classes: tuple[str, ...]
     feature_range: tuple[float, float] = FEATURE_RANGE
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         _check_range(self.feature_range)
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise InputError(
+                f"`classes` of workload `{self.name}` is {self.classes!r}: give two or more "
+                "different names"
+            )
         for part in ("train", "test"):
             for name in (f"x_{part}", f"y_{part}"):
                 object.__setattr__(self, name, _as_floats(self.name, name, getattr(self, name)))
@@ -211,8 +202,10 @@ class Workload:
             raise InputError(f"the {part} part {of} has no features: give one or more")
         if not np.isfinite(features).all():
             raise InputError(f"the {part} features {of} hold NaN or infinite values")
-        if not np.isin(targets, (-1.0, 1.0)).all():
-            raise InputError(f"the {part} targets {of} must each be -1 or +1")
+        if not np.isin(targets, target_values(len(self.classes))).all():
+            count = len(self.classes)
+            expected = "-1 or +1" if count == 2 else f"a whole number from 0 to {count - 1}"
+            raise InputError(f"the {part} targets {of} must each be {expected}")
         low, high = self.feature_range
         slack = _ROUNDING * (high - low)
         if features.min() < low - slack or features.max() > high + slack:
@@ -226,6 +219,16 @@ class Workload:
     def num_features(self) -> int:
         """Features a sample, and so the qubits that encode it."""
         return int(self.x_train.shape[1])
+
+
+def target_values(num_classes: int) -> FloatArray:
+    """The targets of classes: the sign of a score tells two apart, the greatest one of several.
+
+    Example:
+        >>> target_values(2), target_values(3)
+        (array([-1.,  1.]), array([0., 1., 2.]))
+    """
+    return np.array([-1.0, 1.0]) if num_classes == 2 else np.arange(num_classes, dtype=np.float64)
 
 
 def load_workload(config: WorkloadConfig) -> Workload:
@@ -254,65 +257,84 @@ def load_workload(config: WorkloadConfig) -> Workload:
     else:
         raw = read_bundled(config.name)
     classes = _chosen_classes(raw, config)
-    first, second = (raw.class_names.index(name) for name in classes)
-    rows = np.flatnonzero((raw.labels == first) | (raw.labels == second))
-    targets = np.where(raw.labels[rows] == second, 1.0, -1.0)
+    numbers = np.full(len(raw.class_names), -1)
+    numbers[[raw.class_names.index(name) for name in classes]] = np.arange(len(classes))
+    rows = np.flatnonzero(numbers[raw.labels] >= 0)
+    targets = target_values(len(classes))[numbers[raw.labels[rows]]]
     train, test = _split(raw, rows, targets, classes, config)
     x_train, x_test = (
         np.ascontiguousarray(raw.features[rows[part]], dtype=np.float64) for part in (train, test)
     )
-    x_train, x_test = _scale(_reduce(raw, (x_train, x_test), config), config)
+    preprocessing = fit(raw, x_train, config)
     return Workload(
         name=config.title,
-        x_train=x_train,
+        x_train=preprocessing(x_train),
         y_train=targets[train],
-        x_test=x_test,
+        x_test=preprocessing(x_test),
         y_test=targets[test],
         classes=classes,
         feature_range=config.feature_range,
+        preprocessing=preprocessing,
     )
 
 
-def _chosen_classes(raw: RawData, config: WorkloadConfig) -> tuple[str, str]:
-    known = ", ".join(raw.class_names[:10]) + (", ..." if len(raw.class_names) > 10 else "")
+def _check_classes(classes: tuple[str, ...]) -> None:
+    """Raises InputError unless these are different names, or one number of at least 2."""
+    if len(classes) == 1:
+        number = classes[0]
+        is_known = number.isascii() and number.isdigit() and int(number[:9]) > 1
+    else:
+        is_known = len(set(classes)) == len(classes)
+    if not is_known:
+        raise InputError(
+            f"`classes` is {classes!r}: give the names of two or more different classes, or how "
+            "many, 2 or more"
+        )
+
+
+def _chosen_classes(raw: RawData, config: WorkloadConfig) -> tuple[str, ...]:
+    names, title = raw.class_names, config.title
+    known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     if config.classes is None:
-        if raw.default_classes is not None:
-            return raw.default_classes
-        if len(raw.class_names) != 2:
+        if len(names) < 2:
             raise InputError(
-                f"workload `{config.title}` has {len(raw.class_names)} class(es) ({known}), and "
-                f"two are needed: choose two with `classes`, or the class column with `target`"
+                f"workload `{title}` has {len(names)} class ({known}), and two or more are "
+                "needed: give samples of others, or the class column with `target`"
             )
-        return raw.class_names[0], raw.class_names[1]
+        return raw.default_classes or names
+    if len(config.classes) == 1:
+        count = int(config.classes[0])
+        if count > len(names):
+            raise InputError(
+                f"`classes` is {count}, and workload `{title}` has {len(names)} ({known}): give "
+                f"{len(names)} or fewer"
+            )
+        return names[:count]
     # Those of a named workload go by number, too.
-    numbered = {
-        str(i): name for i, name in enumerate(raw.class_names if config.file is None else ())
-    }
-    first, second = (
-        name if name in raw.class_names else numbered.get(name, name) for name in config.classes
-    )
-    for name in (first, second):
-        if name not in raw.class_names:
+    numbered = {str(i): name for i, name in enumerate(names if config.file is None else ())}
+    chosen = tuple(name if name in names else numbered.get(name, name) for name in config.classes)
+    for name in chosen:
+        if name not in names:
             raise InputError(
-                f"`classes` names {name!r}, and workload `{config.title}` has {known}: choose two "
-                "of these"
+                f"`classes` names {name!r}, and workload `{title}` has {known}: choose some of "
+                "these"
             )
-    if first == second:
-        raise InputError(f"`classes` is {config.classes}, the same twice: choose two of {known}")
-    return first, second
+    if len(set(chosen)) < len(chosen):
+        raise InputError(f"`classes` is {config.classes}, one of them twice: choose from {known}")
+    return chosen
 
 
 def _split(
     raw: RawData,
     rows: Indices,
     targets: FloatArray,
-    classes: tuple[str, str],
+    classes: tuple[str, ...],
     config: WorkloadConfig,
 ) -> tuple[Indices, Indices]:
     """Places of the training and the test samples among `rows`."""
 
     def check(part: str, found: FloatArray, least: int) -> None:
-        for name, target in zip(classes, (-1.0, 1.0), strict=True):
+        for name, target in zip(classes, target_values(len(classes)), strict=True):
             count = np.count_nonzero(found == target)
             if count < least:
                 raise InputError(
@@ -324,7 +346,8 @@ def _split(
     if raw.in_test is not None:
         train, test = np.flatnonzero(~raw.in_test[rows]), np.flatnonzero(raw.in_test[rows])
     else:
-        check("data", targets, 2 * _FEWEST_PER_CLASS)  # fewer in all, and nothing can be split
+        # Fewer in all, and nothing can be split: the test part has room for one of each class.
+        check("data", targets, 2 * _FEWEST_PER_CLASS + (len(classes) > 2))
         train, test = sklearn("model_selection", config.title).train_test_split(
             np.arange(len(rows)), test_size=_TEST_SHARE, stratify=targets, random_state=config.seed
         )
@@ -343,123 +366,13 @@ def _thin(part: Indices, targets: FloatArray, most: int | None, seed: tuple[int,
     if most is None or most >= len(part):
         return part
     shuffled = np.random.default_rng(seed).permutation(len(part))
-    second = targets[part[shuffled]] > 0
-    count = round(most * np.count_nonzero(second) / len(part))
-    kept = np.concatenate([shuffled[~second][: most - count], shuffled[second][:count]])
-    thinned: Indices = part[np.sort(kept)]
+    left, kept = most, []
+    values, counts = np.unique(targets[part], return_counts=True)
+    for value, following in zip(values, len(part) - np.cumsum(counts), strict=True):
+        count, left = left, round(most * following / len(part))
+        kept.append(shuffled[targets[part[shuffled]] == value][: count - left])
+    thinned: Indices = part[np.sort(np.concatenate(kept))]
     return thinned
-
-
-def _scale(parts: Parts, config: WorkloadConfig) -> Parts:
-    # The scaler takes a range below 2e-15 for none. A power of 2 changes the unit and no digit.
-    _, powers = np.frexp(np.ptp(parts[0], axis=0))
-    train, test = (np.ldexp(part, -powers) for part in parts)
-    scaler = sklearn("preprocessing", config.title).MinMaxScaler(config.feature_range, clip=True)
-    scaler.fit(train)
-    return scaler.transform(train), scaler.transform(test)
-
-
-def _reduce(raw: RawData, parts: Parts, config: WorkloadConfig) -> Parts:
-    """Reduces both parts to `config.num_features`, by what the training part alone shows.
-
-    Before PCA, columns in different units are each divided by their standard deviation: a unit
-    would otherwise decide what counts. Pixels, and the centimetres of Iris, stay as they are.
-    """
-    columns = len(raw.columns)
-    wanted = config.num_features or min(_DEFAULT_FEATURES, columns)
-    if wanted > columns:
-        raise InputError(
-            f"`num_features` is {wanted}, and workload `{config.title}` has {columns} columns: "
-            f"give {columns} or fewer"
-        )
-    if config.reduction == "pool":
-        return _pool(raw, parts, wanted, config.title)
-    if raw.image_shape is None:
-        _check_constant(config.title, raw.columns, parts[0])
-        if config.reduction is None and wanted == columns:
-            return parts
-    if not raw.one_unit:
-        scale = parts[0].std(axis=0)
-        parts = parts[0] / scale, parts[1] / scale
-    return _pca(parts, wanted, config.title)
-
-
-def pooling_weights(size: int, cells: int) -> FloatArray:
-    """Weights that average `size` pixels in a row to `cells` values; shape (cells, size).
-
-    Cell i averages the pixels from ⌊i·size/cells⌋ to ⌈(i+1)·size/cells⌉, so neighbours share a
-    pixel where the division leaves a remainder. This is torch's `AdaptiveAvgPool2d`, in one
-    dimension.
-
-    Example:
-        >>> pooling_weights(4, 2)
-        array([[0.5, 0.5, 0. , 0. ],
-               [0. , 0. , 0.5, 0.5]])
-    """
-    weights = np.zeros((cells, size))
-    for cell in range(cells):
-        start, stop = cell * size // cells, -(-(cell + 1) * size // cells)
-        weights[cell, start:stop] = 1 / (stop - start)
-    return weights
-
-
-def _pool(raw: RawData, parts: Parts, wanted: int, title: str) -> Parts:
-    if raw.image_shape is None:
-        raise InputError(
-            f"`reduction` is 'pool', and workload `{title}` is a table, not images: give 'pca'"
-        )
-    if wanted not in _GRIDS:
-        raise InputError(
-            f"`num_features` is {wanted}, and pooling gives {', '.join(map(str, _GRIDS))}: give "
-            f"one of these, or reduce by 'pca'"
-        )
-    grid = _GRIDS[wanted]
-    weights = np.kron(
-        *(pooling_weights(*sides) for sides in zip(raw.image_shape, grid, strict=True))
-    )
-    pooled = _mapped(parts, lambda rows: rows @ weights.T)
-    cells = tuple(f"cell {row},{column}" for row, column in np.ndindex(grid))
-    _check_constant(title, cells, pooled[0])
-    return pooled
-
-
-def _check_constant(title: str, columns: tuple[str, ...], train: FloatArray) -> None:
-    """Raises InputError, with their names, if columns of the training part do not vary."""
-    largest = np.abs(train).max(axis=0)
-    constant = np.flatnonzero(np.ptp(train, axis=0) <= np.maximum(_CONSTANT * largest, _SMALLEST))
-    if constant.size:
-        names = ", ".join(f"`{columns[place]}`" for place in constant[:10])
-        more = ", ..." if len(constant) > 10 else ""
-        raise InputError(
-            f"constant columns in workload `{title}`: {names}{more} do not vary over the "
-            f"{len(train)} training samples; drop them, or give more samples"
-        )
-
-
-def _pca(parts: Parts, wanted: int, title: str) -> Parts:
-    train, varying = parts[0], 0
-    pca = sklearn("decomposition", title).PCA(min(wanted, len(train)), svd_solver="full")
-    if np.ptp(train, axis=0).any():
-        variance: FloatArray = pca.fit(train).explained_variance_
-        varying = int(np.count_nonzero(variance > _NO_VARIANCE * variance[0]))
-    if varying < wanted:
-        raise InputError(
-            f"`num_features` is {wanted}, and the {len(train)} training samples of workload "
-            f"`{title}` vary in {varying} directions only: give {max(varying, 1)} or fewer, or "
-            f"more samples"
-        )
-    # scikit-learn makes the largest entry of each component positive, so signs are settled.
-    return _mapped(parts, pca.transform)
-
-
-def _mapped(parts: Parts, map_rows: Callable[[FloatArray], FloatArray]) -> Parts:
-    """Both parts, mapped row by row; equal samples stay equal, whatever BLAS adds up first."""
-
-    def mapped(rows: FloatArray) -> FloatArray:
-        distinct, places = np.unique(rows, axis=0, return_inverse=True)
-        return map_rows(distinct)[places.ravel()]
-
-    return mapped(parts[0]), mapped(parts[1])
 
 
 def _as_floats(workload: str, name: str, values: Any) -> FloatArray:
