@@ -14,8 +14,9 @@ import click
 from .. import __version__
 from ..errors import DistributedEstimatorError, InputError, TrainingStoppedError
 from ._output import printable
+from .costs import costs, predict
 from .estimate import estimate
-from .plan import plan, predict
+from .plan import plan
 from .records import records
 from .report import report
 from .robustness import robustness
@@ -47,7 +48,10 @@ def dest(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for verb in (estimate, plan, predict, records, report, robustness, simulate, study, train):
+for verb in (
+    *(costs, estimate, plan, predict, records, report, robustness),
+    *(simulate, study, train),
+):
     dest.add_command(verb)
 
 
