@@ -89,6 +89,12 @@ def assert_refused(done: Done, message: str, folder: Path | None = None) -> None
     assert not list((folder or Path()).iterdir())
 
 
+@pytest.fixture(autouse=True)
+def brief_searches(monkeypatch: pytest.MonkeyPatch):
+    """Plans that are no result of a search are compared with those of short ones."""
+    monkeypatch.setattr("distributed_estimator.cli._forecast._SECONDS", 0.2)
+
+
 # --- dest
 
 
