@@ -89,6 +89,12 @@ def assert_refused(done: Done, message: str, folder: Path | None = None) -> None
     assert not list((folder or Path()).iterdir())
 
 
+@pytest.fixture(autouse=True)
+def brief_searches(monkeypatch: pytest.MonkeyPatch):
+    """Plans that are no result of a search are compared with those of short ones."""
+    monkeypatch.setattr("distributed_estimator.cli._forecast._SECONDS", 0.2)
+
+
 # --- dest
 
 
@@ -153,36 +159,47 @@ def test_formats_are_told_by_content_whatever_the_name(
     assert done.document["value"] == pytest.approx(exact(chain(), "ZZZZ"), abs=1e-10)
 
 
-def test_a_search_is_compared_with_those_for_other_widths(dest: Callable[..., Done], file: Path):
-    plan = ("plan", file, "--max-qubits", 2, "--precision", 0.05, "--no-draw")
-    found = dest(*plan, "--json").document["alternatives"]
+def test_plans_of_other_widths_stand_side_by_side(dest: Callable[..., Done], file: Path):
+    plan = ("plan", file, "--max-qubits", 2, "--precision", 0.05)
+    document = dest(*plan, "--json").document
+    found = document["alternatives"]
     assert [(each["width"], each["num_cuts"]) for each in found] == [(1, 3), (2, 1), (4, 0)]
     assert found[0]["price"] > found[1]["price"] > found[2]["price"]
-    out = " ".join(dest(*plan).out.split())
-    # Of the chain's one cut CX: Σ s = √2, two ends of 5 operations, 2 fragments: 2 · 2 / 2^(3/4).
-    assert (
-        "2 qubits a fragment, 26784 shots: 23784 for a standard error of 0.01, 3000 for 10" in out
-    )
-    assert "gate cx 1 × 2 × 5" in out
-    # A search knows one precision, and the command another: 23784 / 5².
-    assert "of 0.01, whatever precision is asked for. Shots go" in out
-    assert "inverse square: 951 for 0.05, which" in out
-    assert "precision 0.05: about" in out
-    plain = " ".join(dest(*plan[:4], "--no-draw").out.split())
-    assert "inverse square: 9742 for 0.015625, which" in plain  # 23784 · 0.64²
-    assert "precision 0.015625 (the default): about" in plain
-    shots = " ".join(dest(*plan[:4], "--no-draw", "--shots", 10).out.split())
-    assert "whatever precision is asked for. What a cut" in shots
-    same = " ".join(dest(*plan[:5], 0.01, "--no-draw").out.split())
-    assert "whatever precision is asked for. What a cut" in same
-    # One qubit more, three, would change nothing.
-    assert "2 2 2 1 10 23784 26784 1 3 2 2 1 10 23784 26784 1 4 4 1 0 1 10000 10300 0.385" in out
-    assert "alternatives" not in dest("plan", file, "--label", "AABB", "--json").document
+    assert found[0]["shots_total"] > found[1]["shots_total"] > found[2]["shots_total"]
+    assert [each["option"] for each in found] == ["--max-qubits 1", "this plan", "whole"]
+    assert all(each["fits"] for each in found)
+    # No wider than what was asked for.
+    assert document["verdict"]["least"] == found[1]
+    rows = [line.split() for line in dest(*plan).out.splitlines()]
+    for each in found:
+        shots, this = str(each["shots_total"]), ["this"] * (each["option"] == "this plan")
+        counts = each["width"], each["num_fragments"], each["num_cuts"], each["num_circuits"]
+        assert [*this, *map(str, counts), shots, "yes"] in rows
+    labelled = dest("plan", file, "--label", "ABBB", "--precision", 0.05, "--json").document
+    assert [each["width"] for each in labelled["alternatives"]] == [1, 2, 3, 4]
+    bills = [each["shots_total"] + 300 * each["num_circuits"] for each in labelled["alternatives"]]
+    assert labelled["verdict"]["least"] == labelled["alternatives"][np.argmin(bills[:3])]
+
+
+def test_shots_of_plans_with_many_circuits_are_predicted(dest: Callable[..., Done], tmp_path: Path):
+    circuit = QuantumCircuit(16)
+    circuit.ry(0.4, range(16))
+    for qubit in range(15):
+        circuit.cx(qubit, qubit + 1)
+    path = tmp_path / "chain.qpy"
+    path.write_bytes(as_qpy(circuit))
+    done = dest("plan", path, "--max-qubits", 2, "--precision", 0.1)
+    document = dest("plan", path, "--max-qubits", 2, "--precision", 0.1, "--json").document
+    narrow, own, *_ = document["alternatives"]
+    assert narrow["num_circuits"] > 200
+    factor = narrow["shots"] / own["shots"]
+    assert narrow["shots_total"] == pytest.approx(own["shots_total"] * factor)
+    assert f"~{int(float(format(narrow['shots_total'], '.3g')))}" in done.out
 
 
 def test_the_price_of_other_widths_is_drawn(dest: Callable[..., Done], file: Path, tmp_path: Path):
     picture = tmp_path / "front.svg"
-    plan = ("plan", file, "--shots", 10, "--no-draw", "--front", picture)
+    plan = ("plan", file, "--shots", 10, "--front", picture)
     done = dest(*plan, "--max-qubits", 2)
     assert done.out.splitlines()[-1] == f"front {picture}"
     texts = {text.text for text in ElementTree.parse(picture).iter() if text.text}
@@ -615,10 +632,20 @@ def test_measurements_and_resets_in_a_file(
         return
     value = dest("estimate", path, *options, "--exact", "--json").document["value"]
     assert value == pytest.approx(expected, abs=1e-10)
-    assert "┤ " in dest("plan", path, *options).out
+    assert "┤ " in dest("plan", path, *options, "--draw").out
 
 
 # --- dest plan
+
+
+def test_predict_is_the_old_name_of_costs(dest: Callable[..., Done]):
+    old, new = dest("predict", "--costs", "nowhere"), dest("costs", "--costs", "nowhere")
+    assert old.code == new.code == 2
+    assert old.err.startswith("note: `dest predict` is called `dest costs`")
+    assert old.err.endswith(new.err)
+    shown = dest().out
+    assert "  costs " in shown
+    assert "predict " not in shown.replace("Predict ", "")
 
 
 def test_plan_says_what_estimate_then_runs(dest: Callable[..., Done], file: Path):
@@ -649,8 +676,8 @@ def star(tmp_path: Path) -> Path:
 
 def test_numbers_beyond_reading_are_shortened(dest: Callable[..., Done], star: Path):
     label = ("--label", "A" + "B" * 60)
-    done = dest("plan", star, *label, "--no-draw", "--shots", 10)
-    assert "8.67e+41 circuits" in done.out
+    done = dest("plan", star, *label, "--shots", 10)
+    assert "8.67e+41 a binding" in done.out
     document = dest("plan", star, *label, "--json").document
     assert document["num_circuits"] == pytest.approx(5.0**60)
     assert document["num_cuts"] == 60
@@ -701,10 +728,13 @@ def test_plan_refuses_what_estimate_does(
     assert "of memory, the limit is " in refused.err
     assert "(half of what is free)" in refused.err
     assert refused.err.endswith(remedy)
-    text = dest("plan", *query, "--no-draw")
+    text = dest("plan", *query)
     assert (text.code, text.err) == (0, "")
-    assert text.out.splitlines()[-1].startswith("does not fit: the plan needs ")
-    assert text.out.endswith(remedy)
+    way = "whole" if label is None else "cut"
+    assert text.out.splitlines()[0].split() == f"Verdict does not fit here, {way}".split()
+    words = " ".join(text.out.split())
+    assert "Why the plan needs " in words
+    assert " ".join(remedy.split()) in words
     document = dest("plan", *query, "--json").document
     assert not document["fits"]
     assert document["refusal"].endswith(remedy.strip())
@@ -734,11 +764,10 @@ def test_plan_says_that_a_plan_fits(dest: Callable[..., Done], file: Path):
     assert document["fits"]
     assert document["refusal"] is None
     assert 0 < document["memory_bytes"] < document["memory_limit_bytes"]
-    last = dest("plan", *query, "--no-draw").out.splitlines()[-1]
-    assert re.fullmatch(
-        r"fits: takes [0-9.]+ KiB of memory, the limit is [0-9.]+ .iB \(half of what is free\)",
-        last,
-    )
+    first, _, memory, *_ = dest("plan", *query).out.splitlines()
+    assert first.split() == ["Verdict", "fits", "here,", "cut"]
+    size = r"[0-9.]+ .iB"
+    assert re.fullmatch(rf"Memory +{size} of at most {size}, half of what is free *", memory)
 
 
 @pytest.mark.parametrize("precision", [(), ("--precision", 0.1), ("--precision", 0.01)])
@@ -751,10 +780,11 @@ def test_plan_says_what_a_precision_takes(
     price = plan["price"]
     assert price["circuits"] == plan["num_circuits"] == 10
     assert 0 < price["optimal"] <= price["neyman"] <= price["uniform"]
-    out = dest("plan", *query, "--no-draw").out
+    out = " ".join(dest("plan", *query).out.split())
     named = f"{precision[1]:g}" if precision else "0.015625 (the default)"
-    assert f"precision {named}: about so many shots in all: " in out
-    assert f"optimal {price['optimal']}, " in out
+    assert f"Shots about {price['optimal']} for a precision of {named} Circuits 10 a" in out
+    totals = ", ".join(f"{name} {price[name]}" for name in ("optimal", "neyman", "uniform"))
+    assert f"Allocation {totals} Least bill" in out
     record = dest("estimate", *query, "--json").document["record"]
     assert 0.5 <= record["shots_total"] / price["optimal"] <= 2  # other draws of the pilot
 
@@ -779,8 +809,9 @@ def test_plan_of_a_hub_whose_settings_are_drawn(dest: Callable[..., Done], tmp_p
     assert plan["fits"]
     assert plan["price"]["neyman"] is plan["price"]["uniform"] is None
     assert 0 < plan["price"]["circuits"] <= plan["price"]["optimal"] < plan["num_circuits"]
-    out = dest("plan", path, *options, "--no-draw").out
-    assert f"drawn at random: {plan['price']['circuits']} circuits at most" in out
+    out = dest("plan", path, *options).out
+    assert f"{plan['price']['circuits']} a binding" in out
+    assert "drawn at random" in out
 
 
 @pytest.mark.parametrize("verb", ["estimate", "plan"])
@@ -797,25 +828,65 @@ def test_precisions_that_nothing_meets_and_angles_that_are_none(
     assert_refused(done, "the gate angle `asin(x)` is not a finite real number")
 
 
-def test_plan_text_has_tables_and_a_drawing_with_the_cuts(
-    dest: Callable[..., Done], file: Path, monkeypatch: pytest.MonkeyPatch
+def test_plan_is_drawn_where_that_is_asked_for(dest: Callable[..., Done], file: Path):
+    query = ("plan", file, "--label", "AABC", "--shots", 100)
+    out = dest(*query).out
+    for word in ("Fragments", "Cuts", "0-1", "3 fragments of at most 2", "2 cuts", "100 a circuit"):
+        assert word in out, word
+    assert "✂" not in out
+    assert "✂" not in dest(*query, "--figure", file.with_suffix(".svg")).out
+    drawn = dest(*query, "--draw").out
+    assert "✂0 cx" in drawn
+    assert "✂1" in drawn
+
+
+def full(layers: int) -> QuantumCircuit:
+    circuit = QuantumCircuit(20)
+    for _ in range(layers):
+        circuit.ry(0.4, range(20))
+        for first in range(20):
+            for second in range(first + 1, 20):
+                circuit.cx(first, second)
+    return circuit
+
+
+def ring(qubits: int) -> QuantumCircuit:
+    circuit = QuantumCircuit(qubits)
+    circuit.h(range(qubits))
+    for qubit in range(qubits):
+        circuit.rzz(0.7, qubit, (qubit + 1) % qubits)
+    circuit.rx(0.9, range(qubits))
+    return circuit
+
+
+LENGTHY = {
+    "all to all": (full(1), ("--label", "A" * 10 + "B" * 10)),
+    "whole": (full(1), ()),
+    "GHZ": (chain(30), ("--max-qubits", 2)),
+    "ring": (ring(12), ("--label", "AAABBBCCCDDD")),
+}
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("name", LENGTHY)
+def test_the_verdict_comes_first_and_no_table_is_long(
+    name: str,
+    columns: int,
+    dest: Callable[..., Done],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    done = dest("plan", file, "--label", "AABC", "--shots", 100)
-    for word in ("Fragments", "Cuts", "0-1", "3 fragments of at most 2", "2 cuts", "✂0 cx", "✂1"):
-        assert word in done.out, word
-    assert "sampling overhead 81" in done.out
-    assert "100 shots a circuit" in done.out
-    assert "✂" not in dest("plan", file, "--label", "AABC", "--no-draw").out
-    assert "✂" not in dest("plan", file, "--label", "AAAA").out
-    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN", 2)
-    assert "✂" not in dest("plan", file, "--label", "AABB").out
-    assert "✂" in dest("plan", file, "--label", "AABB", "--draw").out
-    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN", 500)
-    query = ("plan", file, "--label", "AABB", "--figure", file.with_suffix(".svg"))
-    assert "✂" not in dest(*query).out
-    assert "✂" in dest(*query, "--draw").out
-    monkeypatch.setattr("distributed_estimator.cli.plan.MAX_DRAWN_QUBITS", 3)
-    assert "✂" not in dest("plan", file, "--label", "AABB").out
+    monkeypatch.setenv("COLUMNS", str(columns))
+    circuit, options = LENGTHY[name]
+    path = tmp_path / "circuit.qpy"
+    path.write_bytes(as_qpy(circuit))
+    lines = dest("plan", path, *options, "--shots", 100).out.splitlines()
+    assert max(map(len, lines)) <= columns
+    first = [line.split()[0] for line in lines[: 12 if columns >= 80 else 16] if line.split()]
+    for word in ("Verdict", "Circuit", "Shots", "Circuits", "Least", "Seconds"):
+        assert word in first
+    tables = "\n".join(line.strip() for line in lines).split("\n\n")
+    assert max(len(table.splitlines()) for table in tables) <= 25
 
 
 def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):
@@ -824,7 +895,7 @@ def test_plan_draws_wire_cuts(dest: Callable[..., Done], tmp_path: Path):
         circuit.ry(0.3, first)
         circuit.cx(first, second)
     (tmp_path / "circuit.qpy").write_bytes(as_qpy(circuit))
-    done = dest("plan", tmp_path / "circuit.qpy", "--max-qubits", 3)
+    done = dest("plan", tmp_path / "circuit.qpy", "--max-qubits", 3, "--draw")
     assert "wire" in done.out
     assert "✂0 cut_wire" in done.out
     value = dest("estimate", tmp_path / "circuit.qpy", "--max-qubits", 3, "--exact", "--json")
@@ -838,7 +909,7 @@ def test_plan_cuts_by_number(dest: Callable[..., Done], tmp_path: Path):
         circuit.cx(qubit, (qubit + 1) % 4)
     (tmp_path / "ring.qpy").write_bytes(as_qpy(circuit))
     query = (tmp_path / "ring.qpy", "--cut-at", "7")
-    done = dest("plan", *query, "--shots", 10)
+    done = dest("plan", *query, "--shots", 10, "--draw")
     assert "✂0 cx" in done.out
     document = dest("plan", *query, "--json").document
     assert (document["num_cuts"], document["num_circuits"]) == (1, 25)
@@ -868,7 +939,7 @@ def test_names_in_a_file_do_not_reach_the_terminal_raw(dest: Callable[..., Done]
     circuit.append(gate, [0, 1])
     (tmp_path / "circuit.qpy").write_bytes(as_qpy(circuit))
     for options in ([], ["--label", "AB"]):
-        done = dest("plan", tmp_path / "circuit.qpy", *options)
+        done = dest("plan", tmp_path / "circuit.qpy", *options, "--draw")
         assert "\x1b" not in done.out + done.err
 
 
@@ -1103,7 +1174,9 @@ def test_an_empty_path_is_refused(
     dest: Callable[..., Done], words: tuple[str, ...], parameter: click.Parameter
 ):
     option = isinstance(parameter, click.Option)
-    needed = {"predict": ["x.qasm"], "study run": ["paper"]}.get(" ".join(words), ["."])
+    needed = {"predict": ["x.qasm"], "costs": ["x.qasm"], "study run": ["paper"]}.get(
+        " ".join(words), ["."]
+    )
     given = [*(needed if option else []), *([parameter.opts[0]] if option else []), ""]
     assert_refused(dest(*words, *given), "it is empty: name a file or folder (`.` is the", Path())
 
@@ -1113,7 +1186,7 @@ def test_paths_of_all_verbs_are_checked():
     assert known >= {
         *{("estimate", name) for name in ("file", "trace", "journal")},
         *{("train", name) for name in ("out", "resume", "data_dir")},
-        *{("predict", name) for name in ("file", "costs", "target")},
+        *{("costs", name) for name in ("file", "sources", "target")},
         *{(verb, "folder") for verb in ("report", "robustness")},
         *{(verb, "out") for verb in ("report", "robustness")},
         *{("plan", "file"), ("records", "path"), ("simulate", "records")},
@@ -1124,7 +1197,7 @@ def test_paths_of_all_verbs_are_checked():
 
 FILES = (
     ("report", "{run}", "--out"),
-    ("predict", "--costs", "{run}", "--fit"),
+    ("costs", "--costs", "{run}", "--fit"),
     ("robustness", "{run}", "--out"),
     ("estimate", "{circuit}", "--journal"),
 )

@@ -69,14 +69,18 @@ def test_plan_compares_whole_and_cut(dest: Callable[..., Done], file: Path) -> N
         assert len(found) == 6
         assert found["cut", "readout"]["bias"] < found["cut",]["bias"]
         best = min(each["outlooks"], key=lambda own: own["error"])
-        assert each["recommended"] == {name: best[name] for name in ("way", "mitigated")}
+        assert each["recommended"] == {name: best[name] for name in ("way", "mitigated", "error")}
+    one = min(document["noise"], key=lambda own: own["recommended"]["error"])
+    assert document["recommended"] == {"device": one["device"], **one["recommended"]}
     assert "noise" not in dest(*query, "--json").document
-    out = " ".join(dest(*query, *devices, "--no-draw").out.split())
-    best = document["noise"][0]["recommended"]
-    what = f", mitigate {' and '.join(best['mitigated'])}" if best["mitigated"] else ""
-    way = "cut" if best["way"] == "cut" else "do not cut"
-    assert f"Recommended on fake_manila: {way}{what} (" in out
-    assert "Transpiled to fake_jakarta" in out
+    out = " ".join(dest(*query, *devices).out.split())
+    best = document["recommended"]
+    mitigated = ", ".join(best["mitigated"]) or "nothing"
+    text = f"{best['device']}, {best['way']}; mitigate {mitigated}; error about"
+    assert f"Run on {text}" in out
+    assert out.count("Recommended: ") == out.count(f"Recommended: {text}") == 1
+    for name in ("fake_manila", "fake_jakarta"):
+        assert f"Transpiled to {name}" in out
 
 
 def test_plan_of_a_circuit_that_the_device_cannot_hold(
@@ -89,8 +93,9 @@ def test_plan_of_a_circuit_that_the_device_cannot_hold(
     path = tmp_path / "six.qasm"
     path.write_text(qasm2.dumps(circuit), "utf-8")
     query = ("plan", path, "--backend", "fake_manila")
-    out = dest(*query, "--max-qubits", 3, "--no-draw").out
-    assert "(whole it does not fit)" in out
+    noise = dest(*query, "--max-qubits", 3, "--json").document["noise"][0]
+    assert noise["whole"] is None
+    assert {own["way"] for own in noise["outlooks"]} == {"cut"}
     assert "fragment has 6 qubits, and the device 5" in refused(dest(*query))
 
 
@@ -120,10 +125,10 @@ def test_fragments_are_shared_by_several_devices(dest: Callable[..., Done], file
     assert document["backends"] == ["fake_manila", "fake_lima"]
     for name in document["backends"]:
         assert name in document["record"]["backend"]
-    shares = document["shares"]
-    assert [own["backend"] for own in shares] == ["fake_manila", "fake_lima"]
-    assert sum(own["shots"] for own in shares) == document["record"]["shots_total"]
-    assert sorted(own["tasks"] for own in shares) == [1, 1]
+    devices_used = document["devices"]
+    assert sorted(fragment for own in devices_used for fragment in own["fragments"]) == [0, 1]
+    assert sum(own["shots"] for own in devices_used) == document["record"]["shots_total"]
+    assert [own["jobs"] for own in devices_used] == [1, 1]
     assert "\non fake_manila, fake_lima\n" in dest(*query, *devices).out
 
 

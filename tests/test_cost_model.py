@@ -38,9 +38,9 @@ from distributed_estimator.analysis.costs import (
     widest_fragment,
     write_model,
 )
+from distributed_estimator.cli._forecast import Forecast, features_of
 from distributed_estimator.cli._query import read_query
 from distributed_estimator.cli.main import main
-from distributed_estimator.cli.plan import Forecast, features_of
 from distributed_estimator.errors import InputError, RecordError
 from distributed_estimator.records import (
     CircuitInfo,
@@ -514,9 +514,9 @@ def log(tmp_path: Path) -> Path:
         {"label": "AABB"},
         {"label": "ABCD"},
         {"label": "ABCD", "basis": "minimal"},
-        {"label": "ABAB", "observable": "ZZZZ + 0.5*XXXX"},
-        {"label": "AABC", "observable": "ZIII"},  # fragments that nothing is measured of
-        {"label": "AABB", "observable": "IIIZ"},  # one that cannot reach the observable
+        {"label": "ABAB", "observable": ("ZZZZ + 0.5*XXXX",)},
+        {"label": "AABC", "observable": ("ZIII",)},  # fragments that nothing is measured of
+        {"label": "AABB", "observable": ("IIIZ",)},  # one that cannot reach the observable
         {"label": "AABB", "shots": None, "exact": True},
         {"max_qubits": 2},
         {"label": "ABAA"},  # three fragments, two of them with one label
@@ -530,7 +530,7 @@ def test_a_plan_has_the_features_that_its_record_then_has(
     asked |= dict.fromkeys(("observable", "label", "max_qubits", "precision"))
     asked |= {"seed": 7, "workers": 2}
     query = read_query(file=circuit, **asked | changes)
-    planned = features_of(query, Forecast.of(query))
+    planned = features_of(Forecast.of(query))
     with DistributedEstimator(
         cuts=query.settings.cuts,
         workers=2,
@@ -562,20 +562,20 @@ def test_plan_says_what_a_query_costs(dest: Callable[..., Done], circuit: Path, 
     assert "costs" not in dest("plan", circuit, "--json").document
 
 
-def test_predict_fits_validates_and_predicts(
+def test_costs_fits_validates_and_predicts(
     dest: Callable[..., Done], circuit: Path, log: Path, tmp_path: Path
 ):
     model = tmp_path / "model.json"
-    done = dest("predict", "--costs", log, "--fit", model, "--validate")
+    done = dest("costs", "--costs", log, "--fit", model, "--validate")
     assert done.code == 0, done.err
     assert "Errors, each of 40 configurations held out" in done.out
     query = (circuit, "--label", "AABB", "--shots", 256, "--workers", 2, "--json")
-    fitted, read = (dest("predict", *query, "--costs", path).document for path in (log, model))
+    fitted, read = (dest("costs", *query, "--costs", path).document for path in (log, model))
     assert fitted == read
     assert fitted["validation"][0]["median_error"]["total"] < 0.15
     (planned,) = dest("plan", *query, "--costs", model).document["costs"]
     assert fitted["predictions"] == [planned]
-    wider = dest("predict", *query, "--costs", log, "--level", 0.95).document
+    wider = dest("costs", *query, "--costs", log, "--level", 0.95).document
     assert wider["level"] == 0.95
     assert wider["predictions"][0]["costs"]["total"]["high"] > planned["costs"]["total"]["high"]
 
@@ -583,21 +583,21 @@ def test_predict_fits_validates_and_predicts(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict"], "Missing option '--costs'"),
-        (["predict", "--costs", "LOG"], "give a FILE with a circuit to predict its cost, `--fit"),
-        (["predict", "--costs", "LOG", "--validate", "--shots", 5], "give a FILE with a circuit"),
-        (["predict", "--costs", "LOG", "--validate", "--seed", 5], "leave out the options of a qu"),
+        (["costs"], "Missing option '--costs'"),
+        (["costs", "--costs", "LOG"], "give a FILE with a circuit to predict its cost, `--fit"),
+        (["costs", "--costs", "LOG", "--validate", "--shots", 5], "give a FILE with a circuit"),
+        (["costs", "--costs", "LOG", "--validate", "--seed", 5], "leave out the options of a qu"),
         (["plan", "CIRCUIT", "--exact", "--costs", "LOG"], "nothing is known of the cost of exact"),
         (["plan", "CIRCUIT", "--exact", "--costs", "missing"], "`missing` does not exist"),
-        (["predict", "--costs", "CIRCUIT", "--validate"], "line 1 is unreadable"),
-        (["predict", "--costs", "LOG", "--validate", "--level", 2], "`--level` is 2.0: give a"),
+        (["costs", "--costs", "CIRCUIT", "--validate"], "line 1 is unreadable"),
+        (["costs", "--costs", "LOG", "--validate", "--level", 2], "`--level` is 2.0: give a"),
         (
-            ["predict", "--costs", "LOG", "--validate", "--level", 0.99],
+            ["costs", "--costs", "LOG", "--validate", "--level", 0.99],
             "99 different configurations",
         ),
-        (["predict", "--costs", "LOG", "--fit", "no/model.json"], "cannot write `no/model.json`"),
+        (["costs", "--costs", "LOG", "--fit", "no/model.json"], "cannot write `no/model.json`"),
         (
-            ["predict", "--costs", GOLDEN, "--validate", "--level", 0.5],
+            ["costs", "--costs", GOLDEN, "--validate", "--level", 0.5],
             "was fitted for 0.9: give the records",
         ),
     ],
@@ -620,7 +620,7 @@ def test_names_in_records_do_not_steer_the_terminal(
     few = [replace(record, pool="\x1b]0;title\x07") for record in lawful(2, seed=24)]
     log = write_records(tmp_path / "log.jsonl", [*records, *few])
     query = (circuit, "--label", "AABB", "--shots", 256, "--costs", log)
-    for done in (dest("plan", *query), dest("predict", *query, "--validate")):
+    for done in (dest("plan", *query), dest("costs", *query, "--validate")):
         assert done.code == 0
         assert "red" in done.out
         assert "\x1b" not in done.out + done.err
@@ -690,10 +690,10 @@ def test_features_of_a_hub_whose_settings_are_drawn(tmp_path: Path, allocation: 
     query = read_query(file=path, **asked)
     forecast = Forecast.of(query)
     if allocation == "optimal":
-        features = features_of(query, forecast)
+        features = features_of(forecast)
         assert forecast.price is not None
         assert features.num_subexperiments == forecast.price.circuits < forecast.num_circuits
         assert features.shots >= 1
     else:
         with pytest.raises(InputError, match="what a precision takes is not known"):
-            features_of(query, forecast)
+            features_of(forecast)

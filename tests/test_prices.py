@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
-from qiskit.circuit.library import real_amplitudes
+from qiskit.circuit.library import efficient_su2, real_amplitudes
 from qiskit.primitives import BaseSamplerV2, StatevectorSampler
 
-from distributed_estimator import DistributedEstimator, EstimatorOptions, FragmentGradient
+from distributed_estimator import (
+    AutoCut,
+    DistributedEstimator,
+    EstimatorOptions,
+    FragmentGradient,
+)
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import InputError, PrecisionWarning
 from distributed_estimator.execution import LargestInfluenceFirst, Policy
@@ -80,6 +85,75 @@ def test_dear_circuits_are_left_out_and_values_stay_unbiased():
     z = (dear.data.evs - exact(POINT)) / dear.data.stds
     assert abs(z.mean()) < 5 / np.sqrt(120)
     assert (dear.data.stds <= 0.05).all()
+
+
+def layers(qubits, pairs, angle, reps=1):
+    """RY on every qubit at random, and RZZ on pairs, in turns."""
+    rng, circuit = np.random.default_rng(qubits + len(pairs)), QuantumCircuit(qubits)
+    for layer in range(reps + 1):
+        for qubit in range(qubits):
+            circuit.ry(rng.uniform(-np.pi, np.pi), qubit)
+        for one, other in pairs if layer < reps else []:
+            circuit.rzz(angle, one, other)
+    return circuit
+
+
+def bound(ansatz):
+    values = np.random.default_rng(2).uniform(-np.pi, np.pi, ansatz.num_parameters)
+    return ansatz.assign_parameters(values)
+
+
+def ghz(qubits):
+    circuit = QuantumCircuit(qubits)
+    circuit.h(0)
+    for qubit in range(qubits - 1):
+        circuit.cx(qubit, qubit + 1)
+    return circuit
+
+
+def chain_of(qubits):
+    return [(qubit, qubit + 1) for qubit in range(qubits - 1)]
+
+
+TREE = [(0, 1), (0, 2), (1, 3), (1, 4), (2, 5), (2, 6)]
+PRICED = {
+    "chain of 8": (layers(8, chain_of(8), np.pi / 2), 3),
+    "chain of 10": (layers(10, chain_of(10), np.pi / 2), 3),
+    "weak chain": (layers(8, chain_of(8), 0.3), 4),
+    "two weak layers": (layers(6, chain_of(6), 0.3, 2), 3),
+    "two layers": (layers(6, chain_of(6), 1.0, 2), 3),
+    "ring of 6": (layers(6, [*chain_of(6), (5, 0)], 0.7), 3),
+    "ring of 8": (layers(8, [*chain_of(8), (7, 0)], np.pi / 2), 4),
+    "star": (layers(7, [(0, qubit) for qubit in range(1, 7)], np.pi / 2), 4),
+    "tree": (layers(7, TREE, np.pi / 2), 3),
+    "ladder": (layers(8, [(0, 1), (2, 3), (4, 5), (6, 7), (1, 3), (3, 5), (5, 7)], 0.8), 4),
+    "GHZ of 6": (ghz(6), 2),
+    "GHZ of 12": (ghz(12), 5),
+    "amplitudes of 4": (bound(real_amplitudes(4, "linear", reps=2)), 2),
+    "amplitudes of 6": (bound(real_amplitudes(6, "linear", reps=1)), 3),
+    "amplitudes of 8": (bound(real_amplitudes(8, "linear", reps=1)), 4),
+    "amplitudes of 12": (bound(real_amplitudes(12, "linear", reps=1)), 4),
+    "two layers of 8": (bound(real_amplitudes(8, "linear", reps=2)), 5),
+    "all to all": (bound(real_amplitudes(5, "full", reps=1)), 3),
+    "SU2 of 6": (bound(efficient_su2(6, entanglement="linear", reps=1)), 3),
+    "SU2 in a ring": (bound(efficient_su2(6, entanglement="circular", reps=1)), 3),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", PRICED)
+def test_prices_are_what_runs_spend_on_many_circuits(name):
+    """Within 30 % of the mean of six runs, each of which differs by about a fifth."""
+    circuit, width = PRICED[name]
+    pub, cuts = (circuit, "Z" * circuit.num_qubits), AutoCut(width)
+    price = DistributedEstimator(cuts).price([pub], precision=0.02)
+    spent = []
+    for seed in range(6):
+        with DistributedEstimator(cuts, options=EstimatorOptions(seed=seed)) as chosen:
+            result = chosen.run([pub], precision=0.02).result()[0]
+        spent.append(result.metadata["shots_total"])
+    assert price.circuits >= result.metadata["num_circuits"]
+    assert price.optimal == pytest.approx(np.mean(spent), rel=0.3)
 
 
 # --- pilots of earlier runs

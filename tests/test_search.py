@@ -285,9 +285,12 @@ def test_no_contraction_is_looked_for_where_circuits_and_shots_cost_too_much(mon
 def test_a_partitioner_that_fails_is_done_without(broken, monkeypatch, caplog):
     monkeypatch.setattr(partition, "_METIS", broken)
     circuit = real_amplitudes(8, "circular", reps=2)
-    plan = CutPlan.build(circuit, AutoCut(4, seconds=1))
+    with caplog.at_level("INFO"):
+        plan = CutPlan.build(circuit, AutoCut(4, seconds=1))
     assert max(widths(plan)) <= 4
-    assert "searched for without METIS, which failed" in caplog.text
+    (record,) = (r for r in caplog.records if "searched for without METIS" in r.message)
+    # That a short search leaves it no time is to be expected.
+    assert record.levelname == ("INFO" if "sleep" in broken else "WARNING")
     assert broken not in caplog.text
 
 

@@ -76,4 +76,4 @@ def test_a_training_takes_compilers_and_statistics_with_what_needs_them_only(
 def test_the_help_has_the_first_line_of_each_verb(name: str) -> None:
     command = dest.get_command(click.Context(dest), name)
     assert command is not None
-    assert VERBS[name][1] == command.get_short_help_str(limit=200)
+    assert VERBS[name] == command.get_short_help_str(limit=200)

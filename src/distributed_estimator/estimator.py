@@ -7,7 +7,6 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from threading import Event
@@ -35,12 +34,12 @@ from .checks import (
     is_number,
 )
 from .cutting import CutPlan, Cuts, SettingBasis, check_cuts
-from .errors import BackendError, InputError, PlanTooLargeError, PoolError, RunCancelledError
+from .errors import InputError, PoolError, RunCancelledError
 from .execution import Conditions, Journal, Policy, Pool, Stop, Stragglers, make_pool
 from .forks import Lock, register
-from .pipeline import Evaluation, Pipeline, Prepared, Price, Request
+from .pipeline import Evaluation, Pipeline, Price, Request
 from .probabilities import Probabilities, batch_of_outcomes, read_qubits
-from .pubs import Pub, merge, read_pubs
+from .pubs import Batch, Pub, merge, read_pubs
 from .records import RecordWriter, new_run_id
 from .records.files import writer_of
 from .results import EstimatorPubResult, EstimatorResult, brief
@@ -58,15 +57,13 @@ from .views import Shown, changed, changes, counted
 
 if TYPE_CHECKING:
     from .backends.noise import NoisePrice
+    from .pipeline.forecasts import Simulator
 
 AnyBackend: TypeAlias = BaseSamplerV2 | Backend | BackendV2
 """What `backend` may be, or a list of it may hold."""
 
 _JOBS_AT_A_TIME = 32
 _BRIEF = 0.005  # seconds
-_NOISE_PRECISION = 0.01
-_SIMULATED = 20
-"""Qubits of a fragment up to which what noise costs is told from a simulation without it."""
 _ALREADY_CLOSED = "the estimator is closed: make a new one"
 _CLOSED = (
     "the estimator was closed before the run was complete: ask for its result inside the `with` "
@@ -449,8 +446,11 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
     ) -> Price:
         """What a run would take to meet a precision, before anything of it runs.
 
-        Fragments are simulated here, without noise, to see how their outcomes scatter; the backend
-        is not asked.
+        Fragments are simulated here to see how their outcomes scatter; the backend is not asked.
+        They have no noise, but where the options have a `mitigation`: then with the errors of gates
+        and readout that the device reports (its `Target`; of several devices, the first that is
+        wide enough), as the weights that undo these take more shots, and every noise factor takes
+        its own. What a calibration of the readout takes comes on top, once a device.
 
         Args:
             pubs: As for `run`.
@@ -480,32 +480,43 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
         ]
         if any(accuracy.exact for accuracy in accuracies):
             raise InputError("`precision` is 0, which takes no shots: give a positive one")
-        simulated = Pipeline(
-            self.cuts,
-            StatevectorBackend(self.options.memory_limit),
-            self.pipeline.pool,
-            Conditions(),
-            basis=self.options.setting_basis,
-            memory_limit=self.options.memory_limit,
-        )
-        requests = (request for _, request in _requests(read, accuracies, "price"))
+        requests = [request for _, request in _requests(read, accuracies, "price")]
         if independent:
-            requests = (_apart(request) for request in requests)
-        found = (simulated.price(request) for request in requests)
+            requests = [_apart(request) for request in requests]
+        simulator = self._simulator(self.cuts)
+        found = (self._simulated(simulator, request.batch).price(request) for request in requests)
         return sum(found, Price(0, 0, 0, 0, 0.0))
 
-    def noise(self, pub: EstimatorPubLike, device: Any, *, shots: int = 100_000) -> NoisePrice:
+    def _simulator(self, cuts: Cuts) -> Simulator:
+        from .pipeline.forecasts import Simulator
+
+        options = self.options
+        return Simulator(cuts, self.pipeline.pool, options.setting_basis, options.memory_limit)
+
+    def _simulated(self, simulator: Simulator, batch: Batch) -> Pipeline:
+        """What simulates a batch, with the errors that devices report where these are mitigated."""
+        mitigation = self.options.mitigation
+        if mitigation is None:
+            return simulator.noiseless
+        from .backends.forecast import forecasts_on
+
+        forecasts = forecasts_on(self.pipeline.backend, simulator.prepared(batch).experiments)
+        return simulator.noisy(batch, forecasts, mitigation)
+
+    def noise(self, pub: EstimatorPubLike, device: Any, *, shots: int | None = None) -> NoisePrice:
         """What a device's noise is expected to cost, whole and cut, before anything runs.
 
         Errors are those that the device reports of its gates and its readout; see
         `distributed_estimator.backends.noise` for what follows, and what is left out. Fragments of
-        up to 20 qubits are simulated here, for the size of the value and the spread of outcomes;
-        of others the largest value and spread are taken that the observable may have.
+        up to 20 qubits are simulated here with these errors, for the size of the value and for the
+        standard error that so many shots leave, pilots included; of others the largest value and
+        spread are taken that the observable may have.
 
         Args:
             pub: A PUB as for `run`; of several values the largest counts.
             device: A Qiskit backend, or a `Target`.
-            shots: Shots of each way, in all.
+            shots: Shots of each way, in all. None: as many as the cut circuit takes by the options:
+                by `shots`, by `shots_total`, or to meet the precision.
 
         Raises:
             BackendError: A fragment is wider than the device, or cannot be transpiled to it.
@@ -523,49 +534,19 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
             >>> found.whole is None, found.cut.qubits, 0 < found.cut.infidelity < 0.2
             (True, 2, True)
         """
-        from .backends import noise
+        from .backends.noise import target_of, without_marks
+        from .pipeline.forecasts import forecast_noise
 
-        target = noise.target_of(device)
-        total = check_whole("shots", from_numpy(shots))
-        (read,) = read_pubs([pub], _NOISE_PRECISION)
-        uncut = replace(read, circuit=noise.without_marks(read.circuit))
-        own, spread, value = self._foretold(self.cuts, read)
-        same, uncut_spread, _ = self._foretold("A" * read.circuit.num_qubits, uncut)
-        whole: noise.CircuitNoise | None = None
-        with suppress(BackendError):  # it does not fit
-            parts = [noise.fragment_noise(each, target) for each in same.experiments]
-            whole = noise.CircuitNoise.of_all(parts)
-        return noise.noise_price(
-            whole,
-            [noise.fragment_noise(each, target) for each in own.experiments],
-            shots=total,
-            value=value,
-            spreads=(uncut_spread, spread),
-        )
-
-    def _foretold(self, cuts: Cuts, pub: Pub) -> tuple[Prepared, float, float]:
-        """A plan, variance times shots of its values, and their size, without noise."""
-        options = EstimatorOptions(
-            seed=self.options.seed,
-            setting_basis=self.options.setting_basis,
-            memory_limit=self.options.memory_limit,
-        )
-        with DistributedEstimator(cuts, workers=self.workers, options=options) as simulated:
-            batch = merge([pub])
-            observables = batch.observables
-            prepared, _ = simulated.pipeline.preparation.prepare(batch.circuit, observables)
-            if prepared.max_qubits <= _SIMULATED:
-                asked = pub.circuit, pub.observables, pub.values
-                try:
-                    price = simulated.price([asked], precision=_NOISE_PRECISION)
-                    exact = simulated.run([asked], precision=0).result()[0].data.evs
-                    spread = price.optimal * _NOISE_PRECISION**2
-                    return prepared, spread, float(np.abs(exact).max(initial=0.0))
-                except PlanTooLargeError:
-                    pass
-        query, _, weights = observables.entries(batch.observable)
-        norm = float(np.bincount(query, np.abs(weights), 1).max())
-        return prepared, prepared.plan.sampling_overhead * norm**2, norm
+        target = target_of(device)
+        total = None if shots is None else check_whole("shots", from_numpy(shots))
+        (read,) = read_pubs([pub], None)
+        accuracy = self.accuracy(read.precision)
+        if accuracy.exact and total is None:
+            raise InputError("`precision` is 0, which takes no shots: give `shots`")
+        uncut = replace(read, circuit=without_marks(read.circuit))
+        whole = self._simulator("A" * read.circuit.num_qubits), merge([uncut])
+        cut = self._simulator(self.cuts), merge([read])
+        return forecast_noise(whole, cut, target, accuracy, total)
 
     def probabilities(
         self,

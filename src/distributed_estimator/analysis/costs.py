@@ -748,8 +748,7 @@ def read_model(path: Path) -> CostModel:
             return msgspec.convert(data, CostModel)
     except (ValueError, RecursionError) as error:  # no JSON, or not of the declared types
         raise RecordError(
-            f"`{path}` is no cost model that can be read ({error}): fit one with `dest predict "
-            "--fit`"
+            f"`{path}` is no cost model that can be read ({error}): fit one with `dest costs --fit`"
         ) from error
     raise RecordError(
         f"the schema version of `{path}` is {version} and this release reads up to "

@@ -24,18 +24,15 @@ import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import SwapGate
 from qiskit.transpiler import Target
-from qiskit.transpiler.exceptions import TranspilerError
 
 from ..checks import described
-from ..errors import BackendError, InputError
-from ..subexperiments import FragmentExperiment, Mitigation, SettingFamily, Zne, extrapolated
-from .templates import make_template
+from ..errors import InputError
+from ..subexperiments import Mitigation, Zne, extrapolated
 
 Way = Literal["whole", "cut"]
 
 READOUT = Mitigation(readout=True)
 BOTH = Mitigation(readout=True, zne=Zne())
-_MOST_SETTINGS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def circuit_noise(
         if item.operation.name in ("barrier", "delay"):
             continue
         used.update(places)
-        error = _error(target, item.operation.name, places)
+        error = error_of(target, item.operation.name, places)
         if item.operation.name == "measure":
             bits.append(error)
             part = (measured or {}).get(circuit.find_bit(item.clbits[0]).index, 1.0)
@@ -128,46 +125,6 @@ def circuit_noise(
     )
 
 
-def fragment_noise(experiment: FragmentExperiment, target: Target) -> CircuitNoise:
-    """What a device does to a fragment's circuits: to those that measure at most slots.
-
-    Raises:
-        BackendError: The device has fewer qubits, or the circuits cannot be transpiled to it.
-        InputError: The fragment has too many settings for a circuit with parameters for all.
-    """
-    if experiment.is_trivial:
-        return CircuitNoise.of_all(())
-    width, most = experiment.fragment.num_qubits, target.num_qubits
-    if most is not None and width > most:
-        raise BackendError(
-            f"a fragment has {width} qubits, and the device {most}: cut more, for instance with "
-            f"AutoCut(max_qubits={most}), or take a larger device"
-        )
-    bases = experiment.layout.bases
-    measured = tuple(any(own.measures for own in basis.operations) for basis in bases)
-    family = SettingFamily(bases, measured, 0)
-    if family.num_settings > _MOST_SETTINGS:
-        raise InputError(
-            f"fragment {experiment.fragment.index} has {len(bases)} cut ends, too many for its "
-            "noise to be foretold: leave the device out"
-        )
-    try:
-        template = make_template(experiment, family, target, defer=False, purify=False)
-    except TranspilerError as error:
-        raise BackendError(
-            f"fragment {experiment.fragment.index} ({width} qubits) cannot be transpiled to the "
-            f"device: {error.message}. Cut more where its qubits or couplings are too few; take "
-            "another device where it lacks an instruction"
-        ) from error
-    # Slots' bits are the first, in order.
-    parts = [
-        sum(own.measures for own in basis.operations) / len(basis.operations)
-        for basis, own in zip(bases, measured, strict=True)
-        if own
-    ]
-    return circuit_noise(template.circuit, target, dict(enumerate(parts)))
-
-
 def target_of(device: Any) -> Target:
     """The target of a backend, or itself.
 
@@ -181,7 +138,7 @@ def target_of(device: Any) -> Target:
             "FakeManilaV2() of qiskit_ibm_runtime.fake_provider, or a Target"
         )
     names = target.operation_names
-    if not any(_error(target, name, places) for name in names for places in target[name] or ()):
+    if not any(error_of(target, name, places) for name in names for places in target[name] or ()):
         raise InputError(
             "the device's target has no errors of gates, so that its noise cannot be foretold: "
             "give one with calibration data, such as FakeManilaV2() of "
@@ -190,7 +147,7 @@ def target_of(device: Any) -> Target:
     return target
 
 
-def _error(target: Target, name: str, places: tuple[int, ...]) -> float:
+def error_of(target: Target, name: str, places: tuple[int, ...]) -> float:
     """Probability that an instruction fails."""
     if name not in target.operation_names:
         return 0.0

@@ -159,21 +159,23 @@ class StatevectorBackend:
         assert isinstance(program, WideProgram), "differentiates() says which ones"
         return program.gradient(angles, experiment.groups, vector)
 
-    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
-        """Evaluate the task's circuits; see `Backend`."""
+    def tensors(self, experiment: FragmentExperiment, angles: FloatArray) -> list[FloatArray]:
+        """Of each group, tensors of its outcomes, shape (rows, outcomes, product of ranks)."""
         program: Program | WideProgram | CompactProgram
-        if self.method(experiment, task.angles) == "state vectors":
+        if self.method(experiment, angles) == "state vectors":
             program = _program_of(experiment.fragment)
         else:
             program = _compact(experiment.fragment)
-            if task.shots is None:
-                return FragmentResult(program.values(experiment, task.angles))
         if isinstance(program, WideProgram | CompactProgram):
-            tensors = program.tensors(task.angles, experiment.groups)
-        else:
-            states, tensors = program.run(task.angles), []
-            for group in experiment.groups:
-                tensors.append(program.coordinates(states, group))
+            return program.tensors(angles, experiment.groups)
+        states = program.run(angles)
+        return [program.coordinates(states, group) for group in experiment.groups]
+
+    def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
+        """Evaluate the task's circuits; see `Backend`."""
+        if task.shots is None and self.method(experiment, task.angles) != "state vectors":
+            return FragmentResult(_compact(experiment.fragment).values(experiment, task.angles))
+        tensors = self.tensors(experiment, task.angles)
         if task.shots is None:
             values = np.empty((len(task.angles), len(experiment.paulis), tensors[0].shape[2]))
             for group, tensor in zip(experiment.groups, tensors, strict=True):

@@ -1,4 +1,4 @@
-"""The query of `dest plan`, `estimate` and `predict`: a circuit file, observables, cuts, values.
+"""The query of `dest plan`, `estimate` and `costs`: a circuit file, observables, cuts, values.
 
 Circuits are OpenQASM 2, OpenQASM 3 and QPY, recognised by their content. Files come from anywhere,
 as standard input does, so nothing of them is run, and a short one cannot fill the memory.

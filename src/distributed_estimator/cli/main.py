@@ -13,21 +13,24 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from ..errors import DistributedEstimatorError, TrainingStoppedError
+from ..errors import DistributedEstimatorError, RecordError, TrainingStoppedError
 
 VERBS = {
-    "classify": ("classify", "Classify new rows with a trained network."),
-    "estimate": ("estimate", "Estimate an expectation value of a circuit in a file."),
-    "plan": ("plan", "Show how a circuit would be cut, before anything runs."),
-    "predict": ("plan", "Predict what a query costs, from records of other queries."),
-    "records": ("records", "Sum up records, or ask them in SQL."),
-    "report": ("report", "Make the report page of a training run."),
-    "robustness": ("robustness", "Measure a trained network's accuracy under noise and attack."),
-    "simulate": ("simulate", "Simulate a run on any number of workers."),
-    "study": ("study", "Run the paper's protocol, or a matrix of your own, and report on it."),
-    "train": ("train", "Train a quantum neural network on a data set."),
+    "classify": "Classify new rows with a trained network.",
+    "costs": "Predict what a query costs, from records of other queries.",
+    "estimate": "Estimate expectation values of a circuit in a file.",
+    "plan": "Say whether a circuit fits, what it costs, and how to cut it.",
+    "records": "Sum up records, or ask them in SQL.",
+    "report": "Make the report page of a training run.",
+    "robustness": "Measure a trained network's accuracy under noise and attack.",
+    "simulate": "Simulate a run on any number of workers.",
+    "study": "Run the paper's protocol, or a matrix of your own, and report on it.",
+    "train": "Train a quantum neural network on a data set.",
 }
-"""The module of each verb, imported when the verb is asked for, and the first line of its help."""
+"""The first line of each verb's help; a module of its name is imported when it is asked for."""
+
+_RENAMED = {"predict": "costs"}
+"""Modules of names that verbs had in the release before."""
 
 _ALSO = {
     "cuts": "--label",
@@ -52,15 +55,16 @@ class _Verbs(click.Group):
         return sorted(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        module = _RENAMED.get(cmd_name, cmd_name)
+        if module not in VERBS:
             return None
-        command = getattr(import_module(f".{VERBS[cmd_name][0]}", __package__), cmd_name)
+        command = getattr(import_module(f".{module}", __package__), cmd_name)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, VERBS[name][1]) for name in sorted(VERBS)])
+            formatter.write_dl(sorted(VERBS.items()))
 
 
 @click.group(
@@ -100,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has left; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except RecordError as error:  # of fields, not of options
+        return _fail(str(error))
     except DistributedEstimatorError as error:
         return _fail(_with_options(str(error), sys.argv[1:] if arguments is None else arguments))
     except OSError as error:

@@ -268,7 +268,7 @@ def _report(head: dict[str, Any], result: StudyResult, out: Path, *, as_json: bo
 def pack(folder: Path, out: Path, as_json: bool) -> int:
     """Write the records of the study in DIR as a few Parquet files, without what no report needs.
 
-    Reports, `dest records` and `dest predict` read an archive as they read the study, and find the
+    Reports, `dest records` and `dest costs` read an archive as they read the study, and find the
     same numbers but for the traces left out: of runs of one kind the records of single tasks and
     jobs are kept of the first alone, which a report draws. Checkpoints, weights and locks are left
     out. Runs that have not ended are listed, and in the archive by name alone; if none has ended,

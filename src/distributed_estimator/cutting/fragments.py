@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Literal
 
 import numpy as np
-from qiskit.circuit.library import CXGate
+from qiskit import ClassicalRegister, QuantumCircuit
+from qiskit.circuit import Clbit
+from qiskit.circuit.library import CXGate, UGate
+from qiskit.synthesis import OneQubitEulerDecomposer
 from rustworkx import PyGraph, connected_components
 
-from ..errors import shortened
+from ..errors import InputError, shortened
 from ..views import counted
 from .angles import AngleTable
 from .channels import (
+    LocalOperation,
     SettingBasis,
     Side,
     core_of,
@@ -29,6 +33,8 @@ from .channels import (
 from .circuit import NormalCircuit
 from .gates import ComplexArray, FloatArray, GateKernel, gate_key, kernel_of
 from .rewrite import Operation
+
+_EULER = OneQubitEulerDecomposer("U")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +146,68 @@ class Fragment:
         sizes = [len(slot.side.basis(basis).operations) for slot in self.slots]
         return int(np.prod(sizes, dtype=object))
 
+    def settings(self, basis: SettingBasis = "full") -> Iterator[tuple[LocalOperation, ...]]:
+        """All choices of an operation for each slot, the last slot's varying fastest."""
+        return product(*(slot.side.basis(basis).operations for slot in self.slots))
+
+    def circuit(
+        self, setting: Sequence[LocalOperation] = (), pauli: str | None = None
+    ) -> QuantumCircuit:
+        """The circuit that one setting runs, to look at or to run elsewhere.
+
+        Outcomes of slots are in the register `slots`, a bit for each that the setting measures, in
+        order of the slots; those of the observable in `observed`, bit q for local qubit q.
+
+        Args:
+            setting: One of `settings`.
+            pauli: Measured at the end: a letter for each local qubit, the rightmost for qubit 0; I:
+                not measured. None: nothing is.
+
+        Raises:
+            InputError: The setting is none of this fragment's, or the Pauli not on its qubits.
+
+        Example:
+            >>> from qiskit import QuantumCircuit
+            >>> from distributed_estimator.cutting import CutPlan
+            >>> circuit = QuantumCircuit(2)
+            >>> _ = circuit.cx(0, 1)
+            >>> fragment = CutPlan.build(circuit, "AB").fragments[0]
+            >>> [operation.name for operation, in fragment.settings("minimal")]
+            ['I', 'S', 'M']
+            >>> *_, last = fragment.settings("minimal")
+            >>> dict(fragment.circuit(last, "Z").count_ops())
+            {'measure': 2}
+        """
+        if len(setting) != len(self.slots):
+            raise InputError(
+                f"`setting` has {len(setting)} operations, the fragment {len(self.slots)} cut "
+                "ends: give one of `fragment.settings()`"
+            )
+        if pauli is not None and (len(pauli) != self.num_qubits or set(pauli) - set("IXYZ")):
+            raise InputError(
+                f"`pauli` is {pauli!r}, the fragment has {self.num_qubits} qubits: give a letter "
+                "of IXYZ for each"
+            )
+        known = {q for q, letter in enumerate(reversed(pauli or "")) if letter != "I"}
+        if gone := sorted(known.difference(self.outputs.values())):
+            raise InputError(
+                f"`pauli` is {pauli!r}, and the state of local qubit {gone[0]} goes on in another "
+                "fragment: give an I for it"
+            )
+        circuit = QuantumCircuit(self.num_qubits)
+        bits = _register(circuit, "slots", sum(operation.measures for operation in setting))
+        lost = [o for o in self.steps if isinstance(o, Operation) and o.kind == "measure"]
+        ignored = _register(circuit, "ignored", len(lost))
+        for step in self.steps:
+            if isinstance(step, Slot):
+                _append_setting(circuit, step, setting[step.number], bits)
+            else:
+                clbits = [next(ignored)] if step.kind == "measure" else []
+                circuit.append(step.instruction, step.qubits, clbits)
+        if pauli is not None:
+            _measure_pauli(circuit, pauli)
+        return circuit
+
     @cached_property
     def key(self) -> str:
         """Content hash of the fragment's structure, without its angles' values."""
@@ -150,6 +218,45 @@ class Fragment:
             else:
                 lines.append(f"{gate_key(step.instruction)} {step.qubits} {step.angles}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def _register(circuit: QuantumCircuit, name: str, size: int) -> Iterator[Clbit]:
+    """A new register of a circuit, unless it is empty."""
+    register = ClassicalRegister(size, name)
+    if size:
+        circuit.add_register(register)
+    return iter(register)
+
+
+def _append_setting(
+    circuit: QuantumCircuit, slot: Slot, operation: LocalOperation, bits: Iterator[Clbit]
+) -> None:
+    """What a setting does at a slot."""
+    before, *after = operation.rotations
+    _rotate(circuit, before, slot.qubit)
+    if operation.measures:
+        circuit.measure(slot.qubit, next(bits))
+    for rotation in after if slot.side.end == "gate" else ():
+        _rotate(circuit, rotation, slot.qubit)
+
+
+def _measure_pauli(circuit: QuantumCircuit, pauli: str) -> None:
+    """Measure each qubit in the basis of its letter."""
+    register = ClassicalRegister(circuit.num_qubits, "observed")
+    circuit.add_register(register)
+    for qubit, letter in enumerate(reversed(pauli)):
+        if letter == "Y":
+            circuit.sdg(qubit)
+        if letter in "XY":
+            circuit.h(qubit)
+        if letter != "I":
+            circuit.measure(qubit, register[qubit])
+
+
+def _rotate(circuit: QuantumCircuit, rotation: ComplexArray, qubit: int) -> None:
+    """Append a rotation, if it is one."""
+    if not np.allclose(rotation, rotation[0, 0] * np.eye(2), atol=1e-12):
+        circuit.append(UGate(*map(float, _EULER.angles(rotation))), [qubit])
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,18 +139,14 @@ class CutPlan:
         everything = frozenset(range(circuit.num_qubits))
         return CutPlan(circuit, label, *merge_runs(normal, cut), everything)
 
-    @staticmethod
-    def alternatives(
-        circuit: QuantumCircuit, search: AutoCut, observed: Iterable[int] | None = None
-    ) -> list[CutPlan]:
-        """Plans for devices of other widths: what more qubits save, and fewer cost.
+    def alternatives(self, search: AutoCut | None = None) -> list[CutPlan]:
+        """Plans of the circuit for devices of other widths: what more qubits save, and fewer cost.
 
-        Searched are half and twice `max_qubits`, one qubit more and one less, and itself.
+        Searched are half and twice the width, one qubit more and one less, and itself. Each plan
+        says what it is likely to cost (`predicted`); `DistributedEstimator.price` simulates that.
 
         Args:
-            circuit: As for `build`.
-            search: A search for fragments of one width.
-            observed: As for `build`.
+            search: For fragments of one width, with other limits; None: of that of this plan.
 
         Returns:
             From the narrowest to the widest, each of a lower price than all before it.
@@ -164,10 +160,11 @@ class CutPlan:
             >>> circuit = QuantumCircuit(8)
             >>> for qubit in range(7):
             ...     _ = circuit.cx(qubit, qubit + 1)
-            >>> plans = CutPlan.alternatives(circuit, AutoCut(max_qubits=4))
+            >>> plans = CutPlan.build(circuit, "AAAABBBB").alternatives()
             >>> [(plan.predicted.width, plan.predicted.circuits) for plan in plans]
             [(2, 60), (3, 35), (4, 10), (8, 1)]
         """
+        search = AutoCut(max(1, self.predicted.width)) if search is None else search
         width = search.max_qubits
         if not isinstance(width, int):
             raise InputError(f"`max_qubits` is {width}: give one width to compare it with others")
@@ -175,7 +172,7 @@ class CutPlan:
         for other in other_widths(width):
             own = replace(search, max_qubits=other, seconds=search.seconds / 4)
             with suppress(CutError):
-                plan = CutPlan.build(circuit, own, observed)
+                plan = CutPlan.build(self.circuit, own, self.observed)
                 if not plans or plan.predicted.price < plans[-1].predicted.price:
                     plans.append(plan)
         return plans

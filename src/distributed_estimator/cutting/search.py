@@ -403,6 +403,9 @@ class _Places:
         ]
         try:
             return metis_partitions(graphs, tries, 0.3 * self._search.seconds)
+        except subprocess.TimeoutExpired as error:  # as short searches are to expect
+            _log.info("cuts are searched for without METIS: %s", _reason(error))
+            return [[] for _ in graphs]
         except (subprocess.SubprocessError, OSError, ValueError) as error:
             _log.warning("cuts are searched for without METIS, which failed: %s", _reason(error))
             return [[] for _ in graphs]

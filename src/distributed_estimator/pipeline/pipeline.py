@@ -114,6 +114,8 @@ what it adds at one noise factor."""
 _ROUGH, _ROUGH_PART, _STEEPER = 3.0, 1 / 8, 1.1
 """Of a pilot for exponentials, its precision in units of that wanted, and its part of a limit of
 shots, or of time, at most; and the margin for how values depend on those at noise factors."""
+_PRICED = 3
+"""Pilots that most prices are the mean of: what one leads to differs by about a fifth."""
 _ERRORS = {"max": "standard error", "rms": "root mean square of a PUB's standard errors"}
 _MOST_SPREADS = 1 << 24
 """Variances of settings that shots are divided by; of probabilities, the largest."""
@@ -190,7 +192,8 @@ class Price:
     """What a run takes to meet a precision.
 
     Attributes:
-        circuits: Circuits of all bindings; at most so many where settings are drawn at random.
+        circuits: Circuits of all bindings and noise factors; at most so many where settings are
+            drawn at random.
         optimal: Shots in all, those of pilots included, as `EstimatorOptions.allocation` divides
             them; a run takes about as many.
         neyman: The same; None where `optimal` draws settings, which are too many to run each.
@@ -274,27 +277,8 @@ class Pipeline:
                 "or leave `mitigation` out"
             )
         call = _Call(request, replace(self.conditions, stop=stop), begun)
-        levels, asked = self.levels, request
-        pilots: list[_Session] = []
-        if self._is_exponential and request.accuracy.promises:
-            # How factors share shots depends on the values, which a pilot is for.
-            levels, asked = [replace(o, end=_ROUGH_PART * o.end) for o in levels], request.roughly
-        while True:
-            if len(levels) > 1:  # refused before any of them has taken shots
-                with _Session(self, asked, call, min(levels, key=lambda own: own.part)) as session:
-                    session.check_shots()
-            sessions, estimates = [], []
-            for level in levels:
-                with _Session(self, asked, call, level) as session:
-                    session.log_methods()
-                    estimates.append(session.estimate(session.first_plan()))
-                    session.remember()
-                sessions.append(session)
-            if asked is request:
-                break
-            pilots, levels = sessions, self._levels_by(estimates, request.weights)
-            taken = sum(session.spent.shots_seen for session in pilots)
-            request = asked = request.less(taken)
+        pilots, levels, request = self._levels_of(request, call)
+        sessions, estimates = self._run(levels, request, call)
         first, estimate = sessions[0], estimates[0]
         if len(levels) > 1:
             estimate, _ = without_noise(self._zne, estimates, request.weights)
@@ -316,12 +300,40 @@ class Pipeline:
             devices=first.uses,
         )
 
-    def _levels_by(self, estimates: Sequence[Estimate], weights: FloatArray | None) -> list[Level]:
-        """The noise factors, by how much of the extrapolation depends on which."""
+    def _levels_of(
+        self, request: Request, call: _Call
+    ) -> tuple[list[_Session], list[Level], Request]:
+        """Pilots of the noise factors, how these share shots, and what is left to be asked.
+
+        How they share shots depends on the values where exponentials are fitted, which the pilots
+        are for. By how much of the extrapolation depends on which.
+        """
+        if not (self._is_exponential and request.accuracy.promises):
+            return [], self.levels, request
         assert self.mitigation is not None
-        _, slopes = without_noise(self._zne, estimates, weights)
+        rough = [replace(own, end=_ROUGH_PART * own.end) for own in self.levels]
+        pilots, estimates = self._run(rough, request.roughly, call)
+        _, slopes = without_noise(self._zne, estimates, request.weights)
         sizes = np.abs(slopes).reshape(len(slopes), -1).max(axis=1, initial=0.0)
-        return self.mitigation.levels(_STEEPER * sizes)
+        taken = sum(session.spent.shots_seen for session in pilots)
+        return pilots, self.mitigation.levels(_STEEPER * sizes), request.less(taken)
+
+    def _run(
+        self, levels: Sequence[Level], request: Request, call: _Call
+    ) -> tuple[list[_Session], list[Estimate]]:
+        """Run a request at all noise factors."""
+        if len(levels) > 1:  # refused before any of them has taken shots
+            least = min(levels, key=lambda own: own.part)
+            with _Session(self, request, call, least) as session:
+                session.check_shots()
+        sessions, estimates = [], []
+        for level in levels:
+            with _Session(self, request, call, level) as session:
+                session.log_methods()
+                estimates.append(session.estimate(session.first_plan()))
+                session.remember()
+            sessions.append(session)
+        return sessions, estimates
 
     @property
     def _zne(self) -> Zne:
@@ -376,23 +388,28 @@ class Pipeline:
             PlanTooLargeError: They do not fit in memory.
         """
 
-        def planned(allocation: Allocation) -> tuple[int, _Session]:
-            own = replace(request, accuracy=replace(request.accuracy, allocation=allocation))
-            with _Session(self, own, _Call(request, self.conditions)) as session:
-                return session.planned_shots(), session
+        def planned(allocation: Allocation, draw: int = 0) -> tuple[int, list[_Session]]:
+            accuracy = replace(request.accuracy, allocation=allocation)
+            own = replace(request, accuracy=accuracy, run=f"{request.run} draw {draw}")
+            call, sessions, shots = _Call(own, self.conditions), [], 0
+            pilots, levels, own = self._levels_of(own, call)
+            for level in levels:
+                with _Session(self, own, call, level) as session:
+                    shots += session.planned_shots()
+                sessions.append(session)
+            return shots + sum(pilot.spent.shots for pilot in pilots), sessions
 
-        optimal, session = planned("optimal")
-        neyman = None if session.draws else planned("neyman")[0]
-        uniform = None if session.draws else planned("uniform")[0]
-        circuits, overhead = session.num_circuits, session.plan.sampling_overhead
-        if session.draws:
+        optimal, sessions = planned("optimal")
+        draws = any(session.draws for session in sessions)
+        if not draws:  # pilots of settings that are drawn take long
+            others = sum(planned("optimal", draw)[0] for draw in range(1, _PRICED))
+            optimal = round((optimal + others) / _PRICED)
+        neyman = None if draws else planned("neyman")[0]
+        uniform = None if draws else planned("uniform")[0]
+        circuits = sum(session.num_circuits for session in sessions)
+        if draws:
             circuits = min(circuits, optimal)
-        batch = request.batch
-        query, _, weights = batch.observables.entries(batch.observable)
-        norms = np.bincount(query, np.abs(weights), len(batch.observable))
-        # Of n shots of a query its variance is the overhead times the square of its norm over n.
-        roots = np.bincount(session.norms.number, norms * session.norms.scales)
-        bound = overhead * float((roots**2).sum()) / request.accuracy.precision**2
+        bound = sum(session.quasi_probability for session in sessions)
         return Price(circuits, optimal, neyman, uniform, bound)
 
 
@@ -614,6 +631,16 @@ class _Session(ExitStack):
         if not isinstance(plan, ShotPlan):
             return (plan or 0) * self.num_circuits
         return self.spent.shots + sum(plan.fragment_shots)
+
+    @property
+    def quasi_probability(self) -> float:
+        """Shots to sample terms of the cuts at most: of n, a query's variance is Πγ² norm² / n."""
+        batch = self.request.batch
+        query, _, weights = batch.observables.entries(batch.observable)
+        norms = np.bincount(query, np.abs(weights), len(batch.observable))
+        roots = np.bincount(self.norms.number, norms * self.norms.scales)
+        overhead, precision = self.plan.sampling_overhead, self.request.accuracy.precision
+        return overhead * float((roots**2).sum()) / precision**2
 
     def remember(self) -> None:
         """Let later runs know what this one saw."""
