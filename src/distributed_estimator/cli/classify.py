@@ -33,7 +33,7 @@ _COLUMNS = ("row", "class", "probability", "stderr")
     short_help="Classify new rows with a trained network.",
     epilog=examples(
         "dest classify runs/iris rows.csv",
-        "dest classify runs/iris rows.csv --backend fake_manila --shots 1000 --out classes.csv",
+        "dest classify runs/iris rows.csv --backend aer --out classes.csv",
     ),
 )
 @click.argument("folder", type=FOLDER, metavar="RUN")
