@@ -93,5 +93,5 @@ def print_noise(noise: dict[str, Any]) -> None:
         left=2,
     )
     first = noise["shots_to_cut"]
-    needed = "none" if first is None else f"about {first:.2g}"
-    click.echo(f"Shots from which on cutting has the least error: {needed}")
+    if first is not None and noise["recommended"]["way"] == "whole":
+        click.echo(f"With about {first:.2g} shots or more, cutting has the least error")
