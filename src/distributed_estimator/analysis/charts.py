@@ -61,7 +61,7 @@ _TICKS = {
     "times": "format(datum.value, '.3~r') + '×'",
     **dict.fromkeys(("share", "accuracy"), "format(100 * datum.value, '.3~r') + ' %'"),
     "points": "format(100 * datum.value, '.3~r')",
-    "count": "format(datum.value, ',.3~r')",
+    "number": "format(datum.value, ',.3~r')",
 }
 """How an axis writes numbers of each of `UNITS`, as Vega expressions."""
 _TIMES = (60, 600, 3600, *(86_400 * 10**power for power in range(7)))
@@ -228,14 +228,9 @@ _LABELS = [
 
 @dataclass(frozen=True)
 class Measure:
-    """What a figure of bars shows.
+    """What the length of bars is, its unit (one of `UNITS`), and what bars and lines stand for.
 
-    Attributes:
-        quantity: What the length of a bar is.
-        unit: One of `UNITS`.
-        drawn: What bars and lines stand for.
-        level: Where "no change" is marked.
-        points: Whether points are drawn in place of bars, where 0 is far off.
+    `level` is where "no change" is marked; `points` are drawn instead where 0 is far off.
     """
 
     quantity: str
@@ -281,12 +276,11 @@ def bars(
 
 
 def _axis(rows: pd.DataFrame, measure: Measure, logarithmic: bool) -> Layer:
-    """The horizontal channel of bars, the same for all panels; `base` is where bars begin."""
-    level = [] if measure.level is None else [measure.level]
-    ends = pd.concat([rows.value, rows.low, rows.high, pd.Series(level)]).dropna()
-    quantity, ticks = measure.quantity, _ticks(measure.unit)
-    low, high = min(0.0, ends.min()), float(ends.max())
-    scale: dict[str, Any] = {"domain": [low, high]}
+    """The horizontal channel of bars, the same for all panels."""
+    ends = pd.concat([rows.value, rows.low, rows.high, pd.Series([measure.level], dtype=float)])
+    ends = ends.dropna()
+    quantity, ticks, high = measure.quantity, _ticks(measure.unit), float(ends.max()) or 1.0
+    scale: dict[str, Any] = {"domain": [min(0.0, ends.min()), high]}
     if measure.points:
         margin = 0.1 * max(high - ends.min(), 0.01)
         scale = {"domain": [ends.min() - margin, high + margin], "nice": False, "zero": False}
@@ -298,30 +292,23 @@ def _axis(rows: pd.DataFrame, measure: Measure, logarithmic: bool) -> Layer:
         if measure.unit == "seconds":
             powers = [*(one for one in powers if one < 60), *_TIMES]
         ticks |= {"values": [one for one in powers if one <= 1.2 * high]}
-    foot = scale["domain"][0] if logarithmic else 0.0
-    return _field("value", [quantity, measure.drawn], axis=ticks, scale=scale) | {"base": foot}
+    return _field("value", [quantity, measure.drawn], axis=ticks, scale=scale)
 
 
 def _value_layer(axis: Layer, colours: Mapping[str, str], points: bool) -> Layer:
-    across = {name: value for name, value in axis.items() if name != "base"}
-    colour = _key(colours, title=None, legend=None)
-    encoding = {"x": across, "color": colour, **_TOOLTIP, **_AT_ROW}
+    colour, scale = _key(colours, title=None, legend=None), axis["scale"]
+    encoding = {"x": axis, "color": colour, **_TOOLTIP, **_AT_ROW}
     if points:
         style = {"filled": True, "opacity": 1, "size": 70, "yOffset": 8, "clip": True}
         return _layer("point", encoding | {"shape": _NO_LEGEND}, "isValid(datum.value)", **style)
     guessed = "datum.basis != 'measured'"
     encoding |= {
-        "x2": {"datum": axis["base"]},
+        "x2": {"datum": scale["domain"][0] if scale.get("type") == "log" else 0.0},
         "stroke": _key(colours, legend=None),
         "fillOpacity": {"condition": {"test": guessed, "value": 0.15}, "value": 1},
         "strokeDash": {"condition": {"test": guessed, "value": [4, 3]}, "value": [1, 0]},
     }
     return _layer("bar", encoding, "isValid(datum.value)", **_BAR, strokeWidth=2)
-
-
-def _level(axis: str, level: float) -> Layer:
-    """A line across the chart."""
-    return _layer("rule", {axis: {"datum": level}}, strokeDash=_DASHED)
 
 
 def _bar_rows(rows: pd.DataFrame, measure: Measure) -> Iterator[Row]:
@@ -345,11 +332,7 @@ def _bar_row(name: str, row: Mapping[str, Any], measure: Measure) -> Row:
     how_many = {"exact": ""}.get(spread, f" (n = {n})" if n > 1 else " (n = 1, no spread known)")
     label = [f"{row['key']}: {value}", *([] if basis == "measured" else [basis])]
     details = [f"{name}, {row['key']}, {cuts_label(int(row['cuts']))}"]
-    details += [
-        f"{measure.quantity}: {value}",
-        ends,
-        f"n = {n}, {basis}, {one_line(row['origin'])}",
-    ]
+    details += [f"{measure.quantity}: {value}", ends, f"n = {n}, {basis}, {row['origin']}"]
     if measure.points and n > 1:
         label.append(ends.replace(" interval", ":"))  # short, for narrow pages
     if pd.notna(bound):
@@ -357,7 +340,7 @@ def _bar_row(name: str, row: Mapping[str, Any], measure: Measure) -> Row:
     return {
         **{"key": row["key"], "basis": row.get("basis", "measured"), "has_spread": has_spread},
         **{"value": row["value"], "low": row["low"], "high": row["high"], "bound": bound},
-        **{"label": ", ".join(label) + how_many, "details": details},
+        **{"label": ", ".join(label) + how_many, "details": [one_line(line) for line in details]},
     }
 
 
@@ -484,7 +467,7 @@ def curves(
             interval = {"y": _field("low", y), "y2": {"field": "high"}}
             layers.append(_layer("rule", interval | place, strokeWidth=1.5, clip=True))
         if level is not None:
-            layers.append(_level("y", level))
+            layers.append(_layer("rule", {"y": {"datum": level}}, strokeDash=_DASHED))
         drawn.append(_panel(name, rows, 220, layers))
     return Figure(title, tuple(drawn), colours)
 

@@ -88,23 +88,13 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
-def _points(difference: float) -> str:
-    """A difference of shares in percentage points.
-
-    Example:
-        >>> _points(-0.0036), _points(-6.25e-05)
-        ('−0.4', '0.0')
-    """
-    return f"{100 * difference:z.1f}".replace("-", "−")
-
-
 UNITS: Mapping[str, tuple[Callable[[float], str], str]] = {
     "seconds": (lambda seconds: duration(seconds, 2), ""),
     "times": (significant, "×"),
     "share": (lambda share: significant(100 * share), " %"),
     "accuracy": (lambda share: f"{100 * share:.1f}", " %"),
-    "points": (_points, " points"),
-    "count": (number, ""),
+    "points": (lambda share: f"{100 * share:z.1f}".replace("-", "−"), " points"),
+    "number": (number, ""),
 }
 """What writes a number of each unit, and what stands behind it."""
 
@@ -113,8 +103,8 @@ def with_unit(value: float, unit: str) -> str:
     """A number with its unit, one of `UNITS`, in digits that a reader needs.
 
     Example:
-        >>> with_unit(0.00811, "share"), with_unit(1.409, "times"), with_unit(0.0015, "points")
-        ('0.81 %', '1.4×', '0.1 points')
+        >>> with_unit(0.00811, "share"), with_unit(1.409, "times"), with_unit(-6.25e-05, "points")
+        ('0.81 %', '1.4×', '0.0 points')
     """
     written, behind = UNITS[unit]
     return written(value) + behind

@@ -378,20 +378,15 @@ def _shares(folder: Path) -> Rows:
     """What each device did, real or simulated, as far as it was recorded."""
     names = [f"{name}.jsonl{end}" for name in ("tasks", "devices") for end in ("", ".gz")]
     logs = [folder / name for name in names if (folder / name).is_file()]
-    shares: dict[str, dict[str, Any]] = {}
-    for job in read_records(*logs) if logs else ():
-        if not isinstance(job, DeviceRecord):
-            continue
-        row = shares.setdefault(
-            job.device,
-            {"device": one_line(job.device, 80)}
-            | dict.fromkeys(("jobs", "failed", "circuits", "shots", "busy_s"), 0),
-        )
-        row["jobs"] += 1
-        row["busy_s"] += job.finished - job.started
-        if job.status == "done":
-            row["circuits"] += job.circuits
-            row["shots"] += job.circuits * job.shots
-        else:
-            row["failed"] += 1
-    return list(shares.values())
+    jobs = [one for one in read_records(*logs) if isinstance(one, DeviceRecord)] if logs else []
+    if not jobs:
+        return []
+    frame = require("pandas", "report", "a report").DataFrame([to_dict(job) for job in jobs])
+    done = frame.status == "done"
+    circuits = frame.circuits.where(done, 0)
+    frame = frame.assign(jobs=1, failed=~done, circuits=circuits, shots=circuits * frame.shots)
+    frame = frame.assign(busy_s=frame.finished - frame.started)
+    sums = frame.groupby(frame.device.map(lambda device: one_line(device, 80)), sort=False)
+    found = sums[["jobs", "failed", "circuits", "shots", "busy_s"]].sum()
+    rows: Rows = plain(found.reset_index().to_dict("records"))
+    return rows

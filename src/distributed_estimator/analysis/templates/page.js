@@ -85,7 +85,7 @@ class Chart {
     this.change = change;
     const places = this.figure.panels.map(() => element("div", { class: "panel" }));
     const columns = places.map((place, index) =>
-      element("div", {}, element("h4", {}, this.figure.titles[index]), place));
+      element("div", { class: "column" }, element("h4", {}, this.figure.titles[index]), place));
     this.panels.replaceChildren(...columns);
     const drawn = await Promise.all(
       this.figure.panels.map((spec, index) => vegaEmbed(places[index], change(spec), OPTIONS)),
