@@ -195,7 +195,7 @@ def test_accuracies_are_points_with_the_interval_of_their_mean(paper):
     assert (row["low"], row["high"]) == pytest.approx((0.92 - half, 0.92 + half))
     assert row["label"] == "2 cuts: 92.0 %, 95 %: 89.5 to 94.5 % (n = 3)"
     labels = [row["label"] for row in data_in(paper.data.figures["fig6_slow_down"].panels[0])]
-    assert labels[1] == "uncut: 2× (n = 1, no spread known)"
+    assert labels[1] == "uncut: 2.0× (n = 1, no spread known)"
 
 
 def test_the_page_names_study_machine_versions_and_headlines(paper):

@@ -148,13 +148,12 @@ def significant(value: float, digits: int = 2) -> str:
 
     Example:
         >>> significant(0.0304), significant(-99.6), significant(432.1)
-        ('0.03', '−100', '432')
+        ('0.030', '−100', '432')
     """
     if not value:
         return "0"
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{places}f}".replace("-", "−")
-    return text.rstrip("0").rstrip(".") if places else text
+    return f"{value:,.{places}f}".replace("-", "−")
 
 
 def duration(seconds: float, digits: int = 3) -> str:
@@ -167,7 +166,8 @@ def duration(seconds: float, digits: int = 3) -> str:
     if not seconds:
         return "0 s"
     unit, size = next((unit, size) for unit, size, least in _UNITS if seconds >= least)
-    return f"{significant(seconds / size, digits)} {unit}"
+    text = significant(seconds / size, digits)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
 
 
 def with_error(value: float, stderr: float) -> str:

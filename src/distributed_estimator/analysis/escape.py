@@ -115,7 +115,7 @@ def between(low: float, high: float, unit: str) -> str:
 
     Example:
         >>> between(0.879, 1.41, "times"), between(0.001, 0.001, "share")
-        ('0.88 to 1.4×', '0.1 %')
+        ('0.88 to 1.4×', '0.10 %')
     """
     written, behind = UNITS[unit]
     return " to ".join(dict.fromkeys((written(low), written(high)))) + behind
