@@ -70,6 +70,9 @@ _AT_ROW = {"y": {"field": "row", "type": "ordinal", "axis": None}}
 _TOOLTIP = {"tooltip": {"field": "details", "type": "nominal", "title": None}}
 _NO_LEGEND = {"field": "key", "type": "nominal", "legend": None}
 _DASHED = [2, 3]
+_CHANNELS = ("color", "stroke", "shape", "strokeDash", "x", "y")
+_INDEPENDENT = {"resolve": {"scale": dict.fromkeys(_CHANNELS, "independent")}}
+"""Panels that share no scale."""
 _CONFIG: dict[str, Any] = {
     "background": "white",
     "view": {"stroke": None},
@@ -134,17 +137,13 @@ def picture(figure: Figure) -> Panel:
     columns = 2 if len(figure.panels) > 1 else 1
     panels = [{**panel, "width": 430 if columns == 2 else 640} for panel in figure.panels]
     title = {"text": figure.title, "anchor": "start", "fontSize": 16}
-    return {"concat": panels, "columns": columns, "title": title, **_independent("color", "x", "y")}
+    return {"concat": panels, "columns": columns, "title": title, **_INDEPENDENT}
 
 
 def picture_of_all(figures: Sequence[Figure]) -> Panel:
     """Several figures one below the other."""
     pictures = [picture(figure) for figure in figures]
-    return {"vconcat": pictures, "spacing": 40, **_independent("color", "x", "y")}
-
-
-def _independent(*channels: str) -> Panel:
-    return {"resolve": {"scale": dict.fromkeys(channels, "independent")}}
+    return {"vconcat": pictures, "spacing": 40, **_INDEPENDENT}
 
 
 def write_picture(chart: Panel, *paths: Path) -> None:
@@ -720,12 +719,12 @@ def training_figure(
             for figure in (loss(training), accuracy(training))
             if figure
         ],
-        **_independent("color", "shape", "strokeDash"),
+        **_INDEPENDENT,
     }
     right = {**run_stages(stage_table(queries)).panels[0], "width": 330}
     heading = {"text": one_line(title, 120), "anchor": "start", "fontSize": 16}
     columns = [left, right] if left["vconcat"] else [right]
-    chart = {"hconcat": columns, "title": heading, **_independent("color")}
+    chart = {"hconcat": columns, "title": heading, **_INDEPENDENT}
     write_picture(chart, given_path(path))
 
 
