@@ -112,7 +112,7 @@ def test_figure_draws_what_the_records_say(tmp_path: Path, monkeypatch: pytest.M
     assert [row["y"] for row in scores if row["key"] == "training samples"] == pytest.approx(
         [50, 60, 70, 80]
     )
-    assert [row["length"] for row in shares] == pytest.approx([10, 20, 50, 20])
+    assert [row["length"] for row in shares] == pytest.approx([0.1, 0.2, 0.5, 0.2])
 
 
 def test_figure_that_cannot_be_saved_leaves_nothing(tmp_path: Path):

@@ -158,13 +158,44 @@ def test_the_page_draws_every_figure_from_the_tables_numbers(paper):
     assert bars == pytest.approx(sorted(paper.data.tables["fig4_training_time"].rows.value))
     assert found["fig4-training-time"]["log"] is True
     labels = [row["label"] for row in rows if row.get("basis") == "extrapolated"]
-    assert "1 cut: 20,000 (n = 3), extrapolated from 3 queries" in labels
+    assert "1 cut: 5.6 h, extrapolated from 3 queries (n = 3)" in labels
     assert [one["label"] for one in found["timeline"]["choices"]] == [
         f"shares, ours, local simulator, mnist, {cuts}, eager, 8 workers"
         for cuts in ("1 cut", "2 cuts")
     ]
     lanes = {row["lane"] for row in data_in(found["timeline"]["choices"][0]["panels"][0])}
     assert lanes == {"stages", "worker 0", "worker 1"}
+
+
+def test_bars_share_an_axis_that_says_where_it_begins(paper):
+    figures = paper.data.figures
+    channels = [
+        panel["layer"][0]["encoding"]["x"] for panel in figures["fig4_training_time"].panels
+    ]
+    assert channels[0] == channels[1]
+    assert channels[0]["scale"]["domain"][0] == 1  # the least is 10 s
+    assert channels[0]["title"][0] == "training time, logarithmic axis from 1 s"
+
+
+def test_policies_are_coloured_by_stragglers_and_eager_stands_first(paper):
+    figure = paper.data.figures["policies"]
+    rows = data_in(figure.panels[0])
+    assert list(figure.colours) == ["p = 0", "p = 0.2"]
+    assert [row["label"] for row in rows[:3]] == [
+        "ours, eager, 3 cuts",
+        "p = 0: 100 ms (n = 3)",
+        "p = 0.2: 500 ms (n = 3)",
+    ]
+
+
+def test_accuracies_are_points_with_the_interval_of_their_mean(paper):
+    panel = paper.data.figures["fig7_accuracy"].panels[0]
+    row = next(row for row in data_in(panel) if row.get("key") == "2 cuts")
+    half = 4.302653 * 0.01 / math.sqrt(3)  # Student's t of 0.91, 0.92 and 0.93
+    assert (row["low"], row["high"]) == pytest.approx((0.92 - half, 0.92 + half))
+    assert row["label"] == "2 cuts: 92.0 %, 95 %: 89.5 to 94.5 % (n = 3)"
+    labels = [row["label"] for row in data_in(paper.data.figures["fig6_slow_down"].panels[0])]
+    assert labels[1] == "uncut: 2.0× (n = 1, no spread known)"
 
 
 def test_the_page_names_study_machine_versions_and_headlines(paper):
@@ -176,9 +207,8 @@ def test_the_page_names_study_machine_versions_and_headlines(paper):
     assert "unsafe" not in html.split("<title>")[0]
     for text in (
         *("Study paper, scale full", "processors", "OMP_NUM_THREADS", "qiskit", "python"),
-        *("RQ1: what cutting costs", "1.3", "met", "not measured", "Aer died"),
-        "Repeated subexperiments (iris, 3 cuts)",
-        "Extrapolated, not measured (mnist, 2 cuts)",
+        *("RQ1: what cutting costs", "1.3×", "met", "not measured", "Aer died"),
+        *("Repeated subexperiments", "share extrapolated, a processor each"),
         "Stages of a query, before and after",
     ):
         assert text in page.text, text
@@ -200,7 +230,7 @@ def test_the_page_in_markdown_links_to_files_that_exist(paper):
     assert {Path(link).suffix for link in links} == {".svg", ".csv"}
     assert all((paper.out / link).is_file() for link in links)
     assert "| RQ" not in text
-    assert "Loops over shots (iris, 3 cuts)" in text
+    assert "### Loops over shots" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
     assert len(tables) > 20
     for table in tables:
@@ -302,7 +332,7 @@ def test_the_command_prints_headlines_and_what_is_missing(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["study", "report", str(study.path), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "iris, ours, 3 cuts: 1.5, n = 1, met (paper: increases sharply)" in printed
+    assert "iris, ours, 3 cuts: 1.5×, n = 1, met (paper: increases sharply)" in printed
     assert "missing: scaling, shares, stragglers, policies, fleet, causes" in printed
     assert "dest study run paper --scale full --out" in printed
     assert (out / "figures" / "fig4_training_time.svg").exists()

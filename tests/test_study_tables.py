@@ -183,8 +183,8 @@ def test_reasons_compare_pipelines_whatever_else_differs(tmp_path):
             study.add("shares", "queries", {}, pipeline, queries, **place)
     study.add("shares", "queries", {}, "reference", [{"total": 99.0}], cuts=3)
     data = data_of(study)
-    ((theirs, ours),) = data.reasons()["shots"]
-    assert (theirs["cuts"], theirs["query_ms"], ours["query_ms"]) == (2, 10_000, 10)
+    (row,) = data.reasons()["shots"]
+    assert (row["cuts"], row["query_ms_theirs"], row["query_ms"]) == (2, 10_000, 10)
 
 
 def test_policies_stand_beside_the_bound_where_there_is_one(paper):
@@ -255,6 +255,7 @@ def test_headlines_state_what_was_found_against_each_bar(paper):
     outcomes = [found["RQ2", "iris", cuts].outcome for cuts in (1, 2, 3)]
     assert outcomes == ["met", "not met", "not met"]
     assert found["RQ1", "iris", 3].outcome == "met"
+    assert (found["RQ3", "iris", 2].value, found["RQ3", "iris", 2].outcome) == (1.6, "as found")
     assert found["RQ2", "mnist", 1].outcome == "not measured"
     assert found["RQ4", "mnist", 2].outcome == "0 is inside the interval"
     assert found["RQ5", "mnist", 3].outcome == "0 is outside the interval"
@@ -324,7 +325,7 @@ def test_variations_of_other_seeds_are_not_compared(tmp_path):
     data = data_of(study)
     assert len(rows(data, "causes")) == 2
     assert rows(data, "changes") == []
-    assert "threads of simulators" in data.reasons()["not_measured"]
+    assert "threads of simulators" in data.why()["not_measured"]
 
 
 def test_the_cost_model_is_validated_as_predict_validates_it(tmp_path):

@@ -10,6 +10,12 @@ from typing import Any
 
 from .errors import short, shortened
 
+_UNITS = (
+    *(("days", 86_400, 172_800), ("h", 3600, 7200), ("min", 60, 120), ("s", 1, 1)),
+    *(("ms", 1e-3, 1e-3), ("µs", 1e-6, -math.inf)),
+)
+"""Units of time: their seconds, and from how many seconds on they are used."""
+
 
 class Shown:
     """Shows what it is and its `_facts`: in one line, as a table of text, and in notebooks."""
@@ -68,19 +74,31 @@ def counted(number: int, noun: str) -> str:
     return f"1 {noun}" if number == 1 else f"{short(number)} {noun}s"
 
 
-def duration(seconds: float) -> str:
-    """Seconds with a unit that keeps the number readable.
+def significant(value: float, digits: int = 2) -> str:
+    """A number to so many digits, without an exponent and with a minus sign.
 
     Example:
-        >>> duration(0.00125), duration(3.2)
-        ('1.25 ms', '3.2 s')
+        >>> significant(0.0304), significant(-99.6), significant(432.1)
+        ('0.030', '−100', '432')
     """
-    if seconds >= 1000:
-        return f"{seconds:.0f} s"
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
+    if not value:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}".replace("-", "−")
+
+
+def duration(seconds: float, digits: int = 3) -> str:
+    """Seconds in the unit that people would use.
+
+    Example:
+        >>> duration(0.00125), duration(3.2), duration(23_423, 2), duration(1_561_261, 2)
+        ('1.25 ms', '3.2 s', '6.5 h', '18 days')
+    """
+    if not seconds:
+        return "0 s"
+    unit, size = next((unit, size) for unit, size, least in _UNITS if seconds >= least)
+    text = significant(seconds / size, digits)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
 
 
 def with_error(value: float, stderr: float) -> str:

@@ -20,9 +20,9 @@ import numpy as np
 from ..checks import require
 from ..errors import InputError, MissingExtraError
 from ..records import QueryRecord, TaskRecord, TrainingRecord, atomic, given_path, plain
-from ..views import counted
+from ..views import counted, duration
 from .accuracy import ATTACK_NAMES, AccuracyCurve, AccuracyPoint, percent
-from .escape import cuts_label, natural, number, one_line
+from .escape import between, cuts_label, natural, number, one_line, with_unit
 from .load import STAGES, StageRow, stage_table
 from .trace import PlacedQuery, lanes, nanoseconds
 
@@ -50,10 +50,29 @@ _WIDE = 30
 _ROW = 34
 """Pixels of a row: its label above, its bar below."""
 _SCHEMA = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json"}
+_TICKS = {
+    "seconds": "datum.value > 86400 ? format(datum.value / 86400, ',.3~r') + ' days' : "
+    "datum.value == 86400 ? '1 day' : "
+    "datum.value >= 3600 ? format(datum.value / 3600, '.3~r') + ' h' : "
+    "datum.value >= 60 ? format(datum.value / 60, '.3~r') + ' min' : "
+    "datum.value >= 1 || datum.value == 0 ? format(datum.value, '.3~r') + ' s' : "
+    "datum.value >= 0.001 ? format(1000 * datum.value, '.3~r') + ' ms' : "
+    "format(1000000 * datum.value, '.3~r') + ' µs'",
+    "times": "format(datum.value, '.3~r') + '×'",
+    **dict.fromkeys(("share", "accuracy"), "format(100 * datum.value, '.3~r') + ' %'"),
+    "points": "format(100 * datum.value, '.3~r')",
+    "number": "format(datum.value, ',.3~r')",
+}
+"""How an axis writes numbers of each of `UNITS`, as Vega expressions."""
+_TIMES = (60, 600, 3600, *(86_400 * 10**power for power in range(7)))
+"""Where an axis by powers of ten has ticks above 10 s."""
 _AT_ROW = {"y": {"field": "row", "type": "ordinal", "axis": None}}
 _TOOLTIP = {"tooltip": {"field": "details", "type": "nominal", "title": None}}
 _NO_LEGEND = {"field": "key", "type": "nominal", "legend": None}
 _DASHED = [2, 3]
+_CHANNELS = ("color", "stroke", "shape", "strokeDash", "x", "y")
+_INDEPENDENT = {"resolve": {"scale": dict.fromkeys(_CHANNELS, "independent")}}
+"""Panels that share no scale."""
 _CONFIG: dict[str, Any] = {
     "background": "white",
     "view": {"stroke": None},
@@ -98,10 +117,14 @@ def _layer(
     return {"mark": {"type": mark, **style}, **chosen, "encoding": dict(encoding)}
 
 
-def _field(name: str, title: str | None = "", /, **more: Any) -> Layer:
+def _field(name: str, title: str | list[str] | None = "", /, **more: Any) -> Layer:
     """A channel that shows numbers; without a title by default, as another layer has it."""
     titled = {} if title == "" else {"title": title}
     return {"field": name, "type": "quantitative", **titled, **more}
+
+
+def _ticks(unit: str) -> Layer:
+    return {"labelExpr": _TICKS[unit], "labelOverlap": True, "labelSeparation": 6}
 
 
 def _key(colours: Mapping[str, str], **more: Any) -> Layer:
@@ -114,17 +137,13 @@ def picture(figure: Figure) -> Panel:
     columns = 2 if len(figure.panels) > 1 else 1
     panels = [{**panel, "width": 430 if columns == 2 else 640} for panel in figure.panels]
     title = {"text": figure.title, "anchor": "start", "fontSize": 16}
-    return {"concat": panels, "columns": columns, "title": title, **_independent("color", "x", "y")}
+    return {"concat": panels, "columns": columns, "title": title, **_INDEPENDENT}
 
 
 def picture_of_all(figures: Sequence[Figure]) -> Panel:
     """Several figures one below the other."""
     pictures = [picture(figure) for figure in figures]
-    return {"vconcat": pictures, "spacing": 40, **_independent("color", "x", "y")}
-
-
-def _independent(*channels: str) -> Panel:
-    return {"resolve": {"scale": dict.fromkeys(channels, "independent")}}
+    return {"vconcat": pictures, "spacing": 40, **_INDEPENDENT}
 
 
 def write_picture(chart: Panel, *paths: Path) -> None:
@@ -149,7 +168,7 @@ def _renumbered(svg: str) -> str:
 
 
 def page_specification(panel: Panel) -> Panel:
-    """A panel as a page draws it: as wide as its place, its legend left to the page.
+    """A panel as a page draws it: as wide as its place, its title and legend left to the page.
 
     It has the parameter `hidden`, a list of series that are left out, and the interval `zoom`,
     which is bound to the horizontal axis.
@@ -159,7 +178,7 @@ def page_specification(panel: Panel) -> Panel:
     first = {**first, "params": [{"name": "zoom", "select": zoom, "bind": "scales"}]}
     return {
         **_SCHEMA,
-        **panel,
+        **{name: part for name, part in panel.items() if name != "title"},
         "width": "container",
         "layer": [first, *others],
         "params": [{"name": "hidden", "value": []}],
@@ -206,65 +225,84 @@ _LABELS = [
 ]
 
 
-def bars(
-    title: str,
-    rows: pd.DataFrame,
-    quantity: str,
-    *,
-    level: float | None = None,
-    points: bool = False,
-) -> Figure:
-    """Bars, or points with intervals, with a panel for each data set.
+@dataclass(frozen=True)
+class Measure:
+    """What the length of bars is, its unit (one of `UNITS`), and what bars and lines stand for.
 
-    Bars that are wide apart stand over a logarithmic axis.
+    `level` is where "no change" is marked; `points` are drawn instead where 0 is far off.
+    """
+
+    quantity: str
+    unit: str
+    drawn: str
+    level: float | None = None
+    points: bool = False
+
+
+def bars(
+    title: str, rows: pd.DataFrame, measure: Measure, colours: Mapping[str, str] | None = None
+) -> Figure:
+    """Bars, or points with intervals, with a panel for each data set over the same axis.
+
+    Bars that are wide apart stand over a logarithmic axis, which says where it begins.
 
     Args:
         title: Of the figure.
         rows: `dataset`, `series`, `cuts`, `value`, `low`, `high`, `n`, `origin`, and if known
             `spread`, `basis` (what is not "measured" is drawn hollow), `queries`, `bound`.
-        quantity: What the length of a bar is, with its unit.
-        level: Where to draw a line for "no change".
-        points: Whether to draw points instead of bars.
+        measure: What the numbers are.
+        colours: By the column `key` of the rows; None: the colours of cuts.
     """
-    colours = _colours_of(rows)
+    if colours is None:
+        rows, colours = rows.assign(key=rows.cuts.map(cuts_label)), _colours_of(rows)
     wide = (rows.value > 0).all() and rows.value.max() / rows.value.min() > _WIDE
-    logarithmic = bool(wide) and not points
+    axis = _axis(rows, measure, logarithmic=bool(wide) and not measure.points)
     panels = []
     for dataset, part in rows.groupby("dataset", sort=True):
-        floor, domain = 0.0, None
-        if logarithmic:  # a bar needs a foot, and a logarithmic axis has none
-            least = min([part.value.min(), *part.low[part.low > 0]])
-            floor = 10.0 ** math.floor(math.log10(least) - 0.3)
-            domain = [floor, float(pd.concat([part.value, part.high]).max()) * 1.2]
-        data = list(_bar_rows(part, quantity, floor))
-        layers = [_value_layer(quantity, colours, domain, points)]
+        data = list(_bar_rows(part, measure))
+        layers = [_value_layer(axis, colours, measure.points)]
         if any(row.get("has_spread") for row in data):
-            layers.insert(0 if points else 1, _SPREAD)
+            layers.insert(0 if measure.points else 1, _SPREAD)
         if any(pd.notna(row.get("bound")) for row in data):
             layers.append(_BOUND)
         layers += _LABELS
-        if level is not None:
-            layers.append(_level("x", level))
+        if measure.level is not None:  # beside each bar, so that no label is struck through
+            at = {"x": {"datum": measure.level}, **_AT_ROW}
+            style = {"thickness": 1.5, "height": 14, "yOffset": 8, "clip": True, "color": "black"}
+            layers.append(_layer("tick", at, "isValid(datum.value)", **style))
         panels.append(_panel(_name(str(dataset), part), data, _ROW * len(data), layers))
-    return Figure(title, tuple(panels), colours, logarithmic)
+    return Figure(title, tuple(panels), colours, axis["scale"].get("type") == "log")
 
 
-def _value_layer(
-    quantity: str, colours: Mapping[str, str], domain: Sequence[float] | None, points: bool
-) -> Layer:
-    scale = {"type": "log", "domain": domain, "nice": False} if domain else {"zero": not points}
-    encoding = {
-        "x": _field("value", quantity, axis={"labelOverlap": True}, scale=scale),
-        "color": _key(colours, title=None, legend=None),
-        **_TOOLTIP,
-        **_AT_ROW,
-    }
+def _axis(rows: pd.DataFrame, measure: Measure, logarithmic: bool) -> Layer:
+    """The horizontal channel of bars, the same for all panels."""
+    ends = pd.concat([rows.value, rows.low, rows.high, pd.Series([measure.level], dtype=float)])
+    ends = ends.dropna()
+    quantity, ticks, high = measure.quantity, _ticks(measure.unit), float(ends.max()) or 1.0
+    scale: dict[str, Any] = {"domain": [min(0.0, ends.min()), high]}
+    if measure.points:
+        margin = 0.1 * max(high - ends.min(), 0.01)
+        scale = {"domain": [ends.min() - margin, high + margin], "nice": False, "zero": False}
+    elif logarithmic:  # a bar needs a foot, and a logarithmic axis has none
+        base = 10.0 ** math.floor(math.log10(ends[ends > 0].min()) - 0.3)
+        scale = {"type": "log", "domain": [base, 1.2 * high], "nice": False}
+        quantity += f", logarithmic axis from {with_unit(base, measure.unit)}"
+        powers = [base * 10**power for power in range(math.ceil(math.log10(high / base)) + 1)]
+        if measure.unit == "seconds":
+            powers = [*(one for one in powers if one < 60), *_TIMES]
+        ticks |= {"values": [one for one in powers if one <= 1.2 * high]}
+    return _field("value", [quantity, measure.drawn], axis=ticks, scale=scale)
+
+
+def _value_layer(axis: Layer, colours: Mapping[str, str], points: bool) -> Layer:
+    colour, scale = _key(colours, title=None, legend=None), axis["scale"]
+    encoding = {"x": axis, "color": colour, **_TOOLTIP, **_AT_ROW}
     if points:
         style = {"filled": True, "opacity": 1, "size": 70, "yOffset": 8, "clip": True}
         return _layer("point", encoding | {"shape": _NO_LEGEND}, "isValid(datum.value)", **style)
     guessed = "datum.basis != 'measured'"
     encoding |= {
-        "x2": {"field": "floor"},
+        "x2": {"datum": scale["domain"][0] if scale.get("type") == "log" else 0.0},
         "stroke": _key(colours, legend=None),
         "fillOpacity": {"condition": {"test": guessed, "value": 0.15}, "value": 1},
         "strokeDash": {"condition": {"test": guessed, "value": [4, 3]}, "value": [1, 0]},
@@ -272,36 +310,37 @@ def _value_layer(
     return _layer("bar", encoding, "isValid(datum.value)", **_BAR, strokeWidth=2)
 
 
-def _level(axis: str, level: float) -> Layer:
-    """A line across the chart."""
-    return _layer("rule", {axis: {"datum": level}}, strokeDash=_DASHED)
-
-
-def _bar_rows(rows: pd.DataFrame, quantity: str, floor: float) -> Iterator[Row]:
+def _bar_rows(rows: pd.DataFrame, measure: Measure) -> Iterator[Row]:
     """A row for each bar behind one for the head of its series."""
     places = count()
     for series, part in rows.groupby("series", sort=False):
         name = one_line(str(series), 80)
         yield {"row": next(places), "label": name, "head": True}
         for row in part.to_dict("records"):
-            key, basis = cuts_label(int(row["cuts"])), row.get("basis", "measured")
-            extrapolated = basis == "extrapolated"
-            measured = basis + f" from {number(row['queries'])} queries" if extrapolated else basis
-            has_spread = row["queries" if extrapolated else "n"] > 1 and row["high"] > row["low"]
-            bound = row.get("bound", math.nan)
-            details = [f"{name}, {key}", f"{quantity}: {number(row['value'])}"]
-            if has_spread:
-                details.append(f"{row['spread']}: {number(row['low'])} to {number(row['high'])}")
-            details.append(f"n = {row['n']}, {measured}, {one_line(row['origin'])}")
-            if pd.notna(bound):
-                details.append(f"no policy can beat {number(bound)} on average")
-            label = f"{key}: {number(row['value'])} (n = {row['n']})"
-            yield {
-                **{"row": next(places), "key": key, "head": False, "basis": basis},
-                **{"value": row["value"], "low": row["low"], "high": row["high"], "bound": bound},
-                "label": label if basis == "measured" else f"{label}, {measured}",
-                **{"floor": floor, "has_spread": has_spread, "details": details},
-            }
+            yield {"row": next(places), "head": False, **_bar_row(name, row, measure)}
+
+
+def _bar_row(name: str, row: Mapping[str, Any], measure: Measure) -> Row:
+    basis, n, bound = row.get("basis", "measured"), row["n"], row.get("bound", math.nan)
+    number_of = row["queries"] if basis == "extrapolated" else n
+    if basis == "extrapolated":
+        basis += f" from {number(number_of)} {'query' if number_of == 1 else 'queries'}"
+    spread, value = row["spread"], with_unit(row["value"], measure.unit)
+    has_spread = bool(number_of > 1 and row["high"] > row["low"])
+    ends = f"{spread} {between(row['low'], row['high'], measure.unit)}" if has_spread else spread
+    how_many = {"exact": ""}.get(spread, f" (n = {n})" if n > 1 else " (n = 1, no spread known)")
+    label = [f"{row['key']}: {value}", *([] if basis == "measured" else [basis])]
+    details = [f"{name}, {row['key']}, {cuts_label(int(row['cuts']))}"]
+    details += [f"{measure.quantity}: {value}", ends, f"n = {n}, {basis}, {row['origin']}"]
+    if measure.points and n > 1:
+        label.append(ends.replace(" interval", ":"))  # short, for narrow pages
+    if pd.notna(bound):
+        details.append(f"no policy can beat {with_unit(bound, measure.unit)} on average")
+    return {
+        **{"key": row["key"], "basis": row.get("basis", "measured"), "has_spread": has_spread},
+        **{"value": row["value"], "low": row["low"], "high": row["high"], "bound": bound},
+        **{"label": ", ".join(label) + how_many, "details": [one_line(line) for line in details]},
+    }
 
 
 def stages(title: str, rows: pd.DataFrame, *, absolute: bool) -> Figure:
@@ -309,7 +348,7 @@ def stages(title: str, rows: pd.DataFrame, *, absolute: bool) -> Figure:
 
     Rows have `dataset`, `series`, `cuts`, `stage`, `n`, `median_seconds`, `share`, `origin`.
     """
-    quantity = "median seconds of each stage of a query" if absolute else "share of the time (%)"
+    quantity = "median time of each stage of a query" if absolute else "share of the time"
     panels = [
         _stage_panel(_name(str(dataset), part), list(_stacked(part, absolute)), quantity, absolute)
         for dataset, part in rows.groupby("dataset", sort=True)
@@ -325,16 +364,16 @@ def _stacked(rows: pd.DataFrame, absolute: bool) -> Iterator[Row]:
             place = next(places)
             by_stage = members.set_index("stage")
             total = by_stage.loc["total"]
-            time = f"{number(total.median_seconds)} s a query (n = {total.n})"
+            time = f"{duration(total.median_seconds, 2)} a query (n = {total.n})"
             yield {"row": place, "label": f"{cuts_label(int(cuts))}: {time}", "head": False}
             for order, stage in enumerate(STAGES):
                 row = by_stage.loc[stage]
                 details = [
                     f"{stage}: {one_line(str(series), 80)}, {cuts_label(int(cuts))}",
-                    f"{100 * row.share:.2f} % of the time, {number(row.median_seconds)} s a query",
+                    f"{percent(row.share)} of the time, {duration(row.median_seconds)} a query",
                     f"n = {row.n}, {one_line(row.origin)}",
                 ]
-                length = float(row.median_seconds if absolute else 100 * row.share)
+                length = float(row.median_seconds if absolute else row.share)
                 where = {"row": place, "key": stage, "order": order}
                 yield {**where, "length": length, "details": details}
 
@@ -343,26 +382,27 @@ def run_stages(rows: Sequence[StageRow]) -> Figure:
     """The stages of one run, a row each."""
     data = [
         {
-            **{"key": row.stage, "row": place, "length": 100 * row.share, "head": False},
-            "label": f"{row.stage}: {100 * row.share:.1f} %, {number(row.seconds)} s",
+            **{"key": row.stage, "row": place, "length": row.share, "head": False},
+            "label": f"{row.stage}: {percent(row.share)}, {duration(row.seconds, 2)}",
             "details": [
-                f"{row.stage}: {number(row.seconds)} s, {100 * row.share:.2f} % of the time",
-                f"median of a call: {number(row.median_seconds)} s",
+                f"{row.stage}: {duration(row.seconds)}, {percent(row.share)} of the time",
+                f"median of a call: {duration(row.median_seconds)}",
             ],
         }
         for place, row in enumerate(rows[:-1])
     ]
-    title = f"Estimator time by stage, {number(rows[-1].seconds)} s in all"
-    panel = _stage_panel(title, data, "share of T_total (%)", legend=False)
+    title = f"Estimator time by stage, {duration(rows[-1].seconds, 2)} in all"
+    panel = _stage_panel(title, data, "share of T_total", legend=False)
     return Figure("Estimator time by stage", (panel,), STAGE_COLOURS)
 
 
 def _stage_panel(
     title: str, rows: Sequence[Row], quantity: str, absolute: bool = False, legend: bool = True
 ) -> Panel:
-    scale = {} if absolute else {"domain": [0, 100]}
+    scale = {} if absolute else {"domain": [0, 1]}
+    axis = _ticks("seconds" if absolute else "share")
     encoding = {
-        "x": _field("length", quantity, stack="zero", scale=scale),
+        "x": _field("length", quantity, stack="zero", scale=scale, axis=axis),
         "color": _key(STAGE_COLOURS, title=None, **({} if legend else {"legend": None})),
         "order": _field("order"),
         **_TOOLTIP,
@@ -396,22 +436,27 @@ def curves(
         y: What is drawn upwards, with its unit.
         top: Where the upright axis ends; None: above the greatest.
         level: Where to draw a line for "no change".
-        whole: Whether `x` are whole numbers.
+        whole: Whether `x` stand for whole numbers, which rows have as `whole`.
         colours: Of the series; None: a cycle.
     """
     keys = dict.fromkeys(row["key"] for rows in panels.values() for row in rows)
     chosen = {key: CYCLE[place % len(CYCLE)] for place, key in enumerate(keys)}
     colours = colours or chosen
     sort = list(colours)
-    upright = {"domainMin": 0, **({} if top is None else {"domainMax": top})}
+    upright = {"domainMin": 0, **({} if top is None else {"domainMax": 1.03 * top})}
+    shares = {} if top is None else {"axis": {"values": [share * top / 5 for share in range(6)]}}
     drawn = []
     for name, rows in panels.items():
         axis: dict[str, Any] = {"axis": {"labelOverlap": True}, "scale": {"nice": False}}
         if whole:
-            ticks = sorted({row["x"] for row in rows})
-            axis = {"axis": {"values": ticks}, "scale": {"type": "log", "base": 2}}
+            ticks = sorted({row["whole"] for row in rows})
+            scale = {"type": "log", "base": 2, "nice": False, "padding": 8}
+            axis = {"axis": {"values": ticks}, "scale": scale}
         place = {"x": _field("x", x, **axis), "color": _key(colours, title=None)}
-        line = {"y": _field("y", y, scale=upright), "strokeDash": {**_NO_LEGEND, "sort": sort}}
+        line = {
+            "y": _field("y", y, scale=upright, **shares),
+            "strokeDash": {**_NO_LEGEND, "sort": sort},
+        }
         point = {"y": _field("y"), "shape": {**_NO_LEGEND, "sort": sort}, **_TOOLTIP}
         layers = [
             _layer("line", line | place, clip=True),
@@ -421,7 +466,7 @@ def curves(
             interval = {"y": _field("low", y), "y2": {"field": "high"}}
             layers.append(_layer("rule", interval | place, strokeWidth=1.5, clip=True))
         if level is not None:
-            layers.append(_level("y", level))
+            layers.append(_layer("rule", {"y": {"datum": level}}, strokeDash=_DASHED))
         drawn.append(_panel(name, rows, 220, layers))
     return Figure(title, tuple(drawn), colours)
 
@@ -433,8 +478,9 @@ def speed_up(title: str, rows: pd.DataFrame) -> Figure:
         ones = part.drop_duplicates("cuts").assign(workers=1, value=1.0, low=1.0, high=1.0)
         found[_name(f"{dataset}, {series}", part, 90)] = [
             {
-                **{"key": cuts_label(row.cuts), "x": row.workers, "y": row.value},
-                **{"low": row.low, "high": row.high},
+                **{"key": cuts_label(row.cuts), "y": row.value, "low": row.low, "high": row.high},
+                # Beside each other, so that intervals do not hide one another.
+                **{"x": row.workers * 1.05 ** (min(row.cuts, 4) - 1.5), "whole": row.workers},
                 "details": [
                     f"{one_line(str(dataset))}, {one_line(str(series))}, {cuts_label(row.cuts)}",
                     f"{row.workers} workers: {number(row.value)} times as fast",
@@ -444,7 +490,15 @@ def speed_up(title: str, rows: pd.DataFrame) -> Figure:
             for row in pd.concat([ones, part]).itertuples()
         ]
     colours = _colours_of(rows)
-    return curves(title, found, "workers", "speed-up", level=1, whole=True, colours=colours)
+    return curves(
+        title,
+        found,
+        "workers (series side by side)",
+        "speed-up, median and min–max",
+        level=1,
+        whole=True,
+        colours=colours,
+    )
 
 
 def loss(training: Sequence[TrainingRecord]) -> Figure | None:
@@ -475,7 +529,7 @@ def _by_step(
             "details": [
                 f"{label}: {number(value)}",
                 f"step {record.step}, epoch {record.epoch}",
-                f"{number(record.queries)} queries, {number(record.at)} s",
+                f"{number(record.queries)} queries, {duration(record.at)}",
             ],
         }
         for label, numbers in values.items()
@@ -531,34 +585,49 @@ def timeline(title: str, query: PlacedQuery) -> Figure:
     )
     shown = begun[:MOST_TASKS]
     rows = [*_stage_slices(query.record), *_task_slices(shown)]
-    colours = STAGE_COLOURS if query.record else {}
     fragments = sorted({task.fragment for task in shown})
-    colours = colours | {f"fragment {one}": CYCLE[one % len(CYCLE)] for one in fragments}
+    colours = {f"fragment {one}": CYCLE[one % len(CYCLE)] for one in fragments}
     if any(task.injected_delay > 0 for task in shown):
-        colours["injected delay"] = "#6b7280"
+        colours["injected delay"] = CYCLE[-1]
     if len(shown) < len(query.tasks):
         title += f" ({len(shown)} of {len(query.tasks)} tasks shown)"
     labels = list(dict.fromkeys(row["lane"] for row in rows))
     axis = {"labelLimit": 90, "grid": False}
-    encoding = {
+    place = {
         "y": {"field": "lane", "type": "nominal", "sort": labels, "title": None, "axis": axis},
         "x": _field("begin", "time since the query began (ms)"),
+    }
+    marks = {
+        **place,
         "x2": {"field": "end"},
-        "color": _key(colours, title=None),
         "opacity": {"condition": {"test": "datum.lost", "value": 0.35}, "value": 1},
         **_TOOLTIP,
     }
-    panel = _panel(title, rows, 22 * len(labels), [_layer("bar", encoding, clip=True)])
-    return Figure(title, (panel,), colours)
+    # Stages in greys with their names, so that colours mean fragments alone.
+    grey = {"fillOpacity": _field("grey", scale=None, legend=None)}
+    layers = [
+        _layer("bar", marks | grey, "isValid(datum.grey)", clip=True, color="#8b929d"),
+        _layer("bar", marks | {"color": _key(colours, title=None)}, "!datum.grey", clip=True),
+        _layer(
+            *("text", place | {"text": {"field": "name", "type": "nominal"}}, "datum.name"),
+            **{"align": "left", "dx": 4, "clip": True, "fontSize": 10},
+        ),
+    ]
+    return Figure(title, (_panel(title, rows, 22 * len(labels), layers),), colours)
 
 
 def _stage_slices(record: QueryRecord | None) -> Iterator[Row]:
     end = 0.0
-    for name in STAGES if record is not None else ():
-        length = 1e3 * float(getattr(record, f"t_{name}"))
-        place = {"lane": "stages", "begin": end, "end": end + length}
-        yield {**place, "key": name, "details": [f"{name}: {number(length)} ms"], "lost": False}
-        end += length
+    for place, stage in enumerate(STAGES):
+        if record is None:
+            return
+        share = getattr(record, f"t_{stage}") / record.t_total
+        begin, end = end, end + 1e3 * float(getattr(record, f"t_{stage}"))
+        yield {
+            **{"lane": "stages", "begin": begin, "end": end, "key": stage, "lost": False},
+            **{"grey": 0.5 - 0.25 * (place % 2), "name": stage if share > 0.15 else None},
+            "details": [f"{stage}: {number(end - begin)} ms, {percent(share)} of the query"],
+        }
 
 
 def _task_slices(tasks: Iterable[TaskRecord]) -> Iterator[Row]:
@@ -650,12 +719,12 @@ def training_figure(
             for figure in (loss(training), accuracy(training))
             if figure
         ],
-        **_independent("color", "shape", "strokeDash"),
+        **_INDEPENDENT,
     }
     right = {**run_stages(stage_table(queries)).panels[0], "width": 330}
     heading = {"text": one_line(title, 120), "anchor": "start", "fontSize": 16}
     columns = [left, right] if left["vconcat"] else [right]
-    chart = {"hconcat": columns, "title": heading, **_independent("color")}
+    chart = {"hconcat": columns, "title": heading, **_INDEPENDENT}
     write_picture(chart, given_path(path))
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..views import duration, significant
+
+NOT_MEASURED = "not measured"
 MOST_LETTERS = 200
 MOST_SHOWN = 2000
 """Letters of a text in a table of a page."""
@@ -82,6 +86,39 @@ def number(value: float | None) -> str:
     if value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+UNITS: Mapping[str, tuple[Callable[[float], str], str]] = {
+    "seconds": (lambda seconds: duration(seconds, 2), ""),
+    "times": (significant, "×"),
+    "share": (lambda share: significant(100 * share), " %"),
+    "accuracy": (lambda share: f"{100 * share:.1f}", " %"),
+    "points": (lambda share: f"{100 * share:z.1f}".replace("-", "−"), " points"),
+    "number": (number, ""),
+}
+"""What writes a number of each unit, and what stands behind it."""
+
+
+def with_unit(value: float, unit: str) -> str:
+    """A number with its unit, one of `UNITS`, in digits that a reader needs.
+
+    Example:
+        >>> with_unit(0.00811, "share"), with_unit(1.409, "times"), with_unit(-6.25e-05, "points")
+        ('0.81 %', '1.4×', '0.0 points')
+    """
+    written, behind = UNITS[unit]
+    return written(value) + behind
+
+
+def between(low: float, high: float, unit: str) -> str:
+    """Two numbers with their unit; one where they are written alike.
+
+    Example:
+        >>> between(0.879, 1.41, "times"), between(0.001, 0.001, "share")
+        ('0.88 to 1.4×', '0.10 %')
+    """
+    written, behind = UNITS[unit]
+    return " to ".join(dict.fromkeys((written(low), written(high)))) + behind
 
 
 def cell(value: Any) -> str:

@@ -39,8 +39,8 @@ from ..records.files import refused
 from . import charts
 from .accuracy import AccuracyCurve
 from .charts import SCORES, Figure, page_specification, thinned
-from .escape import MOST_SHOWN, cell, cuts_label, markdown, number, one_line
-from .load import QueryTotals, convert, parse_any, read_bytes, stage_table
+from .escape import MOST_SHOWN, NOT_MEASURED, cell, markdown, number, one_line, with_unit
+from .load import QueryTotals, convert, parse_any, read_bytes, stage_table, time_of
 from .study import ResultDocument, accuracy_curves
 from .trace import PlacedQuery, by_time, timeline_numbers
 
@@ -79,7 +79,10 @@ def environment(**options: Any) -> Environment:
         is_number = value is None or isinstance(value, int | float)
         return markup(cell(value)) if is_number else cell(value)
 
-    found.filters |= {"number": lambda n: markup(number(n)), "cuts": cuts_label, "cell": shown}
+    def unit(value: float | None, name: str) -> str:
+        return NOT_MEASURED if value is None else with_unit(value, name)
+
+    found.filters |= {"number": lambda n: markup(number(n)), "unit": unit, "cell": shown}
     return found
 
 
@@ -116,8 +119,10 @@ def _library() -> str:
 def _document(figure: Figure | Choices) -> dict[str, Any]:
     if not isinstance(figure, Figure):
         return {"choices": [{"label": label, **_document(one)} for label, one in figure]}
+    titles = [panel["title"] for panel in figure.panels]
     panels = [page_specification(panel) for panel in figure.panels]
-    return {"panels": panels, "colours": figure.colours, "log": figure.logarithmic}
+    more = {"colours": figure.colours, "log": figure.logarithmic}
+    return {"titles": titles, "panels": panels, **more}
 
 
 def json_in_html(document: Any) -> str:
@@ -155,6 +160,8 @@ def check_page(path: Path, mark: str = _GENERATOR) -> None:
 
 def facts(begun: str, configuration: str, headers: Iterable[Mapping[str, Any]]) -> Rows:
     """What some records were made from, and the machines and versions that made them, each once."""
+    moment = time_of(begun)
+    begun = f"{moment:%Y-%m-%d %H:%M} UTC" if moment else begun
     found: dict[str, list[str]] = {"Begun": [one_line(begun, 40)], "Configuration": [configuration]}
     found |= {name: [] for name in ("Machine", "Threads", "Versions", "Commit")}
     for one in headers:
@@ -169,7 +176,7 @@ def facts(begun: str, configuration: str, headers: Iterable[Mapping[str, Any]]) 
             ],
             "Threads": [f"{k} = {v or 'not set'}" for k, v in (one.get("threads") or {}).items()],
             "Versions": [f"{k} {v}" for k, v in (one.get("versions") or {}).items() if v],
-            "Commit": [f"{commit}{' with uncommitted changes' if one.get('dirty') else ''}"]
+            "Commit": [f"{commit[:10]}{' with uncommitted changes' if one.get('dirty') else ''}"]
             if commit
             else [],
         }
@@ -187,13 +194,13 @@ def href(target: Path, place: Path) -> str:
 def entry(
     title: str, rows: Any, figure: Any, missing: str = "", **more: Sequence[Any]
 ) -> dict[str, Any]:
-    """A figure and its table as a page's template takes them, with `notes` and `links`.
+    """A figure and its table as a page's template takes them, with `notes`, `links` and `under`.
 
     Without a figure, `missing` says why there is none.
     """
     missing = "" if figure else missing
     entry = {"title": title, "rows": plain(rows), "drawn": bool(figure), "missing": missing}
-    return {**entry, "notes": (), "links": (), **more}
+    return {**entry, "notes": (), "links": (), "under": (), **more}
 
 
 def timelines(queries: Iterable[tuple[str, PlacedQuery]]) -> tuple[Choices, Rows]:
@@ -289,7 +296,6 @@ def _run_page(folder: Path, records_href: str, command: str) -> str:
             "Not recorded: train with `--trace`.",
         ),
     }
-    last, totals = training[-1], asdict(QueryTotals.of(queries))
     summary: dict[str, Any] = _document_at(folder / "summary.json", dict[str, Any]) or {}
     workload = summary.get("workload")
     name = workload if isinstance(workload, str) else folder.name
@@ -299,17 +305,9 @@ def _run_page(folder: Path, records_href: str, command: str) -> str:
         "run.html.jinja",
         {key: figure for key, figure in drawn.items() if figure},
         title=f"Training run {one_line(name)}",
-        steps=last.step,
-        records=len(queries),
-        cards={
-            "Scores after the last step": {
-                "loss": last.loss,
-                **{name: last.metrics[name] for name in SCORES if name in last.metrics},
-            },
-            "What the queries add up to": {
-                name: value for name, value in totals.items() if not name.startswith("t_")
-            },
-        },
+        training=training,
+        last=training[-1],
+        totals=QueryTotals.of(queries),
         figures={
             key: entry(title, rows, drawn[key], missing, links=[("Records", records_href)])
             for key, (title, rows, missing) in tables.items()
@@ -380,20 +378,15 @@ def _shares(folder: Path) -> Rows:
     """What each device did, real or simulated, as far as it was recorded."""
     names = [f"{name}.jsonl{end}" for name in ("tasks", "devices") for end in ("", ".gz")]
     logs = [folder / name for name in names if (folder / name).is_file()]
-    shares: dict[str, dict[str, Any]] = {}
-    for job in read_records(*logs) if logs else ():
-        if not isinstance(job, DeviceRecord):
-            continue
-        row = shares.setdefault(
-            job.device,
-            {"device": one_line(job.device, 80)}
-            | dict.fromkeys(("jobs", "failed", "circuits", "shots", "busy_s"), 0),
-        )
-        row["jobs"] += 1
-        row["busy_s"] += job.finished - job.started
-        if job.status == "done":
-            row["circuits"] += job.circuits
-            row["shots"] += job.circuits * job.shots
-        else:
-            row["failed"] += 1
-    return list(shares.values())
+    jobs = [one for one in read_records(*logs) if isinstance(one, DeviceRecord)] if logs else []
+    if not jobs:
+        return []
+    frame = require("pandas", "report", "a report").DataFrame([to_dict(job) for job in jobs])
+    done = frame.status == "done"
+    circuits = frame.circuits.where(done, 0)
+    frame = frame.assign(jobs=1, failed=~done, circuits=circuits, shots=circuits * frame.shots)
+    frame = frame.assign(busy_s=frame.finished - frame.started)
+    sums = frame.groupby(frame.device.map(lambda device: one_line(device, 80)), sort=False)
+    found = sums[["jobs", "failed", "circuits", "shots", "busy_s"]].sum()
+    rows: Rows = plain(found.reset_index().to_dict("records"))
+    return rows

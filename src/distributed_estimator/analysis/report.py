@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,18 @@ import pandas as pd
 
 from ..errors import RecordError
 from ..records import TaskRecord, given_path, plain
+from ..views import counted
 from . import charts
 from .archive import Manifest, read_manifest, replaced_files, write_text
-from .charts import Figure
-from .escape import csv_text, cuts_label, number, one_line
+from .charts import Figure, Measure
+from .escape import (
+    between,
+    csv_text,
+    cuts_label,
+    number,
+    one_line,
+    with_unit,
+)
 from .load import MANIFEST
 from .pages import (
     Choices,
@@ -37,8 +44,8 @@ from .pages import (
 from .study import Study, load_study
 from .study_tables import (
     MOST_ERROR,
-    NOT_MEASURED,
     SERIES,
+    SLOTS,
     WORDS,
     Table,
     Tables,
@@ -59,6 +66,10 @@ _STATES = {"met": "met", "not met": "unmet"}
 _DESCRIPTION = [
     *("experiment", "pipeline", "dataset", "cuts", "seed", "workers", "policy", "straggler_p"),
     *("attempts", "cause"),
+]
+_UNIT_COSTS = [
+    *("experiment", "dataset", "series", "cuts", "queries_a_call", "query_ms"),
+    *("reconstruct_query_ms", "execute_circuit_ms", "reconstruct_shot_us"),
 ]
 _FIGURES = [name for section in WORDS["sections"].values() for name in section]
 _LOGGER = logging.getLogger(__name__)
@@ -190,22 +201,34 @@ class StudyData:
         return [one_line(name) for name in missing(self.study)]
 
     @property
+    def left_out(self) -> list[str]:
+        """How much the cost model was not validated with, by reason."""
+        return [f"left out: {number(n)} ({why})" for why, n in self.tables.left_out.items()]
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many runs there are, by status; those that are damaged too."""
         found = {str(status): len(part) for status, part in self.study.runs.groupby("status")}
         return {**found, **({"damaged": len(self.study.damaged)} if self.study.damaged else {})}
 
     def questions(self) -> Rows:
-        """Headlines by question, each with its lines as a reader sees them."""
+        """Headlines by question, each with a sentence and its lines as a reader sees them."""
         found = []
         for question, part in self.tables.headlines.groupby("question"):
-            lines = [
-                {**row, **_found(row), "state": _STATES.get(row["outcome"], "open")}
+            words, known = WORDS["questions"][question], part.value.dropna()
+            rows = [
+                {**row, **_found(row, words["unit"]), "state": _STATES.get(row["outcome"], "open")}
                 for row in part.to_dict("records")
             ]
-            title, first = WORDS["questions"][question]["title"], part.iloc[0]
-            found.append({"title": title, "what": first.what, "bar": first.bar, "rows": lines})
+            texts = {"what": part.iloc[0].what, "bar": part.iloc[0].bar, "rows": rows}
+            found.append({"columns": words["columns"], **_said(words, known), **texts})
         return found
+
+    def cost_model(self) -> dict[str, Any]:
+        """The cost model's error over its setups, and how many of them meet the bar."""
+        rows = self.tables["cost_model"].rows.reindex(columns=["error_total", "outcome"])
+        met = {"met": int((rows.outcome == "met").sum()), "setups": len(rows)}
+        return {**_said(WORDS["questions"]["cost_model"], rows.error_total), **met}
 
     def cost_rows(self) -> Rows:
         """The cost model's error for each setup, with its 90th percentile."""
@@ -213,35 +236,45 @@ class StudyData:
             {
                 "setup": one_line(row.setup),
                 "configurations": row.configurations,
-                "value": f"{row.error_total:.3g}",
-                "spread": f"p90 {row.p90_error_total:.3g}",
+                "value": with_unit(row.error_total, "share"),
+                "spread": f"p90 {with_unit(row.p90_error_total, 'share')}",
                 "outcome": row.outcome,
             }
             for row in self.tables["cost_model"].rows.itertuples()
         ]
 
-    def reasons(self) -> dict[str, Any]:
-        """Numbers behind the sentences that say why the paper's differ; see `why.jinja`."""
-        units = self.tables["unit_costs"].rows
+    def reasons(self) -> dict[str, Rows]:
+        """Numbers behind the causes of differences to the paper's, a table for each that is known.
+
+        A row has the most cuts of a data set that were measured.
+        """
+        units = self.tables["unit_costs"].rows.reindex(columns=_UNIT_COSTS)
         shares = _where(units, experiment="shares")
         theirs, ours = (_where(shares, series=name) for name in ("the paper's pipeline", "ours"))
-        changes = self.tables["changes"].rows
-        rows = changes.to_dict("records")
-        both = theirs.merge(ours[["dataset", "cuts"]]) if len(ours) else ours
-        found: dict[str, Any] = {
+        uncut = _where(theirs, cuts=0)[["dataset", "execute_circuit_ms"]]
+        rows = {
             "savings": _most_cuts(self.tables["savings"].rows),
-            "shots": _beside(_most_cuts(both), ours, ("dataset", "cuts")),
-            "midcircuit": [
-                (base, row)
-                for row, base in _beside(_most_cuts(theirs), _where(theirs, cuts=0), ("dataset",))
-            ],
-            "changes": rows,
-            "divided": [row for row in rows if not math.isnan(row["share_if_divided"])],
+            "shots": _most_cuts(
+                ours.merge(theirs, on=["dataset", "cuts"], suffixes=("", "_theirs"))
+            ),
+            "midcircuit": _most_cuts(theirs.merge(uncut, on="dataset", suffixes=("", "_uncut"))),
+            "changes": self.tables["changes"].rows.to_dict("records"),
             "together": _most_cuts(_where(units, experiment="training")),
         }
-        measured = {name for name, rows in found.items() if rows} | {row["change"] for row in rows}
-        missing = [words for name, words in WORDS["reasons"].items() if name not in measured]
-        return {**found, "not_measured": missing}
+        return {name: found for name, found in rows.items() if found}
+
+    def why(self) -> dict[str, Any]:
+        """Why numbers differ from the paper's: causes with their tables, and what is not known."""
+        reasons = self.reasons()
+        causes = []
+        for name, rows in reasons.items():
+            words = WORDS["why"][name]
+            columns = {"dataset": "data set", "cuts": "cuts", **words["columns"]}
+            shown = [{head: row[column] for column, head in columns.items()} for row in rows]
+            causes.append({"title": words["title"], "text": words["text"], "rows": plain(shown)})
+        known = {*reasons, *(row["change"] for row in reasons.get("changes", ()))}
+        missing = [words for name, words in WORDS["unmeasured"].items() if name not in known]
+        return {"lead": WORDS["why"]["lead"], "causes": causes, "not_measured": missing}
 
     def as_dict(self) -> dict[str, Any]:
         """The report for a JSON document."""
@@ -296,22 +329,30 @@ def _most_cuts(rows: pd.DataFrame) -> Rows:
     return found
 
 
-def _beside(rows: Rows, others: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, Any]]:
-    """Rows with the row of others that is of the same place."""
-    pairs = [(row, _where(others, **{key: row[key] for key in keys})) for row in rows]
-    return [(row, found.iloc[0].to_dict()) for row, found in pairs if not found.empty]
+def _said(words: Mapping[str, Any], known: pd.Series[float]) -> dict[str, str]:
+    """What a card says above its lines; its range is empty where nothing was measured."""
+    ends = between(known.min(), known.max(), words["unit"]) if len(known) else ""
+    says = words["says"].format(range=ends, **SLOTS) if len(known) else ""
+    return {"title": words["title"], "range": ends, "says": says}
 
 
-def _found(row: Mapping[str, Any]) -> dict[str, str]:
-    """A headline's number, and its spread, as texts."""
-    value, low, high, spread = row["value"], row["low"], row["high"], ""
+def _found(row: Mapping[str, Any], unit: str) -> dict[str, str]:
+    """A headline's number and the ends of its spread as texts; `spread` says what they are."""
+    value, low, high = row["value"], row["low"], row["high"]
+    series = row["series"].removeprefix(SERIES["contracted"])
+    place = one_line(f"{row['dataset']}{series}, {cuts_label(row['cuts'])}", 120)
     if pd.isna(value):
-        return {"value": NOT_MEASURED, "spread": ""}
+        return {"place": place, "value": "–", "ends": "", "spread": "", "short": ""}
+    kind, ends = "", ""
     if row["n"] > 1 and pd.notna(low):
-        spread = f"{row['spread']} {low:.3g} to {high:.3g}"
+        kind, ends = row["spread"], between(low, high, unit)
     elif pd.isna(low) and pd.notna(high):
-        spread = f"p95 {high:.3g}"
-    return {"value": f"{value:.3g}", "spread": spread}
+        kind, ends = "p95", with_unit(high, unit)
+    short = row["outcome"].replace(" is", "").replace(" the interval", "").split(":")[0]
+    return {
+        **{"place": place, "value": with_unit(value, unit), "spread": f"{kind} {ends}".strip()},
+        **{"ends": ends or row["spread"].partition(": ")[2], "short": short},
+    }
 
 
 # Figures
@@ -326,30 +367,40 @@ def _figure(name: str, table: Table) -> Figure | None:
         return charts.stages(table.title, rows, absolute=name == "fleet_stages")
     if name == "speed_ups":
         return charts.speed_up(table.title, rows)
+    if "figure" not in words:
+        return None
+    measure, title, colours = Measure(**words["figure"]), table.title, None
     if name.startswith("saved_"):
         what = name.removeprefix("saved_")
         title = f"{what.capitalize()} of a query, the paper's pipeline and ours"
-        return charts.bars(title, _both_sides(rows, what), f"{what} a query")
-    if "quantity" not in words:
-        return None
-    prepared: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-        "table1_reconstruction_share": _with_stated,
-        "policies": _by_policy,
-        "accuracy_differences": lambda rows: rows.assign(dataset=rows.dataset + ", " + rows.metric),
-        "noise_errors": _by_device,
-    }
-    rows = prepared[name](rows) if name in prepared else rows
-    points = name == "accuracy_differences"
-    level = words.get("level")
-    return charts.bars(table.title, rows, words["quantity"], level=level, points=points)
+        measure = replace(measure, quantity=measure.quantity.format(what=what))
+        rows = _both_sides(rows, what)
+    elif name == "policies":
+        rows = _by_policy(rows)
+        colours = dict(zip(rows.key.drop_duplicates(), charts.CYCLE, strict=False))
+    elif name in _PREPARED:
+        rows = _PREPARED[name](rows)
+    return charts.bars(title, rows, measure, colours)
 
 
 def _by_policy(rows: pd.DataFrame) -> pd.DataFrame:
-    """Times of the experiment `policies`, or of `stragglers` where that was not run."""
+    """Times of the experiment `policies`, or of `stragglers` where that was not run; eager first.
+
+    A series is a policy, and its bars are by the probability of stragglers.
+    """
     known = "policies" if "policies" in set(rows.experiment) else "stragglers"
-    rows = rows[rows.experiment == known]
-    names = [f"{row.series}, p = {row.p:g}" for row in rows.itertuples()]
-    return rows.assign(series=names, bound=rows.lower_bound)
+    rows = _where(rows, experiment=known)
+    names = rows.series + ", " + rows.cuts.map(cuts_label)
+    rows = rows.assign(series=names, key=[f"p = {p:g}" for p in rows.p], bound=rows.lower_bound)
+    order = rows.assign(other=~names.str.contains("eager")).sort_values(
+        ["other", "series", "p"], kind="stable"
+    )
+    return order.drop(columns="other")
+
+
+def _with_interval(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means with their 95 % interval in place of the least and the greatest."""
+    return rows.assign(low=rows.interval_low, high=rows.interval_high, spread=rows.interval)
 
 
 def _by_device(rows: pd.DataFrame) -> pd.DataFrame:
@@ -382,7 +433,17 @@ def _both_sides(rows: pd.DataFrame, what: str) -> pd.DataFrame:
     """Savings as bars: ours, then the paper's."""
     sides = {"our": "ours", "paper": "the paper's pipeline"}
     both = pd.concat(rows.assign(series=n, value=rows[f"{s}_{what}"]) for s, n in sides.items())
-    return both.assign(low=both.value, high=both.value, spread="none")
+    return both.assign(low=both.value, high=both.value, spread="exact")
+
+
+_PREPARED: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "noise_errors": _by_device,
+    "table1_reconstruction_share": _with_stated,
+    "fig7_accuracy": _with_interval,
+    "fig8_robustness": _with_interval,
+    "accuracy_differences": lambda rows: rows.assign(dataset=rows.dataset + ", " + rows.metric),
+}
+"""What is drawn of a table's rows."""
 
 
 # Files
@@ -511,12 +572,11 @@ def _shared(data: StudyData, command: str) -> dict[str, Any]:
         "counts": data.counts,
         "questions": data.questions(),
         "cost_rows": data.cost_rows(),
-        "most_error": MOST_ERROR,
+        "cost_model": data.cost_model(),
         "is_paper": data.tables.is_paper,
-        "left_out": data.tables.left_out,
         "missing": data.missing,
         "how_to_go_on": data.how_to_go_on.replace("`", "'"),
-        "reasons": plain(data.reasons()),
+        "why": data.why(),
         "remarks": {WORDS["remarks"][kind]: plain(rows) for kind, rows in data.remarks.items()},
         "facts": facts(study.created, one_line(study.digest, 80), study.environments),
         "command": one_line(command, 400).replace("`", "'"),
@@ -538,6 +598,7 @@ def _readme(
         tables=[
             {
                 **{"name": name, "title": table.title, "notes": table.notes},
+                "under": data.left_out if name == "cost_model" else (),
                 **{"rows": table_rows(table), "href": tables[name]},
                 "runs": len({run for runs in table.rows.get("runs", ()) for run in runs.split()}),
             }
@@ -587,7 +648,9 @@ def _entry(data: StudyData, name: str, place: Path) -> dict[str, Any]:
     links = [("CSV", f"tables/{table.name}.csv")]
     links += [(k.upper(), f"figures/{name}.{k}") for k in ("svg", "png") if figure]
     links.append(("Records", href(data.study.folder, place)))
-    return entry(title, table_rows(table), figure, notes=table.notes, links=links)
+    under = data.left_out if name == "cost_model" else ()
+    notes = table.notes
+    return entry(title, table_rows(table), figure, notes=notes, links=links, under=under)
 
 
 def _timelines(study: Study) -> tuple[list[tuple[str, Figure]], Rows, int]:
@@ -623,6 +686,6 @@ def _run_label(run: Any) -> str:
     config = run.config
     parts = [run.experiment, SERIES[run.pipeline], run.origin, run.dataset, cuts_label(run.cuts)]
     parts += [config["policy"]] if config.get("policy") else []
-    parts += [f"{number(config[n])} {n}" for n in ("workers", "devices") if config.get(n)]
+    parts += [counted(config[n], n[:-1]) for n in ("workers", "devices") if config.get(n)]
     parts += [f"p = {config['straggler_p']:g}"] if config.get("straggler_p") else []
     return ", ".join(one_line(str(part), 60) for part in parts)

@@ -31,7 +31,7 @@ from .costs import (
     leave_one_out,
     reason_left_out,
 )
-from .escape import natural, one_line
+from .escape import NOT_MEASURED, natural, one_line
 from .load import STAGES, stages_of
 from .study import Study
 
@@ -47,13 +47,16 @@ PAPER_WORKERS, PAPER_P = 16, 0.2
 MOST_RATIO, MOST_SHARE, MOST_ERROR = 2.0, 0.02, 0.15
 """Bars: training time at 3 cuts over uncut, share of reconstruction, error of the cost model."""
 DATASETS = ("iris", "mnist")
-NOT_MEASURED = "not measured"
 OWN_CHOICE = "the simulator's own choice"
 
-_SLOTS = {
+SLOTS = {
     "most_ratio": MOST_RATIO,
     "most_share": MOST_SHARE,
+    "most_percent": 100 * MOST_SHARE,
+    "paper_least": 100 * PAPER_SHARES[1][1],
+    "paper_most": 100 * PAPER_SHARES[3][1],
     "most_error": MOST_ERROR,
+    "most_error_percent": 100 * MOST_ERROR,
     "most_folds": MOST_FOLDS,
     "level": 100 * LEVEL,
 }
@@ -153,7 +156,7 @@ def study_tables(study: Study) -> Tables:
     tables = {}
     for name, (rows, unmatched) in made.items():
         words = WORDS["tables"][name]
-        notes = tuple(note.format(**_SLOTS) for note in words["notes"])
+        notes = tuple(note.format(**SLOTS) for note in words["notes"])
         place = words["title"], words["experiment"]
         tables[name] = Table(name, *place, rows, tuple(unmatched), notes)
     lines, is_paper = headlines(study, tables), asks_paper(study)
@@ -318,11 +321,16 @@ def training_bars(study: Study, column: str, centre: Callable[[Any], Any]) -> Ma
     """
     runs = study.done("training", "train")
     runs = runs.assign(series=series(runs))
-    rows = _rows(
-        runs[runs[column].notna()],
-        _BAR,
-        lambda part: {**spread(part[column], centre), "basis": "measured"},
-    )
+
+    def row(part: pd.DataFrame) -> dict[str, Any]:
+        found = {**spread(part[column], centre), "basis": "measured"}
+        if centre is np.mean:
+            ends = interval(part[column])
+            found |= {"interval_low": ends["low"], "interval_high": ends["high"]}
+            found["interval"] = ends["spread"]
+        return found
+
+    rows = _rows(runs[runs[column].notna()], _BAR, row)
     return rows, [(run_id, "no such number") for run_id in runs.run_id[runs[column].isna()]]
 
 
@@ -730,26 +738,30 @@ def headlines(study: Study, tables: Mapping[str, Table]) -> pd.DataFrame:
     """One row for each question, data set and number of cuts that has a bar."""
     runs = study.done("training", "train", "contracted")
     times, _ = timed(paired(runs, runs.cuts == 0, runs.cuts == 3, _CUTS, "uncut"))
-    shares, both = (
-        _ours(tables[name].rows) for name in ("table1_reconstruction_share", "accuracy_differences")
-    )
+    names = ("table1_reconstruction_share", "fig6_slow_down", "accuracy_differences")
+    shares, slowed, both = (_ours(tables[name].rows) for name in names)
     found: dict[str, Rows] = {
         "RQ1": _rows(times, _BAR, lambda part: spread(part.ratio)).to_dict("records"),
         "RQ2": [
             {**row, "value": row["median_share"], "low": None, "high": row["p95_share"]}
-            | {"paper": f"{row['paper_median_share']:.3f}"}
+            | {"paper": f"{100 * row['paper_median_share']:.0f} %"}
             for row in shares
         ],
+        "RQ3": slowed,
         "RQ4": [row for row in both if row["metric"] == "test accuracy"],
         "RQ5": [row for row in both if row["metric"] == "robustness"],
     }
     most = {"RQ1": MOST_RATIO, "RQ2": MOST_SHARE}
     lines = []
     for question, rows in found.items():
-        words = {name: text.format(**_SLOTS) for name, text in WORDS["questions"][question].items()}
+        words = WORDS["questions"][question]
+        shown = ("what", "bar", "paper", "spread")
+        words = {name: words[name].format(**SLOTS) for name in shown if name in words}
         for row in rows:
             if question in most:
                 outcome = _outcome(row["value"], most[question])
+            elif question == "RQ3":
+                outcome = "as found"
             else:
                 has_interval = row["zero"] in ("inside", "outside")
                 outcome = f"0 is {row['zero']} the interval" if has_interval else row["zero"]

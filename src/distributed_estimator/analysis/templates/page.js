@@ -30,7 +30,10 @@ function turned(node) {
 function linear(spec) {
   const copy = structuredClone(spec);
   for (const { encoding } of copy.layer) {
-    if (encoding?.x?.scale?.type === "log") encoding.x.scale = { zero: true };
+    if (encoding?.x?.scale?.type !== "log") continue;
+    encoding.x.scale = { zero: true };
+    encoding.x.title[0] = encoding.x.title[0].replace(/, logarithmic axis.*/, "");
+    delete encoding.x.axis.values;
   }
   return copy;
 }
@@ -81,7 +84,9 @@ class Chart {
   async draw(change = this.change ?? ((spec) => spec)) {
     this.change = change;
     const places = this.figure.panels.map(() => element("div", { class: "panel" }));
-    this.panels.replaceChildren(...places);
+    const columns = places.map((place, index) =>
+      element("div", { class: "column" }, element("h4", {}, this.figure.titles[index]), place));
+    this.panels.replaceChildren(...columns);
     const drawn = await Promise.all(
       this.figure.panels.map((spec, index) => vegaEmbed(places[index], change(spec), OPTIONS)),
     );
