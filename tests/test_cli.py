@@ -9,6 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -109,9 +110,10 @@ def test_help_and_version(dest: Callable[..., Done]):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mine"], "No such command 'mine'"),
+        (["mine"], "`mine` is no verb: use some of classify, costs, estimate"),
+        (["estimat"], "`estimat` is no verb: did you mean `estimate`?"),
         (["--mine"], "No such option"),
-        (["train", "cats"], "`cats` is no workload: give one of iris_binary_pml, mnist_binary"),
+        (["train", "cats"], "`cats` is no workload: give one of iris, mnist, breast_cancer"),
         (["train"], "Missing argument 'WORKLOAD'"),
         (["estimate"], "Missing argument 'FILE'"),
     ],
@@ -179,6 +181,34 @@ def test_plans_of_other_widths_stand_side_by_side(dest: Callable[..., Done], fil
     assert [each["width"] for each in labelled["alternatives"]] == [1, 2, 3, 4]
     bills = [each["shots_total"] + 300 * each["num_circuits"] for each in labelled["alternatives"]]
     assert labelled["verdict"]["least"] == labelled["alternatives"][np.argmin(bills[:3])]
+
+
+def test_a_plan_above_the_highest_price_is_refused_with_the_price_to_allow(
+    dest: Callable[..., Done], file: Path
+):
+    plan = ("plan", file, "--max-qubits", 2, "--json", "--max-price")
+    found = re.search(
+        r"above `--max-price` 9: .*raise `--max-price` to (\S+)", refused(dest(*plan, 9))
+    )
+    assert found is not None
+    document = dest(*plan, found[1]).document
+    assert document["verdict"]["fits"]
+    assert document["num_cuts"] == 1
+
+
+def test_the_least_bill_is_of_plans_no_wider_than_asked_for(
+    dest: Callable[..., Done], tmp_path: Path
+):
+    circuit = QuantumCircuit(16)
+    circuit.h(range(16))
+    for pair in combinations(range(16), 2):
+        circuit.cz(*pair)
+    path = tmp_path / "everything.qpy"
+    path.write_bytes(as_qpy(circuit))
+    out = " ".join(dest("plan", path, "--label", "AAAAAAAABBBBBBBB").out.split())
+    assert "Verdict does not fit here, cut" in out
+    assert "Shots not known for a precision of 0.015625" in out
+    assert "Least bill none fits, of plans at most 8 wide" in out
 
 
 def test_shots_of_plans_with_many_circuits_are_predicted(dest: Callable[..., Done], tmp_path: Path):
@@ -314,8 +344,9 @@ def test_final_measurements_are_taken_off_with_a_note(dest: Callable[..., Done],
     path.write_text(qasm2.dumps(circuit), "utf-8")
     done = dest("estimate", path, "--exact", "--json")
     assert done.document["value"] == pytest.approx(exact(chain(), "ZZZZ"), abs=1e-10)
-    assert "note: final measurements taken off, outcomes of others ignored: 4" in done.err
-    assert done.document["notes"] == ["final measurements taken off, outcomes of others ignored: 4"]
+    note = "4 measurements: final ones taken off, outcomes of others ignored"
+    assert f"note: {note}" in done.err
+    assert done.document["notes"] == [note]
 
 
 @pytest.mark.parametrize("start", ["", "// A comment.\n/* Another. */\n", "OPENQASM 3;\n"])
@@ -326,7 +357,9 @@ def test_openqasm_3_needs_no_version(dest: Callable[..., Done], tmp_path: Path, 
     path.write_text(f"{start}{text} c = measure q;\n", "utf-8")
     done = dest("estimate", path, "--exact", "--observable", "IZ", "--label", "AB", "--json")
     assert done.document["value"] == pytest.approx(math.cos(0.7), abs=1e-10)
-    assert done.document["notes"] == ["final measurements taken off, outcomes of others ignored: 2"]
+    assert done.document["notes"] == [
+        "2 measurements: final ones taken off, outcomes of others ignored"
+    ]
 
 
 BAD_QUERIES = [
@@ -335,6 +368,8 @@ BAD_QUERIES = [
     (["--max-qubits", "0"], "`--max-qubits` is 0: give a whole number of at least 1"),
     (["--max-qubits", "two"], "`--max-qubits` is two: give a whole number"),
     (["--label", "AABB", "--max-qubits", "2"], "all say where to cut: give one"),
+    (["--max-price", "9"], "`--max-price` limits a search for cuts: give `--max-qubits` too"),
+    (["--cut-at", "99"], "`--cut-at` names instruction 99, the circuit has"),
     (["--shots", "10", "--exact"], "exclude one another: give one"),
     (["--shots", "10", "--precision", "0.1"], "exclude one another: give one"),
     (["--observable", "ZZZ"], "acts on 3 qubits, the circuit has 4"),

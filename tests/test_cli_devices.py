@@ -31,6 +31,18 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("verb", ["estimate", "plan"])
+def test_a_circuit_wider_than_the_device_is_refused_with_the_option_to_give(
+    dest: Callable[..., Done], tmp_path: Path, verb: str
+) -> None:
+    path = tmp_path / "wide.qasm"
+    circuit = QuantumCircuit(6)
+    circuit.cx(range(5), range(1, 6))
+    path.write_text(qasm2.dumps(circuit), "utf-8")
+    message = refused(dest(verb, path, "--backend", "fake_manila"))
+    assert "cut more, for instance with `--max-qubits 5`, or take a larger device" in message
+
+
 @pytest.mark.parametrize("name", ["fake_manila", "FakeManilaV2", "FakeManila", "FAKE_MANILA"])
 def test_simulated_devices_have_many_names(name: str) -> None:
     device = find_device(name)

@@ -61,6 +61,19 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
 # --- TrainedNetwork
 
 
+def test_predictions_and_evaluations_show_what_they_are_in_one_line(binary: TrainingResult):
+    rows, kinds = table_of()
+    with TrainedNetwork.load(binary.folder.path, exact=True) as network:
+        found = network.evaluate(rows, kinds)
+    (no, wrong), (missed, yes) = found.confusion
+    assert repr(found).startswith(f"<Evaluation: accuracy {found.accuracy:.3f} ± ")
+    assert f"of 40 rows; interval {found.low:.3f} to {found.high:.3f}" in repr(found)
+    assert f"confusion {no} {wrong} / {missed} {yes}>" in repr(found)
+    counts = f"rows 40; classes {no + missed} no, {wrong + yes} yes"
+    assert repr(found.predictions).startswith(f"<Predictions: {counts}; probability 0.")
+    assert "stderr 0 at most" in repr(found.predictions)
+
+
 def test_new_rows_go_the_way_of_the_training_to_the_bit(binary: TrainingResult):
     rows, kinds = table_of()
     with TrainedNetwork.load(binary.folder.path, exact=True) as network:

@@ -257,7 +257,7 @@ def test_what_the_data_does_not_have_is_refused(name: str, fields: dict[str, obj
     [
         (
             {"name": "flowers"},
-            "`flowers` is no workload: give one of iris_binary_pml, mnist_binary, breast_cancer, "
+            "`flowers` is no workload: give one of iris, mnist, breast_cancer, "
             "wine, digits, or the path of a file that ends in .csv or .parquet",
         ),
         ({"name": 3}, "`name` is 3: give text"),

@@ -46,7 +46,13 @@ def read_bytes(path: Path, kind: str, smaller: str) -> bytes:
 
 
 def named_file(text: str) -> Path | None:
-    """The file that an option names as `@FILE`, or `-` for standard input; None: it names none."""
+    """The file that an option names as `@FILE`, or `-` for standard input; None: it names none.
+
+    Raises:
+        InputError: The text is the name of a file, without the `@`.
+    """
     if text.startswith("@"):
         return Path(text[1:])
+    if Path(text).suffix[1:].isalpha() and Path(text).is_file():  # `.5*ZZ` is no suffix
+        raise InputError(f"`{text}` is a file: give `@{text}` to read what is in it")
     return Path(STDIN) if text == STDIN else None

@@ -89,6 +89,11 @@ class Forecast:
         """Qubits of the widest fragment."""
         return max((fragment.num_qubits for fragment in self.plan.fragments), default=0)
 
+    @property
+    def most_qubits(self) -> int:
+        """The widest fragment that is allowed: as asked for, or as the plan has it."""
+        return self.query.settings.max_qubits or self.width
+
     @cached_property
     def fragments(self) -> list[dict[str, Any]]:
         """What is run of each fragment; circuits whose outcome is sure are not."""
@@ -194,7 +199,7 @@ def alternatives_of(forecast: Forecast) -> list[Alternative]:
 
 def cheapest(found: list[Alternative], forecast: Forecast) -> Alternative | None:
     """The one of the lowest bill that fits, no wider than allowed; None: none fits."""
-    limit = forecast.query.settings.max_qubits or forecast.width
+    limit = forecast.most_qubits
     fitting = [each for each in found if each.forecast.fits and each.forecast.width <= limit]
     return min(fitting, key=lambda each: each.bill, default=None)
 

@@ -22,11 +22,14 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 _GROUPS = {
     "Circuit": "observable parameter values probabilities",
-    "Data": "features reduction classes samples test-samples target data-dir",
+    "Data": "features reduction classes samples test-samples target data-dir from-logs",
     "Model": "feature-map feature-map-reps feature-map-entanglement ansatz ansatz-reps "
     "entanglement head",
-    "Training": "optimizer epochs maxiter batch-size loss lr resume",
-    "Cuts": "label max-qubits cut-at cuts basis pipeline",
+    "Training": "optimizer epochs maxiter batch-size loss lr",
+    "Runs": "resume scale only pipeline retry-failed dry-run",
+    "Perturbations": "attack sigma epsilon draws pgd-steps",
+    "What is simulated": "records service tasks overhead job-seconds repeats",
+    "Cuts": "label max-qubits max-price cut-at cuts basis",
     "Shots": "shots precision shots-total max-shots adaptive-shots exact allocation seed",
     "Where it runs": "backend pool address workers",
     "Noise": "mitigate noise-factors extrapolator",
@@ -35,7 +38,8 @@ _GROUPS = {
     "journal",
     "Stragglers, for experiments": "straggler-p straggler-delay straggler-distribution "
     "straggler-shape slow-worker",
-    "Output": "json csv out trace track figure draw front costs",
+    "Costs": "costs fit validate level",
+    "Output": "sql json csv out replace trace track figure draw front",
 }
 _OTHERS = "Other"
 _GROUP_OF = {f"--{name}": title for title, names in _GROUPS.items() for name in names.split()}

@@ -29,6 +29,7 @@ from ..estimator import EstimatorOptions
 from ..subexperiments import Allocation
 from ..training.models import read_observables
 from ..training.settings import Config, Count, Shots, Workers, about
+from ..views import counted
 from ._bindings import read_bindings, shown_names
 from ._files import MAX_BITS, STDIN, named_file, read_bytes
 from ._observables import parse_observables
@@ -60,9 +61,10 @@ class QuerySettings(Config):
         tuple[str, ...],
         about(
             "An observable such as ZZZZ, or a sum such as '0.5*ZZII - IIXX'; the rightmost letter "
-            "acts on qubit 0, as in Qiskit. Or z_all, z_one, z_<qubit>, z_mean, z_each. Or @FILE: "
-            "a line such as `0.5 ZZII` for each term, `---` between observables; or JSON. Once for "
-            "each. None: z_all.",
+            "acts on qubit 0, as in Qiskit. Or z_all (the product of Z on every qubit), z_one (Z "
+            "on the last), z_<qubit>, z_mean, z_each (one a qubit). Or @FILE: a line such as "
+            "`0.5 ZZII` for each term, `---` between observables; or JSON. Once for each. None: "
+            "z_all.",
             metavar="TEXT",
         ),
     ] = ()
@@ -72,6 +74,13 @@ class QuerySettings(Config):
     ] = None
     max_qubits: Annotated[
         Count | None, about("Search for cuts, into pieces of at most so many qubits.")
+    ] = None
+    max_price: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        about(
+            "With --max-qubits: refuse a plan of a higher price, which is in shots for a standard "
+            f"error of 0.01 and those that circuits cost as much as. None: {AutoCut.max_price:g}."
+        ),
     ] = None
     cut_at: Annotated[
         tuple[Annotated[int, Meta(ge=0)], ...],
@@ -91,8 +100,9 @@ class QuerySettings(Config):
     values: Annotated[
         tuple[str, ...],
         about(
-            "Values of all parameters in the circuit's order, such as 0.1,pi/2,-3*pi/4. Or @FILE: "
-            "CSV or JSON with a binding a row; the first line may name the columns. Once for each.",
+            "Values of all parameters, such as 0.1,pi/2,-3*pi/4, in the circuit's order: by name, "
+            "as Qiskit sorts them, not as the file declares them. Or @FILE: CSV or JSON with a "
+            "binding a row; the first line may name the columns. Once for each.",
             metavar="LIST",
         ),
     ] = ()
@@ -121,6 +131,8 @@ class QuerySettings(Config):
         super().__post_init__()
         if sum((self.label is not None, self.max_qubits is not None, bool(self.cut_at))) > 1:
             raise InputError("`label`, `max_qubits` and `cut_at` all say where to cut: give one")
+        if self.max_price is not None and self.max_qubits is None:
+            raise InputError("`max_price` limits a search for cuts: give `max_qubits` too")
         accuracies = self.shots, self.precision, self.shots_total, self.exact or None
         if sum(given is not None for given in accuracies) > 1:
             raise InputError(
@@ -139,7 +151,8 @@ class QuerySettings(Config):
             return CutAt(self.cut_at)
         if self.max_qubits is None:
             return self.label
-        return AutoCut(max_qubits=self.max_qubits, seed=self.seed)
+        search = AutoCut(max_qubits=self.max_qubits, seed=self.seed)
+        return search if self.max_price is None else replace(search, max_price=self.max_price)
 
     @property
     def options(self) -> EstimatorOptions:
@@ -298,7 +311,7 @@ def load_circuit(path: Path) -> tuple[QuantumCircuit, tuple[str, ...]]:
     except InputError as error:
         raise InputError(f"`{path}` {error}") from error
     measured = circuit.count_ops().get("measure", 0)
-    note = f"final measurements taken off, outcomes of others ignored: {measured}"
+    note = f"{counted(measured, 'measurement')}: final ones taken off, outcomes of others ignored"
     return circuit, (note,) if measured else ()
 
 

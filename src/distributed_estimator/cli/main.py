@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from ..errors import DistributedEstimatorError, RecordError, TrainingStoppedError
+from ..errors import DistributedEstimatorError, RecordError, TrainingStoppedError, close_to
 
 VERBS = {
     "classify": "Classify new rows with a trained network.",
@@ -33,11 +33,13 @@ _RENAMED = {"predict": "costs"}
 """Modules of names that verbs had in the release before."""
 
 _ALSO = {
+    "CutAt": "--cut-at",
     "cuts": "--label",
     "default_precision": "--precision",
     "factors": "--noise-factors",
     "mitigation": "--mitigate",
     "num_cuts": "--cuts",
+    "probabilities": "--probabilities",
     "sigma": "--straggler-shape",
     "slow": "--slow-worker",
     "stragglers": "--straggler-p",
@@ -53,6 +55,15 @@ class _Verbs(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(VERBS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        is_word = name.isidentifier() and not ctx.resilient_parsing
+        if is_word and self.get_command(ctx, name) is None:
+            raise click.UsageError(f"`{name}` is no verb: {close_to(name, list(VERBS))}", ctx)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = _RENAMED.get(cmd_name, cmd_name)
@@ -138,8 +149,10 @@ def _with_options(message: str, words: Sequence[str]) -> str:
     options = [] if command is None else [p for p in command.params if isinstance(p, click.Option)]
     own = {str(option.name): option.opts[0] for option in options}
     typed = {name: option for name, option in _ALSO.items() if option in own.values()} | own
+    if "--max-qubits" in own.values():
+        message = re.sub(r"\bAutoCut\(max_qubits=(\d+)\)", r"`--max-qubits \1`", message)
     return re.sub(
-        r"(?<!parameter )`([a-z_]+)(\[\d+\])?`",
+        r"(?<!parameter )`([A-Za-z_]+)(\[\d+\])?`",
         lambda found: (
             f"`{typed[found[1]]}{found[2] or ''}`"
             if found[1] in typed and found[1] not in words

@@ -250,7 +250,7 @@ def _print(answer: Answer) -> None:
 
 def _verdict(answer: Answer) -> Iterator[tuple[str, str]]:
     """Lines that answer whether it fits, what it costs and what to do."""
-    forecast, least = answer.forecast, answer.least
+    forecast, least, widest = answer.forecast, answer.least, answer.forecast.most_qubits
     plan, way = forecast.plan, "cut" if forecast.plan.num_cuts else "whole"
     yield "Verdict", f"fits here, {way}" if forecast.fits else f"does not fit here, {way}"
     if forecast.refusal is not None:
@@ -266,9 +266,9 @@ def _verdict(answer: Answer) -> Iterator[tuple[str, str]]:
         yield "Memory", f"{in_bytes(forecast.memory)} of at most {limit}"
     yield from _bill(forecast)
     if least is None:
-        yield "Least bill", "no plan that fits was found"
+        yield "Least bill", f"none fits, of plans at most {widest} wide"
     else:
-        yield "Least bill", f"{_bill_of(least)}: {least.option}"
+        yield "Least bill", f"{_bill_of(least)}: {least.option}, of plans at most {widest} wide"
     if answer.costs:
         total = answer.costs[0].costs["total"]
         low, high = duration(total.low), duration(total.high)
@@ -292,7 +292,8 @@ def _bill(forecast: Forecast) -> Iterator[tuple[str, str]]:
         yield "Shots", f"{shots} in all"
     else:
         default = "" if settings.precision is not None else " (the default)"
-        yield "Shots", f"about {shots} for a precision of {options.default_precision:g}{default}"
+        about = "" if forecast.shots is None else "about "
+        yield "Shots", f"{about}{shots} for a precision of {options.default_precision:g}{default}"
     yield "Circuits", f"{short(forecast.circuits)} a binding, {settings.basis} basis"
     if price is not None and price.neyman is not None:
         totals = {name: getattr(price, name) for name in get_args(Allocation)}

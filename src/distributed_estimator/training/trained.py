@@ -17,6 +17,7 @@ from ..analysis.accuracy import wilson_interval
 from ..checks import check_whole, from_numpy
 from ..errors import CheckpointError, InputError, MissingExtraError, named, shortened
 from ..estimator import AnyBackend, EstimatorOptions
+from ..views import Shown, counted
 from ._ml import torch
 from .checkpoints import Checkpoint, RunState, restored, snapshot
 from .config import Loss, PoolName, TrainingConfig
@@ -40,8 +41,8 @@ Names = npt.NDArray[Any]
 """Text."""
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions(Shown):
     """What a network says of rows.
 
     Attributes:
@@ -55,9 +56,20 @@ class Predictions:
     probabilities: FloatArray
     stderrs: FloatArray
 
+    def _facts(self) -> dict[str, str]:
+        names, counts = np.unique(self.classes, return_counts=True)
+        each = (f"{count} {name}" for name, count in zip(names, counts, strict=True))
+        return {
+            "rows": str(len(self.classes)),
+            "classes": shortened(", ".join(each))[1:-1],
+            "probability": f"{self.probabilities.max(axis=1).mean():.3g} on average, of the class "
+            "predicted",
+            "stderr": f"{self.stderrs.max():.2g} at most",
+        }
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Shown):
     """How a network does on rows whose classes are known.
 
     Attributes:
@@ -76,6 +88,14 @@ class Evaluation:
     high: float
     confusion: npt.NDArray[np.intp]
     predictions: Predictions
+
+    def _facts(self) -> dict[str, str]:
+        rows = counted(len(self.predictions.classes), "row")
+        return {
+            "accuracy": f"{self.accuracy:.3f} ± {self.stderr:.3f} of {rows}",
+            "interval": f"{self.low:.3f} to {self.high:.3f}, 95 % (Wilson)",
+            "confusion": " / ".join(" ".join(map(str, row)) for row in self.confusion.tolist()),
+        }
 
 
 @dataclass(frozen=True, eq=False)

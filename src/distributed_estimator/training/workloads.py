@@ -113,8 +113,10 @@ class WorkloadConfig(Config):
         super().__post_init__()
         object.__setattr__(self, "name", ALIASES.get(self.name, self.name))
         if self.name not in WORKLOADS and not self.name.lower().endswith(_SUFFIXES):
+            brief = {name: alias for alias, name in ALIASES.items()}
+            known = ", ".join(brief.get(name, name) for name in WORKLOADS)
             raise InputError(
-                f"`{self.name}` is no workload: give one of {', '.join(WORKLOADS)}, or the path of "
+                f"`{self.name}` is no workload: give one of {known}, or the path of "
                 f"a file that ends in {' or '.join(_SUFFIXES)}"
             )
         if self.classes is not None:
