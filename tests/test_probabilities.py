@@ -224,3 +224,21 @@ def test_the_nearest_distribution():
         values, others = rng.normal(0.2, 0.3, 8), rng.dirichlet(np.full(8, 0.3), 200)
         closest = np.sum((np.array(nearest(*values)) - values) ** 2)
         assert (((others - values) ** 2).sum(axis=1) >= closest).all()
+
+
+@pytest.mark.parametrize("precision", [1 / 64, 0.03])
+def test_a_precision_biases_no_rare_outcome(precision):
+    """An outcome of 0.019 that many a pilot does not see."""
+    circuit = QuantumCircuit(1)
+    circuit.ry(0.28, 0)
+    exact, runs = np.sin(0.14) ** 2, 200
+    made = [estimator(None, seed=seed) for seed in range(runs)]
+    found = [own.probabilities(circuit, [0], precision=precision) for own in made]
+    values, stderrs = (
+        np.array([getattr(own, n)[1] for own in found]) for n in ("values", "stderrs")
+    )
+    # Five standard errors of the mean, and of the mean of squares of normal numbers.
+    assert abs(values.mean() - exact) < 5 * values.std(ddof=1) / np.sqrt(runs)
+    assert np.mean((values - exact) ** 2) / np.mean(stderrs**2) < 1 + 5 * np.sqrt(2 / runs)
+    # Outcomes that no shot has are as rare as with the fewest shots that a round has.
+    assert (stderrs == 0).sum() <= runs * (1 - exact) ** 256 + 5

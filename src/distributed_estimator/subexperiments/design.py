@@ -143,6 +143,11 @@ def plan_shots(
     return ShotPlan(*plan.designs(shots))
 
 
+def least_shots(bindings: int, precision: float) -> float:
+    """Shots of a round at least: with fewer, standard errors say little, and rounds repeat."""
+    return bindings * max(_LEAST_TOTAL, _LEAST_BY_ERROR / precision)
+
+
 def environments(
     pilots: Sequence[Seen | None],
     sensitivities: Callable[[Values], tuple[int, list[Sensitivity]]],
@@ -301,7 +306,7 @@ class _Plan:
             if _total(shots) <= _LARGE * self.total or excess.max(initial=0.0) <= _CLOSE:
                 break
         total, rows = _total(shots), max((g.needed.sum() for g in self._groups), default=0)
-        least = rows * max(_LEAST_TOTAL, _LEAST_BY_ERROR / precision)
+        least = least_shots(rows, precision)
         shots = [
             np.maximum(own * max(1.0, least / total if total else 0.0), fewest * group.kept)
             for own, group in zip(shots, self._groups, strict=True)

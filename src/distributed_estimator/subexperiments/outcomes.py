@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..cutting import BoolArray, FloatArray, IntArray
-from .design import Design, ShotPlan
+from .design import Design, ShotPlan, least_shots
 from .shots import Accuracy, check_countable
 
-OUTCOME_PILOT = 32
+OUTCOME_PILOT = 128
 """Shots of a circuit in the first pilot, at most: how likely outcomes are is not known before."""
 _FURTHER = 16
 """Shots from which on a further pilot is worth it, in units of those that pilots took."""
@@ -75,6 +75,10 @@ def plan_outcomes(
     found = [own for own in fragments if own is not None]
     shots = _divide(found, targets / _MARGIN, equal=accuracy.allocation == "uniform")
     shots = _at_least(shots, [fewest * _asked(own) for own in found])
+    if accuracy.promises:  # what a pilot did not see may be there
+        bindings = max((own.num_rows for own in found), default=0)
+        least = least_shots(bindings, accuracy.precision)
+        shots = [own * max(1.0, least / max(1, _taken(shots))) for own in shots]
     limit = accuracy.most if accuracy.budget is None else accuracy.budget
     if may_pilot and limit is None and _taken(shots) > _FURTHER * spent:
         return ShotPlan([], [], np.inf, needs_pilot=True)
