@@ -340,7 +340,8 @@ class SamplerBackend:
         def calibrate(qubits: Sequence[int], earlier: int) -> ReadoutCalibration:
             return self._calibrate(qubits, earlier, run)
 
-        fresh = self._calibrations.rates(missing, hours, calibrate, run.check) if missing else {}
+        known = self._calibrations
+        fresh = known.rates(missing, hours, shots, calibrate, run.check) if missing else {}
         found = []
         for qubit, name, own in zip(qubits, names, kept, strict=True):
             if own is None:
