@@ -270,6 +270,14 @@ def test_what_is_in_memory_ages_too():
     assert len(sampler.jobs) == 2
 
 
+def test_calibrations_of_fewer_shots_than_asked_for_are_not_used():
+    for shots, jobs in ((SHOTS, 1), (100, 0), (2 * SHOTS, 1), (SHOTS, 0)):
+        sampler = OnDevice()
+        readout = backend_of(sampler, calibration_shots=shots).readout(experiment_on(2))
+        assert len(sampler.jobs) == jobs
+    assert readout.stderrs[1] < np.sqrt((RATES[1] * (1 - RATES[1])).sum() / 4 / SHOTS)
+
+
 def rewritten(cache, change):
     path = cache / "here.json"
     document = json.loads(path.read_text())

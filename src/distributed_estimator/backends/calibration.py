@@ -31,6 +31,9 @@ from ..subexperiments import Arrays, Expected, check_arrays
 
 READOUT_REGISTER = "readout"
 _VERSION = 1
+_ROUNDED = 0.9
+"""Part of the shots that were asked for at least; samplers may round them."""
+_LONGEST_NAME = 255
 _MOST_MISREAD = 0.45
 """Where a bit is misread more often, its mean is scaled up by ten or more."""
 _log = logging.getLogger(__name__)
@@ -208,6 +211,7 @@ class Calibrations:
         self,
         qubits: Sequence[int],
         hours: float,
+        shots: int,
         calibrate: Callable[[Sequence[int], int], ReadoutCalibration],
         check: Callable[[], None] = lambda: None,
     ) -> dict[int, Misreading]:
@@ -216,6 +220,7 @@ class Calibrations:
         Args:
             qubits: Physical qubits.
             hours: Age from which on a calibration is not used.
+            shots: Of each circuit; calibrations of fewer are not used.
             calibrate: Measures qubits; it is also given how many calibrations there were before.
             check: Called while another thread calibrates; it may raise.
 
@@ -223,11 +228,11 @@ class Calibrations:
             BackendError: A qubit is misread nearly half of the time.
         """
         with self._lock.patiently(check):
-            newest = self._newest(hours)
+            newest = self._newest(hours, shots)
             missing = [qubit for qubit in qubits if qubit not in newest]
             if missing and self.path is not None:
                 self._known += [own for own in self._read() if own not in self._known]
-                newest = self._newest(hours)
+                newest = self._newest(hours, shots)
                 missing = [qubit for qubit in qubits if qubit not in newest]
             if missing:
                 fresh = calibrate(missing, len(self._known))
@@ -254,11 +259,12 @@ class Calibrations:
                 )
         return found
 
-    def _newest(self, hours: float) -> dict[int, ReadoutCalibration]:
-        """The last calibration of every qubit, if it is young enough."""
+    def _newest(self, hours: float, shots: int) -> dict[int, ReadoutCalibration]:
+        """The last calibration of every qubit, if it is young and has shots enough."""
         now = datetime.now(UTC)
         young = [c for c in self._known if timedelta(0) <= now - c.taken_at < _hours(hours)]
-        ordered = sorted(young, key=lambda calibration: calibration.taken_at)
+        good = [own for own in young if min(own.shots) >= _ROUNDED * shots]
+        ordered = sorted(good, key=lambda calibration: calibration.taken_at)
         return {qubit: own for own in ordered for qubit in own.qubits}
 
     def _read(self) -> list[ReadoutCalibration]:

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from scipy.linalg import hadamard
 
 from ..cutting import BoolArray, FloatArray, IntArray
 from ..subexperiments import FragmentExperiment, SettingFamily
@@ -97,35 +98,46 @@ def bound(
         yield FamilyPub(family, template, circuits[:, places], values, own, 0)
 
 
-def copies_of(shots: int, most: int) -> list[tuple[int, int]]:
-    """Copies that share the shots of a circuit, and the shots of each; at most so many copies.
+def copies_of(shots: int, copies: int) -> list[tuple[int, int]]:
+    """How many copies of a circuit take how many of its shots each; 0 copies: it runs as it is.
 
-    As many shots as asked for: an even number of copies, so that each bit is flipped in half of
-    them, have as many each, and what that leaves over are copies of one shot. Fewer shots than
-    `most`: one each.
+    All shots are taken: some copies may have one more than others, and none run without a shot.
 
     Example:
-        >>> copies_of(1000, 16), copies_of(1003, 16), copies_of(7, 16)
-        ([(10, 100)], [(10, 100), (3, 1)], [(7, 1)])
+        >>> copies_of(1024, 16), copies_of(1003, 16), copies_of(7, 16)
+        ([(16, 64)], [(11, 63), (5, 62)], [(7, 1)])
     """
-    if shots <= most:
-        return [(shots, 1)]
-    even = [n for n in range(most, 0, -1) if n % 2 == 0 and n + shots % n <= most] or [1]
-    copies = next((n for n in even if 2 * n > most and shots % n == 0), even[0])
-    left = shots % copies
-    return [(copies, shots // copies), *([(left, 1)] if left else [])]
+    copies = max(1, copies)
+    each, more = divmod(shots, copies)
+    return [part for part in ((more, each + 1), (copies - more, each)) if all(part)]
 
 
 def balanced_flips(circuits: int, copies: int, bits: int, rng: np.random.Generator) -> BoolArray:
     """Which measured bits of the copies of circuits are flipped, shape (circuits, copies, bits).
 
-    Each bit of each copy is flipped with probability 1/2, independently of other bits, but in half
-    of the copies of a circuit: what bits that misread 0 and 1 differently add to the scatter of a
-    circuit's mean cancels to first order, and its shots have the variance of independent ones.
+    Each copy's bits are flipped with probability 1/2, independently of each other. Together, copies
+    are the rows of an orthogonal array in random order, with random columns, each of them inverted
+    or not: columns of a Hadamard matrix. So each bit is flipped in half of the copies, and each two
+    of up to copies - 1 bits are in a quarter of them; of up to copies / 2 bits, each three in an
+    eighth. What bits that misread 0 and 1 differently add to the scatter of a mean cancels as far.
+
+    Args:
+        circuits: How many circuits.
+        copies: Of each, a power of two.
+        bits: That are measured. Of more than copies - 1, each so many have an array of their own.
+        rng: Draws orders, columns and which are inverted.
     """
-    halves = np.broadcast_to(np.arange(copies)[:, None] % 2, (circuits, copies, bits))
-    starts = rng.integers(2, size=(circuits, 1, bits))
-    return np.asarray((rng.permuted(halves, axis=1) + starts) % 2 == 1)
+    signs, half = hadamard(copies, dtype=np.int8), copies // 2
+    columns = np.arange(half if bits <= half else min(1, copies - 1), copies)
+    flips = np.repeat(rng.integers(2, size=(circuits, 1, bits)) == 1, copies, axis=1)
+    for start in range(0, bits, len(columns)):
+        block = flips[:, :, start : start + len(columns)]
+        rows, own = (
+            rng.permuted(np.broadcast_to(numbers, (circuits, len(numbers))), axis=1)
+            for numbers in (np.arange(copies), columns)
+        )
+        block ^= signs[rows[:, :, None], own[:, None, : block.shape[2]]] < 0
+    return flips
 
 
 def pieces_of(shots: int, most: int | None) -> list[int]:

@@ -340,7 +340,8 @@ class SamplerBackend:
         def calibrate(qubits: Sequence[int], earlier: int) -> ReadoutCalibration:
             return self._calibrate(qubits, earlier, run)
 
-        fresh = self._calibrations.rates(missing, hours, calibrate, run.check) if missing else {}
+        known = self._calibrations
+        fresh = known.rates(missing, hours, shots, calibrate, run.check) if missing else {}
         found = []
         for qubit, name, own in zip(qubits, names, kept, strict=True):
             if own is None:
@@ -539,16 +540,19 @@ class SamplerBackend:
             for number in np.unique(own[own > 0]).tolist():
                 rows, places = np.nonzero(own == number)
                 circuits = np.stack([rows, groups[places], settings[places]])
-                start = 0
+                bits = len(templates[0].measured) if self._copies else 0
+                flips = balanced_flips(len(rows), max(1, self._copies), bits, rng)
+                alone, start = len(templates) > 1, 0
                 for copies, each in copies_of(number, self._copies):
-                    bits = len(templates[0].measured) if self._copies else 0
-                    flips = balanced_flips(len(rows), copies, bits, rng)
-                    each_flips = [flips] if len(templates) == 1 else np.split(flips, copies, axis=1)
-                    for template, chosen in zip(templates[start:], each_flips, strict=False):
+                    own_flips = np.split(
+                        flips[:, start : start + copies], copies if alone else 1, 1
+                    )
+                    own_templates = templates[start:] if alone else templates
+                    for template, chosen in zip(own_templates, own_flips, strict=False):
                         for pub in bound(part.family, template, circuits, task.angles, chosen):
                             for piece in pieces_of(each, self.shots_per_circuit):
                                 yield replace(pub, shots=piece)
-                    start += copies if len(templates) > 1 else 0
+                    start += copies
 
     def _twirled(self, template: Template, rng: np.random.Generator) -> list[Template]:
         """A template with random Paulis around gates, as often as there are copies; or as it is."""

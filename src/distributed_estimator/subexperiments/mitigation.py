@@ -86,7 +86,8 @@ class Mitigation:
         twirling: Copies of every circuit, with other random Paulis around its two-qubit gates and
             other measured bits flipped, that share its shots. None: 16 where readout is mitigated,
             none otherwise; 0: none, which biases mitigated readout where zeros and ones are not
-            misread alike; 2 or more. Gates are twirled only where a number is given.
+            misread alike; 2 or more, of which the next lower power of two runs. Gates are twirled
+            only where a number is given.
         calibration_shots: Shots of each of the circuits that calibrate the readout.
         calibration_hours: Age from which on a calibration is made again.
     """
@@ -124,10 +125,10 @@ class Mitigation:
 
     @property
     def copies(self) -> int:
-        """How many copies of a circuit are twirled; 0: it runs as it is."""
+        """How many copies of a circuit are twirled, a power of two; 0: it runs as it is."""
         if self.twirling is None:
             return TWIRLED if self.readout else 0
-        return int(self.twirling)
+        return 1 << int(self.twirling).bit_length() - 1 if self.twirling else 0
 
     def levels(self, sizes: FloatArray | None = None) -> list[Level]:
         """The noise factors, with their parts of the shots.
