@@ -15,8 +15,8 @@ from distributed_estimator import DistributedEstimator, EstimatorOptions, Fragme
 from distributed_estimator.backends import statevector
 from distributed_estimator.execution.pools import ThreadPool
 
-TO_THE_POOL = 8
-IN_WORKER = 4
+TO_THE_POOL = 9  # one of them runs the noise factors, of which there are mostly one
+IN_WORKER = 5  # one of them simulates alone, for forecasts of noise as well
 PACKAGE = os.path.dirname(distributed_estimator.__file__)
 
 

@@ -168,8 +168,10 @@ class StatevectorBackend:
             program = _compact(experiment.fragment)
         if isinstance(program, WideProgram | CompactProgram):
             return program.tensors(angles, experiment.groups)
-        states = program.run(angles)
-        return [program.coordinates(states, group) for group in experiment.groups]
+        states, tensors = program.run(angles), []
+        for group in experiment.groups:
+            tensors.append(program.coordinates(states, group))
+        return tensors
 
     def run(self, experiment: FragmentExperiment, task: Task) -> FragmentResult:
         """Evaluate the task's circuits; see `Backend`."""
