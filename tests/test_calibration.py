@@ -231,6 +231,12 @@ def test_names_of_devices_are_no_paths(cache):
     assert not other.jobs
 
 
+def test_names_of_devices_that_are_no_text_are_written_as_escapes(cache):
+    readout = backend_of(OnDevice(Device("a\ud800"))).readout(experiment_on(1))
+    assert readout.device == r"a\ud800"
+    assert len(list(cache.iterdir())) == 1
+
+
 def test_copies_of_a_backend_calibrate_for_themselves():
     backend = backend_of(SamplerV2.from_backend(FakeManilaV2()), calibration_shots=50)
     copy = pickle.loads(pickle.dumps(backend))
@@ -324,6 +330,23 @@ def test_a_cache_that_cannot_be_written_costs_no_result(cache, caplog):
     readout = backend_of(OnDevice()).readout(experiment_on(2))
     assert len(readout.flips) == 2
     assert "the calibration is not kept" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["here", "d" * 300])
+def test_without_a_file_to_keep_them_in_calibrations_are_made_all_the_same(
+    name, cache, monkeypatch, caplog
+):
+    if name == "here":  # as with a user that the system does not know
+        for variable in ("XDG_CACHE_HOME", "HOME", "USERPROFILE", "HOMEPATH"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    sampler = OnDevice(Device(name))
+    backend = backend_of(sampler)
+    for _ in range(2):
+        assert len(backend.readout(experiment_on(2)).flips) == 2
+    assert len(sampler.jobs) == 1
+    assert "are not kept" in caplog.text
+    assert not cache.exists()
 
 
 # --- What is refused ------------------------------------------------------------------------------

@@ -224,9 +224,10 @@ class SamplerBackend:
 
     @property
     def _device(self) -> str:
-        """What is calibrated."""
+        """What is calibrated, in characters that can be written."""
         found = device_of(self.sampler)
-        return self.name if found is None else str(found.name)
+        name = self.name if found is None else str(found.name)
+        return name.encode(errors="backslashreplace").decode()
 
     @property
     def calibration_path(self) -> Path | None:
