@@ -197,13 +197,14 @@ class Calibrations:
 
     Args:
         device: Its name.
-        keep: Whether it has the name for good, so that other processes may use what is known: in
-            `distributed-estimator/readout/NAME.json` in the user's cache (`XDG_CACHE_HOME`).
+        kept_as: What no other device is known as, under which other processes find what is known:
+            in `distributed-estimator/readout` in the user's cache (`XDG_CACHE_HOME`). None: it is
+            not kept.
     """
 
-    def __init__(self, device: str, keep: bool) -> None:
+    def __init__(self, device: str, kept_as: str | None) -> None:
         self.device = device
-        self.path = _path_of(device) if keep else None
+        self.path = None if kept_as is None else _path_of(kept_as)
         self._known: list[ReadoutCalibration] = []
         self._lock = Lock()
 

@@ -54,7 +54,7 @@ from .samplers import (
     backend_of,
     device_of,
     is_noiseless,
-    is_real,
+    known_as,
     limit_of,
     name_of,
     on_one_thread,
@@ -139,7 +139,7 @@ class SamplerBackend:
         self._layouts: dict[str, tuple[int, ...]] = {}
         """Qubits of the device that experiments of a run that goes on began at, by their keys."""
         self._lock = Lock()
-        self._calibrations = Calibrations(self._device, keep=is_real(device))
+        self._calibrations = Calibrations(self._device, known_as(device, self._device))
         self._mode, self._jobs = Mode(mode), Jobs()
 
     @property
@@ -264,9 +264,9 @@ class SamplerBackend:
         """What is known of the readout of an experiment's circuits; calibrated if need be.
 
         A calibration is two circuits that measure the qubits that those of the experiment do, after
-        nothing and after an X on each. It is remembered by the backend, and that of a real device
-        in the user's cache as well (`Calibrations`). A run that goes on keeps to the calibration
-        and to the qubits that it began with.
+        nothing and after an X on each. It is remembered by the backend, and that of a device of a
+        service in the user's cache as well (`Calibrations`). A run that goes on keeps to the
+        calibration and to the qubits that it began with.
 
         Raises:
             BackendError: The sampler failed, or a qubit is misread nearly half of the time.
