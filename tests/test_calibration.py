@@ -393,7 +393,7 @@ def test_a_sampler_that_fails_is_reported():
 
 
 def test_fragments_wider_than_the_device_are_refused():
-    with pytest.raises(BackendError, match=r"fragment 0 \(6 qubits\) does not fit .*manila"):
+    with pytest.raises(BackendError, match=r"fragment 0 \(6 qubits\) cannot be .*manila"):
         backend_of(SamplerV2.from_backend(FakeManilaV2())).readout(experiment_on(6))
 
 

@@ -598,9 +598,10 @@ class SamplerBackend:
                     )
                 except TranspilerError as error:
                     raise BackendError(
-                        f"fragment {fragment.index} ({fragment.num_qubits} qubits) does not fit "
-                        f"{self._device}, whose qubits and couplings that work are too few: "
-                        f"{error.message}. Cut more, or take another device"
+                        f"fragment {fragment.index} ({fragment.num_qubits} qubits) cannot be "
+                        f"transpiled to {self._device}: {error.message}. Cut more where its qubits "
+                        "or couplings that work are too few; take another device where it lacks "
+                        "an instruction"
                     ) from error
             known[*key, self._factor] = known[*key, 1].folded(self._factor, self.target)
         return known[*key, self._factor]
