@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 from datetime import UTC, datetime, timedelta
 
@@ -33,9 +32,16 @@ class Device:
 
     num_qubits = 4
     max_shots = None
+    service = "here"
 
-    def __init__(self, name="here"):
-        self.name = name
+    def __init__(self, name="here", instance=None):
+        self.name, self._instance = name, instance
+
+
+class Local(Device):
+    """One that no service has, so that others may have its name."""
+
+    service = None
 
 
 class OnDevice(StatevectorSampler):
@@ -86,6 +92,11 @@ def cache(tmp_path, monkeypatch):
     """The folder that calibrations are kept in."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "distributed-estimator" / "readout"
+
+
+def file_in(cache):
+    (found,) = cache.iterdir()
+    return found
 
 
 def backend_of(sampler, **options):
@@ -188,7 +199,7 @@ def test_qubits_are_calibrated_once(caplog):
 def test_what_a_real_device_showed_is_kept_for_other_processes(cache):
     one, other = OnDevice(), OnDevice()
     first = backend_of(one).readout(experiment_on(2))
-    assert [path.name for path in cache.iterdir()] == ["here.json"]
+    assert file_in(cache).name.startswith("here")
     second = backend_of(other).readout(experiment_on(2))
     assert not other.jobs
     np.testing.assert_array_equal(first.flips, second.flips)
@@ -207,11 +218,23 @@ def test_what_a_real_device_showed_is_kept_for_other_processes(cache):
         lambda: BackendSamplerV2(backend=FakeManilaV2()),
         lambda: SamplerV2(),
         lambda: OnDevice(Device(None)),
+        lambda: OnDevice(Local()),
     ],
 )
-def test_simulators_and_devices_without_a_name_keep_nothing(make, cache):
+def test_devices_that_no_service_has_and_those_without_a_name_keep_nothing(make, cache):
     backend_of(make(), calibration_shots=50).readout(experiment_on(1))
     assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(Local(), Local()), (Device(), Local()), (Device(), Device(instance="another"))],
+)
+def test_devices_that_have_a_name_in_common_are_calibrated_each_by_itself(one, other):
+    first, second = OnDevice(one), OnDevice(other, rates=RATES[::-1])
+    found = [backend_of(own).readout(experiment_on(2)).flips for own in (first, second)]
+    assert (len(first.jobs), len(second.jobs)) == (1, 1)
+    assert (found[0] < found[1][::-1]).any()
 
 
 def test_simulators_repeat_their_calibration():
@@ -231,6 +254,12 @@ def test_names_of_devices_are_no_paths(cache):
     assert not other.jobs
 
 
+def test_names_of_devices_that_are_no_text_are_written_as_escapes(cache):
+    readout = backend_of(OnDevice(Device("a\ud800"))).readout(experiment_on(1))
+    assert readout.device == r"a\ud800"
+    assert len(list(cache.iterdir())) == 1
+
+
 def test_copies_of_a_backend_calibrate_for_themselves():
     backend = backend_of(SamplerV2.from_backend(FakeManilaV2()), calibration_shots=50)
     copy = pickle.loads(pickle.dumps(backend))
@@ -242,7 +271,7 @@ def test_copies_of_a_backend_calibrate_for_themselves():
 
 
 def aged(cache, hours):
-    path = cache / "here.json"
+    path = file_in(cache)
     document = json.loads(path.read_text())
     for own in document["calibrations"]:
         own["taken_at"] = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
@@ -279,17 +308,17 @@ def test_calibrations_of_fewer_shots_than_asked_for_are_not_used():
 
 
 def rewritten(cache, change):
-    path = cache / "here.json"
+    path = file_in(cache)
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
 
 
 DAMAGE = {
-    "torn": lambda cache: (cache / "here.json").write_text('{"version": 1, "dev'),
-    "empty": lambda cache: (cache / "here.json").write_text(""),
-    "a list": lambda cache: (cache / "here.json").write_text("[]"),
-    "bytes": lambda cache: (cache / "here.json").write_bytes(bytes(range(256))),
+    "torn": lambda cache: (file_in(cache)).write_text('{"version": 1, "dev'),
+    "empty": lambda cache: (file_in(cache)).write_text(""),
+    "a list": lambda cache: (file_in(cache)).write_text("[]"),
+    "bytes": lambda cache: (file_in(cache)).write_bytes(bytes(range(256))),
     "no device": lambda cache: rewritten(cache, lambda d: d.pop("device")),
     "other device": lambda cache: rewritten(cache, lambda d: d.update(device="there")),
     "later version": lambda cache: rewritten(cache, lambda d: d.update(version=2)),
@@ -310,7 +339,7 @@ def test_damaged_files_are_measured_again_and_replaced(cache, name):
     backend_of(OnDevice()).readout(experiment_on(2))
     DAMAGE[name](cache)
     sampler = OnDevice()
-    with pytest.warns(UserWarning, match=r"here\.json` cannot be used: .* measured again"):
+    with pytest.warns(UserWarning, match=r"here.*\.json` cannot be used: .* measured again"):
         backend_of(sampler).readout(experiment_on(2))
     assert len(sampler.jobs) == 1
     other = OnDevice()
@@ -324,6 +353,23 @@ def test_a_cache_that_cannot_be_written_costs_no_result(cache, caplog):
     readout = backend_of(OnDevice()).readout(experiment_on(2))
     assert len(readout.flips) == 2
     assert "the calibration is not kept" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["here", "d" * 300])
+def test_without_a_file_to_keep_them_in_calibrations_are_made_all_the_same(
+    name, cache, monkeypatch, caplog
+):
+    if name == "here":  # as with a user that the system does not know
+        for variable in ("XDG_CACHE_HOME", "HOME", "USERPROFILE", "HOMEPATH"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    sampler = OnDevice(Device(name))
+    backend = backend_of(sampler)
+    for _ in range(2):
+        assert len(backend.readout(experiment_on(2)).flips) == 2
+    assert len(sampler.jobs) == 1
+    assert "are not kept" in caplog.text
+    assert not cache.exists()
 
 
 # --- What is refused ------------------------------------------------------------------------------
@@ -347,7 +393,7 @@ def test_a_sampler_that_fails_is_reported():
 
 
 def test_fragments_wider_than_the_device_are_refused():
-    with pytest.raises(BackendError, match=r"fragment 0 \(6 qubits\) does not fit .*manila"):
+    with pytest.raises(BackendError, match=r"fragment 0 \(6 qubits\) cannot be .*manila"):
         backend_of(SamplerV2.from_backend(FakeManilaV2())).readout(experiment_on(6))
 
 
@@ -360,6 +406,5 @@ def test_the_cache_is_where_the_system_has_it(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     backend_of(OnDevice()).readout(experiment_on(1))
-    kept = tmp_path / "home" / ".cache" / "distributed-estimator" / "readout" / "here.json"
-    assert kept.exists()
-    assert os.listdir(kept.parent) == ["here.json"]
+    folder = tmp_path / "home" / ".cache" / "distributed-estimator" / "readout"
+    assert file_in(folder).name.startswith("here")

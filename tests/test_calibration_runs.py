@@ -27,6 +27,7 @@ from distributed_estimator.backends.devices import Devices
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import (
     DeadlineError,
+    DeviceLostError,
     InputError,
     RunCancelledError,
     TaskFailedError,
@@ -286,6 +287,26 @@ def test_a_run_that_goes_on_has_its_fragments_where_they_were():
             view = Devices(items).mitigated(mitigation)
             view._places[mine.fragment.index, mine.fragment.key] = start, 0.0
             assert view.readout(mine, run).device == first.device
+
+
+def test_a_run_that_goes_on_is_refused_without_the_device_of_its_results():
+    """Lost before it is asked, or as it is."""
+
+    class Lost(Noisy):
+        def readout(self, experiment, run=None):
+            raise ConnectionError("no route to host")
+
+    devices, experiments, mitigation = placed([Noisy("a"), Noisy("b")])
+    run = Keeping()
+    for experiment in experiments:
+        first = devices.mitigated(mitigation).readout(experiment, run).device
+        names = ("a", "b")
+        items = [Lost(name) if name == first else Noisy(name) for name in names]
+        view = Devices(items).placed(experiments).mitigated(mitigation)
+        for _ in range(2):
+            message = rf"in the journal are those of {first}, which was lost.*or give a new journal"
+            with pytest.raises(DeviceLostError, match=message):
+                view.readout(experiment, run)
 
 
 def test_a_list_of_simulators_alone_has_no_noise():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import entangled, reference
 from qiskit import QuantumCircuit
-from qiskit.primitives import StatevectorSampler
+from qiskit.primitives import BackendSamplerV2, StatevectorSampler
 from qiskit.providers.fake_provider import GenericBackendV2
 from qiskit_aer.noise import NoiseModel
 from qiskit_aer.primitives import SamplerV2
@@ -217,6 +217,18 @@ def test_noise_makes_a_device_the_last_to_be_used():
     found = [expected_noise(work.experiments[1], device) for device in (clean, dirty)]
     assert found[1] == pytest.approx(found[0] * np.log(0.8) / np.log(0.999))
     assert expected_noise(work.experiments[1], StatevectorBackend()) == 0
+
+
+@pytest.mark.parametrize("error", [np.nan, -1.0])
+def test_errors_that_are_none_do_not_count(error):
+    circuit, observable = chain()
+    strange = noisy(1e-3)
+    strange.target["measure"][0,].error = error
+    devices = [SamplerBackend(BackendSamplerV2(backend=own)) for own in (strange, noisy(1e-3))]
+    work = DistributedEstimator("AABBCC", devices).pipeline.preparation
+    experiments = work.prepare(circuit, _observables(observable))[0].work.experiments
+    one, other = (expected_noise(experiments[1], device) for device in devices)
+    assert one == other > 0
 
 
 def _observables(text):

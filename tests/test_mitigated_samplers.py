@@ -494,10 +494,23 @@ def test_qubits_that_do_not_work_are_not_taken():
     assert set(template.measured) == {2, 3}
 
 
+@pytest.mark.parametrize(
+    ("left", "lacking"), [(["rz", "sx", "x", "cx"], '"measure"'), (["cx", "measure"], '"ry"')]
+)
+def test_instructions_that_a_device_lacks_are_named(left, lacking):
+    line = Line(3)
+    whole, line.target = line.target, Target(num_qubits=3)
+    for name in left:
+        line.target.add_instruction(whole.operation_from_name(name), dict(whole[name]))
+    message = rf"cannot be transpiled to line: .*{lacking}.*another device where it lacks an instru"
+    with pytest.raises(BackendError, match=message):
+        estimate(SamplerBackend(OnDevice(line)), ghz(2), "ZZ", None, shots=10)
+
+
 @pytest.mark.parametrize("mitigation", [Mitigation(), READOUT])
 def test_too_few_qubits_that_work_are_refused(mitigation):
     backend = mitigated(OnDevice(Line(5, broken={2})), mitigation)
-    message = r"fragment 0 \(3 qubits\) does not fit line, .*too few: .*Cut more, or take another"
+    message = r"fragment 0 \(3 qubits\) cannot be transpiled to line: .*Cut more where its qubits"
     with pytest.raises(BackendError, match=message):
         estimate(backend, ghz(3), "ZZZ", None, shots=10)
     (experiment,) = experiments_of(ghz(3), None, ["ZZZ"])

@@ -19,6 +19,7 @@ from distributed_estimator import (
     EstimatorOptions,
     FragmentGradient,
     Mitigation,
+    Zne,
 )
 from distributed_estimator.errors import BackendError, InputError, PrecisionWarning
 from distributed_estimator.subexperiments import shots
@@ -263,6 +264,24 @@ def test_what_has_no_noise_is_refused():
         estimator("AB").run([(circuit, "ZZ")], precision=0).result()
     with pytest.raises(InputError, match=r"not of probabilities.*without `readout`"):
         estimator("AB").probabilities(circuit, [0, 1], precision=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Mitigation(calibration_shots=10**18), r"shots` is 1\d+: .* at most 1000000000$"),
+        (lambda: Mitigation(twirling=10**6), "`twirling` is 1000000: .* at most 1024, or None"),
+        (lambda: Zne((1, 10**9 + 1)), "`factors` is 1000000001: .* at most 99"),
+    ],
+)
+def test_numbers_without_end_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_copies_are_a_power_of_two():
+    found = [Mitigation(twirling=copies).copies for copies in (0, 2, 3, 10, 16, 31, 1024)]
+    assert found == [0, 2, 2, 8, 16, 16, 1024]
 
 
 def test_a_single_copy_of_a_circuit_is_refused():

@@ -18,7 +18,7 @@ from distributed_estimator import (
     Mitigation,
     Zne,
 )
-from distributed_estimator.errors import InputError, PrecisionWarning
+from distributed_estimator.errors import DeadlineError, InputError, PrecisionWarning
 from distributed_estimator.execution import Deadline, Policy
 from distributed_estimator.records import QueryRecord, TaskRecord, read_records
 from distributed_estimator.subexperiments import extrapolated
@@ -153,6 +153,9 @@ def test_noise_factors_share_the_time_until_a_deadline():
     assert abs(one.evs - other.evs) < 5 * np.hypot(one.stds, other.stds)
     ends = [level.end for level in Mitigation(zne=True).levels()]
     assert ends == pytest.approx([13 / 22, 17 / 22, 1])
+    over = estimator(labels, shots=500, policy=Policy(deadline=Deadline(2.2e-9)))
+    with pytest.raises(DeadlineError, match=r"after 1\.3e-09 s some tasks"):
+        over.run([pub]).result()
 
 
 @pytest.mark.soak

@@ -197,13 +197,14 @@ class Calibrations:
 
     Args:
         device: Its name.
-        keep: Whether it has the name for good, so that other processes may use what is known: in
-            `distributed-estimator/readout/NAME.json` in the user's cache (`XDG_CACHE_HOME`).
+        kept_as: What no other device is known as, under which other processes find what is known:
+            in `distributed-estimator/readout` in the user's cache (`XDG_CACHE_HOME`). None: it is
+            not kept.
     """
 
-    def __init__(self, device: str, keep: bool) -> None:
+    def __init__(self, device: str, kept_as: str | None) -> None:
         self.device = device
-        self.path = _cache() / f"{quote(device, safe='')}.json" if keep else None
+        self.path = None if kept_as is None else _path_of(kept_as)
         self._known: list[ReadoutCalibration] = []
         self._lock = Lock()
 
@@ -270,11 +271,11 @@ class Calibrations:
     def _read(self) -> list[ReadoutCalibration]:
         """What earlier processes measured; nothing where the file is missing or damaged."""
         path = self.path
-        if path is None or not path.exists():
-            return []
         try:
+            if path is None or not path.exists():
+                return []
             found = msgspec.convert(read_json(path), _File)
-        except (RecordError, msgspec.ValidationError) as error:
+        except (OSError, RecordError, msgspec.ValidationError) as error:
             reason = str(error)
         else:
             if (found.version, found.device) == (_VERSION, self.device):
@@ -331,6 +332,16 @@ def _hours(hours: float) -> timedelta:
     return timedelta(hours=min(hours, 1e6))
 
 
-def _cache() -> Path:
+def _path_of(device: str) -> Path | None:
+    """The file of a device's calibrations; None: there cannot be one."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "distributed-estimator" / "readout"
+    name = f"{quote(device, safe='')}.json"
+    try:
+        folder = Path(base).expanduser()
+    except RuntimeError as error:  # no home folder
+        _log.warning("calibrations of %s are not kept: %s", device, error)
+        return None
+    if len(name) > _LONGEST_NAME:
+        _log.warning("calibrations of %s are not kept: its name is too long", device)
+        return None
+    return folder / "distributed-estimator" / "readout" / name

@@ -600,10 +600,13 @@ class Devices:
             DeviceLostError: No device is left, or a fragment may not change to another.
         """
         name = f"device of fragment {experiment.fragment.index} {experiment.fragment.key}"
-        self._place_again(experiment, run.kept(name))
+        kept = run.kept(name)
+        self._place_again(experiment, kept)
         while True:
             with self._state.lock:
                 number = self._place(experiment)
+                if kept is not None and number != kept[0]:
+                    raise self._lost_by_journal(int(kept[0]), experiment)
             device = self.devices[number]
             if not isinstance(device, NoisyBackend):  # which cannot fail
                 return perfect_readout(self.names[number], experiment)
@@ -625,6 +628,15 @@ class Devices:
             if key not in self._state.bound:
                 number = int(kept[0])
                 self._places[key] = number, self._load(number, experiment)
+
+    def _lost_by_journal(self, number: int, experiment: FragmentExperiment) -> DeviceLostError:
+        """Why a run cannot go on whose fragment was on a device that it cannot have now."""
+        cause = self._cause(number, experiment) or "the fragment is on another one by now"
+        return DeviceLostError(
+            f"results of fragment {experiment.fragment.index} in the journal are those of "
+            f"{self.names[number]}, which was lost ({cause}), and readout of another device would "
+            "bias them: run again with a new estimator once it is back, or give a new journal"
+        )
 
     def _calibrated_as(self, number: int) -> int:
         """The number of the first device that shares its calibration with one, or its own."""

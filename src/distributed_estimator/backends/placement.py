@@ -83,7 +83,7 @@ def expected_noise(experiment: FragmentExperiment, backend: Backend) -> float:
 
 
 def _median_errors(target: Target | None) -> tuple[float, float, float] | None:
-    """-log(1 - error) of a gate on one qubit, on two, and of a measurement."""
+    """-log(1 - error) of a gate on one qubit, on two, and of a measurement; NaN is no error."""
     if target is None:
         return None
     found: dict[object, list[float]] = {1: [], 2: [], "measure": []}
@@ -91,7 +91,12 @@ def _median_errors(target: Target | None) -> tuple[float, float, float] | None:
         for qubits, properties in (target[name] or {}).items():
             error = getattr(properties, "error", None)
             kind = "measure" if name == "measure" else len(qubits or ())
-            if error is not None and kind in found and name not in ("delay", "reset", "id"):
+            if (
+                error is not None
+                and error >= 0
+                and kind in found
+                and name not in ("delay", "reset", "id")
+            ):
                 found[kind].append(-math.log1p(-min(error, 1 - 1e-9)))
     one, two, measured = (float(np.median(own)) if own else 0.0 for own in found.values())
     return one, two, measured

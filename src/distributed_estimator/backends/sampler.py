@@ -54,7 +54,7 @@ from .samplers import (
     backend_of,
     device_of,
     is_noiseless,
-    is_real,
+    known_as,
     limit_of,
     name_of,
     on_one_thread,
@@ -139,7 +139,7 @@ class SamplerBackend:
         self._layouts: dict[str, tuple[int, ...]] = {}
         """Qubits of the device that experiments of a run that goes on began at, by their keys."""
         self._lock = Lock()
-        self._calibrations = Calibrations(self._device, keep=is_real(device))
+        self._calibrations = Calibrations(self._device, known_as(device, self._device))
         self._mode, self._jobs = Mode(mode), Jobs()
 
     @property
@@ -224,9 +224,10 @@ class SamplerBackend:
 
     @property
     def _device(self) -> str:
-        """What is calibrated."""
+        """What is calibrated, in characters that can be written."""
         found = device_of(self.sampler)
-        return self.name if found is None else str(found.name)
+        name = self.name if found is None else str(found.name)
+        return name.encode(errors="backslashreplace").decode()
 
     @property
     def calibration_path(self) -> Path | None:
@@ -263,9 +264,9 @@ class SamplerBackend:
         """What is known of the readout of an experiment's circuits; calibrated if need be.
 
         A calibration is two circuits that measure the qubits that those of the experiment do, after
-        nothing and after an X on each. It is remembered by the backend, and that of a real device
-        in the user's cache as well (`Calibrations`). A run that goes on keeps to the calibration
-        and to the qubits that it began with.
+        nothing and after an X on each. It is remembered by the backend, and that of a device of a
+        service in the user's cache as well (`Calibrations`). A run that goes on keeps to the
+        calibration and to the qubits that it began with.
 
         Raises:
             BackendError: The sampler failed, or a qubit is misread nearly half of the time.
@@ -597,9 +598,10 @@ class SamplerBackend:
                     )
                 except TranspilerError as error:
                     raise BackendError(
-                        f"fragment {fragment.index} ({fragment.num_qubits} qubits) does not fit "
-                        f"{self._device}, whose qubits and couplings that work are too few: "
-                        f"{error.message}. Cut more, or take another device"
+                        f"fragment {fragment.index} ({fragment.num_qubits} qubits) cannot be "
+                        f"transpiled to {self._device}: {error.message}. Cut more where its qubits "
+                        "or couplings that work are too few; take another device where it lacks "
+                        "an instruction"
                     ) from error
             known[*key, self._factor] = known[*key, 1].folded(self._factor, self.target)
         return known[*key, self._factor]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -26,11 +27,17 @@ def limit_of(sampler: BaseSamplerV2, name: str) -> int | None:
     return found
 
 
-def is_real(device: Any) -> bool:
-    """Whether a device is none that is simulated, and has a name to be found by."""
-    if not getattr(device, "name", None) or comes_from(device, "qiskit_aer"):
-        return False
-    return not any("fake_provider" in kind.__module__ for kind in type(device).__mro__)
+def known_as(device: Any, name: str) -> str | None:
+    """What tells a device that a service has from all others; None: no service has it.
+
+    Names alone do not: two instances, or two services, may have devices of one name.
+    """
+    kind = type(device)
+    simulated = any("fake_provider" in own.__module__ for own in kind.__mro__)
+    if simulated or not getattr(device, "name", None) or getattr(device, "service", None) is None:
+        return None
+    content = [kind.__module__, kind.__qualname__, getattr(device, "_instance", None)]
+    return f"{name} {hashlib.sha256(as_text(content).encode()).hexdigest()[:8]}"
 
 
 def is_noiseless(sampler: BaseSamplerV2) -> bool:

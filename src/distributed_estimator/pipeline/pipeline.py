@@ -456,9 +456,12 @@ class _Session(ExitStack):
         self._all = [self]
         """This one, and those of further noise factors that the record counts."""
         self._mark, self._begun = call.conditions.clock(), call.start
-        deadline = call.conditions.policy.deadline
-        began = call.start if call.begun is None else call.begun
-        self._end = math.inf if deadline is None else began + self.level.end * deadline.seconds
+        policy = call.conditions.policy
+        began, self._end = call.start if call.begun is None else call.begun, math.inf
+        if policy.deadline is not None:
+            deadline = replace(policy.deadline, seconds=self.level.end * policy.deadline.seconds)
+            self.conditions = replace(call.conditions, policy=replace(policy, deadline=deadline))
+            self._end = began + deadline.seconds
         self.prepared, self.plan_cached = pipeline.preparation.prepare(
             request.batch.circuit, request.batch.observables
         )
@@ -1182,7 +1185,7 @@ class _Session(ExitStack):
             backend=pipeline.backend.name,
             pool=pipeline.pool.name,
             subexp_workers=pipeline.pool.workers,
-            policy=self.conditions.policy.name,
+            policy=self.call.conditions.policy.name,
             straggler=self._straggler_info(),
             t_partition=times["partition"],
             t_generate=times["generate"],

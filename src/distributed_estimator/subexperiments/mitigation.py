@@ -27,6 +27,8 @@ Extrapolator = Literal["linear", "exponential", "richardson"]
 """linear: a straight line, least squares. richardson: the polynomial through all values.
 exponential: a exp(-bλ), least squares; a straight line where values change their sign."""
 
+_MOST_FACTOR, _MOST_COPIES, _MOST_CALIBRATION = 99, 1 << 10, 10**9
+"""More of these cost memory and time without end, and tell nothing more."""
 _EXTRAPOLATORS = ("linear", "exponential", "richardson")
 TWIRLED = 16
 """Copies of a circuit that are twirled, where no number is given."""
@@ -46,7 +48,7 @@ class Zne:
 
     Attributes:
         factors: How many times each gate runs, itself and its inverse in turns: odd numbers from 1
-            on, rising.
+            on, rising, up to 99.
         extrapolator: How values at these factors give one without noise.
     """
 
@@ -56,7 +58,7 @@ class Zne:
     def __post_init__(self) -> None:
         given: Any = self.factors
         try:
-            factors = tuple(check_whole("factors", from_numpy(own), 1) for own in given)
+            factors = tuple(_limited("factors", own, 1, _MOST_FACTOR) for own in given)
         except TypeError:
             raise InputError(
                 f"`factors` is {given!r}: give odd numbers, such as (1, 3, 5)"
@@ -88,7 +90,7 @@ class Mitigation:
             none otherwise; 0: none, which biases mitigated readout where zeros and ones are not
             misread alike; 2 or more, of which the next lower power of two runs. Gates are twirled
             only where a number is given.
-        calibration_shots: Shots of each of the circuits that calibrate the readout.
+        calibration_shots: Shots of each of the circuits that calibrate the readout, up to 10⁹.
         calibration_hours: Age from which on a calibration is made again.
     """
 
@@ -106,14 +108,14 @@ class Mitigation:
         zne = Zne() if self.zne is True else self.zne or None
         object.__setattr__(self, "zne", zne)
         if self.twirling is not None:
-            check_whole("twirling", from_numpy(self.twirling), 0, ", or None")
+            _limited("twirling", self.twirling, 0, _MOST_COPIES, ", or None")
         if self.twirling == 1:
             raise InputError(
                 "`twirling` is 1, and bits that are flipped in the only copy of a circuit shift "
                 "its mean, which no standard error has: give 2 or more, such as "
                 f"{TWIRLED}, 0, or None"
             )
-        check_whole("calibration_shots", from_numpy(self.calibration_shots), 2)
+        _limited("calibration_shots", self.calibration_shots, 2, _MOST_CALIBRATION)
         hours = from_numpy(self.calibration_hours)
         if not (is_number(hours) and hours > 0):
             raise InputError(f"`calibration_hours` is {hours!r}: give a number above 0")
@@ -150,6 +152,14 @@ class Mitigation:
         errors, ends = 1 / np.sqrt(sizes * sizes.sum()), np.cumsum(parts)
         each = zip(zne.factors, parts.tolist(), errors.tolist(), ends.tolist(), strict=True)
         return [Level(*own) for own in each]
+
+
+def _limited(name: str, given: Any, least: int, most: int, otherwise: str = "") -> int:
+    """A whole number from `least` to `most`, checked."""
+    value = check_whole(name, from_numpy(given), least, otherwise)
+    if value > most:
+        raise InputError(f"`{name}` is {value}: give a whole number of at most {most}{otherwise}")
+    return value
 
 
 @dataclass(frozen=True)
