@@ -250,6 +250,7 @@ def test_a_missing_package_ends_with_how_to_install_it(
     package: str,
     extra: str,
 ) -> None:
+    find_device("fake_manila")  # the runtime imports Aer with its first device
     monkeypatch.setitem(sys.modules, module, None)
     message = refused(dest("estimate", file, "--backend", "fake_manila"))
     install = f'run `pip install "distributed-estimator[{extra}]"`'
