@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -144,6 +145,34 @@ def test_several_bindings_give_several_values(
             wanted = 0.5 * value(row, "ZIII") - value(row, "IIIZ")
         assert own["value"] == pytest.approx(wanted, abs=1e-10)
     assert document["record"]["num_queries"] == 4
+
+
+def test_observables_with_commas_have_names_of_their_own(
+    dest: Callable[..., Done], file: Path
+) -> None:
+    query = ("estimate", file, "--label", "AABB", "--exact", "--values", "0.1,pi/2")
+    document = dest(*query, "--observable", "ZZII, z_each,XXII", "--json").document
+    names = {"ZZII": "ZZII", "z_0": "IIIZ", "z_1": "IIZI", "z_2": "IZII", "z_3": "ZIII"}
+    names |= {"XXII": "XXII"}
+    assert [each["observable"] for each in document["values"]] == list(names)
+    for own, paulis in zip(document["values"], names.values(), strict=True):
+        assert own["value"] == pytest.approx(value([0.1, math.pi / 2], paulis), abs=1e-10)
+
+
+@pytest.mark.parametrize("accuracy", [("--shots", 100), ("--precision", 0.1), ("--exact",)])
+def test_a_plan_counts_circuits_of_all_bindings_and_shared_ones_once(
+    dest: Callable[..., Done], file: Path, accuracy: tuple[Any, ...]
+) -> None:
+    # The last two differ on one fragment alone.
+    rows = [arg for row in ("0.1,0.2", "0.3,0.4", "0.3,0.5") for arg in ("--values", row)]
+    query = (file, "--label", "AABB", *rows, *accuracy)
+    verdict = dest("plan", *query, "--json").document["verdict"]
+    record = dest("estimate", *query, "--json").document["record"]
+    assert verdict["circuits"] == 25 < 3 * record["num_circuits"]
+    assert "\nCircuits    25 in all, full basis" in dest("plan", *query).out
+    if "--precision" not in accuracy:  # else pilots are counted as well
+        assert verdict["circuits"] == record["num_subexperiments"]
+        assert verdict["shots"] == record["shots_total"]
 
 
 def test_values_as_csv_and_as_a_narrow_table(

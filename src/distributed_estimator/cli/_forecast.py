@@ -35,6 +35,8 @@ class Forecast:
     Attributes:
         query: The query.
         prepared: The plan reduced to what reaches the observable, and its experiments.
+        circuits: Circuits that all bindings run, those that they share once; at most so many where
+            settings are drawn.
         memory: Bytes that a run takes; None: it would not run.
         limit: Bytes that it may take.
         refusal: Why it would not run; None: it would.
@@ -43,6 +45,7 @@ class Forecast:
 
     query: Query
     prepared: Prepared
+    circuits: int
     memory: int | None
     limit: int
     refusal: str | None
@@ -66,13 +69,16 @@ class Forecast:
             accuracy, batch = estimator.accuracy(None), merge([read])
             prepared, _ = pipeline.preparation.prepare(batch.circuit, batch.observables)
             prepared.plan.normal.angles.evaluate(batch.values)
+            request = Request(batch, accuracy, "plan")
+            circuits = pipeline.num_circuits(request)
             try:
-                memory = pipeline.memory_of(Request(batch, accuracy, "plan"))
+                memory = pipeline.memory_of(request)
                 if accuracy.promises and (plan is None or _is_simple(plan)):
                     price = estimator.price([pub])
+                    circuits = price.circuits
             except PlanTooLargeError as error:
                 refusal = str(error)
-        return cls(query, prepared, memory, pipeline.memory.size, refusal, price)
+        return cls(query, prepared, circuits, memory, pipeline.memory.size, refusal, price)
 
     @property
     def plan(self) -> CutPlan:
@@ -110,7 +116,7 @@ class Forecast:
 
     @property
     def num_circuits(self) -> int:
-        """Circuits of all fragments."""
+        """Circuits of all fragments, of one binding."""
         return sum(each["circuits"] for each in self.fragments)
 
     @property
@@ -126,17 +132,12 @@ class Forecast:
         """Shots in all; None: that is not known."""
         options = self.query.settings.options
         if options.shots is not None and options.default_precision:
-            return options.shots * self.num_circuits * len(self.query.values)
+            return options.shots * self.circuits
         if options.shots_total is not None or not options.default_precision:
             return options.shots_total or 0
         if self.precise is None or options.max_shots is None:
             return self.precise
         return min(self.precise, options.max_shots)
-
-    @property
-    def circuits(self) -> int:
-        """Circuits that are run; at most so many where settings are drawn."""
-        return self.num_circuits if self.price is None else self.price.circuits
 
 
 @dataclass(frozen=True, eq=False)

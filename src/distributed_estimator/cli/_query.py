@@ -268,9 +268,12 @@ def _observables(text: str, width: int) -> list[tuple[str, SparsePauliOp]]:
     """The observables that one option gives, and what they are called."""
     path = named_file(text)
     if path is None:
-        found = read_observables(text, width)
-        names = [f"z_{place}" for place in range(width)] if len(found) > 1 else [text.strip()]
-        return list(zip(names, found, strict=True))
+        return [
+            (f"z_{place}" if len(found) > 1 else part.strip(), observable)
+            for part in text.split(",")
+            for found in [read_observables(part, width)]
+            for place, observable in enumerate(found)
+        ]
     found = load_observables(path, width)
     return [(_name(each, f"{path.name}[{n}]"), each) for n, each in enumerate(found)]
 

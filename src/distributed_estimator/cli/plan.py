@@ -294,11 +294,12 @@ def _bill(forecast: Forecast) -> Iterator[tuple[str, str]]:
         default = "" if settings.precision is not None else " (the default)"
         about = "" if forecast.shots is None else "about "
         yield "Shots", f"{about}{shots} for a precision of {options.default_precision:g}{default}"
-    yield "Circuits", f"{short(forecast.circuits)} a binding, {settings.basis} basis"
+    of = "a binding" if len(forecast.query.values) == 1 else "in all"
+    yield "Circuits", f"{short(forecast.circuits)} {of}, {settings.basis} basis"
     if price is not None and price.neyman is not None:
         totals = {name: getattr(price, name) for name in get_args(Allocation)}
         yield "Allocation", ", ".join(f"{name} {short(own)}" for name, own in totals.items())
-    elif price is not None and forecast.circuits < forecast.num_circuits:
+    elif price is not None:
         yield "Settings", "of wide fragments drawn at random: so many circuits at most"
 
 
