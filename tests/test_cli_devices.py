@@ -164,6 +164,13 @@ def test_options_of_noise_that_mean_nothing(
     assert message in refused(dest(*query, *options))
 
 
+def test_a_plan_of_exact_values_has_no_errors_on_devices(
+    dest: Callable[..., Done], file: Path
+) -> None:
+    message = refused(dest("plan", file, "--exact", "--backend", "fake_manila"))
+    assert "`--exact` takes no shots, and fake_manila gives nothing else: leave it out" in message
+
+
 def test_mitigation_without_a_device_is_refused(dest: Callable[..., Done], file: Path) -> None:
     message = refused(dest("estimate", file, "--mitigate", "readout"))
     assert "`--mitigate` is about noise, and statevector has none: give a `--backend`" in message

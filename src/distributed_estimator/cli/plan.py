@@ -129,11 +129,16 @@ def plan(
         if not isinstance(query.settings.cuts, AutoCut):
             raise InputError("`--front` shows what other widths cost: give `--max-qubits N`")
         _charts().require_charts()
+    devices = [own for own in backend if own not in NOISELESS]
+    if devices and query.settings.exact:
+        raise InputError(
+            f"`exact` takes no shots, and {', '.join(devices)} gives nothing else: leave it out"
+        )
     with progress_console().status("planning"):
         forecast = Forecast.of(query)
         model = model_of(costs, None) if costs else None
         found = [] if model is None else predictions(model, features_of(forecast))
-        noise = noise_of([own for own in backend if own not in NOISELESS], forecast)
+        noise = noise_of(devices, forecast)
         answer = Answer(forecast, alternatives_of(forecast), noise, model, found)
     for text in (*query.notes, *(() if model is None else map(printable, model.notes()))):
         note(text)
