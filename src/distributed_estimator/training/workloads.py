@@ -348,7 +348,7 @@ def _split(
     if raw.in_test is not None:
         train, test = np.flatnonzero(~raw.in_test[rows]), np.flatnonzero(raw.in_test[rows])
     else:
-        # Fewer in all, and nothing can be split: the test part has room for one of each class.
+        # Fewer in all, and nothing can be split: the test part takes one of each class.
         check("data", targets, 2 * _FEWEST_PER_CLASS + (len(classes) > 2))
         train, test = sklearn("model_selection", config.title).train_test_split(
             np.arange(len(rows)), test_size=_TEST_SHARE, stratify=targets, random_state=config.seed
