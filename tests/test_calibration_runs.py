@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from test_tasks import experiments_of
 
 from distributed_estimator import DistributedEstimator, EstimatorOptions, Mitigation
 from distributed_estimator.backends import StatevectorBackend
+from distributed_estimator.backends.calibration import CalibrationWork
 from distributed_estimator.backends.devices import Devices
 from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import (
@@ -32,7 +34,8 @@ from distributed_estimator.errors import (
     RunCancelledError,
     TaskFailedError,
 )
-from distributed_estimator.execution import Deadline, Policy, Retry
+from distributed_estimator.execution import Conditions, Deadline, Policy, Retry, make_pool
+from distributed_estimator.pipeline.calibrating import Calibrating, Kept
 from distributed_estimator.subexperiments.mitigation import NoRun
 
 ONCE = Policy(retry=Retry(attempts=1))
@@ -144,6 +147,17 @@ def test_a_calibration_ends_with_its_run_and_at_the_deadline(tmp_path: Path):
             value_of(tmp_path / "late", policy=late, died=at_waiting(1, wait))
     finally:
         goes.set()
+
+
+def test_a_deadline_may_come_at_any_moment():
+    """Such as between a look at the clock and the next one."""
+    clock = iter([0.5, 1.0])
+    conditions = Conditions(Policy(deadline=Deadline(1.0)), clock=lambda: next(clock))
+    with closing(make_pool("threads", 1)) as pool:
+        run = Calibrating(pool, conditions, 1.0, "device", Kept("run"))
+        work = CalibrationWork(calibrated_backend(OnDevice()), "device")
+        with pytest.raises(DeadlineError, match="after 1 s the readout was still to be calibrated"):
+            run.run(work, [])
 
 
 def test_a_run_that_goes_on_has_the_calibration_that_it_began_with(tmp_path: Path):

@@ -99,8 +99,14 @@ class Calibrating:
         """Raises what ends the run, where it was cancelled or its deadline has come."""
         if self.conditions.stop is not None:
             self.conditions.stop.check()
-        if self.conditions.clock() >= self.end:
+        self._left()
+
+    def _left(self) -> float:
+        """Seconds until the deadline; raises `DeadlineError` where there are none."""
+        left = self.end - self.conditions.clock()
+        if left <= 0:
             raise self._late()
+        return left
 
     def run(self, work: ReadoutWork, tasks: Sequence[Any]) -> list[Arrays]:
         """Run tasks; each is tried again as the policy says, and kept in the journal.
@@ -113,7 +119,7 @@ class Calibrating:
         self.check()
         own, deadline = self.conditions.policy, self.conditions.policy.deadline
         if deadline is not None:
-            deadline = replace(deadline, seconds=self.end - self.conditions.clock())
+            deadline = replace(deadline, seconds=self._left())
         conditions = replace(
             self.conditions,
             policy=Policy(retry=own.retry, deadline=deadline, in_flight=own.in_flight),
