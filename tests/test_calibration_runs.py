@@ -303,6 +303,18 @@ def test_a_run_that_goes_on_has_its_fragments_where_they_were():
             assert view.readout(mine, run).device == first.device
 
 
+def test_a_run_that_goes_on_has_its_fragments_where_they_were_simulated():
+    """As results of the simulator have no errors of readout that a device's could be taken for."""
+    devices, experiments, mitigation = placed([StatevectorBackend(), Noisy("b")])
+    run, mine = Keeping(), experiments[0]
+    view = devices.mitigated(mitigation)
+    view._places[mine.fragment.index, mine.fragment.key] = 0, 0.0
+    assert view.readout(mine, run).device == "statevector"
+    again = Devices([StatevectorBackend(), Noisy("b")]).mitigated(mitigation)
+    again._places[mine.fragment.index, mine.fragment.key] = 1, 0.0
+    assert again.readout(mine, run).device == "statevector"
+
+
 def test_a_run_that_goes_on_is_refused_without_the_device_of_its_results():
     """Lost before it is asked, or as it is."""
 
