@@ -307,6 +307,18 @@ def test_calibrations_of_fewer_shots_than_asked_for_are_not_used():
     assert readout.stderrs[1] < np.sqrt((RATES[1] * (1 - RATES[1])).sum() / 4 / SHOTS)
 
 
+def test_calibrations_that_others_may_use_are_kept_beside_those_of_more_shots(cache):
+    backend_of(OnDevice()).readout(experiment_on(4))
+    for shots in (2 * SHOTS, 4 * SHOTS):
+        backend_of(OnDevice(), calibration_shots=shots).readout(experiment_on(1))
+    sampler = OnDevice()
+    backend_of(sampler).readout(experiment_on(4))
+    assert not sampler.jobs
+    # That of a number of shots between is of no use to anyone.
+    kept = json.loads(file_in(cache).read_text())["calibrations"]
+    assert [own["shots"][0] for own in kept] == [SHOTS, 4 * SHOTS]
+
+
 def rewritten(cache, change):
     path = file_in(cache)
     document = json.loads(path.read_text())

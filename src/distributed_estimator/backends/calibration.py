@@ -246,7 +246,7 @@ class Calibrations:
                 )
                 self._known.append(fresh)
                 newest.update(dict.fromkeys(missing, fresh))
-                self._write(newest)
+                self._write()
         found = {
             qubit: Misreading(*newest[qubit].rates(qubit), newest[qubit].taken_at.timestamp())
             for qubit in qubits
@@ -288,16 +288,25 @@ class Calibrations:
         )
         return []
 
-    def _write(self, newest: dict[int, ReadoutCalibration]) -> None:
-        """Keep what is in use."""
+    def _write(self) -> None:
+        """Keep what may be of use, to those that ask for other ages or numbers of shots too."""
         if self.path is None:
             return
-        kept = list({id(own): own for own in newest.values()}.values())
+        kept = [own for own in self._known if not self._is_outdone(own)]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, msgspec.to_builtins(_File(_VERSION, self.device, kept)))
         except (OSError, RecordError) as error:
             _log.warning("the calibration is not kept: %s", error)
+
+    def _is_outdone(self, old: ReadoutCalibration) -> bool:
+        """Whether all of its qubits were measured later, with no fewer shots."""
+        return set(old.qubits) <= {
+            qubit
+            for own in self._known
+            if own.taken_at > old.taken_at and min(own.shots) >= min(old.shots)
+            for qubit in own.qubits
+        }
 
 
 def calibration_circuits(qubits: Sequence[int], target: Target | None) -> list[QuantumCircuit]:
