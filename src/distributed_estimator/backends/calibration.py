@@ -34,7 +34,7 @@ _VERSION = 1
 _ROUNDED = 0.9
 """Part of the shots that were asked for at least; samplers may round them."""
 _LONGEST_NAME = 255
-_MOST_MISREAD = 0.45
+MOST_MISREAD = 0.45
 """Where a bit is misread more often, its mean is scaled up by ten or more."""
 _log = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ class Calibrations:
             for qubit in qubits
         }
         for qubit, own in found.items():
-            if own.flips > _MOST_MISREAD:
+            if own.flips > MOST_MISREAD:
                 raise BackendError(
                     f"qubit {qubit} of {self.device} is misread in {own.flips:.0%} of shots, so "
                     "that next to nothing is known of its outcome: take another device, or fewer "

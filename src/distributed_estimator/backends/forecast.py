@@ -27,6 +27,7 @@ from ..subexperiments import (
     SettingFamily,
     Task,
 )
+from .calibration import MOST_MISREAD
 from .devices import Devices
 from .noise import CircuitNoise, circuit_noise, error_of
 from .sampler import SamplerBackend
@@ -35,8 +36,6 @@ from .statevector import StatevectorBackend
 from .templates import make_template
 
 _MOST_SETTINGS = 1 << 16
-_MOST_MISREAD = 0.45
-"""Devices are refused whose bits are misread more often."""
 
 
 @dataclass(frozen=True)
@@ -222,4 +221,4 @@ def forecasts_on(
 
 
 def _misread(target: Target, qubit: int) -> float:
-    return min(error_of(target, "measure", (qubit,)), _MOST_MISREAD)
+    return min(error_of(target, "measure", (qubit,)), MOST_MISREAD)

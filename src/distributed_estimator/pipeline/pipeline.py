@@ -305,8 +305,8 @@ class Pipeline:
     ) -> tuple[list[_Session], list[Level], Request]:
         """Pilots of the noise factors, how these share shots, and what is left to be asked.
 
-        How they share shots depends on the values where exponentials are fitted, which the pilots
-        are for. By how much of the extrapolation depends on which.
+        Where exponentials are fitted, how factors share shots depends on the values, which the
+        pilots are for.
         """
         if not (self._is_exponential and request.accuracy.promises):
             return [], self.levels, request
