@@ -51,6 +51,7 @@ from distributed_estimator.backends.sampler import SamplerBackend
 from distributed_estimator.errors import (
     BackendError,
     InputError,
+    PoolError,
     TaskFailedError,
     UnreachableError,
     chain,
@@ -667,6 +668,20 @@ def test_a_device_that_cannot_be_read_names_no_account(
         assert_silent(tmp_path, printed(found.value))
         for error in chain(found.value):
             assert not [secret for secret in SECRETS if secret in str(error)]
+
+
+def test_an_estimator_is_closed_where_its_device_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def lost(device: object) -> None:
+        raise raised("ConnectionError", f"Max retries exceeded with url: {ACCOUNT}")
+
+    estimator = DistributedEstimator("AABBCC", sampler_of(tmp_path / "jobs"))
+    for name in ("num_qubits", "target"):
+        monkeypatch.setattr(Device, name, property(lost))
+    estimator.close()
+    with pytest.raises(PoolError, match="the estimator is closed"):
+        estimator.run([(circuit(), "ZZZZZZ")])
 
 
 def test_a_device_of_several_that_cannot_be_read_is_left(

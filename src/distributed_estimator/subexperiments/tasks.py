@@ -239,8 +239,11 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class ServiceBackend(Backend, Protocol):
-    """A backend whose jobs may go to a service, which keeps them for whoever asks again."""
+class ServiceBackend(Protocol):
+    """A backend whose jobs may go to a service, which keeps them for whoever asks again.
+
+    To look whether an object is one reads its properties, of which none asks the service.
+    """
 
     @property
     def has_service(self) -> bool:
