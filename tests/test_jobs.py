@@ -670,6 +670,21 @@ def test_a_device_that_cannot_be_read_names_no_account(
             assert not [secret for secret in SECRETS if secret in str(error)]
 
 
+def test_a_price_names_no_account_where_the_device_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def lost(device: object) -> None:
+        raise raised("ConnectionError", f"Max retries exceeded with url: {ACCOUNT}")
+
+    options = EstimatorOptions(seed=7, mitigation=Mitigation(readout=True))
+    sampler = sampler_of(tmp_path / "jobs")
+    with DistributedEstimator("AABBCC", sampler, options=options) as estimator:
+        monkeypatch.setattr(Device, "target", property(lost))
+        with pytest.raises(BackendError, match="a device cannot be read, as the service") as found:
+            estimator.price([(circuit(), "ZZZZZZ")], precision=0.1)
+    assert_silent(tmp_path, printed(found.value))
+
+
 def test_an_estimator_is_closed_where_its_device_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -31,7 +31,6 @@ from .calibration import MOST_MISREAD
 from .devices import Devices
 from .noise import CircuitNoise, circuit_noise, error_of
 from .sampler import SamplerBackend
-from .samplers import backend_of
 from .statevector import StatevectorBackend
 from .templates import make_template
 
@@ -208,10 +207,12 @@ def forecasts_on(
     """By the fragment's index, on the first device of a backend that is wide enough.
 
     Where there is none, or none that reports errors, there are no errors.
+
+    Raises:
+        UnreachableError: A device's service does not say what it is like.
     """
     devices = backend.devices if isinstance(backend, Devices) else [backend]
-    samplers = [own.sampler for own in devices if isinstance(own, SamplerBackend)]
-    targets = [getattr(backend_of(sampler), "target", None) for sampler in samplers]
+    targets = [own.target for own in devices if isinstance(own, SamplerBackend)]
     forecasts = {}
     for experiment in experiments:
         width = experiment.fragment.num_qubits
