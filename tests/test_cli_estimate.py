@@ -216,6 +216,7 @@ BAD_ROWS = {
     "names twice": ("a,a\n1,2\n", "names a more than once"),
     "short of names": ("a,b\n1\n", "row 1 has 1 value, and the first line names 2 columns"),
     "empty cell": ("a,b\n1,\n", "row 1, b: '' is no value"),
+    "a row of empty cells": ("b,a\n0.1,0.2\n,\n0.3,0.4\n", "row 2, b: '' is no value"),
     "a missing column": ("a\n1\n", "no value for 1 of 2 parameters (b): give each with"),
     "empty": ("\n\n", "holds no values: give a row for each binding"),
     "header alone": ("a,b\n", "holds no values"),
