@@ -357,6 +357,11 @@ def test_a_place_that_holds_no_run_is_refused(dest: Callable[..., Done], survey:
     assert "which holds the rows" in refused(
         dest("classify", survey, "rows.csv", "--out", "rows.csv")
     )
+    for name in ("checkpoint.safetensors", "weights.json"):
+        before = (survey / name).read_bytes()
+        done = dest("classify", survey, "rows.csv", "--out", survey / name)
+        assert "which holds a part of the run: name another file" in refused(done)
+        assert (survey / name).read_bytes() == before
     later = Checkpoint.load(survey / "checkpoint.safetensors")
     later.state["schema_version"] = 99
     Path("later").mkdir()
