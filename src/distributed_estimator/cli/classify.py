@@ -17,7 +17,7 @@ from ..training.runs import RunFolder
 from ..training.sources import Rows, read_rows
 from ._devices import backend_option, find_backend
 from ._options import FOLDER, NEW_FILE, PATH, Verb, examples, json_option, options_of
-from ._output import note, print_files, print_json, print_table
+from ._output import note, print_files, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from ..training.trained import Evaluation, Predictions, TrainedNetwork
@@ -159,7 +159,7 @@ def _document(
 def _print_text(
     network: TrainedNetwork, predictions: Predictions, found: Evaluation | None, *, rest: bool
 ) -> None:
-    click.echo(network.title)
+    click.echo(printable(network.title))
     rows = list(_rows_of(network, predictions))
     cells = ((row, name, f"{share:.4f}", f"{error:.4f}") for row, name, share, error in rows)
     print_table(_COLUMNS, [cell for cell, _ in zip(cells, range(_SHOWN), strict=False)], left=2)
