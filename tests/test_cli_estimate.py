@@ -254,6 +254,7 @@ def test_bad_files_of_values(
         (("--values", "0.1"), "`--values 0.1` has 1 value, and there are 2 parameters"),
         (("--values", "0.1,x"), "`--values 0.1,x`, b: 'x' is no value"),
         (("--values", "0.1,"), "b: '' is no value"),
+        (("--values", "1," * 200 + "1.e"), "has 201 values, and there are 2 parameters"),
         (("--values", "1,2", "--parameter", "a=1"), "has 2 values, and there are 1 parameter"),
         (("--parameter", "a=2pi"), "`--parameter a=2pi`, a: '2pi' is no value"),
         (("--values", "@none.csv"), "`none.csv` does not exist: name a CSV or JSON file"),
