@@ -682,6 +682,9 @@ def test_circuits_of_settings_are_refused_where_they_do_not_fit():
     fragment = CutPlan.build(circuit, "AB").fragments[0]
     with pytest.raises(InputError, match=r"`setting` has 0 operations, the fragment 1 cut ends"):
         fragment.circuit()
+    for wrong in (1, "I", ["I"]):
+        with pytest.raises(InputError, match=r"`setting` is .*: give one of `fragment.settings"):
+            fragment.circuit(wrong)
     (setting, *_) = fragment.settings()
     assert fragment.circuit(setting).num_clbits == 0
     for pauli in ("ZZ", "A"):

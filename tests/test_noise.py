@@ -306,6 +306,15 @@ def test_shots_are_those_that_the_options_ask_for():
     with pytest.raises(InputError, match="`precision` is 0, which takes no shots: give `shots`"):
         exact.noise(pub, device)
     assert exact.noise(pub, device, shots=70).shots == 70
+    with pytest.raises(InputError, match="`shots` is 1000000000001: 1000000000000 is the most"):
+        exact.noise(pub, device, shots=10**12 + 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"shots": 100}], ids=["precision", "shots"])
+def test_a_constant_has_no_error(options: dict[str, int]):
+    circuit, device = two_qubits()
+    estimator = DistributedEstimator("AB", options=EstimatorOptions(**options))
+    assert estimator.noise((circuit, "II"), device).best.error == 0
 
 
 def test_few_shots_a_circuit_leave_larger_errors_and_too_few_none():

@@ -289,13 +289,14 @@ def test_too_few_outputs_for_the_classes_are_refused(
 def test_a_table_is_learnt_and_new_rows_are_classified(dest: Callable[..., Done], monkeypatch):
     write_csv(Path("survey.csv"), samples())
     new = samples(30, seed=5)
-    write_csv(Path("new.csv"), {"count": new["count"], "note": ["x"] * 30, **new})
+    # A name from a file does not steer the terminal.
+    write_csv(Path("new.csv"), {"count": new["count"], "no\a\x9bte": ["x"] * 30, **new})
     options = ("--exact", "--maxiter", 3, "--no-figure")
     assert dest("train", "survey.csv", *options).code == 0
     done = dest("classify", "runs/survey", "new.csv", "--out", "classes.csv")
     assert done.code == 0, done.err
     assert "accuracy" in done.out
-    assert "are ignored: note" in done.err
+    assert "are ignored: note\n" in done.err
     document = dest("classify", "runs/survey", "new.csv", "--json").document
     with Path("classes.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -357,6 +358,11 @@ def test_a_place_that_holds_no_run_is_refused(dest: Callable[..., Done], survey:
     assert "which holds the rows" in refused(
         dest("classify", survey, "rows.csv", "--out", "rows.csv")
     )
+    for name in ("checkpoint.safetensors", "weights.json"):
+        before = (survey / name).read_bytes()
+        done = dest("classify", survey, "rows.csv", "--out", survey / name)
+        assert "which holds a part of the run: name another file" in refused(done)
+        assert (survey / name).read_bytes() == before
     later = Checkpoint.load(survey / "checkpoint.safetensors")
     later.state["schema_version"] = 99
     Path("later").mkdir()

@@ -539,6 +539,8 @@ class DistributedEstimator(Shown, Fixed, BaseEstimatorV2):
 
         target = target_of(device)
         total = None if shots is None else check_whole("shots", from_numpy(shots))
+        if total is not None and total > MOST_SHOTS:
+            raise InputError(f"`shots` is {total}: {MOST_SHOTS} is the most")
         (read,) = read_pubs([pub], None)
         accuracy = self.accuracy(read.precision)
         if accuracy.exact and total is None:

@@ -195,7 +195,7 @@ def _from_csv(text: str, path: str, names: Sequence[str]) -> Iterator[_Row]:
         lines = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text))]
     except csv.Error as error:
         raise InputError(f"`{path}` is no readable CSV: {error}") from error
-    lines = [line for line in lines if any(line)]
+    lines = [line for line in lines if len(line) > 1 or any(line)]  # `,` has values missing
     columns: Sequence[str] | None = None
     if lines and _is_header(lines[0], names):
         columns = lines.pop(0)

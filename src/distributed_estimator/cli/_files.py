@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from os.path import isfile
 from pathlib import Path
 
 from ..errors import InputError
@@ -53,6 +54,7 @@ def named_file(text: str) -> Path | None:
     """
     if text.startswith("@"):
         return Path(text[1:])
-    if Path(text).suffix[1:].isalpha() and Path(text).is_file():  # `.5*ZZ` is no suffix
+    # `.5*ZZ` is no suffix; unlike the method of `Path`, this takes texts of any length.
+    if Path(text).suffix[1:].isalpha() and isfile(text):
         raise InputError(f"`{text}` is a file: give `@{text}` to read what is in it")
     return Path(STDIN) if text == STDIN else None

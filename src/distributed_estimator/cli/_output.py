@@ -62,7 +62,7 @@ def print_files(files: Mapping[str, str]) -> None:
 
 def note(text: str) -> None:
     """Prints a remark on stderr, out of the way of the result."""
-    click.echo(f"note: {text}", err=True)
+    click.echo(f"note: {printable(text)}", err=True)
 
 
 def progress_console() -> Console:

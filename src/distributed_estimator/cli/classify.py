@@ -13,10 +13,11 @@ from ..analysis.accuracy import percent
 from ..errors import InputError
 from ..records import atomic
 from ..training.config import TrainingConfig
+from ..training.runs import RunFolder
 from ..training.sources import Rows, read_rows
 from ._devices import backend_option, find_backend
 from ._options import FOLDER, NEW_FILE, PATH, Verb, examples, json_option, options_of
-from ._output import note, print_files, print_json, print_table
+from ._output import note, print_files, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from ..training.trained import Evaluation, Predictions, TrainedNetwork
@@ -73,8 +74,8 @@ def classify(
     """
     from ..training.trained import TrainedNetwork
 
-    if out is not None and out.exists() and data.exists() and out.samefile(data):
-        raise InputError(f"`out` is `{out}`, which holds the rows: name another file")
+    if out is not None:
+        _check_out(out, data, folder)
     found_backend = [find_backend(spec) for spec in backend] or None
     network = TrainedNetwork.load(
         folder, exact=exact, shots=shots, pool=pool, workers=workers, backend=found_backend
@@ -107,6 +108,16 @@ def classify(
     _print_text(network, predictions, found, rest=out is None)
     if out is not None:
         print_files({"rows": str(out)})
+
+
+def _check_out(out: Path, data: Path, folder: Path) -> None:
+    """Raises InputError where the output would replace the rows, or a file of the run."""
+    for path, holds in (
+        (data, "the rows"),
+        *((file, "a part of the run") for file in RunFolder(folder).files()),
+    ):
+        if out.exists() and path.exists() and out.samefile(path):
+            raise InputError(f"`out` is `{out}`, which holds {holds}: name another file")
 
 
 def _rows_of(
@@ -148,7 +159,7 @@ def _document(
 def _print_text(
     network: TrainedNetwork, predictions: Predictions, found: Evaluation | None, *, rest: bool
 ) -> None:
-    click.echo(network.title)
+    click.echo(printable(network.title))
     rows = list(_rows_of(network, predictions))
     cells = ((row, name, f"{share:.4f}", f"{error:.4f}") for row, name, share, error in rows)
     print_table(_COLUMNS, [cell for cell, _ in zip(cells, range(_SHOWN), strict=False)], left=2)

@@ -11,7 +11,7 @@ from ..analysis.accuracy import ATTACK_NAMES, AccuracyPoint, percent
 from ..training.config import AttackConfig
 from ..views import duration
 from ._options import FOLDER, PATH, Verb, examples, json_option, options_of, take
-from ._output import print_files, print_json, print_table, progress_bar
+from ._output import print_files, print_json, print_table, printable, progress_bar
 
 if TYPE_CHECKING:
     from ..training.robustness import RobustnessResult
@@ -77,7 +77,7 @@ def robustness(
 def _print_text(result: RobustnessResult) -> None:
     measured, totals = result.measured, result.totals
     clean = measured.clean
-    click.echo(result.title)
+    click.echo(printable(result.title))
     click.echo(
         f"{measured.samples} test samples, clean accuracy {percent(clean.accuracy)} "
         f"({_interval(clean)}), loss {clean.loss:.4f}"

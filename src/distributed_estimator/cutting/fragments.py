@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from qiskit import ClassicalRegister, QuantumCircuit
@@ -16,6 +16,7 @@ from qiskit.circuit.library import CXGate, UGate
 from qiskit.synthesis import OneQubitEulerDecomposer
 from rustworkx import PyGraph, connected_components
 
+from ..checks import described
 from ..errors import InputError, shortened
 from ..views import counted
 from .angles import AngleTable
@@ -178,6 +179,11 @@ class Fragment:
             >>> dict(fragment.circuit(last, "Z").count_ops())
             {'measure': 2}
         """
+        given: Any = setting
+        if not (isinstance(given, Sequence) and all(isinstance(o, LocalOperation) for o in given)):
+            raise InputError(
+                f"`setting` is {described(setting)}: give one of `fragment.settings()`"
+            )
         if len(setting) != len(self.slots):
             raise InputError(
                 f"`setting` has {len(setting)} operations, the fragment {len(self.slots)} cut "

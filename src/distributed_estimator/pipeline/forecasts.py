@@ -167,7 +167,7 @@ def forecast_noise(
         InputError: A fragment has too many settings.
     """
     ways = {"whole": _Way(*whole, target), "cut": _Way(*cut, target)}
-    total = ways["cut"].shots(accuracy) if shots is None else shots
+    total = max(1, ways["cut"].shots(accuracy)) if shots is None else shots  # constants take none
     uncut = None
     if ways["whole"].fits:
         with suppress(BackendError):  # no connected qubits take it

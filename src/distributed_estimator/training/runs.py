@@ -114,7 +114,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"`{self.path}` is a file: name a folder for the run")
-        found = [file.name for file in self._files() if file.exists()]
+        found = [file.name for file in self.files() if file.exists()]
         if found:
             raise InputError(
                 f"`{self.path}` already holds a run ({', '.join(found)}): name another folder, "
@@ -145,13 +145,14 @@ class RunFolder:
 
     def clear(self, made: Sequence[Path]) -> None:
         """Removes the run's files, and those of the folders in `made` that are empty then."""
-        for file in (*self._files(), self.lock):
+        for file in (*self.files(), self.lock):
             file.unlink(missing_ok=True)
         for place in made:
             with suppress(OSError):
                 place.rmdir()
 
-    def _files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[Path, ...]:
+        """What a run writes, whether it is there or not; its lock left out."""
         logs = (self.queries, self.training, self.tasks)
         ends = (self.weights, self.summary, self.figure, self.trace)
         return (*logs, self.data, self.checkpoint, *ends)
